@@ -1,0 +1,58 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rbs.errors import OutputError
+
+
+@contextmanager
+def whole_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
+
+    A reader therefore sees the old file, or the new one, never half of one: also on a full disk.
+
+    Args:
+        path: Where the file shall stand. Parent folders are made.
+        overwrite: Whether an existing file may be replaced.
+
+    Yields:
+        The temporary path to write to; it has the suffix of `path` and does not exist yet.
+
+    Raises:
+        OutputError: `path` exists already, the disk is full, or the folder cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise OutputError("the output exists already", file=path, remedy="choose another name or remove it first")
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.mkdtemp(prefix=".writing-", dir=path.parent)
+        temporary = Path(folder) / path.name
+        yield temporary
+        if path.exists() and not overwrite:
+            raise OutputError("the output appeared while it was being made", file=path, remedy="choose another name")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(*_explain(error), file=path, remedy=_remedy(error)) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+            temporary.parent.rmdir()
+
+
+def _explain(error: OSError) -> tuple[str]:
+    if error.errno == errno.ENOSPC:
+        return ("the disk is full; nothing was written",)
+    return (f"it cannot be written ({error.strerror or error})",)
+
+
+def _remedy(error: OSError) -> str:
+    return "free some space" if error.errno == errno.ENOSPC else "check the folder and its permissions"

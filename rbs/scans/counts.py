@@ -1,0 +1,1 @@
+"""Count statistics (to be written)."""

@@ -1,0 +1,139 @@
+"""A whole-body scan: non-negative counts with the geometry and velocity they were acquired with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rbs.errors import ScanError
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+Array = npt.NDArray[Any]
+
+STANDARD_VELOCITY = 20.0
+"""Bed velocity of a standard whole-body scan, cm/min; restored scans carry the counts of this velocity."""
+
+REGIONS = (
+    "skull",
+    "spine",
+    "thorax",
+    "pelvis",
+    "arms",
+    "legs",
+    "growth plates",
+    "urinary tract",
+    "hot spots",
+)
+"""Anatomical regions in the order of their label values: label 0 is background and soft tissue, label k+1 is
+REGIONS[k]. Labels exclude each other; the later region wins where two overlap (a growth plate is not "legs",
+a lesion, labelled "hot spots", is not "spine")."""
+
+
+class View(StrEnum):
+    """Which side of the patient the detector saw."""
+
+    ANTERIOR = "anterior"
+    POSTERIOR = "posterior"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a scan came from.
+
+    Attributes:
+        path: The file it was read from.
+        sop_instance_uid: Its SOP Instance UID.
+        view_rule: The rule that named the views ("ViewCodeSequence", "StartAngle", "option", ...).
+        header: The source data set without its pixels; derived objects are written from it.
+    """
+
+    path: Path | None = None
+    sop_instance_uid: str | None = None
+    view_rule: str | None = None
+    header: Dataset | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One acquisition of one or two views.
+
+    Attributes:
+        counts: Non-negative counts, (frames, rows, columns). Integers where acquired, floats where estimated.
+        views: One view a frame. Posterior frames are as the camera wrote them, not mirrored.
+        spacing_mm: Row and column spacing of a pixel, mm.
+        velocity: Bed velocity, cm/min; None where the file does not say.
+        duration_s: Acquisition time, s; None where the file does not say.
+        patient_id: Identifier of the patient.
+        provenance: Where the scan came from.
+
+    Raises:
+        ScanError: The parts contradict each other or the counts are negative or not finite.
+    """
+
+    counts: Array
+    views: tuple[View, ...]
+    spacing_mm: tuple[float, float]
+    velocity: float | None = None
+    duration_s: float | None = None
+    patient_id: str = ""
+    provenance: Provenance = field(default_factory=Provenance, compare=False)
+
+    def __post_init__(self) -> None:
+        counts, path = self.counts, self.provenance.path
+        if counts.ndim != 3 or 0 in counts.shape:
+            raise ScanError(f"counts have shape {counts.shape}, not (frames, rows, columns)", file=path)
+        if len(self.views) != counts.shape[0] or len(set(self.views)) != len(self.views):
+            names = ", ".join(self.views) or "none"
+            raise ScanError(f"{counts.shape[0]} frames but views: {names}", file=path, remedy="name one view a frame")
+        if not np.isfinite(counts).all() or (counts < 0).any():
+            raise ScanError("some counts are negative or not finite", file=path, remedy="use raw counts")
+        if min(self.spacing_mm) <= 0:
+            raise ScanError(f"pixel spacing {self.spacing_mm} mm is not positive", file=path)
+        if self.velocity is not None and self.velocity <= 0:
+            raise ScanError(f"scan velocity {self.velocity} cm/min is not positive", file=path)
+
+    def fraction_of(self, velocity: float = STANDARD_VELOCITY) -> float:
+        """Counts of this scan as a fraction of those it would hold at `velocity` (cm/min).
+
+        The dwell time is the axial field of view over the velocity, so counts go as 1/velocity: a 40 cm/min scan
+        holds the fraction 0.5 of a 20 cm/min scan.
+
+        Raises:
+            ScanError: The scan does not know its velocity.
+        """
+        if self.velocity is None:
+            raise ScanError(
+                "the scan velocity is unknown", file=self.provenance.path, remedy="state it with --velocity CM_PER_MIN"
+            )
+        return velocity / self.velocity
+
+    def with_counts(self, counts: Array, **changes: Any) -> Scan:
+        """The same scan holding other counts, (frames, rows, columns)."""
+        return replace(self, counts=counts, **changes)
+
+    def aligned(self) -> Array:
+        """Counts as restorers take them: anterior first, the posterior view mirrored left-right to lie on it.
+
+        Returns:
+            float32 counts (views, rows, columns).
+        """
+        order = np.argsort([view == View.POSTERIOR for view in self.views], kind="stable")
+        return align(self.counts[order], tuple(self.views[i] for i in order)).astype(np.float32)
+
+    def from_aligned(self, counts: Array) -> Scan:
+        """Undo `aligned`: put (views, rows, columns) counts back into the frames of this scan."""
+        order = np.argsort([view == View.POSTERIOR for view in self.views], kind="stable")
+        frames = align(counts, tuple(self.views[i] for i in order))
+        return self.with_counts(frames[np.argsort(order)])
+
+
+def align(frames: Array, views: tuple[View, ...]) -> Array:
+    """Mirror the posterior frames of (frames, rows, columns) left-right. Its own inverse."""
+    return np.stack([f[:, ::-1] if view == View.POSTERIOR else f for f, view in zip(frames, views, strict=True)])
