@@ -30,7 +30,9 @@ def whole_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     if path.exists() and not overwrite:
-        raise OutputError("the output exists already", file=path, remedy="choose another name or remove it first")
+        raise OutputError(
+            "the output exists already", file=path, remedy="choose another name or remove it first"
+        )
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,21 +40,23 @@ def whole_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         temporary = Path(folder) / path.name
         yield temporary
         if path.exists() and not overwrite:
-            raise OutputError("the output appeared while it was being made", file=path, remedy="choose another name")
+            raise OutputError(
+                "the output appeared while it was being made", file=path, remedy="choose another name"
+            )
         os.replace(temporary, path)
     except OSError as error:
-        raise OutputError(*_explain(error), file=path, remedy=_remedy(error)) from error
+        fault, remedy = _explain(error)
+        raise OutputError(fault, file=path, remedy=remedy) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
             temporary.parent.rmdir()
 
 
-def _explain(error: OSError) -> tuple[str]:
+def _explain(error: OSError) -> tuple[str, str]:
+    """Fault and remedy. Some libraries raise a new OSError without a number from the system's own: look behind it."""
+    if error.errno is None and isinstance(error.__cause__, OSError):
+        error = error.__cause__
     if error.errno == errno.ENOSPC:
-        return ("the disk is full; nothing was written",)
-    return (f"it cannot be written ({error.strerror or error})",)
-
-
-def _remedy(error: OSError) -> str:
-    return "free some space" if error.errno == errno.ENOSPC else "check the folder and its permissions"
+        return "the disk is full; nothing was written", "free some space"
+    return f"it cannot be written ({error.strerror or error})", "check the folder and its permissions"

@@ -91,7 +91,9 @@ class Scan:
             raise ScanError(f"counts have shape {counts.shape}, not (frames, rows, columns)", file=path)
         if len(self.views) != counts.shape[0] or len(set(self.views)) != len(self.views):
             names = ", ".join(self.views) or "none"
-            raise ScanError(f"{counts.shape[0]} frames but views: {names}", file=path, remedy="name one view a frame")
+            raise ScanError(
+                f"{counts.shape[0]} frames but views: {names}", file=path, remedy="name one view a frame"
+            )
         if not np.isfinite(counts).all() or (counts < 0).any():
             raise ScanError("some counts are negative or not finite", file=path, remedy="use raw counts")
         if min(self.spacing_mm) <= 0:
@@ -110,7 +112,9 @@ class Scan:
         """
         if self.velocity is None:
             raise ScanError(
-                "the scan velocity is unknown", file=self.provenance.path, remedy="state it with --velocity CM_PER_MIN"
+                "the scan velocity is unknown",
+                file=self.provenance.path,
+                remedy="state it with --velocity CM_PER_MIN, or in a manifest's velocity columns",
             )
         return velocity / self.velocity
 
@@ -136,4 +140,6 @@ class Scan:
 
 def align(frames: Array, views: tuple[View, ...]) -> Array:
     """Mirror the posterior frames of (frames, rows, columns) left-right. Its own inverse."""
-    return np.stack([f[:, ::-1] if view == View.POSTERIOR else f for f, view in zip(frames, views, strict=True)])
+    return np.stack(
+        [f[:, ::-1] if view == View.POSTERIOR else f for f, view in zip(frames, views, strict=True)]
+    )

@@ -1,0 +1,34 @@
+"""`rbs phantom`: a cohort of phantom children to try everything on without patient data."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "write a cohort of phantom children: rapid and standard DICOM scans, truth and a manifest"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
+    parser.add_argument(
+        "out", type=Path, metavar="OUT", help="folder to write; an interrupted cohort in it is finished"
+    )
+    parser.add_argument(
+        "--patients", type=int, default=137, help="number of children, at least 3 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, help="decides everything random (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="processes to use (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the cohort.
+
+    Raises:
+        RbsError: The settings make no cohort, or the folder cannot take it.
+    """
+    from rbs.scans.cohort import write_cohort
+
+    manifest = write_cohort(args.out, args.patients, args.seed, workers=args.workers)
+    print(f"{args.patients} phantom children: {manifest}")

@@ -1,0 +1,402 @@
+"""The manifest: a CSV of patients, their scans, their splits and what is known of the truth.
+
+    patient,split,age_y,sex,height_cm,weight_kg,rapid,standard,truth
+    P0001,train,6.5,F,118,22,P0001/rapid.dcm,P0001/standard.dcm,P0001/truth.npz
+
+Paths are relative to the manifest's folder. Two files of one view each are joined with ";"
+(`ant.dcm;post.dcm`); where the headers do not name the views, the manifest does
+(`anterior=ant.dcm;posterior=post.dcm`). `rapid` is empty where only a standard scan exists, `truth` for every
+real patient. Every column but `patient`, `split` and `standard` may be left out; `rapid_velocity` and
+`standard_velocity` (cm/min) are for files that do not state theirs. A patient may have several rows (visits),
+all in one split.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from rbs.errors import ManifestError
+from rbs.files import whole_file
+from rbs.scans.scan import REGIONS, Array, Scan, View, align
+
+SPLITS = ("train", "val", "test")
+COLUMNS = (
+    *("patient", "split", "age_y", "sex", "height_cm", "weight_kg"),
+    *("rapid", "standard", "truth", "rapid_velocity", "standard_velocity"),
+)
+REQUIRED = ("patient", "split", "standard")
+SEXES = ("F", "M", "O")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One visit of one patient: a row of the manifest.
+
+    Attributes:
+        patient: Identifier of the patient.
+        split: "train", "val" or "test".
+        rapid: Files of the rapid scan, empty without one; two where each holds one view.
+        standard: Files of the standard scan.
+        truth: File of the known expectation and labels (phantoms only).
+        age_y: Age, years.
+        sex: "F", "M" or "O".
+        height_cm: Height, cm.
+        weight_kg: Weight, kg.
+        rapid_velocity: Velocity of the rapid scan, cm/min, where its files do not state it.
+        standard_velocity: Likewise of the standard scan.
+        stated_views: The views of files whose headers do not name them.
+    """
+
+    patient: str
+    split: str
+    rapid: tuple[Path, ...]
+    standard: tuple[Path, ...]
+    truth: Path | None = None
+    age_y: float | None = None
+    sex: str | None = None
+    height_cm: float | None = None
+    weight_kg: float | None = None
+    rapid_velocity: float | None = None
+    standard_velocity: float | None = None
+    stated_views: Mapping[Path, View] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LoadedCase:
+    """The arrays of a case, all aligned (anterior first, posterior mirrored) and on one pixel grid.
+
+    Attributes:
+        rapid: Raw counts of the rapid scan, float32 (V, H, W), or None without one.
+        standard: Raw counts of the standard scan, float32 (V, H, W).
+        fraction: Counts of the rapid scan as a fraction of the standard one, or None without a rapid scan.
+        labels: Region labels, uint8 (V, H, W), 0 background and k + 1 for REGIONS[k]; None without truth.
+        expectation: Expected counts of the standard scan, float32 (V, H, W); None without truth.
+        views: The view of each of the V channels.
+        spacing_mm: Row and column spacing, mm.
+    """
+
+    rapid: Array | None
+    standard: Array
+    fraction: float | None
+    labels: Array | None
+    expectation: Array | None
+    views: tuple[View, ...]
+    spacing_mm: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A checked list of cases.
+
+    Attributes:
+        path: The CSV file.
+        cases: Its rows in their order.
+    """
+
+    path: Path
+    cases: tuple[Case, ...]
+
+    @classmethod
+    def read(cls, path: str | Path) -> Manifest:
+        """Read and check a manifest: no scan is opened, but every file must exist.
+
+        Raises:
+            ManifestError: The file is missing, no CSV or empty; it lacks a column; or one of its lines
+                (named) has an unknown split, a missing or repeated file, a patient of another split, or a bad
+                number.
+        """
+        path = Path(path)
+        rows = _rows(path)
+        cases: list[Case] = []
+        split_of: dict[str, tuple[str, int]] = {}
+        line_of: dict[Path, int] = {}
+        for line, row in rows:
+            case = _case(path, line, row)
+            split, first = split_of.setdefault(case.patient, (case.split, line))
+            if split != case.split:
+                raise _fault(
+                    path,
+                    line,
+                    f"patient {case.patient} is in split {case.split} but in {split} on line {first}",
+                    "keep all visits of a patient in one split",
+                )
+            for file in (*case.rapid, *case.standard, *([case.truth] if case.truth else [])):
+                if not file.is_file():
+                    raise _fault(
+                        path, line, f"the file {file} is missing", "correct the path or remove the line"
+                    )
+                if file.resolve() in line_of:
+                    where = line_of[file.resolve()]
+                    raise _fault(
+                        path, line, f"the file {file} is listed before, on line {where}", "list it once"
+                    )
+                line_of[file.resolve()] = line
+            cases.append(case)
+        if not cases:
+            raise ManifestError("it lists no patient", file=path, remedy="add one line a patient")
+        return cls(path, tuple(cases))
+
+    def split(self, name: str) -> list[Case]:
+        """The cases of the split "train", "val" or "test", in the order of the file.
+
+        Raises:
+            ManifestError: There is no such split.
+        """
+        if name not in SPLITS:
+            raise ManifestError(
+                f"unknown split '{name}'", file=self.path, remedy=f"use one of {', '.join(SPLITS)}"
+            )
+        return [case for case in self.cases if case.split == name]
+
+
+def write_manifest(path: str | Path, cases: Sequence[Case], *, overwrite: bool = False) -> None:
+    """Write cases as a CSV, their paths relative to its folder.
+
+    Raises:
+        OutputError: The file exists already or cannot be written.
+    """
+    path = Path(path)
+    folder = path.parent.resolve()
+
+    def relative(case: Case, files: Sequence[Path]) -> str:
+        return ";".join(
+            (f"{case.stated_views[file]}=" if file in case.stated_views else "")
+            + Path(os.path.relpath(file.resolve(), folder)).as_posix()
+            for file in files
+        )
+
+    with (
+        whole_file(path, overwrite=overwrite) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as out,
+    ):
+        writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for case in cases:
+            row = {name: getattr(case, name) for name in COLUMNS}
+            row |= {"rapid": relative(case, case.rapid), "standard": relative(case, case.standard)}
+            row["truth"] = relative(case, [case.truth]) if case.truth else None
+            writer.writerow(row)
+
+
+def load_case(case: Case) -> LoadedCase:
+    """Open the files of a case and lay them on one grid.
+
+    Raises:
+        ScanError: A scan cannot be read, or the velocity of a rapid scan or its standard scan is unknown.
+        ManifestError: Two files of the case differ in shape, views, spacing or velocity (both are named), or
+            the truth file does not hold what it should.
+    """
+    standard = _read_scan(case.standard, case.standard_velocity, case.stated_views)
+    rapid = _read_scan(case.rapid, case.rapid_velocity, case.stated_views) if case.rapid else None
+    fraction = None
+    if rapid is not None:
+        _same(case.rapid[0], rapid, case.standard[0], standard)
+        # The standard scan is asked first, so that the one without a velocity is the one named.
+        standard.fraction_of()
+        fraction = rapid.fraction_of(standard.velocity)  # type: ignore[arg-type]
+    views = tuple(sorted(standard.views))  # "anterior" sorts before "posterior", as Scan.aligned orders them
+    expectation, labels = (
+        _read_truth(case.truth, case.standard[0], standard, views) if case.truth else (None, None)
+    )
+    return LoadedCase(
+        rapid=None if rapid is None else rapid.aligned(),
+        standard=standard.aligned(),
+        fraction=fraction,
+        labels=labels,
+        expectation=expectation,
+        views=views,
+        spacing_mm=standard.spacing_mm,
+    )
+
+
+def _fault(path: Path, line: int, fault: str, remedy: str) -> ManifestError:
+    return ManifestError(f"line {line}: {fault}", file=path, remedy=remedy)
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a CSV with the line each ends on."""
+    if not path.exists():
+        raise ManifestError(
+            "the manifest does not exist",
+            file=path,
+            remedy="name another, or make phantoms: `make data/phantoms/manifest.csv` or"
+            " `rbs phantom data/phantoms --patients 137 --seed 1`",
+        )
+    try:
+        # Spreadsheets put a byte-order mark in front.
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            header = [name.strip() for name in reader.fieldnames or ()]
+            _check_header(path, header)
+            reader.fieldnames = header
+            rows = []
+            for row in reader:
+                if None in row or None in row.values():
+                    raise _fault(
+                        path, reader.line_num, f"it has not {len(header)} cells", "give one a column"
+                    )
+                rows.append((reader.line_num, {name: cell.strip() for name, cell in row.items()}))
+            return rows
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ManifestError(
+            f"it is not a CSV file ({error})", file=path, remedy="give a comma-separated text"
+        ) from error
+    except OSError as error:
+        raise ManifestError(
+            f"it cannot be read ({error.strerror})", file=path, remedy="check the path"
+        ) from error
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    if not header:
+        raise ManifestError("it is empty", file=path, remedy=f"begin with the line {','.join(COLUMNS)}")
+    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
+        raise ManifestError(
+            "its columns are not separated by commas", file=path, remedy="save it as a CSV with commas"
+        )
+    if missing := [name for name in REQUIRED if name not in header]:
+        raise ManifestError(
+            f"line 1: no column {', '.join(missing)}", file=path, remedy="add it to the header"
+        )
+    if unknown := [name for name in header if name not in COLUMNS]:
+        names = ", ".join(repr(name) for name in unknown)
+        raise ManifestError(f"line 1: unknown column {names}", file=path, remedy=f"use {', '.join(COLUMNS)}")
+    if repeated := sorted({name for name in header if header.count(name) > 1}):
+        raise ManifestError(
+            f"line 1: column {', '.join(repeated)} appears twice", file=path, remedy="remove one"
+        )
+
+
+def _case(path: Path, line: int, row: dict[str, str]) -> Case:
+    for name in REQUIRED:
+        if not row[name]:
+            raise _fault(path, line, f"{name} is empty", "fill it in")
+    if row["split"] not in SPLITS:
+        raise _fault(path, line, f"unknown split '{row['split']}'", f"use one of {', '.join(SPLITS)}")
+    sex = row.get("sex", "").upper() or None
+    if sex is not None and sex not in SEXES:
+        raise _fault(
+            path, line, f"unknown sex '{row['sex']}'", f"use one of {', '.join(SEXES)}, or leave it empty"
+        )
+
+    def number(name: str) -> float | None:
+        cell = row.get(name, "")
+        if not cell:
+            return None
+        try:
+            value = float(cell)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value > 0):
+            raise _fault(path, line, f"{name} is '{cell}'", "give a positive number or leave it empty")
+        return value
+
+    stated: dict[Path, View] = {}
+
+    def files(name: str) -> tuple[Path, ...]:
+        found = []
+        for part in filter(None, (part.strip() for part in row.get(name, "").split(";"))):
+            view, equals, file = part.partition("=")
+            if equals and view.strip() in list(View):
+                found.append(path.parent / file.strip())
+                stated[found[-1]] = View(view.strip())
+            else:
+                found.append(path.parent / part)
+        return tuple(found)
+
+    truth = files("truth")
+    if len(truth) > 1:
+        raise _fault(path, line, f"{len(truth)} truth files", "give one for both views")
+    return Case(
+        patient=row["patient"],
+        split=row["split"],
+        rapid=files("rapid"),
+        standard=files("standard"),
+        truth=truth[0] if truth else None,
+        age_y=number("age_y"),
+        sex=sex,
+        height_cm=number("height_cm"),
+        weight_kg=number("weight_kg"),
+        rapid_velocity=number("rapid_velocity"),
+        standard_velocity=number("standard_velocity"),
+        stated_views=stated,
+    )
+
+
+def _read_scan(files: Sequence[Path], velocity: float | None, stated: Mapping[Path, View]) -> Scan:
+    """One scan from one file, or from files of one view each."""
+    from rbs.scans.dicom import read_nm
+
+    scans = [
+        read_nm(file, velocity=velocity, views=(stated[file],) if file in stated else None) for file in files
+    ]
+    first = scans[0]
+    for file, scan in zip(files[1:], scans[1:], strict=True):
+        _same(files[0], first, file, scan, views=False)
+        if first.velocity != scan.velocity:
+            raise _unlike(files[0], file, f"scan velocity: {first.velocity} and {scan.velocity} cm/min")
+    views = tuple(view for scan in scans for view in scan.views)
+    if len(set(views)) != len(views):
+        raise ManifestError(
+            f"it and {files[-1]} show the same view",
+            file=files[0],
+            remedy="join one anterior and one posterior file",
+        )
+    return first.with_counts(np.concatenate([scan.counts for scan in scans]), views=views)
+
+
+def _same(a: Path, first: Scan, b: Path, second: Scan, *, views: bool = True) -> None:
+    """Refuse two scans that do not lie on one grid or do not show the same views."""
+    if first.counts.shape[1:] != second.counts.shape[1:]:
+        raise _unlike(a, b, f"shape: {first.counts.shape[1:]} and {second.counts.shape[1:]} pixels")
+    if not np.allclose(first.spacing_mm, second.spacing_mm, rtol=1e-3):
+        raise _unlike(a, b, f"pixel spacing: {first.spacing_mm} and {second.spacing_mm} mm")
+    if views and set(first.views) != set(second.views):
+        raise _unlike(a, b, f"views: {', '.join(first.views)} and {', '.join(second.views)}")
+
+
+def _unlike(a: Path, b: Path, what: str) -> ManifestError:
+    return ManifestError(
+        f"it and {b} differ in {what}", file=a, remedy="pair files of one patient, matrix and setting"
+    )
+
+
+def _read_truth(file: Path, scan_file: Path, scan: Scan, views: tuple[View, ...]) -> tuple[Array, Array]:
+    """Expectation and labels of the views, aligned; see `LoadedCase`."""
+    try:
+        with np.load(file) as content:
+            expectation, labels = content["expectation"], content["labels"]
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise ManifestError(
+            f"it is no truth file ({error})",
+            file=file,
+            remedy="give an .npz with the arrays expectation and labels",
+        ) from error
+    shape = scan.counts.shape[1:]
+    if expectation.shape != labels.shape or expectation.ndim != 3 or expectation.shape[1:] != shape:
+        raise _unlike(
+            file, scan_file, f"shape: {expectation.shape}, labels {labels.shape}, and {shape} pixels"
+        )
+    # Frames are stored as the camera writes them: anterior, posterior (not mirrored), or the one view.
+    frames = (View.ANTERIOR, View.POSTERIOR) if len(expectation) == 2 else views
+    if len(frames) != len(expectation) or not set(views) <= set(frames):
+        raise _unlike(file, scan_file, f"views: {len(expectation)} frames and {', '.join(views)}")
+    if (
+        not np.isfinite(expectation).all()
+        or (expectation < 0).any()
+        or labels.max() > len(REGIONS)
+        or labels.min() < 0
+    ):
+        raise ManifestError(
+            "the truth is not finite, negative or has unknown labels", file=file, remedy="make it anew"
+        )
+    index = [frames.index(view) for view in views]
+    return align(expectation[index], views).astype(np.float32), align(labels[index], views).astype(np.uint8)

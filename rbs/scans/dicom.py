@@ -1,0 +1,299 @@
+"""Reading Nuclear Medicine whole-body images, and refusing those that are not raw counts.
+
+Thinning, Poisson losses and the restoration itself hold only for the integers a camera counted, so a file is
+refused unless it shows that it holds them.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    NuclearMedicineImageStorage,
+    RLELossless,
+)
+
+from rbs.errors import RbsError, ScanError
+from rbs.scans.counts import dispersion_index
+from rbs.scans.dicom_views import name_views
+from rbs.scans.scan import Array, Provenance, Scan, View
+
+THINNED = ("THINNED", "99RBS", "Binomial thinning of raw counts")
+"""Derivation code of simulated scans: derived, yet still raw Poisson counts, so `read_nm` accepts them."""
+
+RAW_DISPERSION = (0.8, 1.2)
+"""Noise variance over mean of raw counts; smoothed, rescaled and 8-bit data fall outside."""
+
+_UNCOMPRESSED = {
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+}
+_LOSSLESS = {
+    *_UNCOMPRESSED,
+    RLELossless,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEG2000Lossless,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+}
+_EXPORT_RAW = "export the original, uncompressed raw counts from the camera's workstation"
+_LOG = logging.getLogger("rbs")
+
+
+def read_nm(
+    path: str | Path,
+    *,
+    views: tuple[View, ...] | None = None,
+    energy_window: int | None = None,
+    velocity: float | None = None,
+    require_raw: bool = True,
+) -> Scan:
+    """Read the raw counts of a whole-body scan from a DICOM Nuclear Medicine file.
+
+    Args:
+        path: A file of one or two views.
+        views: The view of each frame, for files that do not name them; it wins over what the header says.
+        energy_window: The energy window to read, counted from 1, for files with several.
+        velocity: Bed velocity, cm/min, for files that do not state it; it wins over the header.
+        require_raw: Whether to refuse counts whose noise is not Poisson (see `dispersion_index`).
+
+    Returns:
+        The scan with integer counts, posterior frames not mirrored, and the header in its provenance.
+
+    Raises:
+        ScanError: The file cannot be read, is no whole-body scan, or does not hold raw counts.
+    """
+    path = Path(path)
+    try:
+        return _read(path, views, energy_window, velocity, require_raw)
+    except RbsError:
+        raise
+    except InvalidDicomError as error:
+        raise ScanError(
+            "it is not a DICOM file", file=path, remedy="name a DICOM Nuclear Medicine file"
+        ) from error
+    except OSError as error:
+        fault = f"it cannot be read ({error.strerror or error})"
+        raise ScanError(fault, file=path, remedy="check the name and the permissions") from error
+    except Exception as error:  # a damaged file surfaces in pydicom as nearly any exception there is
+        reason = " ".join(str(error).split())[:150] or type(error).__name__
+        raise ScanError(f"it cannot be decoded ({reason})", file=path, remedy="export it again") from error
+
+
+def _read(
+    path: Path,
+    views: tuple[View, ...] | None,
+    energy_window: int | None,
+    velocity: float | None,
+    require_raw: bool,
+) -> Scan:
+    if path.is_file() and path.stat().st_size == 0:
+        raise ScanError("it is empty", file=path, remedy="export it again")
+    ds = pydicom.dcmread(path)
+    transfer_syntax = ds.file_meta.get("TransferSyntaxUID")
+    _decode_elements(ds, path)
+    _refuse_other_images(ds, path)
+    _refuse_processed(ds, transfer_syntax, path)
+    counts = _pixels(ds, transfer_syntax, path)
+    header = Dataset()
+    # Command and file groups have no place in a data set; a damaged file may hold them all the same.
+    header.update({e.tag: e for e in ds if e.tag.group >= 0x0008 and e.keyword != "PixelData"})
+    counts = _select_window(header, counts, energy_window, path)
+    if counts.shape[0] > 2:
+        raise ScanError(
+            f"it holds {counts.shape[0]} frames",
+            file=path,
+            remedy="name a whole-body scan of one or two views",
+        )
+    _check_counts(header, counts, require_raw, path)
+    names, rule = name_views(header, counts.shape[0], views, path)
+    _LOG.info("%s: views %s, named by %s", path, ", ".join(names), rule)
+    return Scan(
+        counts=counts,
+        views=names,
+        spacing_mm=_spacing(header, path),
+        velocity=_velocity(header, velocity, path),
+        duration_s=_positive(header.get("ActualFrameDuration"), 1e-3),
+        patient_id=str(header.get("PatientID") or ""),
+        provenance=Provenance(path, str(header.get("SOPInstanceUID") or "") or None, rule, header),
+    )
+
+
+def _decode_elements(ds: Dataset, path: Path) -> None:
+    """Decode every element now; drop those that are damaged, or they would fail later, on writing."""
+    for tag in list(ds.keys()):
+        try:
+            element = ds[tag]
+            for item in element.value if element.VR == "SQ" else ():
+                _decode_elements(item, path)
+        except Exception as error:  # as in read_nm
+            _LOG.warning("%s: left out the damaged element %s (%s)", path, tag, error)
+            del ds[tag]
+
+
+def _refuse_other_images(ds: Dataset, path: Path) -> None:
+    sop_class, modality = str(ds.get("SOPClassUID") or ""), str(ds.get("Modality") or "")
+    if sop_class != NuclearMedicineImageStorage:
+        if modality != "NM":
+            what = UID(sop_class).name or "an object of no stated class"
+            raise ScanError(
+                f"it is {what} (modality {modality or 'not stated'}), no Nuclear Medicine image",
+                file=path,
+                remedy="name a DICOM Nuclear Medicine file",
+            )
+        _LOG.info("%s: stored as %s, read as NM for its modality", path, UID(sop_class).name or "no class")
+    kinds = _image_type(ds)
+    if len(kinds) > 2 and kinds[2] not in ("WHOLE BODY", "STATIC", ""):
+        raise ScanError(f"its image type is {kinds[2]}", file=path, remedy="name a whole-body scan")
+    if "TRANSMISSION" in kinds:
+        raise ScanError("it is a transmission image", file=path, remedy="name an emission scan")
+
+
+def _refuse_processed(ds: Dataset, transfer_syntax: UID | None, path: Path) -> None:
+    if str(ds.get("LossyImageCompression") or "") == "01" or (
+        transfer_syntax and transfer_syntax not in _LOSSLESS
+    ):
+        raise ScanError("its pixels are or may be lossily compressed", file=path, remedy=_EXPORT_RAW)
+    codes = ds.get("DerivationCodeSequence") or []
+    thinned = any((c.get("CodeValue"), c.get("CodingSchemeDesignator")) == THINNED[:2] for c in codes)
+    if "DERIVED" in _image_type(ds)[:1] and not thinned:
+        raise ScanError(
+            "it is a derived image, not an acquired one (ImageType)", file=path, remedy=_EXPORT_RAW
+        )
+    if ds.get("SamplesPerPixel", 1) != 1:
+        raise ScanError("it is a colour picture", file=path, remedy=_EXPORT_RAW)
+    photometric = str(ds.get("PhotometricInterpretation") or "MONOCHROME2")
+    if photometric != "MONOCHROME2":
+        raise ScanError(f"its pixels are {photometric}, not MONOCHROME2", file=path, remedy=_EXPORT_RAW)
+    slope, intercept = ds.get("RescaleSlope"), ds.get("RescaleIntercept")
+    if slope not in (None, 1) or intercept not in (None, 0):
+        _LOG.warning("%s: RescaleSlope %s and intercept %s ignored: NM has none", path, slope, intercept)
+
+
+def _image_type(ds: Dataset) -> list[str]:
+    value = ds.get("ImageType") or []
+    return [str(part).strip().upper() for part in ([value] if isinstance(value, str) else value)]
+
+
+def _pixels(ds: Dataset, transfer_syntax: UID | None, path: Path) -> Array:
+    """Stored pixels (frames, rows, columns)."""
+    if "PixelData" not in ds:
+        raise ScanError("it holds no pixels; it may be truncated", file=path, remedy="export it again")
+    shape = int(ds.get("NumberOfFrames") or 1), int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)
+    if min(shape) < 1:
+        raise ScanError(f"its frames, rows and columns are {shape}", file=path, remedy="export it again")
+    if transfer_syntax is None or transfer_syntax in _UNCOMPRESSED:
+        needed, there = int(np.prod(shape)) * int(ds.get("BitsAllocated") or 0) // 8, len(ds.PixelData)
+        # A wrong number of frames or a cut file would otherwise give other counts without a word.
+        if there not in (needed, needed + needed % 2):
+            raise ScanError(
+                f"it holds {there} bytes of pixels instead of {needed}; it is truncated or damaged",
+                file=path,
+                remedy="export it again",
+            )
+    pixels = ds.pixel_array.reshape(shape)
+    if not np.issubdtype(pixels.dtype, np.integer):
+        raise ScanError(f"its pixels are {pixels.dtype}, not whole counts", file=path, remedy=_EXPORT_RAW)
+    return pixels.astype(np.int32) if pixels.dtype.itemsize <= 2 else pixels.astype(np.int64)
+
+
+def _select_window(header: Dataset, counts: Array, energy_window: int | None, path: Path) -> Array:
+    """Keep the frames of one energy window, and make `header` describe them alone."""
+    frames = counts.shape[0]
+    vector = _vector(header, "EnergyWindowVector")
+    windows = sorted(set(vector)) if len(vector) == frames else []
+    number = len(windows) or int(header.get("NumberOfEnergyWindows") or 1)
+    if number == 1 and energy_window in (None, *windows, 1):
+        return counts
+    if energy_window is None or energy_window not in windows:
+        which = ", ".join(map(str, windows)) or "of unstated frames"
+        remedy = "choose one with --energy-window N" if windows else _EXPORT_RAW
+        asked = "" if energy_window is None else f", not {energy_window}"
+        raise ScanError(f"it holds {number} energy windows ({which}){asked}", file=path, remedy=remedy)
+    kept = [i for i, window in enumerate(vector) if window == energy_window]
+    detectors = _vector(header, "DetectorVector")
+    header.NumberOfFrames, header.NumberOfEnergyWindows = len(kept), 1
+    header.EnergyWindowVector = [1] * len(kept)
+    if len(detectors) == frames:
+        header.DetectorVector = [detectors[i] for i in kept]
+    items = header.get("EnergyWindowInformationSequence") or []
+    header.EnergyWindowInformationSequence = items[energy_window - 1 : energy_window]
+    header.CountsAccumulated = int(counts[kept].sum())
+    return counts[kept]
+
+
+def _check_counts(header: Dataset, counts: Array, require_raw: bool, path: Path) -> None:
+    if (counts < 0).any():
+        raise ScanError("some pixels are negative, which counts cannot be", file=path, remedy=_EXPORT_RAW)
+    for frame, total in enumerate(counts.sum(axis=(1, 2), dtype=np.int64), start=1):
+        if total == 0:
+            raise ScanError(f"frame {frame} holds no counts", file=path, remedy="acquire or export it again")
+    stated = _positive(header.get("CountsAccumulated"))
+    if stated is not None and stated != counts.sum(dtype=np.int64):
+        _LOG.warning("%s: the pixels sum to %d, CountsAccumulated says %d", path, counts.sum(), stated)
+    index = dispersion_index(counts)
+    if np.isnan(index):
+        _LOG.warning("%s: too few counts to tell whether they are raw", path)
+    elif require_raw and not RAW_DISPERSION[0] <= index <= RAW_DISPERSION[1]:
+        raise ScanError(
+            f"its noise variance is {index:.2g} times its mean, so it was smoothed or rescaled",
+            file=path,
+            remedy=_EXPORT_RAW,
+        )
+
+
+def _spacing(header: Dataset, path: Path) -> tuple[float, float]:
+    spacing = [_positive(value) for value in np.atleast_1d(header.get("PixelSpacing") or [])]
+    if len(spacing) != 2 or spacing[0] is None or spacing[1] is None:
+        raise ScanError(
+            "its pixel spacing is missing or zero",
+            file=path,
+            remedy="export it with the PixelSpacing attribute",
+        )
+    return spacing[0], spacing[1]
+
+
+def _velocity(header: Dataset, option: float | None, path: Path) -> float | None:
+    stated = _positive(header.get("ScanVelocity"), 6)  # mm/s to cm/min
+    # The header holds mm/s with few digits: 6.666667 is 40 cm/min, not 40.000002.
+    stated = None if stated is None else round(stated, 4)
+    if option is None:
+        return stated
+    if stated is not None and abs(option - stated) > 0.05 * stated:
+        _LOG.warning("%s: velocity %g cm/min as asked, though the header says %g", path, option, stated)
+    return option
+
+
+def _positive(value: Any, factor: float = 1.0) -> float | None:
+    """A number times `factor`; None where it is missing or zero, as workstations write unknown values."""
+    try:
+        number = float(value) * factor
+    except (TypeError, ValueError):
+        return None
+    return number if np.isfinite(number) and number > 0 else None
+
+
+def _vector(header: Dataset, keyword: str) -> list[int]:
+    value = header.get(keyword)
+    return [] if value is None else [int(v) for v in np.atleast_1d(value)]

@@ -1,0 +1,153 @@
+"""Which view each frame of a Nuclear Medicine file shows, by the first rule that tells."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset
+
+from rbs.errors import ScanError
+from rbs.scans.scan import View
+
+VIEW_CODES = {
+    View.ANTERIOR: ("399321004", "SCT", "Anterior projection"),
+    View.POSTERIOR: ("399001007", "SCT", "Posterior projection"),
+}
+"""DICOM context group CID 26, Nuclear Medicine Projections: value, scheme, meaning."""
+
+_VIEW_OF_CODE = {code[0]: view for view, code in VIEW_CODES.items()} | {
+    # The same concepts in SNOMED-RT, which files older than 2017 use.
+    "G-5215": View.ANTERIOR,
+    "G-5216": View.POSTERIOR,
+}
+_OPPOSITE = {View.ANTERIOR: View.POSTERIOR, View.POSTERIOR: View.ANTERIOR}
+_TEXT_VRS = {"CS", "LO", "LT", "SH", "ST", "UC", "UT"}
+_ANTERIOR = re.compile(r"(?<![a-z])ant(?:erior)?(?![a-z])", re.IGNORECASE)
+_POSTERIOR = re.compile(r"(?<![a-z])post(?:erior)?(?![a-z])", re.IGNORECASE)
+_AFTER = re.compile(
+    # "post" that means after: "3 h post injection", "post void".
+    r"\d\s*(?:h|hrs?|hours?|min|mins|minutes?)\.?[\s_-]*post(?![a-z])"
+    r"|(?<![a-z])post[\s_-]*(?:inj|void|op|surg|therap|treat|dos|chemo|mict|admin|p\.?i)[a-z]*",
+    re.IGNORECASE,
+)
+_ANGLE_TOLERANCE = 20.0
+"""Degrees by which a head may be off the vertical."""
+
+_LOG = logging.getLogger("rbs")
+_Named = list[View | None]
+
+
+def name_views(
+    header: Dataset, frames: int, option: tuple[View, ...] | None, path: Path
+) -> tuple[tuple[View, ...], str]:
+    """The view of each frame and the rule that told: code, its meaning, names, start angle, or the option.
+
+    Where a rule names one of two frames, the other is the opposite view; a rule that names both alike tells
+    nothing. The option, if given, wins over the header.
+
+    Raises:
+        ScanError: No rule tells, or the option does not fit the frames.
+    """
+    found = _from_header(header, frames)
+    if option is not None:
+        if len(option) != frames or len(set(option)) != frames:
+            raise ScanError(
+                f"{frames} frames but views named: {', '.join(option) or 'none'}",
+                file=path,
+                remedy="name one view a frame, each once",
+            )
+        if found and found[0] != option:
+            _LOG.warning("%s: views %s as asked, though %s says %s", path, option, found[1], found[0])
+        return option, "option"
+    if found is None:
+        remedy = "name it with --view anterior or --view posterior"
+        if frames == 2:
+            remedy = "name them in frame order, as --view anterior --view posterior"
+        raise ScanError("nothing in the header says which view a frame shows", file=path, remedy=remedy)
+    return found
+
+
+def _from_header(header: Dataset, frames: int) -> tuple[tuple[View, ...], str] | None:
+    detectors = _detectors(header, frames)
+    if views := _complete([_of_codes(item) for item in detectors]):
+        return views, "ViewCodeSequence"
+    if views := _complete([_of_meanings(item) for item in detectors]):
+        return views, "ViewCodeSequence meaning"
+    for rule, texts in _names(header, detectors, frames):
+        if views := _complete([_of_text(text) for text in texts]):
+            return views, rule
+    if views := _complete([_of_angle(item) for item in detectors]):
+        return views, "StartAngle"
+    return None
+
+
+def _complete(named: _Named) -> tuple[View, ...] | None:
+    """Fill in the opposite view; None unless every frame then has a view of its own."""
+    if len(named) == 2 and named.count(None) == 1:
+        known = next(view for view in named if view is not None)
+        named = [view or _OPPOSITE[known] for view in named]
+    views = tuple(view for view in named if view is not None)
+    return views if views and len(views) == len(named) == len(set(views)) else None
+
+
+def _detectors(header: Dataset, frames: int) -> list[Dataset]:
+    """The DetectorInformationSequence item of each frame, empty where there is none."""
+    items = header.get("DetectorInformationSequence") or []
+    vector = [int(v) for v in np.atleast_1d(header.get("DetectorVector") or [])]
+    if len(vector) != frames:
+        vector = list(range(1, frames + 1))
+    return [items[v - 1] if 1 <= v <= len(items) else Dataset() for v in vector]
+
+
+def _of_codes(detector: Dataset) -> View | None:
+    codes = [str(code.get("CodeValue") or "") for code in detector.get("ViewCodeSequence") or []]
+    return next((_VIEW_OF_CODE[code] for code in codes if code in _VIEW_OF_CODE), None)
+
+
+def _of_meanings(detector: Dataset) -> View | None:
+    meanings = [str(code.get("CodeMeaning") or "") for code in detector.get("ViewCodeSequence") or []]
+    return _of_text(" ".join(meanings))
+
+
+def _of_text(text: str) -> View | None:
+    text = _AFTER.sub(" ", text)
+    anterior, posterior = bool(_ANTERIOR.search(text)), bool(_POSTERIOR.search(text))
+    if anterior == posterior:
+        return None
+    return View.ANTERIOR if anterior else View.POSTERIOR
+
+
+def _of_angle(detector: Dataset) -> View | None:
+    angle = detector.get("StartAngle")
+    if angle is None or angle == "":
+        return None
+    off = float(angle) % 360
+    if min(off, 360 - off) <= _ANGLE_TOLERANCE:
+        return View.ANTERIOR
+    return View.POSTERIOR if abs(off - 180) <= _ANGLE_TOLERANCE else None
+
+
+def _names(header: Dataset, detectors: list[Dataset], frames: int) -> Iterator[tuple[str, list[str]]]:
+    """Texts that may name the views, one a frame, and the rule: one text on two frames tells nothing."""
+    for keyword in ("ImageID", "SeriesDescription"):
+        if frames == 1 and header.get(keyword):
+            yield keyword, [str(header.get(keyword))]
+    inside = [" ".join(str(e.value) for e in item if e.VR in _TEXT_VRS and e.value) for item in detectors]
+    yield "detector text", inside
+    for element in header:
+        if not element.tag.is_private or not element.value:
+            continue
+        if element.VR == "SQ":
+            texts = [" ".join(str(e.value) for e in item if e.VR in _TEXT_VRS) for item in element.value]
+        elif element.VR in _TEXT_VRS:
+            texts = [element.value] if isinstance(element.value, str) else [str(v) for v in element.value]
+        elif element.VR == "UN" and isinstance(element.value, bytes):
+            texts = element.value.decode("latin-1").strip(" \0").split("\\")
+        else:
+            continue
+        if len(texts) == frames:
+            yield f"private name {element.tag}", texts

@@ -1,0 +1,331 @@
+"""Writing Nuclear Medicine images: acquired (phantoms), thinned (simulated fast scans) and restored ones.
+
+A restored or thinned object is written from the header of its source, DICOM PS3.3 A.5 (NM Image IOD). NM has
+no Modality LUT, so the scale of restored counts goes into the Real World Value Mapping.
+"""
+
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from rbs.errors import ScanError
+from rbs.files import whole_file
+from rbs.scans.dicom import THINNED
+from rbs.scans.dicom_items import (
+    LARGEST_RESTORED,
+    STALE,
+    code,
+    complete,
+    date_time,
+    describe_tracer,
+    detector,
+    drop,
+    own_codes,
+    scale_mapping,
+    scan_velocity,
+    set_pixels,
+)
+from rbs.scans.scan import STANDARD_VELOCITY, Array, Scan
+
+RESTORED = ("RESTORED", "99RBS", "Restoration of a low-count scan")
+"""Derivation code of restored scans, which `read_nm` refuses as input."""
+
+
+@dataclass(frozen=True)
+class PatientHeader:
+    """What an acquired object says of the patient; None leaves it unknown.
+
+    Attributes:
+        patient_id: Identifier.
+        patient_name: Name; the identifier, as the family name, where empty.
+        sex: "M", "F", "O" or empty.
+        age_y: Age, years.
+        height_m: Height, m.
+        weight_kg: Weight, kg.
+        activity_mbq: Activity given, MBq.
+    """
+
+    patient_id: str
+    patient_name: str = ""
+    sex: str = ""
+    age_y: float | None = None
+    height_m: float | None = None
+    weight_kg: float | None = None
+    activity_mbq: float | None = None
+
+
+@dataclass(frozen=True)
+class StudyHeader:
+    """The study that several series of one visit share.
+
+    Attributes:
+        uid_seed: Text the Study Instance UID is derived from; the same text gives the same study.
+        started: Date and time of the study.
+        description: Study Description.
+    """
+
+    uid_seed: str
+    started: datetime
+    description: str = "Whole body bone"
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """What made a restored scan.
+
+    Attributes:
+        model: Name of the restorer.
+        version: Version of the software.
+        weight_hash: SHA-256 of the weights, hexadecimal.
+    """
+
+    model: str
+    version: str
+    weight_hash: str
+
+
+def write_acquired_nm(
+    path: str | Path,
+    scan: Scan,
+    *,
+    patient: PatientHeader,
+    study: StudyHeader,
+    uid_seed: str,
+    series_description: str = "Whole body bone",
+    series_number: int = 1,
+    acquired: datetime | None = None,
+    synthetic: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Write counts as the NM object a camera would have made; equal arguments give equal bytes.
+
+    Args:
+        path: The file to write.
+        scan: Whole counts up to 65535 of one or two views, with velocity (cm/min) and duration (s) if known.
+        patient: What is said of the patient.
+        study: The study the object belongs to.
+        uid_seed: Text the series and instance UIDs are derived from, unique to this acquisition.
+        series_description: Series Description.
+        series_number: Series Number.
+        acquired: Start of the acquisition; the start of the study where None.
+        synthetic: Whether to mark the object as synthetic data.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        ScanError: The counts are not whole numbers of 16 bits.
+        OutputError: The file cannot be written.
+    """
+    when = acquired or study.started
+    ds = Dataset()
+    ds.ImageType = ["ORIGINAL", "PRIMARY", "WHOLE BODY", "EMISSION"]
+    if synthetic:
+        ds.SyntheticData = "YES"
+    ds.StudyInstanceUID = generate_uid(entropy_srcs=["rbs study", study.uid_seed])
+    ds.SeriesInstanceUID = generate_uid(entropy_srcs=["rbs series", uid_seed])
+    ds.SOPInstanceUID = generate_uid(entropy_srcs=["rbs instance", uid_seed])
+    ds.StudyDate, ds.StudyTime = date_time(study.started)
+    for name in ("Series", "Acquisition", "Content"):
+        date, time = date_time(when)
+        setattr(ds, f"{name}Date", date)
+        setattr(ds, f"{name}Time", time)
+    ds.StudyDescription, ds.SeriesDescription = study.description, series_description
+    ds.StudyID, ds.SeriesNumber, ds.InstanceNumber = "1", series_number, 1
+    ds.BodyPartExamined = "WHOLEBODY"
+    ds.Manufacturer = "rbs" if synthetic else None
+    if synthetic:
+        ds.ManufacturerModelName = "phantom"
+    _describe_patient(ds, patient)
+    ds.PatientOrientationCodeSequence = [code("102538003", "SCT", "recumbent")]
+    modifier = [code("40199007", "SCT", "supine")]
+    ds.PatientOrientationCodeSequence[0].PatientOrientationModifierCodeSequence = modifier
+    ds.PatientGantryRelationshipCodeSequence = [code("102540008", "SCT", "headfirst")]
+    describe_tracer(ds, patient.activity_mbq, study.started)
+    _describe_acquisition(ds, scan)
+    ds.WholeBodyTechnique = "1PS"
+    ds.ScanLength = round(scan.counts.shape[1] * scan.spacing_mm[0])
+    ds.DetectorInformationSequence = [
+        detector(view, scan.counts.shape[1:], scan.spacing_mm) for view in scan.views
+    ]
+    complete(ds, scan)
+    set_pixels(ds, _whole_counts(scan))
+    _save(ds, path, overwrite)
+
+
+def write_thinned_nm(
+    path: str | Path, scan: Scan, source: Scan, *, description: str, overwrite: bool = False
+) -> None:
+    """Write a simulated scan, thinned out of `source`, or the remainder of one.
+
+    The object is marked DERIVED with the derivation code `THINNED`, which `read_nm` takes for what it is:
+    raw Poisson counts. Velocity and duration are those of `scan`, the simulated ones.
+
+    Args:
+        path: The file to write.
+        scan: Whole counts, with the velocity (cm/min) and duration (s) they simulate.
+        source: The scan they were dealt from, as `read_nm` gave it.
+        description: What was done, for the Derivation Description ("50 % of the counts of ..., seed 3").
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        ScanError: `source` has no header, or the counts are not whole numbers of 16 bits.
+        OutputError: The file cannot be written.
+    """
+    ds = _derived_from(source, scan, "thinned SIMULATED")
+    ds.ImageType = ["DERIVED", "PRIMARY", "WHOLE BODY", "EMISSION"]
+    for keyword in ("ScanVelocity", "ActualFrameDuration", "CountRate"):
+        drop(ds, keyword)
+    _describe_acquisition(ds, scan)
+    complete(ds, scan)
+    ds.DerivationDescription = description[:1024]
+    ds.DerivationCodeSequence = [code(*THINNED)]
+    ds.CodingSchemeIdentificationSequence = [own_codes()]
+    _contribute(ds, "rbs", "thinning", "", "Simulated a scan by binomial thinning")
+    set_pixels(ds, _whole_counts(scan))
+    _save(ds, path, overwrite)
+
+
+def write_restored_nm(
+    path: str | Path, scan: Scan, source: Scan, *, derivation: Derivation, overwrite: bool = False
+) -> None:
+    """Write a restored scan as an object derived from the rapid scan `source`.
+
+    Pixels are round(k x counts) with k a power of ten that keeps them below 32768; the Real World Value
+    Mapping holds 1/k. Acquisition facts stay those of the rapid scan: no gamma events were created.
+
+    Args:
+        path: The file to write.
+        scan: Restored counts of the frames of `source`; its velocity is the one they are the counts of.
+        source: The rapid scan, as `read_nm` gave it.
+        derivation: What made it.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        ScanError: `source` has no header, or the frames do not match.
+        OutputError: The file cannot be written.
+    """
+    ds = _derived_from(source, scan, "restored RESEARCH")
+    ds.ImageType = ["DERIVED", "SECONDARY", "WHOLE BODY", "EMISSION"]
+    if source.velocity is not None:  # the one the scale rests on, also where the user corrected the header
+        ds.ScanVelocity = scan_velocity(source.velocity)
+    complete(ds, source)
+    largest = float(scan.counts.max())
+    exponent = math.floor(math.log10(LARGEST_RESTORED / largest)) if largest > 0 else 3
+    scale = 10.0 ** min(3, exponent)
+    stored = np.minimum(np.rint(scan.counts.astype(np.float64) * scale), LARGEST_RESTORED).astype(np.uint16)
+    made_by = f"{derivation.model}, rbs {derivation.version}, weights sha256 {derivation.weight_hash}"
+    exposure = f"of a {scan.velocity or STANDARD_VELOCITY:.4g} cm/min scan"
+    ds.DerivationDescription = (
+        f"Restored to the counts {exposure} by {made_by}; pixel value = {scale:g} x counts"
+    )[:1024]
+    ds.DerivationCodeSequence = [code(*RESTORED)]
+    ds.CodingSchemeIdentificationSequence = [own_codes()]
+    _contribute(ds, "rbs", derivation.model, derivation.version, "Restored a low-count scan")
+    ds.ContentQualification = "RESEARCH"
+    ds.ImageComments = "Research use only. Not for diagnostic use."
+    set_pixels(ds, stored)
+    ds.RealWorldValueMappingSequence = [scale_mapping(scale, f"Counts {exposure}")]
+    window = max(1, round(float(np.percentile(stored[stored > 0], 99.5)))) if stored.any() else 1
+    ds.WindowCenter, ds.WindowWidth = f"{window / 2:.10g}", str(window)
+    _save(ds, path, overwrite)
+
+
+def _derived_from(source: Scan, scan: Scan, label: str) -> Dataset:
+    """The header of `source` without what no longer holds, as a new series of the same study."""
+    file = source.provenance.path
+    if source.provenance.header is None:
+        raise ScanError(
+            "the source scan has no DICOM header to derive from", file=file, remedy="read it with read_nm"
+        )
+    if scan.views != source.views or scan.counts.shape != source.counts.shape:
+        raise ScanError(
+            f"the derived counts {scan.counts.shape} do not match {source.counts.shape}", file=file
+        )
+    ds = deepcopy(source.provenance.header)
+    ds.remove_private_tags()
+    tags = list(ds.keys())
+    for tag in tags:
+        if 0x6000 <= tag.group <= 0x60FF:  # overlays drawn on the source
+            del ds[tag]
+    for keyword in STALE:
+        drop(ds, keyword)
+    if ds.get("SOPInstanceUID") and ds.get("SOPClassUID"):
+        reference = Dataset()
+        reference.ReferencedSOPClassUID = ds.SOPClassUID
+        reference.ReferencedSOPInstanceUID = ds.SOPInstanceUID
+        reference.SpatialLocationsPreserved = "YES"
+        purpose = code("121322", "DCM", "Source image for image processing operation")
+        reference.PurposeOfReferenceCodeSequence = [purpose]
+        ds.SourceImageSequence = [reference]
+    if ds.get("BodyPartExamined") == "WHOLE BODY":
+        ds.BodyPartExamined = "WHOLEBODY"  # the standard's term; any other would ask for a laterality
+    if not ds.get("StudyInstanceUID"):
+        ds.StudyInstanceUID = generate_uid()
+    ds.SeriesInstanceUID, ds.SOPInstanceUID = generate_uid(), generate_uid()
+    ds.InstanceCreationDate, ds.InstanceCreationTime = date_time(datetime.now())
+    ds.ContentDate, ds.ContentTime = ds.InstanceCreationDate, ds.InstanceCreationTime
+    ds.SeriesDescription = f"{str(ds.get('SeriesDescription') or 'Whole body')[:40]} {label}"
+    number = str(ds.get("SeriesNumber") or "")
+    ds.SeriesNumber = 1000 + (int(number[-6:]) if number.isdecimal() else 0)
+    ds.InstanceNumber = 1
+    ds.BurnedInAnnotation = "NO"
+    ds.LossyImageCompression = "00"
+    return ds
+
+
+def _describe_patient(ds: Dataset, patient: PatientHeader) -> None:
+    ds.PatientID, ds.PatientName = patient.patient_id, patient.patient_name or f"{patient.patient_id}^"
+    ds.PatientSex = patient.sex
+    if patient.age_y is not None:
+        months = int(patient.age_y * 12)
+        ds.PatientAge = f"{months:03d}M" if months < 24 else f"{int(patient.age_y):03d}Y"
+    if patient.height_m is not None:
+        ds.PatientSize = f"{patient.height_m:.4g}"
+    if patient.weight_kg is not None:
+        ds.PatientWeight = f"{patient.weight_kg:.5g}"
+
+
+def _describe_acquisition(ds: Dataset, scan: Scan) -> None:
+    if scan.velocity is not None:
+        ds.ScanVelocity = scan_velocity(scan.velocity)
+    if scan.duration_s is not None:
+        ds.ActualFrameDuration = round(scan.duration_s * 1000)
+    ds.CountsAccumulated = int(scan.counts.sum())
+
+
+def _contribute(ds: Dataset, manufacturer: str, model: str, version: str, what: str) -> None:
+    item = Dataset()
+    item.PurposeOfReferenceCodeSequence = [code("109102", "DCM", "Processing Equipment")]
+    item.Manufacturer, item.ManufacturerModelName = manufacturer, model[:64]
+    if version:
+        item.SoftwareVersions = version[:64]
+    item.ContributionDateTime = f"{ds.InstanceCreationDate}{ds.InstanceCreationTime}"
+    item.ContributionDescription = what
+    ds.ContributingEquipmentSequence = [item]
+
+
+def _whole_counts(scan: Scan) -> Array:
+    counts = scan.counts
+    if (counts != np.rint(counts)).any() or counts.max() > 65535:
+        raise ScanError("the counts are not whole numbers up to 65535", file=scan.provenance.path)
+    return counts.astype(np.uint16)
+
+
+def _save(ds: Dataset, path: str | Path, overwrite: bool) -> None:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.file_meta = meta
+    with whole_file(path, overwrite=overwrite) as temporary:
+        try:
+            ds.save_as(temporary, enforce_file_format=True)
+        except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
+            fault = f"the header of its source cannot be written ({str(error)[:150]})"
+            raise ScanError(fault, file=path, remedy="export the source again") from error

@@ -1,0 +1,194 @@
+"""Soft tissue, kidneys, bladder, injection site and lesions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rbs.scans.phantom.axial import skull_half_breadth
+from rbs.scans.phantom.body import Array, Body, Outline
+from rbs.scans.phantom.canvas import LABEL, Canvas
+from rbs.scans.phantom.limbs import Limb
+
+SIDES = (-1, 1)
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """A focus in a bone.
+
+    Attributes:
+        region: The region of the bone it sits in.
+        row: Row of its centre in both views.
+        column: Column of its centre in the anterior view; it is `columns - 1 - column` in the posterior one.
+        depth_mm: y of its centre: distance in front of the middle of the trunk, mm.
+        fwhm_mm: Full width at half maximum before the camera blurs it, mm.
+        contrast: Peak planar density relative to the bone around it; below 1 it is cold.
+    """
+
+    region: str
+    row: int
+    column: int
+    depth_mm: float
+    fwhm_mm: float
+    contrast: float
+
+
+def draw_outline(x: Array, z: Array, body: Body, arms: list[Limb], legs: list[Limb]) -> Outline:
+    """Front and back surface of the child on a grid of x and z (rows, columns), mm."""
+    outline = Outline(x, z)
+    h, d, g = body.height, body.depth, body.girth
+    table = -0.5 * d
+    w = skull_half_breadth(body)
+    head = body.head
+    at = np.array([-0.02, 0.03, 0.12, 0.3, 0.5, 0.7, 0.85, 0.95, 1.03]) * head
+    skull = np.array([0.0, 0.42, 0.75, 1.03, 1.07, 1.0, 0.83, 0.66, 0.3]) * w
+    x0 = body.midline(0)
+    outline.profile(list(at), [x0] * 9, list(skull), list(skull * 1.25), [0.0] * 9)
+    t = np.array([-0.18, -0.05, 0.06, 0.11, 0.16, 0.24, 0.38, 0.55, 0.7, 0.82, 0.95, 1.03, 1.1, 1.16])
+    neck = 0.036 * h * g
+    flank, hips = body.chest * 1.1, body.pelvis * 1.17 * g**0.5
+    breadth = np.array(
+        [
+            neck,
+            neck,
+            neck * 1.15,
+            0.6 * body.shoulder,
+            0.98 * body.shoulder,
+            1.1 * body.shoulder,
+            flank * 1.02,
+            flank,
+            flank * 0.95,
+            0.5 * (flank + hips),
+            hips,
+            hips * 1.03,
+            hips * 0.9,
+            hips * 0.35,
+        ]
+    )
+    half = np.array([0.3, 0.3, 0.33, 0.38, 0.42, 0.46, 0.5, 0.5, 0.48, 0.47, 0.46, 0.42, 0.35, 0.2]) * d
+    zs = body.along(0) + t * body.trunk
+    outline.profile(
+        list(zs), [body.midline(v) for v in zs], list(breadth), list(half), list(table + half * 1.02)
+    )
+    for arm in arms:
+        s, e, wr, tip = arm.joints
+        thick = [0.031 * h * g, 0.026 * h * g, 0.017 * h, 0.016 * h]
+        outline.limb([tuple(s), tuple(e), tuple(wr), tuple(tip)], thick)
+    for leg in legs:
+        hip, knee, ankle, toes = leg.joints
+        calf, thigh = knee + (ankle - knee) * 0.3, hip + (knee - hip) * 0.22
+        thick = [0.054 * h * g, 0.052 * h * g, 0.034 * h * g**0.7, 0.034 * h * g, 0.021 * h]
+        outline.limb([tuple(hip), tuple(thigh), tuple(knee), tuple(calf), tuple(ankle)], thick)
+        outline.limb([tuple(ankle), tuple(toes)], [0.024 * h, 0.019 * h])
+    return outline
+
+
+def soft_tissue(outline: Outline, body: Body, texture: Array, rng: np.random.Generator) -> Array:
+    """Tracer in soft tissue per mm of depth, (rows, columns); the femoral diaphysis has 1.
+
+    It sums to about a third of the mean bone over the trunk, is a little higher over liver, mediastinum
+    and thighs'
+    muscle and varies slowly.
+    """
+    level = float(np.exp(np.clip(rng.normal(np.log(0.56), 0.25), np.log(0.33), np.log(0.95))))
+    per_mm = np.full(outline.x.shape, level / body.depth, np.float32) * texture
+    for place, size, more in (
+        ((-0.4 * body.chest, body.along(0.6)), (0.5 * body.chest, 0.12 * body.trunk), rng.uniform(0.0, 0.35)),
+        (
+            (0.05 * body.chest, body.along(0.4)),
+            (0.45 * body.chest, 0.15 * body.trunk),
+            rng.uniform(0.0, 0.25),
+        ),
+        (
+            (0.5 * body.chest, body.along(0.58)),
+            (0.3 * body.chest, 0.08 * body.trunk),
+            rng.choice([0.0, 0.0, 0.0, 0.5]),
+        ),
+    ):
+        r2 = ((outline.x - place[0]) / size[0]) ** 2 + ((outline.z - place[1]) / size[1]) ** 2
+        per_mm *= 1 + np.float32(more) * np.exp(-r2)
+    # Limbs are thinner than the trunk but not in proportion: muscle is perfused better than the belly's
+    # content.
+    limbs = 1 + 0.5 * np.clip((outline.z - body.along(1.0)) / (0.15 * body.height), 0, 1)
+    return (per_mm * limbs).astype(np.float32)
+
+
+def draw_urinary(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
+    """Kidneys and bladder."""
+    h, d = body.height, body.depth
+    size = h * float(np.interp(body.age, (0.5, 6, 16), (0.042, 0.035, 0.031)))
+    uptake = rng.uniform(0.8, 1.8)
+    for side in SIDES:
+        if rng.random() < 0.03:
+            continue  # one kidney only
+        u = float(np.clip(uptake * np.exp(rng.normal(0, 0.12)), 0.8, 1.8))
+        at = (
+            side * 0.55 * body.chest * rng.uniform(0.92, 1.08),
+            body.along(0.69 + (0.02 if side < 0 else 0)),
+            -0.26 * d,
+        )
+        canvas.blob(
+            at, (0.5 * size, size), u * 0.9, "urinary tract", angle=side * -0.22, flat=0.5, lesions=False
+        )
+        canvas.blob(
+            (at[0] - side * 0.15 * size, at[1], at[2] + 0.03 * d),
+            (0.2 * size, 0.4 * size),
+            u * rng.uniform(0.05, 0.6),
+            "urinary tract",
+            lesions=False,
+        )
+    # Mostly small after voiding, now and then full; the fuller, the more it holds.
+    u = float(np.exp(np.clip(rng.normal(np.log(6.5), 0.8), np.log(2), np.log(40))))
+    wide = 0.017 * h * (0.75 + 0.35 * rng.random() + 0.12 * np.log(u))
+    at = (rng.normal(0, 0.04) * body.pelvis, body.hip - 0.2 * wide + 0.08 * body.pelvis, 0.18 * d)
+    canvas.blob(at, (wide, wide * rng.uniform(0.6, 0.95)), u, "urinary tract", flat=0.25, lesions=False)
+
+
+def draw_injection(canvas: Canvas, arms: list[Limb], rng: np.random.Generator) -> bool:
+    """In 30 % of children some tracer stays where the needle was: hand, wrist or crook of the elbow."""
+    if rng.random() >= 0.3:
+        return False
+    arm = arms[int(rng.integers(2))]
+    _, elbow, wrist, tips = arm.joints
+    at = elbow if rng.random() < 0.35 else wrist + (tips - wrist) * rng.uniform(0.0, 0.45)
+    x, z, y = canvas.place([at])[0]
+    mask = canvas.gaussian(
+        x, z, float(y) + 8, rng.uniform(6, 16), float(np.exp(rng.uniform(np.log(5), np.log(60))))
+    )
+    canvas.labels[:, mask] = LABEL["hot spots"]
+    return True
+
+
+def draw_lesions(canvas: Canvas, body: Body, rng: np.random.Generator) -> tuple[Lesion, ...]:
+    """Up to six foci in bone, in half of the children none; one in eight is cold, without a label."""
+    count = 0 if rng.random() < 0.5 else int(rng.integers(1, 7))
+    lesions: list[Lesion] = []
+    regions = sorted({site.region for site in canvas.sites})
+    share = np.array(
+        [
+            {"spine": 0.28, "thorax": 0.25, "pelvis": 0.2, "legs": 0.15, "arms": 0.06}.get(r, 0.06)
+            for r in regions
+        ]
+    )
+    while len(lesions) < count:
+        region = str(rng.choice(regions, p=share / share.sum()))
+        sites = [site for site in canvas.sites if site.region == region]
+        site = sites[int(rng.integers(len(sites)))]
+        x, z = site.x + rng.normal(0, 1.5), site.z + rng.normal(0, 1.5)
+        row, column = canvas.pixel(x, z)
+        bone = float(canvas.planes[:, row, column].sum())
+        if bone < 0.15:
+            continue  # beside the bone, or outside the image
+        fwhm = float(np.exp(rng.uniform(np.log(4), np.log(25))))
+        fwhm = min(fwhm, 4 + 0.017 * body.height)
+        if rng.random() < 0.125:
+            contrast = rng.uniform(0.1, 0.6)
+            canvas.cold(x, z, site.y, max(fwhm, 8.0), contrast)
+        else:
+            contrast = float(np.exp(rng.uniform(np.log(1.3), np.log(6))))
+            mask = canvas.gaussian(x, z, site.y, fwhm, (contrast - 1) * bone)
+            canvas.labels[:, mask] = LABEL["hot spots"]
+        lesions.append(Lesion(region, row, column, float(site.y), fwhm, float(contrast)))
+    return tuple(lesions)

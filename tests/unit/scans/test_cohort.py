@@ -1,0 +1,130 @@
+"""Cohorts of phantom children on disk."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rbs.errors import OutputError, RbsError
+from rbs.scans.cohort import make_patient, split_patients, write_cohort
+from rbs.scans.dicom import read_nm
+from rbs.scans.scan import View
+
+SCANS = ("rapid.dcm", "standard.dcm", "truth.npz", "child.json")
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cohort") / "phantoms"
+    write_cohort(out, 3, seed=5, workers=1, progress=False)
+    return out
+
+
+def test_the_manifest_names_files_that_are_there(cohort: Path) -> None:
+    with (cohort / "manifest.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        "patient",
+        "split",
+        "age_y",
+        "sex",
+        "height_cm",
+        "weight_kg",
+        "rapid",
+        "standard",
+        "truth",
+    ]
+    assert sorted(row["split"] for row in rows) == ["test", "train", "val"]
+    for row in rows:
+        assert all((cohort / row[kind]).is_file() for kind in ("rapid", "standard", "truth"))
+        assert 0.5 <= float(row["age_y"]) <= 16
+
+
+def test_scans_are_raw_readable_and_of_their_velocity(cohort: Path) -> None:
+    for number in (1, 2, 3):
+        _, rapid, standard = make_patient(number, 5)
+        for kind, velocity, counts in (("rapid", 40, rapid), ("standard", 20, standard)):
+            scan = read_nm(cohort / f"P{number:04d}" / f"{kind}.dcm")
+            assert scan.views == (View.ANTERIOR, View.POSTERIOR)
+            assert scan.velocity == pytest.approx(velocity, rel=1e-3)
+            assert scan.spacing_mm == pytest.approx((2.26, 2.26))
+            assert np.array_equal(scan.counts, counts)
+            assert scan.provenance.header is not None
+            assert scan.provenance.header.SyntheticData == "YES"
+
+
+def test_truth_is_in_the_orientation_of_the_frames(cohort: Path) -> None:
+    truth = np.load(cohort / "P0001" / "truth.npz")
+    scan = read_nm(cohort / "P0001" / "standard.dcm")
+    assert truth["expectation"].dtype == np.float32
+    assert truth["labels"].dtype == np.uint8
+    for frame in range(2):
+        seen = scan.counts[frame].astype(float).ravel()
+        straight = np.corrcoef(seen, truth["expectation"][frame].ravel())[0, 1]
+        mirrored = np.corrcoef(seen, truth["expectation"][frame, :, ::-1].ravel())[0, 1]
+        assert straight > mirrored + 0.05
+
+
+def test_draws_are_poisson_and_independent() -> None:
+    phantom, rapid, standard = make_patient(1, 5)
+    mean = phantom.expectation.astype(float)
+    body = mean > 1
+    for counts, expected in ((rapid, mean / 2), (standard, mean)):
+        z2 = (counts - expected)[body] ** 2 / expected[body]
+        spread = np.sqrt((2 + 1 / expected[body]).sum()) / body.sum()  # of the mean Poisson z squared
+        assert abs(z2.mean() - 1) < 5 * spread
+    ratio, total = rapid.sum() / standard.sum(), float(standard.sum())
+    assert abs(ratio - 0.5) < 5 * 0.5 * np.sqrt(3 / total)
+    residuals = [(c - m)[body] / np.sqrt(m[body]) for c, m in ((rapid, mean / 2), (standard, mean))]
+    assert abs(np.corrcoef(*residuals)[0, 1]) < 5 / np.sqrt(body.sum())
+
+
+def test_files_do_not_depend_on_the_number_of_workers(cohort: Path, tmp_path: Path) -> None:
+    write_cohort(tmp_path / "again", 3, seed=5, workers=2, progress=False)
+    for path in sorted(p for p in cohort.rglob("*") if p.is_file() and p.suffix != ".npz"):
+        assert path.read_bytes() == (tmp_path / "again" / path.relative_to(cohort)).read_bytes(), path.name
+    for number in (1, 2, 3):
+        one, two = (np.load(f / f"P{number:04d}" / "truth.npz") for f in (cohort, tmp_path / "again"))
+        assert np.array_equal(one["expectation"], two["expectation"])
+        assert np.array_equal(one["labels"], two["labels"])
+
+
+def test_an_interrupted_cohort_is_finished_and_whole_patients_are_kept(tmp_path: Path) -> None:
+    out = tmp_path / "cohort"
+    write_cohort(out, 3, seed=2, workers=1, progress=False)
+    (out / "manifest.csv").unlink()
+    (out / "P0002" / "standard.dcm").unlink()
+    (out / ".making-P0003-x").mkdir()
+    kept = (out / "P0001" / "rapid.dcm").stat().st_mtime_ns
+    write_cohort(out, 3, seed=2, workers=1, progress=False)
+    assert (out / "manifest.csv").is_file()
+    assert all((out / "P0002" / name).is_file() for name in SCANS)
+    assert (out / "P0001" / "rapid.dcm").stat().st_mtime_ns == kept
+    assert not list(out.glob(".making-*"))
+
+
+def test_a_folder_that_holds_something_else_is_refused(cohort: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("dear")
+    with pytest.raises(OutputError, match="something else"):
+        write_cohort(tmp_path, 3, seed=5, workers=1, progress=False)
+    with pytest.raises(OutputError, match="another seed"):
+        write_cohort(cohort, 3, seed=6, workers=1, progress=False)
+    with pytest.raises(OutputError, match="not a folder"):
+        write_cohort(tmp_path / "thesis.txt", 3, seed=5, workers=1, progress=False)
+
+
+def test_too_few_patients_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(RbsError, match="at least 3"):
+        write_cohort(tmp_path / "out", 2, seed=1)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("patients", "share"), [(3, 1), (10, 2), (137, 21)])
+def test_splits_have_their_shares(patients: int, share: int) -> None:
+    splits = split_patients(patients, seed=1)
+    assert len(splits) == patients
+    assert splits.count("val") == splits.count("test") == share
+    assert splits.count("train") == patients - 2 * share
