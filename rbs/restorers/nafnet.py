@@ -1,0 +1,61 @@
+"""NAFNet: a U-shaped network of gated, activation-free blocks (Chen et al., ECCV 2022, arXiv 2204.04676)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from rbs.restorers.base import IN_CHANNELS, Restorer
+
+
+class NAFNet(Restorer):
+    """NAFNet with the blocks of `spandrel`. The defaults have 0.97 M parameters.
+
+    Args:
+        width: Channels at full resolution; they double at every level.
+        enc_blocks: Blocks of each encoder level; as many levels as numbers.
+        middle_blocks: Blocks at the coarsest level.
+        dec_blocks: Blocks of each decoder level, coarsest first; as many numbers as `enc_blocks`.
+        sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
+    """
+
+    def __init__(
+        self,
+        width: int = 24,
+        enc_blocks: Sequence[int] = (1, 1, 2),
+        middle_blocks: int = 2,
+        dec_blocks: Sequence[int] = (1, 1, 1),
+        sigma_px: float = 1.5,
+    ) -> None:
+        if len(enc_blocks) != len(dec_blocks):
+            raise ValueError(f"enc_blocks has {len(enc_blocks)} levels but dec_blocks {len(dec_blocks)}")
+        super().__init__(width, sigma_px=sigma_px, multiple=2 ** len(enc_blocks))
+        from spandrel.architectures.NAFNet import NAFNet as Blocks
+
+        self.width, self.middle_blocks = width, middle_blocks
+        self.enc_blocks, self.dec_blocks = list(enc_blocks), list(dec_blocks)
+        self.backbone = Blocks(
+            img_channel=IN_CHANNELS,
+            width=width,
+            middle_blk_num=middle_blocks,
+            enc_blk_nums=self.enc_blocks,
+            dec_blk_nums=self.dec_blocks,
+        )
+        # Its last convolution adds to the input image; `Restorer.head` takes its place, and an unused
+        # parameter would stop distributed training.
+        del self.backbone.ending
+
+    def features(self, x: Tensor) -> Tensor:
+        """Decoder features, (B, 5, H, W) to (B, width, H, W)."""
+        net = self.backbone
+        x = net.intro(x)
+        skips = []
+        for encoder, down in zip(net.encoders, net.downs, strict=True):
+            x = encoder(x)
+            skips.append(x)
+            x = down(x)
+        x = net.middle_blks(x)
+        for decoder, up, skip in zip(net.decoders, net.ups, reversed(skips), strict=True):
+            x = decoder(up(x) + skip)
+        return x

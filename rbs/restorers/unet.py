@@ -1,0 +1,35 @@
+"""U-Net (Ronneberger et al., MICCAI 2015, arXiv 1505.04597), as `deepinv` builds it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from rbs.restorers.base import IN_CHANNELS, Restorer
+
+
+class UNet(Restorer):
+    """U-Net without batch normalisation: a restoration must not depend on what else is in the batch.
+
+    Args:
+        channels: Channels of each level, finest first; at least two levels.
+        sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
+    """
+
+    def __init__(self, channels: Sequence[int] = (32, 64, 128), sigma_px: float = 1.5) -> None:
+        super().__init__(channels[0], sigma_px=sigma_px, multiple=2 ** (len(channels) - 1))
+        from deepinv.models import UNet as Net
+
+        self.channels = list(channels)
+        self.backbone = Net(
+            in_channels=IN_CHANNELS,
+            out_channels=channels[0],
+            residual=False,
+            batch_norm=False,
+            channels_per_scale=self.channels,
+        )
+
+    def features(self, x: Tensor) -> Tensor:
+        """Decoder features, (B, 5, H, W) to (B, channels[0], H, W)."""
+        return self.backbone(x)

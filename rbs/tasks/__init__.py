@@ -1,0 +1,1 @@
+"""The LightningModules: pretraining and adapting the teacher, and training the restorers."""

@@ -1,0 +1,410 @@
+"""Training restorers: stage 1 the first alone, stage 2 the cascade with semantic priors of the teacher."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+import torch
+import torch.distributed
+from lightning.pytorch import LightningDataModule, LightningModule
+from torch import Tensor, nn
+
+import rbs
+from rbs.cascade import Cascade, save_cascade
+from rbs.distillation.scm import SCM
+from rbs.distillation.skd import SKD
+from rbs.distillation.spi import SPI
+from rbs.errors import CheckpointError, RbsError
+from rbs.losses import Loss, PoissonDeviance, cascade_losses
+from rbs.restorers.base import Restorer, gaussian
+from rbs.teacher.cache import PriorCache
+from rbs.teacher.prior import SemanticPrior
+from rbs.teacher.sam import ARCHITECTURES, Size
+from rbs.weights import load_restorer, save_restorer
+
+Batch = dict[str, Any]
+
+PEAK_SIGMA_PX = 1.5
+"""Smoothing of the standard scan before its 99.9th percentile, the peak of PSNR, is taken."""
+
+
+class RestorationTask(LightningModule):
+    """Trains `rbs.cascade.Cascade` and validates it on whole scans.
+
+    The constructor reads no file: weights and teacher are loaded when fitting or evaluating begins. The
+    teacher stays outside the module tree, so that neither checkpoints nor weight averaging carry it.
+
+    Args:
+        f1: First restorer, the one that ships.
+        f2: Second restorer, stage 2 only. None takes the class and arguments of `f1`, starting from the
+            identity.
+        stage: 1 trains f1 alone; 2 trains all, starting from `init_from`.
+        spi: Whether the second restorer sees the semantic prior (stage 2).
+        skd: Whether the second restorer teaches the first (stage 2).
+        scm: Whether both restorations must mean the same to the teacher (stage 2).
+        skd_weight: Factor of the SKD term.
+        scm_weight: Factor of the SCM term.
+        losses: Reconstruction losses; None for the Poisson deviance alone.
+        teacher: Folder of the adapted teacher; needed in stage 2 with `spi` or `scm`.
+        teacher_size: Size of the SAM the teacher was made from.
+        base_checkpoint: Base weights of that SAM; None for the shipped or downloaded ones.
+        prior: Where priors of training crops come from. "cached" and "frozen": the whole measured rapid scan
+            as the stage-1 restorer restores it, read from files or computed at each step. "online": the
+            current restoration of the crop.
+        prior_cache: Folder of the files.
+        lr: Peak learning rate of AdamW.
+        weight_decay: Its weight decay.
+        warmup_steps: Steps of linear warm-up, before a cosine decay to zero over the whole training.
+        init_from: Weights of f1 to start from, .safetensors or .ckpt; stage 2 needs them.
+        output: Folder to which the trained restorer is written, as `f1.safetensors`; stage 2 adds
+            `cascade.safetensors` with f2 and SPI. The command line takes the run's own folder where it is None.
+    """
+
+    def __init__(
+        self,
+        f1: Restorer,
+        f2: Restorer | None = None,
+        stage: Literal[1, 2] = 1,
+        spi: bool = True,
+        skd: bool = True,
+        scm: bool = True,
+        skd_weight: float = 0.1,
+        scm_weight: float = 0.1,
+        losses: list[Loss] | None = None,
+        teacher: Path | None = None,
+        teacher_size: Size = "vit_t",
+        base_checkpoint: Path | None = None,
+        prior: Literal["cached", "frozen", "online"] = "cached",
+        prior_cache: Path = Path("runs/priors"),
+        lr: float = 1e-3,
+        weight_decay: float = 1e-4,
+        warmup_steps: int = 100,
+        init_from: Path | None = None,
+        output: Path | None = None,
+    ) -> None:
+        super().__init__()
+        # Modules are remembered by how to build them: checkpoints then hold plain data, which loads without
+        # running code.
+        built: dict[str, Any] = {
+            "f1": f1.spec(),
+            "f2": f2 and f2.spec(),
+            "losses": losses and [loss.spec() for loss in losses],
+        }
+        self.save_hyperparameters(ignore=list(built))
+        self.save_hyperparameters(built)
+        self.stage, self.prior = stage, prior
+        self.teacher, self.teacher_size, self.base_checkpoint = teacher, teacher_size, base_checkpoint
+        self.prior_cache, self.init_from, self.output = prior_cache, init_from, output
+        self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
+        self.skd_weight, self.scm_weight = skd_weight, scm_weight
+        self.losses = nn.ModuleList(losses or [PoissonDeviance()])
+        if stage == 1:
+            self.cascade = Cascade(f1)
+        else:
+            f2 = f2 or type(f1)(**{**f1.spec()["init_args"], "sigma_px": 0.0})
+            self.cascade = Cascade(
+                f1,
+                f2,
+                SPI(ARCHITECTURES[teacher_size].channels) if spi else None,
+                SKD(f1.feature_channels, f2.feature_channels) if skd else None,
+                SCM() if scm else None,
+            )
+        # A dict hides modules from the module tree: "teacher", and "stage1", the frozen restorer it looks at.
+        self._outside: dict[str, nn.Module] = {}
+        self._cache: PriorCache | None = None
+        self._init_sha256: str | None = None
+        self._scores: dict[int, tuple[str, dict[str, float]]] = {}
+
+    # --- what is read before anything runs
+
+    def setup(self, stage: str) -> None:
+        """Load initial weights, and the teacher where it is needed.
+
+        Raises:
+            RbsError: Stage 2 lacks the stage-1 weights or the teacher.
+            CheckpointError: One of them does not fit.
+        """
+        if stage == "predict":
+            return
+        if stage == "fit" or self.cascade.spi is not None:
+            self._load_stage1(into_f1=stage == "fit")
+        if self.cascade.spi is not None or (stage == "fit" and self.cascade.scm is not None):
+            self._load_teacher()
+
+    def _load_stage1(self, *, into_f1: bool) -> None:
+        if self.init_from is None:
+            if self.stage == 2:
+                remedy = "run `make train-stage1` and give its f1.safetensors as --model.init_from"
+                raise RbsError(
+                    "stage 2 starts from the weights of stage 1, but none are named", remedy=remedy
+                )
+            return
+        loaded = load_restorer(self.init_from)
+        if loaded.restorer.spec() != self.cascade.f1.spec():
+            fault = f"it holds {loaded.restorer.spec()}, but the model's f1 is {self.cascade.f1.spec()}"
+            raise CheckpointError(fault, file=self.init_from, remedy="make --model.f1 the same")
+        self._init_sha256 = loaded.sha256
+        if into_f1:
+            self.cascade.f1.load_state_dict(loaded.restorer.state_dict())
+        if self.stage == 2:
+            self._outside["stage1"] = loaded.restorer.requires_grad_(False)
+
+    def _load_teacher(self) -> None:
+        if self.teacher is None:
+            remedy = "run `make adapt-sam` and give its folder as --model.teacher, or switch spi and scm off"
+            raise RbsError("SPI and SCM need the adapted teacher, but none is named", remedy=remedy)
+        from rbs.teacher.adapters import load_teacher
+
+        teacher = load_teacher(self.teacher, self.base_checkpoint)
+        if teacher.size != self.teacher_size:
+            remedy = f"set --model.teacher_size {teacher.size}"
+            raise CheckpointError(
+                f"it is a {teacher.size}, not a {self.teacher_size}", file=self.teacher, remedy=remedy
+            )
+        self._outside["teacher"] = teacher
+        self._cache = PriorCache(self.prior_cache, f"{teacher.digest} {self._init_sha256}")
+
+    # --- training
+
+    def forward(self, x: Tensor, fraction: Tensor) -> Tensor:
+        """The first restorer: what runs at the bedside."""
+        return self.cascade.f1(x, fraction)
+
+    def on_fit_start(self) -> None:
+        """Fill the cache of priors, each process its share."""
+        if self.prior != "cached" or "teacher" not in self._outside:
+            return
+        from tqdm import tqdm
+
+        cases = range(self.global_rank, len(self._datamodule.cases("train")), self.trainer.world_size)
+        for case in tqdm(cases, desc="semantic priors", disable=self.global_rank != 0):
+            self._case_prior(case)
+        self.trainer.strategy.barrier()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step on a batch of crops.
+
+        Raises:
+            RbsError: The loss is not finite; patients, crops and terms are named.
+        """
+        x = batch["rapid"] / batch["fraction"][:, None, None, None]
+        out = self.cascade(x, batch["fraction"], self._batch_prior(batch))
+        terms = cascade_losses(
+            self.cascade,
+            out,
+            batch["target"],
+            batch["target_fraction"],
+            losses=list(self.losses),  # type: ignore[arg-type]
+            skd_weight=self.skd_weight,
+            scm_weight=self.scm_weight,
+            analyser=self._analyse,
+        )
+        if not torch.isfinite(terms["total"]):
+            raise self._not_finite(batch, terms)
+        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, batch_size=len(x))
+        return terms["total"]
+
+    def _not_finite(self, batch: Batch, terms: dict[str, Tensor]) -> RbsError:
+        broken = ", ".join(name for name, term in terms.items() if not torch.isfinite(term))
+        crops = zip(batch["patient"], batch["crop"].tolist(), strict=True)
+        where = ", ".join(f"{patient} at row {crop[0]}, column {crop[1]}" for patient, crop in crops)
+        fault = f"step {self.global_step}: the loss is not finite ({broken}) on {where}"
+        return RbsError(fault, remedy="check these scans with `rbs inspect`, or lower the learning rate")
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; linear warm-up and cosine decay, stepped every step."""
+        from monai.optimizers import WarmupCosineSchedule
+
+        optimizer = torch.optim.AdamW(self.cascade.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        steps = int(self.trainer.estimated_stepping_batches)
+        # The multiplier keeps the first step from having a learning rate of zero.
+        schedule = WarmupCosineSchedule(optimizer, self.warmup_steps, steps, warmup_multiplier=0.01)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # --- semantic priors
+
+    @property
+    def _datamodule(self) -> Any:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def _on_device(self, name: str) -> nn.Module:
+        return self._outside[name].to(self.device)
+
+    def _analyse(self, counts: Tensor) -> Tensor:
+        return self._on_device("teacher").encode(counts)  # type: ignore[operator]
+
+    def _see(self, counts: Tensor) -> SemanticPrior:
+        with torch.no_grad():
+            return self._on_device("teacher")(counts)
+
+    def _batch_prior(self, batch: Batch) -> Any:
+        """What `Cascade` takes as the prior of a batch of crops."""
+        if "teacher" not in self._outside:
+            return None
+        if self.prior == "online":
+            return self._see
+        priors = []
+        names = ("case", "crop", "flip", "views")
+        for case, crop, flip, views in zip(*(batch[name].tolist() for name in names), strict=True):
+            prior = self._case_prior(case).crop(*crop).flip(*flip)
+            priors.append(replace(prior, embedding=prior.embedding[:, views], masks=prior.masks[:, views]))
+        return SemanticPrior.cat(priors)
+
+    def _case_prior(self, case: int) -> SemanticPrior:
+        """Prior (1, V, ...) of a whole training scan."""
+        loaded = self._datamodule.loaded("train", case)
+        rapid, fraction = loaded.rapid, loaded.fraction
+        if rapid is None:
+            import numpy as np
+
+            from rbs.scans.counts import thin
+
+            fraction = 0.5
+            rapid = thin(loaded.standard.round().astype(np.int64), fraction, np.random.default_rng(case))
+        x = torch.as_tensor(rapid, dtype=torch.float32, device=self.device)[None] / fraction
+        return self._scan_prior(x, torch.tensor([fraction], device=self.device))
+
+    def _scan_prior(self, x: Tensor, fraction: Tensor) -> SemanticPrior:
+        """Prior of a whole scan (1, V, H, W) as the frozen stage-1 restorer restores it."""
+
+        def compute(x: Tensor) -> SemanticPrior:
+            # Priors must not depend on whether they are asked for inside a mixed-precision step.
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                return self._see(self._on_device("stage1")(x, fraction.float()))
+
+        if self._cache is None or self.prior == "frozen":
+            prior = compute(x)
+            # As the cache rounds them, so that both ways train alike.
+            masks = (prior.masks * 255).round() / 255
+            return replace(prior, embedding=prior.embedding.half().float(), masks=masks)
+        return self._cache.get_or_compute(x, compute)
+
+    # --- evaluation on whole scans
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Restore a whole scan and score it."""
+        x = batch["rapid"] / batch["fraction"][:, None, None, None]
+        prior = self._scan_prior(x, batch["fraction"]) if self.cascade.spi is not None else None
+        out = self.cascade(x, batch["fraction"], prior)
+        scores = scan_scores(out.i1, batch)
+        if out.i2 is not None:
+            scores |= {f"{name}_f2": value for name, value in scan_scores(out.i2, batch).items()}
+        self._scores[int(batch["case"][0])] = (batch["patient"][0], scores)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores, averaged over the visits of a patient first, then over patients."""
+        self._log_scores("val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """As `validation_step`."""
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """As `on_validation_epoch_end`."""
+        self._log_scores("test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The first restoration of a whole scan, counts at standard scale (1, V, H, W)."""
+        return self(batch["rapid"] / batch["fraction"][:, None, None, None], batch["fraction"])
+
+    def _log_scores(self, split: str) -> None:
+        parts: list[Any] = [self._scores]
+        if self.trainer.world_size > 1:
+            parts = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, self._scores)
+        # By case: the distributed sampler hands some cases out twice.
+        merged = {case: score for part in parts for case, score in part.items()}
+        self._scores = {}
+        means = mean_by_patient([merged[case] for case in sorted(merged)])
+        self.log_dict({f"{split}/{name}": value for name, value in means.items()}, sync_dist=True)
+
+    # --- what is written
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say what f1 is, so that the checkpoint restores scans as it is; and leave plain data only.
+
+        Lightning resumes with `torch.load(weights_only=True)`, which refuses a `Path` among the
+        hyper-parameters.
+        """
+        made = {"version": rbs.__version__, "provenance": self._provenance()}
+        checkpoint["rbs"] = {**self.cascade.f1.spec(), **made}
+        for name in (self.CHECKPOINT_HYPER_PARAMS_KEY, LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY):
+            if name in checkpoint:
+                checkpoint[name] = _plain(checkpoint[name])
+
+    def on_fit_end(self) -> None:
+        """Write the trained restorer: the averaged one, where weights were averaged."""
+        if self.output is None or not self.trainer.is_global_zero:
+            return
+        save_restorer(Path(self.output) / "f1.safetensors", self.cascade.f1, self._provenance())
+        if self.cascade.f2 is not None:
+            save_cascade(Path(self.output) / "cascade.safetensors", self.cascade, self._provenance())
+
+    def _provenance(self) -> dict[str, Any]:
+        teacher = self._outside.get("teacher")
+        return {
+            "stage": self.stage,
+            "steps": self.global_step,
+            "seed": os.environ.get("PL_GLOBAL_SEED"),
+            "manifest": str(getattr(self._datamodule, "manifest", None)),
+            "losses": [loss.spec() for loss in self.losses],  # type: ignore[operator]
+            "modules": [name for name in ("spi", "skd", "scm") if getattr(self.cascade, name) is not None],
+            "init_from": self._init_sha256,
+            "teacher": getattr(teacher, "digest", None),
+        }
+
+
+def scan_scores(restored: Tensor, batch: Batch) -> dict[str, float]:
+    r"""Scores of one whole restored scan over all its pixels.
+
+    Against an independent standard scan S of exposure q, the noise-corrected error is
+    :math:`\overline{(T - S/q)^2} - \bar S / q^2`, unbiased for the error against the expectation. The peak P
+    of PSNR is the 99.9th percentile of the smoothed standard scan.
+
+    Args:
+        restored: Counts at standard scale, (1, V, H, W).
+        batch: "target" (1, V, H, W) counts, "target_fraction" (1,) and, for phantoms, "expectation".
+
+    Returns:
+        "nc_psnr" dB; "count_bias", the relative error of the total count; "psnr_expectation" dB where there
+        is one.
+    """
+    restored = restored.double()
+    q = float(batch["target_fraction"][0])
+    standard = batch["target"].double() / q
+    peak = torch.quantile(gaussian(standard, PEAK_SIGMA_PX).flatten(), 0.999)
+    noise = standard.mean() / q
+    # The estimate can come out below zero for a near-perfect restoration; a thousandth of the noise is well
+    # below what it can resolve.
+    error = (((restored - standard) ** 2).mean() - noise).clamp(min=1e-3 * noise)
+    scores = {"nc_psnr": _decibel(peak, error), "count_bias": float(restored.sum() / standard.sum() - 1)}
+    if "expectation" in batch:
+        scores["psnr_expectation"] = _decibel(peak, ((restored - batch["expectation"]) ** 2).mean())
+    return scores
+
+
+def mean_by_patient(scores: Sequence[tuple[str, dict[str, float]]]) -> dict[str, float]:
+    """Mean over patients of the means over their scans, from (patient, scores) a scan; scores may miss."""
+    by_patient: dict[str, dict[str, list[float]]] = {}
+    for patient, values in scores:
+        for name, value in values.items():
+            by_patient.setdefault(name, {}).setdefault(patient, []).append(value)
+    return {name: fmean(fmean(v) for v in patients.values()) for name, patients in by_patient.items()}
+
+
+def _decibel(peak: Tensor, error: Tensor) -> float:
+    return float(10 * torch.log10(peak**2 / error))
+
+
+def _plain(value: Any) -> Any:
+    """Hyper-parameters with paths as strings."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,192 @@
+"""Weight files of restorers: safetensors with what built them, hashed. The shipped ones lie here."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import rbs
+from rbs.errors import CheckpointError
+from rbs.files import whole_file
+from rbs.restorers.base import Restorer
+
+SHIPPED = Path(__file__).with_name("f1.safetensors")
+"""The restorer that comes with the package; `f1.json` beside it holds its SHA-256, licence and making."""
+
+_KEY = "rbs"
+_RETRAIN = "name a .safetensors or .ckpt file that rbs wrote"
+
+
+@dataclass(frozen=True)
+class LoadedRestorer:
+    """A restorer read from a file.
+
+    Attributes:
+        restorer: In evaluation mode, on the CPU.
+        name: Its class and the file it came from, for headers and reports ("NAFNet f1.safetensors").
+        version: The version of rbs that wrote it; "unknown" where the file does not say.
+        sha256: Of the file, hexadecimal.
+        provenance: What its writer recorded about its making.
+    """
+
+    restorer: Restorer
+    name: str
+    version: str
+    sha256: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def save_restorer(path: str | Path, restorer: Restorer, provenance: dict[str, Any]) -> None:
+    """Write a restorer's weights and what built it, replacing an older file whole.
+
+    Args:
+        path: A .safetensors file.
+        restorer: The restorer.
+        provenance: How it was made: values JSON can hold.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    save_modules(path, {"": restorer}, {**restorer.spec(), "provenance": provenance})
+
+
+def save_modules(path: str | Path, modules: dict[str, nn.Module], description: dict[str, Any]) -> None:
+    """Write the weights of `modules`, names prefixed by their key and a dot, with a JSON `description`."""
+    tensors = {
+        f"{prefix}.{name}".lstrip("."): tensor.detach().cpu().contiguous()
+        for prefix, module in modules.items()
+        for name, tensor in module.state_dict().items()
+    }
+    metadata = {_KEY: json.dumps({**description, "version": rbs.__version__}, sort_keys=True)}
+    with whole_file(path, overwrite=True) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def load_restorer(path: str | Path | None = None) -> LoadedRestorer:
+    """Read a restorer.
+
+    Args:
+        path: A .safetensors file of `save_restorer`, a Lightning .ckpt of `RestorationTask` (its first
+            restorer, the averaged weights where weights were averaged), or None for the shipped one.
+
+    Returns:
+        The restorer and where it comes from.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, not a checkpoint, or holds another architecture.
+    """
+    file = SHIPPED if path is None else Path(path)
+    if not file.is_file():
+        remedy = "name a weight file with --checkpoint" if path is None else "check the path"
+        raise CheckpointError("there is no such weight file", file=file, remedy=remedy)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    if path is None and sha256 != json.loads(SHIPPED.with_suffix(".json").read_text())["sha256"]:
+        raise CheckpointError(
+            "it differs from the hash recorded beside it", file=file, remedy="install rbs again"
+        )
+    tensors, description = read_safetensors(file) if file.suffix == ".safetensors" else _read_lightning(file)
+    restorer = build_restorer(description, file)
+    load_into(restorer, tensors, file)
+    return LoadedRestorer(
+        restorer=restorer.eval(),
+        name=f"{type(restorer).__name__} {file.name}",
+        version=str(description.get("version", "unknown")),
+        sha256=sha256,
+        provenance=description.get("provenance", {}),
+    )
+
+
+def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and description of a file of `save_modules`.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, or does not say what it holds.
+    """
+    if not file.is_file():
+        raise CheckpointError("there is no such weight file", file=file, remedy="check the path")
+    try:
+        with safe_open(file, framework="pt") as content:
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+            metadata = content.metadata() or {}
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"it is truncated or not a safetensors file ({error})", file=file, remedy=_RETRAIN
+        ) from None
+    if _KEY not in metadata:
+        raise CheckpointError("it does not say which restorer it holds", file=file, remedy=_RETRAIN)
+    return tensors, json.loads(metadata[_KEY])
+
+
+def _read_lightning(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    # A pickle runs code when it is loaded freely, and weights travel between hospitals: tensors and plain
+    # containers are all that is accepted, and all that RestorationTask writes.
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no pickle make the unpickler raise anything at all
+        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        fault = f"it is truncated or not a checkpoint ({reason})"
+        raise CheckpointError(fault, file=file, remedy=_RETRAIN) from None
+    if not isinstance(checkpoint, dict) or _KEY not in checkpoint or "state_dict" not in checkpoint:
+        raise CheckpointError("it is not a checkpoint of RestorationTask", file=file, remedy=_RETRAIN)
+    # Where Lightning's WeightAveraging callback ran, "state_dict" holds the averaged weights already; the
+    # last step's are under "current_model_state".
+    prefix = "cascade.f1."
+    tensors = {n.removeprefix(prefix): t for n, t in checkpoint["state_dict"].items() if n.startswith(prefix)}
+    return tensors, checkpoint[_KEY]
+
+
+def build_restorer(description: dict[str, Any], file: Path) -> Restorer:
+    """An untrained restorer from its class path. Nothing but a subclass of `Restorer` is ever called."""
+    path = str(description.get("class_path", ""))
+    module, _, name = path.rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        remedy = "install the package that defines it"
+        raise CheckpointError(f"its class {path!r} cannot be imported", file=file, remedy=remedy) from None
+    if not (isinstance(cls, type) and issubclass(cls, Restorer)):
+        raise CheckpointError(f"{path!r} is not a restorer", file=file, remedy=_RETRAIN)
+    try:
+        return cls(**description.get("init_args", {}))
+    except (TypeError, ValueError) as error:
+        remedy = (
+            f"it was written by rbs {description.get('version', 'unknown')}: use that version, or train again"
+        )
+        raise CheckpointError(f"{path} cannot be built from it ({error})", file=file, remedy=remedy) from None
+
+
+def load_into(module: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
+    """Load weights that must match to the last name and shape.
+
+    Raises:
+        CheckpointError: They do not; the names are given.
+    """
+    expected = module.state_dict()
+    faults = [
+        _listed("missing", expected.keys() - tensors.keys()),
+        _listed("unexpected", tensors.keys() - expected.keys()),
+        _listed(
+            "misshapen",
+            {n for n in expected.keys() & tensors.keys() if expected[n].shape != tensors[n].shape},
+        ),
+    ]
+    if any(faults):
+        fault = f"it holds another architecture than {type(module).__name__}: " + ", ".join(
+            filter(None, faults)
+        )
+        raise CheckpointError(fault, file=file, remedy=_RETRAIN)
+    module.load_state_dict(tensors)
+
+
+def _listed(kind: str, names: set[str]) -> str:
+    shown = " ".join(sorted(names)[:3]) + (" ..." if len(names) > 3 else "")
+    return f"{len(names)} {kind} ({shown})" if names else ""

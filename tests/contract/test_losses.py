@@ -1,0 +1,93 @@
+"""The contract of `rbs.losses.Loss`, and closed forms. A new loss: add a line to LOSSES."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import poisson
+
+from rbs.cascade import Cascade
+from rbs.losses import Loss, PoissonDeviance, RootCharbonnier, cascade_losses
+from rbs.restorers.dncnn import DnCNN
+
+LOSSES = [PoissonDeviance(weight=0.5), RootCharbonnier(weight=2.0)]
+ONE, HALF = torch.ones(1), torch.tensor([0.5])
+
+
+@pytest.fixture(params=LOSSES, ids=lambda loss: type(loss).__name__)
+def loss(request):
+    return request.param
+
+
+def test_a_scalar_with_finite_gradients_even_where_nothing_is_expected(loss):
+    estimate = torch.zeros(2, 2, 8, 8, requires_grad=True)
+    target = torch.poisson(torch.ones(2, 2, 8, 8))
+    value = loss(estimate, target, HALF.expand(2))
+    value.backward()
+    assert value.shape == ()
+    assert value > 0
+    assert torch.isfinite(estimate.grad).all()
+
+
+def test_it_is_least_where_the_estimate_predicts_the_target(loss):
+    target = torch.full((1, 1, 4, 4), 6.0)
+    values = [loss(target / 0.5 * factor, target, HALF) for factor in (0.8, 1.0, 1.25)]
+    assert values[1] < min(values[0], values[2])
+
+
+def test_spec_builds_it_again(loss):
+    spec = loss.spec()
+    assert type(loss)(**spec["init_args"]).spec() == spec
+
+
+def test_every_loss_of_the_package_is_under_contract():
+    assert set(Loss.__subclasses__()) == {type(loss) for loss in LOSSES}
+
+
+def test_half_deviance_is_the_likelihood_ratio_of_scipy():
+    rng = np.random.default_rng(0)
+    estimate = rng.uniform(0.5, 30, (1, 2, 16, 16))
+    target = rng.poisson(0.7 * estimate)
+    expected = np.mean(poisson.logpmf(target, target) - poisson.logpmf(target, 0.7 * estimate))
+    ours = PoissonDeviance(epsilon=1e-9)(
+        torch.tensor(estimate), torch.tensor(target).double(), torch.tensor([0.7])
+    )
+    assert ours.item() == pytest.approx(expected, rel=1e-6)
+    usual = PoissonDeviance()(torch.tensor(estimate), torch.tensor(target).double(), torch.tensor([0.7]))
+    assert usual.item() == pytest.approx(expected, rel=0.01)
+
+
+def test_half_deviance_of_a_perfect_estimate_is_zero_not_nan():
+    target = torch.tensor([0.0, 0.0, 1.0, 500.0]).view(1, 1, 2, 2)
+    assert PoissonDeviance()(target / 0.5, target, HALF).item() == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("expectation", [0.02, 3.0])
+def test_the_deviance_is_least_in_expectation_at_the_truth(expectation):
+    """Averaged over all outcomes by their probability: the expectation, not shifted by epsilon."""
+    outcomes = np.arange(40)
+    weights = torch.tensor(poisson.pmf(outcomes, 0.5 * expectation))
+    grid = torch.linspace(0.5, 1.5, 201).double() * expectation
+    curve = [
+        sum(
+            w
+            * PoissonDeviance()(
+                i.view(1, 1, 1, 1), torch.tensor(float(n)).double().view(1, 1, 1, 1), HALF.double()
+            )
+            for n, w in zip(outcomes, weights, strict=True)
+        )
+        for i in grid
+    ]
+    assert grid[int(torch.stack(curve).argmin())].item() == pytest.approx(expectation, rel=0.006)
+
+
+def test_terms_are_named_and_sum_up_by_weight():
+    torch.manual_seed(0)
+    cascade = Cascade(DnCNN(2, 4), DnCNN(2, 4, sigma_px=0.0))
+    x = torch.poisson(torch.full((1, 2, 8, 8), 4.0))
+    out = cascade(x, HALF)
+    terms = cascade_losses(cascade, out, x, ONE, losses=LOSSES, skd_weight=1, scm_weight=1)
+    assert list(terms) == ["rec1", "RootCharbonnier1", "rec2", "RootCharbonnier2", "total"]
+    by_hand = 0.5 * (terms["rec1"] + terms["rec2"]) + 2 * (
+        terms["RootCharbonnier1"] + terms["RootCharbonnier2"]
+    )
+    torch.testing.assert_close(terms["total"], by_hand)

@@ -1,0 +1,188 @@
+"""The contract of `rbs.restorers.base.Restorer`, for every restorer. A new one: add a line to RESTORERS."""
+
+import importlib
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from rbs.restorers.base import Restorer, gaussian
+from rbs.restorers.dncnn import DnCNN
+from rbs.restorers.nafnet import NAFNet
+from rbs.restorers.unet import UNet
+
+RESTORERS = {
+    "nafnet": lambda **kw: NAFNet(width=4, enc_blocks=[1, 1], middle_blocks=1, dec_blocks=[1, 1], **kw),
+    "unet": lambda **kw: UNet(channels=[4, 8], **kw),
+    "dncnn": lambda **kw: DnCNN(depth=3, width=4, **kw),
+}
+HALF = torch.tensor([0.5])
+
+
+@pytest.fixture(params=RESTORERS, ids=list(RESTORERS))
+def make(request):
+    torch.manual_seed(0)
+    return RESTORERS[request.param]
+
+
+def scan(*shape, mean=1.0, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.poisson(torch.full(shape, mean), generator=generator)
+
+
+def trained(restorer):
+    """Move every parameter off its initial value, as training would."""
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for parameter in restorer.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return restorer
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 16, 8), (1, 2, 37, 53), (1, 1, 17, 9), (1, 2, 5, 3), (1, 1, 1, 1)])
+def test_shape_is_kept_and_counts_are_finite_and_non_negative(make, shape):
+    restorer = trained(make())
+    out, features = restorer.restore_with_features(scan(*shape), torch.full((shape[0],), 0.5))
+    assert out.shape == shape
+    assert features.shape == (shape[0], restorer.feature_channels, *shape[2:])
+    assert torch.isfinite(out).all()
+    assert (out >= 0).all()
+
+
+def test_untrained_it_is_the_gaussian_filter(make):
+    x = scan(1, 2, 40, 31)
+    out = make(sigma_px=1.3)(x, HALF).detach().numpy()
+    expected = gaussian_filter(x.numpy().astype(np.float64), sigma=(0, 0, 1.3, 1.3), mode="nearest")
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
+def test_untrained_with_sigma_zero_it_is_the_identity(make):
+    x = scan(1, 2, 21, 13, mean=20.0)
+    torch.testing.assert_close(make(sigma_px=0.0)(x, HALF), x, atol=1e-4, rtol=1e-5)
+
+
+def test_one_view_is_the_mean_of_showing_it_twice(make):
+    restorer, x = trained(make()), scan(1, 1, 16, 16)
+    twice = restorer(x.expand(-1, 2, -1, -1), HALF)
+    assert not torch.allclose(twice[:, 0], twice[:, 1])
+    torch.testing.assert_close(restorer(x, HALF)[:, 0], twice.mean(dim=1))
+
+
+def test_gradients_reach_every_parameter_and_the_input(make):
+    restorer = trained(make())
+    x = scan(1, 2, 16, 16).requires_grad_()
+    restorer(x, HALF).square().sum().backward()
+    dead = [n for n, p in restorer.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert dead == []
+    assert x.grad.abs().sum() > 0
+
+
+def test_an_empty_scan_gives_finite_counts_and_gradients(make):
+    restorer = trained(make())
+    x = torch.zeros(1, 2, 16, 16, requires_grad=True)
+    out = restorer(x, HALF)
+    out.sum().backward()
+    assert torch.isfinite(out).all()
+    assert all(torch.isfinite(p.grad).all() for p in restorer.parameters())
+    assert torch.isfinite(x.grad).all()
+
+
+def test_the_fraction_matters_once_trained(make):
+    restorer, x = make(), scan(1, 2, 16, 16)
+    torch.testing.assert_close(restorer(x, HALF), restorer(x, HALF / 4))
+    optimizer = torch.optim.SGD(restorer.parameters(), lr=1e-3)
+    for _ in range(2):
+        optimizer.zero_grad()
+        (restorer(x, HALF) - 2).square().mean().backward()
+        optimizer.step()
+    assert not torch.allclose(restorer(x, HALF), restorer(x, HALF / 4))
+
+
+def test_what_else_is_in_the_batch_does_not_matter(make):
+    restorer, x = trained(make()), scan(3, 2, 16, 16)
+    fraction = torch.tensor([0.5, 0.25, 1.0])
+    alone = torch.cat([restorer(x[i : i + 1], fraction[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(restorer(x, fraction), alone, atol=1e-5, rtol=1e-4)
+
+
+def test_spec_builds_it_again(make):
+    restorer = make(sigma_px=2.25)
+    spec = restorer.spec()
+    module, _, name = spec["class_path"].rpartition(".")
+    again = getattr(importlib.import_module(module), name)(**spec["init_args"])
+    assert again.spec() == spec
+    again.load_state_dict(restorer.state_dict())
+    assert again.sigma_px == 2.25
+
+
+def test_bfloat16_autocast_keeps_the_physics_in_float32(make):
+    restorer, x = make(), scan(1, 2, 16, 16, mean=300.0)
+    plain = restorer(x, HALF)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = restorer(x, HALF)
+    assert mixed.dtype == torch.float32
+    # Untrained, only physics is left: bfloat16 would be wrong in the third digit.
+    torch.testing.assert_close(mixed, plain, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("mean", [0.1, 50.0])
+def test_backbones_see_numbers_of_order_one(make, mean):
+    restorer, seen = make(), []
+    restorer.features = lambda x: seen.append(x) or torch.zeros(1, restorer.feature_channels, *x.shape[2:])
+    restorer(scan(1, 2, 64, 64, mean=mean), HALF)
+    assert seen[0].abs().mean(dim=(0, 2, 3)).min() > 0.05
+    assert seen[0].abs().max() < 6
+
+
+def test_the_own_channel_has_known_noise():
+    restorer, seen = RESTORERS["dncnn"](), []
+    restorer.features = lambda x: seen.append(x) or torch.zeros(1, restorer.feature_channels, *x.shape[2:])
+    p = torch.tensor([0.4])
+    for expectation in (5.0, 40.0):
+        raw = scan(1, 2, 128, 128, mean=expectation * 0.4)
+        restorer(raw / 0.4, p)
+        noise = (2 * seen[-1][:, 0]).std()  # undo ROOT_SCALE
+        assert noise == pytest.approx(seen[-1][0, 4, 0, 0].item(), rel=0.05)
+
+
+@pytest.mark.parametrize(("shape", "batch"), [((1, 3, 8, 8), 1), ((2, 8, 8), 2), ((2, 2, 8, 8), 1)])
+def test_wrong_shapes_are_refused(make, shape, batch):
+    with pytest.raises(ValueError, match=r"must be|one fraction"):
+        make()(torch.ones(shape), torch.full((batch,), 0.5))
+
+
+def test_gaussian_agrees_with_scipy_on_images_smaller_than_the_kernel():
+    x = torch.rand(1, 1, 3, 4, dtype=torch.float64)
+    expected = gaussian_filter(x.numpy(), sigma=(0, 0, 2, 2), mode="nearest")
+    np.testing.assert_allclose(gaussian(x, 2.0).numpy(), expected, atol=1e-12)
+
+
+def test_every_restorer_of_the_package_is_under_contract():
+    covered = {type(build()) for build in RESTORERS.values()}
+    assert {c for c in Restorer.__subclasses__() if c.__module__.startswith("rbs.")} == covered
+
+
+def test_a_small_nafnet_beats_the_gaussian_it_starts_from():
+    """In noise-corrected error against an independent draw: bars on a soft background."""
+    torch.manual_seed(3)
+    truth = torch.full((1, 2, 64, 64), 2.0)
+    truth[..., 8::16, :] = 14.0
+    truth[..., :, 10:13] = 30.0
+    restorer = NAFNet(width=8, enc_blocks=[1], middle_blocks=1, dec_blocks=[1])
+
+    def error():
+        standard = torch.poisson(truth.expand(8, -1, -1, -1))
+        rapid = torch.poisson(0.5 * truth.expand(8, -1, -1, -1)) / 0.5
+        with torch.no_grad():
+            return ((restorer(rapid, HALF.expand(8)) - standard) ** 2).mean() - standard.mean()
+
+    before = error()
+    optimizer = torch.optim.AdamW(restorer.parameters(), lr=3e-3)
+    for _ in range(60):
+        rapid, target = torch.poisson(0.5 * truth.expand(2, -1, -1, -1)) / 0.5, torch.poisson(truth)
+        optimizer.zero_grad()
+        out = restorer(rapid, HALF.expand(2)) + 1e-3
+        (out - target * out.log()).mean().backward()
+        optimizer.step()
+    assert error() < 0.5 * before

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+import torch
+
+from rbs.distillation.skd import SKD
+
+I1, I2 = torch.rand(2, 2, 8, 8) * 5, torch.rand(2, 2, 8, 8) * 5
+F1, F2 = torch.randn(2, 4, 8, 8), torch.randn(2, 6, 8, 8)
+
+
+def identity(channels=4):
+    skd = SKD(channels, channels)
+    with torch.no_grad():
+        skd.projection.weight.copy_(torch.eye(channels)[:, :, None, None])
+    return skd
+
+
+def test_it_is_zero_between_equals():
+    assert identity()(I1, I1, F1, F1).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_closed_form():
+    i1, i2 = torch.full((1, 1, 2, 2), 15.625), torch.full((1, 1, 2, 2), 8.625)
+    f1, f2 = torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 2, 2)
+    f1[:, 0] = 3.0
+    f2[:, :2] = 7.0
+    expected = (4.0 - 3.0) + (1 - np.cos(np.pi / 4))
+    assert identity()(i1, i2, f1, f2).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_length_of_features_does_not_matter():
+    assert identity()(I1, I1, F1, 10 * F1).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_only_the_student_is_moved():
+    i1, i2, f1, f2 = (t.clone().requires_grad_() for t in (I1, I2, F1, F2))
+    SKD(4, 6)(i1, i2, f1, f2).backward()
+    assert i1.grad.abs().sum() > 0
+    assert f1.grad.abs().sum() > 0
+    assert i2.grad is None
+    assert f2.grad is None
+
+
+def test_a_bright_bladder_does_not_outweigh_noise_of_the_same_size_in_the_skeleton():
+    """An error of one standard deviation costs about the same at 5 as at 500 counts."""
+    skd, cost = identity(), []
+    for mean in (5.0, 500.0):
+        counts = torch.full((1, 1, 2, 2), mean)
+        cost.append(skd(counts + mean**0.5, counts, F1, F1).item())
+    assert cost[0] == pytest.approx(cost[1], rel=0.15)

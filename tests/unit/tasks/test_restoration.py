@@ -1,0 +1,360 @@
+"""RestorationTask on a synthetic cohort in memory, with a teacher of one convolution."""
+
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from torch.nn import functional as F
+
+from rbs.errors import CheckpointError, RbsError
+from rbs.losses import PoissonDeviance, RootCharbonnier
+from rbs.restorers.nafnet import NAFNet
+from rbs.tasks.restoration import RestorationTask, mean_by_patient, scan_scores
+from rbs.teacher.prior import SemanticPrior
+from rbs.weights import load_restorer, save_restorer
+
+H, W, CROP = 64, 48, 32
+
+
+class FakeTeacher(torch.nn.Module):
+    size, embedding_stride, mask_stride, digest = "vit_t", 16, 2, "fake"
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(4)
+        self.embed = torch.nn.Parameter(torch.randn(128, 1, 16, 16, generator=generator), requires_grad=False)
+        self.mask = torch.nn.Parameter(torch.randn(9, 1, 2, 2, generator=generator), requires_grad=False)
+        self.seen = 0
+
+    def encode(self, counts):
+        flat = counts.flatten(0, 1)[:, None]
+        return F.conv2d(flat, self.embed, stride=16).unflatten(0, counts.shape[:2])
+
+    def forward(self, counts):
+        self.seen += 1
+        flat = counts.flatten(0, 1)[:, None]
+        masks = F.conv2d(flat, self.mask, stride=2).softmax(dim=1).unflatten(0, counts.shape[:2])
+        return SemanticPrior(self.encode(counts), masks, 16, 2)
+
+
+def draw(case):
+    rng = np.random.default_rng(case)
+    truth = np.full((2, H, W), 2.0, np.float32)
+    for row in rng.integers(4, H - 4, 4):
+        truth[:, row : row + 2] += 12
+    return SimpleNamespace(
+        rapid=rng.poisson(truth / 2).astype(np.float32),
+        standard=rng.poisson(truth).astype(np.float32),
+        fraction=0.5,
+        expectation=truth,
+    )
+
+
+class Cohort(pl.LightningDataModule):
+    """The batches of RBSDataModule, made up."""
+
+    def __init__(self, cases=3, batches=2, poison=None, rapid=True):
+        super().__init__()
+        self.manifest = Path("cohort/manifest.csv")
+        self.scans = [draw(case) for case in range(cases)]
+        self.batches, self.poison, self.rapid = batches, poison, rapid
+
+    def cases(self, split):
+        return self.scans
+
+    def loaded(self, split, index):
+        scan = self.scans[index]
+        return scan if self.rapid else SimpleNamespace(**{**vars(scan), "rapid": None, "fraction": None})
+
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader([self.batch(i) for i in range(self.batches)], batch_size=None)
+
+    def batch(self, index):
+        rng = np.random.default_rng(100 + index)
+        samples = []
+        for _ in range(2):
+            case = int(rng.integers(len(self.scans)))
+            top, left = 16 * int(rng.integers(3)), 16 * int(rng.integers(2))
+            flip = rng.random(2) < 0.5
+            views = [[0, 1], [1, 1]][int(rng.integers(2))]
+            dims = [d for d, wanted in ((-1, flip[0]), (-2, flip[1])) if wanted]
+            cut = lambda a: torch.tensor(a[views, top : top + CROP, left : left + CROP]).flip(dims)  # noqa: B023, E731
+            scan = self.scans[case]
+            samples.append((cut(scan.rapid), cut(scan.standard), case, [top, left, CROP, CROP], flip, views))
+        rapid, target, case, crop, flip, views = zip(*samples, strict=True)
+        rapid = torch.stack(rapid)
+        if index == self.poison:
+            rapid[0, 0, 0, 0] = torch.nan
+        return {
+            "rapid": rapid,
+            "fraction": torch.full((2,), 0.5),
+            "target": torch.stack(target),
+            "target_fraction": torch.ones(2),
+            "case": torch.tensor(case),
+            "crop": torch.tensor(crop),
+            "flip": torch.tensor(np.array(flip)),
+            "views": torch.tensor(views),
+            "patient": [f"P{c}" for c in case],
+        }
+
+    def val_dataloader(self):
+        whole = [
+            {
+                "rapid": torch.tensor(scan.rapid)[None],
+                "fraction": torch.tensor([0.5]),
+                "target": torch.tensor(scan.standard)[None],
+                "target_fraction": torch.ones(1),
+                "expectation": torch.tensor(scan.expectation)[None],
+                "case": torch.tensor([case]),
+                "patient": [f"P{case}"],
+            }
+            for case, scan in enumerate(self.scans[:2])
+        ]
+        return torch.utils.data.DataLoader(whole, batch_size=None)
+
+    test_dataloader = predict_dataloader = val_dataloader
+
+
+def net(**kw):
+    return NAFNet(width=4, enc_blocks=[1], middle_blocks=1, dec_blocks=[1], **kw)
+
+
+@pytest.fixture
+def teacher(monkeypatch):
+    fake = FakeTeacher()
+    monkeypatch.setattr("rbs.teacher.adapters.load_teacher", lambda folder, checkpoint: fake)
+    return fake
+
+
+@pytest.fixture
+def stage1(tmp_path):
+    torch.manual_seed(5)
+    restorer = net()
+    torch.nn.init.normal_(restorer.head.weight, std=0.02)
+    save_restorer(tmp_path / "stage1.safetensors", restorer, {})
+    return tmp_path / "stage1.safetensors"
+
+
+def trainer(tmp_path, *callbacks, steps=4, **kw):
+    return pl.Trainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        max_steps=steps,
+        logger=kw.pop("logger", False),
+        callbacks=list(callbacks),
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        **kw,
+    )
+
+
+def stage2(tmp_path, stage1, **kw):
+    pl.seed_everything(0, verbose=False)
+    kw = {
+        "teacher": tmp_path,
+        "prior_cache": tmp_path / "priors",
+        "init_from": stage1,
+        "warmup_steps": 1,
+    } | kw
+    return RestorationTask(net(), stage=2, **kw)
+
+
+def test_stage_1_trains_logs_and_writes_a_restorer(tmp_path):
+    task = RestorationTask(net(), output=tmp_path / "out", warmup_steps=1, lr=3e-3)
+    run = trainer(tmp_path, steps=30, logger=CSVLogger(tmp_path, name="", version=""), max_epochs=-1)
+    run.fit(task, Cohort(batches=10))
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    losses = [float(row["train/rec1"]) for row in rows if row["train/rec1"]]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+    assert {"train/total", "val/nc_psnr", "val/count_bias", "val/psnr_expectation"} <= rows[-1].keys()
+    loaded = load_restorer(tmp_path / "out" / "f1.safetensors")
+    x = torch.ones(1, 2, 16, 16)
+    assert torch.equal(loaded.restorer(x, torch.tensor([0.5])), task(x, torch.tensor([0.5])))
+    assert loaded.provenance["steps"] == 30
+    assert loaded.provenance["manifest"] == "cohort/manifest.csv"
+    assert not (tmp_path / "out" / "cascade.safetensors").exists()
+
+
+def test_the_first_step_already_learns_and_the_last_rate_is_near_zero(tmp_path):
+    task, rates = RestorationTask(net(), lr=0.5, warmup_steps=2), []
+    task.on_train_batch_start = lambda *_: rates.append(task.optimizers().param_groups[0]["lr"])
+    trainer(tmp_path, steps=6, max_epochs=-1, limit_val_batches=0).fit(task, Cohort())
+    assert 0 < rates[0] < rates[1] < rates[2] == 0.5
+    assert rates[-1] < 0.1
+
+
+def test_checkpoint_holds_averaged_weights_and_no_teacher(tmp_path, teacher, stage1):
+    task = stage2(tmp_path, stage1, output=tmp_path / "out", losses=[PoissonDeviance(), RootCharbonnier(0.1)])
+    saver = ModelCheckpoint(tmp_path, filename="last", every_n_train_steps=4)
+    trainer(tmp_path, saver, EMAWeightAveraging(decay=0.5)).fit(task, Cohort(batches=4))
+    content = torch.load(tmp_path / "last.ckpt", weights_only=False)
+    assert not any("teacher" in name or "stage1" in name for name in content["state_dict"])
+    loaded = load_restorer(tmp_path / "last.ckpt")
+    averaged = content["state_dict"]["cascade.f1.head.weight"]
+    assert torch.equal(loaded.restorer.head.weight, averaged)
+    assert not torch.equal(averaged, content["current_model_state"]["cascade.f1.head.weight"])
+    written = load_restorer(tmp_path / "out" / "f1.safetensors")
+    assert torch.equal(written.restorer.head.weight, averaged)
+    assert written.provenance["modules"] == ["spi", "skd", "scm"]
+    assert written.provenance["teacher"] == "fake"
+    assert (tmp_path / "out" / "cascade.safetensors").exists()
+    assert content["hyper_parameters"]["losses"][1]["class_path"] == "rbs.losses.RootCharbonnier"
+
+
+def test_resuming_gives_the_same_weights_as_running_through(tmp_path):
+    def run(folder, steps, ckpt=None):
+        pl.seed_everything(0, verbose=False)
+        task = RestorationTask(net(), warmup_steps=1)
+        saver = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=2, save_top_k=-1)
+        run = trainer(folder, saver, steps=4, limit_val_batches=0, max_epochs=2)
+        if steps < 4:
+            run.fit_loop.max_epochs = 1
+        run.fit(task, Cohort(batches=2), ckpt_path=ckpt)
+        return task.state_dict()
+
+    through = run(tmp_path / "a", 4)
+    resumed = run(tmp_path / "b", 4, tmp_path / "a" / "step=2.ckpt")
+    assert all(torch.equal(through[name], resumed[name]) for name in through)
+
+
+def fitted(tmp_path, stage1, prior, data=None):
+    task = stage2(tmp_path, stage1, prior=prior)
+    trainer(tmp_path).fit(task, data or Cohort(batches=4))
+    return task
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_cached_priors_train_as_frozen_ones_do(tmp_path, teacher, stage1):
+    cached = fitted(tmp_path, stage1, "cached")
+    first = teacher.seen
+    again = fitted(tmp_path, stage1, "cached")
+    assert teacher.seen == first, "the second run must read all priors"
+    frozen = fitted(tmp_path, stage1, "frozen")
+    assert teacher.seen > first
+    assert same(cached, again)
+    assert same(cached, frozen)
+
+
+def test_online_priors_follow_the_current_restoration(tmp_path, teacher, stage1):
+    online = fitted(tmp_path, stage1, "online")
+    assert not same(online, fitted(tmp_path, stage1, "frozen"))
+
+
+def test_another_stage_1_does_not_read_its_priors(tmp_path, teacher, stage1):
+    fitted(tmp_path, stage1, "cached")
+    files = set((tmp_path / "priors").iterdir())
+    save_restorer(stage1, net(), {"other": True})
+    fitted(tmp_path, stage1, "cached")
+    assert len(set((tmp_path / "priors").iterdir())) == 2 * len(files)
+
+
+def test_priors_of_cases_without_a_rapid_scan_come_from_a_thinned_one(tmp_path, teacher, stage1):
+    a = fitted(tmp_path, stage1, "frozen", Cohort(batches=4, rapid=False))
+    assert same(a, fitted(tmp_path, stage1, "cached", Cohort(batches=4, rapid=False)))
+
+
+def test_the_prior_of_a_crop_lies_on_the_crop(tmp_path, teacher, stage1):
+    """Crop, views and flips: the prior must equal what the teacher says of exactly these pixels."""
+    task, data = stage2(tmp_path, stage1, prior="frozen"), Cohort(batches=8)
+    task.trainer = SimpleNamespace(datamodule=data)
+    task.setup("fit")
+    # Even kernels, so that a mirrored scan gives the mirrored prior.
+    for kernel in (teacher.embed, teacher.mask):
+        kernel.data = kernel.data.mean(dim=(-2, -1), keepdim=True).expand_as(kernel).contiguous()
+    task._outside["stage1"] = type("Same", (torch.nn.Module,), {"forward": lambda self, x, fraction: x})()
+    for index in range(8):
+        batch = data.batch(index)
+        prior = task._batch_prior(batch)
+        expected = teacher(batch["rapid"] / 0.5)
+        torch.testing.assert_close(prior.embedding, expected.embedding, atol=2e-2, rtol=2e-3)
+        torch.testing.assert_close(prior.masks, expected.masks, atol=3e-3, rtol=0)
+
+
+@pytest.mark.parametrize("off", [{"spi", "scm"}, {"skd"}, {"spi", "skd", "scm"}], ids=str)
+def test_what_is_off_is_not_there(tmp_path, stage1, teacher, off):
+    flags = dict.fromkeys(off, False)
+    task = stage2(tmp_path, stage1, **flags, **({"teacher": None} if {"spi", "scm"} <= off else {}))
+    logger = CSVLogger(tmp_path, name="", version="")
+    trainer(tmp_path, steps=2, logger=logger).fit(task, Cohort())
+    logged = set(csv.DictReader((tmp_path / "metrics.csv").open()).fieldnames)
+    assert {f"train/{name}" for name in {"skd", "scm"} - off} <= logged
+    assert not {f"train/{name}" for name in off} & logged
+    assert "val/nc_psnr_f2" in logged
+    assert not any(name.split(".")[1] in off for name, _ in task.named_parameters())
+
+
+def test_a_loss_that_is_not_finite_names_patients_and_crop(tmp_path):
+    data = Cohort(poison=1)
+    batch = data.batch(1)
+    with pytest.raises(RbsError, match=r"step 1: the loss is not finite \(rec1, total\)") as error:
+        trainer(tmp_path, limit_val_batches=0).fit(RestorationTask(net()), data)
+    assert f"{batch['patient'][0]} at row {batch['crop'][0, 0]}, column {batch['crop'][0, 1]}" in str(
+        error.value
+    )
+
+
+def test_stage_2_asks_for_what_it_needs(tmp_path, teacher, stage1):
+    with pytest.raises(RbsError, match="make train-stage1"):
+        stage2(tmp_path, None).setup("fit")
+    with pytest.raises(RbsError, match="make adapt-sam"):
+        stage2(tmp_path, stage1, teacher=None).setup("fit")
+    with pytest.raises(CheckpointError, match=r"--model\.f1 the same"):
+        RestorationTask(net(sigma_px=3.0), stage=2, init_from=stage1, teacher=tmp_path).setup("fit")
+    with pytest.raises(CheckpointError, match=r"--model\.teacher_size vit_t"):
+        stage2(tmp_path, stage1, teacher_size="vit_b").setup("fit")
+
+
+def test_constructing_and_predicting_read_no_file(tmp_path):
+    missing = tmp_path / "none"
+    task = RestorationTask(net(), stage=2, teacher=missing, init_from=missing, prior_cache=missing)
+    outputs = trainer(tmp_path).predict(task, Cohort())
+    assert outputs[0].shape == (1, 2, H, W)
+    assert not missing.exists()
+
+
+def test_testing_gives_the_scores_of_validation(tmp_path):
+    task = RestorationTask(net())
+    validated, tested = (
+        trainer(tmp_path).validate(task, Cohort(), verbose=False),
+        trainer(tmp_path).test(task, Cohort(), verbose=False),
+    )
+    assert {k.removeprefix("val/"): v for k, v in validated[0].items()} == pytest.approx(
+        {k.removeprefix("test/"): v for k, v in tested[0].items()}
+    )
+
+
+def test_noise_corrected_psnr_is_that_against_the_expectation():
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(1, 2, 256, 128, generator=generator) * 20
+    restored = truth + 0.7 * torch.randn(truth.shape, generator=generator)
+    for q in (1.0, 0.5):
+        target = torch.poisson(q * truth, generator=generator)
+        batch = {"target": target, "target_fraction": torch.tensor([q]), "expectation": truth}
+        scores = scan_scores(restored, batch)
+        peak = 10 ** (scores["psnr_expectation"] / 20) * 0.7
+        assert scores["nc_psnr"] == pytest.approx(20 * np.log10(peak / 0.7), abs=1.0)
+        assert scores["count_bias"] == pytest.approx(0, abs=0.01)
+    assert scan_scores(1.1 * truth, batch)["count_bias"] == pytest.approx(0.1, abs=0.01)
+
+
+def test_noise_corrected_psnr_survives_an_estimate_below_zero():
+    standard = torch.full((1, 2, 16, 16), 4.0)
+    assert np.isfinite(
+        scan_scores(standard, {"target": standard, "target_fraction": torch.ones(1)})["nc_psnr"]
+    )
+
+
+def test_patients_count_once_however_many_scans_they_have():
+    scores = [("A", {"x": 1.0}), ("A", {"x": 3.0}), ("B", {"x": 10.0, "y": 5.0})]
+    assert mean_by_patient(scores) == {"x": 6.0, "y": 5.0}
