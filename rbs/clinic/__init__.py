@@ -1,0 +1,1 @@
+"""Hospital side: is this scan fit, and restore it from DICOM to DICOM."""

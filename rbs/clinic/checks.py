@@ -1,0 +1,302 @@
+"""What was understood of a scan, what it is fit for, and whether its restoration contradicts it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.ndimage import find_objects, label
+
+from rbs.scans.counts import dispersion_index
+from rbs.scans.dicom import RAW_DISPERSION
+from rbs.scans.scan import STANDARD_VELOCITY, Array, Scan
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+MIN_COUNTS = 20_000
+"""Counts a view below which there is no skeleton to restore. A 10 kg child at 40 cm/min has about 110 000."""
+
+SAME_VELOCITY = 1.05
+"""A scan up to this many times as fast as the standard is a standard scan: cameras do not run exactly."""
+
+BLOCK = 16
+"""Edge, in pixels, of the blocks the consistency check compares."""
+
+MAX_Z = 4.0
+"""Deviation, in standard deviations of the rapid counts, from which a block counts as contradicting them."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a scan is fit for a purpose.
+
+    Attributes:
+        fit: Whether it may be used.
+        reasons: Why it may not; empty if fit.
+        warnings: What makes the outcome doubtful.
+        notes: What to know all the same.
+    """
+
+    reasons: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fit(self) -> bool:
+        """True if nothing speaks against it."""
+        return not self.reasons
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """A scan as it was understood. Holds nothing that names the patient.
+
+    Attributes:
+        file: The file it was read from.
+        views: Name of each view, in frame order.
+        view_rule: The rule that named them.
+        rows: Rows of a frame.
+        columns: Columns of a frame.
+        spacing_mm: Row and column spacing, mm.
+        velocity: Bed velocity, cm/min.
+        duration_s: Acquisition time, s.
+        counts: Counts of each view.
+        counts_per_pixel: Mean counts per pixel of each view, over the whole frame.
+        dispersion: Noise dispersion index, 1 for raw counts; None where there are too few counts to tell.
+        energy_window_kev: Lower and upper limit of the energy window.
+        restoring: Fit to be restored.
+        training: Fit to train on.
+    """
+
+    file: Path | None
+    views: tuple[str, ...]
+    view_rule: str | None
+    rows: int
+    columns: int
+    spacing_mm: tuple[float, float]
+    velocity: float | None
+    duration_s: float | None
+    counts: tuple[int, ...]
+    counts_per_pixel: tuple[float, ...]
+    dispersion: float | None
+    energy_window_kev: tuple[float, float] | None
+    restoring: Verdict
+    training: Verdict
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        values = asdict(self)
+        values["file"] = None if self.file is None else str(self.file)
+        for purpose in ("restoring", "training"):
+            values[purpose] = {"fit": not values[purpose]["reasons"], **values[purpose]}
+        return values
+
+    def __str__(self) -> str:
+        height, width = self.rows * self.spacing_mm[0] / 10, self.columns * self.spacing_mm[1] / 10
+        spacing = " x ".join(f"{mm:.2f}" for mm in self.spacing_mm)
+        limits = self.energy_window_kev
+        window = "not stated" if limits is None else f"{limits[0]:.1f} to {limits[1]:.1f} keV"
+        rows = [
+            ("views", f"{', '.join(self.views)} (from {self.view_rule or 'an unknown rule'})"),
+            ("size", f"{self.rows} x {self.columns} pixels of {spacing} mm: {height:.0f} x {width:.0f} cm"),
+            ("velocity", _stated(self.velocity, "{:.1f} cm/min")),
+            ("duration", _stated(self.duration_s, "{:.0f} s")),
+            ("counts", _per_view(self.views, [f"{n:,}" for n in self.counts])),
+            ("counts per pixel", _per_view(self.views, [f"{n:.2f}" for n in self.counts_per_pixel])),
+            ("dispersion index", _stated(self.dispersion, "{:.2f}", "too few counts to tell")),
+            ("energy window", window),
+        ]
+        for purpose, verdict in (("restoring", self.restoring), ("training", self.training)):
+            rows.append((f"fit for {purpose}", "yes" if verdict.fit else "no"))
+            rows += [("", f"because {reason}") for reason in verdict.reasons]
+            rows += [("", f"warning: {warning}") for warning in verdict.warnings]
+            rows += [("", f"note: {note}") for note in verdict.notes]
+        return "\n".join([str(self.file or "scan"), *(f"  {name:<18}{value}" for name, value in rows)])
+
+
+def check(
+    scan: Scan, *, standard_velocity: float = STANDARD_VELOCITY, trained_on: Mapping[str, Any] | None = None
+) -> FitReport:
+    """Say what was understood of a scan and what it is fit for.
+
+    Args:
+        scan: The scan as read.
+        standard_velocity: Velocity restored scans shall have, cm/min.
+        trained_on: Provenance of the weights that would restore it. Warns where it holds the ranges
+            "spacing_mm", "counts_per_pixel" or "fraction" as (lowest, highest) and the scan lies outside.
+    """
+    frames, rows, columns = scan.counts.shape
+    counts = scan.counts.reshape(frames, -1).sum(axis=1)
+    dispersion = dispersion_index(scan.counts)
+    shared = tuple(_faults(scan, counts, dispersion))
+    restoring = shared
+    if scan.velocity is not None and scan.velocity <= SAME_VELOCITY * standard_velocity:
+        restoring += (
+            f"there is nothing to restore: {scan.velocity:.1f} cm/min is no faster than the standard "
+            f"{standard_velocity:g} cm/min",
+        )
+    alone = "one view only: it is restored alone, unless its folder holds the opposite view too"
+    return FitReport(
+        file=scan.provenance.path,
+        views=tuple(str(view) for view in scan.views),
+        view_rule=scan.provenance.view_rule,
+        rows=rows,
+        columns=columns,
+        spacing_mm=scan.spacing_mm,
+        velocity=scan.velocity,
+        duration_s=scan.duration_s,
+        counts=tuple(int(n) for n in counts),
+        counts_per_pixel=tuple(float(n) / (rows * columns) for n in counts),
+        dispersion=None if math.isnan(dispersion) else dispersion,
+        energy_window_kev=_energy_window(scan.provenance.header),
+        restoring=Verdict(
+            restoring,
+            warnings=tuple(_out_of_range(scan, standard_velocity, trained_on or {})),
+            notes=(alone,) if frames == 1 else (),
+        ),
+        training=Verdict(shared, notes=tuple(_training_notes(scan.velocity, standard_velocity))),
+    )
+
+
+def _faults(scan: Scan, counts: Array, dispersion: float) -> Iterator[str]:
+    if scan.velocity is None:
+        yield "the scan velocity is unknown, state it with --velocity CM_PER_MIN"
+    low, high = RAW_DISPERSION
+    if not math.isnan(dispersion) and not low <= dispersion <= high:
+        yield (
+            f"these are no raw counts: the noise dispersion index is {dispersion:.2f}, not {low} to {high} "
+            "(smoothed, rescaled or exported as a picture)"
+        )
+    for view, total in zip(scan.views, counts, strict=True):
+        if total < MIN_COUNTS:
+            yield f"too few counts: the {view} view has {int(total):,}, a bone scan at least {MIN_COUNTS:,}"
+
+
+def _out_of_range(scan: Scan, standard_velocity: float, trained_on: Mapping[str, Any]) -> Iterator[str]:
+    measured: dict[str, tuple[str, Any]] = {
+        "spacing_mm": ("pixels of {} mm", scan.spacing_mm),
+        "counts_per_pixel": ("{} counts per pixel", scan.counts.mean(axis=(1, 2))),
+    }
+    if scan.velocity is not None:
+        measured["fraction"] = ("{} of the standard counts", [scan.fraction_of(standard_velocity)])
+    for key, (phrase, values) in measured.items():
+        limits = trained_on.get(key)
+        if not (isinstance(limits, list | tuple) and len(limits) == 2):
+            continue
+        low, high = (float(limit) for limit in limits)
+        # Differences of a few per cent are rounding in the header, not another kind of scan.
+        outside = [float(value) for value in values if not 0.98 * low <= value <= 1.02 * high]
+        if outside:
+            yield (
+                f"{phrase.format(f'{outside[0]:.2f}')} is outside what the weights were trained on "
+                f"({low:.2f} to {high:.2f})"
+            )
+
+
+def _training_notes(velocity: float | None, standard: float) -> Iterator[str]:
+    if velocity is None:
+        return
+    if velocity > SAME_VELOCITY * standard:
+        yield "it can only be the rapid half of a pair: it is faster than the standard"
+    elif velocity < standard / SAME_VELOCITY:
+        yield f"it is slower than the standard: thin it first, with rbs thin --velocity {standard:g}"
+
+
+def _energy_window(header: Dataset | None) -> tuple[float, float] | None:
+    try:
+        limits = header.EnergyWindowInformationSequence[0].EnergyWindowRangeSequence[0]  # type: ignore[union-attr]
+        return float(limits.EnergyWindowLowerLimit), float(limits.EnergyWindowUpperLimit)
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return None
+
+
+def _stated(value: float | None, form: str, otherwise: str = "not stated") -> str:
+    return otherwise if value is None else form.format(value)
+
+
+def _per_view(views: tuple[str, ...], values: list[str]) -> str:
+    return ", ".join(f"{view} {value}" for view, value in zip(views, values, strict=True))
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """A cluster of blocks where the restored counts do not explain the rapid ones.
+
+    Attributes:
+        view: Name of the view.
+        rows: First and one past the last row, in pixels of the frame as stored.
+        columns: First and one past the last column.
+        blocks: Number of blocks in the cluster.
+        z: The largest deviation in it, in standard deviations; negative where the restoration holds too much.
+    """
+
+    view: str
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    blocks: int
+    z: float
+
+    def __str__(self) -> str:
+        kind = "more counts than" if self.z < 0 else "fewer counts than"
+        return (
+            f"{self.view} rows {self.rows[0]}-{self.rows[1] - 1}, "
+            f"columns {self.columns[0]}-{self.columns[1] - 1}: "
+            f"restored {kind} the rapid scan supports (z = {-self.z:+.1f}, {self.blocks} blocks)"
+        )
+
+
+def poisson_z(observed: Array, expected: Array) -> Array:
+    """Signed root of the Poisson deviance: about standard normal if `observed` ~ Poisson(`expected`).
+
+    sign(n - m) sqrt(2 (n log(n / m) - n + m)). McCullagh & Nelder, Generalized
+    Linear Models, 2nd ed. (1989), section 2.4.
+
+    Args:
+        observed: Counts n, any shape.
+        expected: Mean counts m > 0, same shape.
+    """
+    n, m = observed.astype(np.float64), expected.astype(np.float64)
+    deviance = 2 * (n * np.log(np.where(n > 0, n, 1) / m) * (n > 0) - n + m)
+    return np.sign(n - m) * np.sqrt(np.maximum(deviance, 0))
+
+
+def contradictions(rapid: Scan, restored: Scan, fraction: float) -> list[Contradiction]:
+    """Where the rapid counts are no plausible Poisson draw from the restored ones.
+
+    A check that needs no reference: over blocks of 16 x 16 pixels the rapid counts R must look like a draw
+    from fraction * T, T the restored counts. It finds what a restorer dropped or invented, not finer texture.
+
+    Args:
+        rapid: The scan as acquired.
+        restored: The same scan at standard exposure.
+        fraction: Exposure of the rapid scan over the standard one.
+
+    Returns:
+        Clusters of touching blocks with |z| > 4 on the same side, the largest deviation first.
+    """
+    found = []
+    # Half a count a block: an estimate that rounds air to zero is not contradicted by a single stray count.
+    expected = np.maximum(fraction * _blocks(restored.counts), 0.5)
+    for view, z in zip(rapid.views, poisson_z(_blocks(rapid.counts), expected), strict=True):
+        for flagged in (z > MAX_Z, z < -MAX_Z):
+            clusters, _ = label(flagged, structure=np.ones((3, 3)))
+            for number, box in enumerate(find_objects(clusters), start=1):
+                values = z[clusters == number]
+                spans = [
+                    (side.start * BLOCK, min(side.stop * BLOCK, size))
+                    for side, size in zip(box, rapid.counts.shape[1:], strict=True)
+                ]
+                worst = float(values[np.abs(values).argmax()])
+                found.append(Contradiction(str(view), spans[0], spans[1], values.size, worst))
+    return sorted(found, key=lambda cluster: -abs(cluster.z))
+
+
+def _blocks(counts: Array) -> Array:
+    """Sums over blocks of (frames, rows, columns); blocks at the lower and right edge may be smaller."""
+    sums = np.add.reduceat(counts.astype(np.float64), range(0, counts.shape[1], BLOCK), axis=1)
+    return np.add.reduceat(sums, range(0, counts.shape[2], BLOCK), axis=2)

@@ -1,0 +1,247 @@
+"""DICOM in, DICOM out: rapid scans restored to the counts of a standard scan."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import rbs
+from rbs.clinic.checks import SAME_VELOCITY, check, contradictions
+from rbs.clinic.find import header_of
+from rbs.errors import CheckpointError, OutputError, RbsError, ScanError
+from rbs.scans.dicom import read_nm
+from rbs.scans.dicom_write import Derivation, write_restored_nm
+from rbs.scans.scan import STANDARD_VELOCITY, Scan, View
+from rbs.weights import LoadedRestorer
+
+SHOWN = 3
+"""Contradictions listed for one scan; the rest are counted."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """One file restored and written.
+
+    Attributes:
+        source: The rapid scan.
+        views: What it shows.
+        output: The restored scan.
+        counts: Counts of the rapid scan as acquired.
+        expected: The same at standard exposure: counts / fraction.
+        restored: Counts of the restored scan.
+        standard_velocity: cm/min the restored counts belong to.
+        seconds: Time to restore and check it; shared between the two files of a pair.
+        together_with: The file of the opposite view it was restored with.
+        warnings: What to look at before using it.
+    """
+
+    source: Path
+    views: tuple[View, ...]
+    output: Path
+    counts: float
+    expected: float
+    restored: float
+    standard_velocity: float
+    seconds: float
+    together_with: Path | None
+    warnings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        pair = f", with {self.together_with.name}" if self.together_with else ""
+        bias = 100 * (self.restored / self.expected - 1)
+        line = (
+            f"{self.source.name} ({', '.join(self.views)}): {self.counts:,.0f} counts in, "
+            f"{self.restored:,.0f} out at {self.standard_velocity:g} cm/min "
+            f"(bias {bias:+.1f} %{pair}), {self.seconds:.1f} s -> {self.output}"
+        )
+        return "\n".join([line, *(f"  warning: {warning}" for warning in self.warnings)])
+
+
+@dataclass(frozen=True)
+class Refused:
+    """One file that was not restored.
+
+    Attributes:
+        source: The file.
+        error: Why not.
+    """
+
+    source: Path
+    error: RbsError
+
+
+def restore_scan(scan: Scan, loaded: LoadedRestorer, standard_velocity: float = STANDARD_VELOCITY) -> Scan:
+    """Restore a rapid scan to standard exposure.
+
+    The restorer is given x = counts / p, p = standard velocity / scan velocity, and both views, the posterior
+    one mirrored, where the scan has two.
+
+    Args:
+        scan: Rapid scan of raw counts.
+        loaded: The restorer.
+        standard_velocity: cm/min whose counts are wanted.
+
+    Returns:
+        The scan with float32 counts at standard exposure and `velocity` = `standard_velocity`; the header in
+        its provenance keeps what was acquired.
+
+    Raises:
+        ScanError: The velocity is unknown, or no faster than the standard.
+        CheckpointError: The restorer gave something that is no counts.
+    """
+    fraction = scan.fraction_of(standard_velocity)
+    if fraction * SAME_VELOCITY >= 1:
+        raise ScanError(
+            f"there is nothing to restore: {scan.velocity:.1f} cm/min is no faster than the standard "
+            f"{standard_velocity:g} cm/min",
+            file=scan.provenance.path,
+            remedy="restore rapid scans only",
+        )
+    with torch.inference_mode():
+        x = torch.from_numpy(scan.aligned() / np.float32(fraction))[None]
+        counts = loaded.restorer(x, torch.tensor([fraction], dtype=torch.float32))[0].numpy()
+    if not np.isfinite(counts).all():
+        raise CheckpointError(f"{loaded.name} gave values that are not finite", remedy="use other weights")
+    return replace(scan.from_aligned(counts), velocity=standard_velocity)
+
+
+def restore_files(
+    outputs: Mapping[Path, Path],
+    loaded: LoadedRestorer,
+    *,
+    reading: Mapping[str, Any] | None = None,
+    standard_velocity: float = STANDARD_VELOCITY,
+) -> Iterator[Restored | Refused]:
+    """Restore DICOM files, study by study, so that only one study is in memory.
+
+    Two one-view files of a study that show opposite views in the same geometry at the same velocity are
+    restored together. A file that must be refused does not stop the others.
+
+    Args:
+        outputs: Where each file's restoration goes.
+        loaded: The restorer.
+        reading: Options of `read_nm` for files that do not say all: views, energy_window, velocity.
+        standard_velocity: cm/min whose counts are wanted.
+
+    Yields:
+        What became of each file.
+    """
+    for files in _studies(outputs):
+        scans: list[Scan] = []
+        for path in files:
+            try:
+                scans.append(_read(path, outputs[path], loaded, reading or {}, standard_velocity))
+            except RbsError as error:
+                yield Refused(path, error)
+        for group in pair_views(scans):
+            yield from _restore_group(group, outputs, loaded, standard_velocity)
+
+
+def pair_views(scans: Iterable[Scan]) -> list[list[Scan]]:
+    """Find the one-view scans that two detectors acquired at the same time.
+
+    Returns:
+        Groups of one scan, or of an anterior and a posterior one-view scan. Where more than one of a view
+        would fit, each is left alone: a view of another pass must not lend its anatomy.
+    """
+    alike: dict[Hashable, list[Scan]] = defaultdict(list)
+    groups = []
+    for scan in scans:
+        if len(scan.views) == 1:
+            alike[_acquisition(scan)].append(scan)
+        else:
+            groups.append([scan])
+    for group in alike.values():
+        group = sorted(group, key=lambda scan: scan.views)
+        pair = [scan.views[0] for scan in group] == [View.ANTERIOR, View.POSTERIOR]
+        groups.extend([group] if pair else [[scan] for scan in group])
+    return groups
+
+
+def _acquisition(scan: Scan) -> Hashable:
+    """What two views of one acquisition have in common."""
+    header: Any = scan.provenance.header
+    study = str(getattr(header, "StudyInstanceUID", None) or scan.provenance.path)
+    started = str(getattr(header, "AcquisitionDate", "")), str(getattr(header, "AcquisitionTime", ""))[:6]
+    spacing = tuple(round(mm, 3) for mm in scan.spacing_mm)
+    return study, scan.patient_id, started, scan.counts.shape, spacing, round(scan.velocity or 0, 1)
+
+
+def _studies(files: Iterable[Path]) -> list[list[Path]]:
+    studies: dict[str, list[Path]] = defaultdict(list)
+    for path in files:
+        study = getattr(header_of(path), "StudyInstanceUID", None)
+        studies[str(study or path)].append(path)
+    return list(studies.values())
+
+
+def _read(
+    path: Path,
+    output: Path,
+    loaded: LoadedRestorer,
+    reading: Mapping[str, Any],
+    standard_velocity: float,
+) -> Scan:
+    """Read a scan that may be restored, or say why not, before any time is spent on it."""
+    if output.exists():
+        raise OutputError("the output exists already", file=output, remedy="choose another or remove it")
+    scan = read_nm(path, **reading)
+    verdict = check(scan, standard_velocity=standard_velocity, trained_on=loaded.provenance).restoring
+    if not verdict.fit:
+        raise ScanError("; ".join(verdict.reasons), file=path)
+    return scan
+
+
+def _restore_group(
+    group: list[Scan], outputs: Mapping[Path, Path], loaded: LoadedRestorer, standard_velocity: float
+) -> Iterator[Restored | Refused]:
+    start = time.perf_counter()
+    rapid = group[0]
+    if len(group) == 2:
+        both = np.concatenate([scan.counts for scan in group])
+        rapid = replace(rapid, counts=both, views=(group[0].views[0], group[1].views[0]))
+    paths = [_path(scan) for scan in group]
+    try:
+        restored = restore_scan(rapid, loaded, standard_velocity)
+    except RbsError as error:
+        yield from (Refused(path, error) for path in paths)
+        return
+    fraction = rapid.fraction_of(standard_velocity)
+    doubts = contradictions(rapid, restored, fraction)
+    seconds = (time.perf_counter() - start) / len(group)
+    derivation = Derivation(model=loaded.name, version=rbs.__version__, weight_hash=loaded.sha256)
+    for index, (scan, path) in enumerate(zip(group, paths, strict=True)):
+        counts = restored.counts if len(group) == 1 else restored.counts[index : index + 1]
+        result = replace(scan, counts=counts, velocity=standard_velocity)
+        try:
+            write_restored_nm(outputs[path], result, scan, derivation=derivation)
+        except RbsError as error:
+            yield Refused(path, error)
+            continue
+        verdict = check(scan, standard_velocity=standard_velocity, trained_on=loaded.provenance).restoring
+        own = [str(doubt) for doubt in doubts if doubt.view in scan.views]
+        more = [f"{len(own) - SHOWN} more places like these"] if len(own) > SHOWN else []
+        yield Restored(
+            source=path,
+            views=scan.views,
+            output=outputs[path],
+            counts=float(scan.counts.sum()),
+            expected=float(scan.counts.sum()) / fraction,
+            restored=float(counts.sum(dtype=np.float64)),
+            standard_velocity=standard_velocity,
+            seconds=seconds,
+            together_with=paths[1 - index] if len(group) == 2 else None,
+            warnings=(*verdict.warnings, *own[:SHOWN], *more),
+        )
+
+
+def _path(scan: Scan) -> Path:
+    assert scan.provenance.path is not None, "a scan read from a file knows the file"
+    return scan.provenance.path

@@ -1,0 +1,64 @@
+"""`rbs evaluate`: every method and metric on one split, with ceilings and intervals."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "score restorers and classical peers on the test patients of a manifest"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="CSV of the cases")
+    parser.add_argument(
+        "--stage1", type=Path, metavar="FILE", help="restorer of stage 1, .safetensors or .ckpt"
+    )
+    parser.add_argument(
+        "--stage2",
+        type=Path,
+        metavar="FILE",
+        help="first restorer of stage 2; the second one is read from cascade.safetensors beside it",
+    )
+    parser.add_argument(
+        "--teacher", type=Path, metavar="DIR", help="adapted teacher, for the second restorer of stage 2"
+    )
+    parser.add_argument(
+        "--split", choices=("train", "val", "test"), default="test", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/evaluation"), metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the results in the output folder")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate and print the summary.
+
+    Raises:
+        RbsError: The manifest, a scan or a checkpoint cannot be used, or the output cannot be written.
+    """
+    import shlex
+    import sys
+
+    from rbs.data.manifest import Manifest
+    from rbs.evaluation.evaluate import evaluate
+    from rbs.evaluation.lpips import lpips_metric
+    from rbs.evaluation.methods import trained_methods
+
+    manifest = Manifest.read(args.manifest)
+    trained = trained_methods(args.stage1, args.stage2, args.teacher)
+    lpips = lpips_metric()
+    summary = evaluate(
+        manifest,
+        args.output,
+        trained=trained,
+        extra_metrics=() if lpips is None else (lpips,),
+        split=args.split,
+        command=shlex.join(["rbs", *sys.argv[1:]]),
+        overwrite=args.overwrite,
+    )
+    table = summary.pivot(index="method", columns="metric", values="mean")
+    order = summary["method"].drop_duplicates()
+    print(table.loc[order, summary["metric"].drop_duplicates()].round(3).to_string(na_rep=""))
+    print(f"written to {args.output}; `rbs report {args.output} -o report.html` makes a page of it")

@@ -1,0 +1,68 @@
+"""Options several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rbs.errors import ScanError
+
+
+def add_reading_options(parser: argparse.ArgumentParser, velocity: str = "--velocity") -> None:
+    """Add what a file may leave unsaid: --view, --energy-window and the velocity, under the name given."""
+    parser.add_argument(
+        "--view",
+        action="append",
+        choices=("anterior", "posterior"),
+        help="view of a frame, for files that do not say; give it once a frame, in frame order",
+    )
+    parser.add_argument(
+        "--energy-window", type=int, metavar="N", help="energy window, counted from 1, for files with several"
+    )
+    parser.add_argument(
+        velocity,
+        dest="read_velocity",
+        type=positive,
+        metavar="CM_PER_MIN",
+        help="bed velocity, for files that do not say",
+    )
+
+
+def add_standard_velocity(parser: argparse.ArgumentParser) -> None:
+    """Add --standard-velocity."""
+    parser.add_argument(
+        "--standard-velocity",
+        type=positive,
+        default=20.0,
+        metavar="CM_PER_MIN",
+        help="bed velocity of your standard scans (default: %(default)g)",
+    )
+
+
+def positive(text: str) -> float:
+    """A positive finite number; argparse reports anything else."""
+    value = float(text)
+    if not (value > 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def reading_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_reading_options` was given, as options of `rbs.scans.dicom.read_nm`."""
+    from rbs.scans.scan import View
+
+    views = tuple(View(name) for name in args.view) if args.view else None
+    return {"views": views, "energy_window": args.energy_window, "velocity": args.read_velocity}
+
+
+def refusals_error(refused: int, total: int) -> ScanError:
+    """The error that ends a command some of whose files were refused."""
+    from rbs.errors import ScanError
+
+    one = total == 1
+    return ScanError(
+        "the file was refused" if one else f"{refused} of {total} files were refused",
+        remedy="the reason stands above" if one else "the reasons stand above",
+    )

@@ -1,0 +1,30 @@
+"""`rbs report`: results as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "make one self-contained HTML page of evaluations and training runs"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="folder of an evaluation or a training run"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("report.html"), metavar="FILE", help="default: %(default)s"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the page; an older one is replaced.
+
+    Raises:
+        RbsError: A folder holds nothing to report, or the page cannot be written.
+    """
+    from rbs.report.page import write_report
+
+    write_report(args.runs, args.output)
+    print(f"written to {args.output}")

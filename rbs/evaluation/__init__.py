@@ -1,0 +1,1 @@
+"""How good a restoration is: metrics, their ceilings, the classical peers and the table of all of them."""

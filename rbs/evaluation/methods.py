@@ -1,0 +1,166 @@
+"""What is compared: ways to turn a rapid scan into an estimate of the standard scan."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rbs.errors import CheckpointError
+from rbs.evaluation.classical import (
+    GAUSSIAN_SIGMAS_MM,
+    NLM_STRENGTHS,
+    Pair,
+    gaussian,
+    non_local_means,
+    tune,
+)
+
+Array = npt.NDArray[Any]
+
+log = logging.getLogger(__name__)
+
+CASCADE_FILE = "cascade.safetensors"
+"""Where training puts the second restorer, beside f1.safetensors."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table.
+
+    Attributes:
+        name: As in the CSV files.
+        label: As printed.
+        restore: Pair to estimate, standard counts (V, H, W).
+        settings: What it was made with: tuned parameters, weight hashes.
+    """
+
+    name: str
+    label: str
+    restore: Callable[[Pair], Array]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+RAPID = Method("rapid", "Rapid scan, scaled", lambda pair: pair.rapid / pair.fraction)
+
+
+def classical_methods(validation: Callable[[], Iterable[Pair]]) -> list[Method]:
+    """Gaussian and non-local means, tuned.
+
+    Args:
+        validation: Makes a pass over the pairs of the validation split.
+    """
+    sigma, sigmas = tune(gaussian, GAUSSIAN_SIGMAS_MM, validation())
+    strength, strengths = tune(non_local_means, NLM_STRENGTHS, validation())
+    return [
+        Method(
+            "gaussian",
+            f"Gaussian, {sigma:g} mm",
+            partial(gaussian, sigma_mm=sigma),
+            {"sigma_mm": sigma, "nc_nmse_on_validation": sigmas},
+        ),
+        Method(
+            "nlm",
+            "Anscombe + non-local means",
+            partial(non_local_means, strength=strength),
+            {"strength": strength, "nc_nmse_on_validation": strengths},
+        ),
+    ]
+
+
+def trained_methods(stage1: Path | None, stage2: Path | None, teacher: Path | None) -> list[Method]:
+    """The restorers.
+
+    Args:
+        stage1: Weights of stage 1, .safetensors or .ckpt.
+        stage2: Weights of stage 2; its second restorer is read from `cascade.safetensors` beside them.
+        teacher: Folder of the adapted teacher, for the second restorer.
+
+    Raises:
+        CheckpointError: One of them is missing or does not fit.
+    """
+    from rbs.weights import load_restorer
+
+    methods = []
+    first = None
+    if stage1 is not None:
+        first = load_restorer(stage1)
+        methods.append(_one_pass("stage1", "Stage 1", first))
+    if stage2 is not None:
+        second = load_restorer(stage2)
+        methods.append(_one_pass("stage2_f1", "Stage 2, first restorer (ships)", second))
+        cascade = stage2.parent / CASCADE_FILE
+        if cascade.is_file():
+            methods += _two_passes(first, second, cascade, teacher)
+        else:
+            log.warning("stage 2 (f2) is left out: there is no %s", cascade)
+    return methods
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _one_pass(name: str, label: str, loaded: Any) -> Method:
+    import torch
+
+    device = _device()
+    restorer = loaded.restorer.to(device)
+
+    def restore(pair: Pair) -> Array:
+        with torch.inference_mode():
+            return restorer(*_tensors(pair, device))[0].cpu().numpy()
+
+    return Method(
+        name, label, restore, {"weights": loaded.name, "sha256": loaded.sha256, **loaded.provenance}
+    )
+
+
+def _two_passes(first: Any, second: Any, file: Path, folder: Path | None) -> list[Method]:
+    """The whole cascade of stage 2: the prior is that of the stage-1 restoration, as in training."""
+    import torch
+
+    from rbs.cascade import load_cascade
+    from rbs.teacher.adapters import load_teacher
+
+    device = _device()
+    cascade, provenance = load_cascade(file, second.restorer)
+    teacher = None
+    if cascade.spi is not None:
+        if folder is None or first is None:
+            log.warning("stage 2 (f2) is left out: its semantic priors need --stage1 and --teacher")
+            return []
+        teacher = load_teacher(folder).to(device).eval()
+        if provenance.get("teacher") not in (None, teacher.digest):
+            remedy = "give that one as --teacher"
+            raise CheckpointError(
+                f"it was trained with another teacher than {folder}", file=file, remedy=remedy
+            )
+        if provenance.get("init_from") not in (None, first.sha256):
+            log.warning("%s was not trained from the stage-1 weights given: its priors will differ", file)
+    cascade.to(device)
+
+    def restore(pair: Pair) -> Array:
+        x, fraction = _tensors(pair, device)
+        with torch.inference_mode():
+            prior = teacher(first.restorer(x, fraction)) if teacher is not None else None
+            restored = cascade(x, fraction, prior).i2
+        assert restored is not None  # the cascade has a second restorer
+        return restored[0].cpu().numpy()
+
+    return [Method("stage2_f2", "Stage 2, second restorer", restore, {"weights": file.name, **provenance})]
+
+
+def _tensors(pair: Pair, device: str) -> tuple[Any, Any]:
+    import torch
+
+    x = torch.as_tensor(np.asarray(pair.rapid, dtype=np.float32) / np.float32(pair.fraction), device=device)
+    return x[None], torch.tensor([pair.fraction], dtype=torch.float32, device=device)

@@ -1,0 +1,216 @@
+"""Pictures for the report, as PNG data."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Array = npt.NDArray[Any]
+
+KNEES = (0.64, 0.84)
+"""Where the knees lie between the top and the bottom of the body: the growth plates of distal femur and
+proximal tibia are at 0.28 of the height above the soles in children and adults, give or take the pose."""
+
+DIFFERENCE_SHARE = 0.25
+"""Difference maps saturate at this share of P."""
+
+DPI = 110
+
+
+def views_figure(
+    panels: Mapping[str, Array], views: Sequence[str], peak: float, spacing_mm: tuple[float, float]
+) -> bytes:
+    """Every estimate of both views beside each other in inverse grey, one window for all.
+
+    Args:
+        panels: Printed label to standard counts (V, H, W), aligned; among them "standard".
+        views: The view of each of the V channels; posterior views are shown as the camera saw them.
+        peak: P: white is 0, black is P counts and more.
+        spacing_mm: Row and column spacing, mm.
+
+    Returns:
+        PNG.
+    """
+    rows, columns = body_box(panels)
+    cuts = {
+        label: [
+            _camera(image, view)[rows, _camera_columns(columns, image.shape[1], view)]
+            for image, view in zip(counts, views, strict=True)
+        ]
+        for label, counts in panels.items()
+    }
+    return _grid(cuts, list(views), spacing_mm, vmin=0.0, vmax=peak, cmap="gray_r")
+
+
+def difference_figure(
+    panels: Mapping[str, Array],
+    truth: Array,
+    views: Sequence[str],
+    peak: float,
+    spacing_mm: tuple[float, float],
+) -> bytes:
+    """Estimate minus truth, blue too few and red too many counts, saturating at a quarter of P.
+
+    Args:
+        panels: Printed label to standard counts (V, H, W), aligned.
+        truth: Expected standard counts (V, H, W), aligned.
+        views: The view of each of the V channels.
+        peak: P, standard counts.
+        spacing_mm: Row and column spacing, mm.
+
+    Returns:
+        PNG.
+    """
+    rows, columns = body_box({"truth": truth})
+    cuts = {
+        label: [
+            _camera(image, view)[rows, _camera_columns(columns, image.shape[1], view)]
+            for image, view in zip(counts - truth, views, strict=True)
+        ]
+        for label, counts in panels.items()
+    }
+    limit = DIFFERENCE_SHARE * peak
+    return _grid(cuts, list(views), spacing_mm, vmin=-limit, vmax=limit, cmap="RdBu_r")
+
+
+def knees_figure(panels: Mapping[str, Array], peak: float, spacing_mm: tuple[float, float]) -> bytes:
+    """The knees of the first view, where growth plates are thinnest and brightest, in the scan's window."""
+    rows, columns = body_box(panels)
+    height = rows.stop - rows.start
+    knees = slice(rows.start + int(KNEES[0] * height), rows.start + int(KNEES[1] * height))
+    columns = body_box({label: counts[:1, knees] for label, counts in panels.items()})[1]
+    cuts = {label: [counts[0][knees, columns]] for label, counts in panels.items()}
+    return _grid(cuts, ["knees"], spacing_mm, vmin=0.0, vmax=peak, cmap="gray_r")
+
+
+def body_box(panels: Mapping[str, Array], margin: int = 6) -> tuple[slice, slice]:
+    """Rows and columns that hold the body in all views, found in the smoothed mean of all panels."""
+    from scipy.ndimage import gaussian_filter
+
+    mean = np.mean([counts.astype(np.float64).mean(axis=0) for counts in panels.values()], axis=0)
+    smoothed = gaussian_filter(mean, 3.0)
+    body = smoothed > 0.5 * smoothed.mean()
+    rows, columns = np.flatnonzero(body.any(axis=1)), np.flatnonzero(body.any(axis=0))
+    if not rows.size:
+        return slice(0, mean.shape[0]), slice(0, mean.shape[1])
+    return (
+        slice(max(0, rows[0] - margin), min(mean.shape[0], rows[-1] + margin + 1)),
+        slice(max(0, columns[0] - margin), min(mean.shape[1], columns[-1] + margin + 1)),
+    )
+
+
+def curves_figure(metrics_csv: Path) -> bytes | None:
+    """Curves of a training run: a panel for each logged name, training and validation together.
+
+    Args:
+        metrics_csv: As Lightning's CSVLogger writes it: step, epoch, train/NAME, val/NAME, many cells empty.
+
+    Returns:
+        PNG; None where there is nothing to draw.
+    """
+    import matplotlib.pyplot as plt
+
+    table = pd.read_csv(metrics_csv)
+    if "step" not in table:
+        return None
+    names: dict[str, list[str]] = {}
+    for column in table.columns:
+        match = re.fullmatch(r"(?:train|val)[/_](.+)", column)
+        if match and table[column].notna().any():
+            # Lightning logs "train/total_step" and "train/total_epoch" where both are asked for.
+            name = match[1].removesuffix("_step").removesuffix("_epoch")
+            names.setdefault(name, []).append(column)
+    if not names:
+        return None
+    across = min(4, len(names))
+    down = -(-len(names) // across)
+    figure, axes = plt.subplots(down, across, figsize=(3.2 * across, 2.3 * down), squeeze=False)
+    for axis, (name, columns) in zip(axes.flat, names.items(), strict=False):
+        for column in columns:
+            points = table[["step", column]].dropna()
+            train = column.startswith("train")
+            axis.plot(
+                points["step"],
+                points[column],
+                color="0.55" if train else "#1f4e79",
+                linewidth=0.9 if train else 1.6,
+                marker="" if train or len(points) > 30 else "o",
+                markersize=3,
+                label="training" if train else "validation",
+            )
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel("step", fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.grid(color="0.9", linewidth=0.6)
+        axis.legend(fontsize=7, frameon=False)
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes.flat[len(names) :]:
+        axis.set_axis_off()
+    figure.tight_layout()
+    return _png(figure)
+
+
+def _camera(image: Array, view: str) -> Array:
+    return image[:, ::-1] if view == "posterior" else image
+
+
+def _camera_columns(columns: slice, width: int, view: str) -> slice:
+    return slice(width - columns.stop, width - columns.start) if view == "posterior" else columns
+
+
+def _grid(
+    cuts: Mapping[str, Sequence[Array]],
+    row_names: Sequence[str],
+    spacing_mm: tuple[float, float],
+    **window: Any,
+) -> bytes:
+    """A picture a cell, a column a label; pixels are drawn as they are, never smoothed."""
+    import matplotlib.pyplot as plt
+
+    sample = next(iter(cuts.values()))[0]
+    aspect = spacing_mm[0] / spacing_mm[1]
+    width = 13.0 / len(cuts)
+    height = min(width * aspect * sample.shape[0] / sample.shape[1], 8.0)
+    figure, axes = plt.subplots(
+        len(row_names), len(cuts), figsize=(13.0, height * len(row_names) + 0.3), squeeze=False
+    )
+    for j, (label, images) in enumerate(cuts.items()):
+        for i, image in enumerate(images):
+            _panel(axes[i, j], image, aspect, window)
+            if j == 0:
+                axes[i, j].set_ylabel(row_names[i], fontsize=9)
+        axes[0, j].set_title(label, fontsize=8, wrap=True)
+    figure.subplots_adjust(
+        left=0.02, right=0.998, bottom=0, top=1 - 0.3 / figure.get_figheight(), wspace=0.02, hspace=0.02
+    )
+    return _png(figure)
+
+
+def _panel(axis: Axes, image: Array, aspect: float, window: dict[str, Any]) -> None:
+    axis.imshow(image.astype(np.float32), aspect=aspect, interpolation="nearest", **window)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.spines[:].set_color("0.8")
+
+
+def _png(figure: Figure) -> bytes:
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI)
+    plt.close(figure)
+    # Noise does not compress: 128 colours a picture make the page a third as large and look the same.
+    Image.open(drawn).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return small.getvalue()

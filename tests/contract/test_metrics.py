@@ -1,0 +1,85 @@
+"""What every metric promises: the reference is best, and error makes it worse in the stated direction."""
+
+import os
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from rbs.evaluation.lpips import find_backbone, lpips_metric
+from rbs.evaluation.metrics import METRICS, Target
+
+NAMES = [metric.name for metric in METRICS] + ["lpips"]
+
+
+@pytest.fixture(scope="module")
+def truth():
+    blobs = np.random.default_rng(0).random((2, 128, 64)) > 0.99
+    return 3 + 300 * gaussian_filter(blobs.astype(float), (0, 3, 3))
+
+
+@pytest.fixture(scope="module")
+def target(truth):
+    labels = np.zeros(truth.shape, dtype=np.uint8)
+    labels[:, 20:60], labels[:, 80:100] = 1, 6
+    return Target(np.random.default_rng(1).poisson(truth), 1.0, (2.3, 2.3), truth, labels)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def metric(request):
+    if request.param != "lpips":
+        return next(m for m in METRICS if m.name == request.param)
+    if not os.environ.get("RBS_WEIGHTS") or find_backbone() is None:
+        pytest.skip("no LPIPS weights in RBS_WEIGHTS")
+    return lpips_metric()
+
+
+def cost(metric, value):
+    """Lower is better, whatever the metric."""
+    if metric.higher_is_better is None:
+        return abs(value)
+    return -value if metric.higher_is_better else value
+
+
+def reference_of(metric, target):
+    """What the metric compares with: the noisy standard scan or the expectation."""
+    noisy = metric.name in ("psnr", "ssim", "count_bias", "lpips")
+    return target.standard if noisy else target.expectation
+
+
+def test_the_reference_itself_is_best(metric, target):
+    reference = reference_of(metric, target)
+    best = metric.compute(reference, target)
+    if metric.name in ("nc_psnr", "nc_mse", "nc_nmse"):
+        # Estimated through a noisy scan: zero error within its statistics.
+        error = metric.compute(reference, target) if metric.name == "nc_mse" else 0.0
+        assert abs(error) < 0.1 * reference.mean()
+        return
+    ideal = {"psnr": np.inf, "psnr_truth": np.inf, "ssim": 1.0, "ssim_truth": 1.0}.get(metric.name, 0.0)
+    assert best == pytest.approx(ideal, abs=1e-6)
+
+
+def test_more_error_is_worse(metric, target):
+    """More noise, and for the biases more loss, is worse at every step."""
+    reference = reference_of(metric, target)
+    noise = np.random.default_rng(2).normal(size=reference.shape)
+    costs = []
+    for size in (0.5, 1.0, 2.0, 4.0):
+        estimate = reference * (1 - 0.05 * size) if "bias" in metric.name else reference + size * noise
+        costs.append(cost(metric, metric.compute(estimate, target)))
+    assert np.isfinite(costs).all()
+    assert np.all(np.diff(costs) > 0)
+
+
+def test_it_says_what_it_is(metric):
+    described = metric.describe()
+    assert described["definition"]
+    assert described["reference"]
+    assert "compute" not in described
+
+
+def test_without_truth_it_is_a_number_or_nan(metric, target):
+    blind = Target(target.counts, 1.0, target.spacing_mm)
+    value = metric.compute(target.expectation + 1.0, blind)
+    assert isinstance(value, float)
+    assert np.isnan(value) == ("expectation (phantoms only)" in metric.reference)

@@ -1,0 +1,58 @@
+"""`rbs inspect`."""
+
+import json
+from pathlib import Path
+
+import pytest
+from nm_files import poisson, write_nm
+
+
+def test_it_says_what_was_understood(rbs, tmp_path: Path) -> None:
+    counts = poisson(2)
+    file = write_nm(tmp_path / "a.dcm", counts, views=("anterior", "posterior"))
+    status, text, errors = rbs("inspect", file)
+    assert (status, errors) == (0, "")
+    for part in (
+        "anterior, posterior",
+        "ViewCodeSequence",
+        "64 x 48 pixels of 2.30 x 2.30 mm",
+        "40.0 cm/min",
+    ):
+        assert part in text
+    for part in (
+        "300 s",
+        f"anterior {counts[0].sum():,}",
+        f"posterior {counts[1].mean():.2f}",
+        "126.0 to 154.0 keV",
+    ):
+        assert part in text
+    assert "fit for restoring yes" in text
+    assert "Secret" not in text
+
+
+def test_json_can_be_read_back(rbs, tmp_path: Path) -> None:
+    write_nm(tmp_path / "a.dcm", poisson())
+    write_nm(tmp_path / "b" / "c.dcm", poisson(), velocity=20)
+    status, text, _ = rbs("inspect", tmp_path, "--json")
+    assert status == 0
+    assert "Secret" not in text
+    fast, slow = json.loads(text)
+    assert (fast["velocity"], slow["velocity"]) == pytest.approx((40, 20), rel=1e-5)
+    assert (fast["restoring"]["fit"], slow["restoring"]["fit"]) == (True, False)
+
+
+def test_smoothed_data_are_reported_not_refused(rbs, tmp_path: Path) -> None:
+    file = write_nm(tmp_path / "a.dcm", poisson() * 4)
+    status, text, _ = rbs("inspect", file)
+    assert status == 0
+    assert "because these are no raw counts" in text
+
+
+def test_an_unreadable_file_does_not_hide_the_others(rbs, tmp_path: Path) -> None:
+    write_nm(tmp_path / "b.dcm", poisson())
+    (tmp_path / "a.dcm").write_bytes(b"no scan")
+    status, text, errors = rbs("inspect", tmp_path)
+    assert status == 1
+    assert "b.dcm" in text
+    assert f"refused: {tmp_path / 'a.dcm'}: " in errors
+    assert "1 of 2 files were refused" in errors

@@ -1,0 +1,234 @@
+"""`rbs restore`: files and folders, and everything it must refuse."""
+
+import errno
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from nm_files import poisson, write_nm
+from scipy.ndimage import gaussian_filter
+
+BOTH = ("anterior", "posterior")
+
+
+def real_world(path: Path) -> np.ndarray:
+    ds = pydicom.dcmread(path)
+    return ds.pixel_array * float(ds.RealWorldValueMappingSequence[0].RealWorldValueSlope)
+
+
+def test_a_file_is_restored_to_standard_counts(rbs, tmp_path: Path, weights: Path) -> None:
+    counts = poisson(2)
+    scan = write_nm(tmp_path / "in.dcm", counts, views=BOTH)
+    out = tmp_path / "out.dcm"
+    status, text, errors = rbs("restore", scan, out, "--checkpoint", weights)
+    assert (status, errors) == (0, "")
+    filtered = gaussian_filter(2.0 * counts, (0, 1.5, 1.5), mode="nearest")
+    np.testing.assert_allclose(real_world(out), filtered, rtol=1e-3, atol=0.006)
+    assert f"in.dcm (anterior, posterior): {counts.sum():,} counts in" in text
+    assert "at 20 cm/min (bias" in text
+    written = pydicom.dcmread(out)
+    assert written.ImageType[0] == "DERIVED"
+    assert float(written.ScanVelocity) == pytest.approx(40 / 6, rel=1e-4)
+    assert int(written.CountsAccumulated) == counts.sum()
+    assert "NAFNet f1.safetensors" in written.DerivationDescription
+
+
+def test_another_standard_velocity_is_recorded(rbs, tmp_path: Path, weights: Path) -> None:
+    counts = poisson()
+    scan, out = write_nm(tmp_path / "in.dcm", counts), tmp_path / "out.dcm"
+    assert rbs("restore", scan, out, "--checkpoint", weights, "--standard-velocity", 10)[0] == 0
+    assert real_world(out).sum() == pytest.approx(4 * counts.sum(), rel=0.02)
+    assert "10 cm/min" in pydicom.dcmread(out).DerivationDescription
+
+
+def test_a_folder_to_write_to_may_be_new(rbs, tmp_path: Path, weights: Path) -> None:
+    scan = write_nm(tmp_path / "in.dcm", poisson())
+    assert rbs("restore", scan, f"{tmp_path}/new/", "--checkpoint", weights)[0] == 0
+    assert (tmp_path / "new" / "in.dcm").is_file()
+
+
+def test_the_range_of_the_weights_is_told(rbs, tmp_path: Path, weights: Path) -> None:
+    scan = write_nm(tmp_path / "in.dcm", poisson(), PixelSpacing=[4.8, 4.8])
+    status, text, _ = rbs("restore", scan, tmp_path / "out.dcm", "--checkpoint", weights)
+    assert status == 0
+    assert "warning: pixels of 4.80 mm is outside what the weights were trained on" in text
+
+
+def test_a_folder_goes_on_after_a_refusal(rbs, tmp_path: Path, weights: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    write_nm(folder / "a.dcm", poisson())
+    write_nm(folder / "deep" / "b", poisson(2), views=BOTH)
+    write_nm(folder / "slow.dcm", poisson(), velocity=20)
+    (folder / "broken.dcm").write_bytes((folder / "a.dcm").read_bytes()[:-700])
+    (folder / "notes.txt").write_text("not a scan")
+    status, text, errors = rbs("restore", folder, out, "--checkpoint", weights)
+    assert status == 1
+    assert sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()) == ["a.dcm", "deep/b"]
+    assert text.count(" counts in, ") == 2
+    refused = [line for line in errors.splitlines() if line.startswith("refused: ")]
+    assert len(refused) == 2
+    assert any("slow.dcm: there is nothing to restore" in line for line in refused)
+    assert any("broken.dcm: " in line for line in refused)
+    assert "2 of 4 files were refused" in errors
+    assert "notes.txt" not in text + errors
+
+
+def test_restored_scans_in_the_folder_are_left_alone(rbs, tmp_path: Path, weights: Path) -> None:
+    write_nm(tmp_path / "a.dcm", poisson())
+    assert rbs("restore", tmp_path, tmp_path / "out", "--checkpoint", weights)[0] == 0
+    status, text, errors = rbs("restore", tmp_path, tmp_path / "again", "--checkpoint", weights)
+    assert status == 0
+    assert f"skipped: {tmp_path / 'out' / 'a.dcm'}" in errors
+    assert text.count(" counts in, ") == 1
+    status, _, errors = rbs(
+        "restore", tmp_path / "out" / "a.dcm", tmp_path / "b.dcm", "--checkpoint", weights
+    )
+    assert status == 1
+    assert "derived image" in errors
+
+
+def test_two_files_of_one_study_are_restored_together(rbs, tmp_path: Path, weights: Path) -> None:
+    counts = poisson(2)
+    for view, frame in zip(BOTH, counts, strict=True):
+        write_nm(tmp_path / "in" / f"{view}.dcm", frame[None], views=(view,), study="1.2.3")
+    status, text, _ = rbs("restore", tmp_path / "in", tmp_path / "out", "--checkpoint", weights)
+    assert status == 0
+    assert ", with posterior.dcm)" in text
+    for view, frame in zip(BOTH, counts, strict=True):
+        filtered = gaussian_filter(2.0 * frame, 1.5, mode="nearest")
+        np.testing.assert_allclose(
+            real_world(tmp_path / "out" / f"{view}.dcm"), filtered, rtol=1e-3, atol=0.006
+        )
+
+
+def truncated(path: Path) -> None:
+    write_nm(path, poisson())
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def picture(path: Path) -> None:
+    write_nm(path, poisson(), SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0)
+
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+BAD = {
+    "truncated": (truncated, "truncated|pixel"),
+    "lossy": (lambda path: write_nm(path, poisson(), LossyImageCompression="01"), "lossily"),
+    "colour": (picture, "colour|RGB"),
+    "ct": (lambda path: write_nm(path, poisson(), SOPClassUID=CT, Modality="CT"), "CT"),
+    "empty": (lambda path: path.write_bytes(b""), "empty|DICOM"),
+    "text": (lambda path: path.write_text("Dear colleague,\n" * 50), "DICOM"),
+    "missing": (lambda path: None, "no such file"),
+    "folder without DICOM": (lambda path: path.mkdir(), "no DICOM file"),
+    "unknown velocity": (lambda path: write_nm(path, poisson(), velocity=None), "velocity"),
+    "unknown view": (lambda path: write_nm(path, poisson(), views=("",)), "view"),
+    "standard scan": (lambda path: write_nm(path, poisson(), velocity=20), "nothing to restore"),
+    "doubled": (lambda path: write_nm(path, 2 * poisson()), "noise variance"),
+    "nearly empty": (lambda path: write_nm(path, poisson(level=2.0)), "too few counts"),
+    "derived": (
+        lambda path: write_nm(path, poisson(), ImageType=["DERIVED", "SECONDARY", "WHOLE BODY", "EMISSION"]),
+        "derived image",
+    ),
+    "two energy windows": (
+        lambda path: write_nm(path, poisson(2), EnergyWindowVector=[1, 2], NumberOfEnergyWindows=2),
+        "2 energy windows",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_refused_in_one_sentence(rbs, tmp_path: Path, weights: Path, name: str) -> None:
+    make, fault = BAD[name]
+    scan = tmp_path / "scan.dcm"
+    make(scan)
+    status, text, error = rbs("restore", scan, tmp_path / "out.dcm", "--checkpoint", weights)
+    assert (status, text) == (1, "")
+    assert error.startswith(f"rbs: {scan}: ")
+    assert error.endswith(".\n")
+    assert error.count("\n") == 1
+    assert re.search(fault, error), error
+    assert "Secret" not in error
+    assert {path.name for path in tmp_path.iterdir()} <= {"scan.dcm"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_an_unreadable_file_is_refused(rbs, tmp_path: Path, weights: Path) -> None:
+    scan = write_nm(tmp_path / "scan.dcm", poisson())
+    scan.chmod(0)
+    status, _, error = rbs("restore", scan, tmp_path / "out.dcm", "--checkpoint", weights)
+    assert status == 1
+    assert str(scan) in error
+
+
+def test_an_output_is_never_replaced(rbs, tmp_path: Path, weights: Path) -> None:
+    scan, out = write_nm(tmp_path / "scan.dcm", poisson()), tmp_path / "out.dcm"
+    out.write_text("precious")
+    status, _, error = rbs("restore", scan, out, "--checkpoint", weights)
+    assert status == 1
+    assert f"{out}: the output exists already" in error
+    assert out.read_text() == "precious"
+    assert rbs("restore", scan, scan, "--checkpoint", weights)[0] == 1
+    assert rbs("restore", tmp_path, out, "--checkpoint", weights)[0] == 1
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "truncated", "another architecture"])
+def test_weights_that_do_not_fit_are_refused(rbs, tmp_path: Path, weights: Path, kind: str) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    file = tmp_path / "w.safetensors"
+    if kind == "text":
+        file.write_text("weights")
+    elif kind == "truncated":
+        file.write_bytes(weights.read_bytes()[:-64])
+    elif kind == "another architecture":
+        with safe_open(weights, "pt") as content:
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+            metadata = content.metadata()
+        save_file({f"other.{name}": tensor for name, tensor in tensors.items()}, file, metadata=metadata)
+    scan = write_nm(tmp_path / "scan.dcm", poisson())
+    status, _, error = rbs("restore", scan, tmp_path / "out.dcm", "--checkpoint", file)
+    assert status == 1
+    assert error.startswith(f"rbs: {file}: ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out.dcm").exists()
+
+
+def test_a_disk_that_fills_up_leaves_nothing(rbs, tmp_path: Path, weights: Path, monkeypatch) -> None:
+    scan, out = write_nm(tmp_path / "scan.dcm", poisson()), tmp_path / "out" / "out.dcm"
+
+    def save_half(self: pydicom.Dataset, path: Path, **options: object) -> None:
+        Path(path).write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pydicom.Dataset, "save_as", save_half)
+    status, _, error = rbs("restore", scan, out, "--checkpoint", weights)
+    assert status == 1
+    assert f"{out}: the disk is full" in error
+    assert list(out.parent.iterdir()) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small disk can be mounted by root only")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_that_is_really_full_leaves_nothing(
+    rbs, tmp_path: Path, weights: Path, small_disk: Path
+) -> None:
+    scan = write_nm(tmp_path / "scan.dcm", poisson())
+    status, _, error = rbs("restore", scan, small_disk / "out.dcm", "--checkpoint", weights)
+    assert status == 1
+    assert "the disk is full" in error
+    assert list(small_disk.iterdir()) == []

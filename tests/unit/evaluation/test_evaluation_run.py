@@ -1,0 +1,154 @@
+"""A whole evaluation on small made-up cases."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rbs.data.manifest import Case, LoadedCase, Manifest
+from rbs.errors import CheckpointError, ManifestError, OutputError
+from rbs.evaluation import evaluate as module
+from rbs.evaluation.methods import Method, trained_methods
+from rbs.scans.scan import View
+
+
+def truth_of(patient):
+    y, x = np.mgrid[0:64, 0:48]
+    size = 12 + 2 * int(patient[1:])
+    return np.stack([np.where((y - 32) ** 2 + (x - 24) ** 2 < size**2, 8.0, 0.1)] * 2)
+
+
+def case(patient, split, age):
+    standard = Path(f"{patient}.dcm")
+    return Case(patient, split, (Path("r.dcm"),), (standard,), Path("t.npz"), age_y=age)
+
+
+@pytest.fixture
+def manifest(tmp_path, monkeypatch):
+    """Two validation and four test patients, one of them without an acquired rapid scan."""
+    path = tmp_path / "manifest.csv"
+    path.write_text("made up\n")
+    cases = [case("P1", "val", 3), case("P2", "val", 4)]
+    cases += [case(f"P{k}", "test", age) for k, age in ((3, 9.0), (4, 1.0), (5, 12.0), (6, 5.0))]
+    loaded = []
+
+    def load(case):
+        loaded.append(case.patient)
+        truth, rng = truth_of(case.patient), np.random.default_rng(int(case.patient[1:]))
+        rapid = None if case.patient == "P6" else rng.poisson(truth / 2).astype(np.float32)
+        labels = (truth > 1).astype(np.uint8)
+        standard = rng.poisson(truth).astype(np.float32)
+        fraction = None if rapid is None else 0.5
+        return LoadedCase(rapid, standard, fraction, labels, truth, tuple(View), (4.0, 4.0))
+
+    monkeypatch.setattr(module, "load_case", load)
+    manifest = Manifest(path, tuple(cases))
+    return manifest, loaded
+
+
+ORACLE = Method("stage1", "Stage 1", lambda pair: truth_of(pair.patient), {"sha256": "abc"})
+
+
+def test_tables_pictures_and_settings(manifest, tmp_path):
+    out = tmp_path / "run"
+    summary = module.evaluate(manifest[0], out, trained=[ORACLE], command="rbs evaluate")
+    means = summary.pivot(index="method", columns="metric", values="mean")
+    assert set(means.index) == {"ceiling", "rapid", "gaussian", "nlm", "stage1"}
+    assert means.loc["rapid", "nc_psnr"] < means.loc["gaussian", "nc_psnr"] < means.loc["stage1", "nc_psnr"]
+    # What knows the truth scores the ceiling, no more.
+    assert means.loc["stage1", "psnr"] == pytest.approx(means.loc["ceiling", "psnr"], abs=0.15)
+    assert means.loc["stage1", "ssim"] == pytest.approx(means.loc["ceiling", "ssim"])
+    assert means.loc["stage1", "region_bias"] == pytest.approx(0)
+    per_scan = pd.read_csv(out / "per_scan.csv")
+    assert len(per_scan) == 4 * 5
+    settings = json.loads((out / "settings.json").read_text())
+    assert settings["patients"] == 4
+    assert settings["methods"][-1]["settings"]["sha256"] == "abc"
+    assert [p["age_y"] for p in settings["pictures"]] == [1.0, 9.0, 12.0]
+    with np.load(out / "pictures.npz") as pictures:
+        first = settings["pictures"][0]["case"]
+        np.testing.assert_allclose(pictures[f"{first}/truth"], truth_of("P4"), rtol=1e-3)
+
+
+def test_a_scan_without_a_rapid_one_is_dealt_into_disjoint_parts(manifest):
+    found = module.load_pair(manifest[0].split("test")[3])
+    again = module.load_pair(manifest[0].split("test")[3])
+    np.testing.assert_array_equal(found.rapid, again.rapid)
+    rng = np.random.default_rng(6)
+    standard = rng.poisson(truth_of("P6"))
+    np.testing.assert_array_equal(found.rapid + found.target.counts, standard)
+    assert (found.fraction, found.target.exposure) == (0.5, 0.5)
+
+
+def test_the_peers_are_tuned_without_the_test_split(manifest):
+    the_manifest, loaded = manifest
+    module._tuned(the_manifest)
+    assert set(loaded) == {"P1", "P2"}
+
+
+def test_the_test_split_does_not_change_the_tuning(manifest, tmp_path):
+    the_manifest, _ = manifest
+    module.evaluate(the_manifest, tmp_path / "a")
+    fewer = Manifest(the_manifest.path, the_manifest.cases[:3])
+    module.evaluate(fewer, tmp_path / "b")
+    a, b = (json.loads((tmp_path / x / "settings.json").read_text())["methods"][1:3] for x in "ab")
+    assert a == b
+    assert "sigma_mm" in a[0]["settings"]
+
+
+def test_results_are_not_overwritten_unasked(manifest, tmp_path):
+    module.evaluate(manifest[0], tmp_path / "run")
+    with pytest.raises(OutputError, match="overwrite"):
+        module.evaluate(manifest[0], tmp_path / "run")
+    module.evaluate(manifest[0], tmp_path / "run", overwrite=True)
+
+
+def test_an_empty_split_is_refused(manifest, tmp_path):
+    with pytest.raises(ManifestError, match="train"):
+        module.evaluate(manifest[0], tmp_path / "run", split="train")
+
+
+def test_a_failing_method_leaves_no_results(manifest, tmp_path):
+    def fail(pair):
+        raise CheckpointError("broken")
+
+    with pytest.raises(CheckpointError):
+        module.evaluate(manifest[0], tmp_path / "run", trained=[Method("stage1", "Stage 1", fail)])
+    assert not (tmp_path / "run").exists()
+
+
+def test_pictures_show_the_youngest_the_middle_and_the_oldest(manifest):
+    cases = manifest[0].split("test")
+    ages = [cases[i].age_y for i in module.representative(cases)]
+    assert ages[0] == 1.0
+    assert ages[-1] == 12.0
+    assert len(set(ages)) == 3
+    assert module.representative(cases[:1]) == [0]
+
+
+def test_a_named_checkpoint_that_is_missing_is_an_error(tmp_path):
+    with pytest.raises(CheckpointError, match=r"nothing\.ckpt"):
+        trained_methods(tmp_path / "nothing.ckpt", None, None)
+    assert trained_methods(None, None, None) == []
+
+
+def test_the_cascade_is_read_from_beside_its_first_restorer(manifest, tmp_path):
+    from rbs.restorers.nafnet import NAFNet
+    from rbs.weights import save_modules, save_restorer
+
+    small = {"width": 4, "enc_blocks": (1,), "middle_blocks": 1, "dec_blocks": (1,)}
+    f1, f2 = NAFNet(**small), NAFNet(**small)
+    save_restorer(tmp_path / "f1.safetensors", f1, {})
+    methods = trained_methods(None, tmp_path / "f1.safetensors", None)
+    assert [m.name for m in methods] == ["stage2_f1"]
+    description = {"f2": f2.spec(), "provenance": {}}
+    save_modules(tmp_path / "cascade.safetensors", {"f2": f2}, description)
+    methods = trained_methods(tmp_path / "f1.safetensors", tmp_path / "f1.safetensors", None)
+    assert [m.name for m in methods] == ["stage1", "stage2_f1", "stage2_f2"]
+    pair = module.load_pair(manifest[0].split("test")[0])
+    for method in methods:
+        restored = method.restore(pair)
+        assert restored.shape == pair.rapid.shape
+        assert (restored >= 0).all()

@@ -1,0 +1,101 @@
+"""Metrics against scikit-image and closed forms."""
+
+import math
+
+import numpy as np
+import pytest
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from rbs.evaluation import metrics
+from rbs.evaluation.metrics import Target
+
+SPACING = (2.3, 2.3)
+
+
+@pytest.fixture
+def body():
+    """A disc of 5 standard counts with a hot spot, on an empty ground, (2, 96, 64)."""
+    y, x = np.mgrid[0:96, 0:64]
+    disc = np.where((y - 48) ** 2 + (x - 32) ** 2 < 24**2, 5.0, 0.0)
+    disc[44:48, 30:34] = 100
+    return np.stack([disc, disc])
+
+
+def test_psnr_and_ssim_agree_with_scikit_image(body):
+    rng = np.random.default_rng(0)
+    estimate, reference = rng.poisson(body), rng.poisson(body)
+    everywhere = np.ones(body.shape, dtype=bool)
+    expected = peak_signal_noise_ratio(reference, estimate, data_range=7.5)
+    assert metrics.psnr_between(estimate, reference, everywhere, 7.5) == pytest.approx(expected)
+    # scikit-image leaves out the border that its window overhangs; so does a mask of the inner pixels.
+    inner = np.zeros(body.shape, dtype=bool)
+    inner[:, 5:-5, 5:-5] = True
+    expected = np.mean(
+        [
+            structural_similarity(
+                t.astype(float),
+                s.astype(float),
+                data_range=7.5,
+                gaussian_weights=True,
+                sigma=1.5,
+                use_sample_covariance=False,
+            )
+            for t, s in zip(estimate, reference, strict=True)
+        ]
+    )
+    assert metrics.ssim_between(estimate, reference, inner, 7.5) == pytest.approx(expected)
+
+
+def test_body_mask_finds_the_body_at_any_exposure(body):
+    disc = body > 0
+    for exposure in (0.5, 1.0, 4.0):
+        counts = np.random.default_rng(1).poisson(exposure * body)
+        mask = metrics.body_mask(counts, SPACING)
+        overlap = 2 * (mask & disc).sum() / (mask.sum() + disc.sum())
+        assert overlap > 0.85
+        assert mask[disc].mean() > 0.95
+
+
+def test_body_mask_ignores_a_hot_bladder(body):
+    hotter = body.copy()
+    hotter[:, 44:48, 30:34] = 400
+    agree = metrics.body_mask(body, SPACING) == metrics.body_mask(hotter, SPACING)
+    assert agree.mean() > 0.97
+
+
+def test_body_mask_of_nothing_is_empty():
+    assert not metrics.body_mask(np.zeros((1, 32, 32)), SPACING).any()
+
+
+def test_target_of_a_remainder_is_at_standard_scale(body):
+    rng = np.random.default_rng(2)
+    whole, half = Target(rng.poisson(body), 1.0, SPACING), Target(rng.poisson(body / 2), 0.5, SPACING)
+    assert half.mean_count == pytest.approx(whole.mean_count, rel=0.03)
+    assert half.peak == pytest.approx(whole.peak, rel=0.1)
+    assert metrics.ceilings(whole)["psnr"] - metrics.ceilings(half)["psnr"] == pytest.approx(3.01, abs=1)
+
+
+def test_nc_psnr_is_the_psnr_to_the_truth_within_statistics():
+    truth = np.tile(np.linspace(1, 9, 128), (2, 128, 1))
+    rng = np.random.default_rng(3)
+    target = Target(rng.poisson(truth), 1.0, SPACING, truth)
+    estimate = rng.poisson(truth / 2) / 0.5
+    assert metrics.nc_psnr(estimate, target) == pytest.approx(metrics.psnr_truth(estimate, target), abs=0.3)
+
+
+def test_count_bias_is_signed_and_in_percent(body):
+    target = Target(body, 1.0, SPACING)
+    assert metrics.count_bias(1.1 * body, target) == pytest.approx(10)
+    assert metrics.count_bias(0.9 * body, target) == pytest.approx(-10)
+
+
+def test_region_bias_names_the_region(body):
+    labels = np.zeros(body.shape, dtype=np.uint8)
+    labels[:, 30:40, 20:40], labels[:, 50:60, 20:40] = 1, 2
+    labels[:, 0, :] = 3  # expected to hold nothing
+    target = Target(body, 1.0, SPACING, body, labels)
+    estimate = np.where(labels == 2, 1.2, 1.0) * body
+    biases = metrics.region_biases(estimate, target)
+    assert biases == pytest.approx({"skull": 0, "spine": 20})
+    assert metrics.region_bias(estimate, target) == pytest.approx(10)
+    assert math.isnan(metrics.region_bias(estimate, Target(body, 1.0, SPACING)))

@@ -1,0 +1,47 @@
+"""Means and intervals over patients."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rbs.evaluation.metrics import METRICS
+from rbs.evaluation.summary import by_patient, summarise
+
+
+def scores(**columns):
+    table = pd.DataFrame({m.name: np.nan for m in METRICS}, index=range(len(next(iter(columns.values())))))
+    return table.assign(**columns)
+
+
+def test_a_patient_seen_twice_counts_once():
+    table = by_patient(scores(patient=["a", "a", "b"], method="rapid", psnr=[10.0, 20.0, 30.0]), METRICS)
+    assert table["psnr"].tolist() == [15, 30]
+    row = summarise(table, METRICS).set_index("metric").loc["psnr"]
+    assert row["mean"] == 22.5
+    assert row["patients"] == 2
+
+
+def test_noise_corrected_psnr_is_pooled_before_the_logarithm():
+    """One negative estimate must lower the mean error, not drop out and leave the larger ones."""
+    table = by_patient(
+        scores(patient=["a", "b"], method="x", nc_nmse=[0.003, -0.001], nc_psnr=[25.2, np.nan]), METRICS
+    )
+    row = summarise(table, METRICS).set_index("metric").loc["nc_psnr"]
+    assert row["mean"] == pytest.approx(30)
+    assert row["low"] < 30 < row["high"] == np.inf
+
+
+def test_interval_covers_the_mean_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    hits = []
+    for _ in range(60):
+        table = scores(patient=np.arange(25).astype(str), method="x", psnr=rng.normal(30, 2, 25))
+        row = summarise(by_patient(table, METRICS), METRICS).set_index("metric").loc["psnr"]
+        hits.append(row["low"] < 30 < row["high"])
+    assert 0.85 <= np.mean(hits) < 1
+
+
+def test_one_patient_has_no_interval():
+    row = summarise(by_patient(scores(patient=["a"], method="x", psnr=[3.0]), METRICS), METRICS).iloc[0]
+    assert np.isnan(row["low"])
+    assert row["mean"] == 3

@@ -1,0 +1,184 @@
+"""The report is one page that needs nothing else, and says what it must."""
+
+import json
+import re
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from rbs.errors import RbsError
+from rbs.report.page import write_report
+from rbs.report.tables import CEILING_LABEL, latest_versions, number, read_evaluation, score_table
+
+METHODS = {"rapid": "Rapid scan", "gaussian": "Gaussian, 3 mm", "nlm": "NLM <b>", "stage1": "Stage 1"}
+
+
+@pytest.fixture
+def evaluation(tmp_path):
+    """A folder as `rbs evaluate` leaves it."""
+    folder = tmp_path / "evaluation"
+    folder.mkdir()
+    metrics = [
+        {"name": "nc_psnr", "label": "NC-PSNR", "unit": "dB", "higher_is_better": True, "pooled_from": "x"},
+        {"name": "psnr", "label": "PSNR", "unit": "dB", "higher_is_better": True},
+        {"name": "count_bias", "label": "Count bias", "unit": "%", "higher_is_better": None},
+        {"name": "lpips", "label": "LPIPS", "unit": "", "higher_is_better": False},
+        {"name": "psnr_truth", "label": "PSNR truth", "unit": "dB", "higher_is_better": True},
+    ]
+    for metric in metrics:
+        metric |= {"reference": "a scan", "definition": f"formula of {metric['name']}", "printed": True}
+    settings = {
+        "command": "rbs evaluate m.csv",
+        "manifest": "m.csv",
+        "manifest_sha256": "0" * 64,
+        "split": "test",
+        "patients": 2,
+        "scans": 2,
+        "fractions": [0.5],
+        "peak": "peak of the scan",
+        "mask": "the mask of the body",
+        "methods": [{"name": n, "label": label, "settings": {}} for n, label in METHODS.items()],
+        "metrics": metrics,
+        "pictures": [{"case": 0, "patient": "P1", "age_y": 7.26, "views": ["anterior", "posterior"]}],
+    }
+    (folder / "settings.json").write_text(json.dumps(settings))
+    rows = ["method,metric,patients,mean,low,high", "ceiling,psnr,2,28.765,28,29", "ceiling,lpips,2,0.4,,"]
+    for k, name in enumerate(METHODS):
+        rows += [f"{name},nc_psnr,2,{30 + k},{29 + k},inf", f"{name},psnr,2,{25 + k / 10},24,26"]
+        rows += [f"{name},count_bias,2,{2 - k},-3,3", f"{name},lpips,2,{0.1 + k},0.05,5"]
+    (folder / "summary.csv").write_text("\n".join(rows))
+    (folder / "regions.csv").write_text(
+        "patient,case,method,region,bias_percent\n"
+        "a,0,rapid,skull,1\na,1,rapid,skull,2\nb,2,rapid,skull,6.5\na,0,stage1,skull,-3\n"
+    )
+    y, x = np.mgrid[0:160, 0:48]
+    body = 9.0 * ((np.abs(x - 24) < 12) & (np.abs(y - 80) < 70))
+    truth = np.stack([body, body])
+    arrays = dict.fromkeys((*METHODS, "standard"), truth + 0.1) | {"truth": truth, "peak": 9.0}
+    arrays["spacing_mm"] = (2.0, 2.0)
+    np.savez_compressed(folder / "pictures.npz", **{f"0/{k}": np.asarray(v) for k, v in arrays.items()})
+    return folder
+
+
+@pytest.fixture
+def training(tmp_path):
+    folder = tmp_path / "stage1"
+    for version in (2, 10):
+        (folder / f"version_{version}").mkdir(parents=True)
+        (folder / f"version_{version}" / "metrics.csv").write_text(
+            "epoch,step,train/total,val/nc_psnr\n0,0,3.5,\n0,10,2.5,\n0,10,,31.5\n1,20,2.0,\n1,20,,32.5\n"
+        )
+    return folder
+
+
+class Loads(HTMLParser):
+    """Collects all that a browser would fetch, and the text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.fetched, self.text, self.tags = [], "", []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.fetched += [value for name, value in attrs if name in ("src", "href", "srcset", "data")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_page_is_self_contained_and_complete(evaluation, training, tmp_path):
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "dice.csv").write_text(
+        "mode,level,skull,legs\nlora,rapid,0.9,\nlora,standard,0.92,0.8\n"
+    )
+    write_report([evaluation, training, tmp_path / "teacher"], tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text()
+    page = Loads(html)
+    assert page.fetched
+    assert all(source.startswith("data:image/png;base64,") for source in page.fetched)
+    assert not {"script", "link", "iframe"} & set(page.tags)
+    assert not re.search(r"url\(|@import", html)
+    for text in (*METHODS.values(), CEILING_LABEL, "28.77", "Research use only", "formula of nc_psnr"):
+        assert text in page.text
+    assert "the mask of the body" in page.text
+    assert "0.920" in page.text
+    assert "version_10" in page.text
+    assert "version_2" not in page.text
+    assert page.fetched[0][22:].startswith("iVBOR")  # the PNG signature in base64
+    assert len(page.fetched) == 3 + 1
+
+
+def test_score_table_marks_the_best_only_where_that_means_something(evaluation):
+    table = score_table(read_evaluation(evaluation))
+    assert [label for label, _ in table.columns] == ["NC-PSNR", "PSNR", "Count bias", "LPIPS"]
+    best = {
+        column[0]: [label for label, cells in table.rows if cells[k].best]
+        for k, column in enumerate(table.columns)
+    }
+    assert best == {"NC-PSNR": ["Stage 1"], "PSNR": ["Stage 1"], "Count bias": ["NLM <b>"], "LPIPS": []}
+    assert [cell.text for cell in table.ceiling] == ["", "28.77", "", "0.400"]
+    assert table.rows[0][1][0].interval == "29.00 to not resolvable"
+
+
+def test_region_table_weighs_patients(evaluation):
+    from rbs.report.tables import region_table
+
+    rows = dict(region_table(read_evaluation(evaluation)).rows)
+    assert rows["Rapid scan"][0].text == "4.0"
+    assert rows["Stage 1"][0].text == "\N{MINUS SIGN}3.0"
+    assert rows["NLM <b>"][0].text == ""
+
+
+def test_a_folder_without_results_is_named(tmp_path):
+    with pytest.raises(RbsError, match=r"nothing to report"):
+        write_report([tmp_path], tmp_path / "report.html")
+    with pytest.raises(RbsError, match=r"missing.*no such folder"):
+        write_report([tmp_path / "missing"], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("broken", ["settings.json", "summary.csv", "pictures.npz"])
+def test_damaged_results_are_named(evaluation, tmp_path, broken):
+    (evaluation / broken).write_bytes(b"x")
+    with pytest.raises(RbsError, match="evaluation"):
+        write_report([evaluation], tmp_path / "report.html")
+
+
+def test_the_posterior_view_is_shown_as_the_camera_saw_it(monkeypatch):
+    from rbs.report import figures
+
+    shown = {}
+    monkeypatch.setattr(figures, "_grid", lambda cuts, *_, **__: shown.update(cuts) or b"")
+    counts = np.zeros((2, 64, 40))
+    counts[:, 10:50, 4:20] = 5
+    counts[:, 20:24, 4:8] = 50
+    figures.views_figure({"a": counts}, ["anterior", "posterior"], 9.0, (2.0, 2.0))
+    anterior, posterior = shown["a"]
+    np.testing.assert_array_equal(posterior, anterior[:, ::-1])
+    assert anterior.max() == 50
+    assert anterior.shape[1] < 40
+
+
+def test_latest_version_is_by_number(tmp_path):
+    files = [tmp_path / "a" / f"version_{n}" / "metrics.csv" for n in (2, 10, 9)]
+    assert latest_versions([*files, tmp_path / "b" / "metrics.csv"]) == [
+        files[1],
+        tmp_path / "b" / "metrics.csv",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(float("nan"), ""), (float("inf"), "not resolvable"), (-1.234, "\N{MINUS SIGN}1.23")]
+)
+def test_numbers_in_print(value, text):
+    assert number(value, 2) == text
+
+
+def test_report_does_not_load_torch():
+    import subprocess
+
+    code = "import sys, rbs.report.page, rbs.report.figures; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
