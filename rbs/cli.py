@@ -1,0 +1,80 @@
+"""The command `rbs`: training through Lightning, everything else through plain subcommands.
+
+Each plain subcommand is a module of `rbs.commands` with `HELP`, `add_arguments(parser)` and `run(args)`; only the one
+that was asked for is imported, so that `rbs --help` and `rbs inspect` do not wait for a deep-learning framework.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+
+from rbs.errors import RbsError
+
+TRAINING = {
+    "fit": "train: adapt the teacher, stage 1, stage 2",
+    "validate": "run the validation loop on a checkpoint",
+    "test": "run the test loop on a checkpoint",
+    "predict": "restore the test scans of a data module",
+}
+PLAIN = ("phantom", "inspect", "thin", "restore", "evaluate", "report")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: Arguments after the program name; those of the process by default.
+
+    Returns:
+        The exit status: 0, or 1 after an error that the user can mend (printed as one sentence), or 130 when interrupted.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    _log_to_stderr()
+    try:
+        if arguments and arguments[0] in TRAINING:
+            from rbs.lightning_cli import run_lightning
+
+            run_lightning(arguments)
+        else:
+            args = _parser(arguments[0] if arguments else None).parse_args(arguments)
+            args.run(args)
+    except RbsError as error:
+        print(f"rbs: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("rbs: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _log_to_stderr() -> None:
+    """Show this package's warnings; other packages keep their own ways."""
+    logger = logging.getLogger("rbs")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        logger.addHandler(handler)
+
+
+def _parser(wanted: str | None) -> argparse.ArgumentParser:
+    """The parser of the plain subcommands; only `wanted` is filled with its arguments."""
+    parser = argparse.ArgumentParser(
+        prog="rbs", description="Restore rapid whole-body bone scans. Research use only."
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name in PLAIN:
+        module = importlib.import_module(f"rbs.commands.{name}")
+        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
+        if name == wanted:
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    for name, text in TRAINING.items():
+        commands.add_parser(name, help=f"{text} (`rbs {name} --help`)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

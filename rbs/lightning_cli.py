@@ -1,0 +1,220 @@
+"""`rbs fit|validate|test|predict`: LightningCLI with its traps closed.
+
+* A checkpoint never overrides what was asked for. Lightning merges the hyper-parameters of `--ckpt_path` over
+  the configuration, so `test --ckpt_path x.ckpt --model.spi false` would silently build spi=True and falsify an
+  ablation. Here a difference is an error that names both values.
+* `--ckpt_path last` resumes the newest unfinished version of the run, or starts afresh where there is none.
+* Loggers: CSV first (it numbers the versions, and reports need no server), W&B second, offline unless asked.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import yaml
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import (
+    BasePredictionWriter,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+)
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+
+from rbs.errors import CheckpointError
+from rbs.files import whole_file
+
+FINISHED = "finished"
+"""Name of the empty file that marks a version whose training ran to its end."""
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes each restored scan of `rbs predict` as `<version>/restored/<patient>_<case>.npz`.
+
+    Such a file holds `counts`, float32 (V, H, W) at standard scale, aligned (posterior mirrored).
+    """
+
+    def __init__(self) -> None:
+        super().__init__(write_interval="batch")
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Write one scan."""
+        folder = Path(trainer.log_dir or trainer.default_root_dir) / "restored"
+        for patient, case, counts in zip(batch["patient"], batch["case"].tolist(), prediction, strict=True):
+            with whole_file(folder / f"{patient}_{case}.npz", overwrite=True) as temporary:
+                np.savez_compressed(temporary, counts=counts.float().cpu().numpy())
+
+
+class RbsCLI(LightningCLI):
+    """LightningCLI with a run name, EMA, checkpoints, offline logging and honest checkpoints."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add `--name`, `--wandb`, `--checkpoint.*` and `--ema.*`."""
+        parser.add_argument(
+            "--name", type=str, required=True, help="Run name: written to <root>/<name>/version_N."
+        )
+        parser.add_argument(
+            "--wandb",
+            type=Literal["offline", "online", "disabled"],
+            default="offline",
+            help="Weights & Biases: offline keeps everything on this machine.",
+        )
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(EMAWeightAveraging, "ema")
+        parser.set_defaults({"checkpoint.save_last": True, "checkpoint.save_top_k": 1, "ema.decay": 0.999})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; a task that writes a product writes it into the run's own folder unless told otherwise."""
+        super().parse_arguments(parser, args)
+        arguments = self.config[self.config.subcommand].model.init_args
+        if "output" in arguments and arguments.output is None:
+            arguments.output = self._folder()
+
+    def _parse_ckpt_path(self) -> None:
+        """Resolve `last`, and refuse a checkpoint whose hyper-parameters differ from the configuration."""
+        options = self.config[self.config.subcommand]
+        if options.get("ckpt_path") == "last":
+            options.ckpt_path = _newest_unfinished(self._folder())
+            print(f"rbs: resuming {options.ckpt_path}" if options.ckpt_path else "rbs: a fresh run")
+        if options.get("ckpt_path"):
+            dump = self.parser.dump(self.config, skip_link_targets=False, skip_none=False)
+            asked = yaml.safe_load(dump)[self.config.subcommand]
+            compare_with_checkpoint(Path(options.ckpt_path), asked["model"])
+
+    def _folder(self) -> Path:
+        options = self.config[self.config.subcommand]
+        return Path(options.trainer.default_root_dir) / options.name
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add the loggers; a sweep or a test chooses where runs go by `--trainer.default_root_dir`."""
+        folder = self._folder()
+        options = self.config[self.config.subcommand]
+        csv = CSVLogger(folder.parent, name=folder.name)
+        loggers: list[Logger] = [csv]
+        if options.wandb != "disabled":
+            os.environ.setdefault("WANDB_SILENT", "true")
+            loggers.append(
+                WandbLogger(
+                    name=f"{options.name}/version_{csv.version}",
+                    save_dir=csv.log_dir,
+                    project="rbs",
+                    offline=options.wandb == "offline",
+                )
+            )
+        return super().instantiate_trainer(logger=loggers, **kwargs)
+
+    def after_fit(self) -> None:
+        """Mark the version as finished, so that `last` does not resume it."""
+        if self.trainer.is_global_zero and self.trainer.state.finished and self.trainer.log_dir:
+            Path(self.trainer.log_dir).mkdir(parents=True, exist_ok=True)
+            (Path(self.trainer.log_dir) / FINISHED).touch()
+
+
+def run_lightning(arguments: list[str]) -> None:
+    """Run `fit`, `validate`, `test` or `predict` with the arguments that follow `rbs`.
+
+    Raises:
+        RbsError: Something that the user can mend.
+    """
+    # Known and harmless; a user cannot act on them.
+    for message in (
+        ".*does not have many workers.*",
+        ".*smaller than the logging interval.*",
+        ".*LightningCLI's args parameter.*",
+        ".*Experiment logs directory .* exists and is not empty.*",  # W&B wrote there a moment ago
+        ".*Modules in eval mode.*",
+        ".*treespec, LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    torch.set_float32_matmul_precision("high")
+    RbsCLI(
+        LightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        seed_everything_default=1,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults={
+            "default_root_dir": "runs",
+            "callbacks": [LearningRateMonitor(), PredictionWriter()],
+            "gradient_clip_val": 1.0,
+            "log_every_n_steps": 10,
+        },
+        parser_kwargs={"description": "Train and test. --print_config shows every setting and its default."},
+        args=arguments,
+    )
+
+
+def compare_with_checkpoint(path: Path, asked: dict[str, Any]) -> None:
+    """Refuse a checkpoint trained with other hyper-parameters than those asked for.
+
+    Args:
+        path: A Lightning checkpoint.
+        asked: The `model` part of the configuration: `class_path` and `init_args`.
+
+    Raises:
+        CheckpointError: The file is missing or unreadable, or a value differs; the message names both values.
+    """
+    if not path.is_file():
+        raise CheckpointError("there is no such checkpoint", file=path, remedy="check --ckpt_path")
+    try:
+        stored = torch.load(path, weights_only=True, map_location="cpu").get("hyper_parameters", {})
+    except Exception as error:  # torch raises many kinds on a broken file
+        raise CheckpointError(
+            f"it is not a readable checkpoint ({type(error).__name__})", file=path
+        ) from error
+    stored.pop("_instantiator", None)
+    trained = _flat({"class_path": stored.pop("_class_path", None), "init_args": stored})
+    wanted = _flat(asked)
+    differences = [
+        f"{key}: trained with {trained.get(key)}, asked for {wanted.get(key)}"
+        for key in sorted(trained.keys() | wanted.keys())
+        if trained.get(key) != wanted.get(key)
+    ]
+    if differences:
+        raise CheckpointError(
+            "it was trained with other settings (" + "; ".join(differences) + ")",
+            file=path,
+            remedy="pass the configuration it was trained with (config.yaml beside its folder), or start from"
+            " its weights with --model.init_from",
+        )
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, str]:
+    """Leaves of a nested configuration by dotted key, as text without the `init_args` levels."""
+    if isinstance(tree, dict):
+        leaves: dict[str, str] = {}
+        for key, value in tree.items():
+            inner = (
+                prefix if key in ("init_args", "dict_kwargs") else f"{prefix}.{key}" if prefix else str(key)
+            )
+            leaves |= _flat(value, inner)
+        return leaves
+    return {prefix: str(tree)}
+
+
+def _newest_unfinished(folder: Path) -> str | None:
+    candidates = [
+        path
+        for path in folder.glob("version_*/checkpoints/last*.ckpt")
+        if not (path.parent.parent / FINISHED).exists()
+    ]
+    return str(max(candidates, key=lambda path: path.stat().st_mtime)) if candidates else None

@@ -1,0 +1,91 @@
+"""The command line: lazy, and honest about checkpoints."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from rbs.cli import main
+from rbs.errors import CheckpointError
+from rbs.lightning_cli import FINISHED, _newest_unfinished, compare_with_checkpoint
+
+
+def test_help_imports_no_heavy_library():
+    heavy = ["torch", "lightning", "pydicom", "matplotlib", "monai", "pandas", "skimage"]
+    code = f"""
+import sys
+from rbs.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+print("HEAVY", [m for m in {heavy!r} if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "restore" in done.stdout
+    assert "HEAVY []" in done.stdout
+
+
+def test_user_error_is_one_sentence_and_status_1(tmp_path, capsys):
+    missing = tmp_path / "nowhere.dcm"
+    assert main(["thin", str(missing), str(tmp_path / "out.dcm"), "--velocity", "40"]) == 1
+    message = capsys.readouterr().err
+    assert str(missing) in message
+    assert "Traceback" not in message
+    assert len(message.strip().splitlines()) == 1
+
+
+def test_unknown_command_is_refused(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["restroe"])
+    assert stop.value.code == 2
+    assert "restroe" in capsys.readouterr().err
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "last.ckpt"
+    hyper_parameters = {
+        "_class_path": "a.Task",
+        "_instantiator": "x",
+        "spi": True,
+        "f1": {"class_path": "b.Net"},
+    }
+    torch.save({"hyper_parameters": hyper_parameters, "state_dict": {}}, path)
+    return path
+
+
+def asked(**changes):
+    init_args = {"spi": True, "f1": {"class_path": "b.Net", "init_args": {}}, **changes}
+    return {"class_path": "a.Task", "init_args": init_args}
+
+
+def test_matching_checkpoint_passes(checkpoint):
+    compare_with_checkpoint(checkpoint, asked())
+
+
+def test_checkpoint_that_differs_names_both_values(checkpoint):
+    with pytest.raises(CheckpointError, match="spi: trained with True, asked for False"):
+        compare_with_checkpoint(checkpoint, asked(spi=False))
+    with pytest.raises(CheckpointError, match=r"f1\.class_path: trained with b\.Net, asked for b\.Other"):
+        compare_with_checkpoint(checkpoint, asked(f1={"class_path": "b.Other"}))
+
+
+def test_missing_and_broken_checkpoints_are_named(tmp_path):
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        compare_with_checkpoint(tmp_path / "none.ckpt", asked())
+    broken = tmp_path / "broken.ckpt"
+    broken.write_bytes(b"PK not really")
+    with pytest.raises(CheckpointError, match=r"broken\.ckpt"):
+        compare_with_checkpoint(broken, asked())
+
+
+def test_last_skips_finished_versions(tmp_path):
+    assert _newest_unfinished(tmp_path) is None
+    for version in (0, 1):
+        folder = tmp_path / f"version_{version}" / "checkpoints"
+        folder.mkdir(parents=True)
+        (folder / "last.ckpt").touch()
+    (tmp_path / "version_1" / FINISHED).touch()
+    assert _newest_unfinished(tmp_path) == str(tmp_path / "version_0" / "checkpoints" / "last.ckpt")
