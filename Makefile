@@ -15,6 +15,8 @@ READY := .venv/.ready
 RBS := .venv/bin/rbs
 FIT = $(RBS) fit --config $(1) $(addprefix --config ,$(OVERLAY)) --ckpt_path last
 DATA = --data.manifest $(MANIFEST)
+EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/f1.safetensors --stage2 $(2)/stage2/f1.safetensors \
+	--teacher $(2)/adapt_sam/teacher --output $(2)/evaluation --overwrite
 
 .PHONY: help setup demo test lint data pretrain-sam adapt-sam train-stage1 train-stage2 evaluate report clean-demo
 
@@ -67,7 +69,7 @@ runs/stage2/f1.safetensors: runs/stage1/f1.safetensors runs/adapt_sam/teacher/te
 evaluate: runs/evaluation/summary.csv  ## Evaluate stages 1 and 2 beside the classical peers
 
 runs/evaluation/summary.csv: runs/stage2/f1.safetensors
-	$(RBS) evaluate $(MANIFEST) --stage1 runs/stage1 --stage2 runs/stage2 --output runs/evaluation
+	$(call EVALUATE,$(MANIFEST),runs)
 
 report: runs/report.html  ## Tables, pictures and curves on one page
 
@@ -94,7 +96,7 @@ $(DEMO)/stage2/f1.safetensors: $(DEMO)/stage1/f1.safetensors $(DEMO)/adapt_sam/t
 	$(call DEMO_FIT,stage2)
 
 $(DEMO)/evaluation/summary.csv: $(DEMO)/stage2/f1.safetensors
-	$(RBS) evaluate $(DEMO)/phantoms/manifest.csv --stage1 $(DEMO)/stage1 --stage2 $(DEMO)/stage2 --output $(DEMO)/evaluation
+	$(call EVALUATE,$(DEMO)/phantoms/manifest.csv,$(DEMO))
 
 $(DEMO)/restored.dcm: $(DEMO)/stage2/f1.safetensors
 	$(RBS) restore $(DEMO)/phantoms/P0016/rapid.dcm $@ --checkpoint $<

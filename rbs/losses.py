@@ -2,9 +2,9 @@
 
 A loss of your own is a subclass of `Loss`, listed in YAML:
 
-losses:
-- class_path: rbs.losses.RootCharbonnier
-init_args: {weight: 0.1}
+    losses:
+      - class_path: rbs.losses.RootCharbonnier
+        init_args: {weight: 0.1}
 """
 
 from __future__ import annotations

@@ -1,0 +1,218 @@
+"""Adapting SAM to bone scans: prompt-free masks of skeletal regions, learned from labelled scans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import torch.distributed
+from monai.losses import DiceLoss
+from monai.optimizers import WarmupCosineSchedule
+from torch import Tensor
+from torch.nn import functional as F
+
+from rbs.scans.scan import REGIONS
+from rbs.teacher.adapters import Mode, save_teacher, start, trainable_teacher
+from rbs.teacher.dice import DiceTally, regions_found, regions_prompted, write_rows
+from rbs.teacher.sam import Size, build_sam, find_checkpoint
+
+Batch = dict[str, Any]
+
+_BATCHES_SEEN = 16
+_VIEWS_A_STEP = 4
+"""The decoder alone learns from the views of so many batches, at so many a step."""
+
+
+class AdaptTeacher(lightning.LightningModule):
+    """Train the mask decoder and, by `mode`, the image encoder on labelled scans of every noise level.
+
+    The loss is Dice + cross-entropy of the softmax over background and regions, weighted by the inverse root
+    of their frequency. First the decoder alone learns for `decoder_steps` quick steps, from embeddings of a
+    few scans that are computed once: the encoder is better not moved by a decoder that draws at random. At
+    the end of training the teacher is written, and Dice per region on the validation patients; with mode
+    "lora" also that of the untouched SAM when the true regions are shown to it by boxes ("base").
+
+    Args:
+        mode: "lora" adapts the encoder by LoRA, "decoder" leaves it as it is, "full" trains all of it.
+        size: SAM's size.
+        rank: Rank of the LoRA adapter.
+        checkpoint: SAM's base weights; None for the shipped ones, or Meta's, downloaded once.
+        lr: Peak learning rate.
+        weight_decay: Weight decay of AdamW.
+        warmup_steps: Steps over which the learning rate rises.
+        decoder_steps: Steps of the decoder alone, before those of the trainer.
+        output: Folder that gets the teacher, as `teacher/` (mode "lora") or `teacher_<mode>/`, and the table
+            `dice.csv`, which may hold other modes already. None writes nothing.
+    """
+
+    def __init__(
+        self,
+        mode: Mode = "lora",
+        size: Size = "vit_t",
+        rank: int = 8,
+        checkpoint: Path | None = None,
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        warmup_steps: int = 20,
+        decoder_steps: int = 300,
+        output: Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.mode, self.size, self.rank = mode, size, rank
+        self.checkpoint, self.output, self.decoder_steps = checkpoint, output, decoder_steps
+        # Without weights yet, but of the final shape: weight averaging copies the module before `setup`.
+        self.teacher = trainable_teacher(size, mode, rank)
+        self.dice = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+        self.register_buffer("rarity", torch.ones(1 + len(REGIONS)))
+        self.rarity: Tensor
+        self._tally = DiceTally()
+
+    def setup(self, stage: str) -> None:
+        """Load SAM's base weights.
+
+        Raises:
+            CheckpointError: They are missing or do not fit.
+        """
+        start(self.teacher, build_sam(self.size, self.checkpoint))
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with warm-up and a cosine."""
+        weights = [weight for weight in self.teacher.parameters() if weight.requires_grad]
+        optimizer = torch.optim.AdamW(
+            weights, lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"]
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = WarmupCosineSchedule(
+            optimizer, self.hparams["warmup_steps"], steps, warmup_multiplier=0.01
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """Loss of a batch, each scan at one of its noise levels."""
+        counts, labels = _upright(batch, _any_level(batch)), _upright(batch, batch["labels"])
+        loss = self.loss(self.teacher.logits(counts).flatten(0, 1), labels.flatten(0, 1))
+        self.log("train_loss", loss, batch_size=len(counts))
+        return loss
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Dice + cross-entropy of logits (N, 1 + K, h, w) of the labels (N, h, w)."""
+        overlap: Tensor = self.dice(logits, labels[:, None])
+        return overlap + F.cross_entropy(logits, labels, self.rarity)
+
+    def on_fit_start(self) -> None:
+        """Teach the decoder alone, unless an interrupted training goes on."""
+        if self.trainer.ckpt_path is not None:
+            return
+        embeddings, labels = self._embedded()
+        shares = torch.bincount(labels.flatten(), minlength=len(self.rarity)) / labels.numel()
+        weights = (shares + 1e-4).rsqrt()
+        self.rarity.copy_(weights / (weights * shares).sum())
+        decoder = [
+            *self.teacher.mask_decoder.parameters(),
+            *self.teacher.prompt_encoder.no_mask_embed.parameters(),
+        ]
+        peak, steps = 2e-3, self.decoder_steps
+        optimizer = torch.optim.AdamW(decoder, lr=peak, weight_decay=self.hparams["weight_decay"])
+        schedule = WarmupCosineSchedule(optimizer, min(10, steps), steps, warmup_multiplier=0.01)
+        # The same draws in every process, so that all decoders stay the same.
+        draws = torch.Generator().manual_seed(0)
+        for _ in range(steps):
+            views = torch.randint(len(embeddings), (_VIEWS_A_STEP,), generator=draws)
+            optimizer.zero_grad()
+            self.loss(self.teacher.decode(embeddings[views].float()), labels[views]).backward()
+            torch.nn.utils.clip_grad_norm_(decoder, 1.0)
+            optimizer.step()
+            schedule.step()
+
+    @torch.no_grad()
+    def _embedded(self) -> tuple[Tensor, Tensor]:
+        """Packed embeddings (N, C, h, w) of some training views, and labels on the grid of masks."""
+        embeddings, labels = [], []
+        loader = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
+        for batch in islice(loader, _BATCHES_SEEN):
+            for _, counts in _levels(batch):
+                views = _upright(batch, counts).flatten(0, 1)[:, None].to(self.device)
+                embeddings.append(self.teacher.encode_packed(views).half())
+                truth = _upright(batch, batch["labels"]).flatten(0, 1)[:, None].to(self.device)
+                labels.append(self.teacher.pack_labels(truth))
+        return torch.cat(embeddings), torch.cat(labels)
+
+    def on_validation_epoch_start(self) -> None:
+        """Count anew."""
+        self._tally = DiceTally()
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Find the regions of whole scans at both noise levels."""
+        for level, counts in _levels(batch):
+            for patient, scan, labels in zip(batch["patient"], counts, batch["labels"], strict=True):
+                self._tally.add(patient, level, regions_found(self.teacher, scan), labels)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean Dice over regions."""
+        self._gather()
+        for row in self._tally.rows(self.mode, "val"):
+            self.log(f"val_dice_{row['level']}", float(row["mean"] or "nan"), prog_bar=True)
+
+    def on_fit_end(self) -> None:
+        """Write the teacher and its table."""
+        if self.output is None or not self.trainer.is_global_zero:
+            return
+        folder = Path(self.output) / ("teacher" if self.mode == "lora" else f"teacher_{self.mode}")
+        base = find_checkpoint(self.size, self.checkpoint)
+        save_teacher(folder, self.teacher, mode=self.mode, rank=self.rank, base=base)
+        rows = self._tally.rows(self.mode, "val")
+        if self.mode == "lora":
+            rows += self._base_tally().rows("base", "val")
+        write_rows(Path(self.output) / "dice.csv", rows)
+
+    @torch.no_grad()
+    def _base_tally(self) -> DiceTally:
+        """Dice of untouched SAM with boxes, on the validation scans."""
+        sam = build_sam(self.size, self.checkpoint).to(self.device)
+        tally = DiceTally()
+        for batch in self.trainer.datamodule.val_dataloader():  # type: ignore[attr-defined]
+            for level, counts in _levels(batch):
+                for patient, scan, labels in zip(batch["patient"], counts, batch["labels"], strict=True):
+                    found, truth = regions_prompted(
+                        self.size, sam, scan.to(self.device), labels.to(self.device)
+                    )
+                    tally.add(patient, level, found, truth)
+        return tally
+
+    def _gather(self) -> None:
+        """Join what the processes counted; a patient that the sampler handed out twice counts once."""
+        if self.trainer.world_size > 1:
+            parts: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, dict(self._tally.counted))
+            for part in parts:
+                self._tally.counted.update(part)
+
+
+def _levels(batch: Batch) -> Iterator[tuple[str, Tensor]]:
+    """The scan as acquired at both noise levels, counts at standard scale."""
+    yield "rapid", batch["rapid"] / batch["fraction"][:, None, None, None]
+    yield "standard", batch["target"] / batch["target_fraction"][:, None, None, None]
+
+
+def _any_level(batch: Batch) -> Tensor:
+    """Each scan of the batch at a random one of its levels, counts at standard scale.
+
+    Where the expectation is known it is the third level: a teacher is later shown restored scans, which hold
+    hardly any noise.
+    """
+    levels = [counts for _, counts in _levels(batch)]
+    if "expectation" in batch:
+        levels.append(batch["expectation"])
+    chosen = torch.randint(len(levels), (len(levels[0]),))
+    return torch.stack([levels[level][i] for i, level in enumerate(chosen.tolist())])
+
+
+def _upright(batch: Batch, scans: Tensor) -> Tensor:
+    """Undo the up-down flips of (B, V, h, w): which band a leg lies in is worth knowing."""
+    flipped = batch["flip"][:, 1].to(scans.device)[:, None, None, None]
+    return torch.where(flipped, scans.flip(-2), scans)

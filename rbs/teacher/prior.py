@@ -1,0 +1,78 @@
+"""The semantic prior: what the teacher says of a scan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class SemanticPrior:
+    """Image embedding and region masks of a batch of aligned scans.
+
+    Both are grids that lie on the scan: cell (i, j) of the embedding covers the scan pixels from
+    (i, j) * embedding_stride to (i + 1, j + 1) * embedding_stride, and so for the masks. Where the scan is no
+    multiple of a stride, the last cells overhang its edge.
+
+    Attributes:
+        embedding: Image embedding, (B, V, C, h, w).
+        masks: Probabilities of the regions in the order of `rbs.scans.scan.REGIONS`, (B, V, K, hm, wm); what
+            is missing to a sum of 1 is background.
+        embedding_stride: Side of an embedding cell, scan pixels.
+        mask_stride: Side of a mask cell, scan pixels.
+    """
+
+    embedding: Tensor
+    masks: Tensor
+    embedding_stride: int
+    mask_stride: int
+
+    def crop(self, top: int, left: int, height: int, width: int) -> SemanticPrior:
+        """The prior of scan[..., top : top + height, left : left + width].
+
+        Raises:
+            ValueError: `top` or `left` does not lie on the embedding's grid.
+        """
+        if top % self.embedding_stride or left % self.embedding_stride:
+            raise ValueError(
+                f"crop at ({top}, {left}) is off the embedding's grid of {self.embedding_stride} pixels"
+            )
+        return replace(
+            self,
+            embedding=_cut(self.embedding, self.embedding_stride, top, left, height, width),
+            masks=_cut(self.masks, self.mask_stride, top, left, height, width),
+        )
+
+    def flip(self, left_right: bool, up_down: bool) -> SemanticPrior:
+        """The prior of the mirrored scan. Exact where the scan is a multiple of the strides."""
+        dims = [dim for dim, wanted in ((-1, left_right), (-2, up_down)) if wanted]
+        return replace(self, embedding=self.embedding.flip(dims), masks=self.masks.flip(dims))
+
+    def masks_on(self, height: int, width: int) -> Tensor:
+        """Masks interpolated to the pixels of a height x width scan, (B, V, K, height, width)."""
+        b, v, k = self.masks.shape[:3]
+        pixels = F.interpolate(self.masks.flatten(0, 1), scale_factor=self.mask_stride, mode="bilinear")
+        return pixels[..., :height, :width].reshape(b, v, k, height, width)
+
+    def to(self, device: torch.device | str) -> SemanticPrior:
+        """The prior on another device."""
+        return replace(self, embedding=self.embedding.to(device), masks=self.masks.to(device))
+
+    @staticmethod
+    def cat(priors: Sequence[SemanticPrior]) -> SemanticPrior:
+        """Batches of equal shape joined along B."""
+        return replace(
+            priors[0],
+            embedding=torch.cat([prior.embedding for prior in priors]),
+            masks=torch.cat([prior.masks for prior in priors]),
+        )
+
+
+def _cut(grid: Tensor, stride: int, top: int, left: int, height: int, width: int) -> Tensor:
+    rows = slice(top // stride, -(-(top + height) // stride))
+    columns = slice(left // stride, -(-(left + width) // stride))
+    return grid[..., rows, columns]

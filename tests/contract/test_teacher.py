@@ -1,0 +1,62 @@
+"""What every teacher keeps, whatever was trained of it; and the shipped base weights."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+
+from rbs.scans.scan import REGIONS
+from rbs.teacher.adapters import load_teacher, save_teacher, start, trainable_teacher
+from rbs.teacher.sam import SHIPPED, build_sam
+
+
+@pytest.fixture(scope="module", params=["decoder", "lora", "full"])
+def teacher(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    trainable = trainable_teacher("vit_t", request.param, rank=4)
+    start(trainable, build_sam("vit_t"))
+    save_teacher(folder, trainable, mode=request.param, rank=4, base=SHIPPED)
+    return load_teacher(folder)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+@pytest.mark.parametrize(("height", "width"), [(1024, 256), (256, 128), (300, 77), (64, 160)])
+def test_prior(teacher, height, width, views):
+    counts = torch.poisson(torch.rand(1, views, height, width) * 8)
+    with torch.no_grad():
+        prior = teacher(counts)
+        again = teacher(counts)
+    cells = -(-height // prior.embedding_stride), -(-width // prior.embedding_stride)
+    assert prior.embedding.shape == (1, views, teacher.embedding_dim, *cells)
+    assert prior.masks.shape[:3] == (1, views, len(REGIONS))
+    assert torch.isfinite(prior.embedding).all()
+    assert prior.masks.min() >= 0
+    assert prior.masks.sum(dim=2).max() <= 1 + 1e-5
+    assert torch.equal(prior.masks, again.masks)
+    assert torch.allclose(teacher.encode(counts), prior.embedding, atol=1e-5)
+
+
+def test_frozen(teacher):
+    assert not teacher.training
+    assert not any(weight.requires_grad for weight in teacher.parameters())
+    assert len(teacher.digest) == 64
+
+
+def test_the_shipped_base_weights_match_their_card():
+    card = json.loads(SHIPPED.with_suffix(".json").read_text())
+    assert card["sha256"] == hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
+    assert SHIPPED.stat().st_size < 10 * 2**20
+    assert {"licence", "command", "seed"} <= card.keys()
+
+
+def test_the_shipped_sam_finds_a_bright_bar_in_its_box():
+    from rbs.teacher.dice import regions_prompted
+
+    labels = torch.zeros(1, 256, 256, dtype=torch.int64)
+    labels[0, 60:180, 100:124] = 2
+    counts = torch.poisson(1 + 14.0 * (labels == 2), generator=torch.Generator().manual_seed(0))
+    found, truth = regions_prompted("vit_t", build_sam("vit_t"), counts, labels)
+    there = truth == 2
+    dice = 2 * (found[:, 1] & there).sum() / (found[:, 1].sum() + there.sum())
+    assert dice > 0.7
