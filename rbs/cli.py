@@ -1,14 +1,13 @@
 """The command `rbs`: training through Lightning, everything else through plain subcommands.
 
-Each plain subcommand is a module of `rbs.commands` with `HELP`, `add_arguments(parser)` and `run(args)`; only the one
-that was asked for is imported, so that `rbs --help` and `rbs inspect` do not wait for a deep-learning framework.
+Each plain subcommand is a module of `rbs.commands` with `HELP`, `add_arguments(parser)` and `run(args)`. None
+imports a heavy library before it runs, so that `rbs --help` does not wait for a deep-learning framework.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import logging
 import sys
 
 from rbs.errors import RbsError
@@ -29,10 +28,10 @@ def main(argv: list[str] | None = None) -> int:
         argv: Arguments after the program name; those of the process by default.
 
     Returns:
-        The exit status: 0, or 1 after an error that the user can mend (printed as one sentence), or 130 when interrupted.
+        The exit status: 0; 1 after an error that the user can mend, printed as one sentence; 130 when
+        interrupted.
     """
     arguments = sys.argv[1:] if argv is None else argv
-    _log_to_stderr()
     try:
         if arguments and arguments[0] in TRAINING:
             from rbs.lightning_cli import run_lightning
@@ -48,15 +47,6 @@ def main(argv: list[str] | None = None) -> int:
         print("rbs: interrupted", file=sys.stderr)
         return 130
     return 0
-
-
-def _log_to_stderr() -> None:
-    """Show this package's warnings; other packages keep their own ways."""
-    logger = logging.getLogger("rbs")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-        logger.addHandler(handler)
 
 
 def _parser(wanted: str | None) -> argparse.ArgumentParser:

@@ -43,6 +43,8 @@ def whole_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
             raise OutputError(
                 "the output appeared while it was being made", file=path, remedy="choose another name"
             )
+        # Some writers make files that only their owner can read; on a shared disk others must read them too.
+        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
         fault, remedy = _explain(error)
@@ -53,8 +55,14 @@ def whole_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
             temporary.parent.rmdir()
 
 
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def _explain(error: OSError) -> tuple[str, str]:
-    """Fault and remedy. Some libraries raise a new OSError without a number from the system's own: look behind it."""
+    """Fault and remedy. Some libraries wrap the system's OSError in one without a number: look behind it."""
     if error.errno is None and isinstance(error.__cause__, OSError):
         error = error.__cause__
     if error.errno == errno.ENOSPC:

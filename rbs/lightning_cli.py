@@ -1,8 +1,8 @@
 """`rbs fit|validate|test|predict`: LightningCLI with its traps closed.
 
 * A checkpoint never overrides what was asked for. Lightning merges the hyper-parameters of `--ckpt_path` over
-  the configuration, so `test --ckpt_path x.ckpt --model.spi false` would silently build spi=True and falsify an
-  ablation. Here a difference is an error that names both values.
+  the configuration, so `test --ckpt_path x.ckpt --model.spi false` would silently build spi=True and falsify
+  an ablation. Here a difference is an error that names both values.
 * `--ckpt_path last` resumes the newest unfinished version of the run, or starts afresh where there is none.
 * Loggers: CSV first (it numbers the versions, and reports need no server), W&B second, offline unless asked.
 """

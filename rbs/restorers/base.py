@@ -105,7 +105,7 @@ class Restorer(nn.Module, ABC):
             root = torch.sqrt(gaussian(x, self.sigma_px) + FLOOR)
         bottom, right = -height % self.multiple, -width % self.multiple
         padded = F.pad(channels, (0, right, 0, bottom), mode="replicate")
-        # Channels last: convolutions of few channels run a third faster so on a CPU, and under bfloat16 on a GPU.
+        # Convolutions of few channels run faster with channels last, on a CPU and under bfloat16 on a GPU.
         features = self.features(padded.contiguous(memory_format=torch.channels_last))
         features = features[..., :height, :width]
         delta = self.head(features)

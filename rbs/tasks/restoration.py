@@ -62,7 +62,7 @@ class RestorationTask(LightningModule):
         warmup_steps: Steps of linear warm-up, before a cosine decay to zero over the whole training.
         init_from: Weights of f1 to start from, .safetensors or .ckpt; stage 2 needs them.
         output: Folder to which the trained restorer is written, as `f1.safetensors`; stage 2 adds
-            `cascade.safetensors` with f2 and SPI. The command line takes the run's own folder where it is None.
+            `cascade.safetensors` with f2 and SPI. None: the command line puts in the run's own folder.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Every file in experiments/ runs; a run resumes; a checkpoint cannot falsify an ablation; two processes agree."""
+"""Every file in experiments/ runs, resumes, trains in two processes, and cannot falsify an ablation."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def runs(tmp_path_factory):
 
 
 def small(config: Path, manifest: Path, runs: Path) -> list[str]:
-    """Arguments that shrink an experiment to two steps on a tiny cohort without changing what it exercises."""
+    """Arguments that shrink an experiment to two steps on a tiny cohort; it exercises the same parts."""
     settings = yaml.safe_load(config.read_text())
     arguments = ["--config", str(config), "--config", str(ROOT / "experiments" / "overlays" / "cpu.yaml")]
     arguments += ["--trainer.default_root_dir", str(runs), "--wandb", "disabled", "--trainer.max_steps", "2"]
@@ -84,7 +84,7 @@ def test_every_overlay_parses_on_its_experiment(overlay, capsys):
 
 
 def test_interrupted_training_resumes(runs, tiny_cohort):
-    arguments = small(ROOT / "experiments" / "stage1.yaml", tiny_cohort, runs) + ["--name", "resumed"]
+    arguments = [*small(ROOT / "experiments" / "stage1.yaml", tiny_cohort, runs), "--name", "resumed"]
     assert main(["fit", *arguments, "--ckpt_path", "last"]) == 0
     first = runs / "resumed" / "version_0"
     (first / "finished").unlink()  # as if it had been interrupted after its last checkpoint
@@ -99,7 +99,7 @@ def test_interrupted_training_resumes(runs, tiny_cohort):
 
 
 def test_checkpoint_does_not_override_the_command_line(runs, tiny_cohort, stage1, teacher, capsys):
-    arguments = small(ROOT / "experiments" / "stage2.yaml", tiny_cohort, runs) + ["--name", "honest"]
+    arguments = [*small(ROOT / "experiments" / "stage2.yaml", tiny_cohort, runs), "--name", "honest"]
     assert main(["fit", *arguments]) == 0
     checkpoint = next((runs / "honest").rglob("last*.ckpt"))
     assert main(["validate", *arguments, "--ckpt_path", str(checkpoint)]) == 0
@@ -111,7 +111,7 @@ def test_two_processes_train(runs, tiny_cohort):
     import subprocess
     import sys
 
-    arguments = small(ROOT / "experiments" / "stage1.yaml", tiny_cohort, runs) + ["--name", "two"]
+    arguments = [*small(ROOT / "experiments" / "stage1.yaml", tiny_cohort, runs), "--name", "two"]
     arguments += ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
     done = subprocess.run(
         [sys.executable, "-m", "rbs.cli", "fit", *arguments], capture_output=True, text=True

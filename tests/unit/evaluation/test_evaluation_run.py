@@ -135,16 +135,16 @@ def test_a_named_checkpoint_that_is_missing_is_an_error(tmp_path):
 
 
 def test_the_cascade_is_read_from_beside_its_first_restorer(manifest, tmp_path):
+    from rbs.cascade import Cascade, save_cascade
     from rbs.restorers.nafnet import NAFNet
-    from rbs.weights import save_modules, save_restorer
+    from rbs.weights import save_restorer
 
     small = {"width": 4, "enc_blocks": (1,), "middle_blocks": 1, "dec_blocks": (1,)}
     f1, f2 = NAFNet(**small), NAFNet(**small)
     save_restorer(tmp_path / "f1.safetensors", f1, {})
     methods = trained_methods(None, tmp_path / "f1.safetensors", None)
     assert [m.name for m in methods] == ["stage2_f1"]
-    description = {"f2": f2.spec(), "provenance": {}}
-    save_modules(tmp_path / "cascade.safetensors", {"f2": f2}, description)
+    save_cascade(tmp_path / "cascade.safetensors", Cascade(f1, f2), {})
     methods = trained_methods(tmp_path / "f1.safetensors", tmp_path / "f1.safetensors", None)
     assert [m.name for m in methods] == ["stage1", "stage2_f1", "stage2_f2"]
     pair = module.load_pair(manifest[0].split("test")[0])
