@@ -44,6 +44,11 @@ class PredictionWriter(BasePredictionWriter):
 
     def __init__(self) -> None:
         super().__init__(write_interval="batch")
+        self._folder = Path()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ask for the folder once, in every process: the answer is broadcast."""
+        self._folder = Path(trainer.log_dir or trainer.default_root_dir) / "restored"
 
     def write_on_batch_end(
         self,
@@ -56,9 +61,8 @@ class PredictionWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Write one scan."""
-        folder = Path(trainer.log_dir or trainer.default_root_dir) / "restored"
         for patient, case, counts in zip(batch["patient"], batch["case"].tolist(), prediction, strict=True):
-            with whole_file(folder / f"{patient}_{case}.npz", overwrite=True) as temporary:
+            with whole_file(self._folder / f"{patient}_{case}.npz", overwrite=True) as temporary:
                 np.savez_compressed(temporary, counts=counts.float().cpu().numpy())
 
 
@@ -122,9 +126,10 @@ class RbsCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Mark the version as finished, so that `last` does not resume it."""
-        if self.trainer.is_global_zero and self.trainer.state.finished and self.trainer.log_dir:
-            Path(self.trainer.log_dir).mkdir(parents=True, exist_ok=True)
-            (Path(self.trainer.log_dir) / FINISHED).touch()
+        folder = self.trainer.log_dir  # every process must ask: the answer is broadcast
+        if folder and self.trainer.is_global_zero and self.trainer.state.finished:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            (Path(folder) / FINISHED).touch()
 
 
 def run_lightning(arguments: list[str]) -> None:
