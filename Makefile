@@ -18,7 +18,7 @@ DATA = --data.manifest $(MANIFEST)
 EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/f1.safetensors --stage2 $(2)/stage2/f1.safetensors \
 	--teacher $(2)/adapt_sam/teacher --output $(2)/evaluation --overwrite
 
-.PHONY: help setup demo test lint data pretrain-sam adapt-sam train-stage1 train-stage2 evaluate report clean-demo
+.PHONY: help setup demo test lint data pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 evaluate report clean-demo
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -55,6 +55,11 @@ adapt-sam: runs/adapt_sam/teacher/teacher.json  ## Adapt SAM to the regions of a
 
 runs/adapt_sam/teacher/teacher.json: $(MANIFEST) | $(READY)
 	$(call FIT,experiments/adapt_sam.yaml) $(DATA) $(ARGS)
+
+adapt-sam-ablation: runs/adapt_sam/teacher/teacher.json  ## Dice of the alternatives: decoder alone, all of SAM
+	for mode in decoder full; do \
+	    $(call FIT,experiments/adapt_sam.yaml) --config experiments/ablations/teacher_$$mode.yaml $(DATA) $(ARGS); \
+	done
 
 train-stage1: runs/stage1/f1.safetensors  ## Train the first restorer, the one that ships
 

@@ -162,6 +162,25 @@ class RBSDataModule(L.LightningDataModule):
         rapid = None if kept.rapid is None else kept.rapid.astype(np.float32)
         return replace(kept, rapid=rapid, standard=kept.standard.astype(np.float32))
 
+    def training_ranges(self) -> dict[str, list[float]]:
+        """What the training scans span, so that weights can tell later what they were not trained on.
+
+        Returns:
+            Lowest and highest "spacing_mm" (mm), "counts_per_pixel" (mean of a raw rapid view) and
+            "fraction" (exposure of rapid scans).
+        """
+        scans = self._kept["train"]
+        spacing = [value for scan in scans for value in scan.spacing_mm]
+        if self.pairs == "measured":
+            fractions = [scan.fraction for scan in scans if scan.fraction is not None]
+            means = [float(view.mean()) for scan in scans if scan.rapid is not None for view in scan.rapid]
+        else:
+            fractions = list(self.fractions)
+            standard = [float(view.mean()) for scan in scans for view in scan.standard]
+            means = [min(standard) * fractions[0], max(standard) * fractions[1]]
+        spans = {"spacing_mm": spacing, "counts_per_pixel": means, "fraction": fractions}
+        return {name: [round(min(values), 4), round(max(values), 4)] for name, values in spans.items()}
+
     def train_dataloader(self) -> DataLoader:
         """Batches of random crops, other ones each epoch."""
         dataset = Crops(

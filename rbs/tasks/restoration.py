@@ -347,7 +347,8 @@ class RestorationTask(LightningModule):
 
     def _provenance(self) -> dict[str, Any]:
         teacher = self._outside.get("teacher")
-        return {
+        ranges: dict[str, Any] = getattr(self._datamodule, "training_ranges", dict)()
+        return ranges | {
             "stage": self.stage,
             "steps": self.global_step,
             "seed": os.environ.get("PL_GLOBAL_SEED"),

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import lightning as L
 import numpy as np
+import pydicom
 import pytest
 import torch
 
@@ -299,3 +300,17 @@ def test_faults_name_the_patient_and_the_remedy(tiny_cohort: Path, make_cohort, 
     ):
         with pytest.raises(RbsError):
             RBSDataModule(tiny_cohort, **bad)
+
+
+def test_training_ranges_span_what_is_trained_on(tiny_cohort: Path) -> None:
+    data = RBSDataModule(tiny_cohort, crop=(64, 48), fractions=(0.25, 0.5), num_workers=0)
+    data.setup("fit")
+    ranges = data.training_ranges()
+    means = [
+        pydicom.dcmread(case.standard[0]).pixel_array[view].mean()
+        for case in data.cases("train")
+        for view in (0, 1)
+    ]
+    assert ranges["fraction"] == [0.25, 0.5]
+    assert ranges["spacing_mm"] == [9.6, 9.6]
+    assert ranges["counts_per_pixel"] == pytest.approx([0.25 * min(means), 0.5 * max(means)], rel=1e-3)
