@@ -127,7 +127,7 @@ def curves_figure(metrics_csv: Path) -> bytes | None:
     names: dict[str, list[str]] = {}
     for column in table.columns:
         match = re.fullmatch(r"(?:train|val)[/_](.+)", column)
-        if match and table[column].notna().any():
+        if match and table[column].notna().sum() > 1:  # a single point is no curve
             # Lightning logs "train/total_step" and "train/total_epoch" where both are asked for.
             name = match[1].removesuffix("_step").removesuffix("_epoch")
             names.setdefault(name, []).append(column)
