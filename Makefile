@@ -21,7 +21,7 @@ EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/f1.safetensors --stage2 $(2
 .PHONY: help setup demo test lint data pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 evaluate report clean-demo
 
 help:  ## List the targets
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 	@echo
 	@echo "  Variables: MANIFEST=your/manifest.csv  OVERLAY=experiments/overlays/cpu.yaml  ARGS='--trainer.max_steps 10'"
 	@echo "  An interrupted training resumes where it stopped when the same target is made again."

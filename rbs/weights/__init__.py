@@ -147,6 +147,10 @@ def _read_lightning(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def build_restorer(description: dict[str, Any], file: Path) -> Restorer:
     """An untrained restorer from its class path. Nothing but a subclass of `Restorer` is ever called."""
     path = str(description.get("class_path", ""))
+    if not path:
+        raise CheckpointError(
+            "it holds no first restorer", file=file, remedy="name the f1.safetensors beside it"
+        )
     module, _, name = path.rpartition(".")
     try:
         cls = getattr(importlib.import_module(module), name)

@@ -104,7 +104,7 @@ def test_another_width_names_the_tensors(tmp_path, restorer):
 def test_a_class_that_is_no_restorer_is_never_called(tmp_path, restorer, path):
     file = tmp_path / "f1.safetensors"
     weights.save_modules(file, {"": restorer}, {"class_path": path, "init_args": {"command": "false"}})
-    with pytest.raises(CheckpointError, match=r"is not a restorer|cannot be imported"):
+    with pytest.raises(CheckpointError, match=r"is not a restorer|cannot be imported|no first restorer"):
         load_restorer(file)
 
 
@@ -145,3 +145,10 @@ def test_the_shipped_file_must_match_its_hash(tmp_path, restorer, monkeypatch):
     (tmp_path / "f1.json").write_text(json.dumps({"sha256": "0" * 64}))
     with pytest.raises(CheckpointError, match="install rbs again"):
         load_restorer()
+
+
+def test_the_file_of_the_second_restorer_is_no_restorer(tmp_path, restorer):
+    file = tmp_path / "cascade.safetensors"
+    weights.save_modules(file, {"f2": restorer}, {"f2": restorer.spec()})
+    with pytest.raises(CheckpointError, match="no first restorer"):
+        load_restorer(file)
