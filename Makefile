@@ -5,7 +5,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
-MANIFEST ?= data/phantoms/manifest.csv
+PHANTOMS := data/phantoms/manifest.csv
+MANIFEST ?= $(PHANTOMS)
+TEACHER_MANIFEST ?= $(PHANTOMS)
+RUNS ?= runs
 PATIENTS ?= 137
 SEED ?= 1
 OVERLAY ?=
@@ -13,18 +16,23 @@ ARGS ?=
 
 READY := .venv/.ready
 RBS := .venv/bin/rbs
-FIT = $(RBS) fit --config $(1) $(addprefix --config ,$(OVERLAY)) --ckpt_path last
-DATA = --data.manifest $(MANIFEST)
+# Arguments reach the training that was asked for by name, not those it needs; and they always train anew.
+ASKED = $(if $(filter $(1),$(MAKECMDGOALS)),$(ARGS))
+ANEW = $(if $(call ASKED,$(1)),anew)
+FIT = $(RBS) fit --config $(1) $(addprefix --config ,$(OVERLAY)) --trainer.default_root_dir $(RUNS) --ckpt_path last
+CASCADE = --model.init_args.init_from $(RUNS)/stage1/f1.safetensors --model.init_args.teacher $(RUNS)/adapt_sam/teacher
 EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/f1.safetensors --stage2 $(2)/stage2/f1.safetensors \
 	--teacher $(2)/adapt_sam/teacher --output $(2)/evaluation --overwrite
 
-.PHONY: help setup demo test lint data pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 evaluate report clean-demo
+.PHONY: help setup demo test lint data pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 ablation evaluate report \
+	clean-demo anew same-data
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 	@echo
-	@echo "  Variables: MANIFEST=your/manifest.csv  OVERLAY=experiments/overlays/cpu.yaml  ARGS='--trainer.max_steps 10'"
-	@echo "  An interrupted training resumes where it stopped when the same target is made again."
+	@echo "  Variables: MANIFEST=your/manifest.csv  RUNS=folder/of/runs  OVERLAY=experiments/overlays/cpu.yaml"
+	@echo "             ARGS='--trainer.max_steps 10' for the one target that is named"
+	@echo "  An interrupted training goes on from its last whole epoch when the same target is made again."
 
 setup: $(READY)  ## Make .venv with the pinned dependencies
 
@@ -45,41 +53,52 @@ lint: $(READY)  ## Check style, docstrings and types
 # ---- the full pipeline: phantoms (or your manifest) -> teacher -> stage 1 -> stage 2 -> table and report
 data: $(MANIFEST)  ## Write the phantom cohort (PATIENTS=137 SEED=1)
 
-data/phantoms/manifest.csv: | $(READY)
-	$(RBS) phantom data/phantoms --patients $(PATIENTS) --seed $(SEED)
+$(PHANTOMS): | $(READY)
+	$(RBS) phantom $(@D) --patients $(PATIENTS) --seed $(SEED)
+
+# Results of one manifest are never mixed with those of another.
+same-data:
+	@mkdir -p $(RUNS); test -e $(RUNS)/.manifest || echo '$(MANIFEST)' > $(RUNS)/.manifest
+	@test "$$(cat $(RUNS)/.manifest)" = '$(MANIFEST)' || { echo "$(RUNS)/ holds results of MANIFEST=$$(cat $(RUNS)/.manifest);" \
+	    "give that, or another folder with RUNS=..." >&2; exit 2; }
 
 pretrain-sam: | $(READY)  ## Train the base weights of the small SAM (vit_t) on drawn shapes
 	$(call FIT,experiments/pretrain_sam.yaml) $(ARGS)
 
-adapt-sam: runs/adapt_sam/teacher/teacher.json  ## Adapt SAM to the regions of a bone scan (LoRA)
+adapt-sam: $(RUNS)/adapt_sam/teacher/teacher.json  ## Adapt SAM to the regions of a bone scan (LoRA, on phantoms)
 
-runs/adapt_sam/teacher/teacher.json: $(MANIFEST) | $(READY)
-	$(call FIT,experiments/adapt_sam.yaml) $(DATA) $(ARGS)
+TEACH = --data.manifest $(TEACHER_MANIFEST) --model.init_args.output $(RUNS)/adapt_sam
+$(RUNS)/adapt_sam/teacher/teacher.json: $(TEACHER_MANIFEST) experiments/adapt_sam.yaml $(call ANEW,adapt-sam) | $(READY)
+	$(call FIT,experiments/adapt_sam.yaml) $(TEACH) $(call ASKED,adapt-sam)
 
-adapt-sam-ablation: runs/adapt_sam/teacher/teacher.json  ## Dice of the alternatives: decoder alone, all of SAM
+adapt-sam-ablation: $(RUNS)/adapt_sam/teacher/teacher.json  ## Dice of the alternatives: decoder alone, all of SAM
 	for mode in decoder full; do \
-	    $(call FIT,experiments/adapt_sam.yaml) --config experiments/ablations/teacher_$$mode.yaml $(DATA) $(ARGS); \
+	    $(call FIT,experiments/adapt_sam.yaml --config experiments/ablations/teacher_$$mode.yaml) $(TEACH) $(ARGS); \
 	done
 
-train-stage1: runs/stage1/f1.safetensors  ## Train the first restorer, the one that ships
+train-stage1: $(RUNS)/stage1/f1.safetensors  ## Train the first restorer, the one that ships
 
-runs/stage1/f1.safetensors: $(MANIFEST) | $(READY)
-	$(call FIT,experiments/stage1.yaml) $(DATA) $(ARGS)
+$(RUNS)/stage1/f1.safetensors: $(MANIFEST) experiments/stage1.yaml $(call ANEW,train-stage1) | $(READY) same-data
+	$(call FIT,experiments/stage1.yaml) --data.manifest $(MANIFEST) $(call ASKED,train-stage1)
 
-train-stage2: runs/stage2/f1.safetensors  ## Train the cascade with the teacher's priors
+train-stage2: $(RUNS)/stage2/f1.safetensors  ## Train the cascade with the teacher's priors
 
-runs/stage2/f1.safetensors: runs/stage1/f1.safetensors runs/adapt_sam/teacher/teacher.json
-	$(call FIT,experiments/stage2.yaml) $(DATA) $(ARGS)
+$(RUNS)/stage2/f1.safetensors: $(RUNS)/stage1/f1.safetensors $(RUNS)/adapt_sam/teacher/teacher.json \
+		experiments/stage2.yaml $(call ANEW,train-stage2) | $(READY) same-data
+	$(call FIT,experiments/stage2.yaml) --data.manifest $(MANIFEST) $(CASCADE) $(call ASKED,train-stage2)
 
-evaluate: runs/evaluation/summary.csv  ## Evaluate stages 1 and 2 beside the classical peers
+ablation: $(RUNS)/stage1/f1.safetensors $(RUNS)/adapt_sam/teacher/teacher.json  ## Stage 2 without a module: FILE=experiments/ablations/no_spi.yaml
+	$(call FIT,experiments/stage2.yaml --config $(FILE)) --data.manifest $(MANIFEST) $(CASCADE) $(ARGS)
 
-runs/evaluation/summary.csv: runs/stage2/f1.safetensors
-	$(call EVALUATE,$(MANIFEST),runs)
+evaluate: $(RUNS)/evaluation/summary.csv  ## Evaluate stages 1 and 2 beside the classical peers
 
-report: runs/report.html  ## Tables, pictures and curves on one page
+$(RUNS)/evaluation/summary.csv: $(RUNS)/stage2/f1.safetensors
+	$(call EVALUATE,$(MANIFEST),$(RUNS))
 
-runs/report.html: runs/evaluation/summary.csv
-	$(RBS) report runs/evaluation runs/adapt_sam runs/stage1 runs/stage2 --output $@
+report: $(RUNS)/report.html  ## Tables, pictures and curves on one page
+
+$(RUNS)/report.html: $(RUNS)/evaluation/summary.csv
+	$(RBS) report $(addprefix $(RUNS)/,evaluation adapt_sam stage1 stage2) --output $@
 
 # ---- the demo: the same path, small: a few children, short training
 DEMO := runs/demo
@@ -104,6 +123,7 @@ $(DEMO)/evaluation/summary.csv: $(DEMO)/stage2/f1.safetensors
 	$(call EVALUATE,$(DEMO)/phantoms/manifest.csv,$(DEMO))
 
 $(DEMO)/restored.dcm: $(DEMO)/stage2/f1.safetensors
+	rm -f $@
 	$(RBS) restore $(DEMO)/phantoms/P0016/rapid.dcm $@ --checkpoint $<
 
 $(DEMO)/report.html: $(DEMO)/evaluation/summary.csv

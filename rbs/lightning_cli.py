@@ -36,6 +36,10 @@ FINISHED = "finished"
 """Name of the empty file that marks a version whose training ran to its end."""
 
 
+_LOCATIONS = {"output", "prior_cache", "init_from", "teacher", "base_checkpoint", "checkpoint"}
+"""Arguments that say where files lie, which is not what they hold: tasks compare that by digest."""
+
+
 class PredictionWriter(BasePredictionWriter):
     """Writes each restored scan of `rbs predict` as `<version>/restored/<patient>_<case>.npz`.
 
@@ -83,6 +87,8 @@ class RbsCLI(LightningCLI):
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(EMAWeightAveraging, "ema")
         parser.set_defaults({"checkpoint.save_last": True, "checkpoint.save_top_k": 1, "ema.decay": 0.999})
+        # At the end of every epoch, not at every validation: those can be far apart.
+        parser.set_defaults({"checkpoint.save_on_train_epoch_end": True})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; a task that writes a product writes it into the run's own folder unless told otherwise."""
@@ -191,7 +197,7 @@ def compare_with_checkpoint(path: Path, asked: dict[str, Any]) -> None:
     wanted = _flat(asked)
     differences = [
         f"{key}: trained with {trained.get(key)}, asked for {wanted.get(key)}"
-        for key in sorted(trained.keys() | wanted.keys())
+        for key in sorted((trained.keys() | wanted.keys()) - _LOCATIONS)
         if trained.get(key) != wanted.get(key)
     ]
     if differences:
@@ -217,9 +223,15 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, str]:
 
 
 def _newest_unfinished(folder: Path) -> str | None:
-    candidates = [
-        path
-        for path in folder.glob("version_*/checkpoints/last*.ckpt")
-        if not (path.parent.parent / FINISHED).exists()
-    ]
-    return str(max(candidates, key=lambda path: path.stat().st_mtime)) if candidates else None
+    """Last checkpoint of the newest version that has one; None if that or a newer version has finished.
+
+    A resumed training makes a version of its own: what it resumed stays without a mark of having finished.
+    """
+    versions = sorted(folder.glob("version_*"), key=lambda path: int(path.name.split("_")[1]), reverse=True)
+    for version in versions:
+        if (version / FINISHED).exists():
+            return None
+        saved = sorted(version.glob("checkpoints/last*.ckpt"), key=lambda path: path.stat().st_mtime)
+        if saved:
+            return str(saved[-1])
+    return None

@@ -8,35 +8,19 @@ itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 
 import lightning as L
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from rbs.data.augment import LARGEST_SEED, flip_alike
 from rbs.data.manifest import Case, LoadedCase, Manifest, load_case
+from rbs.data.samples import GRID, Crops, EpochSampler, Pairs, Sample, WholeScans
 from rbs.errors import ManifestError, RbsError
-from rbs.scans.counts import split, thin
-from rbs.scans.scan import Array, View
-
-Pairs = Literal["measured", "split", "expectation"]
-Sample = dict[str, Any]
-
-GRID = 16
-"""Crops begin and end on multiples of this many pixels, so that they fall on whole cells of cached priors."""
-
-_TRIES = 4
-_ENOUGH = 0.5
-"""A crop is taken when its mean count is this share of the scan's; after `_TRIES` refusals the fullest is."""
-
-_WHOLE_SCAN_FRACTION = 0.5
-"""Rapid exposure simulated for validation where no rapid scan was acquired."""
+from rbs.scans.scan import Array
 
 
 class RBSDataModule(L.LightningDataModule):
@@ -52,6 +36,7 @@ class RBSDataModule(L.LightningDataModule):
     labels               int64 (B,2,h,w)     region labels; only if every training case has a truth file
     expectation          float32 (B,2,h,w)   expected counts of the standard scan; where labels are
     case                 int64 (B,)          row within the split
+    deal                 int64 (B,)          which of the case's rapid scans, if `deals` numbers them
     crop                 int64 (B,4)         top, left, height, width in the aligned scan; multiples of 16
     flip                 bool (B,2)          left-right and up-down flips, applied after cropping
     views                int64 (B,2)         aligned view each channel shows: [0,1], or [v,v] for one twice
@@ -71,6 +56,8 @@ class RBSDataModule(L.LightningDataModule):
         pairs: "split" deals the standard scan's counts into a rapid scan of random exposure and a disjoint
             remainder as the target; "measured" takes the acquired rapid and standard scans; "expectation"
             draws a fresh rapid scan from the known expectation, which is the target (phantoms only).
+        deals: How many different rapid scans are simulated of each case; None simulates one afresh for every
+            crop. Numbered ones exist as whole scans (`dealt`), for whoever must see the whole.
         fractions: Smallest and largest exposure of simulated rapid scans; the exposure is uniform between.
         crop: Rows and columns of training crops, multiples of 16.
         batch_size: Training crops a batch (a rank).
@@ -90,6 +77,7 @@ class RBSDataModule(L.LightningDataModule):
         manifest: str | Path = "data/phantoms/manifest.csv",
         *,
         pairs: Pairs = "split",
+        deals: int | None = None,
         fractions: tuple[float, float] = (0.25, 0.75),
         crop: tuple[int, int] = (256, 128),
         batch_size: int = 8,
@@ -109,12 +97,13 @@ class RBSDataModule(L.LightningDataModule):
             )
         if not 0 <= single_view_probability <= 1:
             raise RbsError(f"single_view_probability {single_view_probability} is not within 0 to 1")
-        if min(batch_size, samples_per_epoch) < 1:
-            raise RbsError("batch_size and samples_per_epoch must be at least 1")
+        if min(batch_size, samples_per_epoch, deals or 1) < 1 or deals == 0:
+            raise RbsError("batch_size, samples_per_epoch and deals must be at least 1")
         if seed < 0:
             raise RbsError(f"the seed {seed} is negative")
         self.manifest = Path(manifest)
         self.pairs: Pairs = pairs
+        self.deals = 1 if pairs == "measured" else deals
         self.fractions = fractions
         self.crop = crop
         self.batch_size = batch_size
@@ -162,6 +151,18 @@ class RBSDataModule(L.LightningDataModule):
         rapid = None if kept.rapid is None else kept.rapid.astype(np.float32)
         return replace(kept, rapid=rapid, standard=kept.standard.astype(np.float32))
 
+    def dealt(self, case: int, deal: int) -> tuple[Array, float]:
+        """A whole rapid scan of a training case, the one whose crops are shown under this number.
+
+        Args:
+            case: Row in the training split.
+            deal: Its number, below `deals`; measured pairs have the acquired scan alone.
+
+        Returns:
+            Aligned counts (V, H, W), and its exposure relative to the standard scan.
+        """
+        return self._crops().dealt(case, deal)
+
     def training_ranges(self) -> dict[str, list[float]]:
         """What the training scans span, so that weights can tell later what they were not trained on.
 
@@ -183,18 +184,22 @@ class RBSDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Batches of random crops, other ones each epoch."""
-        dataset = Crops(
+        dataset = self._crops()
+        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        return self._loader(dataset, self.batch_size, EpochSampler(dataset, num_replicas=ranks, rank=rank))
+
+    def _crops(self) -> Crops:
+        return Crops(
             self.cases("train"),
             self._kept["train"],
             pairs=self.pairs,
+            deals=self.deals,
             fractions=self.fractions,
             crop=self.crop,
             length=self.samples_per_epoch,
             single_view_probability=self.single_view_probability,
             seed=self.seed,
         )
-        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        return self._loader(dataset, self.batch_size, EpochSampler(dataset, num_replicas=ranks, rank=rank))
 
     def val_dataloader(self) -> DataLoader:
         """Whole validation scans, one at a time."""
@@ -258,209 +263,6 @@ class RBSDataModule(L.LightningDataModule):
                     file=cases[smallest].standard[0],
                     remedy=f"use crops of at most {size // GRID * GRID} {name} or leave the patient out",
                 )
-
-
-class EpochSampler(DistributedSampler):
-    """Numbers samples through all epochs: epoch e yields e n to (e + 1) n - 1, dealt over the ranks.
-
-    The number alone tells a worker process which sample to draw, also one that lives on from an earlier
-    epoch. Lightning calls `set_epoch`, and leaves samplers of this base class in place under several ranks.
-
-    Args:
-        dataset: Its length is n.
-        num_replicas: Number of ranks. Where it does not divide n, the first samples are repeated.
-        rank: This rank.
-    """
-
-    def __init__(self, dataset: Dataset[Sample], *, num_replicas: int, rank: int) -> None:
-        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
-
-    def __iter__(self) -> Iterator[int]:
-        first = self.epoch * len(self.dataset)  # type: ignore[arg-type]
-        return (first + index for index in super().__iter__())
-
-
-class Crops(Dataset[Sample]):
-    """Random training crops; the index counts on over epochs (see `EpochSampler`).
-
-    Args:
-        cases: Cases.
-        scans: Their arrays.
-        pairs: See `RBSDataModule`, as all that follow.
-        fractions: Range of simulated exposures.
-        crop: Rows and columns.
-        length: Samples an epoch.
-        single_view_probability: Share of samples that show one view twice.
-        seed: Seed.
-    """
-
-    def __init__(
-        self,
-        cases: Sequence[Case],
-        scans: Sequence[LoadedCase],
-        *,
-        pairs: Pairs,
-        fractions: tuple[float, float],
-        crop: tuple[int, int],
-        length: int,
-        single_view_probability: float,
-        seed: int,
-    ) -> None:
-        self.cases, self.scans = cases, scans
-        self.pairs, self.fractions, self.crop = pairs, fractions, crop
-        self.length, self.single_view_probability, self.seed = length, single_view_probability, seed
-        self.truth = all(scan.labels is not None for scan in scans)
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> Sample:
-        # Every len(scans) samples in a row show every case once, in an order of their own.
-        lap, place = divmod(index, len(self.scans))
-        row = int(np.random.default_rng((self.seed, 0, lap)).permutation(len(self.scans))[place])
-        rng = np.random.default_rng((self.seed, 1, index))
-        scan = self.scans[row]
-        views = _choose_views(scan.views, self.single_view_probability, rng)
-        shown = sorted(set(views))
-        top, left = _place_crop(scan.standard[shown], self.crop, rng)
-        height, width = self.crop
-
-        def cut(whole: Array | None) -> Array:
-            assert whole is not None  # checked in RBSDataModule.setup
-            return whole[shown, top : top + height, left : left + width]
-
-        arrays, fraction, target_fraction = self._pair(scan, cut, rng)
-        if self.truth:
-            arrays |= {"labels": cut(scan.labels), "expectation": cut(scan.expectation)}
-        arrays, flip = flip_alike(arrays, int(rng.integers(LARGEST_SEED)))
-        channels = [shown.index(view) for view in views]
-        return _sample(
-            {name: array[channels] for name, array in arrays.items()},
-            fraction=fraction,
-            target_fraction=target_fraction,
-            case=row,
-            crop=(top, left, height, width),
-            flip=flip,
-            views=views,
-            patient=self.cases[row].patient,
-        )
-
-    def _pair(
-        self, scan: LoadedCase, cut: Any, rng: np.random.Generator
-    ) -> tuple[dict[str, Array], float, float]:
-        """Rapid and target crop and their exposures."""
-        if self.pairs == "measured":
-            return {"rapid": cut(scan.rapid), "target": cut(scan.standard)}, float(scan.fraction or 0), 1.0
-        p = float(rng.uniform(*self.fractions))
-        if self.pairs == "expectation":
-            expectation = cut(scan.expectation)
-            return {"rapid": rng.poisson(p * expectation), "target": expectation}, p, 1.0
-        # Counts of pixels are independent: dealing the crop's is dealing the scan's.
-        standard = cut(scan.standard)
-        rapid = thin(standard, p, rng)
-        return {"rapid": rapid, "target": standard - rapid}, p, 1 - p
-
-
-class WholeScans(Dataset[Sample]):
-    """Whole scans as acquired, for validation and test.
-
-    Args:
-        cases: Cases.
-        scans: Their arrays.
-        seed: Seed of the thinning where a case has no rapid scan.
-    """
-
-    def __init__(self, cases: Sequence[Case], scans: Sequence[LoadedCase], *, seed: int) -> None:
-        self.cases, self.scans, self.seed = cases, scans, seed
-
-    def __len__(self) -> int:
-        return len(self.scans)
-
-    def __getitem__(self, row: int) -> Sample:
-        scan = self.scans[row]
-        if scan.rapid is not None and scan.fraction is not None:
-            arrays, fraction, target_fraction = (
-                {"rapid": scan.rapid, "target": scan.standard},
-                scan.fraction,
-                1.0,
-            )
-        else:
-            fraction, target_fraction = _WHOLE_SCAN_FRACTION, 1 - _WHOLE_SCAN_FRACTION
-            rng = np.random.default_rng((self.seed, 2, row))
-            rapid, rest = split(scan.standard, (fraction, target_fraction), rng)
-            arrays = {"rapid": rapid, "target": rest}
-        if scan.labels is not None and scan.expectation is not None:
-            arrays |= {"labels": scan.labels, "expectation": scan.expectation}
-        return _sample(
-            arrays,
-            fraction=fraction,
-            target_fraction=target_fraction,
-            case=row,
-            crop=(0, 0, *scan.standard.shape[1:]),
-            flip=(False, False),
-            views=tuple(range(len(scan.views))),
-            patient=self.cases[row].patient,
-        )
-
-
-def _sample(
-    arrays: dict[str, Array],
-    *,
-    fraction: float,
-    target_fraction: float,
-    case: int,
-    crop: tuple[int, ...],
-    flip: tuple[bool, bool],
-    views: tuple[int, ...],
-    patient: str,
-) -> Sample:
-    """A sample of the batch described at `RBSDataModule`, as tensors."""
-    types = {"labels": np.int64}
-    tensors = {
-        name: torch.from_numpy(np.ascontiguousarray(array, dtype=types.get(name, np.float32)))
-        for name, array in arrays.items()
-    }
-    return tensors | {
-        "fraction": torch.tensor(fraction, dtype=torch.float32),
-        "target_fraction": torch.tensor(target_fraction, dtype=torch.float32),
-        "case": torch.tensor(case),
-        "crop": torch.tensor(crop),
-        "flip": torch.tensor(flip),
-        "views": torch.tensor(views),
-        "patient": patient,
-    }
-
-
-def _choose_views(views: tuple[View, ...], single: float, rng: np.random.Generator) -> tuple[int, int]:
-    """Which aligned view each of the two channels shows."""
-    if len(views) == 1:
-        return 0, 0
-    if rng.random() < single:
-        view = int(rng.integers(len(views)))
-        return view, view
-    return 0, 1
-
-
-def _place_crop(counts: Array, crop: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
-    """Top and left of a crop that has some of the body in it.
-
-    Most of a scan is air. A random place is taken if its mean count (V, h, w) is at least half of the whole
-    scan's, otherwise another is tried; after four the fullest is taken, so that empty margins stay rare but
-    not unseen.
-    """
-    enough = _ENOUGH * counts.mean()
-    best, fullest = (0, 0), -1.0
-    for _ in range(_TRIES):
-        top, left = (
-            int(rng.integers((size - length) // GRID + 1)) * GRID
-            for size, length in zip(counts.shape[1:], crop, strict=True)
-        )
-        mean = float(counts[:, top : top + crop[0], left : left + crop[1]].mean())
-        if mean >= enough:
-            return top, left
-        if mean > fullest:
-            best, fullest = (top, left), mean
-    return best
 
 
 def _compact(case: LoadedCase) -> LoadedCase:

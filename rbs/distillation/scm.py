@@ -39,11 +39,16 @@ class SCM(nn.Module):
             features2: Of the second restoration, (B, V, C, h, w); taken as constant.
             masks: Region probabilities (B, V, K, hm, wm) on any grid over the same pixels.
         """
+        # The loss is a difference of cosines near 1, which half precision cannot tell apart.
+        with torch.autocast(features1.device.type, enabled=False):
+            return self._loss(features1.float(), features2.detach().float(), masks.detach().float())
+
+    def _loss(self, features1: Tensor, features2: Tensor, masks: Tensor) -> Tensor:
         height, width = features1.shape[-2:]
-        masks = F.adaptive_avg_pool2d(masks.detach().flatten(0, 1), (height, width))
+        masks = F.adaptive_avg_pool2d(masks.flatten(0, 1), (height, width))
         present = (masks.sum(dim=(-2, -1)) >= self.least_mass).to(features1.dtype)
         p1 = _prototypes(features1.flatten(0, 1), masks)
-        p2 = _prototypes(features2.detach().flatten(0, 1), masks)
+        p2 = _prototypes(features2.flatten(0, 1), masks)
         moved = _mean(1 - (p1 * p2).sum(dim=-1), present)
         pairs = present[:, :, None] * present[:, None, :]
         relations = _mean((p1 @ p1.mT - p2 @ p2.mT) ** 2, pairs)

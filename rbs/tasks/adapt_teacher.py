@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
 import torch.distributed
 from monai.losses import DiceLoss
@@ -15,19 +14,25 @@ from monai.optimizers import WarmupCosineSchedule
 from torch import Tensor
 from torch.nn import functional as F
 
+from rbs.errors import RbsError
 from rbs.scans.scan import REGIONS
+from rbs.tasks.task import Batch, TrainingTask
 from rbs.teacher.adapters import Mode, save_teacher, start, trainable_teacher
 from rbs.teacher.dice import DiceTally, regions_found, regions_prompted, write_rows
 from rbs.teacher.sam import Size, build_sam, find_checkpoint
-
-Batch = dict[str, Any]
 
 _BATCHES_SEEN = 16
 _VIEWS_A_STEP = 4
 """The decoder alone learns from the views of so many batches, at so many a step."""
 
+_STATES = {"state_dict", "current_model_state"}
+"""Where a checkpoint holds weights: the averaged ones, and those of the last step."""
 
-class AdaptTeacher(lightning.LightningModule):
+Find = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""From a scan (V, H, W) and its labels: masks of the regions found, and labels of the same size."""
+
+
+class AdaptTeacher(TrainingTask):
     """Train the mask decoder and, by `mode`, the image encoder on labelled scans of every noise level.
 
     The loss is Dice + cross-entropy of the softmax over background and regions, weighted by the inverse root
@@ -61,10 +66,10 @@ class AdaptTeacher(lightning.LightningModule):
         decoder_steps: int = 300,
         output: Path | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(lr, weight_decay, warmup_steps, output)
         self.save_hyperparameters()
         self.mode, self.size, self.rank = mode, size, rank
-        self.checkpoint, self.output, self.decoder_steps = checkpoint, output, decoder_steps
+        self.checkpoint, self.decoder_steps = checkpoint, decoder_steps
         # Without weights yet, but of the final shape: weight averaging copies the module before `setup`.
         self.teacher = trainable_teacher(size, mode, rank)
         self.dice = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
@@ -80,24 +85,12 @@ class AdaptTeacher(lightning.LightningModule):
         """
         start(self.teacher, build_sam(self.size, self.checkpoint))
 
-    def configure_optimizers(self) -> Any:
-        """AdamW with warm-up and a cosine."""
-        weights = [weight for weight in self.teacher.parameters() if weight.requires_grad]
-        optimizer = torch.optim.AdamW(
-            weights, lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"]
-        )
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = WarmupCosineSchedule(
-            optimizer, self.hparams["warmup_steps"], steps, warmup_multiplier=0.01
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Loss of a batch, each scan at one of its noise levels."""
-        counts, labels = _upright(batch, _any_level(batch)), _upright(batch, batch["labels"])
+        counts, labels = _upright(batch, _any_level(batch)), _upright(batch, _labels(batch))
         loss = self.loss(self.teacher.logits(counts).flatten(0, 1), labels.flatten(0, 1))
         self.log("train_loss", loss, batch_size=len(counts))
-        return loss
+        return self.total(batch, {"total": loss})
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Dice + cross-entropy of logits (N, 1 + K, h, w) of the labels (N, h, w)."""
@@ -119,7 +112,6 @@ class AdaptTeacher(lightning.LightningModule):
         peak, steps = 2e-3, self.decoder_steps
         optimizer = torch.optim.AdamW(decoder, lr=peak, weight_decay=self.hparams["weight_decay"])
         schedule = WarmupCosineSchedule(optimizer, min(10, steps), steps, warmup_multiplier=0.01)
-        # The same draws in every process, so that all decoders stay the same.
         draws = torch.Generator().manual_seed(0)
         for _ in range(steps):
             views = torch.randint(len(embeddings), (_VIEWS_A_STEP,), generator=draws)
@@ -128,6 +120,9 @@ class AdaptTeacher(lightning.LightningModule):
             torch.nn.utils.clip_grad_norm_(decoder, 1.0)
             optimizer.step()
             schedule.step()
+        # Each process saw scans of its own; from here on all must hold the same weights.
+        common = {name: tensor for name, tensor in self.state_dict().items() if "image_encoder" not in name}
+        self.load_state_dict(self.trainer.strategy.broadcast(common), strict=False)
 
     @torch.no_grad()
     def _embedded(self) -> tuple[Tensor, Tensor]:
@@ -138,7 +133,7 @@ class AdaptTeacher(lightning.LightningModule):
             for _, counts in _levels(batch):
                 views = _upright(batch, counts).flatten(0, 1)[:, None].to(self.device)
                 embeddings.append(self.teacher.encode_packed(views).half())
-                truth = _upright(batch, batch["labels"]).flatten(0, 1)[:, None].to(self.device)
+                truth = _upright(batch, _labels(batch)).flatten(0, 1)[:, None].to(self.device)
                 labels.append(self.teacher.pack_labels(truth))
         return torch.cat(embeddings), torch.cat(labels)
 
@@ -148,49 +143,85 @@ class AdaptTeacher(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Find the regions of whole scans at both noise levels."""
-        for level, counts in _levels(batch):
-            for patient, scan, labels in zip(batch["patient"], counts, batch["labels"], strict=True):
-                self._tally.add(patient, level, regions_found(self.teacher, scan), labels)
+        _count(self._tally, batch, self._found)
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean Dice over regions."""
-        self._gather()
+        self._gather(self._tally)
         for row in self._tally.rows(self.mode, "val"):
             self.log(f"val_dice_{row['level']}", float(row["mean"] or "nan"), prog_bar=True)
 
-    def on_fit_end(self) -> None:
+    def _found(self, scan: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return regions_found(self.teacher, scan.to(self.device)), labels.to(self.device)
+
+    def write(self, folder: Path) -> None:
         """Write the teacher and its table."""
-        if self.output is None or not self.trainer.is_global_zero:
-            return
-        folder = Path(self.output) / ("teacher" if self.mode == "lora" else f"teacher_{self.mode}")
-        base = find_checkpoint(self.size, self.checkpoint)
-        save_teacher(folder, self.teacher, mode=self.mode, rank=self.rank, base=base)
-        rows = self._tally.rows(self.mode, "val")
+        tallies: dict[str, DiceTally] = {
+            self.mode: self._tally if self._tally.counted else self._tallied(self._found)
+        }
         if self.mode == "lora":
-            rows += self._base_tally().rows("base", "val")
-        write_rows(Path(self.output) / "dice.csv", rows)
+            sam = build_sam(self.size, self.checkpoint).to(self.device)
+            tallies["base"] = self._tallied(
+                lambda scan, labels: regions_prompted(
+                    self.size, sam, scan.to(self.device), labels.to(self.device)
+                )
+            )
+        if not self.trainer.is_global_zero:
+            return
+        base = find_checkpoint(self.size, self.checkpoint)
+        name = "teacher" if self.mode == "lora" else f"teacher_{self.mode}"
+        save_teacher(folder / name, self.teacher, mode=self.mode, rank=self.rank, base=base)
+        rows = [row for mode, tally in tallies.items() for row in tally.rows(mode, "val")]
+        write_rows(folder / "dice.csv", rows)
 
     @torch.no_grad()
-    def _base_tally(self) -> DiceTally:
-        """Dice of untouched SAM with boxes, on the validation scans."""
-        sam = build_sam(self.size, self.checkpoint).to(self.device)
+    def _tallied(self, find: Find) -> DiceTally:
+        """Dice on the validation scans, each process its share."""
         tally = DiceTally()
-        for batch in self.trainer.datamodule.val_dataloader():  # type: ignore[attr-defined]
-            for level, counts in _levels(batch):
-                for patient, scan, labels in zip(batch["patient"], counts, batch["labels"], strict=True):
-                    found, truth = regions_prompted(
-                        self.size, sam, scan.to(self.device), labels.to(self.device)
-                    )
-                    tally.add(patient, level, found, truth)
+        scans = self.trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
+        for batch in islice(scans, self.global_rank, None, self.trainer.world_size):
+            _count(tally, batch, find)
+        self._gather(tally)
         return tally
 
-    def _gather(self) -> None:
-        """Join what the processes counted; a patient that the sampler handed out twice counts once."""
+    def _gather(self, tally: DiceTally) -> None:
+        """Join what the processes counted."""
         if self.trainer.world_size > 1:
             parts: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(parts, dict(self._tally.counted))
+            torch.distributed.all_gather_object(parts, tally.counted)
             for part in parts:
-                self._tally.counted.update(part)
+                tally.counted.update(part)
+
+    # --- checkpoints without what is frozen: SAM's base weights have a file of their own
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out what is not trained."""
+        super().on_save_checkpoint(checkpoint)
+        frozen = {name for name, weight in self.named_parameters() if not weight.requires_grad}
+        for part in _STATES & checkpoint.keys():
+            checkpoint[part] = {name: w for name, w in checkpoint[part].items() if name not in frozen}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put back what was left out, from the base weights that `setup` has loaded."""
+        for part in _STATES & checkpoint.keys():
+            checkpoint[part] = self.state_dict() | checkpoint[part]
+
+
+def _count(tally: DiceTally, batch: Batch, find: Find) -> None:
+    for level, counts in _levels(batch):
+        rows = zip(batch["case"].tolist(), batch["patient"], counts, _labels(batch), strict=True)
+        for case, patient, scan, labels in rows:
+            tally.add(case, patient, level, *find(scan, labels))
+
+
+def _labels(batch: Batch) -> Tensor:
+    if "labels" not in batch:
+        names = ", ".join(batch["patient"])
+        fault = f"SAM is adapted to labelled regions, but a truth file is missing (near patient {names})"
+        remedy = "adapt it on phantoms: --data.manifest data/phantoms/manifest.csv (see `rbs phantom`)"
+        raise RbsError(fault, remedy=remedy)
+    labels: Tensor = batch["labels"]
+    return labels
 
 
 def _levels(batch: Batch) -> Iterator[tuple[str, Tensor]]:

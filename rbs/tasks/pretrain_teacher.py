@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import lightning
 import torch
-from monai.optimizers import WarmupCosineSchedule
 from safetensors.torch import save_file
 from segment_anything.modeling import Sam
 from torch import Tensor
@@ -22,11 +19,12 @@ from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
 from rbs.files import whole_file
+from rbs.tasks.task import TrainingTask
 from rbs.teacher.sam import ARCHITECTURES, sha256_of
 from rbs.teacher.teacher import encode_window, picture_of, window_positions
 
 
-class PretrainTeacher(lightning.LightningModule):
+class PretrainTeacher(TrainingTask):
     """Train vit_t from nothing.
 
     Args:
@@ -43,22 +41,11 @@ class PretrainTeacher(lightning.LightningModule):
         warmup_steps: int = 60,
         output: Path | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(lr, weight_decay, warmup_steps, output, betas=(0.9, 0.98))
         self.save_hyperparameters()
-        self.output = output
         self.sam: Sam = ARCHITECTURES["vit_t"].build()
         _aim(self.sam)
         self.sam.prompt_encoder.mask_downscaling.requires_grad_(False)  # no mask is ever given as a prompt
-
-    def configure_optimizers(self) -> Any:
-        """AdamW with warm-up and a cosine."""
-        weights = [weight for weight in self.parameters() if weight.requires_grad]
-        optimizer = torch.optim.AdamW(
-            weights, lr=self.hparams["lr"], betas=(0.9, 0.98), weight_decay=self.hparams["weight_decay"]
-        )
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = WarmupCosineSchedule(optimizer, self.hparams["warmup_steps"], steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """Loss of one batch of drawn shapes, placed somewhere on SAM's input."""
@@ -68,7 +55,7 @@ class PretrainTeacher(lightning.LightningModule):
         self.log_dict(
             {f"train_{name}": loss for name, loss in losses.items()} | {"train_dice": single.mean()}
         )
-        return losses["total"]
+        return self.total(batch, losses)
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
         """Dice of SAM's single mask for point and for box prompts."""
@@ -78,11 +65,11 @@ class PretrainTeacher(lightning.LightningModule):
         values = {"val_dice_point": points.mean(), "val_dice_box": boxes.mean()}
         self.log_dict(values, batch_size=len(single), prog_bar=True)
 
-    def on_fit_end(self) -> None:
+    def write(self, folder: Path) -> None:
         """Write the weights in half precision, and their card."""
-        if self.output is None or not self.trainer.is_global_zero:
+        if not self.trainer.is_global_zero:
             return
-        output = Path(self.output) / "sam_vit_t.safetensors"
+        output = folder / "sam_vit_t.safetensors"
         state = {
             name: tensor.detach().cpu().half().contiguous() for name, tensor in self.sam.state_dict().items()
         }

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
 import torch
 import torch.distributed
-from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor, nn
 
 import rbs
@@ -22,18 +22,17 @@ from rbs.distillation.spi import SPI
 from rbs.errors import CheckpointError, RbsError
 from rbs.losses import Loss, PoissonDeviance, cascade_losses
 from rbs.restorers.base import Restorer, gaussian
+from rbs.tasks.task import Batch, TrainingTask
 from rbs.teacher.cache import PriorCache
 from rbs.teacher.prior import SemanticPrior
 from rbs.teacher.sam import ARCHITECTURES, Size
 from rbs.weights import load_restorer, save_restorer
 
-Batch = dict[str, Any]
-
 PEAK_SIGMA_PX = 1.5
 """Smoothing of the standard scan before its 99.9th percentile, the peak of PSNR, is taken."""
 
 
-class RestorationTask(LightningModule):
+class RestorationTask(TrainingTask):
     """Trains `rbs.cascade.Cascade` and validates it on whole scans.
 
     The constructor reads no file: weights and teacher are loaded when fitting or evaluating begins. The
@@ -53,9 +52,9 @@ class RestorationTask(LightningModule):
         teacher: Folder of the adapted teacher; needed in stage 2 with `spi` or `scm`.
         teacher_size: Size of the SAM the teacher was made from.
         base_checkpoint: Base weights of that SAM; None for the shipped or downloaded ones.
-        prior: Where priors of training crops come from. "cached" and "frozen": the whole measured rapid scan
-            as the stage-1 restorer restores it, read from files or computed at each step. "online": the
-            current restoration of the crop.
+        prior: Where priors come from. "cached" and "frozen": the whole rapid scan a crop is of, as the
+            stage-1 restorer restores it, read from files or computed at each step. "online": the current
+            restoration of what is trained on.
         prior_cache: Folder of the files.
         lr: Peak learning rate of AdamW.
         weight_decay: Its weight decay.
@@ -87,7 +86,7 @@ class RestorationTask(LightningModule):
         init_from: Path | None = None,
         output: Path | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(lr, weight_decay, warmup_steps, output)
         # Modules are remembered by how to build them: checkpoints then hold plain data, which loads without
         # running code.
         built: dict[str, Any] = {
@@ -99,8 +98,7 @@ class RestorationTask(LightningModule):
         self.save_hyperparameters(built)
         self.stage, self.prior = stage, prior
         self.teacher, self.teacher_size, self.base_checkpoint = teacher, teacher_size, base_checkpoint
-        self.prior_cache, self.init_from, self.output = prior_cache, init_from, output
-        self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
+        self.prior_cache, self.init_from = prior_cache, init_from
         self.skd_weight, self.scm_weight = skd_weight, scm_weight
         self.losses = nn.ModuleList(losses or [PoissonDeviance()])
         if stage == 1:
@@ -176,22 +174,31 @@ class RestorationTask(LightningModule):
         return self.cascade.f1(x, fraction)
 
     def on_fit_start(self) -> None:
-        """Fill the cache of priors, each process its share."""
-        if self.prior != "cached" or "teacher" not in self._outside:
+        """Fill the cache of priors, each process its share.
+
+        Raises:
+            RbsError: The training pairs are drawn afresh each time, so that no cache could hold their priors.
+        """
+        if self.prior == "online" or "teacher" not in self._outside:
+            return
+        deals = self._datamodule.deals
+        if deals is None:
+            raise RbsError(
+                f"prior: {self.prior} looks at whole rapid scans, but each crop has a rapid scan of its own",
+                remedy="set --data.deals 4, or --model.prior online",
+            )
+        if self.prior == "frozen":
             return
         from tqdm import tqdm
 
-        cases = range(self.global_rank, len(self._datamodule.cases("train")), self.trainer.world_size)
-        for case in tqdm(cases, desc="semantic priors", disable=self.global_rank != 0):
-            self._case_prior(case)
+        scans = list(product(range(len(self._datamodule.cases("train"))), range(deals)))
+        mine = scans[self.global_rank :: self.trainer.world_size]
+        for case, deal in tqdm(mine, desc="semantic priors", disable=self.global_rank != 0):
+            self._case_prior(case, deal)
         self.trainer.strategy.barrier()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step on a batch of crops.
-
-        Raises:
-            RbsError: The loss is not finite; patients, crops and terms are named.
-        """
+        """One step on a batch of crops."""
         x = batch["rapid"] / batch["fraction"][:, None, None, None]
         out = self.cascade(x, batch["fraction"], self._batch_prior(batch))
         terms = cascade_losses(
@@ -204,27 +211,8 @@ class RestorationTask(LightningModule):
             scm_weight=self.scm_weight,
             analyser=self._analyse,
         )
-        if not torch.isfinite(terms["total"]):
-            raise self._not_finite(batch, terms)
         self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, batch_size=len(x))
-        return terms["total"]
-
-    def _not_finite(self, batch: Batch, terms: dict[str, Tensor]) -> RbsError:
-        broken = ", ".join(name for name, term in terms.items() if not torch.isfinite(term))
-        crops = zip(batch["patient"], batch["crop"].tolist(), strict=True)
-        where = ", ".join(f"{patient} at row {crop[0]}, column {crop[1]}" for patient, crop in crops)
-        fault = f"step {self.global_step}: the loss is not finite ({broken}) on {where}"
-        return RbsError(fault, remedy="check these scans with `rbs inspect`, or lower the learning rate")
-
-    def configure_optimizers(self) -> Any:
-        """AdamW; linear warm-up and cosine decay, stepped every step."""
-        from monai.optimizers import WarmupCosineSchedule
-
-        optimizer = torch.optim.AdamW(self.cascade.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        steps = int(self.trainer.estimated_stepping_batches)
-        # The multiplier keeps the first step from having a learning rate of zero.
-        schedule = WarmupCosineSchedule(optimizer, self.warmup_steps, steps, warmup_multiplier=0.01)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return self.total(batch, terms)
 
     # --- semantic priors
 
@@ -249,23 +237,15 @@ class RestorationTask(LightningModule):
         if self.prior == "online":
             return self._see
         priors = []
-        names = ("case", "crop", "flip", "views")
-        for case, crop, flip, views in zip(*(batch[name].tolist() for name in names), strict=True):
-            prior = self._case_prior(case).crop(*crop).flip(*flip)
+        names = ("case", "deal", "crop", "flip", "views")
+        for case, deal, crop, flip, views in zip(*(batch[name].tolist() for name in names), strict=True):
+            prior = self._case_prior(case, deal).crop(*crop).flip(*flip)
             priors.append(replace(prior, embedding=prior.embedding[:, views], masks=prior.masks[:, views]))
         return SemanticPrior.cat(priors)
 
-    def _case_prior(self, case: int) -> SemanticPrior:
-        """Prior (1, V, ...) of a whole training scan."""
-        loaded = self._datamodule.loaded("train", case)
-        rapid, fraction = loaded.rapid, loaded.fraction
-        if rapid is None:
-            import numpy as np
-
-            from rbs.scans.counts import thin
-
-            fraction = 0.5
-            rapid = thin(loaded.standard.round().astype(np.int64), fraction, np.random.default_rng(case))
+    def _case_prior(self, case: int, deal: int) -> SemanticPrior:
+        """Prior (1, V, ...) of a whole training scan: of the very counts that its crops show."""
+        rapid, fraction = self._datamodule.dealt(case, deal)
         x = torch.as_tensor(rapid, dtype=torch.float32, device=self.device)[None] / fraction
         return self._scan_prior(x, torch.tensor([fraction], device=self.device))
 
@@ -282,14 +262,16 @@ class RestorationTask(LightningModule):
             # As the cache rounds them, so that both ways train alike.
             masks = (prior.masks * 255).round() / 255
             return replace(prior, embedding=prior.embedding.half().float(), masks=masks)
-        return self._cache.get_or_compute(x, compute)
+        return self._cache.get_or_compute(x, compute, f"exposure {float(fraction):.6f}")
 
     # --- evaluation on whole scans
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Restore a whole scan and score it."""
         x = batch["rapid"] / batch["fraction"][:, None, None, None]
-        prior = self._scan_prior(x, batch["fraction"]) if self.cascade.spi is not None else None
+        prior: Any = None
+        if self.cascade.spi is not None:
+            prior = self._see if self.prior == "online" else self._scan_prior(x, batch["fraction"])
         out = self.cascade(x, batch["fraction"], prior)
         scores = scan_scores(out.i1, batch)
         if out.i2 is not None:
@@ -326,24 +308,34 @@ class RestorationTask(LightningModule):
     # --- what is written
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say what f1 is, so that the checkpoint restores scans as it is; and leave plain data only.
-
-        Lightning resumes with `torch.load(weights_only=True)`, which refuses a `Path` among the
-        hyper-parameters.
-        """
+        """Say what f1 is, so that the checkpoint restores scans as it is."""
+        super().on_save_checkpoint(checkpoint)
         made = {"version": rbs.__version__, "provenance": self._provenance()}
         checkpoint["rbs"] = {**self.cascade.f1.spec(), **made}
-        for name in (self.CHECKPOINT_HYPER_PARAMS_KEY, LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY):
-            if name in checkpoint:
-                checkpoint[name] = _plain(checkpoint[name])
 
-    def on_fit_end(self) -> None:
-        """Write the trained restorer: the averaged one, where weights were averaged."""
-        if self.output is None or not self.trainer.is_global_zero:
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on from a training that started from other weights, teacher or data.
+
+        Raises:
+            CheckpointError: It did.
+        """
+        if self.trainer.state.fn != "fit":
             return
-        save_restorer(Path(self.output) / "f1.safetensors", self.cascade.f1, self._provenance())
+        before, now = checkpoint["rbs"]["provenance"], self._provenance()
+        for name in ("init_from", "teacher", "manifest"):
+            if before.get(name) != now[name]:
+                fault = f"it was trained with {name} {before.get(name)}, which is now {now[name]}"
+                file = Path(str(self.trainer.ckpt_path))
+                remedy = "delete its version folder to start afresh, or give what it was trained with"
+                raise CheckpointError(fault, file=file, remedy=remedy)
+
+    def write(self, folder: Path) -> None:
+        """Write the trained restorer, and the cascade where there is one."""
+        if not self.trainer.is_global_zero:
+            return
+        save_restorer(folder / "f1.safetensors", self.cascade.f1, self._provenance())
         if self.cascade.f2 is not None:
-            save_cascade(Path(self.output) / "cascade.safetensors", self.cascade, self._provenance())
+            save_cascade(folder / "cascade.safetensors", self.cascade, self._provenance())
 
     def _provenance(self) -> dict[str, Any]:
         teacher = self._outside.get("teacher")
@@ -357,6 +349,7 @@ class RestorationTask(LightningModule):
             "modules": [name for name in ("spi", "skd", "scm") if getattr(self.cascade, name) is not None],
             "init_from": self._init_sha256,
             "teacher": getattr(teacher, "digest", None),
+            "prior": self.prior if self.cascade.spi is not None else None,
         }
 
 
@@ -400,12 +393,3 @@ def mean_by_patient(scores: Sequence[tuple[str, dict[str, float]]]) -> dict[str,
 
 def _decibel(peak: Tensor, error: Tensor) -> float:
     return float(10 * torch.log10(peak**2 / error))
-
-
-def _plain(value: Any) -> Any:
-    """Hyper-parameters with paths as strings."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

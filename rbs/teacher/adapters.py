@@ -44,6 +44,7 @@ def trainable_teacher(size: Size, mode: Mode, rank: int) -> Teacher:
     teacher = Teacher(size, ARCHITECTURES[size].build())
     teacher.requires_grad_(False)
     teacher.mask_decoder.requires_grad_(True)
+    teacher.mask_decoder.iou_prediction_head.requires_grad_(False)  # judges masks; no loss reaches it
     teacher.prompt_encoder.no_mask_embed.requires_grad_(True)
     if mode == "full":
         teacher.image_encoder.requires_grad_(True)

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+import rbs
 from rbs.files import whole_file
 from rbs.teacher.prior import SemanticPrior
 
@@ -37,28 +38,33 @@ class PriorCache:
         self.max_bytes = max_bytes
         self._bytes: int | None = None
 
-    def get_or_compute(self, counts: Tensor, compute: Callable[[Tensor], SemanticPrior]) -> SemanticPrior:
+    def get_or_compute(
+        self, counts: Tensor, compute: Callable[[Tensor], SemanticPrior], settings: str = ""
+    ) -> SemanticPrior:
         """The priors of `counts`, each from its file, or computed alone and stored.
 
         Args:
             counts: What the prior is keyed by and computed from, (B, V, H, W) counts.
             compute: The teacher, given (1, V, H, W) of them.
+            settings: What else they are keyed by.
 
         Returns:
             The prior of the batch, float32, on the device of `counts`.
         """
-        priors = [self._one(counts[i : i + 1], compute) for i in range(len(counts))]
+        priors = [self._one(counts[i : i + 1], compute, settings) for i in range(len(counts))]
         return SemanticPrior.cat(priors).to(counts.device)
 
-    def key(self, counts: Tensor) -> str:
+    def key(self, counts: Tensor, settings: str = "") -> str:
         """Name of the file of one image's prior."""
         array = np.ascontiguousarray(counts.detach().cpu().float().numpy())
-        content = hashlib.sha256(f"{self.digest} {array.shape}".encode())
+        content = hashlib.sha256(f"{rbs.__version__} {self.digest} {settings} {array.shape}".encode())
         content.update(array.tobytes())
         return content.hexdigest()
 
-    def _one(self, counts: Tensor, compute: Callable[[Tensor], SemanticPrior]) -> SemanticPrior:
-        path = self.folder / f"{self.key(counts)}.safetensors"
+    def _one(
+        self, counts: Tensor, compute: Callable[[Tensor], SemanticPrior], settings: str
+    ) -> SemanticPrior:
+        path = self.folder / f"{self.key(counts, settings)}.safetensors"
         prior = _read(path)
         if prior is None:
             with torch.no_grad():

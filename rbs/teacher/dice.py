@@ -34,15 +34,16 @@ COLUMNS = ("mode", "split", "level", *REGIONS, "mean")
 
 
 class DiceTally:
-    """Pixels counted per patient and noise level."""
+    """Pixels counted per case, patient and noise level; a case counted twice counts once."""
 
     def __init__(self) -> None:
-        self.counted: dict[tuple[str, str], Any] = defaultdict(lambda: np.zeros((3, len(REGIONS))))
+        self.counted: dict[tuple[int, str, str], Any] = {}
 
-    def add(self, patient: str, level: str, found: Tensor, labels: Tensor) -> None:
+    def add(self, case: int, patient: str, level: str, found: Tensor, labels: Tensor) -> None:
         """Count the pixels of one scan.
 
         Args:
+            case: Number of the case: a visit of a patient.
             patient: Identifier.
             level: Noise level, "rapid" or "standard".
             found: Region masks, bool (V, K, H, W).
@@ -50,13 +51,16 @@ class DiceTally:
         """
         there = torch.stack([labels == k + 1 for k in range(len(REGIONS))], dim=1)
         pixels = torch.stack([(found & there).sum((0, 2, 3)), found.sum((0, 2, 3)), there.sum((0, 2, 3))])
-        self.counted[patient, level] += pixels.cpu().numpy()
+        self.counted[case, patient, level] = pixels.cpu().numpy()
 
     def rows(self, mode: str, split: str) -> list[dict[str, str]]:
         """One row a noise level, in the columns of `COLUMNS`; empty where no patient has the region."""
+        patients: dict[str, dict[str, Any]] = defaultdict(lambda: defaultdict(int))
+        for (_, patient, level), pixels in sorted(self.counted.items()):
+            patients[level][patient] = patients[level][patient] + pixels
         rows = []
-        for level in dict.fromkeys(level for _, level in self.counted):
-            both, found, there = np.stack([c for (_, at), c in self.counted.items() if at == level], axis=1)
+        for level, counted in patients.items():
+            both, found, there = np.stack(list(counted.values()), axis=1)
             dice = np.where(there > 0, 2 * both / np.maximum(found + there, 1), np.nan)
             means = [d[np.isfinite(d)].mean() if np.isfinite(d).any() else np.nan for d in dice.T]
             values = [*means, np.nanmean(means) if np.isfinite(means).any() else np.nan]

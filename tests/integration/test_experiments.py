@@ -1,5 +1,9 @@
 """Every file in experiments/ runs, resumes, trains in two processes, and cannot falsify an ablation."""
 
+import csv
+import io
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -87,12 +91,17 @@ def test_every_overlay_parses_on_its_experiment(overlay, capsys):
     check(changed, printed)
 
 
-def test_interrupted_training_resumes(runs, tiny_cohort):
+def test_interrupted_training_resumes(runs, tiny_cohort, capsys):
     arguments = [*small(ROOT / "experiments" / "stage1.yaml", tiny_cohort, runs), "--name", "resumed"]
     assert main(["fit", *arguments, "--ckpt_path", "last"]) == 0
     first = runs / "resumed" / "version_0"
     (first / "finished").unlink()  # as if it had been interrupted after its last checkpoint
+    capsys.readouterr()
     assert main(["fit", *arguments, "--ckpt_path", "last", "--trainer.max_steps", "4"]) == 0
+    assert f"rbs: resuming {first}" in capsys.readouterr().out
+    metrics = (runs / "resumed" / "version_1" / "metrics.csv").read_text()
+    first_step = min(int(row["step"]) for row in csv.DictReader(io.StringIO(metrics)))
+    assert first_step >= 2, "it began again from the start"
     import torch
 
     steps = [
@@ -100,6 +109,9 @@ def test_interrupted_training_resumes(runs, tiny_cohort):
         for p in sorted((runs / "resumed").rglob("last*.ckpt"))
     ]
     assert sorted(steps) == [2, 4]
+    # What was resumed has finished: making it again starts afresh, from nothing stale.
+    assert main(["fit", *arguments, "--ckpt_path", "last"]) == 0
+    assert "rbs: a fresh run" in capsys.readouterr().out
 
 
 def test_checkpoint_does_not_override_the_command_line(runs, tiny_cohort, stage1, teacher, capsys):
@@ -122,16 +134,16 @@ def test_predict_writes_the_restored_scans(runs, tiny_cohort, stage1):
     assert (counts >= 0).all()
 
 
-def test_two_processes_train(runs, tiny_cohort):
-    import subprocess
-    import sys
-
-    arguments = [*small(ROOT / "experiments" / "stage1.yaml", tiny_cohort, runs), "--name", "two"]
+@pytest.mark.parametrize("name", ["stage1", "stage2", "adapt_sam"])
+def test_two_processes_train(name, runs, tiny_cohort, stage1, teacher):
+    arguments = [*small(ROOT / "experiments" / f"{name}.yaml", tiny_cohort, runs), "--name", f"two/{name}"]
     arguments += ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    arguments += ["--data.init_args.samples_per_epoch", "6"]  # DDP notices unused weights in the second step
     done = subprocess.run(
         [sys.executable, "-m", "rbs.cli", "fit", *arguments], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "MEMBER: 2/2" in done.stderr + done.stdout
-    assert (runs / "two" / "f1.safetensors").is_file()
-    assert len(list((runs / "two").glob("version_*"))) == 1
+    product = "teacher/teacher.json" if name == "adapt_sam" else "f1.safetensors"
+    assert (runs / "two" / name / product).is_file()
+    assert len(list((runs / "two" / name).glob("version_*"))) == 1

@@ -81,11 +81,16 @@ def test_missing_and_broken_checkpoints_are_named(tmp_path):
         compare_with_checkpoint(broken, asked())
 
 
-def test_last_skips_finished_versions(tmp_path):
+def test_last_is_the_newest_unless_it_has_finished(tmp_path):
     assert _newest_unfinished(tmp_path) is None
-    for version in (0, 1):
+    for version in (2, 10):
         folder = tmp_path / f"version_{version}" / "checkpoints"
         folder.mkdir(parents=True)
         (folder / "last.ckpt").touch()
-    (tmp_path / "version_1" / FINISHED).touch()
-    assert _newest_unfinished(tmp_path) == str(tmp_path / "version_0" / "checkpoints" / "last.ckpt")
+    assert _newest_unfinished(tmp_path) == str(tmp_path / "version_10" / "checkpoints" / "last.ckpt")
+    # Interrupted before its first checkpoint, or no training at all.
+    (tmp_path / "version_11").mkdir()
+    assert _newest_unfinished(tmp_path) == str(tmp_path / "version_10" / "checkpoints" / "last.ckpt")
+    # Version 10 went on with what version 2 began, and finished: nothing is left to resume.
+    (tmp_path / "version_10" / FINISHED).touch()
+    assert _newest_unfinished(tmp_path) is None

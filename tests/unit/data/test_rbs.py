@@ -70,7 +70,8 @@ def test_batches_have_the_promised_shapes_and_ranges(tiny_cohort: Path, pairs: s
     batches = epoch(data)
     assert len(batches) == 4
     for batch in batches:
-        assert set(batch) == {*SHAPES, "patient"}
+        numbered = {"deal"} if pairs == "measured" else set()
+        assert set(batch) == {*SHAPES, "patient"} | numbered
         assert {name: (tuple(batch[name].shape), batch[name].dtype) for name in SHAPES} == SHAPES
         assert batch["patient"] == [data.cases("train")[i].patient for i in batch["case"]]
         top, left, height, width = batch["crop"].T
@@ -120,6 +121,27 @@ def test_split_pairs_share_no_count(tiny_cohort: Path) -> None:
             both = undone(batch["rapid"][i] + batch["target"][i], batch["flip"][i]).numpy()
             np.testing.assert_array_equal(both, whole[:, top : top + height, left : left + width])
             assert batch["target"][i].min() >= 0
+
+
+@pytest.mark.parametrize("pairs", ["split", "expectation", "measured"])
+def test_crops_of_numbered_rapid_scans_are_of_whole_ones(tiny_cohort: Path, pairs: str) -> None:
+    """What sees the whole rapid scan sees the input of the crop, and no count of its target."""
+    data = module(tiny_cohort, pairs=pairs, deals=3, samples_per_epoch=48)
+    seen = set()
+    for batch in epoch(data):
+        for i, (case, deal) in enumerate(zip(batch["case"].tolist(), batch["deal"].tolist(), strict=True)):
+            top, left, height, width = batch["crop"][i].tolist()
+            cut = np.s_[batch["views"][i], top : top + height, left : left + width]
+            rapid, fraction = data.dealt(case, deal)
+            np.testing.assert_array_equal(undone(batch["rapid"][i], batch["flip"][i]).numpy(), rapid[cut])
+            assert batch["fraction"][i] == np.float32(fraction)
+            if pairs == "split":
+                target = undone(batch["target"][i], batch["flip"][i]).numpy()
+                np.testing.assert_array_equal(target, (data.loaded("train", case).standard - rapid)[cut])
+            seen.add((case, deal, fraction))
+    numbers = {deal for _, deal, _ in seen}
+    assert numbers == ({0} if pairs == "measured" else {0, 1, 2})
+    assert len(seen) == len({(case, deal) for case, deal, _ in seen}), "a number keeps its exposure"
 
 
 @pytest.mark.parametrize("pairs", ["split", "expectation", "measured"])
@@ -296,6 +318,7 @@ def test_faults_name_the_patient_and_the_remedy(tiny_cohort: Path, make_cohort, 
         {"fractions": (0.5, 1.0)},
         {"single_view_probability": 2.0},
         {"batch_size": 0},
+        {"deals": 0},
         {"seed": -1},
     ):
         with pytest.raises(RbsError):

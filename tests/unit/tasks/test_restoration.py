@@ -1,6 +1,7 @@
 """RestorationTask on a synthetic cohort in memory, with a teacher of one convolution."""
 
 import csv
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,18 +60,17 @@ def draw(case):
 class Cohort(pl.LightningDataModule):
     """The batches of RBSDataModule, made up."""
 
-    def __init__(self, cases=3, batches=2, poison=None, rapid=True):
+    def __init__(self, cases=3, batches=2, poison=None, deals=1):
         super().__init__()
         self.manifest = Path("cohort/manifest.csv")
         self.scans = [draw(case) for case in range(cases)]
-        self.batches, self.poison, self.rapid = batches, poison, rapid
+        self.batches, self.poison, self.deals = batches, poison, deals
 
     def cases(self, split):
         return self.scans
 
-    def loaded(self, split, index):
-        scan = self.scans[index]
-        return scan if self.rapid else SimpleNamespace(**{**vars(scan), "rapid": None, "fraction": None})
+    def dealt(self, case, deal):
+        return self.scans[case].rapid, self.scans[case].fraction
 
     def train_dataloader(self):
         return torch.utils.data.DataLoader([self.batch(i) for i in range(self.batches)], batch_size=None)
@@ -97,6 +97,7 @@ class Cohort(pl.LightningDataModule):
             "target": torch.stack(target),
             "target_fraction": torch.ones(2),
             "case": torch.tensor(case),
+            "deal": torch.zeros(2, dtype=torch.long),
             "crop": torch.tensor(crop),
             "flip": torch.tensor(np.array(flip)),
             "views": torch.tensor(views),
@@ -259,9 +260,21 @@ def test_another_stage_1_does_not_read_its_priors(tmp_path, teacher, stage1):
     assert len(set((tmp_path / "priors").iterdir())) == 2 * len(files)
 
 
-def test_priors_of_cases_without_a_rapid_scan_come_from_a_thinned_one(tmp_path, teacher, stage1):
-    a = fitted(tmp_path, stage1, "frozen", Cohort(batches=4, rapid=False))
-    assert same(a, fitted(tmp_path, stage1, "cached", Cohort(batches=4, rapid=False)))
+def test_whole_scan_priors_need_numbered_rapid_scans(tmp_path, teacher, stage1):
+    for prior in ("cached", "frozen"):
+        with pytest.raises(RbsError, match=r"--data\.deals 4"):
+            fitted(tmp_path, stage1, prior, Cohort(deals=None))
+    fitted(tmp_path, stage1, "online", Cohort(deals=None))
+
+
+def test_priors_of_another_exposure_are_others(tmp_path, teacher, stage1):
+    fitted(tmp_path, stage1, "cached")
+    files = set((tmp_path / "priors").iterdir())
+    brighter = Cohort(batches=4)
+    for scan in brighter.scans:  # the same picture x = rapid / fraction, said to be of another exposure
+        scan.fraction, scan.rapid = scan.fraction / 2, scan.rapid / 2
+    fitted(tmp_path, stage1, "cached", brighter)
+    assert len(set((tmp_path / "priors").iterdir())) > len(files)
 
 
 def test_the_prior_of_a_crop_lies_on_the_crop(tmp_path, teacher, stage1):
@@ -294,10 +307,75 @@ def test_what_is_off_is_not_there(tmp_path, stage1, teacher, off):
     assert not any(name.split(".")[1] in off for name, _ in task.named_parameters())
 
 
+def test_a_gradient_that_is_not_finite_names_its_own_batch(tmp_path):
+    class Burst(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * torch.inf
+
+    class Bursting(PoissonDeviance):
+        def forward(self, estimate, target, exposure):
+            return super().forward(Burst.apply(estimate), target, exposure)
+
+    data = Cohort()
+    with pytest.raises(RbsError, match=r"step 0: the gradient is not finite on P\d at row") as error:
+        trainer(tmp_path, limit_val_batches=0).fit(RestorationTask(net(), losses=[Bursting()]), data)
+    assert data.batch(0)["patient"][0] in str(error.value)
+
+
+def test_a_training_that_is_over_still_writes_the_averaged_weights(tmp_path):
+    """The disk was full when the product was written; the training is made again and has nothing to do."""
+
+    def fit(folder, ckpt=None):
+        pl.seed_everything(0, verbose=False)
+        task = RestorationTask(net(), warmup_steps=1, lr=0.01, output=folder)
+        saver = ModelCheckpoint(tmp_path, filename="last", every_n_train_steps=4)
+        run = trainer(tmp_path, saver, EMAWeightAveraging(decay=0.9), limit_val_batches=0)
+        run.fit(task, Cohort(batches=4), ckpt_path=ckpt)
+        return load_restorer(folder / "f1.safetensors").restorer
+
+    first = fit(tmp_path / "first")
+    again = fit(tmp_path / "again", tmp_path / "last.ckpt")
+    assert same(first, again)
+    raw = torch.load(tmp_path / "last.ckpt", weights_only=True)["current_model_state"]
+    assert not torch.equal(first.head.weight, raw["cascade.f1.head.weight"])
+
+
+def test_resuming_on_another_stage_1_is_refused(tmp_path, teacher, stage1):
+    saver = ModelCheckpoint(tmp_path, filename="last", every_n_train_steps=2)
+    trainer(tmp_path, saver, steps=2).fit(stage2(tmp_path, stage1), Cohort(batches=4))
+    save_restorer(stage1, net(), {"other": True})
+    with pytest.raises(CheckpointError, match=r"trained with init_from .* delete its version folder"):
+        trainer(tmp_path).fit(stage2(tmp_path, stage1), Cohort(batches=4), ckpt_path=tmp_path / "last.ckpt")
+
+
+def test_a_longer_training_goes_on_falling(tmp_path):
+    """Resumed with more steps, the learning rate ends at zero at the new end and never climbs on the way."""
+    rates = []
+
+    def fit(steps, ckpt=None):
+        task = RestorationTask(net(), warmup_steps=1, lr=0.01)
+        task.on_train_batch_start = lambda *_: rates.append(task.optimizers().param_groups[0]["lr"])
+        saver = ModelCheckpoint(tmp_path, filename="last", every_n_train_steps=4)
+        run = trainer(tmp_path, saver, steps=steps, limit_val_batches=0, max_epochs=-1)
+        run.fit(task, Cohort(batches=4), ckpt_path=ckpt)
+
+    fit(4)
+    fit(12, tmp_path / "last.ckpt")
+    rates = rates[5:]  # the step after resuming still has the rate that was stored
+    assert len(rates) == 7
+    assert all(a > b for a, b in pairwise(rates))
+    assert rates[-1] < 0.001
+
+
 def test_a_loss_that_is_not_finite_names_patients_and_crop(tmp_path):
     data = Cohort(poison=1)
     batch = data.batch(1)
-    with pytest.raises(RbsError, match=r"step 1: the loss is not finite \(rec1, total\)") as error:
+    with pytest.raises(RbsError, match=r"step 1: the loss \(rec1, total\) is not finite") as error:
         trainer(tmp_path, limit_val_batches=0).fit(RestorationTask(net()), data)
     assert f"{batch['patient'][0]} at row {batch['crop'][0, 0]}, column {batch['crop'][0, 1]}" in str(
         error.value

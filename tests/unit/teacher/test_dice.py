@@ -17,7 +17,7 @@ def masks_of(labels):
 def test_dice_agrees_with_torchmetrics():
     found, labels = torch.randint(0, 10, (2, 2, 30, 20))
     tally = DiceTally()
-    tally.add("a", "rapid", masks_of(found), labels)
+    tally.add(0, "a", "rapid", masks_of(found), labels)
     (row,) = tally.rows("lora", "val")
     # One picture of both views side by side: views are pooled.
     both = [torch.cat([*x], dim=1)[None] for x in (found, labels)]
@@ -30,10 +30,10 @@ def test_dice_agrees_with_torchmetrics():
 def test_the_mean_is_over_patients_who_have_the_region():
     spine, nothing = torch.full((1, 4, 4), 2), torch.zeros(1, 4, 4, dtype=torch.int64)
     tally = DiceTally()
-    tally.add("a", "rapid", masks_of(spine), spine)
-    tally.add("a", "rapid", masks_of(nothing), spine)
-    tally.add("b", "rapid", masks_of(nothing), spine)
-    tally.add("c", "rapid", masks_of(nothing), nothing)
+    tally.add(0, "a", "rapid", masks_of(spine), spine)
+    tally.add(1, "a", "rapid", masks_of(nothing), spine)
+    tally.add(2, "b", "rapid", masks_of(nothing), spine)
+    tally.add(3, "c", "rapid", masks_of(nothing), nothing)
     (row,) = tally.rows("lora", "val")
     assert float(row["spine"]) == pytest.approx((2 / 3 + 0) / 2, abs=1e-4)
     assert row["skull"] == ""

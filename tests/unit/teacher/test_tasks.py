@@ -6,10 +6,11 @@ import lightning
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from rbs.data.shapes import ShapesDataModule
+from rbs.errors import RbsError
 from rbs.tasks.adapt_teacher import AdaptTeacher
 from rbs.tasks.pretrain_teacher import PretrainTeacher
 from rbs.teacher.adapters import load_teacher
@@ -37,6 +38,8 @@ class Bars(lightning.LightningDataModule):
             "target_fraction": torch.tensor(1.0),
             "flip": torch.tensor([False, flipped]),
             "patient": "P1",
+            "case": torch.tensor(0),
+            "crop": torch.tensor([0, 0, 128, 32]),
         }
 
     def train_dataloader(self):
@@ -46,18 +49,21 @@ class Bars(lightning.LightningDataModule):
         return DataLoader([self.sample], batch_size=1)
 
 
-def fit(task, data, tmp_path, epochs=1):
+def fit(task, data, tmp_path, epochs=1, keep=False, ckpt_path=None):
     trainer = lightning.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        enable_checkpointing=False,
+        enable_checkpointing=keep,
         default_root_dir=tmp_path,
-        callbacks=[EMAWeightAveraging(decay=0.5)],
+        callbacks=[
+            EMAWeightAveraging(decay=0.5),
+            *([ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)] if keep else []),
+        ],
     )
-    trainer.fit(task, data)
+    trainer.fit(task, data, ckpt_path=ckpt_path)
     return trainer
 
 
@@ -91,6 +97,38 @@ def test_adapting_learns(tmp_path):
     torch.manual_seed(0)
     trainer = fit(AdaptTeacher(lr=2e-3, warmup_steps=5, decoder_steps=60), Bars(), tmp_path, epochs=5)
     assert trainer.callback_metrics["val_dice_rapid"] > 0.8
+
+
+def test_a_checkpoint_leaves_sam_out_and_resumes_to_the_same_teacher(base, tmp_path):
+    def adapt(ckpt_path=None):
+        lightning.seed_everything(0, verbose=False)
+        task = AdaptTeacher(rank=2, checkpoint=base, warmup_steps=1, decoder_steps=2)
+        fit(task, Bars(), tmp_path, epochs=2, keep=ckpt_path is None, ckpt_path=ckpt_path)
+        return task
+
+    through = adapt()
+    checkpoint = torch.load(tmp_path / "epoch=0.ckpt", weights_only=True)
+    for part in ("state_dict", "current_model_state"):
+        assert any("lora_A" in name for name in checkpoint[part])
+        assert not any(
+            name.endswith("mlp.lin1.weight") and "image_encoder" in name for name in checkpoint[part]
+        )
+    resumed = adapt(tmp_path / "epoch=0.ckpt")
+    # Not to the last bit: which noise level a scan shows is drawn anew.
+    for name, tensor in through.state_dict().items():
+        if "lora_" not in name and "mask_decoder" not in name and "no_mask" not in name:
+            assert torch.equal(tensor, resumed.state_dict()[name])
+    assert resumed.trainer.global_step == 4
+    assert torch.equal(resumed.rarity, through.rarity)
+
+
+def test_scans_without_labels_are_refused(base, tmp_path):
+    data = Bars()
+    del data.sample["labels"]
+    with pytest.raises(
+        RbsError, match=r"a truth file is missing \(near patient P1, P1\); adapt it on phantoms"
+    ):
+        fit(AdaptTeacher(checkpoint=base, decoder_steps=1), data, tmp_path)
 
 
 def test_up_down_flips_are_undone(base, monkeypatch):

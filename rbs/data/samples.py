@@ -1,0 +1,267 @@
+"""Samples of rapid bone scans: which crop of which case, and how its pair is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, DistributedSampler
+
+from rbs.data.augment import LARGEST_SEED, flip_alike
+from rbs.data.manifest import Case, LoadedCase
+from rbs.scans.counts import split, thin
+from rbs.scans.scan import Array, View
+
+Pairs = Literal["measured", "split", "expectation"]
+Sample = dict[str, Any]
+
+GRID = 16
+"""Crops begin and end on multiples of this many pixels, so that they fall on whole cells of cached priors."""
+
+_TRIES = 4
+_ENOUGH = 0.5
+"""A crop is taken when its mean count is this share of the scan's; after `_TRIES` refusals the fullest is."""
+
+_WHOLE_SCAN_FRACTION = 0.5
+"""Rapid exposure simulated for validation where no rapid scan was acquired."""
+
+
+class EpochSampler(DistributedSampler):
+    """Numbers samples through all epochs: epoch e yields e n to (e + 1) n - 1, dealt over the ranks.
+
+    The number alone tells a worker process which sample to draw, also one that lives on from an earlier
+    epoch. Lightning calls `set_epoch`, and leaves samplers of this base class in place under several ranks.
+
+    Args:
+        dataset: Its length is n.
+        num_replicas: Number of ranks. Where it does not divide n, the first samples are repeated.
+        rank: This rank.
+    """
+
+    def __init__(self, dataset: Dataset[Sample], *, num_replicas: int, rank: int) -> None:
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.epoch * len(self.dataset)  # type: ignore[arg-type]
+        return (first + index for index in super().__iter__())
+
+
+class Crops(Dataset[Sample]):
+    """Random training crops; the index counts on over epochs (see `EpochSampler`).
+
+    Args:
+        cases: Cases.
+        scans: Their arrays.
+        pairs: See `RBSDataModule`, as all that follow.
+        deals: Number of simulated rapid scans a case, or None.
+        fractions: Range of simulated exposures.
+        crop: Rows and columns.
+        length: Samples an epoch.
+        single_view_probability: Share of samples that show one view twice.
+        seed: Seed.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        scans: Sequence[LoadedCase],
+        *,
+        pairs: Pairs,
+        deals: int | None,
+        fractions: tuple[float, float],
+        crop: tuple[int, int],
+        length: int,
+        single_view_probability: float,
+        seed: int,
+    ) -> None:
+        self.cases, self.scans = cases, scans
+        self.pairs, self.deals, self.fractions, self.crop = pairs, deals, fractions, crop
+        self.length, self.single_view_probability, self.seed = length, single_view_probability, seed
+        self.truth = all(scan.labels is not None for scan in scans)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Sample:
+        # Every len(scans) samples in a row show every case once, in an order of their own.
+        lap, place = divmod(index, len(self.scans))
+        row = int(np.random.default_rng((self.seed, 0, lap)).permutation(len(self.scans))[place])
+        rng = np.random.default_rng((self.seed, 1, index))
+        scan = self.scans[row]
+        views = _choose_views(scan.views, self.single_view_probability, rng)
+        shown = sorted(set(views))
+        top, left = _place_crop(scan.standard[shown], self.crop, rng)
+        height, width = self.crop
+
+        def cut(whole: Array | None) -> Any:
+            return None if whole is None else whole[shown, top : top + height, left : left + width]
+
+        deal = None if self.deals is None else int(rng.integers(self.deals))
+        arrays, fraction, target_fraction = self._pair(row, deal, cut, rng)
+        if self.truth:
+            arrays |= {"labels": cut(scan.labels), "expectation": cut(scan.expectation)}
+        arrays, flip = flip_alike(arrays, int(rng.integers(LARGEST_SEED)))
+        channels = [shown.index(view) for view in views]
+        return _sample(
+            {name: array[channels] for name, array in arrays.items()},
+            fraction=fraction,
+            target_fraction=target_fraction,
+            case=row,
+            deal=deal,
+            crop=(top, left, height, width),
+            flip=flip,
+            views=views,
+            patient=self.cases[row].patient,
+        )
+
+    def _pair(
+        self, row: int, deal: int | None, cut: Any, rng: np.random.Generator
+    ) -> tuple[dict[str, Array], float, float]:
+        """Rapid and target crop and their exposures."""
+        scan = self.scans[row]
+        if deal is None:
+            # Counts of pixels are independent: dealing the crop's is dealing the scan's.
+            p = float(rng.uniform(*self.fractions))
+            rapid = self._simulate(cut(scan.standard), cut(scan.expectation), p, rng)
+        else:
+            whole, p = self.dealt(row, deal)
+            rapid = cut(whole)
+        if self.pairs == "expectation":
+            return {"rapid": rapid, "target": cut(scan.expectation)}, p, 1.0
+        standard = cut(scan.standard)
+        if self.pairs == "measured":
+            return {"rapid": rapid, "target": standard}, p, 1.0
+        return {"rapid": rapid, "target": standard - rapid}, p, 1 - p
+
+    def dealt(self, row: int, deal: int) -> tuple[Array, float]:
+        """See `RBSDataModule.dealt`."""
+        scan = self.scans[row]
+        if self.pairs == "measured":
+            assert scan.rapid is not None
+            assert scan.fraction is not None  # both checked in RBSDataModule.setup
+            return scan.rapid, scan.fraction
+        rng = np.random.default_rng((self.seed, 3, row, deal))
+        # Few deals spread over all exposures: each has its share of the range.
+        low, high = self.fractions
+        p = float(low + (high - low) * (deal + rng.random()) / (self.deals or 1))
+        return self._simulate(scan.standard, scan.expectation, p, rng), p
+
+    def _simulate(
+        self, standard: Array, expectation: Array | None, p: float, rng: np.random.Generator
+    ) -> Array:
+        """A rapid scan of exposure p."""
+        if self.pairs == "expectation":
+            assert expectation is not None  # checked in RBSDataModule.setup
+            return rng.poisson(p * expectation)
+        return thin(standard, p, rng)
+
+
+class WholeScans(Dataset[Sample]):
+    """Whole scans as acquired, for validation and test.
+
+    Args:
+        cases: Cases.
+        scans: Their arrays.
+        seed: Seed of the thinning where a case has no rapid scan.
+    """
+
+    def __init__(self, cases: Sequence[Case], scans: Sequence[LoadedCase], *, seed: int) -> None:
+        self.cases, self.scans, self.seed = cases, scans, seed
+
+    def __len__(self) -> int:
+        return len(self.scans)
+
+    def __getitem__(self, row: int) -> Sample:
+        scan = self.scans[row]
+        if scan.rapid is not None and scan.fraction is not None:
+            arrays, fraction, target_fraction = (
+                {"rapid": scan.rapid, "target": scan.standard},
+                scan.fraction,
+                1.0,
+            )
+        else:
+            fraction, target_fraction = _WHOLE_SCAN_FRACTION, 1 - _WHOLE_SCAN_FRACTION
+            rng = np.random.default_rng((self.seed, 2, row))
+            rapid, rest = split(scan.standard, (fraction, target_fraction), rng)
+            arrays = {"rapid": rapid, "target": rest}
+        if scan.labels is not None and scan.expectation is not None:
+            arrays |= {"labels": scan.labels, "expectation": scan.expectation}
+        return _sample(
+            arrays,
+            fraction=fraction,
+            target_fraction=target_fraction,
+            case=row,
+            deal=None,
+            crop=(0, 0, *scan.standard.shape[1:]),
+            flip=(False, False),
+            views=tuple(range(len(scan.views))),
+            patient=self.cases[row].patient,
+        )
+
+
+def _sample(
+    arrays: dict[str, Array],
+    *,
+    fraction: float,
+    target_fraction: float,
+    case: int,
+    deal: int | None,
+    crop: tuple[int, ...],
+    flip: tuple[bool, bool],
+    views: tuple[int, ...],
+    patient: str,
+) -> Sample:
+    """A sample of the batch described at `RBSDataModule`, as tensors."""
+    types = {"labels": np.int64}
+    tensors = {
+        name: torch.from_numpy(np.ascontiguousarray(array, dtype=types.get(name, np.float32)))
+        for name, array in arrays.items()
+    }
+    numbered = {} if deal is None else {"deal": torch.tensor(deal)}
+    return (
+        tensors
+        | numbered
+        | {
+            "fraction": torch.tensor(fraction, dtype=torch.float32),
+            "target_fraction": torch.tensor(target_fraction, dtype=torch.float32),
+            "case": torch.tensor(case),
+            "crop": torch.tensor(crop),
+            "flip": torch.tensor(flip),
+            "views": torch.tensor(views),
+            "patient": patient,
+        }
+    )
+
+
+def _choose_views(views: tuple[View, ...], single: float, rng: np.random.Generator) -> tuple[int, int]:
+    """Which aligned view each of the two channels shows."""
+    if len(views) == 1:
+        return 0, 0
+    if rng.random() < single:
+        view = int(rng.integers(len(views)))
+        return view, view
+    return 0, 1
+
+
+def _place_crop(counts: Array, crop: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+    """Top and left of a crop that has some of the body in it.
+
+    Most of a scan is air. A random place is taken if its mean count (V, h, w) is at least half of the whole
+    scan's, otherwise another is tried; after four the fullest is taken, so that empty margins stay rare but
+    not unseen.
+    """
+    enough = _ENOUGH * counts.mean()
+    best, fullest = (0, 0), -1.0
+    for _ in range(_TRIES):
+        top, left = (
+            int(rng.integers((size - length) // GRID + 1)) * GRID
+            for size, length in zip(counts.shape[1:], crop, strict=True)
+        )
+        mean = float(counts[:, top : top + crop[0], left : left + crop[1]].mean())
+        if mean >= enough:
+            return top, left
+        if mean > fullest:
+            best, fullest = (top, left), mean
+    return best

@@ -1,0 +1,127 @@
+"""What every training task shares: optimiser and schedule, finite steps, and a product written at the end."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.callbacks import WeightAveraging
+from monai.optimizers import WarmupCosineSchedule
+from torch import Tensor
+
+from rbs.errors import RbsError
+
+Batch = dict[str, Any]
+
+
+class TrainingTask(LightningModule, ABC):
+    """A LightningModule that trains with AdamW and writes what it made.
+
+    Args:
+        lr: Peak learning rate.
+        weight_decay: Weight decay.
+        warmup_steps: Steps of linear warm-up, before a cosine decay to zero over the whole training.
+        output: Folder of the product; None writes nothing.
+        betas: AdamW's.
+    """
+
+    def __init__(
+        self,
+        lr: float,
+        weight_decay: float,
+        warmup_steps: int,
+        output: Path | None,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> None:
+        super().__init__()
+        self.lr, self.weight_decay, self.warmup_steps, self.betas = lr, weight_decay, warmup_steps, betas
+        self.output = output
+        self._batch: Batch = {}
+        self._written = False
+
+    @abstractmethod
+    def write(self, folder: Path) -> None:
+        """Write the product, made of the weights the module holds now; called in every process."""
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; linear warm-up and cosine decay, stepped every step."""
+        weights = [weight for weight in self.parameters() if weight.requires_grad]
+        optimizer = torch.optim.AdamW(weights, self.lr, self.betas, weight_decay=self.weight_decay)
+        # The multiplier keeps the first step from having a learning rate of zero.
+        schedule = WarmupCosineSchedule(optimizer, self.warmup_steps, self._steps(), warmup_multiplier=0.01)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _steps(self) -> int:
+        return int(self.trainer.estimated_stepping_batches)
+
+    def on_train_start(self) -> None:
+        """Let a resumed schedule end with this training: its state holds the length planned at first."""
+        self.lr_schedulers().t_total = self._steps()  # type: ignore[union-attr]
+
+    # --- early failure
+
+    def total(self, batch: Batch, terms: dict[str, Tensor]) -> Tensor:
+        """The term "total" of the losses of `batch`, once it is known to be finite.
+
+        Raises:
+            RbsError: It is not; step, terms, patients and crops are named.
+        """
+        self._batch = batch
+        if not torch.isfinite(terms["total"]):
+            broken = ", ".join(name for name, term in terms.items() if not torch.isfinite(term))
+            raise self._not_finite(f"the loss ({broken})")
+        return terms["total"]
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Stop before a gradient that is not finite ruins the weights: the loss would name a later batch.
+
+        Raises:
+            RbsError: It is not finite; step, patients and crops are named.
+        """
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            return  # float16: the scaler leaves such steps out and goes on
+        gradients = [weight.grad for weight in self.parameters() if weight.grad is not None]
+        if not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
+            raise self._not_finite("the gradient")
+
+    def _not_finite(self, what: str) -> RbsError:
+        fault = f"step {self.global_step}: {what} is not finite"
+        if "patient" in self._batch:
+            crops = zip(self._batch["patient"], self._batch["crop"].tolist(), strict=True)
+            fault += " on " + ", ".join(f"{patient} at row {c[0]}, column {c[1]}" for patient, c in crops)
+        return RbsError(fault, remedy="check these scans with `rbs inspect`, or lower the learning rate")
+
+    # --- what is written
+
+    def on_train_end(self) -> None:
+        """Write the product: the averaged weights, where weights were averaged (callbacks come first)."""
+        if self.output is not None:
+            self.write(Path(self.output))
+        self._written = True
+
+    def on_fit_end(self) -> None:
+        """Write it also when a resumed training was over already: the last time, writing may have failed."""
+        if self._written:
+            return
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, WeightAveraging):
+                callback.on_train_end(self.trainer, self)
+        self.on_train_end()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave plain data only: torch loads nothing else without running code, not even a `Path`."""
+        for name in (self.CHECKPOINT_HYPER_PARAMS_KEY, LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY):
+            if name in checkpoint:
+                checkpoint[name] = _plain(checkpoint[name])
+
+
+def _plain(value: Any) -> Any:
+    """Hyper-parameters with paths as strings."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
