@@ -90,14 +90,14 @@ $(RUNS)/stage2/f1.safetensors: $(RUNS)/stage1/f1.safetensors $(RUNS)/adapt_sam/t
 ablation: $(RUNS)/stage1/f1.safetensors $(RUNS)/adapt_sam/teacher/teacher.json  ## Stage 2 without a module: FILE=experiments/ablations/no_spi.yaml
 	$(call FIT,experiments/stage2.yaml --config $(FILE)) --data.manifest $(MANIFEST) $(CASCADE) $(ARGS)
 
-evaluate: $(RUNS)/evaluation/summary.csv  ## Evaluate stages 1 and 2 beside the classical peers
+evaluate: $(RUNS)/evaluation/settings.json  ## Evaluate stages 1 and 2 beside the classical peers
 
-$(RUNS)/evaluation/summary.csv: $(RUNS)/stage2/f1.safetensors
+$(RUNS)/evaluation/settings.json: $(RUNS)/stage2/f1.safetensors
 	$(call EVALUATE,$(MANIFEST),$(RUNS))
 
 report: $(RUNS)/report.html  ## Tables, pictures and curves on one page
 
-$(RUNS)/report.html: $(RUNS)/evaluation/summary.csv
+$(RUNS)/report.html: $(RUNS)/evaluation/settings.json
 	$(RBS) report $(addprefix $(RUNS)/,evaluation adapt_sam stage1 stage2) --output $@
 
 # ---- the demo: the same path, small: a few children, short training
@@ -119,14 +119,14 @@ $(DEMO)/stage1/f1.safetensors: $(DEMO)/phantoms/manifest.csv
 $(DEMO)/stage2/f1.safetensors: $(DEMO)/stage1/f1.safetensors $(DEMO)/adapt_sam/teacher/teacher.json
 	$(call DEMO_FIT,stage2)
 
-$(DEMO)/evaluation/summary.csv: $(DEMO)/stage2/f1.safetensors
+$(DEMO)/evaluation/settings.json: $(DEMO)/stage2/f1.safetensors
 	$(call EVALUATE,$(DEMO)/phantoms/manifest.csv,$(DEMO))
 
 $(DEMO)/restored.dcm: $(DEMO)/stage2/f1.safetensors
 	rm -f $@
 	$(RBS) restore $(DEMO)/phantoms/P0016/rapid.dcm $@ --checkpoint $<
 
-$(DEMO)/report.html: $(DEMO)/evaluation/summary.csv
+$(DEMO)/report.html: $(DEMO)/evaluation/settings.json
 	$(RBS) report $(DEMO)/evaluation $(DEMO)/adapt_sam $(DEMO)/stage1 $(DEMO)/stage2 --output $@
 
 clean-demo:  ## Remove what the demo wrote

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rbs.distillation.scm import SCM
 from rbs.distillation.skd import SKD
 from rbs.distillation.spi import SPI
+from rbs.errors import CheckpointError
 from rbs.restorers.base import Restorer
 from rbs.weights import build_restorer, load_into, read_safetensors, save_modules
 
@@ -122,11 +123,17 @@ def load_cascade(path: Path, f1: Restorer) -> tuple[Cascade, dict[str, Any]]:
         The cascade without its training losses, in evaluation mode, and its provenance.
 
     Raises:
-        CheckpointError: The file is missing, truncated, or holds another architecture.
+        CheckpointError: The file is missing, truncated, holds another architecture or no second restorer.
     """
     tensors, description = read_safetensors(path)
+    if not isinstance(description.get("f2"), dict):
+        raise CheckpointError(
+            "it holds no second restorer",
+            file=path,
+            remedy="put the cascade.safetensors there that stage 2 wrote beside its f1.safetensors",
+        )
     f2 = build_restorer(description["f2"], path)
-    spi = SPI(description["embedding_dim"]) if description["embedding_dim"] else None
+    spi = SPI(description["embedding_dim"]) if description.get("embedding_dim") else None
     for prefix, module in (("f2.", f2), ("spi.", spi)):
         if module is not None:
             part = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

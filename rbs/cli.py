@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         The exit status: 0; 1 after an error that the user can mend, printed as one sentence; 130 when
-        interrupted.
+        interrupted; 143 when terminated.
     """
     arguments = sys.argv[1:] if argv is None else argv
     try:
@@ -43,10 +43,26 @@ def main(argv: list[str] | None = None) -> int:
     except RbsError as error:
         print(f"rbs: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        # Whatever asks for a file may meet one it must not see; nothing is gained by a traceback.
+        fault = f"it cannot be read or written ({error.strerror or error})"
+        print(f"rbs: {RbsError(fault, file=error.filename, remedy='check the permissions')}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        print("rbs: interrupted", file=sys.stderr)
-        return 130
+        return _interrupted()
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning has shut down gracefully
+            return _interrupted()
+        if stop.code is None:  # Lightning's answer to SIGTERM, which make must not take for success
+            print("rbs: terminated", file=sys.stderr)
+            return 143
+        raise
     return 0
+
+
+def _interrupted() -> int:
+    print("rbs: interrupted", file=sys.stderr)
+    return 130
 
 
 def _parser(wanted: str | None) -> argparse.ArgumentParser:

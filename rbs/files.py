@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rbs.errors import OutputError
+from rbs.errors import OutputError, RbsError
 
 
 @contextmanager
@@ -29,12 +29,12 @@ def whole_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         OutputError: `path` exists already, the disk is full, or the folder cannot be written.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise OutputError(
-            "the output exists already", file=path, remedy="choose another name or remove it first"
-        )
     temporary = None
     try:
+        if path.exists() and not overwrite:
+            raise OutputError(
+                "the output exists already", file=path, remedy="choose another name or remove it first"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.mkdtemp(prefix=".writing-", dir=path.parent)
         temporary = Path(folder) / path.name
@@ -46,7 +46,11 @@ def whole_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         # Some writers make files that only their owner can read; on a shared disk others must read them too.
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except OSError as error:
+    except RbsError:
+        raise
+    except Exception as error:
+        if not (isinstance(error, OSError) or _disk_is_full(error)):
+            raise
         fault, remedy = _explain(error)
         raise OutputError(fault, file=path, remedy=remedy) from error
     finally:
@@ -61,10 +65,18 @@ def _umask() -> int:
     return mask
 
 
-def _explain(error: OSError) -> tuple[str, str]:
-    """Fault and remedy. Some libraries wrap the system's OSError in one without a number: look behind it."""
-    if error.errno is None and isinstance(error.__cause__, OSError):
-        error = error.__cause__
-    if error.errno == errno.ENOSPC:
+def _explain(error: Exception) -> tuple[str, str]:
+    """Fault and remedy."""
+    if _disk_is_full(error):
         return "the disk is full; nothing was written", "free some space"
-    return f"it cannot be written ({error.strerror or error})", "check the folder and its permissions"
+    reason = getattr(error, "strerror", None) or error
+    return f"it cannot be written ({reason})", "check the folder and its permissions"
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether that is behind an error: libraries wrap the system's own, or only quote it (safetensors)."""
+    while error is not None:
+        if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,7 +1,8 @@
 """What several tests share: a small cohort of real NM DICOM files, and the places of outside material."""
 
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -139,6 +140,18 @@ def real_scan() -> Path:
 def metric_weights() -> Path:
     """The folder of metric weights (LPIPS, FID), from RBS_WEIGHTS."""
     return _outside("RBS_WEIGHTS", ".")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 4 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small disk can be mounted by root only")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
 
 
 def _outside(variable: str, inside: str) -> Path:

@@ -32,6 +32,22 @@ MAX_Z = 4.0
 
 
 @dataclass(frozen=True)
+class Reason:
+    """Why a scan is not fit.
+
+    Attributes:
+        fault: What is wrong.
+        remedy: What to do about it.
+    """
+
+    fault: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.fault}; {self.remedy}"
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Whether a scan is fit for a purpose.
 
@@ -42,7 +58,7 @@ class Verdict:
         notes: What to know all the same.
     """
 
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[Reason, ...] = ()
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -67,7 +83,7 @@ class FitReport:
         duration_s: Acquisition time, s.
         counts: Counts of each view.
         counts_per_pixel: Mean counts per pixel of each view, over the whole frame.
-        dispersion: Noise dispersion index, 1 for raw counts; None where there are too few counts to tell.
+        dispersion: Noise dispersion index of each view, 1 for raw counts; None where too few tell it.
         energy_window_kev: Lower and upper limit of the energy window.
         restoring: Fit to be restored.
         training: Fit to train on.
@@ -83,7 +99,7 @@ class FitReport:
     duration_s: float | None
     counts: tuple[int, ...]
     counts_per_pixel: tuple[float, ...]
-    dispersion: float | None
+    dispersion: tuple[float | None, ...]
     energy_window_kev: tuple[float, float] | None
     restoring: Verdict
     training: Verdict
@@ -108,7 +124,10 @@ class FitReport:
             ("duration", _stated(self.duration_s, "{:.0f} s")),
             ("counts", _per_view(self.views, [f"{n:,}" for n in self.counts])),
             ("counts per pixel", _per_view(self.views, [f"{n:.2f}" for n in self.counts_per_pixel])),
-            ("dispersion index", _stated(self.dispersion, "{:.2f}", "too few counts to tell")),
+            (
+                "dispersion index",
+                _per_view(self.views, [_stated(n, "{:.2f}", "(too few counts)") for n in self.dispersion]),
+            ),
             ("energy window", window),
         ]
         for purpose, verdict in (("restoring", self.restoring), ("training", self.training)):
@@ -132,14 +151,12 @@ def check(
     """
     frames, rows, columns = scan.counts.shape
     counts = scan.counts.reshape(frames, -1).sum(axis=1)
-    dispersion = dispersion_index(scan.counts)
+    indices = [dispersion_index(frame) for frame in scan.counts]
+    dispersion = tuple(None if math.isnan(index) else index for index in indices)
     shared = tuple(_faults(scan, counts, dispersion))
     restoring = shared
     if scan.velocity is not None and scan.velocity <= SAME_VELOCITY * standard_velocity:
-        restoring += (
-            f"there is nothing to restore: {scan.velocity:.1f} cm/min is no faster than the standard "
-            f"{standard_velocity:g} cm/min",
-        )
+        restoring += (nothing_to_restore(scan.velocity, standard_velocity),)
     alone = "one view only: it is restored alone, unless its folder holds the opposite view too"
     return FitReport(
         file=scan.provenance.path,
@@ -152,7 +169,7 @@ def check(
         duration_s=scan.duration_s,
         counts=tuple(int(n) for n in counts),
         counts_per_pixel=tuple(float(n) / (rows * columns) for n in counts),
-        dispersion=None if math.isnan(dispersion) else dispersion,
+        dispersion=dispersion,
         energy_window_kev=_energy_window(scan.provenance.header),
         restoring=Verdict(
             restoring,
@@ -163,18 +180,32 @@ def check(
     )
 
 
-def _faults(scan: Scan, counts: Array, dispersion: float) -> Iterator[str]:
+def nothing_to_restore(velocity: float, standard: float) -> Reason:
+    """Why a scan no faster than the standard is refused; velocities in cm/min."""
+    velocities = f"{velocity:.1f} cm/min is no faster than the standard {standard:g} cm/min"
+    return Reason(
+        f"there is nothing to restore: {velocities}",
+        "restore rapid scans only, or state your --standard-velocity",
+    )
+
+
+def _faults(scan: Scan, counts: Array, dispersion: tuple[float | None, ...]) -> Iterator[Reason]:
     if scan.velocity is None:
-        yield "the scan velocity is unknown, state it with --velocity CM_PER_MIN"
+        yield Reason("the scan velocity is unknown", "state it with --velocity CM_PER_MIN")
     low, high = RAW_DISPERSION
-    if not math.isnan(dispersion) and not low <= dispersion <= high:
-        yield (
-            f"these are no raw counts: the noise dispersion index is {dispersion:.2f}, not {low} to {high} "
-            "(smoothed, rescaled or exported as a picture)"
-        )
+    for view, index in zip(scan.views, dispersion, strict=True):
+        if index is not None and not low <= index <= high:
+            yield Reason(
+                f"the {view} view holds no raw counts: its noise dispersion index is {index:.2f}, not {low} "
+                f"to {high} (smoothed, rescaled or exported as a picture)",
+                "export the raw counts",
+            )
     for view, total in zip(scan.views, counts, strict=True):
         if total < MIN_COUNTS:
-            yield f"too few counts: the {view} view has {int(total):,}, a bone scan at least {MIN_COUNTS:,}"
+            yield Reason(
+                f"too few counts: the {view} view has {int(total):,}, a bone scan at least {MIN_COUNTS:,}",
+                "acquire or export it again",
+            )
 
 
 def _out_of_range(scan: Scan, standard_velocity: float, trained_on: Mapping[str, Any]) -> Iterator[str]:

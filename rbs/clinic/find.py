@@ -2,56 +2,67 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from pathlib import Path
 
-import pydicom
 from pydicom import Dataset
-from pydicom.errors import InvalidDicomError
 
 from rbs.errors import ScanError
+from rbs.scans.dicom import START, decoded, starts_like_dicom
 from rbs.scans.dicom_write import RESTORED
+
+EXPORTED = ("", ".dcm", ".ima")
+"""Suffixes of hospital exports; many have none, or end in the last number of a UID."""
 
 
 def dicom_files(folder: Path) -> list[Path]:
     """Every DICOM file in a folder and the folders below it, sorted; hidden files and DICOMDIR are left out.
 
-    A file counts as DICOM if it ends in .dcm or starts like DICOM: hospital exports often have no suffix.
+    A file counts as DICOM if it starts like DICOM or is named .dcm or .ima. What is named like an export but
+    cannot be read, or is too short to tell, counts too, as do folders that cannot be searched: reading them
+    will say what is wrong, and no scan is passed over in silence.
 
     Raises:
         ScanError: There is none.
     """
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.name.upper() != "DICOMDIR"
-        and path.is_file()
-        and (path.suffix.lower() == ".dcm" or _starts_like_dicom(path))
-    ]
+    files: list[Path] = []
+    closed: list[OSError] = []
+    for place, below, names in os.walk(folder, onerror=closed.append):
+        below[:] = [name for name in below if not name.startswith(".")]
+        files += filter(_may_be_a_scan, (Path(place, name) for name in names))
+    files += [Path(error.filename) for error in closed]
     if not files:
         raise ScanError("there is no DICOM file in this folder", file=folder, remedy="check the path")
-    return files
+    return sorted(files)
 
 
-def header_of(path: Path) -> Dataset | None:
-    """The data set without its pixels, or None if it cannot be read: reading it whole will say why."""
+def header_of(path: Path) -> Dataset:
+    """Study and derivation of a file; empty if it cannot be read: reading it whole will say why."""
+    wanted = ["StudyInstanceUID", "DerivationCodeSequence"]
     try:
-        return pydicom.dcmread(path, stop_before_pixels=True)
-    except (InvalidDicomError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError):
-        return None
+        with warnings.catch_warnings(action="ignore"):  # as in read_nm
+            return decoded(path, stop_before_pixels=True, specific_tags=wanted)[0]
+    except Exception:  # a damaged file surfaces in pydicom as nearly any exception there is
+        return Dataset()
 
 
 def is_restored(path: Path) -> bool:
     """Whether rbs wrote this file as a restoration, to be left alone when its folder is restored again."""
-    codes = getattr(header_of(path), "DerivationCodeSequence", None) or []
+    codes = header_of(path).get("DerivationCodeSequence") or []
     return any((code.get("CodeValue"), code.get("CodingSchemeDesignator")) == RESTORED[:2] for code in codes)
 
 
-def _starts_like_dicom(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            start = file.read(132)
-    except OSError:
+def _may_be_a_scan(path: Path) -> bool:
+    if path.name.startswith(".") or path.name.upper() == "DICOMDIR":
         return False
-    # Files older than part 10 have no preamble: they begin with the first elements of group 0008.
-    return start[128:] == b"DICM" or start[:4] in (b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")
+    suffix = path.suffix.lower()
+    exported = suffix in EXPORTED or suffix[1:].isdecimal()
+    try:
+        if path.exists() and not path.is_file():  # a pipe, which would not end
+            return False
+        with path.open("rb") as file:
+            start = file.read(START)
+    except OSError:
+        return exported
+    return starts_like_dicom(start) or suffix in EXPORTED[1:] or (exported and len(start) < START)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 import rbs
-from rbs.clinic.checks import SAME_VELOCITY, check, contradictions
+from rbs.clinic.checks import SAME_VELOCITY, check, contradictions, nothing_to_restore
 from rbs.clinic.find import header_of
 from rbs.errors import CheckpointError, OutputError, RbsError, ScanError
 from rbs.scans.dicom import read_nm
@@ -32,10 +32,11 @@ class Restored:
     Attributes:
         source: The rapid scan.
         views: What it shows.
+        view_rule: The rule that named the views.
         output: The restored scan.
         counts: Counts of the rapid scan as acquired.
         expected: The same at standard exposure: counts / fraction.
-        restored: Counts of the restored scan.
+        restored: Counts of the restored scan, as its file holds them.
         standard_velocity: cm/min the restored counts belong to.
         seconds: Time to restore and check it; shared between the two files of a pair.
         together_with: The file of the opposite view it was restored with.
@@ -44,6 +45,7 @@ class Restored:
 
     source: Path
     views: tuple[View, ...]
+    view_rule: str | None
     output: Path
     counts: float
     expected: float
@@ -57,8 +59,8 @@ class Restored:
         pair = f", with {self.together_with.name}" if self.together_with else ""
         bias = 100 * (self.restored / self.expected - 1)
         line = (
-            f"{self.source.name} ({', '.join(self.views)}): {self.counts:,.0f} counts in, "
-            f"{self.restored:,.0f} out at {self.standard_velocity:g} cm/min "
+            f"{self.source.name} ({', '.join(self.views)} from {self.view_rule}): "
+            f"{self.counts:,.0f} counts in, {self.restored:,.0f} out at {self.standard_velocity:g} cm/min "
             f"(bias {bias:+.1f} %{pair}), {self.seconds:.1f} s -> {self.output}"
         )
         return "\n".join([line, *(f"  warning: {warning}" for warning in self.warnings)])
@@ -98,12 +100,8 @@ def restore_scan(scan: Scan, loaded: LoadedRestorer, standard_velocity: float = 
     """
     fraction = scan.fraction_of(standard_velocity)
     if fraction * SAME_VELOCITY >= 1:
-        raise ScanError(
-            f"there is nothing to restore: {scan.velocity:.1f} cm/min is no faster than the standard "
-            f"{standard_velocity:g} cm/min",
-            file=scan.provenance.path,
-            remedy="restore rapid scans only",
-        )
+        reason = nothing_to_restore(standard_velocity / fraction, standard_velocity)
+        raise ScanError(reason.fault, file=scan.provenance.path, remedy=reason.remedy)
     with torch.inference_mode():
         x = torch.from_numpy(scan.aligned() / np.float32(fraction))[None]
         counts = loaded.restorer(x, torch.tensor([fraction], dtype=torch.float32))[0].numpy()
@@ -177,8 +175,7 @@ def _acquisition(scan: Scan) -> Hashable:
 def _studies(files: Iterable[Path]) -> list[list[Path]]:
     studies: dict[str, list[Path]] = defaultdict(list)
     for path in files:
-        study = getattr(header_of(path), "StudyInstanceUID", None)
-        studies[str(study or path)].append(path)
+        studies[str(header_of(path).get("StudyInstanceUID") or path)].append(path)
     return list(studies.values())
 
 
@@ -195,7 +192,9 @@ def _read(
     scan = read_nm(path, **reading)
     verdict = check(scan, standard_velocity=standard_velocity, trained_on=loaded.provenance).restoring
     if not verdict.fit:
-        raise ScanError("; ".join(verdict.reasons), file=path)
+        faults = ", and ".join(reason.fault for reason in verdict.reasons)
+        remedies = ", and ".join(dict.fromkeys(reason.remedy for reason in verdict.reasons))
+        raise ScanError(faults, file=path, remedy=remedies)
     return scan
 
 
@@ -221,20 +220,24 @@ def _restore_group(
         counts = restored.counts if len(group) == 1 else restored.counts[index : index + 1]
         result = replace(scan, counts=counts, velocity=standard_velocity)
         try:
-            write_restored_nm(outputs[path], result, scan, derivation=derivation)
+            stored = write_restored_nm(outputs[path], result, scan, derivation=derivation)
         except RbsError as error:
             yield Refused(path, error)
             continue
         verdict = check(scan, standard_velocity=standard_velocity, trained_on=loaded.provenance).restoring
         own = [str(doubt) for doubt in doubts if doubt.view in scan.views]
         more = [f"{len(own) - SHOWN} more places like these"] if len(own) > SHOWN else []
+        if stored.clipped:
+            most = f"{stored.largest:,.0f} counts, the most a file holds"
+            more.append(f"pixels clipped at {most}: {stored.clipped:,}")
         yield Restored(
             source=path,
             views=scan.views,
+            view_rule=scan.provenance.view_rule,
             output=outputs[path],
             counts=float(scan.counts.sum()),
             expected=float(scan.counts.sum()) / fraction,
-            restored=float(counts.sum(dtype=np.float64)),
+            restored=stored.counts,
             standard_velocity=standard_velocity,
             seconds=seconds,
             together_with=paths[1 - index] if len(group) == 2 else None,

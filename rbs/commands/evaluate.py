@@ -24,6 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--teacher", type=Path, metavar="DIR", help="adapted teacher, for the second restorer of stage 2"
     )
     parser.add_argument(
+        "--base-checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="SAM's base weights that the teacher was adapted from; default: the shipped or downloaded ones",
+    )
+    parser.add_argument(
         "--split", choices=("train", "val", "test"), default="test", help="default: %(default)s"
     )
     parser.add_argument(
@@ -33,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Evaluate and print the summary.
+    """Evaluate and print the summary; an evaluation that was interrupted goes on where it stopped.
 
     Raises:
         RbsError: The manifest, a scan or a checkpoint cannot be used, or the output cannot be written.
@@ -47,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     from rbs.evaluation.methods import trained_methods
 
     manifest = Manifest.read(args.manifest)
-    trained = trained_methods(args.stage1, args.stage2, args.teacher)
+    trained = trained_methods(args.stage1, args.stage2, args.teacher, args.base_checkpoint)
     lpips = lpips_metric()
     summary = evaluate(
         manifest,

@@ -56,9 +56,12 @@ def run(args: argparse.Namespace) -> None:
             file=args.source,
             remedy="ask for a faster velocity",
         )
-    # The seed is mixed with the object's identity: two views thinned with one seed must not share noise.
-    mixed = hashlib.sha256(f"{args.seed} {scan.provenance.sop_instance_uid}".encode()).digest()
-    rng = np.random.default_rng(int.from_bytes(mixed[:8], "big"))
+    # The seed is mixed with the counts: two views thinned with one seed must not share noise, and the same
+    # counts are thinned alike whatever their file is called.
+    pixels = np.ascontiguousarray(scan.counts, dtype=np.int64).tobytes()
+    mixed = hashlib.sha256(f"{args.seed} {scan.counts.shape} ".encode() + pixels)
+    rng = np.random.default_rng(int.from_bytes(mixed.digest()[:8], "big"))
+    draw = f"{scan.provenance.sop_instance_uid} {mixed.hexdigest()} {scan.velocity!r} {args.velocity!r}"
     kept, left = split(scan.counts, (share, 1 - share), rng)
     parts = [(args.target, kept, share, "kept")]
     if args.remainder is not None:
@@ -70,13 +73,14 @@ def run(args: argparse.Namespace) -> None:
             simulated = scan.with_counts(counts, velocity=scan.velocity / part, duration_s=duration)
             share_of = f"{100 * part:.4g} % of the counts of a {scan.velocity:.4g} cm/min scan"
             description = f"{share_of}, {role} by binomial thinning, seed {args.seed}"
-            write_thinned_nm(path, simulated, scan, description=description)
+            write_thinned_nm(path, simulated, scan, description=description, uid_seed=f"{draw} {role}")
             written.append(path)
-    except OutputError:
+    except BaseException:
         # One half of a pair is of no use, and would be in the way of the next attempt.
         for path in written:
-            path.unlink()
+            path.unlink(missing_ok=True)
         raise
+    print(f"{args.source}: {', '.join(scan.views)} (from {scan.provenance.view_rule})")
     for path, counts, part, _ in parts:
         total = int(counts.sum())
         print(f"{path}: {total:,} counts, {100 * part:.1f} %, as at {scan.velocity / part:.1f} cm/min")

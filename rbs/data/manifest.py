@@ -16,13 +16,13 @@ from __future__ import annotations
 import csv
 import math
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from rbs.arrays import read_npz
 from rbs.errors import ManifestError
 from rbs.files import whole_file
 from rbs.scans.scan import REGIONS, Array, Scan, View, align
@@ -106,28 +106,32 @@ class Manifest:
 
     @classmethod
     def read(cls, path: str | Path) -> Manifest:
-        """Read and check a manifest: no scan is opened, but every file must exist.
+        """Read and check a manifest: every file must exist, but of scans only the Patient ID is read.
 
         Raises:
             ManifestError: The file is missing, no CSV or empty; it lacks a column; or one of its lines
-                (named) has an unknown split, a missing or repeated file, a patient of another split, or a bad
-                number.
+                (named) has an unknown split, a missing or repeated file, a patient of another split, by name
+                or by Patient ID, or a bad number.
         """
         path = Path(path)
         rows = _rows(path)
         cases: list[Case] = []
-        split_of: dict[str, tuple[str, int]] = {}
+        split_of: dict[tuple[str, str], tuple[str, int]] = {}
         line_of: dict[Path, int] = {}
         for line, row in rows:
             case = _case(path, line, row)
-            split, first = split_of.setdefault(case.patient, (case.split, line))
-            if split != case.split:
-                raise _fault(
-                    path,
-                    line,
-                    f"patient {case.patient} is in split {case.split} but in {split} on line {first}",
-                    "keep all visits of a patient in one split",
-                )
+            names = {("name", case.patient): f"patient {case.patient}"}
+            if patient_id := _patient_id(case.standard[0]):
+                names["ID", patient_id] = f"the Patient ID of {case.standard[0]}"
+            for key, name in names.items():
+                split, first = split_of.setdefault(key, (case.split, line))
+                if split != case.split:
+                    raise _fault(
+                        path,
+                        line,
+                        f"{name} is in split {case.split} but in {split} on line {first}",
+                        "keep all visits of a patient in one split",
+                    )
             for file in (*case.rapid, *case.standard, *([case.truth] if case.truth else [])):
                 if not file.is_file():
                     raise _fault(
@@ -191,17 +195,37 @@ def load_case(case: Case) -> LoadedCase:
 
     Raises:
         ScanError: A scan cannot be read, or the velocity of a rapid scan or its standard scan is unknown.
-        ManifestError: Two files of the case differ in shape, views, spacing or velocity (both are named), or
-            the truth file does not hold what it should.
+        ManifestError: Two files of the case differ in patient, shape, views, spacing or velocity (both are
+            named), the rapid scan is no faster than the standard one or shares counts with it, or the truth
+            file does not hold what it should.
     """
-    standard = _read_scan(case.standard, case.standard_velocity, case.stated_views)
-    rapid = _read_scan(case.rapid, case.rapid_velocity, case.stated_views) if case.rapid else None
-    fraction = None
-    if rapid is not None:
+    from rbs.data.independence import shared_counts
+
+    standards = _read_files(case.standard, case.standard_velocity, case.stated_views)
+    rapids = _read_files(case.rapid, case.rapid_velocity, case.stated_views)
+    _refuse_two_patients([*case.rapid, *case.standard], [*rapids, *standards])
+    standard = _join(case.standard, standards)
+    rapid, fraction = None, None
+    if rapids:
+        rapid = _join(case.rapid, rapids)
         _same(case.rapid[0], rapid, case.standard[0], standard)
         # The standard scan is asked first, so that the one without a velocity is the one named.
         standard.fraction_of()
         fraction = rapid.fraction_of(standard.velocity)  # type: ignore[arg-type]
+        if fraction >= 1:
+            raise ManifestError(
+                f"at {rapid.velocity:.4g} cm/min it is no faster than {case.standard[0]} at"
+                f" {standard.velocity:.4g} cm/min",
+                file=case.rapid[0],
+                remedy="swap the columns rapid and standard, or correct their velocities",
+            )
+        if fault := shared_counts(rapids, standards):
+            raise ManifestError(
+                fault,
+                file=case.rapid[0],
+                remedy="pair it with an independent scan, such as one made of what `rbs thin --remainder`"
+                " left over, or leave rapid empty",
+            )
     views = tuple(sorted(standard.views))  # "anterior" sorts before "posterior", as Scan.aligned orders them
     expectation, labels = (
         _read_truth(case.truth, case.standard[0], standard, views) if case.truth else (None, None)
@@ -331,13 +355,36 @@ def _case(path: Path, line: int, row: dict[str, str]) -> Case:
     )
 
 
-def _read_scan(files: Sequence[Path], velocity: float | None, stated: Mapping[Path, View]) -> Scan:
-    """One scan from one file, or from files of one view each."""
+def _patient_id(file: Path) -> str:
+    """Patient ID in the header; empty without one. A file that cannot be read is refused when it is used."""
+    from rbs.scans.dicom import decoded
+
+    try:
+        header, _ = decoded(file, stop_before_pixels=True, specific_tags=["PatientID"])
+        return str(header.get("PatientID") or "").strip()
+    except Exception:  # a damaged file surfaces in pydicom as nearly any exception there is
+        return ""
+
+
+def _read_files(files: Sequence[Path], velocity: float | None, stated: Mapping[Path, View]) -> list[Scan]:
     from rbs.scans.dicom import read_nm
 
-    scans = [
+    return [
         read_nm(file, velocity=velocity, views=(stated[file],) if file in stated else None) for file in files
     ]
+
+
+def _refuse_two_patients(files: Sequence[Path], scans: Sequence[Scan]) -> None:
+    # The IDs themselves are not printed: logs travel further than scans.
+    known = [(scan.patient_id.strip(), file) for file, scan in zip(files, scans, strict=True)]
+    known = [(patient, file) for patient, file in known if patient]
+    for patient, file in known[1:]:
+        if patient != known[0][0]:
+            raise _unlike(known[0][1], file, "patient: their Patient IDs are not the same")
+
+
+def _join(files: Sequence[Path], scans: Sequence[Scan]) -> Scan:
+    """One scan of one file, or of files of one view each."""
     first = scans[0]
     for file, scan in zip(files[1:], scans[1:], strict=True):
         _same(files[0], first, file, scan, views=False)
@@ -372,9 +419,9 @@ def _unlike(a: Path, b: Path, what: str) -> ManifestError:
 def _read_truth(file: Path, scan_file: Path, scan: Scan, views: tuple[View, ...]) -> tuple[Array, Array]:
     """Expectation and labels of the views, aligned; see `LoadedCase`."""
     try:
-        with np.load(file) as content:
-            expectation, labels = content["expectation"], content["labels"]
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        content = read_npz(file)
+        expectation, labels = content["expectation"], content["labels"]
+    except (ValueError, KeyError) as error:
         raise ManifestError(
             f"it is no truth file ({error})",
             file=file,

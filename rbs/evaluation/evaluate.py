@@ -29,7 +29,8 @@ from rbs.evaluation.metrics import (
     ceilings,
     region_biases,
 )
-from rbs.evaluation.summary import by_patient, summarise
+from rbs.evaluation.parts import Part, Parts
+from rbs.evaluation.summary import CEILING, by_patient, summarise
 from rbs.files import whole_file
 from rbs.scans.counts import split as split_counts
 
@@ -37,9 +38,7 @@ Array = npt.NDArray[Any]
 
 log = logging.getLogger(__name__)
 
-CEILING = "ceiling"
-"""Name of the row of what a perfect restoration would score."""
-
+SETTINGS, UNFINISHED = "settings.json", "unfinished"
 PICTURED = 3
 SIMULATED_FRACTION = 0.5
 """Exposure of the rapid scan dealt out of the standard scan where none was acquired."""
@@ -77,7 +76,9 @@ def evaluate(
 ) -> pd.DataFrame:
     """Score every method on every case of a split; one case is held in memory at a time.
 
-    Writes per_scan.csv, per_patient.csv, regions.csv, summary.csv, pictures.npz and, last, settings.json.
+    Writes per_scan.csv, per_patient.csv, regions.csv, pictures.npz, summary.csv and, last, settings.json:
+    without it the results are not whole. Older results stay until all cases are finished. Finished cases are
+    kept in `output`/unfinished until then; the same call goes on from them.
 
     Args:
         manifest: The cases. The classical methods are tuned on its validation split, whatever `split` is.
@@ -101,82 +102,57 @@ def evaluate(
     cases = manifest.split(split)
     if not cases:
         raise ManifestError(f"the split '{split}' is empty", file=manifest.path, remedy="add patients to it")
-    if (output / "settings.json").exists() and not overwrite:
+    if (output / SETTINGS).exists() and not overwrite:
         raise OutputError(
             "it holds an evaluation already", file=output, remedy="choose another or use --overwrite"
         )
     metrics = (*METRICS, *extra_metrics)
-    methods = [RAPID, *_tuned(manifest), *trained]
-    pictured = representative(cases)
-    scores: list[dict[str, Any]] = []
-    regions: list[dict[str, Any]] = []
-    pictures: dict[str, Array] = {}
-    shown: list[dict[str, Any]] = []
-    for index, case in enumerate(tqdm(cases, desc="evaluating", unit="scan")):
-        pair = load_pair(case)
-        target = pair.target
-        known = {
-            "patient": case.patient,
-            "case": index,
-            "fraction": pair.fraction,
-            "peak": target.peak,
-            "mean_count": target.mean_count,
-        }
-        scores.append({**known, "method": CEILING, **ceiling_scores(target, extra_metrics)})
-        if index in pictured:
-            pictures |= _references(index, target)
-            shown.append({"case": index, "patient": case.patient, "age_y": case.age_y, "views": pair.views})
-        for method in methods:
-            estimate = method.restore(pair)
-            scores.append(
-                {**known, "method": method.name, **{m.name: m.compute(estimate, target) for m in metrics}}
-            )
-            regions += [
-                {
-                    "patient": case.patient,
-                    "case": index,
-                    "method": method.name,
-                    "region": name,
-                    "bias_percent": bias,
-                }
-                for name, bias in region_biases(estimate, target).items()
-            ]
-            if index in pictured:
-                pictures[f"{index}/{method.name}"] = estimate.astype(np.float16)
-    per_scan = pd.DataFrame(scores)
-    per_patient = by_patient(per_scan, metrics)
-    summary = summarise(per_patient, metrics)
-    settings = {
+    inputs = {
         "rbs": rbs.__version__,
-        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": command,
         "manifest": str(manifest.path),
         "manifest_sha256": hashlib.sha256(manifest.path.read_bytes()).hexdigest(),
         "split": split,
+        "metrics": [m.describe() for m in metrics],
+        "trained": [_described(m) for m in trained],
+        "scans": _versions([*cases, *manifest.split("val")]),
+    }
+    parts = Parts(output / UNFINISHED, inputs)
+    methods = [RAPID, *_tuned(manifest), *trained]
+    pictured = representative(cases)
+    finished: list[Part] = []
+    for index, case in enumerate(tqdm(cases, desc="evaluating", unit="scan")):
+        part = parts.load(index)
+        if part is None:
+            part = _score(index, case, methods, metrics, extra_metrics, pictured=index in pictured)
+            parts.save(index, part)
+        finished.append(part)
+    per_scan = pd.DataFrame([row for part in finished for row in part.scores])
+    per_patient = by_patient(per_scan, metrics)
+    summary = summarise(per_patient, metrics)
+    shown = {part.shown["case"]: part.shown for part in finished if part.shown}
+    settings = {
+        **{name: inputs[name] for name in ("rbs", "manifest", "manifest_sha256", "split", "metrics")},
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": command,
         "patients": int(per_patient["patient"].nunique()),
         "scans": len(cases),
-        "fractions": sorted({round(row["fraction"], 4) for row in scores}),
+        "fractions": sorted({round(fraction, 4) for fraction in per_scan["fraction"]}),
         "peak": PEAK_DEFINITION,
         "mask": MASK_DEFINITION,
         "aggregation": "mean over a patient's scans, then over patients; 95 % bootstrap over patients",
         "tuned_on": "val",
-        "methods": [{"name": m.name, "label": m.label, "settings": m.settings} for m in methods],
-        "metrics": [m.describe() for m in metrics],
-        "pictures": sorted(shown, key=lambda picture: pictured.index(picture["case"])),
+        "methods": [_described(m) for m in methods],
+        "pictures": [shown[index] for index in pictured],
     }
-    _write_tables(
-        output,
-        {
-            "per_scan": per_scan,
-            "per_patient": per_patient,
-            "regions": pd.DataFrame(regions),
-            "summary": summary,
-        },
-    )
-    with whole_file(output / "pictures.npz", overwrite=True) as path:
-        np.savez_compressed(path, allow_pickle=False, **pictures)
-    with whole_file(output / "settings.json", overwrite=True) as path:
-        path.write_text(json.dumps(settings, indent=2, default=str), encoding="utf-8")
+    tables = {
+        "per_scan": per_scan,
+        "per_patient": per_patient,
+        "regions": pd.DataFrame([row for part in finished for row in part.regions]),
+        "summary": summary,
+    }
+    pictures = {name: array for part in finished for name, array in part.pictures.items()}
+    _write(output, tables, pictures, settings)
+    parts.remove()
     return summary
 
 
@@ -207,7 +183,9 @@ def _tuned(manifest: Manifest) -> list[Method]:
 
 
 def _pairs(cases: Iterable[Case]) -> Iterator[Pair]:
-    return (load_pair(case) for case in cases)
+    from tqdm import tqdm
+
+    return (load_pair(case) for case in tqdm(cases, desc="tuning", unit="scan"))
 
 
 def _references(index: int, target: Target) -> dict[str, Array]:
@@ -220,7 +198,61 @@ def _references(index: int, target: Target) -> dict[str, Array]:
     return {f"{index}/{name}": array for name, array in arrays.items()}
 
 
-def _write_tables(output: Path, tables: dict[str, pd.DataFrame]) -> None:
+def _score(
+    index: int,
+    case: Case,
+    methods: Sequence[Method],
+    metrics: Sequence[Metric],
+    extra_metrics: Sequence[Metric],
+    *,
+    pictured: bool,
+) -> Part:
+    """Restore a case by every method."""
+    pair = load_pair(case)
+    target = pair.target
+    known = {
+        "patient": case.patient,
+        "case": index,
+        "fraction": pair.fraction,
+        "peak": target.peak,
+        "mean_count": target.mean_count,
+    }
+    scores = [{**known, "method": CEILING, **ceiling_scores(target, extra_metrics)}]
+    regions: list[dict[str, Any]] = []
+    pictures = _references(index, target) if pictured else {}
+    for method in methods:
+        estimate = method.restore(pair)
+        scores.append(
+            {**known, "method": method.name, **{m.name: m.compute(estimate, target) for m in metrics}}
+        )
+        row = {"patient": case.patient, "case": index, "method": method.name}
+        biases = region_biases(estimate, target)
+        regions += [{**row, "region": name, "bias_percent": bias} for name, bias in biases.items()]
+        if pictured:
+            pictures[f"{index}/{method.name}"] = estimate.astype(np.float16)
+    shown = {"case": index, "patient": case.patient, "age_y": case.age_y, "views": list(pair.views)}
+    return Part(scores, regions, shown if pictured else None, pictures)
+
+
+def _described(method: Method) -> dict[str, Any]:
+    return {"name": method.name, "label": method.label, "settings": method.settings}
+
+
+def _versions(cases: Iterable[Case]) -> dict[str, tuple[int, int]]:
+    """Size and time of change of every file: cheaper than its hash, and enough to notice another one."""
+    files = [file for case in cases for file in (*case.rapid, *case.standard, case.truth) if file]
+    return {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
+
+
+def _write(
+    output: Path, tables: dict[str, pd.DataFrame], pictures: dict[str, Array], settings: dict[str, Any]
+) -> None:
+    # Whoever finds no settings knows that the rest may be of two evaluations.
+    (output / SETTINGS).unlink(missing_ok=True)
+    with whole_file(output / "pictures.npz", overwrite=True) as path:
+        np.savez_compressed(path, allow_pickle=False, **pictures)
     for name, table in tables.items():
         with whole_file(output / f"{name}.csv", overwrite=True) as path:
             table.to_csv(path, index=False, float_format="%.7g")
+    with whole_file(output / SETTINGS, overwrite=True) as path:
+        path.write_text(json.dumps(settings, indent=2, default=str), encoding="utf-8")

@@ -70,7 +70,7 @@ def load_lpips(backbone: Path) -> torch.nn.Module:
         # slice2.3.weight
         own = {key: state["features." + key.split(".", 1)[1]] for key in model.net.state_dict()}
         model.net.load_state_dict(own)
-    except (KeyError, RuntimeError, OSError, ValueError) as error:
+    except Exception as error:  # bytes that are no pickle make the unpickler raise anything at all
         raise CheckpointError(
             "it does not hold torchvision's AlexNet features", file=backbone, remedy="remove or replace it"
         ) from error

@@ -74,13 +74,19 @@ def classical_methods(validation: Callable[[], Iterable[Pair]]) -> list[Method]:
     ]
 
 
-def trained_methods(stage1: Path | None, stage2: Path | None, teacher: Path | None) -> list[Method]:
+def trained_methods(
+    stage1: Path | None,
+    stage2: Path | None,
+    teacher: Path | None,
+    base_checkpoint: Path | None = None,
+) -> list[Method]:
     """The restorers.
 
     Args:
         stage1: Weights of stage 1, .safetensors or .ckpt.
         stage2: Weights of stage 2; its second restorer is read from `cascade.safetensors` beside them.
         teacher: Folder of the adapted teacher, for the second restorer.
+        base_checkpoint: SAM's base weights that it was adapted from; None for the shipped or downloaded ones.
 
     Raises:
         CheckpointError: One of them is missing or does not fit.
@@ -97,7 +103,7 @@ def trained_methods(stage1: Path | None, stage2: Path | None, teacher: Path | No
         methods.append(_one_pass("stage2_f1", "Stage 2, first restorer (ships)", second))
         cascade = stage2.parent / CASCADE_FILE
         if cascade.is_file():
-            methods += _two_passes(first, second, cascade, teacher)
+            methods += _two_passes(first, second, cascade, teacher, base_checkpoint)
         else:
             log.warning("stage 2 (f2) is left out: there is no %s", cascade)
     return methods
@@ -124,21 +130,27 @@ def _one_pass(name: str, label: str, loaded: Any) -> Method:
     )
 
 
-def _two_passes(first: Any, second: Any, file: Path, folder: Path | None) -> list[Method]:
-    """The whole cascade of stage 2: the prior is that of the stage-1 restoration, as in training."""
+def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: Path | None) -> list[Method]:
+    """The whole cascade of stage 2; its prior is that of the whole scan as stage 1 restores it.
+
+    That is what training uses with `prior: cached` and `prior: frozen`; with `prior: online` it uses the
+    prior of the crop as the first restorer of stage 2 restores it at that step, which no longer exists.
+    """
     import torch
 
     from rbs.cascade import load_cascade
     from rbs.teacher.adapters import load_teacher
+    from rbs.weights import file_sha256
 
     device = _device()
     cascade, provenance = load_cascade(file, second.restorer)
+    settings = {"weights": file.name, "sha256": file_sha256(file), **provenance}
     teacher = None
     if cascade.spi is not None:
         if folder is None or first is None:
             log.warning("stage 2 (f2) is left out: its semantic priors need --stage1 and --teacher")
             return []
-        teacher = load_teacher(folder).to(device).eval()
+        teacher = load_teacher(folder, base).to(device).eval()
         if provenance.get("teacher") not in (None, teacher.digest):
             remedy = "give that one as --teacher"
             raise CheckpointError(
@@ -146,6 +158,10 @@ def _two_passes(first: Any, second: Any, file: Path, folder: Path | None) -> lis
             )
         if provenance.get("init_from") not in (None, first.sha256):
             log.warning("%s was not trained from the stage-1 weights given: its priors will differ", file)
+        settings["prior"] = (
+            f"{provenance.get('prior', 'not recorded')} in training; here of the whole scan as restored by"
+            f" {first.name}, SHA-256 {first.sha256}"
+        )
     cascade.to(device)
 
     def restore(pair: Pair) -> Array:
@@ -156,7 +172,7 @@ def _two_passes(first: Any, second: Any, file: Path, folder: Path | None) -> lis
         assert restored is not None  # the cascade has a second restorer
         return restored[0].cpu().numpy()
 
-    return [Method("stage2_f2", "Stage 2, second restorer", restore, {"weights": file.name, **provenance})]
+    return [Method("stage2_f2", "Stage 2, second restorer", restore, settings)]
 
 
 def _tensors(pair: Pair, device: str) -> tuple[Any, Any]:

@@ -9,6 +9,9 @@ import pandas as pd
 
 from rbs.evaluation.metrics import Metric
 
+CEILING = "ceiling"
+"""Name of the row of what a perfect restoration would score."""
+
 KEYS = ["patient", "method"]
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -17,12 +20,18 @@ RESAMPLES = 2000
 def by_patient(per_scan: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
     """Mean over the scans of each patient, so that a patient seen twice does not count twice.
 
+    A ceiling that not every scan has (that of SSIM is known on phantoms only) is left out: beside means over
+    all scans, its mean over some would be no ceiling.
+
     Args:
         per_scan: Columns patient, method and those of `metrics`.
         metrics: A metric with `pooled_from` is recomputed from the patient's mean of that column.
     """
     numbers = [m.name for m in metrics]
+    ceiling = per_scan["method"] == CEILING
+    partial = [name for name in numbers if per_scan.loc[ceiling, name].isna().any()]
     table = per_scan.groupby(KEYS, sort=False)[numbers].mean().reset_index()
+    table.loc[table["method"] == CEILING, partial] = np.nan
     for metric in metrics:
         if metric.pooled_from:
             table[metric.name] = _decibels(table[metric.pooled_from].to_numpy())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,20 +109,17 @@ def body_box(panels: Mapping[str, Array], margin: int = 6) -> tuple[slice, slice
     )
 
 
-def curves_figure(metrics_csv: Path) -> bytes | None:
+def curves_figure(table: pd.DataFrame) -> bytes | None:
     """Curves of a training run: a panel for each logged name, training and validation together.
 
     Args:
-        metrics_csv: As Lightning's CSVLogger writes it: step, epoch, train/NAME, val/NAME, many cells empty.
+        table: As Lightning's CSVLogger writes it: step, epoch, train/NAME, val/NAME, many cells empty.
 
     Returns:
         PNG; None where there is nothing to draw.
     """
     import matplotlib.pyplot as plt
 
-    table = pd.read_csv(metrics_csv)
-    if "step" not in table:
-        return None
     names: dict[str, list[str]] = {}
     for column in table.columns:
         match = re.fullmatch(r"(?:train|val)[/_](.+)", column)

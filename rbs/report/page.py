@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import rbs
+from rbs.arrays import read_npz
 from rbs.errors import RbsError
 from rbs.files import whole_file
 from rbs.report import figures
@@ -20,11 +22,12 @@ from rbs.report.tables import (
     CEILING_LABEL,
     Evaluation,
     Table,
+    TrainingLog,
     csv_table,
-    latest_versions,
     read_evaluation,
     region_table,
     score_table,
+    training_logs,
 )
 
 SHORT = {
@@ -52,8 +55,8 @@ class Picture:
 def write_report(runs: Sequence[Path], output: Path, *, overwrite: bool = True) -> None:
     """Write one self-contained page about all results found in the given folders.
 
-    Evaluations (settings.json beside summary.csv), training runs (the latest version_N/metrics.csv of each
-    experiment) and dice.csv files are found in the folders and below them.
+    Evaluations (settings.json beside summary.csv), training runs (the version_N/metrics.csv of each
+    experiment, joined) and dice.csv files are found in the folders and below them.
 
     Args:
         runs: Folders.
@@ -80,7 +83,7 @@ def write_report(runs: Sequence[Path], output: Path, *, overwrite: bool = True) 
                 remedy="name folders written by `rbs evaluate` or `rbs fit`",
             )
         evaluations += [_evaluation(read_evaluation(file.parent)) for file in found["summary.csv"]]
-        trainings += [_training(file) for file in latest_versions(found["metrics.csv"])]
+        trainings += [_training(log) for log in training_logs(found["metrics.csv"])]
         dice += [(str(file.parent), csv_table(file)) for file in found["dice.csv"]]
     template = (files("rbs.report") / "page.html").read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
@@ -108,24 +111,21 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _training(metrics_csv: Path) -> dict[str, str] | None:
-    try:
-        png = figures.curves_figure(metrics_csv)
-    except (OSError, ValueError) as error:
-        raise RbsError(f"it is no training log ({error})", file=metrics_csv, remedy="remove it") from error
-    return None if png is None else {"folder": str(metrics_csv.parent), "source": _uri(png)}
+def _training(log: TrainingLog) -> dict[str, str] | None:
+    png = figures.curves_figure(log.table)
+    return None if png is None else {"title": log.title, "source": _uri(png)}
 
 
 def _pictures(evaluation: Evaluation) -> list[tuple[str, list[Picture]]]:
     """Pictures of each representative case, under a heading each."""
     file = evaluation.folder / "pictures.npz"
     try:
-        with np.load(file) as content:
-            return [
-                (_heading(shown), _case_pictures(evaluation, content, shown))
-                for shown in evaluation.settings["pictures"]
-            ]
-    except (OSError, ValueError, KeyError) as error:
+        arrays = read_npz(file)
+        return [
+            (_heading(shown), _case_pictures(evaluation, arrays, shown))
+            for shown in evaluation.settings["pictures"]
+        ]
+    except (ValueError, KeyError) as error:
         raise RbsError(
             f"the pictures are missing or damaged ({error})", file=file, remedy="run `rbs evaluate` again"
         ) from error
@@ -136,16 +136,18 @@ def _heading(shown: dict[str, Any]) -> str:
     return f"Patient {shown['patient']}" + (f", {age:.1f} years" if age else "")
 
 
-def _case_pictures(evaluation: Evaluation, content: Any, shown: dict[str, Any]) -> list[Picture]:
+def _case_pictures(
+    evaluation: Evaluation, arrays: dict[str, npt.NDArray[Any]], shown: dict[str, Any]
+) -> list[Picture]:
     prefix = f"{shown['case']}/"
-    peak = float(content[prefix + "peak"])
-    row, column = (float(v) for v in content[prefix + "spacing_mm"])
+    peak = float(arrays[prefix + "peak"])
+    row, column = (float(v) for v in arrays[prefix + "spacing_mm"])
     spacing, views = (row, column), shown["views"]
     order = [*evaluation.labels, "standard", "truth"]
     panels = {
-        SHORT.get(name, name): content[prefix + name].astype(np.float32)
+        SHORT.get(name, name): arrays[prefix + name].astype(np.float32)
         for name in order
-        if prefix + name in content.files
+        if prefix + name in arrays
     }
     found = [
         Picture(

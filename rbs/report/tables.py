@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,14 @@ class Table:
     columns: list[tuple[str, str]]
     ceiling: list[Cell]
     rows: list[tuple[str, list[Cell]]]
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """What a training run logged: its folder with the versions shown, and the rows of their metrics.csv."""
+
+    title: str
+    table: pd.DataFrame
 
 
 def read_evaluation(folder: Path) -> Evaluation:
@@ -160,15 +169,46 @@ def number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def latest_versions(files: list[Path]) -> list[Path]:
-    """Of .../EXPERIMENT/version_N/metrics.csv, the highest N of each experiment; other paths are kept."""
-    chosen: dict[Path, tuple[int, Path]] = {}
-    for file in sorted(files):
+def training_logs(files: Sequence[Path]) -> list[TrainingLog]:
+    """The log of each training run: of .../EXPERIMENT/version_N/metrics.csv all N joined, others alone.
+
+    Each resumption writes a version of its own, which goes on from a checkpoint: it replaces what the
+    versions before it logged at its first step and later. Versions without training points (`rbs validate`)
+    are left out.
+
+    Raises:
+        RbsError: A file cannot be read.
+    """
+    runs: dict[Path, list[tuple[int, Path]]] = {}
+    for file in files:
         match = re.fullmatch(r"version_(\d+)", file.parent.name)
-        key, version = (file.parent.parent, int(match[1])) if match else (file, 0)
-        if key not in chosen or version > chosen[key][0]:
-            chosen[key] = (version, file)
-    return [file for _, file in chosen.values()]
+        run, version = (file.parent.parent, int(match[1])) if match else (file.parent, 0)
+        runs.setdefault(run, []).append((version, file))
+    logs = []
+    for run, versions in runs.items():
+        parts: list[tuple[Path, pd.DataFrame]] = []
+        for _, file in sorted(versions):
+            table = _training_table(file)
+            if len(table):
+                earlier = [(path, part[part["step"] < table["step"].min()]) for path, part in parts]
+                parts = [*((path, part) for path, part in earlier if len(part)), (file, table)]
+        if parts:
+            names = ", ".join(path.parent.name for path, _ in parts if path.parent != run)
+            logs.append(
+                TrainingLog(f"{run}: {names}" if names else f"{run}", pd.concat([t for _, t in parts]))
+            )
+    return logs
+
+
+def _training_table(file: Path) -> pd.DataFrame:
+    """A metrics.csv; no rows of it where nothing was trained."""
+    try:
+        table = pd.read_csv(file)
+        steps = pd.to_numeric(table.get("step", pd.Series(dtype=float)))
+    except (OSError, ValueError) as error:
+        raise RbsError(f"it is no training log ({error})", file=file, remedy="remove it") from error
+    trained = table.filter(regex=r"^train[/_]").notna().any(axis=None)
+    return table.assign(step=steps) if trained and len(steps) else table[:0]
 
 
 def _best(evaluation: Evaluation, metric: dict[str, Any]) -> str | None:

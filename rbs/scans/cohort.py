@@ -30,7 +30,7 @@ from rbs.scans.scan import STANDARD_VELOCITY, Scan
 
 RAPID_VELOCITY = 40.0
 COLUMNS = ("patient", "split", "age_y", "sex", "height_cm", "weight_kg", "rapid", "standard", "truth")
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same seed would make other files."""
 
 _FILES = ("rapid.dcm", "standard.dcm", "truth.npz", "child.json")
@@ -61,7 +61,10 @@ def write_cohort(
             f"{patients} patients cannot fill three splits", remedy="ask for at least 3 with --patients"
         )
     if patients > 9999 or workers < 1 or seed < 0:
-        raise RbsError("a cohort takes at most 9999 patients, a seed of 0 or more and at least one worker")
+        raise RbsError(
+            f"{patients} patients, seed {seed} and {workers} workers make no cohort",
+            remedy="ask for at most 9999 patients, a seed of 0 or more and at least one worker",
+        )
     out = Path(out)
     recipe = {"format": FORMAT, "patients": patients, "seed": seed}
     _claim(out, recipe)
@@ -115,15 +118,15 @@ def _claim(out: Path, recipe: dict[str, int]) -> None:
                 )
             if _read_json(mark) != recipe:
                 raise OutputError(
-                    "the folder holds a cohort of other patients or another seed",
+                    "the folder holds a cohort of other patients, another seed or another version of rbs",
                     file=out,
-                    remedy="repeat its settings, named in cohort.json, or choose another folder",
+                    remedy="choose another folder, or repeat the settings named in its cohort.json",
                 )
             for left in out.glob(_UNFINISHED + "*"):
                 shutil.rmtree(left)
     except OSError as error:
         raise OutputError(
-            f"it cannot be read ({error.strerror or error})", file=out, remedy="check it"
+            f"it cannot be read ({error.strerror or error})", file=out, remedy="check its permissions"
         ) from error
     with whole_file(mark, overwrite=True) as path:
         path.write_text(json.dumps(recipe) + "\n")

@@ -7,24 +7,23 @@ refused unless it shows that it holds them.
 from __future__ import annotations
 
 import logging
+import re
+import struct
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
-from pydicom import Dataset
+from pydicom import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
-    HTJ2KLossless,
-    HTJ2KLosslessRPCL,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
-    JPEGLossless,
-    JPEGLosslessSV1,
     JPEGLSLossless,
     NuclearMedicineImageStorage,
     RLELossless,
@@ -47,18 +46,15 @@ _UNCOMPRESSED = {
     ExplicitVRBigEndian,
     DeflatedExplicitVRLittleEndian,
 }
-_LOSSLESS = {
-    *_UNCOMPRESSED,
-    RLELossless,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEG2000Lossless,
-    HTJ2KLossless,
-    HTJ2KLosslessRPCL,
-}
+LOSSLESS = {*_UNCOMPRESSED, RLELossless, JPEGLSLossless, JPEG2000Lossless}
+"""Transfer syntaxes that keep every count and that the declared dependencies decode."""
+
 _EXPORT_RAW = "export the original, uncompressed raw counts from the camera's workstation"
+_EXPORT_PLAIN = "export it uncompressed (Explicit VR Little Endian)"
 _LOG = logging.getLogger("rbs")
+
+START = 132
+"""Bytes by which a DICOM file is known."""
 
 
 def read_nm(
@@ -73,20 +69,22 @@ def read_nm(
 
     Args:
         path: A file of one or two views.
-        views: The view of each frame, for files that do not name them; it wins over what the header says.
+        views: The view of each frame, for files that do not name them.
         energy_window: The energy window to read, counted from 1, for files with several.
-        velocity: Bed velocity, cm/min, for files that do not state it; it wins over the header.
+        velocity: Bed velocity, cm/min, for files that do not state it.
         require_raw: Whether to refuse counts whose noise is not Poisson (see `dispersion_index`).
 
     Returns:
         The scan with integer counts, posterior frames not mirrored, and the header in its provenance.
 
     Raises:
-        ScanError: The file cannot be read, is no whole-body scan, or does not hold raw counts.
+        ScanError: The file cannot be read, is no whole-body scan, does not hold raw counts, or states another
+            view or velocity than was given.
     """
     path = Path(path)
     try:
-        return _read(path, views, energy_window, velocity, require_raw)
+        with warnings.catch_warnings(action="ignore"):  # pydicom's quote header values, and names with them
+            return _read(path, views, energy_window, velocity, require_raw)
     except RbsError:
         raise
     except InvalidDicomError as error:
@@ -97,8 +95,55 @@ def read_nm(
         fault = f"it cannot be read ({error.strerror or error})"
         raise ScanError(fault, file=path, remedy="check the name and the permissions") from error
     except Exception as error:  # a damaged file surfaces in pydicom as nearly any exception there is
-        reason = " ".join(str(error).split())[:150] or type(error).__name__
-        raise ScanError(f"it cannot be decoded ({reason})", file=path, remedy="export it again") from error
+        fault = f"it cannot be decoded ({first_line(error)})"
+        raise ScanError(fault, file=path, remedy="export it again") from error
+
+
+def first_line(error: Exception) -> str:
+    """What pydicom says, without the values it quotes and the traceback it adds in the lines below."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return re.sub(r"""(['"]).*\1""", "...", line)[:150]
+
+
+def decoded(path: Path, **options: Any) -> tuple[FileDataset, list[str]]:
+    """Read a file and decode every element now.
+
+    pydicom would decode an element when it is first asked for, and fail where nobody expects it. Damaged
+    elements are left out, or they would fail later, on writing. Files without a preamble are read too.
+
+    Args:
+        path: The file.
+        options: Those of `pydicom.dcmread`.
+
+    Returns:
+        The data set, and what was left out.
+
+    Raises:
+        InvalidDicomError: It is no DICOM file.
+        Exception: Nearly any, on a file damaged in its structure.
+    """
+    try:
+        ds = pydicom.dcmread(path, **options)
+    except InvalidDicomError:
+        with path.open("rb") as file:
+            if not starts_like_dicom(file.read(START)):
+                raise
+        ds = pydicom.dcmread(path, force=True, **options)
+    if not ds.file_meta.get("TransferSyntaxUID"):
+        implicit, little = ds.original_encoding
+        ds.file_meta.TransferSyntaxUID = (
+            ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        )
+    return ds, _decode_elements(ds)
+
+
+def starts_like_dicom(start: bytes) -> bool:
+    """Whether a file begins as DICOM does: with a preamble, or at once with an element of group 2 or 8."""
+    if len(start) < 8 or start[128:START] == b"DICM":
+        return start[128:START] == b"DICM"
+    group, element, length = struct.unpack("<HHI", start[:8])
+    # The first element of an old file is a short one: a length, a character set or the image type.
+    return group in (2, 8) and element <= 0x20 and (length <= 1024 or start[4:6].isalpha())
 
 
 def _read(
@@ -110,9 +155,10 @@ def _read(
 ) -> Scan:
     if path.is_file() and path.stat().st_size == 0:
         raise ScanError("it is empty", file=path, remedy="export it again")
-    ds = pydicom.dcmread(path)
-    transfer_syntax = ds.file_meta.get("TransferSyntaxUID")
-    _decode_elements(ds, path)
+    ds, damaged = decoded(path)
+    for element in damaged:
+        _LOG.warning("%s: left out the damaged element %s", path, element)
+    transfer_syntax = ds.file_meta.TransferSyntaxUID
     _refuse_other_images(ds, path)
     _refuse_processed(ds, transfer_syntax, path)
     counts = _pixels(ds, transfer_syntax, path)
@@ -140,41 +186,44 @@ def _read(
     )
 
 
-def _decode_elements(ds: Dataset, path: Path) -> None:
-    """Decode every element now; drop those that are damaged, or they would fail later, on writing."""
+def _decode_elements(ds: Dataset) -> list[str]:
+    damaged = []
     for tag in list(ds.keys()):
         try:
             element = ds[tag]
             for item in element.value if element.VR == "SQ" else ():
-                _decode_elements(item, path)
+                damaged += _decode_elements(item)
         except Exception as error:  # as in read_nm
-            _LOG.warning("%s: left out the damaged element %s (%s)", path, tag, error)
+            damaged.append(f"{tag} ({type(error).__name__})")
             del ds[tag]
+    return damaged
 
 
 def _refuse_other_images(ds: Dataset, path: Path) -> None:
     sop_class, modality = str(ds.get("SOPClassUID") or ""), str(ds.get("Modality") or "")
     if sop_class != NuclearMedicineImageStorage:
         if modality != "NM":
-            what = UID(sop_class).name or "an object of no stated class"
+            what = _shown(UID(sop_class).name) or "an object of no stated class"
             raise ScanError(
-                f"it is {what} (modality {modality or 'not stated'}), no Nuclear Medicine image",
+                f"it is {what} (modality {_shown(modality) or 'not stated'}), no Nuclear Medicine image",
                 file=path,
                 remedy="name a DICOM Nuclear Medicine file",
             )
-        _LOG.info("%s: stored as %s, read as NM for its modality", path, UID(sop_class).name or "no class")
+        stored_as = _shown(UID(sop_class).name) or "no class"
+        _LOG.info("%s: stored as %s, read as NM for its modality", path, stored_as)
     kinds = _image_type(ds)
     if len(kinds) > 2 and kinds[2] not in ("WHOLE BODY", "STATIC", ""):
-        raise ScanError(f"its image type is {kinds[2]}", file=path, remedy="name a whole-body scan")
+        raise ScanError(f"its image type is {_shown(kinds[2])}", file=path, remedy="name a whole-body scan")
     if "TRANSMISSION" in kinds:
         raise ScanError("it is a transmission image", file=path, remedy="name an emission scan")
 
 
-def _refuse_processed(ds: Dataset, transfer_syntax: UID | None, path: Path) -> None:
-    if str(ds.get("LossyImageCompression") or "") == "01" or (
-        transfer_syntax and transfer_syntax not in _LOSSLESS
-    ):
-        raise ScanError("its pixels are or may be lossily compressed", file=path, remedy=_EXPORT_RAW)
+def _refuse_processed(ds: Dataset, transfer_syntax: UID, path: Path) -> None:
+    if str(ds.get("LossyImageCompression") or "") == "01":
+        raise ScanError("its pixels are lossily compressed", file=path, remedy=_EXPORT_RAW)
+    if transfer_syntax not in LOSSLESS:
+        fault = f"it is stored as {_shown(transfer_syntax.name)}, which is lossy or cannot be decoded here"
+        raise ScanError(fault, file=path, remedy=_EXPORT_PLAIN)
     codes = ds.get("DerivationCodeSequence") or []
     thinned = any((c.get("CodeValue"), c.get("CodingSchemeDesignator")) == THINNED[:2] for c in codes)
     if "DERIVED" in _image_type(ds)[:1] and not thinned:
@@ -185,10 +234,16 @@ def _refuse_processed(ds: Dataset, transfer_syntax: UID | None, path: Path) -> N
         raise ScanError("it is a colour picture", file=path, remedy=_EXPORT_RAW)
     photometric = str(ds.get("PhotometricInterpretation") or "MONOCHROME2")
     if photometric != "MONOCHROME2":
-        raise ScanError(f"its pixels are {photometric}, not MONOCHROME2", file=path, remedy=_EXPORT_RAW)
+        fault = f"its pixels are {_shown(photometric)}, not MONOCHROME2"
+        raise ScanError(fault, file=path, remedy=_EXPORT_RAW)
     slope, intercept = ds.get("RescaleSlope"), ds.get("RescaleIntercept")
     if slope not in (None, 1) or intercept not in (None, 0):
         _LOG.warning("%s: RescaleSlope %s and intercept %s ignored: NM has none", path, slope, intercept)
+
+
+def _shown(value: str) -> str:
+    """A header value as a message may show it: one of damaged length runs on into the patient's name."""
+    return value if len(value) <= 100 and value.isprintable() else "something unreadable"
 
 
 def _image_type(ds: Dataset) -> list[str]:
@@ -196,14 +251,14 @@ def _image_type(ds: Dataset) -> list[str]:
     return [str(part).strip().upper() for part in ([value] if isinstance(value, str) else value)]
 
 
-def _pixels(ds: Dataset, transfer_syntax: UID | None, path: Path) -> Array:
+def _pixels(ds: Dataset, transfer_syntax: UID, path: Path) -> Array:
     """Stored pixels (frames, rows, columns)."""
     if "PixelData" not in ds:
         raise ScanError("it holds no pixels; it may be truncated", file=path, remedy="export it again")
     shape = int(ds.get("NumberOfFrames") or 1), int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)
     if min(shape) < 1:
         raise ScanError(f"its frames, rows and columns are {shape}", file=path, remedy="export it again")
-    if transfer_syntax is None or transfer_syntax in _UNCOMPRESSED:
+    if transfer_syntax in _UNCOMPRESSED:
         needed, there = int(np.prod(shape)) * int(ds.get("BitsAllocated") or 0) // 8, len(ds.PixelData)
         # A wrong number of frames or a cut file would otherwise give other counts without a word.
         if there not in (needed, needed + needed % 2):
@@ -252,15 +307,17 @@ def _check_counts(header: Dataset, counts: Array, require_raw: bool, path: Path)
     stated = _positive(header.get("CountsAccumulated"))
     if stated is not None and stated != counts.sum(dtype=np.int64):
         _LOG.warning("%s: the pixels sum to %d, CountsAccumulated says %d", path, counts.sum(), stated)
-    index = dispersion_index(counts)
-    if np.isnan(index):
-        _LOG.warning("%s: too few counts to tell whether they are raw", path)
-    elif require_raw and not RAW_DISPERSION[0] <= index <= RAW_DISPERSION[1]:
-        raise ScanError(
-            f"its noise variance is {index:.2g} times its mean, so it was smoothed or rescaled",
-            file=path,
-            remedy=_EXPORT_RAW,
-        )
+    # A view of its own each: one processed view must not hide behind a raw one of more counts.
+    for frame, index in enumerate(map(dispersion_index, counts), start=1):
+        if np.isnan(index):
+            _LOG.warning("%s: frame %d has too few counts to tell whether they are raw", path, frame)
+        elif require_raw and not RAW_DISPERSION[0] <= index <= RAW_DISPERSION[1]:
+            raise ScanError(
+                f"the noise variance of frame {frame} is {index:.2g} times its mean, so it was smoothed or "
+                "rescaled",
+                file=path,
+                remedy=_EXPORT_RAW,
+            )
 
 
 def _spacing(header: Dataset, path: Path) -> tuple[float, float]:
@@ -278,11 +335,13 @@ def _velocity(header: Dataset, option: float | None, path: Path) -> float | None
     stated = _positive(header.get("ScanVelocity"), 6)  # mm/s to cm/min
     # The header holds mm/s with few digits: 6.666667 is 40 cm/min, not 40.000002.
     stated = None if stated is None else round(stated, 4)
-    if option is None:
-        return stated
-    if stated is not None and abs(option - stated) > 0.05 * stated:
-        _LOG.warning("%s: velocity %g cm/min as asked, though the header says %g", path, option, stated)
-    return option
+    if option is not None and stated is not None and abs(option - stated) > 0.05 * stated:
+        raise ScanError(
+            f"its ScanVelocity says {stated:g} cm/min, but {option:g} cm/min was given",
+            file=path,
+            remedy="give none for this file, or correct its header",
+        )
+    return option if stated is None else stated
 
 
 def _positive(value: Any, factor: float = 1.0) -> float | None:

@@ -142,7 +142,7 @@ def detector(view: View, shape: tuple[int, ...], spacing_mm: tuple[float, float]
     item.CollimatorGridName, item.CollimatorType, item.FieldOfViewShape = "LEHR", "PARA", "RECTANGLE"
     side = 1 if view == View.ANTERIOR else -1
     left, top = -side * (shape[1] - 1) / 2 * spacing_mm[1], (shape[0] - 1) * spacing_mm[0]
-    item.StartAngle = "0" if view == View.ANTERIOR else "180"
+    item.StartAngle = "180" if view == View.ANTERIOR else "0"  # counted from the patient's back
     item.ImageOrientationPatient = [side, 0, 0, 0, 0, -1]
     item.ImagePositionPatient = [f"{left:.10g}", "0", f"{top:.10g}"]
     item.ViewCodeSequence = [code(*VIEW_CODES[view])]

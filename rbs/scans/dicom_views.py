@@ -34,8 +34,14 @@ _AFTER = re.compile(
     r"|(?<![a-z])post[\s_-]*(?:inj|void|op|surg|therap|treat|dos|chemo|mict|admin|p\.?i)[a-z]*",
     re.IGNORECASE,
 )
+ANGLE = "StartAngle"
+"""The last rule, and the weakest."""
+
 _ANGLE_TOLERANCE = 20.0
 """Degrees by which a head may be off the vertical."""
+
+_LONGEST_NAME = 64
+"""Bytes up to which an element of unknown type may be a name: the longest text of VR LO."""
 
 _LOG = logging.getLogger("rbs")
 _Named = list[View | None]
@@ -47,28 +53,41 @@ def name_views(
     """The view of each frame and the rule that told: code, its meaning, names, start angle, or the option.
 
     Where a rule names one of two frames, the other is the opposite view; a rule that names both alike tells
-    nothing. The option, if given, wins over the header.
+    nothing. The option names what the header leaves unsaid; only over the start angle, which cameras count
+    differently, it wins.
 
     Raises:
-        ScanError: No rule tells, or the option does not fit the frames.
+        ScanError: No rule tells, or the option contradicts the header or does not fit the frames.
     """
-    found = _from_header(header, frames)
-    if option is not None:
-        if len(option) != frames or len(set(option)) != frames:
+    views, rule = _from_header(header, frames) or (None, "")
+    if option is None:
+        if views is None:
+            remedy = "name it with --view anterior or --view posterior"
+            if frames == 2:
+                remedy = "name them in frame order, as --view anterior --view posterior"
+            raise ScanError("nothing in the header says which view a frame shows", file=path, remedy=remedy)
+        if rule == ANGLE:
+            doubt = "%s: %s by StartAngle alone, which some cameras count from the front; --view corrects it"
+            _LOG.warning(doubt, path, ", ".join(views))
+        return views, rule
+    if views and rule != ANGLE:
+        # In a folder the option is meant for the silent files; that another one disagrees must not go unseen.
+        if len(option) == frames and option != views:
             raise ScanError(
-                f"{frames} frames but views named: {', '.join(option) or 'none'}",
+                f"its {rule} says {', '.join(views)}, but {', '.join(option)} was given",
                 file=path,
-                remedy="name one view a frame, each once",
+                remedy="give no view for this file, or correct its header",
             )
-        if found and found[0] != option:
-            _LOG.warning("%s: views %s as asked, though %s says %s", path, option, found[1], found[0])
-        return option, "option"
-    if found is None:
-        remedy = "name it with --view anterior or --view posterior"
-        if frames == 2:
-            remedy = "name them in frame order, as --view anterior --view posterior"
-        raise ScanError("nothing in the header says which view a frame shows", file=path, remedy=remedy)
-    return found
+        return views, rule
+    if len(option) != frames or len(set(option)) != frames:
+        raise ScanError(
+            f"{frames} frames but views named: {', '.join(option) or 'none'}",
+            file=path,
+            remedy="name one view a frame, each once",
+        )
+    if views and views != option:
+        _LOG.warning("%s: %s as given, though StartAngle says %s", path, ", ".join(option), ", ".join(views))
+    return option, "option"
 
 
 def _from_header(header: Dataset, frames: int) -> tuple[tuple[View, ...], str] | None:
@@ -81,7 +100,7 @@ def _from_header(header: Dataset, frames: int) -> tuple[tuple[View, ...], str] |
         if views := _complete([_of_text(text) for text in texts]):
             return views, rule
     if views := _complete([_of_angle(item) for item in detectors]):
-        return views, "StartAngle"
+        return views, ANGLE
     return None
 
 
@@ -125,10 +144,11 @@ def _of_angle(detector: Dataset) -> View | None:
     angle = detector.get("StartAngle")
     if angle is None or angle == "":
         return None
+    # "Zero degrees is referenced to the origin at the patient's back": DICOM PS3.3, table C.8-11.
     off = float(angle) % 360
     if min(off, 360 - off) <= _ANGLE_TOLERANCE:
-        return View.ANTERIOR
-    return View.POSTERIOR if abs(off - 180) <= _ANGLE_TOLERANCE else None
+        return View.POSTERIOR
+    return View.ANTERIOR if abs(off - 180) <= _ANGLE_TOLERANCE else None
 
 
 def _names(header: Dataset, detectors: list[Dataset], frames: int) -> Iterator[tuple[str, list[str]]]:
@@ -145,8 +165,10 @@ def _names(header: Dataset, detectors: list[Dataset], frames: int) -> Iterator[t
             texts = [" ".join(str(e.value) for e in item if e.VR in _TEXT_VRS) for item in element.value]
         elif element.VR in _TEXT_VRS:
             texts = [element.value] if isinstance(element.value, str) else [str(v) for v in element.value]
-        elif element.VR == "UN" and isinstance(element.value, bytes):
-            texts = element.value.decode("latin-1").strip(" \0").split("\\")
+        elif element.VR == "UN" and isinstance(element.value, bytes) and len(element.value) <= _LONGEST_NAME:
+            # In an implicit VR file every private element is of unknown type, pictures and tables as well.
+            text = element.value.decode("latin-1").strip(" \0")
+            texts = text.split("\\") if text.isprintable() else []
         else:
             continue
         if len(texts) == frames:

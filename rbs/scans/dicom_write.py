@@ -6,19 +6,22 @@ no Modality LUT, so the scale of restored counts goes into the Real World Value 
 
 from __future__ import annotations
 
-import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from rbs.errors import ScanError
+from rbs.errors import RbsError, ScanError
 from rbs.files import whole_file
-from rbs.scans.dicom import THINNED
+from rbs.scans.dicom import THINNED, first_line
 from rbs.scans.dicom_items import (
     LARGEST_RESTORED,
     STALE,
@@ -37,6 +40,13 @@ from rbs.scans.scan import STANDARD_VELOCITY, Array, Scan
 
 RESTORED = ("RESTORED", "99RBS", "Restoration of a low-count scan")
 """Derivation code of restored scans, which `read_nm` refuses as input."""
+
+SCALES = (1000, 100, 10)
+"""Pixel value of one restored count, the finest that fits. Steps of a tenth of a count are lost in the noise;
+coarser ones would quantise the skeleton away for the sake of a hot bladder."""
+
+MOST_CLIPPED = 1e-3
+"""Share of pixels too hot for the coarsest scale above which a scan is no bone scan in counts."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,21 @@ class Derivation:
     weight_hash: str
 
 
+@dataclass(frozen=True)
+class Stored:
+    """What a restored file holds.
+
+    Attributes:
+        counts: Sum of the counts of all frames, as its pixels and their scale give them.
+        clipped: Number of pixels whose counts were too many to be stored.
+        largest: The most counts a pixel can hold.
+    """
+
+    counts: float
+    clipped: int
+    largest: float
+
+
 def write_acquired_nm(
     path: str | Path,
     scan: Scan,
@@ -109,7 +134,8 @@ def write_acquired_nm(
 
     Args:
         path: The file to write.
-        scan: Whole counts up to 65535 of one or two views, with velocity (cm/min) and duration (s) if known.
+        scan: Whole counts up to 65535 of one or two views, with velocity (cm/min) and duration (s) if known;
+            they tell the scan length, or else the frame does.
         patient: What is said of the patient.
         study: The study the object belongs to.
         uid_seed: Text the series and instance UIDs are derived from, unique to this acquisition.
@@ -150,7 +176,11 @@ def write_acquired_nm(
     describe_tracer(ds, patient.activity_mbq, study.started)
     _describe_acquisition(ds, scan)
     ds.WholeBodyTechnique = "1PS"
-    ds.ScanLength = round(scan.counts.shape[1] * scan.spacing_mm[0])
+    ds.ScanLength = round(
+        scan.velocity / 6 * scan.duration_s
+        if scan.velocity and scan.duration_s
+        else scan.counts.shape[1] * scan.spacing_mm[0]
+    )
     ds.DetectorInformationSequence = [
         detector(view, scan.counts.shape[1:], scan.spacing_mm) for view in scan.views
     ]
@@ -160,9 +190,15 @@ def write_acquired_nm(
 
 
 def write_thinned_nm(
-    path: str | Path, scan: Scan, source: Scan, *, description: str, overwrite: bool = False
+    path: str | Path,
+    scan: Scan,
+    source: Scan,
+    *,
+    description: str,
+    uid_seed: str,
+    overwrite: bool = False,
 ) -> None:
-    """Write a simulated scan, thinned out of `source`, or the remainder of one.
+    """Write a simulated scan, thinned out of `source`, or the remainder of one; equal arguments, equal bytes.
 
     The object is marked DERIVED with the derivation code `THINNED`, which `read_nm` takes for what it is:
     raw Poisson counts. Velocity and duration are those of `scan`, the simulated ones.
@@ -172,33 +208,36 @@ def write_thinned_nm(
         scan: Whole counts, with the velocity (cm/min) and duration (s) they simulate.
         source: The scan they were dealt from, as `read_nm` gave it.
         description: What was done, for the Derivation Description ("50 % of the counts of ..., seed 3").
+        uid_seed: Text the new UIDs are derived from, unique to the source, the draw and the part of it.
         overwrite: Whether an existing file may be replaced.
 
     Raises:
         ScanError: `source` has no header, or the counts are not whole numbers of 16 bits.
         OutputError: The file cannot be written.
     """
-    ds = _derived_from(source, scan, "thinned SIMULATED")
-    ds.ImageType = ["DERIVED", "PRIMARY", "WHOLE BODY", "EMISSION"]
-    for keyword in ("ScanVelocity", "ActualFrameDuration", "CountRate"):
-        drop(ds, keyword)
-    _describe_acquisition(ds, scan)
-    complete(ds, scan)
-    ds.DerivationDescription = description[:1024]
-    ds.DerivationCodeSequence = [code(*THINNED)]
-    ds.CodingSchemeIdentificationSequence = [own_codes()]
-    _contribute(ds, "rbs", "thinning", "", "Simulated a scan by binomial thinning")
-    set_pixels(ds, _whole_counts(scan))
-    _save(ds, path, overwrite)
+    with _blaming(source):
+        ds = _derived_from(source, scan, "thinned SIMULATED", uid_seed)
+        ds.ImageType = ["DERIVED", "PRIMARY", "WHOLE BODY", "EMISSION"]
+        for keyword in ("ScanVelocity", "ActualFrameDuration", "CountRate"):
+            drop(ds, keyword)
+        _describe_acquisition(ds, scan)
+        complete(ds, scan)
+        ds.DerivationDescription = description[:1024]
+        ds.DerivationCodeSequence = [code(*THINNED)]
+        ds.CodingSchemeIdentificationSequence = [own_codes()]
+        _contribute(ds, "rbs", "thinning", "", "Simulated a scan by binomial thinning")
+        set_pixels(ds, _whole_counts(scan))
+        _save(ds, path, overwrite)
 
 
 def write_restored_nm(
     path: str | Path, scan: Scan, source: Scan, *, derivation: Derivation, overwrite: bool = False
-) -> None:
+) -> Stored:
     """Write a restored scan as an object derived from the rapid scan `source`.
 
-    Pixels are round(k x counts) with k a power of ten that keeps them below 32768; the Real World Value
-    Mapping holds 1/k. Acquisition facts stay those of the rapid scan: no gamma events were created.
+    Pixels are round(k x counts), k the largest of `SCALES` that keeps them below 32768; a few hotter ones are
+    clipped there. The Real World Value Mapping holds 1/k. Acquisition facts stay those of the rapid scan: no
+    gamma events were created.
 
     Args:
         path: The file to write.
@@ -208,37 +247,54 @@ def write_restored_nm(
         overwrite: Whether an existing file may be replaced.
 
     Raises:
-        ScanError: `source` has no header, or the frames do not match.
+        ScanError: `source` has no header, the frames do not match, or too many pixels are too hot.
         OutputError: The file cannot be written.
     """
-    ds = _derived_from(source, scan, "restored RESEARCH")
-    ds.ImageType = ["DERIVED", "SECONDARY", "WHOLE BODY", "EMISSION"]
-    if source.velocity is not None:  # the one the scale rests on, also where the user corrected the header
-        ds.ScanVelocity = scan_velocity(source.velocity)
-    complete(ds, source)
-    largest = float(scan.counts.max())
-    exponent = math.floor(math.log10(LARGEST_RESTORED / largest)) if largest > 0 else 3
-    scale = 10.0 ** min(3, exponent)
-    stored = np.minimum(np.rint(scan.counts.astype(np.float64) * scale), LARGEST_RESTORED).astype(np.uint16)
-    made_by = f"{derivation.model}, rbs {derivation.version}, weights sha256 {derivation.weight_hash}"
-    exposure = f"of a {scan.velocity or STANDARD_VELOCITY:.4g} cm/min scan"
-    ds.DerivationDescription = (
-        f"Restored to the counts {exposure} by {made_by}; pixel value = {scale:g} x counts"
-    )[:1024]
-    ds.DerivationCodeSequence = [code(*RESTORED)]
-    ds.CodingSchemeIdentificationSequence = [own_codes()]
-    _contribute(ds, "rbs", derivation.model, derivation.version, "Restored a low-count scan")
-    ds.ContentQualification = "RESEARCH"
-    ds.ImageComments = "Research use only. Not for diagnostic use."
-    set_pixels(ds, stored)
-    ds.RealWorldValueMappingSequence = [scale_mapping(scale, f"Counts {exposure}")]
-    window = max(1, round(float(np.percentile(stored[stored > 0], 99.5)))) if stored.any() else 1
-    ds.WindowCenter, ds.WindowWidth = f"{window / 2:.10g}", str(window)
-    _save(ds, path, overwrite)
+    with _blaming(source):
+        pixels, scale, clipped = _scaled(scan.counts, source.provenance.path)
+        ds = _derived_from(source, scan, "restored RESEARCH")
+        ds.ImageType = ["DERIVED", "SECONDARY", "WHOLE BODY", "EMISSION"]
+        if source.velocity is not None:  # the one the scale rests on, also where the user stated it
+            ds.ScanVelocity = scan_velocity(source.velocity)
+        complete(ds, source)
+        made_by = f"{derivation.model}, rbs {derivation.version}, weights sha256 {derivation.weight_hash}"
+        exposure = f"of a {scan.velocity or STANDARD_VELOCITY:.4g} cm/min scan"
+        ds.DerivationDescription = (
+            f"Restored to the counts {exposure} by {made_by}; pixel value = {scale:g} x counts"
+        )[:1024]
+        ds.DerivationCodeSequence = [code(*RESTORED)]
+        ds.CodingSchemeIdentificationSequence = [own_codes()]
+        _contribute(ds, "rbs", derivation.model, derivation.version, "Restored a low-count scan")
+        ds.ContentQualification = "RESEARCH"
+        ds.ImageComments = "Research use only. Not for diagnostic use."
+        set_pixels(ds, pixels)
+        ds.RealWorldValueMappingSequence = [scale_mapping(scale, f"Counts {exposure}")]
+        window = max(1, round(float(np.percentile(pixels[pixels > 0], 99.5)))) if pixels.any() else 1
+        ds.WindowCenter, ds.WindowWidth = f"{window / 2:.10g}", str(window)
+        _save(ds, path, overwrite)
+        return Stored(float(pixels.sum(dtype=np.int64)) / scale, clipped, LARGEST_RESTORED / scale)
 
 
-def _derived_from(source: Scan, scan: Scan, label: str) -> Dataset:
-    """The header of `source` without what no longer holds, as a new series of the same study."""
+def _scaled(counts: Array, file: Path | None) -> tuple[Array, int, int]:
+    """Pixels round(k x counts), k, and how many of them were clipped."""
+    scale = next((k for k in SCALES if k * counts.max() <= LARGEST_RESTORED), SCALES[-1])
+    pixels = np.rint(counts.astype(np.float64) * scale)
+    clipped = int((pixels > LARGEST_RESTORED).sum())
+    if clipped > MOST_CLIPPED * pixels.size:
+        raise ScanError(
+            f"{clipped:,} of {pixels.size:,} restored pixels exceed {LARGEST_RESTORED / scale:,.0f} counts, "
+            "the most that can be stored",
+            file=file,
+            remedy="check its counts and its velocity",
+        )
+    return np.minimum(pixels, LARGEST_RESTORED).astype(np.uint16), scale, clipped
+
+
+def _derived_from(source: Scan, scan: Scan, label: str, uid_seed: str | None = None) -> Dataset:
+    """The header of `source` without what no longer holds, as a new series of the same study.
+
+    With a `uid_seed` the UIDs follow from it and the dates stay: such an object can be made again.
+    """
     file = source.provenance.path
     if source.provenance.header is None:
         raise ScanError(
@@ -246,7 +302,9 @@ def _derived_from(source: Scan, scan: Scan, label: str) -> Dataset:
         )
     if scan.views != source.views or scan.counts.shape != source.counts.shape:
         raise ScanError(
-            f"the derived counts {scan.counts.shape} do not match {source.counts.shape}", file=file
+            f"the derived counts {scan.counts.shape} do not match {source.counts.shape}",
+            file=file,
+            remedy="derive counts of the same frames",
         )
     ds = deepcopy(source.provenance.header)
     ds.remove_private_tags()
@@ -266,11 +324,14 @@ def _derived_from(source: Scan, scan: Scan, label: str) -> Dataset:
         ds.SourceImageSequence = [reference]
     if ds.get("BodyPartExamined") == "WHOLE BODY":
         ds.BodyPartExamined = "WHOLEBODY"  # the standard's term; any other would ask for a laterality
+    ds.SeriesInstanceUID, ds.SOPInstanceUID = _uid("series", uid_seed), _uid("instance", uid_seed)
     if not ds.get("StudyInstanceUID"):
-        ds.StudyInstanceUID = generate_uid()
-    ds.SeriesInstanceUID, ds.SOPInstanceUID = generate_uid(), generate_uid()
-    ds.InstanceCreationDate, ds.InstanceCreationTime = date_time(datetime.now())
-    ds.ContentDate, ds.ContentTime = ds.InstanceCreationDate, ds.InstanceCreationTime
+        ds.StudyInstanceUID = _uid("study", uid_seed)
+    drop(ds, "InstanceCreationDate")
+    drop(ds, "InstanceCreationTime")
+    if uid_seed is None:
+        ds.InstanceCreationDate, ds.InstanceCreationTime = date_time(datetime.now())
+        ds.ContentDate, ds.ContentTime = ds.InstanceCreationDate, ds.InstanceCreationTime
     ds.SeriesDescription = f"{str(ds.get('SeriesDescription') or 'Whole body')[:40]} {label}"
     number = str(ds.get("SeriesNumber") or "")
     ds.SeriesNumber = 1000 + (int(number[-6:]) if number.isdecimal() else 0)
@@ -278,6 +339,11 @@ def _derived_from(source: Scan, scan: Scan, label: str) -> Dataset:
     ds.BurnedInAnnotation = "NO"
     ds.LossyImageCompression = "00"
     return ds
+
+
+def _uid(level: str, seed: str | None) -> str:
+    """A UID that follows from the seed; a random one without."""
+    return generate_uid(entropy_srcs=None if seed is None else [f"rbs {level}", seed])
 
 
 def _describe_patient(ds: Dataset, patient: PatientHeader) -> None:
@@ -306,7 +372,8 @@ def _contribute(ds: Dataset, manufacturer: str, model: str, version: str, what: 
     item.Manufacturer, item.ManufacturerModelName = manufacturer, model[:64]
     if version:
         item.SoftwareVersions = version[:64]
-    item.ContributionDateTime = f"{ds.InstanceCreationDate}{ds.InstanceCreationTime}"
+    if "InstanceCreationDate" in ds:
+        item.ContributionDateTime = f"{ds.InstanceCreationDate}{ds.InstanceCreationTime}"
     item.ContributionDescription = what
     ds.ContributingEquipmentSequence = [item]
 
@@ -314,7 +381,9 @@ def _contribute(ds: Dataset, manufacturer: str, model: str, version: str, what: 
 def _whole_counts(scan: Scan) -> Array:
     counts = scan.counts
     if (counts != np.rint(counts)).any() or counts.max() > 65535:
-        raise ScanError("the counts are not whole numbers up to 65535", file=scan.provenance.path)
+        raise ScanError(
+            "the counts are not whole numbers up to 65535", file=scan.provenance.path, remedy="use raw counts"
+        )
     return counts.astype(np.uint16)
 
 
@@ -323,9 +392,21 @@ def _save(ds: Dataset, path: str | Path, overwrite: bool) -> None:
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.file_meta = meta
+    # In memory first: pydicom calls a value it cannot encode an OSError, as if the disk were at fault.
+    encoded = BytesIO()
+    ds.save_as(encoded, enforce_file_format=True)
     with whole_file(path, overwrite=overwrite) as temporary:
-        try:
-            ds.save_as(temporary, enforce_file_format=True)
-        except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
-            fault = f"the header of its source cannot be written ({str(error)[:150]})"
-            raise ScanError(fault, file=path, remedy="export the source again") from error
+        temporary.write_bytes(encoded.getbuffer())
+
+
+@contextmanager
+def _blaming(source: Scan) -> Iterator[None]:
+    """What pydicom cannot carry over or write is a fault of the header it came from."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # as in read_nm
+            yield
+    except RbsError:
+        raise
+    except Exception as error:  # a damaged header surfaces in pydicom as nearly any exception there is
+        fault = f"its header cannot be carried over ({first_line(error)})"
+        raise ScanError(fault, file=source.provenance.path, remedy="export it again") from error

@@ -88,7 +88,11 @@ class Scan:
     def __post_init__(self) -> None:
         counts, path = self.counts, self.provenance.path
         if counts.ndim != 3 or 0 in counts.shape:
-            raise ScanError(f"counts have shape {counts.shape}, not (frames, rows, columns)", file=path)
+            raise ScanError(
+                f"counts have shape {counts.shape}, not (frames, rows, columns)",
+                file=path,
+                remedy="give one image a view",
+            )
         if len(self.views) != counts.shape[0] or len(set(self.views)) != len(self.views):
             names = ", ".join(self.views) or "none"
             raise ScanError(
@@ -97,9 +101,15 @@ class Scan:
         if not np.isfinite(counts).all() or (counts < 0).any():
             raise ScanError("some counts are negative or not finite", file=path, remedy="use raw counts")
         if min(self.spacing_mm) <= 0:
-            raise ScanError(f"pixel spacing {self.spacing_mm} mm is not positive", file=path)
+            raise ScanError(
+                f"pixel spacing {self.spacing_mm} mm is not positive", file=path, remedy="give it in mm"
+            )
         if self.velocity is not None and self.velocity <= 0:
-            raise ScanError(f"scan velocity {self.velocity} cm/min is not positive", file=path)
+            raise ScanError(
+                f"scan velocity {self.velocity} cm/min is not positive",
+                file=path,
+                remedy="give it in cm/min, or None where it is unknown",
+            )
 
     def fraction_of(self, velocity: float = STANDARD_VELOCITY) -> float:
         """Counts of this scan as a fraction of those it would hold at `velocity` (cm/min).

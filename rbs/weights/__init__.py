@@ -85,11 +85,8 @@ def load_restorer(path: str | Path | None = None) -> LoadedRestorer:
         CheckpointError: The file is missing, truncated, not a checkpoint, or holds another architecture.
     """
     file = SHIPPED if path is None else Path(path)
-    if not file.is_file():
-        remedy = "name a weight file with --checkpoint" if path is None else "check the path"
-        raise CheckpointError("there is no such weight file", file=file, remedy=remedy)
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    if path is None and sha256 != json.loads(SHIPPED.with_suffix(".json").read_text())["sha256"]:
+    sha256 = file_sha256(file, "name a weight file with --checkpoint" if path is None else "check the path")
+    if path is None and sha256 != _recorded_sha256():
         raise CheckpointError(
             "it differs from the hash recorded beside it", file=file, remedy="install rbs again"
         )
@@ -105,6 +102,32 @@ def load_restorer(path: str | Path | None = None) -> LoadedRestorer:
     )
 
 
+def file_sha256(file: Path, remedy: str = "check the path") -> str:
+    """SHA-256 of a weight file, hexadecimal.
+
+    Args:
+        file: The file.
+        remedy: What to do where it is missing.
+
+    Raises:
+        CheckpointError: The file is missing or cannot be read.
+    """
+    try:
+        if file.is_file():
+            return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        fault = f"it cannot be read ({error.strerror or error})"
+        raise CheckpointError(fault, file=file, remedy="check its permissions") from error
+    raise CheckpointError("there is no such weight file", file=file, remedy=remedy)
+
+
+def _recorded_sha256() -> str | None:
+    try:
+        return json.loads(SHIPPED.with_suffix(".json").read_text())["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and description of a file of `save_modules`.
 
@@ -117,13 +140,17 @@ def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(file, framework="pt") as content:
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
             metadata = content.metadata() or {}
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"it is truncated or not a safetensors file ({error})", file=file, remedy=_RETRAIN
         ) from None
-    if _KEY not in metadata:
+    try:
+        description = json.loads(metadata[_KEY])
+    except (KeyError, ValueError):
+        description = None
+    if not isinstance(description, dict):
         raise CheckpointError("it does not say which restorer it holds", file=file, remedy=_RETRAIN)
-    return tensors, json.loads(metadata[_KEY])
+    return tensors, description
 
 
 def _read_lightning(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,10 +1,13 @@
 """The command line: lazy, and honest about checkpoints."""
 
+import errno
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from rbs.cli import main
 from rbs.errors import CheckpointError
@@ -41,6 +44,52 @@ def test_unknown_command_is_refused(capsys):
         main(["restroe"])
     assert stop.value.code == 2
     assert "restroe" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "said"),
+    [
+        (KeyboardInterrupt(), 130, "rbs: interrupted"),
+        (SIGTERMException(), 143, "rbs: terminated"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/ward/scan.dcm"),
+            1,
+            "rbs: /ward/scan.dcm: it cannot be read or written (Permission denied); check the permissions.",
+        ),
+    ],
+    ids=["interrupt", "sigterm", "permission"],
+)
+def test_whatever_stops_a_command_says_so_and_gives_its_status(monkeypatch, capsys, raised, status, said):
+    def stop(*_):
+        raise raised
+
+    monkeypatch.setattr("rbs.commands.inspect.run", stop)
+    monkeypatch.setattr("rbs.lightning_cli.run_lightning", stop)
+    for arguments in (["inspect", "x"], ["fit"]):
+        assert main(arguments) == status
+        assert capsys.readouterr().err == f"{said}\n"
+
+
+def test_an_interrupted_training_is_not_taken_for_a_failure(monkeypatch):
+    def shut_down_gracefully(_):  # as Lightning does
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)
+
+    monkeypatch.setattr("rbs.lightning_cli.run_lightning", shut_down_gracefully)
+    assert main(["fit"]) == 130
+
+
+def test_a_folder_that_may_not_be_searched_is_refused_in_one_sentence(monkeypatch, tmp_path, capsys):
+    def no_entry(self):  # as pathlib does up to Python 3.11
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "is_dir", no_entry)
+    assert main(["restore", str(tmp_path / "scan.dcm"), str(tmp_path / "out.dcm")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"rbs: {tmp_path / 'scan.dcm'}: ")
+    assert error.count("\n") == 1
 
 
 @pytest.fixture

@@ -4,10 +4,11 @@ import re
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from rbs import __version__, weights
-from rbs.errors import CheckpointError
+from rbs.errors import CheckpointError, OutputError
 from rbs.restorers.dncnn import DnCNN
 from rbs.restorers.unet import UNet
 from rbs.weights import load_restorer, save_restorer
@@ -152,3 +153,47 @@ def test_the_file_of_the_second_restorer_is_no_restorer(tmp_path, restorer):
     weights.save_modules(file, {"f2": restorer}, {"f2": restorer.spec()})
     with pytest.raises(CheckpointError, match="no first restorer"):
         load_restorer(file)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+def test_a_file_that_may_not_be_read_is_named(tmp_path, restorer, suffix, monkeypatch):
+    file = tmp_path / f"f1{suffix}"
+    save_restorer(file, restorer, {})
+
+    def denied(self):
+        raise PermissionError(13, "Permission denied")
+
+    for name in ("read_bytes", "is_file"):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(file), name, denied)
+            with pytest.raises(CheckpointError, match=r"f1.*cannot be read \(Permission denied\)"):
+                load_restorer(file)
+
+
+def test_a_description_that_is_none(tmp_path):
+    file = tmp_path / "other.safetensors"
+    for text in ("{", "[]"):
+        save_file({"a": torch.ones(1)}, file, metadata={"rbs": text})
+        with pytest.raises(CheckpointError, match="does not say which restorer"):
+            load_restorer(file)
+
+
+def test_the_shipped_file_needs_its_hash(tmp_path, restorer, monkeypatch):
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "f1.safetensors")
+    save_restorer(tmp_path / "f1.safetensors", restorer, {})
+    with pytest.raises(CheckpointError, match="install rbs again"):
+        load_restorer()
+
+
+def test_a_full_disk_is_said_and_leaves_the_older_file(tmp_path, restorer, monkeypatch):
+    """safetensors quotes the system's error in one of its own, which is no OSError."""
+    file = tmp_path / "f1.safetensors"
+    save_restorer(file, restorer, {"steps": 1})
+
+    def full(*_, **__):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(weights, "save_file", full)
+    with pytest.raises(OutputError, match="the disk is full"):
+        save_restorer(file, restorer, {"steps": 2})
+    assert load_restorer(file).provenance == {"steps": 1}

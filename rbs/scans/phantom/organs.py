@@ -24,7 +24,7 @@ class Lesion:
         column: Column of its centre in the anterior view; it is `columns - 1 - column` in the posterior one.
         depth_mm: y of its centre: distance in front of the middle of the trunk, mm.
         fwhm_mm: Full width at half maximum before the camera blurs it, mm.
-        contrast: Peak planar density relative to the bone around it; below 1 it is cold.
+        contrast: Planar density at its centre relative to the bone it was drawn into; below 1 it is cold.
     """
 
     region: str
@@ -184,11 +184,13 @@ def draw_lesions(canvas: Canvas, body: Body, rng: np.random.Generator) -> tuple[
         fwhm = float(np.exp(rng.uniform(np.log(4), np.log(25))))
         fwhm = min(fwhm, 4 + 0.017 * body.height)
         if rng.random() < 0.125:
-            contrast = rng.uniform(0.1, 0.6)
-            canvas.cold(x, z, site.y, max(fwhm, 8.0), contrast)
+            fwhm = max(fwhm, 8.0)  # a smaller gap fills up with the camera's blur
+            canvas.cold(x, z, site.y, fwhm, rng.uniform(0.1, 0.6))
+            # It empties the bone at its own depth; what lies in front of it and behind stays.
+            contrast = float(canvas.planes[:, row, column].sum()) / bone
         else:
             contrast = float(np.exp(rng.uniform(np.log(1.3), np.log(6))))
             mask = canvas.gaussian(x, z, site.y, fwhm, (contrast - 1) * bone)
             canvas.labels[:, mask] = LABEL["hot spots"]
-        lesions.append(Lesion(region, row, column, float(site.y), fwhm, float(contrast)))
+        lesions.append(Lesion(region, row, column, float(site.y), fwhm, contrast))
     return tuple(lesions)

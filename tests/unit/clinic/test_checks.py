@@ -30,7 +30,7 @@ def test_a_rapid_raw_scan_is_fit(rapid: Scan) -> None:
     assert report.training.fit
     assert report.counts == tuple(rapid.counts.sum(axis=(1, 2)))
     assert report.counts_per_pixel[0] == pytest.approx(rapid.counts[0].mean())
-    assert report.dispersion == pytest.approx(1, abs=0.1)
+    assert report.dispersion == pytest.approx((1, 1), abs=0.1)
     assert json.loads(json.dumps(report.as_dict()))["restoring"]["fit"] is True
     assert "40.0 cm/min" in str(report)
 
@@ -49,7 +49,14 @@ def test_a_fault_stops_both_purposes(rapid: Scan, change, reason: str) -> None:
     report = check(change(rapid))
     for verdict in (report.restoring, report.training):
         assert not verdict.fit
-        assert any(reason in text for text in verdict.reasons)
+        assert any(reason in found.fault and found.remedy for found in verdict.reasons)
+
+
+def test_each_view_is_checked_for_itself(rapid: Scan) -> None:
+    report = check(rapid.with_counts(rapid.counts * np.array([[[1]], [[2]]])))
+    assert report.dispersion == pytest.approx((1, 2), rel=0.1)
+    (reason,) = report.restoring.reasons
+    assert "the posterior view holds no raw counts" in reason.fault
 
 
 @pytest.mark.parametrize(("velocity", "fit"), [(10.0, False), (20.06, False), (26.0, True), (40.0, True)])

@@ -22,13 +22,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def rbs(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., tuple[int, str, str]]:
+def rbs(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run `rbs ARGUMENT...`: exit status, standard output, standard error."""
     from rbs import cli
-
-    monkeypatch.setattr(cli, "PLAIN", ("inspect", "thin", "restore"))
 
     def run(*arguments: object) -> tuple[int, str, str]:
         status = cli.main([str(argument) for argument in arguments])

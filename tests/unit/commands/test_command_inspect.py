@@ -1,10 +1,13 @@
 """`rbs inspect`."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from nm_files import poisson, write_nm
+from pydicom import Dataset
 
 
 def test_it_says_what_was_understood(rbs, tmp_path: Path) -> None:
@@ -45,7 +48,7 @@ def test_smoothed_data_are_reported_not_refused(rbs, tmp_path: Path) -> None:
     file = write_nm(tmp_path / "a.dcm", poisson() * 4)
     status, text, _ = rbs("inspect", file)
     assert status == 0
-    assert "because these are no raw counts" in text
+    assert "because the anterior view holds no raw counts" in text
 
 
 def test_an_unreadable_file_does_not_hide_the_others(rbs, tmp_path: Path) -> None:
@@ -56,3 +59,13 @@ def test_an_unreadable_file_does_not_hide_the_others(rbs, tmp_path: Path) -> Non
     assert "b.dcm" in text
     assert f"refused: {tmp_path / 'a.dcm'}: " in errors
     assert "1 of 2 files were refused" in errors
+
+
+def test_a_view_told_by_its_start_angle_alone_is_doubted_on_the_terminal(tmp_path: Path) -> None:
+    detector = Dataset()
+    detector.StartAngle = "0"  # PS3.3, table C.8-11: at the patient's back
+    file = write_nm(tmp_path / "a.dcm", poisson(), DetectorInformationSequence=[detector])
+    command = [sys.executable, "-m", "rbs.cli", "inspect", file]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "posterior (from StartAngle)" in done.stdout
+    assert f"{file}: posterior by StartAngle alone" in done.stderr

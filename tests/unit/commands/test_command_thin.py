@@ -7,6 +7,9 @@ import pydicom
 import pytest
 from nm_files import poisson, write_nm
 
+from rbs.errors import ScanError
+from rbs.scans import dicom_write
+
 
 def test_both_parts_make_the_scan_again(rbs, tmp_path: Path) -> None:
     counts = poisson(2)
@@ -29,12 +32,53 @@ def test_the_seed_decides_the_draw_and_views_do_not_share_it(rbs, tmp_path: Path
     counts = poisson()
     scans = [write_nm(tmp_path / f"{i}.dcm", counts, velocity=20) for i in range(2)]
     drawn = []
-    for name, scan, seed in (("x", scans[0], 1), ("y", scans[0], 1), ("z", scans[0], 2), ("w", scans[1], 1)):
+    other = write_nm(tmp_path / "other.dcm", poisson(seed=1), velocity=20, SOPInstanceUID="")
+    unnamed = write_nm(tmp_path / "unnamed.dcm", counts, velocity=20, SOPInstanceUID="")
+    for name, scan, seed in (("x", scans[0], 1), ("y", scans[1], 1), ("z", scans[0], 2)):
         assert rbs("thin", scan, tmp_path / name, "--velocity", 40, "--seed", seed)[0] == 0
         drawn.append(pydicom.dcmread(tmp_path / name).pixel_array)
     assert (drawn[0] == drawn[1]).all()
     assert (drawn[0] != drawn[2]).any()
-    assert (drawn[0] != drawn[3]).any()
+    # Where all see the same counts, a shared stream of random numbers would keep the same ones.
+    shares = []
+    for scan in (other, unnamed):
+        assert rbs("thin", scan, tmp_path / f"{scan.stem}_thin", "--velocity", 40)[0] == 0
+        shares.append(pydicom.dcmread(tmp_path / f"{scan.stem}_thin").pixel_array - counts[0] / 2)
+    assert abs(np.corrcoef(shares[0].ravel(), shares[1].ravel())[0, 1]) < 0.1
+
+
+def test_two_steps_can_be_repeated(rbs, tmp_path: Path) -> None:
+    """Bit for bit: what is thinned again has the same identity, so that the second draw is the same too."""
+    scan = write_nm(tmp_path / "a.dcm", poisson(2), views=("anterior", "posterior"), velocity=5)
+    for folder in ("one", "two"):
+        first, rest, second = (tmp_path / folder / name for name in ("first.dcm", "rest.dcm", "second.dcm"))
+        assert rbs("thin", scan, first, "--velocity", 20, "--remainder", rest, "--seed", 3)[0] == 0
+        assert rbs("thin", first, second, "--velocity", 40, "--seed", 3)[0] == 0
+    files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").iterdir()]
+    assert len(files) == 3
+    for file in files:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    headers = [pydicom.dcmread(tmp_path / "one" / file, stop_before_pixels=True) for file in files]
+    assert len({header.SOPInstanceUID for header in headers}) == 3
+    assert len({header.SeriesInstanceUID for header in headers}) == 3
+    assert len({header.StudyInstanceUID for header in headers}) == 1
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), ScanError("its header is odd")], ids=type)
+def test_half_a_pair_is_not_left(rbs, tmp_path: Path, monkeypatch, stop: BaseException) -> None:
+    scan = write_nm(tmp_path / "a.dcm", poisson(), velocity=20)
+    write = dicom_write.write_thinned_nm
+
+    def stop_at_the_second(path: Path, *args: object, **options: object) -> None:
+        if path.name == "rest.dcm":
+            raise stop
+        write(path, *args, **options)
+
+    monkeypatch.setattr(dicom_write, "write_thinned_nm", stop_at_the_second)
+    rest = tmp_path / "rest.dcm"
+    status, _, _ = rbs("thin", scan, tmp_path / "fast.dcm", "--velocity", 40, "--remainder", rest)
+    assert status == (130 if isinstance(stop, KeyboardInterrupt) else 1)
+    assert list(tmp_path.iterdir()) == [scan]
 
 
 def test_a_thinned_scan_can_be_thinned_again(rbs, tmp_path: Path) -> None:

@@ -161,6 +161,38 @@ def _changed(source: Path, path: Path, **values: object) -> Path:
     return path
 
 
+def test_the_rapid_scan_must_be_the_faster_one(tiny_cohort: Path) -> None:
+    case = Manifest.read(tiny_cohort).cases[0]
+    with pytest.raises(ManifestError, match=r"no faster than .*; swap the columns") as caught:
+        load_case(replace(case, rapid=case.standard, standard=case.rapid))
+    assert caught.value.file == case.standard[0]
+    assert str(case.rapid[0]) in str(caught.value)
+
+
+def test_two_patients_are_no_pair(tiny_cohort: Path, tmp_path: Path) -> None:
+    case = Manifest.read(tiny_cohort).cases[0]
+    other = _changed(case.rapid[0], tmp_path / "other.dcm", PatientID="SECRET9")
+    with pytest.raises(ManifestError, match="differ in patient") as caught:
+        load_case(replace(case, rapid=(other,)))
+    assert str(case.standard[0]) in str(caught.value)
+    assert "SECRET9" not in str(caught.value)
+    unnamed = _changed(case.rapid[0], tmp_path / "unnamed.dcm", PatientID="")
+    load_case(replace(case, rapid=(unnamed,)))
+
+
+def test_one_patient_id_stays_in_one_split(tiny_cohort: Path, tmp_path: Path) -> None:
+    first, second = Manifest.read(tiny_cohort).cases[:2]
+    _changed(second.standard[0], tmp_path / "again.dcm", PatientID=first.patient)
+    path = tmp_path / "manifest.csv"
+    path.write_text(f"patient,split,standard\nA,train,{first.standard[0]}\nB,test,again.dcm\n")
+    with pytest.raises(
+        ManifestError, match=r"line 3: the Patient ID of .*again.dcm is in split test but in train on"
+    ):
+        Manifest.read(path)
+    path.write_text(path.read_text().replace(",test,", ",train,"))
+    assert len(Manifest.read(path).cases) == 2
+
+
 def test_the_manifest_states_what_headers_do_not(make_cohort, tmp_path: Path) -> None:
     wanted = {}
     lines = ["patient,split,rapid,standard,rapid_velocity,standard_velocity"]
@@ -238,3 +270,17 @@ def test_a_truth_file_must_hold_the_truth(tiny_cohort: Path, tmp_path: Path) -> 
     refused("negative")
     np.savez(bad, expectation=good["expectation"][:1], labels=good["labels"][:1])
     refused("differ in views")
+
+
+def test_a_flipped_bit_in_a_truth_file_is_found(tiny_cohort: Path, tmp_path: Path) -> None:
+    case = Manifest.read(tiny_cohort).cases[0]
+    whole = case.truth.read_bytes()
+    bad = tmp_path / "truth.npz"
+    found = 0
+    for place in range(0, len(whole), len(whole) // 150):
+        bad.write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
+        try:
+            load_case(replace(case, truth=bad))  # not every byte matters
+        except ManifestError:
+            found += 1
+    assert found > 100

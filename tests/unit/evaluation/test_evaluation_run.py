@@ -1,5 +1,6 @@
 """A whole evaluation on small made-up cases."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import pandas as pd
 import pytest
 
 from rbs.data.manifest import Case, LoadedCase, Manifest
-from rbs.errors import CheckpointError, ManifestError, OutputError
+from rbs.errors import CheckpointError, ManifestError, OutputError, RbsError
 from rbs.evaluation import evaluate as module
 from rbs.evaluation.methods import Method, trained_methods
+from rbs.files import whole_file
+from rbs.report.tables import read_evaluation
 from rbs.scans.scan import View
 
 
@@ -22,7 +25,7 @@ def truth_of(patient):
 
 def case(patient, split, age):
     standard = Path(f"{patient}.dcm")
-    return Case(patient, split, (Path("r.dcm"),), (standard,), Path("t.npz"), age_y=age)
+    return Case(patient, split, (Path("r.dcm"),), (standard,), Path("t.dcm"), age_y=age)
 
 
 @pytest.fixture
@@ -30,6 +33,9 @@ def manifest(tmp_path, monkeypatch):
     """Two validation and four test patients, one of them without an acquired rapid scan."""
     path = tmp_path / "manifest.csv"
     path.write_text("made up\n")
+    monkeypatch.chdir(tmp_path)
+    for name in ("r", "t", *(f"P{k}" for k in range(1, 7))):
+        Path(f"{name}.dcm").touch()
     cases = [case("P1", "val", 3), case("P2", "val", 4)]
     cases += [case(f"P{k}", "test", age) for k, age in ((3, 9.0), (4, 1.0), (5, 12.0), (6, 5.0))]
     loaded = []
@@ -110,13 +116,92 @@ def test_an_empty_split_is_refused(manifest, tmp_path):
         module.evaluate(manifest[0], tmp_path / "run", split="train")
 
 
-def test_a_failing_method_leaves_no_results(manifest, tmp_path):
-    def fail(pair):
-        raise CheckpointError("broken")
+class Interrupted(Exception):
+    """As a power cut would: not one of rbs' own errors."""
 
-    with pytest.raises(CheckpointError):
-        module.evaluate(manifest[0], tmp_path / "run", trained=[Method("stage1", "Stage 1", fail)])
-    assert not (tmp_path / "run").exists()
+
+def failing_at(patient, seen):
+    def restore(pair):
+        if pair.patient == patient:
+            raise Interrupted
+        seen.append(pair.patient)
+        return truth_of(pair.patient)
+
+    return Method("stage1", "Stage 1", restore, {"sha256": "abc"})
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_stopped(manifest, tmp_path):
+    the_manifest, seen = manifest[0], []
+    with pytest.raises(Interrupted):
+        module.evaluate(the_manifest, tmp_path / "run", trained=[failing_at("P5", seen)])
+    assert seen == ["P3", "P4"]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["unfinished"]
+    found = module.evaluate(the_manifest, tmp_path / "run", trained=[failing_at(None, seen)])
+    assert seen == ["P3", "P4", "P5", "P6"]
+    pd.testing.assert_frame_equal(found, module.evaluate(the_manifest, tmp_path / "once", trained=[ORACLE]))
+    for name in ("per_scan.csv", "regions.csv"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "once" / name).read_bytes()
+    with np.load(tmp_path / "run" / "pictures.npz") as a, np.load(tmp_path / "once" / "pictures.npz") as b:
+        assert a.files == b.files
+    assert not (tmp_path / "run" / "unfinished").exists()
+
+
+@pytest.mark.parametrize("change", ["weights", "scan", "manifest"])
+def test_parts_made_from_anything_else_are_not_used(manifest, tmp_path, change):
+    the_manifest, seen = manifest[0], []
+    with pytest.raises(Interrupted):
+        module.evaluate(the_manifest, tmp_path / "run", trained=[failing_at("P5", seen)])
+    method = failing_at(None, seen)
+    if change == "weights":
+        method.settings["sha256"] = "def"
+    else:
+        (Path("P3.dcm") if change == "scan" else the_manifest.path).write_text("other")
+    module.evaluate(the_manifest, tmp_path / "run", trained=[method])
+    assert seen == ["P3", "P4", "P3", "P4", "P5", "P6"]
+
+
+def test_a_failing_evaluation_leaves_older_results_whole(manifest, tmp_path):
+    run = tmp_path / "run"
+    module.evaluate(manifest[0], run)
+    older = {path.name: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(Interrupted):
+        module.evaluate(manifest[0], run, trained=[failing_at("P6", [])], overwrite=True)
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == older
+
+
+def test_half_written_results_are_no_results(manifest, tmp_path, monkeypatch):
+    run, seen = tmp_path / "run", []
+    module.evaluate(manifest[0], run)
+
+    def full(path, **options):
+        if Path(path).name == "summary.csv":
+            raise OutputError("the disk is full; nothing was written", file=path)
+        return whole_file(path, **options)
+
+    monkeypatch.setattr(module, "whole_file", full)
+    with pytest.raises(OutputError):
+        module.evaluate(manifest[0], run, trained=[failing_at(None, seen)], overwrite=True)
+    with pytest.raises(RbsError, match="incomplete"):
+        read_evaluation(run)
+    monkeypatch.setattr(module, "whole_file", whole_file)
+    module.evaluate(manifest[0], run, trained=[failing_at(None, seen)])  # nothing is left to be overwritten
+    assert "stage1" in read_evaluation(run).labels
+    assert seen == ["P3", "P4", "P5", "P6"]
+
+
+def test_a_place_that_cannot_be_written_is_found_out_first(manifest, tmp_path):
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(OutputError, match="cannot be written"):
+        module.evaluate(manifest[0], tmp_path / "file" / "run")
+    assert manifest[1] == []
+
+
+def test_the_hash_is_that_of_the_manifest_that_was_read(manifest, tmp_path):
+    the_manifest = manifest[0]
+    expected = hashlib.sha256(the_manifest.path.read_bytes()).hexdigest()
+    edits = Method("edits", "Edits", lambda pair: the_manifest.path.write_text("new") * truth_of("P1"))
+    module.evaluate(the_manifest, tmp_path / "run", trained=[edits])
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["manifest_sha256"] == expected
 
 
 def test_pictures_show_the_youngest_the_middle_and_the_oldest(manifest):
@@ -152,3 +237,45 @@ def test_the_cascade_is_read_from_beside_its_first_restorer(manifest, tmp_path):
         restored = method.restore(pair)
         assert restored.shape == pair.rapid.shape
         assert (restored >= 0).all()
+
+
+def test_a_restorer_in_the_place_of_the_cascade_is_named(tmp_path):
+    from rbs.restorers.dncnn import DnCNN
+    from rbs.weights import save_restorer
+
+    for name in ("f1", "cascade"):
+        save_restorer(tmp_path / f"{name}.safetensors", DnCNN(depth=3, width=4), {})
+    with pytest.raises(CheckpointError, match=r"cascade.safetensors: it holds no second restorer; put"):
+        trained_methods(None, tmp_path / "f1.safetensors", None)
+
+
+@pytest.mark.parametrize(("recorded", "said"), [({"prior": "online"}, "online"), ({}, "not recorded")])
+def test_the_second_restorer_says_where_its_prior_comes_from(tmp_path, monkeypatch, recorded, said):
+    """And its teacher is built on the base weights that were named."""
+    from types import SimpleNamespace
+
+    import torch
+
+    from rbs.cascade import Cascade, save_cascade
+    from rbs.distillation.spi import SPI
+    from rbs.restorers.dncnn import DnCNN
+    from rbs.teacher import adapters
+    from rbs.weights import file_sha256, save_restorer
+
+    asked = []
+
+    def load_teacher(folder, base):
+        asked.append((folder, base))
+        teacher = torch.nn.Identity()
+        teacher.digest = "d1"
+        return teacher
+
+    monkeypatch.setattr(adapters, "load_teacher", load_teacher)
+    f1, f2 = DnCNN(depth=3, width=4), DnCNN(depth=3, width=4, sigma_px=0.0)
+    save_restorer(tmp_path / "f1.safetensors", f1, {})
+    save_cascade(tmp_path / "cascade.safetensors", Cascade(f1, f2, SPI(6)), {"teacher": "d1", **recorded})
+    files = SimpleNamespace(f1=tmp_path / "f1.safetensors", teacher=tmp_path / "t", base=tmp_path / "sam.pth")
+    *_, method = trained_methods(files.f1, files.f1, files.teacher, files.base)
+    assert asked == [(files.teacher, files.base)]
+    assert method.settings["prior"].startswith(f"{said} in training; here of the whole scan")
+    assert method.settings["sha256"] == file_sha256(tmp_path / "cascade.safetensors")

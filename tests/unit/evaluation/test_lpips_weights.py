@@ -62,6 +62,10 @@ def test_a_file_that_is_no_alexnet_is_refused(tmp_path):
     torch.save({"features.0.weight": torch.zeros(3)}, file)
     with pytest.raises(CheckpointError, match=BACKBONE):
         load_lpips(file)
+    for content in (b"", b"hello, I am no checkpoint"):
+        file.write_bytes(content)
+        with pytest.raises(CheckpointError, match=BACKBONE):
+            load_lpips(file)
 
 
 def test_display_is_inverse_grey():

@@ -45,3 +45,24 @@ def test_one_patient_has_no_interval():
     row = summarise(by_patient(scores(patient=["a"], method="x", psnr=[3.0]), METRICS), METRICS).iloc[0]
     assert np.isnan(row["low"])
     assert row["mean"] == 3
+
+
+def test_a_ceiling_known_for_some_scans_only_is_no_ceiling():
+    """Of a phantom and a real scan, perfect SSIM is known for the phantom alone."""
+    table = scores(
+        patient=["a", "b", "a", "b"],
+        method=["ceiling", "ceiling", "x", "x"],
+        ssim=[0.9, np.nan, 0.8, 0.2],
+        psnr=[30.0, 20.0, 29.0, 19.0],
+    )
+    rows = summarise(by_patient(table, METRICS), METRICS).set_index(["method", "metric"])["mean"]
+    assert rows.to_dict() == {("ceiling", "psnr"): 25, ("x", "psnr"): 24, ("x", "ssim"): 0.5}
+    rows = summarise(by_patient(table[table["patient"] == "a"], METRICS), METRICS)
+    assert ("ceiling", "ssim") in set(zip(rows["method"], rows["metric"], strict=True))
+
+
+def test_a_visit_without_a_ceiling_leaves_its_patient_without_one():
+    table = scores(
+        patient=["a", "a", "a", "a"], method=["ceiling", "ceiling", "x", "x"], ssim=[0.9, np.nan, 0.8, 0.2]
+    )
+    assert set(summarise(by_patient(table, METRICS), METRICS)["method"]) == {"x"}

@@ -10,7 +10,7 @@ import pytest
 
 from rbs.errors import RbsError
 from rbs.report.page import write_report
-from rbs.report.tables import CEILING_LABEL, latest_versions, number, read_evaluation, score_table
+from rbs.report.tables import CEILING_LABEL, number, read_evaluation, score_table, training_logs
 
 METHODS = {"rapid": "Rapid scan", "gaussian": "Gaussian, 3 mm", "nlm": "NLM <b>", "stage1": "Stage 1"}
 
@@ -141,8 +141,16 @@ def test_a_folder_without_results_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("broken", ["settings.json", "summary.csv", "pictures.npz"])
-def test_damaged_results_are_named(evaluation, tmp_path, broken):
-    (evaluation / broken).write_bytes(b"x")
+@pytest.mark.parametrize("rest", [b"x", 0.5, None], ids=["other", "half", "missing"])
+def test_damaged_results_are_named(evaluation, tmp_path, broken, rest):
+    if broken == "summary.csv" and rest != b"x":
+        pytest.skip("half a CSV is one, and without it the folder is no evaluation")
+    file = evaluation / broken
+    if rest is None:
+        file.unlink()
+    else:
+        whole = file.read_bytes()
+        file.write_bytes(rest if isinstance(rest, bytes) else whole[: int(rest * len(whole))])
     with pytest.raises(RbsError, match="evaluation"):
         write_report([evaluation], tmp_path / "report.html")
 
@@ -162,12 +170,49 @@ def test_the_posterior_view_is_shown_as_the_camera_saw_it(monkeypatch):
     assert anterior.shape[1] < 40
 
 
-def test_latest_version_is_by_number(tmp_path):
-    files = [tmp_path / "a" / f"version_{n}" / "metrics.csv" for n in (2, 10, 9)]
-    assert latest_versions([*files, tmp_path / "b" / "metrics.csv"]) == [
-        files[1],
-        tmp_path / "b" / "metrics.csv",
+def write_log(file, text):
+    file.parent.mkdir(parents=True)
+    file.write_text("\n".join(text.split()))
+    return file
+
+
+def test_the_versions_of_a_run_are_joined_by_step(tmp_path):
+    """Resumed at step 20 and, as version 10, at step 30; version 2 came before version 10."""
+    run, alone = tmp_path / "a", tmp_path / "b" / "metrics.csv"
+    files = [
+        write_log(run / "version_10" / "metrics.csv", "step,train/x,val/y 40,0.4,"),
+        write_log(run / "version_0" / "metrics.csv", "step,train/x 10,1.0 20,0.8 30,9.0"),
+        write_log(run / "version_2" / "metrics.csv", "step,train/x,val/y 30,0.6, 30,,5 40,9.0, 50,9.0,"),
+        write_log(alone, "step,train/x 1,1.0 2,0.8"),
     ]
+    logs = training_logs(files)
+    assert [log.title for log in logs] == [f"{run}: version_0, version_2, version_10", str(alone.parent)]
+    points = logs[0].table[["step", "train/x"]].dropna().to_numpy().tolist()
+    assert points == [[10, 1.0], [20, 0.8], [30, 0.6], [40, 0.4]]
+    assert logs[0].table["val/y"].dropna().tolist() == [5]
+
+
+def test_a_version_that_trained_nothing_hides_none_that_did(tmp_path):
+    trained = write_log(tmp_path / "version_0" / "metrics.csv", "step,train/x 10,1.0 20,0.8")
+    validated = write_log(tmp_path / "version_1" / "metrics.csv", "step,val/x,train/x 0,30.5,")
+    (log,) = training_logs([trained, validated])
+    assert log.table["step"].tolist() == [10, 20]
+    assert training_logs([validated]) == []
+
+
+def test_a_fresh_run_under_an_old_name_replaces_it(tmp_path):
+    old = write_log(tmp_path / "version_0" / "metrics.csv", "step,train/x 10,1.0 20,0.8")
+    new = write_log(tmp_path / "version_1" / "metrics.csv", "step,train/x 10,2.0")
+    (log,) = training_logs([old, new])
+    assert log.table["train/x"].tolist() == [2.0]
+
+
+@pytest.mark.parametrize("text", ["", "step,train/x ten,1.0"])
+def test_a_damaged_training_log_is_named(tmp_path, text):
+    file = write_log(tmp_path / "version_0" / "metrics.csv", text)
+    with pytest.raises(RbsError, match="no training log") as caught:
+        training_logs([file])
+    assert caught.value.file == file
 
 
 @pytest.mark.parametrize(

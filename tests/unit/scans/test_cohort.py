@@ -54,6 +54,9 @@ def test_scans_are_raw_readable_and_of_their_velocity(cohort: Path) -> None:
             assert np.array_equal(scan.counts, counts)
             assert scan.provenance.header is not None
             assert scan.provenance.header.SyntheticData == "YES"
+            # mm/s times s: the child was scanned, not the whole frame
+            travelled = velocity / 6 * scan.duration_s
+            assert scan.provenance.header.ScanLength == pytest.approx(travelled, abs=1) != round(1024 * 2.26)
 
 
 def test_truth_is_in_the_orientation_of_the_frames(cohort: Path) -> None:

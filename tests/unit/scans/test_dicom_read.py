@@ -1,19 +1,33 @@
 """The reader: what it takes from a header, what it refuses, and that damage never yields other counts."""
 
+import io
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom import Dataset, FileDataset
-from pydicom.uid import CTImageStorage, JPEGBaseline8Bit, RLELossless, SecondaryCaptureImageStorage
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    ExplicitVRBigEndian,
+    HTJ2KLossless,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+)
 from scipy.ndimage import gaussian_filter
 
 from rbs.errors import ScanError
-from rbs.scans.dicom import read_nm
+from rbs.scans.counts import dispersion_index
+from rbs.scans.dicom import LOSSLESS, RAW_DISPERSION, read_nm
 from rbs.scans.scan import Scan, View
 
 Changed = Callable[[Callable[[FileDataset], object]], Path]
@@ -96,6 +110,12 @@ REFUSALS = {
         put_pixels(lambda p: p * np.array([1, 0], np.uint16)[:, None, None]),
         "frame 2 holds no",
     ),
+    "three frames": (
+        lambda ds: assign(NumberOfFrames=3, PixelData=ds.PixelData + ds.PixelData[: len(ds.PixelData) // 2])(
+            ds
+        ),
+        "3 frames",
+    ),
     "doubled": (put_pixels(lambda p: 2 * p), "rescaled"),
     "smoothed": (put_pixels(lambda p: gaussian_filter(p, (0, 1, 1))), "rescaled"),
     "two energy windows": (assign(EnergyWindowVector=[1, 2], NumberOfEnergyWindows=2), "2 energy windows"),
@@ -133,28 +153,82 @@ def test_files_that_are_no_dicom(tmp_path: Path) -> None:
         assert caught.value.file == path
 
 
-def test_a_lossy_transfer_syntax_is_refused(nm_file: Path, tmp_path: Path) -> None:
-    data = nm_file.read_bytes()
-    old = pydicom.dcmread(nm_file).file_meta.TransferSyntaxUID
+@pytest.mark.parametrize(
+    "syntax", [JPEGBaseline8Bit, JPEGLosslessSV1, HTJ2KLossless], ids=lambda uid: uid.name
+)
+def test_what_is_lossy_or_cannot_be_decoded_is_refused(syntax: UID, nm_file: Path, tmp_path: Path) -> None:
     ds = pydicom.dcmread(nm_file)
-    ds.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    ds.file_meta.TransferSyntaxUID = syntax
     ds.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xd9", b"\xff\xd8\xff\xd9"])
     ds["PixelData"].is_undefined_length = True
-    ds.save_as(tmp_path / "lossy.dcm", implicit_vr=False, little_endian=True)
-    assert old.encode() in data
-    with pytest.raises(ScanError, match="lossily"):
-        read_nm(tmp_path / "lossy.dcm")
+    ds.save_as(tmp_path / "packed.dcm", implicit_vr=False, little_endian=True)
+    with pytest.raises(ScanError, match="lossy or cannot be decoded") as caught:
+        read_nm(tmp_path / "packed.dcm")
+    assert syntax.name in caught.value.fault
+    assert caught.value.remedy == "export it uncompressed (Explicit VR Little Endian)"
 
 
-def test_lossless_compression_and_signed_pixels_give_the_same_counts(
-    nm_file: Path, tmp_path: Path, changed: Changed, acquired: Scan
+def stored_as(syntax: UID, ds: FileDataset) -> None:
+    """Encode the pixels and the file as a transfer syntax says."""
+    if syntax in (RLELossless, JPEGLSLossless):
+        ds.compress(syntax, generate_instance_uid=False)
+    elif syntax == JPEG2000Lossless:
+        packed = [io.BytesIO() for _ in ds.pixel_array]
+        for frame, file in zip(ds.pixel_array, packed, strict=True):
+            Image.fromarray(frame).save(file, "JPEG2000", no_jp2=True, irreversible=False)
+        ds.PixelData = pydicom.encaps.encapsulate([file.getvalue() for file in packed])
+    elif syntax == ExplicitVRBigEndian:
+        ds.PixelData = ds.pixel_array.astype(">u2").tobytes()
+    ds.file_meta.TransferSyntaxUID = syntax
+
+
+@pytest.mark.parametrize("syntax", sorted(LOSSLESS), ids=lambda uid: uid.name)
+def test_every_accepted_transfer_syntax_keeps_every_count(
+    syntax: UID, nm_file: Path, tmp_path: Path, acquired: Scan
 ) -> None:
-    ds = pydicom.dcmread(nm_file)
-    ds.compress(RLELossless, generate_instance_uid=False)
-    ds.save_as(tmp_path / "rle.dcm")
-    np.testing.assert_array_equal(read_nm(tmp_path / "rle.dcm").counts, acquired.counts)
+    ds, path = pydicom.dcmread(nm_file), tmp_path / "stored.dcm"
+    stored_as(syntax, ds)
+    pydicom.dcmwrite(
+        path,
+        ds,
+        implicit_vr=syntax == ImplicitVRLittleEndian,
+        little_endian=syntax != ExplicitVRBigEndian,
+        force_encoding=True,
+    )
+    assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == syntax
+    np.testing.assert_array_equal(read_nm(path).counts, acquired.counts)
+
+
+def test_signed_pixels_give_the_same_counts(changed: Changed, acquired: Scan) -> None:
     signed = read_nm(changed(put_pixels(lambda p: p.astype(np.int16))))
     np.testing.assert_array_equal(signed.counts, acquired.counts)
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_a_file_without_preamble_is_read(
+    implicit: bool, nm_file: Path, tmp_path: Path, acquired: Scan
+) -> None:
+    ds, path = Dataset(), tmp_path / "old"
+    ds.update(pydicom.dcmread(nm_file))
+    ds.save_as(path, implicit_vr=implicit, little_endian=True)
+    assert path.read_bytes()[:2] == b"\x08\x00"
+    scan = read_nm(path)
+    np.testing.assert_array_equal(scan.counts, acquired.counts)
+    assert scan.views == BOTH
+
+
+def test_a_processed_view_does_not_hide_behind_a_raw_one(changed: Changed) -> None:
+    def smooth_the_fainter_view(ds: FileDataset) -> None:
+        front, back = gaussian_filter(ds.pixel_array.astype(float), (0, 3, 3))
+        front = np.random.default_rng(0).poisson(20 * front)
+        ds.PixelData = np.stack([front, np.rint(back / 2)]).astype("<u2").tobytes()
+
+    path = changed(smooth_the_fainter_view)
+    counts = read_nm(path, require_raw=False).counts
+    for raw in (counts, counts[0]):  # together they pass
+        assert RAW_DISPERSION[0] <= dispersion_index(raw) <= RAW_DISPERSION[1]
+    with pytest.raises(ScanError, match="noise variance of frame 2"):
+        read_nm(path)
 
 
 def test_secondary_capture_of_modality_nm_is_read_and_recorded(
@@ -182,6 +256,13 @@ def test_velocity_and_duration(changed: Changed) -> None:
     assert (scan.velocity, scan.duration_s) == (None, None)
     assert read_nm(path, velocity=30.0).velocity == 30.0
     assert read_nm(changed(assign(ScanVelocity="3.3333"))).velocity == pytest.approx(20, abs=1e-3)
+
+
+def test_a_stated_velocity_is_not_overridden(nm_file: Path) -> None:
+    assert read_nm(nm_file, velocity=40.5).velocity == 40.0  # the same but for rounding
+    with pytest.raises(ScanError, match="its ScanVelocity says 40 cm/min, but 20 cm/min was given") as caught:
+        read_nm(nm_file, velocity=20.0)
+    assert (caught.value.file, bool(caught.value.remedy)) == (nm_file, True)
 
 
 def test_one_energy_window_of_two(changed: Changed, acquired: Scan) -> None:
@@ -224,8 +305,10 @@ def name_by_detector_text(ds: FileDataset) -> None:
 
 
 def name_by_angle(ds: FileDataset) -> None:
+    """PS3.3, table C.8-11: "Zero degrees is referenced to the origin at the patient's back"."""
     without_views(ds)
-    ds.DetectorInformationSequence[0].StartAngle = "181.5"
+    ds.DetectorInformationSequence[0].StartAngle = "1.5"
+    ds.DetectorInformationSequence[1].StartAngle = "180"
 
 
 def name_by_old_code(ds: FileDataset) -> None:
@@ -288,14 +371,53 @@ def test_both_detectors_alike_name_nothing(changed: Changed) -> None:
         read_nm(changed(alike))
 
 
-def test_the_option_wins_and_says_so(nm_file: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, "rbs"):
-        scan = read_nm(nm_file, views=BOTH[::-1])
-    assert (scan.views, scan.provenance.view_rule) == (BOTH[::-1], "option")
-    assert "ViewCodeSequence" in caplog.text
+def test_a_view_told_by_its_start_angle_alone_is_doubted(
+    changed: Changed, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = changed(name_by_angle)
+    assert read_nm(path).views == BOTH[::-1]
+    assert "by StartAngle alone" in caplog.text
+    caplog.clear()
+    scan = read_nm(path, views=BOTH)  # a camera that counts from the front
+    assert (scan.views, scan.provenance.view_rule) == (BOTH, "option")
+    assert "though StartAngle says posterior, anterior" in caplog.text
+
+
+def test_the_option_names_what_the_header_leaves_unsaid(nm_file: Path, changed: Changed) -> None:
+    silent = changed(without_views)
+    assert read_nm(silent, views=BOTH[::-1]).views == BOTH[::-1]
     for views in ((View.ANTERIOR,), (View.ANTERIOR, View.ANTERIOR)):
         with pytest.raises(ScanError, match="2 frames"):
-            read_nm(nm_file, views=views)
+            read_nm(silent, views=views)
+    for views in (BOTH, BOTH[:1]):  # one is meant for files of one frame
+        assert read_nm(nm_file, views=views).provenance.view_rule == "ViewCodeSequence"
+    with pytest.raises(ScanError, match="its ViewCodeSequence says anterior, posterior, but") as caught:
+        read_nm(nm_file, views=BOTH[::-1])
+    assert (caught.value.file, bool(caught.value.remedy)) == (nm_file, True)
+
+
+@pytest.mark.parametrize(
+    ("value", "view"),
+    [
+        (b"WB_POST ", View.POSTERIOR),
+        (b"WB_POST".ljust(66), None),  # longer than any name
+        (b"\x01\x02 POST \xff\x90", None),
+    ],
+)
+def test_private_elements_of_unknown_type_name_a_view_only_if_they_are_names(
+    value: bytes, view: View | None, nm_file: Path, tmp_path: Path
+) -> None:
+    ds = pydicom.dcmread(nm_file)
+    one_view(ds)
+    ds.private_block(0x0011, "CAMERA", create=True).add_new(0x10, "UN", value)
+    path = tmp_path / "implicit.dcm"
+    ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    ds.save_as(path, implicit_vr=True, little_endian=True)
+    if view is None:
+        with pytest.raises(ScanError, match="nothing in the header"):
+            read_nm(path)
+    else:
+        assert read_nm(path).views == (view,)
 
 
 def test_a_truncated_file_is_refused_at_every_length(nm_file: Path, tmp_path: Path) -> None:
@@ -309,19 +431,24 @@ def test_a_truncated_file_is_refused_at_every_length(nm_file: Path, tmp_path: Pa
         assert caught.value.file == path
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("error::UserWarning")  # pydicom's quote what may be a name
 def test_flipped_bytes_never_raise_anything_but_a_scan_error(nm_file: Path, tmp_path: Path) -> None:
     data = nm_file.read_bytes()
     rng = np.random.default_rng(7)
     path = tmp_path / "flipped.dcm"
     header = len(data) - 2 * 2 * 96 * 64
-    read = 0
+    read, refusals = 0, []
     for _ in range(400):
         damaged = bytearray(data)
         for position in rng.integers(128, header, rng.integers(1, 4)):
             damaged[position] = rng.integers(256)
         path.write_bytes(damaged)
-        with suppress(ScanError):
+        try:
             assert read_nm(path).counts.min() >= 0
             read += 1
-    assert 0 < read < 400
+        except ScanError as error:
+            refusals.append(error.fault)
+    assert read > 0
+    assert refusals
+    # What runs on past its end would quote the patient's name.
+    assert all(fault.isprintable() and len(fault) < 250 and "P0001" not in fault for fault in refusals)

@@ -74,6 +74,7 @@ def test_the_acquired_header(nm_file: Path, acquired: Scan) -> None:
     assert float(ds.ScanVelocity) == pytest.approx(40 / 6)
     assert ds.CountsAccumulated == acquired.counts.sum()
     assert ds.ActualFrameDuration == 300_000
+    assert ds.ScanLength == 2000  # 40 cm/min for 5 minutes
     assert (ds.PatientAge, ds.PatientSex, ds.PatientBirthDate) == ("008Y", "F", "")
     assert (float(ds.PatientSize), float(ds.PatientWeight)) == (1.27, 25.1)
     assert float(ds.RadiopharmaceuticalInformationSequence[0].RadionuclideTotalDose) == 205
@@ -117,6 +118,7 @@ def test_thinned_scans_are_derived_yet_read_as_raw(nm_file: Path, tmp_path: Path
         replace(source, counts=counts, velocity=80.0, duration_s=150.0),
         source,
         description="half of it",
+        uid_seed="1",
     )
     scan, ds = read_nm(path), pydicom.dcmread(path)
     np.testing.assert_array_equal(scan.counts, counts)
@@ -133,7 +135,7 @@ def test_thinned_scans_are_derived_yet_read_as_raw(nm_file: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("largest", "scale"), [(0.0, 1000), (3.2, 1000), (33.0, 100), (327.0, 100), (9000.0, 1), (90_000.0, 0.1)]
+    ("largest", "scale"), [(0.0, 1000), (3.2, 1000), (33.0, 100), (327.0, 100), (328.0, 10), (3276.0, 10)]
 )
 def test_restored_counts_come_back_through_the_real_world_mapping(
     largest: float, scale: float, nm_file: Path, tmp_path: Path
@@ -152,6 +154,42 @@ def test_restored_counts_come_back_through_the_real_world_mapping(
     assert mapping.MeasurementUnitsCodeSequence[0].CodeValue == "{counts}"
     assert mapping["RealWorldValueFirstValueMapped"].VR == "US"
     assert ds.LargestImagePixelValue == ds.pixel_array.max() <= 32767
+
+
+def test_a_few_hot_pixels_are_clipped_and_do_not_coarsen_the_skeleton(
+    nm_file: Path, acquired: Scan, tmp_path: Path
+) -> None:
+    source = read_nm(nm_file)
+    counts = acquired.counts.astype(np.float32) / 3
+    counts[0, 5, 5], counts[1, 6, 6] = 40_000.0, 3_000.0
+    path = tmp_path / "hot.dcm"
+    stored = write_restored_nm(path, source.with_counts(counts), source, derivation=MADE_BY)
+    image = highdicom.imread(path)
+    read = np.stack([image.get_frame(n, apply_real_world_transform=True) for n in (1, 2)])
+    assert read[0, 5, 5] == pytest.approx(3276.7)
+    assert stored.largest == 3276.7
+    assert stored.clipped == 1
+    assert stored.counts == pytest.approx(read.sum())
+    counts[0, 5, 5] = 3276.7
+    np.testing.assert_allclose(read, counts, atol=0.05 * (1 + 1e-6))
+    counts[:, :4, :4] = 40_000.0
+    with pytest.raises(ScanError, match="32 of 12,288 restored pixels exceed 3,277 counts") as caught:
+        write_restored_nm(tmp_path / "b.dcm", source.with_counts(counts), source, derivation=MADE_BY)
+    assert (caught.value.file, bool(caught.value.remedy)) == (nm_file, True)
+    assert not (tmp_path / "b.dcm").exists()
+
+
+def test_a_header_that_cannot_be_written_is_blamed_on_the_source(nm_file: Path, tmp_path: Path) -> None:
+    source = read_nm(nm_file)
+    header = source.provenance.header
+    assert header is not None
+    header.NumberOfFramesInRotation = 1
+    header["NumberOfFramesInRotation"]._value = "many"
+    with pytest.raises(ScanError, match="header cannot be carried over") as caught:
+        write_restored_nm(tmp_path / "r.dcm", source, source, derivation=MADE_BY)
+    assert caught.value.file == nm_file
+    assert "many" not in str(caught.value)  # it might be a name
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_restored_header(nm_file: Path, tmp_path: Path) -> None:
@@ -223,15 +261,24 @@ def test_views_found_on_reading_are_written(changed: Changed, tmp_path: Path) ->
         for item in ds.DetectorInformationSequence:
             item.ViewCodeSequence = []
 
-    source = read_nm(changed(unname))
+    path = changed(unname)
+    # PS3.3, table C.8-11: the patient's back is at zero degrees.
+    angles = [float(item.StartAngle) for item in pydicom.dcmread(path).DetectorInformationSequence]
+    assert angles == [180, 0]
+    source = read_nm(path)
     assert source.provenance.view_rule == "StartAngle"
     _, ds = restore(source, tmp_path / "r.dcm")
     codes = [item.ViewCodeSequence[0].CodeValue for item in ds.DetectorInformationSequence]
     assert codes == ["399321004", "399001007"]
 
 
-def test_views_named_by_the_user_are_written(nm_file: Path, tmp_path: Path) -> None:
-    _, ds = restore(read_nm(nm_file, views=(View.POSTERIOR, View.ANTERIOR)), tmp_path / "r.dcm")
+def test_views_named_by_the_user_are_written(changed: Changed, tmp_path: Path) -> None:
+    def unname(ds: FileDataset) -> None:
+        for item in ds.DetectorInformationSequence:
+            item.ViewCodeSequence, item.StartAngle = [], None
+
+    named = read_nm(changed(unname), views=(View.POSTERIOR, View.ANTERIOR))
+    _, ds = restore(named, tmp_path / "r.dcm")
     codes = [item.ViewCodeSequence[0].CodeValue for item in ds.DetectorInformationSequence]
     assert codes == ["399001007", "399321004"]
 
@@ -244,5 +291,9 @@ def test_a_source_without_header_or_with_other_frames_is_refused(
     source = read_nm(nm_file)
     with pytest.raises(ScanError, match="do not match"):
         write_thinned_nm(
-            tmp_path / "t.dcm", source.with_counts(source.counts[:, :8]), source, description="x"
+            tmp_path / "t.dcm",
+            source.with_counts(source.counts[:, :8]),
+            source,
+            description="x",
+            uid_seed="x",
         )

@@ -8,7 +8,10 @@ from scipy.optimize import curve_fit
 
 from rbs.errors import RbsError
 from rbs.scans.phantom import COLUMNS, ROWS, SPACING_MM, Phantom, make_child
+from rbs.scans.phantom.body import draw_body
+from rbs.scans.phantom.canvas import Canvas, Site
 from rbs.scans.phantom.growth import dose_mbq, draw_child, expected_counts, head_fraction, physis_ratio
+from rbs.scans.phantom.organs import draw_lesions
 from rbs.scans.phantom.projection import Camera, project, resolution_mm
 from rbs.scans.scan import REGIONS
 
@@ -136,6 +139,25 @@ def test_hot_lesions_are_labelled_and_brighter_than_their_bone(children: list[Ph
             assert 1.3 <= lesion.contrast <= 6
             assert phantom.labels[0, lesion.row, lesion.column] == label("hot spots")
             assert phantom.labels[1, lesion.row, COLUMNS - 1 - lesion.column] == label("hot spots")
+
+
+def test_cold_lesions_are_recorded_as_they_are_drawn(children: list[Phantom]) -> None:
+    body = draw_body(children[4].child, np.random.default_rng(0))
+    cold = []
+    for seed in range(1000):
+        canvas = Canvas((160, 160), 0.5, (40.0, 40.0), np.array([0.0, 50.0]), np.ones((160, 160), np.float32))
+        canvas.planes += np.array([1.5, 0.5], np.float32)[:, None, None]  # the lesion lies in the first plane
+        canvas.sites.append(Site("spine", 0.0, 0.0, 0.0, 2.0))
+        lesions = draw_lesions(canvas, body, np.random.default_rng(seed))
+        if len(lesions) == 1 and lesions[0].contrast < 1:
+            lost = 2 - canvas.planes.sum(axis=0)
+            cold.append((lesions[0], lost))
+    assert len(cold) > 4
+    assert min(lesion.fwhm_mm for lesion, _ in cold) == 8
+    for lesion, lost in cold:
+        row = lost[lesion.row]
+        assert lesion.contrast == pytest.approx(1 - row[lesion.column] / 2)
+        assert 0.5 * (row > row.max() / 2).sum() == pytest.approx(lesion.fwhm_mm, abs=0.5)
 
 
 def test_posterior_view_is_mirrored_and_sees_the_spine_better(children: list[Phantom]) -> None:

@@ -1,0 +1,82 @@
+"""Finished cases of an evaluation, a file each: an interrupted one goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rbs.arrays import read_npz
+from rbs.files import whole_file
+
+Array = npt.NDArray[Any]
+
+_TABLES = "tables"
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one case adds to the results.
+
+    Attributes:
+        scores: Its rows of per_scan.csv.
+        regions: Its rows of regions.csv.
+        shown: What settings.json says of its pictures; None where it has none.
+        pictures: Its arrays of pictures.npz.
+    """
+
+    scores: list[dict[str, Any]]
+    regions: list[dict[str, Any]]
+    shown: dict[str, Any] | None
+    pictures: Mapping[str, Array]
+
+
+class Parts:
+    """The parts in a folder; those that were made from anything else than `inputs` are thrown away.
+
+    Args:
+        folder: Where they lie; it is made, so that a place that cannot be written is found out first.
+        inputs: All that decides the results, as JSON can hold it.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, inputs: Mapping[str, Any]) -> None:
+        self.folder = folder
+        made_from, record = json.dumps(inputs, indent=2, default=str), folder / "inputs.json"
+        if record.is_file() and record.read_text(encoding="utf-8") != made_from:
+            self.remove()
+        with whole_file(record, overwrite=True) as path:
+            path.write_text(made_from, encoding="utf-8")
+
+    def save(self, case: int, part: Part) -> None:
+        """Keep the part of a case.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        tables = json.dumps({"scores": part.scores, "regions": part.regions, "shown": part.shown})
+        with whole_file(self._file(case), overwrite=True) as path:
+            np.savez_compressed(path, **{_TABLES: np.array(tables)}, **part.pictures)  # type: ignore[arg-type]
+
+    def load(self, case: int) -> Part | None:
+        """The part of a case; None where it is not finished."""
+        try:
+            arrays = read_npz(self._file(case))
+            return Part(**json.loads(str(arrays.pop(_TABLES))), pictures=arrays)
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def remove(self) -> None:
+        """Throw all parts away."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _file(self, case: int) -> Path:
+        return self.folder / f"{case}.npz"

@@ -1,0 +1,68 @@
+"""From a manifest to a page through the command line, as `make demo` ends."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rbs.cli import main
+from rbs.restorers.dncnn import DnCNN
+from rbs.weights import save_restorer
+
+
+@pytest.fixture(scope="module")
+def cohort(make_cohort, tmp_path_factory) -> Path:
+    """Manifest of one validation and two test patients, all phantoms; the second has no rapid scan."""
+    path = make_cohort(tmp_path_factory.mktemp("evaluate"), splits=("val", "test", "test"))
+    path.write_text(path.read_text().replace("P0003/rapid.dcm", ""))
+    return path
+
+
+@pytest.fixture
+def f1(tmp_path: Path) -> Path:
+    """An untrained restorer: a Gaussian filter of one pixel."""
+    save_restorer(tmp_path / "f1.safetensors", DnCNN(depth=3, width=4, sigma_px=1.0), {"steps": 0})
+    return tmp_path / "f1.safetensors"
+
+
+def test_evaluate_then_report(cohort: Path, f1: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.delenv("RBS_WEIGHTS", raising=False)
+    run, page = tmp_path / "run", tmp_path / "report.html"
+    evaluate = ["evaluate", str(cohort), "--stage1", str(f1), "--output", str(run)]
+    assert main(evaluate) == 0
+    printed = capsys.readouterr().out
+    assert [name for name in ("ceiling", "rapid", "gaussian", "nlm", "stage1") if name not in printed] == []
+    settings = json.loads((run / "settings.json").read_text())
+    assert (settings["patients"], settings["fractions"]) == (2, [0.5])
+    assert sorted(path.name for path in run.iterdir()) == [
+        "per_patient.csv",
+        "per_scan.csv",
+        "pictures.npz",
+        "regions.csv",
+        "settings.json",
+        "summary.csv",
+    ]
+    assert main(["report", str(run), "-o", str(page)]) == 0
+    assert "DnCNN f1.safetensors" in page.read_text()
+    assert main(evaluate) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    (run / "settings.json").unlink()
+    assert main(["report", str(run), "-o", str(page)]) == 1
+    assert "incomplete" in capsys.readouterr().err
+
+
+def test_a_rapid_scan_thinned_out_of_its_standard_scan_is_refused(
+    cohort: Path, tmp_path: Path, capsys
+) -> None:
+    """The trap that turns every comparison round: keeping the noise would score best."""
+    mine = shutil.copytree(cohort.parent, tmp_path / "mine")
+    rapid, standard = mine / "P0002" / "rapid.dcm", mine / "P0002" / "standard.dcm"
+    rapid.unlink()
+    assert main(["thin", str(standard), str(rapid), "--velocity", "40"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(mine / "manifest.csv"), "--output", str(tmp_path / "run")]) == 1
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith(f"rbs: {rapid}: it was thinned out of {standard}")
+    assert message.endswith(".")
+    assert not (tmp_path / "run" / "settings.json").exists()

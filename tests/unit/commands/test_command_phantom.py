@@ -1,0 +1,44 @@
+"""`rbs phantom`, and the way of its scans through the other commands."""
+
+import json
+from pathlib import Path
+
+import pydicom
+import pytest
+
+
+def test_phantom_children_can_be_inspected_thinned_and_restored(rbs, tmp_path: Path, weights: Path) -> None:
+    cohort = tmp_path / "cohort"
+    status, text, _ = rbs("phantom", cohort, "--patients", 3, "--seed", 4, "--workers", 1)
+    assert (status, text) == (0, f"3 phantom children: {cohort / 'manifest.csv'}\n")
+    children = [cohort / f"P000{number}" for number in (1, 2)]
+
+    status, text, errors = rbs("inspect", *children, "--json")
+    assert (status, errors) == (0, "")
+    fit = {report["file"]: report["restoring"]["fit"] for report in json.loads(text)}
+    assert fit == {
+        str(c / f"{kind}.dcm"): kind == "rapid" for c in children for kind in ("rapid", "standard")
+    }
+
+    thinned = tmp_path / "thinned"
+    for child in children:
+        out, rest = thinned / f"{child.name}.dcm", tmp_path / f"{child.name}_rest.dcm"
+        status, text, _ = rbs("thin", child / "standard.dcm", out, "--velocity", 40, "--remainder", rest)
+        assert status == 0
+        assert text.startswith(f"{child / 'standard.dcm'}: anterior, posterior (from ViewCodeSequence)\n")
+
+    status, text, errors = rbs("restore", thinned, tmp_path / "restored", "--checkpoint", weights)
+    assert (status, text.count(" counts in, ")) == (0, 2)
+    assert "refused" not in errors
+    for child in children:
+        before = pydicom.dcmread(child / "standard.dcm")
+        after = pydicom.dcmread(tmp_path / "restored" / f"{child.name}.dcm")
+        slope = float(after.RealWorldValueMappingSequence[0].RealWorldValueSlope)
+        assert after.pixel_array.sum() * slope == pytest.approx(before.pixel_array.sum(), rel=0.02)
+        assert after.SyntheticData == "YES"
+
+
+def test_too_few_children_are_refused(rbs, tmp_path: Path) -> None:
+    status, _, error = rbs("phantom", tmp_path / "cohort", "--patients", 2)
+    assert (status, error.count("\n")) == (1, 1)
+    assert "ask for at least 3" in error
