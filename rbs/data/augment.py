@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
 from rbs.scans.scan import Array
 
+# Unless told not to, the library asks the internet for its newest version when imported.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+# Imported here, not at the first sample: that is drawn in a forked worker, where W&B's import hook fails.
+import albumentations  # noqa: TID253
+
 LARGEST_SEED = 2**32 - 1
+
+_FLIPPER = albumentations.Compose([albumentations.HorizontalFlip(p=0.5), albumentations.VerticalFlip(p=0.5)])
 
 
 def flip_alike(arrays: Mapping[str, Array], seed: int) -> tuple[dict[str, Array], tuple[bool, bool]]:
@@ -32,13 +37,12 @@ def flip_alike(arrays: Mapping[str, Array], seed: int) -> tuple[dict[str, Array]
     # The library moves one grid of pixel numbers and the arrays are read through it, so that no cast or
     # interpolation inside the library can touch a count.
     grid = np.arange(rows * columns, dtype=np.int32).reshape(rows, columns)
-    flipper = _flipper()
     # Compose.set_random_seed would give both transforms the same seed: they would always flip together.
     for transform, state in zip(
-        flipper.transforms, np.random.SeedSequence(seed).generate_state(2), strict=True
+        _FLIPPER.transforms, np.random.SeedSequence(seed).generate_state(2), strict=True
     ):
         transform.set_random_seed(int(state))
-    moved = flipper(image=np.zeros((rows, columns, 1), np.uint8), mask=grid)["mask"]
+    moved = _FLIPPER(image=np.zeros((rows, columns, 1), np.uint8), mask=grid)["mask"]
     if np.array_equal(moved, grid):
         return dict(arrays), (False, False)
     left_right = moved[0, 0] % columns != 0
@@ -49,12 +53,3 @@ def flip_alike(arrays: Mapping[str, Array], seed: int) -> tuple[dict[str, Array]
         for name, array in arrays.items()
     }
     return flipped, (bool(left_right), bool(up_down))
-
-
-@lru_cache(maxsize=1)
-def _flipper() -> Any:
-    # Unless told not to, the library asks the internet for its newest version when imported.
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    import albumentations
-
-    return albumentations.Compose([albumentations.HorizontalFlip(p=0.5), albumentations.VerticalFlip(p=0.5)])

@@ -147,3 +147,18 @@ def test_two_processes_train(name, runs, tiny_cohort, stage1, teacher):
     product = "teacher/teacher.json" if name == "adapt_sam" else "f1.safetensors"
     assert (runs / "two" / name / product).is_file()
     assert len(list((runs / "two" / name).glob("version_*"))) == 1
+
+
+def test_data_workers_and_the_offline_tracker_go_together(runs, tiny_cohort):
+    # In a process of its own: W&B watches first imports, and does not bear one in a forked worker.
+    arguments = [
+        *small(ROOT / "experiments" / "stage1.yaml", tiny_cohort, runs),
+        "--name",
+        "tracked",
+    ]
+    arguments += ["--wandb", "offline", "--data.init_args.num_workers", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "rbs.cli", "fit", *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert list((runs / "tracked").rglob("offline-run-*"))
