@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rbs.commands.options import positive
+
 HELP = "write a cohort of phantom children: rapid and standard DICOM scans, truth and a manifest"
 
 
@@ -19,6 +21,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=1, help="decides everything random (default: %(default)s)"
     )
+    parser.add_argument(
+        "--rapid-velocity", type=positive, default=40.0, metavar="CM_PER_MIN", help="(default: %(default)g)"
+    )
+    parser.add_argument(
+        "--standard-velocity",
+        type=positive,
+        default=20.0,
+        metavar="CM_PER_MIN",
+        help="(default: %(default)g)",
+    )
+    parser.add_argument(
+        "--moving",
+        action="store_true",
+        help="let children move by up to 6 mm and their bladders fill between the two scans",
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes to use (default: %(default)s)")
 
 
@@ -28,7 +45,8 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         RbsError: The settings make no cohort, or the folder cannot take it.
     """
-    from rbs.scans.cohort import write_cohort
+    from rbs.scans.cohort import Acquisition, write_cohort
 
-    manifest = write_cohort(args.out, args.patients, args.seed, workers=args.workers)
+    acquisition = Acquisition(args.rapid_velocity, args.standard_velocity, args.moving)
+    manifest = write_cohort(args.out, args.patients, args.seed, acquisition=acquisition, workers=args.workers)
     print(f"{args.patients} phantom children: {manifest}")

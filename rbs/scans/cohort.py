@@ -3,9 +3,11 @@
 OUT/manifest.csv                  one line a patient, split by patient
 OUT/cohort.json                   what the cohort was made from
 OUT/P0001/rapid.dcm               40 cm/min, its own Poisson draw
-OUT/P0001/standard.dcm            20 cm/min, another one, perfectly registered
-OUT/P0001/truth.npz               expectation float32 and labels uint8, both (2, rows, columns)
-OUT/P0001/child.json              the child and its lesions
+OUT/P0001/standard.dcm            20 cm/min, another one; perfectly registered, or of a child that has moved
+OUT/P0001/truth.npz               expectation float32 and labels uint8 of the standard scan, both
+                                  (2, rows, columns); of a child that has moved also expectation_rapid: what
+                                  the rapid scan's pose would have given at the standard velocity
+OUT/P0001/child.json              the child, its lesions and its landmarks
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import json
 import multiprocessing
 import shutil
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,20 +27,66 @@ import numpy.typing as npt
 
 from rbs.errors import OutputError, RbsError
 from rbs.files import whole_file
-from rbs.scans.phantom import SPACING_MM, VIEWS, Phantom, make_child
+from rbs.scans.phantom import SPACING_MM, VIEWS, Phantom, make_child, make_passes
+from rbs.scans.phantom.growth import Sex
 from rbs.scans.scan import STANDARD_VELOCITY, Scan
 
 RAPID_VELOCITY = 40.0
+PAUSE_S = 60.0
+"""From the end of the first pass to the start of the second."""
+TC99M_HALF_LIFE_S = 6.007 * 3600
 COLUMNS = ("patient", "split", "age_y", "sex", "height_cm", "weight_kg", "rapid", "standard", "truth")
 FORMAT = 2
 """Raised whenever the same seed would make other files."""
+
+FASTEST = 200.0
+"""cm/min; faster than any table travels."""
 
 _FILES = ("rapid.dcm", "standard.dcm", "truth.npz", "child.json")
 _UNFINISHED = ".making-"
 
 
+@dataclass(frozen=True)
+class Acquisition:
+    """How the two scans of every child are acquired, the rapid one first.
+
+    Attributes:
+        rapid_velocity: cm/min.
+        standard_velocity: cm/min.
+        moving: Whether the child moves and its bladder fills between the scans, and Tc-99m decays; otherwise
+            they are perfectly registered and expect the same.
+    """
+
+    rapid_velocity: float = RAPID_VELOCITY
+    standard_velocity: float = STANDARD_VELOCITY
+    moving: bool = False
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A child and its two scans.
+
+    Attributes:
+        phantom: The child as the standard scan sees it.
+        phantom_rapid: The child as the rapid scan sees it: the same unless it has moved.
+        rapid: Counts of the rapid scan, (2, rows, columns).
+        standard: Counts of the standard scan.
+    """
+
+    phantom: Phantom
+    phantom_rapid: Phantom
+    rapid: npt.NDArray[np.uint16]
+    standard: npt.NDArray[np.uint16]
+
+
 def write_cohort(
-    out: str | Path, patients: int, seed: int, *, workers: int = 2, progress: bool = True
+    out: str | Path,
+    patients: int,
+    seed: int,
+    *,
+    acquisition: Acquisition = Acquisition(),
+    workers: int = 2,
+    progress: bool = True,
 ) -> Path:
     """Write a cohort, or finish one that was interrupted; patient k depends on the seed alone.
 
@@ -46,6 +94,7 @@ def write_cohort(
         out: Folder of the cohort: new, empty, or holding a cohort of the same patients and seed.
         patients: How many children, at least 3 so that each split has one.
         seed: Decides everything random.
+        acquisition: How they are scanned.
         workers: Processes.
         progress: Whether to show a progress bar.
 
@@ -65,10 +114,16 @@ def write_cohort(
             f"{patients} patients, seed {seed} and {workers} workers make no cohort",
             remedy="ask for at most 9999 patients, a seed of 0 or more and at least one worker",
         )
+    if not 0 < acquisition.standard_velocity < acquisition.rapid_velocity <= FASTEST:
+        raise RbsError(
+            f"a rapid scan at {acquisition.rapid_velocity:g} cm/min beside a standard one at"
+            f" {acquisition.standard_velocity:g} cm/min",
+            remedy=f"let the rapid scan be the faster one, at most {FASTEST:g} cm/min",
+        )
     out = Path(out)
-    recipe = {"format": FORMAT, "patients": patients, "seed": seed}
+    recipe = {"format": FORMAT, "patients": patients, "seed": seed, **asdict(acquisition)}
     _claim(out, recipe)
-    jobs = [(out, number, seed) for number in range(1, patients + 1)]
+    jobs = [(out, number, seed, acquisition) for number in range(1, patients + 1)]
     if workers == 1:
         rows = _collect(map(_write_patient, jobs), patients, progress)
     else:
@@ -90,22 +145,41 @@ def split_patients(patients: int, seed: int) -> list[str]:
     return [str(s) for s in np.random.default_rng(np.random.SeedSequence([seed, 0])).permutation(splits)]
 
 
-def make_patient(number: int, seed: int) -> tuple[Phantom, npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
-    """Patient `number` (from 1) of the cohort `seed`.
+def make_patient(number: int, seed: int, acquisition: Acquisition = Acquisition()) -> Patient:
+    """Patient `number` (from 1) of the cohort `seed`: independent Poisson draws of what each scan expects.
 
-    Returns:
-        The phantom, the counts of its rapid (40 cm/min) and of its standard scan (20 cm/min): independent
-        Poisson draws of
-        half the expectation and of the expectation, (2, rows, columns).
+    Whoever moves is the same child as who lies still.
     """
-    who, first, second = (np.random.default_rng(s) for s in np.random.SeedSequence([seed, number]).spawn(3))
-    phantom = make_child(float(who.uniform(0.5, 16.0)), "F" if who.random() < 0.5 else "M", who)
-    rapid = first.poisson(phantom.expectation.astype(np.float64) * (STANDARD_VELOCITY / RAPID_VELOCITY))
-    standard = second.poisson(phantom.expectation.astype(np.float64))
-    return phantom, rapid.astype(np.uint16), standard.astype(np.uint16)
+    who, first, second, moves = (
+        np.random.default_rng(s) for s in np.random.SeedSequence([seed, number]).spawn(4)
+    )
+    age = float(who.uniform(0.5, 16.0))
+    sex: Sex = "F" if who.random() < 0.5 else "M"
+    if acquisition.moving:
+        early, late = make_passes(age, sex, who, moves)
+        durations = (
+            _duration_s(early, acquisition.rapid_velocity),
+            _duration_s(late, acquisition.standard_velocity),
+        )
+        apart = sum(durations) / 2 + PAUSE_S  # from the middle of the one to the middle of the other
+        decayed = 0.5 ** (apart / TC99M_HALF_LIFE_S)
+        late = replace(late, expectation=late.expectation * np.float32(decayed))
+    else:
+        early = late = make_child(age, sex, who)
+
+    def draw(phantom: Phantom, velocity: float, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
+        exposure = STANDARD_VELOCITY / velocity
+        return rng.poisson(phantom.expectation.astype(np.float64) * exposure).astype(np.uint16)
+
+    rapid = draw(early, acquisition.rapid_velocity, first)
+    return Patient(late, early, rapid, draw(late, acquisition.standard_velocity, second))
 
 
-def _claim(out: Path, recipe: dict[str, int]) -> None:
+def _duration_s(phantom: Phantom, velocity: float) -> float:
+    return phantom.scan_length_mm / (velocity * 10 / 60)
+
+
+def _claim(out: Path, recipe: dict[str, Any]) -> None:
     """Make sure `out` is ours to fill: new, empty, or this very cohort."""
     mark = out / "cohort.json"
     try:
@@ -138,19 +212,19 @@ def _collect(results: Any, total: int, progress: bool) -> list[dict[str, str]]:
     return list(tqdm(results, total=total, desc="phantoms", unit="child", disable=not progress))
 
 
-def _write_patient(job: tuple[Path, int, int]) -> dict[str, str]:
+def _write_patient(job: tuple[Path, int, int, Acquisition]) -> dict[str, str]:
     """Write one patient's folder whole unless it stands already; returns its row without the split."""
-    out, number, seed = job
+    out, number, seed, acquisition = job
     name = f"P{number:04d}"
     folder = out / name
-    made_from = {"format": FORMAT, "seed": seed, "patient": number}
+    made_from = {"format": FORMAT, "seed": seed, "patient": number, **asdict(acquisition)}
     told = _read_json(folder / "child.json")
     if told.get("made_from") != made_from or not all((folder / file).is_file() for file in _FILES):
         try:
             shutil.rmtree(folder, ignore_errors=True)
             temporary = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{name}-", dir=out))
             try:
-                told = _fill(temporary, name, number, seed, made_from)
+                told = _fill(temporary, name, number, seed, acquisition, made_from)
                 temporary.chmod(0o755)
                 temporary.rename(folder)
             finally:
@@ -173,11 +247,13 @@ def _write_patient(job: tuple[Path, int, int]) -> dict[str, str]:
     }
 
 
-def _fill(folder: Path, name: str, number: int, seed: int, made_from: dict[str, int]) -> dict[str, Any]:
+def _fill(
+    folder: Path, name: str, number: int, seed: int, acquisition: Acquisition, made_from: dict[str, Any]
+) -> dict[str, Any]:
     from rbs.scans.dicom_write import PatientHeader, StudyHeader, write_acquired_nm
 
-    phantom, rapid, standard = make_patient(number, seed)
-    child = phantom.child
+    patient = make_patient(number, seed, acquisition)
+    phantom, child = patient.phantom, patient.phantom.child
     header = PatientHeader(
         patient_id=f"PHANTOM-{seed}-{name}",
         sex=child.sex,
@@ -187,13 +263,15 @@ def _fill(folder: Path, name: str, number: int, seed: int, made_from: dict[str, 
         activity_mbq=child.dose_mbq,
     )
     started = datetime(2020, 1, 1, 9) + timedelta(days=number)
-    study = StudyHeader(uid_seed=f"phantom {FORMAT} {seed} {number}", started=started)
+    # A child that moves is another acquisition than the one that lies still, so its objects are others too.
+    how = "" if acquisition == Acquisition() else f" {acquisition}"
+    study = StudyHeader(uid_seed=f"phantom {FORMAT} {seed} {number}{how}", started=started)
     later = started
     for file, counts, velocity in (
-        ("rapid", rapid, RAPID_VELOCITY),
-        ("standard", standard, STANDARD_VELOCITY),
+        ("rapid", patient.rapid, acquisition.rapid_velocity),
+        ("standard", patient.standard, acquisition.standard_velocity),
     ):
-        duration = phantom.scan_length_mm / (velocity * 10 / 60)
+        duration = _duration_s(phantom, velocity)
         scan = Scan(counts, VIEWS, (SPACING_MM, SPACING_MM), velocity, duration, header.patient_id)
         write_acquired_nm(
             folder / f"{file}.dcm",
@@ -206,8 +284,9 @@ def _fill(folder: Path, name: str, number: int, seed: int, made_from: dict[str, 
             acquired=later,
             synthetic=True,
         )
-        later += timedelta(seconds=round(duration) + 60)
-    np.savez_compressed(folder / "truth.npz", expectation=phantom.expectation, labels=phantom.labels)
+        later += timedelta(seconds=round(duration) + PAUSE_S)
+    exposure = np.float32(STANDARD_VELOCITY / acquisition.standard_velocity)
+    truth: dict[str, Any] = {"expectation": phantom.expectation * exposure, "labels": phantom.labels}
     told = {
         "made_from": made_from,
         "child": asdict(child),
@@ -215,6 +294,11 @@ def _fill(folder: Path, name: str, number: int, seed: int, made_from: dict[str, 
         "lesions": [asdict(lesion) for lesion in phantom.lesions],
         "landmarks_row_column": phantom.marks,
     }
+    if acquisition.moving:
+        truth["expectation_rapid"] = patient.phantom_rapid.expectation * exposure
+        told["motion_since_rapid"] = asdict(phantom.motion)
+        told["landmarks_row_column_rapid"] = patient.phantom_rapid.marks
+    np.savez_compressed(folder / "truth.npz", **truth)
     (folder / "child.json").write_text(json.dumps(told, indent=1) + "\n")
     return told
 

@@ -43,7 +43,8 @@ GOLDEN = {
 
 
 def numbers(patient: int) -> dict[str, float]:
-    phantom, rapid, standard = make_patient(patient, seed=1)
+    drawn = make_patient(patient, seed=1)
+    phantom, rapid, standard = drawn.phantom, drawn.rapid, drawn.standard
     anterior, posterior = phantom.expectation.astype(float)
     rows, columns = np.indices(anterior.shape)
     return {

@@ -14,9 +14,9 @@ GOLDEN = {"restored": 0.04681, "gaussian": 0.12269, "bias": 0.00687}
 
 
 def test_the_shipped_restorer_keeps_its_figures() -> None:
-    phantom, rapid, _ = make_patient(1, seed=1)
+    patient = make_patient(1, seed=1)
     flip = np.s_[:, ::-1]  # posterior views are shown mirrored to networks
-    truth, counts = phantom.expectation.astype(np.float32), rapid.astype(np.float32)
+    truth, counts = patient.phantom.expectation.astype(np.float32), patient.rapid.astype(np.float32)
     truth, counts = (np.stack([a[0], a[1][flip]]) for a in (truth, counts))
     x = torch.from_numpy(counts)[None] / 0.5
     with torch.inference_mode():

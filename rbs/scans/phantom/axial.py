@@ -12,11 +12,12 @@ from rbs.scans.phantom.canvas import ANTERIOR_ONLY, Canvas
 SIDES = (-1, 1)
 
 
-def draw_axial(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
-    """Draw the axial skeleton and the girdles."""
+def draw_axial(canvas: Canvas, body: Body, rng: np.random.Generator, *, head_turn: float = 0.0) -> None:
+    """Draw the axial skeleton and the girdles, the head turned by some more radians about the neck."""
     neck = body.head * 0.9
-    with canvas.turned((body.midline(neck), neck), float(rng.normal(0, 0.05))):
+    with canvas.turned((body.midline(neck), neck), float(rng.normal(0, 0.05)) + head_turn):
         _skull(canvas, body, rng)
+        canvas.mark("vertex", (body.midline(0), 0.0, 0.0))
     _spine(canvas, body, rng)
     _ribs(canvas, body, rng)
     _sternum(canvas, body, rng)

@@ -49,7 +49,7 @@ class Canvas:
         planes: Planar density on each depth plane, float32 (planes, rows, columns), femoral diaphysis = 1.
         labels: Region of each pixel, uint8 (2, rows, columns): anterior, and posterior not yet mirrored.
         sites: Where lesions may sit.
-        marks: Named landmarks, (row, column).
+        marks: Named landmarks, (row, column), not rounded; 0 is the middle of the first pixel.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Canvas:
         self.planes = np.zeros((len(depths_mm), *shape), np.float32)
         self.labels = np.zeros((2, *shape), np.uint8)
         self.sites: list[Site] = []
-        self.marks: dict[str, tuple[int, int]] = {}
+        self.marks: dict[str, tuple[float, float]] = {}
         self.x = ((np.arange(shape[1]) + 0.5) * spacing_mm - origin_mm[0]).astype(np.float32)
         self.z = ((np.arange(shape[0]) + 0.5) * spacing_mm - origin_mm[1]).astype(np.float32)
         self._matrix = np.eye(2)
@@ -104,7 +104,8 @@ class Canvas:
 
     def mark(self, name: str, point: Point) -> None:
         """Remember where a landmark is."""
-        self.marks[name] = self.pixel(*self.place([point])[0, :2])
+        x, z = self.place([point])[0, :2]
+        self.marks[name] = (float(z - self.z[0]) / self.spacing, float(x - self.x[0]) / self.spacing)
 
     def tube(
         self,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter, zoom
+from scipy.ndimage import gaussian_filter, shift, zoom
 
 from rbs.scans.phantom.axial import draw_axial
-from rbs.scans.phantom.body import draw_body
+from rbs.scans.phantom.body import Body, draw_body
 from rbs.scans.phantom.canvas import Canvas
 from rbs.scans.phantom.growth import Child, Sex, draw_child, expected_counts
-from rbs.scans.phantom.limbs import draw_arm, draw_leg, pose
+from rbs.scans.phantom.limbs import Limb, draw_arm, draw_leg, pose
+from rbs.scans.phantom.motion import STILL, Motion, draw_motion
 from rbs.scans.phantom.organs import (
     Lesion,
     draw_injection,
@@ -30,7 +32,6 @@ ROWS, COLUMNS, SPACING_MM = 1024, 256, 2.26
 VIEWS = (View.ANTERIOR, View.POSTERIOR)
 UNSCANNED = 1e-6
 """Expected counts of a pixel that the scan did not reach: not 0, to keep Poisson likelihoods finite."""
-
 _PLANES = 8
 
 
@@ -52,7 +53,8 @@ class Phantom:
         soft: The same of soft tissue.
         lesions: Foci in bone.
         injected: Whether an injection site shows.
-        marks: Landmarks by name, (row, column) in the anterior view.
+        marks: Landmarks by name, (row, column) in the anterior view, not rounded.
+        motion: How the child had moved since the first pass.
         scan_length_mm: How far the table travelled.
     """
 
@@ -63,7 +65,8 @@ class Phantom:
     soft: Array
     lesions: tuple[Lesion, ...]
     injected: bool
-    marks: dict[str, tuple[int, int]]
+    marks: dict[str, tuple[float, float]]
+    motion: Motion
     scan_length_mm: float
 
 
@@ -82,38 +85,93 @@ def make_child(age_y: float, sex: Sex, rng: np.random.Generator) -> Phantom:
     Raises:
         RbsError: No such age or sex.
     """
+    return _see(_draw_posed(age_y, sex, rng), rng)[0]
+
+
+def make_passes(
+    age_y: float, sex: Sex, rng: np.random.Generator, moves: np.random.Generator
+) -> tuple[Phantom, Phantom]:
+    """The child that `make_child` draws, and the same child after it has moved, under the same camera.
+
+    Args:
+        age_y: 0.25 to 18 years.
+        sex: "F" or "M".
+        rng: Source of everything random about the child.
+        moves: Source of its motion between the passes.
+
+    Raises:
+        RbsError: No such age or sex.
+    """
+    posed = _draw_posed(age_y, sex, rng)
+    again = deepcopy(rng)
+    first, remembered = _see(posed, rng)
+    second, _ = _see(posed, again, draw_motion(posed.body, posed.arms, posed.legs, moves), remembered)
+    return first, second
+
+
+@dataclass(frozen=True)
+class _Posed:
+    """A child on the table."""
+
+    child: Child
+    body: Body
+    arms: list[Limb]
+    legs: list[Limb]
+
+
+@dataclass(frozen=True)
+class _Remembered:
+    """What the first pass settled and a second one takes over: density of the bones tried, counts a unit."""
+
+    bones: tuple[float, ...]
+    counts: np.float32
+
+
+def _draw_posed(age_y: float, sex: Sex, rng: np.random.Generator) -> _Posed:
     child = draw_child(age_y, sex, rng)
     body = draw_body(child, rng)
-    arms, legs = pose(body, rng)
-    lowest = max(leg.joints[3][1] for leg in legs) + 0.02 * body.height
+    return _Posed(child, body, *pose(body, rng))
+
+
+def _see(
+    posed: _Posed, rng: np.random.Generator, motion: Motion = STILL, first: _Remembered | None = None
+) -> tuple[Phantom, _Remembered]:
+    """One pass: draw the child as it lies after `motion` and project it."""
+    child, body = posed.child, posed.body
+    arms, legs = motion.pose(posed.arms, posed.legs)
+    lowest = max(leg.joints[3][1] for leg in posed.legs) + 0.02 * body.height
     above, below = rng.uniform(25, 90), rng.uniform(25, 90)
     scanned = int(np.ceil((above + lowest + below) / SPACING_MM))
     rows = min(scanned, ROWS)
     top = int(rng.integers(0, min(ROWS - rows, 60) + 1))
 
+    def texture(scale_mm: float, spread: float) -> Array:
+        """It belongs to the child and moves along."""
+        drawn = _texture((rows, COLUMNS), scale_mm, spread, rng)
+        by = np.array(motion.shift_mm[::-1]) / SPACING_MM
+        return shift(drawn, by, order=1, mode="nearest") if by.any() else drawn
+
     middle = COLUMNS * SPACING_MM / 2 + float(np.clip(rng.normal(0, 9), -20, 20))
     reach = max(body.depth * 0.55, 45)
     depths = np.linspace(-reach, reach, _PLANES)
-    canvas = Canvas(
-        (rows, COLUMNS), SPACING_MM, (middle, above), depths, _texture((rows, COLUMNS), 10, 0.09, rng)
-    )
+    origin = (middle + motion.shift_mm[0], above + motion.shift_mm[1])
+    canvas = Canvas((rows, COLUMNS), SPACING_MM, origin, depths, texture(10, 0.09))
     lying = canvas.turned((0.0, body.hip), float(np.clip(rng.normal(0, 0.012), -0.03, 0.03)))
     with lying:
         outline = draw_outline(*canvas.grid(), body, arms, legs)
-        draw_axial(canvas, body, rng)
+        draw_axial(canvas, body, rng, head_turn=motion.head)
         for arm in arms:
             draw_arm(canvas, body, arm, rng)
         for leg in legs:
             draw_leg(canvas, body, leg, rng)
-        draw_urinary(canvas, body, rng)
+        for limbs, names in ((arms, ("shoulder", "elbow", "wrist")), (legs, ("hip", "knee", "ankle"))):
+            for limb in limbs:
+                for name, joint in zip(names, limb.joints, strict=False):
+                    canvas.mark(f"{name} {limb.side:+d}", joint)
+        draw_urinary(canvas, body, rng, filling=motion.filling)
         injected = draw_injection(canvas, arms, rng)
-    lesions = draw_lesions(canvas, body, rng)
-    per_mm = soft_tissue(
-        outline,
-        body,
-        _texture((rows, COLUMNS), 60, 0.12, rng) * _texture((rows, COLUMNS), 15, 0.06, rng),
-        rng,
-    )
+    lesions, bones = draw_lesions(canvas, body, rng, None if first is None else first.bones)
+    per_mm = soft_tissue(outline, body, texture(60, 0.12) * texture(15, 0.06), rng)
 
     camera = Camera(
         SPACING_MM,
@@ -129,7 +187,8 @@ def make_child(age_y: float, sex: Sex, rng: np.random.Generator) -> Phantom:
     seen[:, :, :dark] = 0
     seen[:, :, COLUMNS - dark :] = 0
     counts = expected_counts(child.weight_kg) * float(np.exp(np.clip(rng.normal(0, 0.18), -0.38, 0.38)))
-    seen *= np.float32(2 * counts / seen.sum())
+    a_unit = np.float32(2 * counts / seen.sum()) if first is None else first.counts
+    seen *= a_unit
 
     frame = np.zeros((ROWS, COLUMNS), np.float32)
     expectation = np.full((2, ROWS, COLUMNS), UNSCANNED, np.float32)
@@ -139,18 +198,19 @@ def make_child(age_y: float, sex: Sex, rng: np.random.Generator) -> Phantom:
     density, soft = frame.copy(), frame.copy()
     density[top : top + rows] = canvas.planes.sum(axis=0)
     soft[top : top + rows] = per_mm * outline.thickness()
-    moved = tuple(Lesion(s.region, s.row + top, s.column, s.depth_mm, s.fwhm_mm, s.contrast) for s in lesions)
-    return Phantom(
+    phantom = Phantom(
         child=child,
         expectation=align(expectation, VIEWS),
         labels=align(labels, VIEWS),
         density=density,
         soft=soft,
-        lesions=moved,
+        lesions=tuple(replace(lesion, row=lesion.row + top) for lesion in lesions),
         injected=injected,
         marks={name: (row + top, column) for name, (row, column) in canvas.marks.items()},
+        motion=motion,
         scan_length_mm=rows * SPACING_MM,
     )
+    return phantom, _Remembered(bones, a_unit)
 
 
 def _texture(shape: tuple[int, int], scale_mm: float, spread: float, rng: np.random.Generator) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,8 +116,8 @@ def soft_tissue(outline: Outline, body: Body, texture: Array, rng: np.random.Gen
     return (per_mm * limbs).astype(np.float32)
 
 
-def draw_urinary(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
-    """Kidneys and bladder."""
+def draw_urinary(canvas: Canvas, body: Body, rng: np.random.Generator, *, filling: float = 1.0) -> None:
+    """Kidneys and bladder; `filling` is the activity in the bladder relative to that of the first pass."""
     h, d = body.height, body.depth
     size = h * float(np.interp(body.age, (0.5, 6, 16), (0.042, 0.035, 0.031)))
     uptake = rng.uniform(0.8, 1.8)
@@ -141,7 +142,8 @@ def draw_urinary(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
         )
     # Mostly small after voiding, now and then full; the fuller, the more it holds.
     u = float(np.exp(np.clip(rng.normal(np.log(6.5), 0.8), np.log(2), np.log(40))))
-    wide = 0.017 * h * (0.75 + 0.35 * rng.random() + 0.12 * np.log(u))
+    wide = 0.017 * h * (0.75 + 0.35 * rng.random() + 0.12 * np.log(u)) * filling ** (1 / 3)
+    u *= filling ** (1 / 3)  # more urine of the same activity: broader and deeper alike
     at = (rng.normal(0, 0.04) * body.pelvis, body.hip - 0.2 * wide + 0.08 * body.pelvis, 0.18 * d)
     canvas.blob(at, (wide, wide * rng.uniform(0.6, 0.95)), u, "urinary tract", flat=0.25, lesions=False)
 
@@ -161,8 +163,22 @@ def draw_injection(canvas: Canvas, arms: list[Limb], rng: np.random.Generator) -
     return True
 
 
-def draw_lesions(canvas: Canvas, body: Body, rng: np.random.Generator) -> tuple[Lesion, ...]:
-    """Up to six foci in bone, in half of the children none; one in eight is cold, without a label."""
+def draw_lesions(
+    canvas: Canvas, body: Body, rng: np.random.Generator, bones: Sequence[float] | None = None
+) -> tuple[tuple[Lesion, ...], tuple[float, ...]]:
+    """Up to six foci in bone, in half of the children none; one in eight is cold, without a label.
+
+    Args:
+        canvas: Where to.
+        body: Whose.
+        rng: Source of everything random.
+        bones: The planar densities that the first pass returned: a child that has moved keeps its lesions.
+
+    Returns:
+        The lesions, and the planar density of the bone at each place that was tried.
+    """
+    remembered = None if bones is None else iter(bones)
+    tried: list[float] = []
     count = 0 if rng.random() < 0.5 else int(rng.integers(1, 7))
     lesions: list[Lesion] = []
     regions = sorted({site.region for site in canvas.sites})
@@ -178,7 +194,9 @@ def draw_lesions(canvas: Canvas, body: Body, rng: np.random.Generator) -> tuple[
         site = sites[int(rng.integers(len(sites)))]
         x, z = site.x + rng.normal(0, 1.5), site.z + rng.normal(0, 1.5)
         row, column = canvas.pixel(x, z)
-        bone = float(canvas.planes[:, row, column].sum())
+        here = float(canvas.planes[:, row, column].sum())
+        bone = here if remembered is None else next(remembered)
+        tried.append(bone)
         if bone < 0.15:
             continue  # beside the bone, or outside the image
         fwhm = float(np.exp(rng.uniform(np.log(4), np.log(25))))
@@ -187,10 +205,10 @@ def draw_lesions(canvas: Canvas, body: Body, rng: np.random.Generator) -> tuple[
             fwhm = max(fwhm, 8.0)  # a smaller gap fills up with the camera's blur
             canvas.cold(x, z, site.y, fwhm, rng.uniform(0.1, 0.6))
             # It empties the bone at its own depth; what lies in front of it and behind stays.
-            contrast = float(canvas.planes[:, row, column].sum()) / bone
+            contrast = float(canvas.planes[:, row, column].sum()) / here
         else:
             contrast = float(np.exp(rng.uniform(np.log(1.3), np.log(6))))
             mask = canvas.gaussian(x, z, site.y, fwhm, (contrast - 1) * bone)
             canvas.labels[:, mask] = LABEL["hot spots"]
         lesions.append(Lesion(region, row, column, float(site.y), fwhm, contrast))
-    return tuple(lesions)
+    return tuple(lesions), tuple(tried)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rbs.errors import OutputError, RbsError
-from rbs.scans.cohort import make_patient, split_patients, write_cohort
+from rbs.scans.cohort import Acquisition, make_patient, split_patients, write_cohort
 from rbs.scans.dicom import read_nm
+from rbs.scans.phantom import make_passes
 from rbs.scans.scan import View
 
 SCANS = ("rapid.dcm", "standard.dcm", "truth.npz", "child.json")
@@ -45,8 +47,8 @@ def test_the_manifest_names_files_that_are_there(cohort: Path) -> None:
 
 def test_scans_are_raw_readable_and_of_their_velocity(cohort: Path) -> None:
     for number in (1, 2, 3):
-        _, rapid, standard = make_patient(number, 5)
-        for kind, velocity, counts in (("rapid", 40, rapid), ("standard", 20, standard)):
+        patient = make_patient(number, 5)
+        for kind, velocity, counts in (("rapid", 40, patient.rapid), ("standard", 20, patient.standard)):
             scan = read_nm(cohort / f"P{number:04d}" / f"{kind}.dcm")
             assert scan.views == (View.ANTERIOR, View.POSTERIOR)
             assert scan.velocity == pytest.approx(velocity, rel=1e-3)
@@ -72,8 +74,9 @@ def test_truth_is_in_the_orientation_of_the_frames(cohort: Path) -> None:
 
 
 def test_draws_are_poisson_and_independent() -> None:
-    phantom, rapid, standard = make_patient(1, 5)
-    mean = phantom.expectation.astype(float)
+    patient = make_patient(1, 5)
+    rapid, standard = patient.rapid, patient.standard
+    mean = patient.phantom.expectation.astype(float)
     body = mean > 1
     for counts, expected in ((rapid, mean / 2), (standard, mean)):
         z2 = (counts - expected)[body] ** 2 / expected[body]
@@ -131,3 +134,45 @@ def test_splits_have_their_shares(patients: int, share: int) -> None:
     assert len(splits) == patients
     assert splits.count("val") == splits.count("test") == share
     assert splits.count("train") == patients - 2 * share
+
+
+def test_a_moving_cohort_holds_two_poses_of_the_same_children(tmp_path: Path) -> None:
+    acquisition = Acquisition(rapid_velocity=30, standard_velocity=10, moving=True)
+    write_cohort(tmp_path, 3, seed=5, acquisition=acquisition, workers=1, progress=False)
+    still, folder = make_patient(1, 5), tmp_path / "P0001"
+    truth, told = np.load(folder / "truth.npz"), json.loads((folder / "child.json").read_text())
+    # The rapid scan sees the child as it lies in the cohort of those that do not move.
+    assert np.array_equal(truth["expectation_rapid"], still.phantom.expectation * np.float32(2))
+    for kind, velocity in (("rapid", 30), ("standard", 10)):
+        scan = read_nm(folder / f"{kind}.dcm")
+        assert scan.velocity == pytest.approx(velocity, rel=1e-3)
+        expected = truth["expectation_rapid"] / 3 if kind == "rapid" else truth["expectation"]
+        assert scan.counts.sum() == pytest.approx(expected.sum(dtype=float), rel=0.01)
+    assert np.hypot(*told["motion_since_rapid"]["shift_mm"]) <= 4
+    marks = told["landmarks_row_column"], told["landmarks_row_column_rapid"]
+    assert marks[0]["vertex"] != marks[1]["vertex"]
+    with pytest.raises(OutputError, match="another seed"):
+        write_cohort(tmp_path, 3, seed=5, workers=1, progress=False)
+
+
+def test_tracer_decays_between_the_passes() -> None:
+    moved = make_patient(2, 5, Acquisition(moving=True))
+    _, late = make_passes_of(2, 5)
+    lost = moved.phantom.expectation.sum(dtype=float) / late
+    minutes = 1.5 * moved.phantom.scan_length_mm / 10 / 20 / 2 + 1  # of 1.5 passes at 20 cm/min, half each
+    assert lost == pytest.approx(0.5 ** (minutes / (6.007 * 60)), rel=1e-4)
+
+
+def make_passes_of(number: int, seed: int) -> tuple[float, float]:
+    """Counts of both passes before decay."""
+    who, _, _, moves = (np.random.default_rng(s) for s in np.random.SeedSequence([seed, number]).spawn(4))
+    age, sex = float(who.uniform(0.5, 16.0)), "F" if who.random() < 0.5 else "M"
+    first, second = make_passes(age, sex, who, moves)  # type: ignore[arg-type]
+    return first.expectation.sum(dtype=float), second.expectation.sum(dtype=float)
+
+
+@pytest.mark.parametrize(("rapid", "standard"), [(20, 40), (40, 40), (500, 20)])
+def test_velocities_that_make_no_pair_are_refused(rapid: float, standard: float, tmp_path: Path) -> None:
+    with pytest.raises(RbsError, match="let the rapid scan be the faster one"):
+        write_cohort(tmp_path / "out", 3, seed=1, acquisition=Acquisition(rapid, standard))
+    assert not (tmp_path / "out").exists()

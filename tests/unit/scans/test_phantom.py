@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import shift
 from scipy.optimize import curve_fit
 
 from rbs.errors import RbsError
-from rbs.scans.phantom import COLUMNS, ROWS, SPACING_MM, Phantom, make_child
+from rbs.scans.phantom import COLUMNS, ROWS, SPACING_MM, Phantom, make_child, make_passes
 from rbs.scans.phantom.body import draw_body
 from rbs.scans.phantom.canvas import Canvas, Site
 from rbs.scans.phantom.growth import dose_mbq, draw_child, expected_counts, head_fraction, physis_ratio
@@ -31,9 +32,14 @@ def median(phantom: Phantom, region: str) -> float:
     return float(np.median(phantom.density[phantom.labels[0] == label(region)]))
 
 
+def pixel(phantom: Phantom, mark: str) -> tuple[int, int]:
+    row, column = phantom.marks[mark]
+    return round(row), round(column)
+
+
 def at(phantom: Phantom, mark: str) -> float:
     """Mean density at a landmark of both legs."""
-    return float(np.mean([phantom.density[phantom.marks[f"{mark} {side}"]] for side in ("-1", "+1")]))
+    return float(np.mean([phantom.density[pixel(phantom, f"{mark} {side}")] for side in ("-1", "+1")]))
 
 
 def test_shapes_types_and_a_positive_expectation(children: list[Phantom]) -> None:
@@ -118,7 +124,7 @@ def test_drawn_growth_plates_follow_the_curve() -> None:
 
 def test_growth_plates_are_thick_enough_to_be_seen(children: list[Phantom]) -> None:
     for phantom in children:
-        row, column = phantom.marks["distal femoral physis +1"]
+        row, column = pixel(phantom, "distal femoral physis +1")
         run = phantom.labels[0][row - 5 : row + 6, column] == label("growth plates")
         assert run.sum() >= 2
 
@@ -148,7 +154,7 @@ def test_cold_lesions_are_recorded_as_they_are_drawn(children: list[Phantom]) ->
         canvas = Canvas((160, 160), 0.5, (40.0, 40.0), np.array([0.0, 50.0]), np.ones((160, 160), np.float32))
         canvas.planes += np.array([1.5, 0.5], np.float32)[:, None, None]  # the lesion lies in the first plane
         canvas.sites.append(Site("spine", 0.0, 0.0, 0.0, 2.0))
-        lesions = draw_lesions(canvas, body, np.random.default_rng(seed))
+        lesions, _ = draw_lesions(canvas, body, np.random.default_rng(seed))
         if len(lesions) == 1 and lesions[0].contrast < 1:
             lost = 2 - canvas.planes.sum(axis=0)
             cold.append((lesions[0], lost))
@@ -162,7 +168,7 @@ def test_cold_lesions_are_recorded_as_they_are_drawn(children: list[Phantom]) ->
 
 def test_posterior_view_is_mirrored_and_sees_the_spine_better(children: list[Phantom]) -> None:
     for phantom in children[3:]:
-        row, column = phantom.marks["L3"]
+        row, column = pixel(phantom, "L3")
         anterior, posterior = phantom.expectation
         front = anterior[row - 4 : row + 5, column - 3 : column + 4].mean()
         back = posterior[row - 4 : row + 5, COLUMNS - 1 - column - 3 : COLUMNS - 1 - column + 4].mean()
@@ -214,3 +220,67 @@ def test_equal_generators_make_equal_children() -> None:
 def test_impossible_children_are_refused(age: float, sex: str) -> None:
     with pytest.raises(RbsError):
         make_child(age, sex, np.random.default_rng(0))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def passes() -> list[tuple[Phantom, Phantom]]:
+    """Children of several ages, each before and after it moved."""
+    drawn = []
+    for seed, age in enumerate((0.8, 3, 6, 9, 12, 15)):
+        rng, moves = np.random.default_rng(seed), np.random.default_rng([seed, 1])
+        drawn.append(make_passes(age, "FM"[seed % 2], rng, moves))  # type: ignore[arg-type]
+    return drawn
+
+
+def test_the_first_pass_is_the_child_that_lies_still(passes: list[tuple[Phantom, Phantom]]) -> None:
+    assert np.array_equal(passes[2][0].expectation, make_child(6, "F", np.random.default_rng(2)).expectation)
+
+
+def test_a_moved_child_is_the_same_child_a_few_millimetres_away(
+    passes: list[tuple[Phantom, Phantom]],
+) -> None:
+    furthest = []
+    for first, second in passes:
+        assert first.child == second.child
+        assert first.injected == second.injected
+        assert [(s.region, s.fwhm_mm) for s in first.lesions] == [
+            (s.region, s.fwhm_mm) for s in second.lesions
+        ]
+        way = {
+            name: SPACING_MM * np.hypot(*np.subtract(second.marks[name], first.marks[name]))
+            for name in first.marks
+        }
+        furthest.append(max(way.values()))
+        assert furthest[-1] <= 6.01
+        trunk = np.hypot(*second.motion.shift_mm)  # the spine goes where the whole child goes
+        assert way["L3"] == pytest.approx(trunk, abs=0.01)
+        grown = second.expectation.sum(dtype=float) / first.expectation.sum(dtype=float)
+        assert 0.98 < grown < 1.12  # by what the bladder gained
+    assert max(furthest) > 2
+
+
+def test_the_picture_moves_by_what_is_written_down(passes: list[tuple[Phantom, Phantom]]) -> None:
+    """The trunk of the first pass, shifted by the motion, is that of the second; by 0.5 mm more it is not."""
+    for first, second in passes:
+        trunk = np.s_[pixel(first, "shoulder +1")[0] : pixel(first, "L3")[0], 60:196]
+        a, b = first.expectation[0].astype(float), second.expectation[0].astype(float)
+
+        def left(more_x: float, more_z: float, a: np.ndarray = a, b: np.ndarray = b) -> float:
+            x, z = second.motion.shift_mm  # noqa: B023
+            moved = shift(a, ((z + more_z) / SPACING_MM, (x + more_x) / SPACING_MM), order=3)
+            return float(((moved - b)[trunk] ** 2).sum() / ((a - b)[trunk] ** 2).sum())  # noqa: B023
+
+        assert left(0, 0) < 0.05
+        assert left(0, 0) < min(left(0.5, 0), left(-0.5, 0), left(0, 0.5), left(0, -0.5))
+
+
+def test_bladders_fill(passes: list[tuple[Phantom, Phantom]]) -> None:
+    for first, second in passes:
+        row, column = pixel(first, "hip +1")[0], COLUMNS // 2
+
+        def held(phantom: Phantom, row: int = row, column: int = column) -> float:
+            window = slice(row - 25, row + 25), slice(column - 30, column + 30)
+            bladder = phantom.labels[0][window] == label("urinary tract")
+            return float(phantom.density[window][bladder].sum())
+
+        assert held(second) / held(first) == pytest.approx(second.motion.filling, rel=0.12)
