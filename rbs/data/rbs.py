@@ -170,7 +170,7 @@ class RBSDataModule(L.LightningDataModule):
             Lowest and highest "spacing_mm" (mm), "counts_per_pixel" (mean of a raw rapid view) and
             "fraction" (exposure of rapid scans).
         """
-        scans = self._kept["train"]
+        scans = self._surveyed()
         spacing = [value for scan in scans for value in scan.spacing_mm]
         if self.pairs == "measured":
             fractions = [scan.fraction for scan in scans if scan.fraction is not None]
@@ -222,6 +222,10 @@ class RBSDataModule(L.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def _surveyed(self) -> list[LoadedCase]:
+        """Training scans that stand for all."""
+        return self._kept["train"]
 
     def _load(self, name: str) -> None:
         if name in self._kept:

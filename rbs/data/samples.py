@@ -40,7 +40,7 @@ class EpochSampler(DistributedSampler):
         rank: This rank.
     """
 
-    def __init__(self, dataset: Dataset[Sample], *, num_replicas: int, rank: int) -> None:
+    def __init__(self, dataset: Dataset[Any], *, num_replicas: int, rank: int) -> None:
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
 
     def __iter__(self) -> Iterator[int]:

@@ -146,13 +146,16 @@ def split_patients(patients: int, seed: int) -> list[str]:
 
 
 def make_patient(number: int, seed: int, acquisition: Acquisition = Acquisition()) -> Patient:
-    """Patient `number` (from 1) of the cohort `seed`: independent Poisson draws of what each scan expects.
+    """Patient `number` (from 1) of the cohort `seed`."""
+    return draw_patient(np.random.SeedSequence([seed, number]), acquisition)
+
+
+def draw_patient(seeds: np.random.SeedSequence, acquisition: Acquisition) -> Patient:
+    """A child and independent Poisson draws of what each of its scans expects.
 
     Whoever moves is the same child as who lies still.
     """
-    who, first, second, moves = (
-        np.random.default_rng(s) for s in np.random.SeedSequence([seed, number]).spawn(4)
-    )
+    who, first, second, moves = (np.random.default_rng(s) for s in seeds.spawn(4))
     age = float(who.uniform(0.5, 16.0))
     sex: Sex = "F" if who.random() < 0.5 else "M"
     if acquisition.moving:

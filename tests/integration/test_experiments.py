@@ -41,8 +41,10 @@ def small(config: Path, manifest: Path, runs: Path) -> list[str]:
     arguments += ["--trainer.limit_val_batches", "1", "--trainer.enable_progress_bar", "false"]
     arguments += ["--trainer.val_check_interval", "null", "--trainer.check_val_every_n_epoch", "1"]
     arguments += ["--data.init_args.batch_size", "1", "--data.init_args.samples_per_epoch", "2"]
-    if settings["data"]["class_path"].endswith("RBSDataModule"):
+    if "manifest" in settings["data"]["init_args"]:
         arguments += ["--data.init_args.manifest", str(manifest), "--data.init_args.crop", "[64, 64]"]
+    if "crops_per_child" in settings["data"]["init_args"]:
+        arguments += ["--data.init_args.crops_per_child", "1"]
     if settings["model"]["class_path"].endswith("AdaptTeacher"):
         arguments += ["--model.init_args.decoder_steps", "2"]
     if settings["model"].get("init_args", {}).get("stage") == 2:

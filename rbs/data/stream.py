@@ -1,0 +1,168 @@
+"""Phantom children without end: every training batch shows children that were never shown before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from rbs.data.manifest import Case, LoadedCase
+from rbs.data.rbs import RBSDataModule
+from rbs.data.samples import Crops, EpochSampler, Pairs, Sample
+from rbs.errors import RbsError
+from rbs.scans.cohort import Acquisition, draw_patient
+from rbs.scans.phantom import SPACING_MM, VIEWS
+from rbs.scans.scan import align
+
+_STREAM = 0x5742
+"""Sets the children of a stream apart from those of a cohort with the same seed."""
+_SURVEYED = 16
+
+
+class PhantomStreamDataModule(RBSDataModule):
+    """Training crops of phantom children drawn on the fly; validation and test scans from a manifest.
+
+    Batches are those of `RBSDataModule`. Child n depends on the seed and n alone, whatever the number of
+    workers and ranks, and is never one of a cohort that `rbs phantom` writes, with whatever seed. A worker
+    holds one child at a time.
+
+    Args:
+        manifest: The CSV of the validation and test cases.
+        moving: Whether the child moves between its rapid and its standard scan; matters to `pairs: measured`.
+        crops_per_child: Crops of each child, in one batch; divides `batch_size` and `samples_per_epoch`.
+        pairs: See `RBSDataModule`, as all that follow.
+        fractions: Smallest and largest exposure of simulated rapid scans.
+        crop: Rows and columns.
+        batch_size: Training crops a batch (a rank).
+        samples_per_epoch: Training crops an epoch, over all ranks.
+        num_workers: Processes that draw children and prepare batches.
+        single_view_probability: Share of crops that show one view twice.
+        seed: Seed of all random choices.
+
+    Raises:
+        RbsError: An argument is out of range.
+    """
+
+    def __init__(
+        self,
+        manifest: str | Path = "data/phantoms/manifest.csv",
+        *,
+        moving: bool = False,
+        crops_per_child: int = 4,
+        pairs: Pairs = "split",
+        fractions: tuple[float, float] = (0.25, 0.75),
+        crop: tuple[int, int] = (256, 128),
+        batch_size: int = 8,
+        samples_per_epoch: int = 1000,
+        num_workers: int = 2,
+        single_view_probability: float = 0.25,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            manifest,
+            pairs=pairs,
+            fractions=fractions,
+            crop=crop,
+            batch_size=batch_size,
+            samples_per_epoch=samples_per_epoch,
+            num_workers=num_workers,
+            single_view_probability=single_view_probability,
+            seed=seed,
+        )
+        if crops_per_child < 1 or batch_size % crops_per_child or samples_per_epoch % crops_per_child:
+            raise RbsError(
+                f"{crops_per_child} crops a child do not divide batches of {batch_size} and epochs of"
+                f" {samples_per_epoch} crops",
+                remedy="choose crops_per_child so that it divides both",
+            )
+        self.crops_per_child = crops_per_child
+        self.acquisition = Acquisition(moving=moving)
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches of random crops of children that are shown once."""
+        children = self._children()
+        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        return DataLoader(
+            children,
+            batch_size=self.batch_size // self.crops_per_child,
+            sampler=EpochSampler(children, num_replicas=ranks, rank=rank),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            collate_fn=_collate,
+        )
+
+    def _children(self) -> Children:
+        return Children(
+            length=self.samples_per_epoch // self.crops_per_child,
+            crops=self.crops_per_child,
+            seed=self.seed,
+            acquisition=self.acquisition,
+            settings={
+                "pairs": self.pairs,
+                "fractions": self.fractions,
+                "crop": self.crop,
+                "single_view_probability": self.single_view_probability,
+            },
+        )
+
+    def _surveyed(self) -> list[LoadedCase]:
+        children = self._children()
+        return [children.draw(number)[1] for number in range(_SURVEYED)]
+
+    def _load(self, name: str) -> None:
+        if name != "train":
+            super()._load(name)
+
+    def _check_training(self) -> None:
+        """A phantom has all that any kind of pair needs."""
+
+
+class Children(Dataset[list[Sample]]):
+    """Item n is all crops of child n; the index counts on over epochs (see `EpochSampler`).
+
+    Args:
+        length: Children an epoch.
+        crops: Crops a child.
+        seed: Seed.
+        acquisition: How they are scanned.
+        settings: What `Crops` is told besides.
+    """
+
+    def __init__(
+        self, *, length: int, crops: int, seed: int, acquisition: Acquisition, settings: dict[str, Any]
+    ) -> None:
+        self.length, self.crops, self.seed = length, crops, seed
+        self.acquisition, self.settings = acquisition, settings
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, number: int) -> list[Sample]:
+        case, child = self.draw(number)
+        crops = Crops([case], [child], deals=None, length=self.crops, seed=self.seed, **self.settings)
+        # Crops are numbered through the whole stream, so that no two children are cropped alike.
+        return [crops[number * self.crops + crop] for crop in range(self.crops)]
+
+    def draw(self, number: int) -> tuple[Case, LoadedCase]:
+        """Child `number` as it would be read from its files."""
+        patient = draw_patient(
+            np.random.SeedSequence([self.seed, number], spawn_key=(_STREAM,)), self.acquisition
+        )
+        truth = patient.phantom
+        loaded = LoadedCase(
+            rapid=align(patient.rapid, VIEWS),
+            standard=align(patient.standard, VIEWS),
+            fraction=self.acquisition.standard_velocity / self.acquisition.rapid_velocity,
+            labels=align(truth.labels, VIEWS),
+            expectation=align(truth.expectation, VIEWS),
+            views=VIEWS,
+            spacing_mm=(SPACING_MM, SPACING_MM),
+        )
+        return Case(f"stream-{number}", "train", (), ()), loaded
+
+
+def _collate(children: Sequence[list[Sample]]) -> Any:
+    return default_collate([sample for child in children for sample in child])
