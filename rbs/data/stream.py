@@ -15,7 +15,7 @@ from rbs.data.samples import Crops, EpochSampler, Pairs, Sample
 from rbs.errors import RbsError
 from rbs.scans.cohort import Acquisition, draw_patient
 from rbs.scans.phantom import SPACING_MM, VIEWS
-from rbs.scans.scan import align
+from rbs.scans.scan import Array, align
 
 _STREAM = 0x5742
 """Sets the children of a stream apart from those of a cohort with the same seed."""
@@ -94,6 +94,17 @@ class PhantomStreamDataModule(RBSDataModule):
             collate_fn=_collate,
         )
 
+    def dealt(self, case: int, deal: int) -> tuple[Array, float]:
+        """Not to be had: a child is gone after its crops.
+
+        Raises:
+            RbsError: Always.
+        """
+        raise RbsError(
+            "children that are drawn as training goes have no priors of whole scans",
+            remedy="use --model.prior online, or a manifest's RBSDataModule",
+        )
+
     def _children(self) -> Children:
         return Children(
             length=self.samples_per_epoch // self.crops_per_child,
@@ -102,6 +113,7 @@ class PhantomStreamDataModule(RBSDataModule):
             acquisition=self.acquisition,
             settings={
                 "pairs": self.pairs,
+                "deals": self.deals,
                 "fractions": self.fractions,
                 "crop": self.crop,
                 "single_view_probability": self.single_view_probability,
@@ -142,7 +154,7 @@ class Children(Dataset[list[Sample]]):
 
     def __getitem__(self, number: int) -> list[Sample]:
         case, child = self.draw(number)
-        crops = Crops([case], [child], deals=None, length=self.crops, seed=self.seed, **self.settings)
+        crops = Crops([case], [child], length=self.crops, seed=self.seed, **self.settings)
         # Crops are numbered through the whole stream, so that no two children are cropped alike.
         return [crops[number * self.crops + crop] for crop in range(self.crops)]
 

@@ -90,6 +90,25 @@ def test_moving_children_have_measured_pairs_of_two_poses(tiny_cohort):
     assert not np.array_equal(still.expectation, moved.expectation)
 
 
+@pytest.mark.parametrize("moving", [False, True])
+def test_measured_pairs_are_the_two_scans_as_acquired(moving, tiny_cohort):
+    data = stream(tiny_cohort, moving=moving, pairs="measured", single_view_probability=0)
+    for sample in data._children()[5]:
+        child = data._children().draw(5)[1]
+        top, left, height, width = sample["crop"].tolist()
+        flips = [axis for axis, flipped in zip((2, 1), sample["flip"].tolist(), strict=True) if flipped]
+        for name, whole in (("rapid", child.rapid), ("target", child.standard)):
+            cut = np.flip(whole[:, top : top + height, left : left + width], flips)
+            assert np.array_equal(sample[name].numpy(), cut)
+        assert sample["fraction"] == 0.5
+        assert sample["target_fraction"] == 1
+
+
+def test_whole_scans_of_a_stream_are_refused(tiny_cohort):
+    with pytest.raises(RbsError, match="prior online"):
+        stream(tiny_cohort).dealt(0, 0)
+
+
 def test_ranges_span_the_first_children(tiny_cohort):
     data = stream(tiny_cohort)
     data.setup("fit")
