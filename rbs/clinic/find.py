@@ -15,6 +15,8 @@ from rbs.scans.dicom_write import RESTORED
 EXPORTED = ("", ".dcm", ".ima")
 """Suffixes of hospital exports; many have none, or end in the last number of a UID."""
 
+INDEX = "DICOMDIR"
+
 
 def dicom_files(folder: Path) -> list[Path]:
     """Every DICOM file in a folder and the folders below it, sorted; hidden files and DICOMDIR are left out.
@@ -37,6 +39,11 @@ def dicom_files(folder: Path) -> list[Path]:
     return sorted(files)
 
 
+def dicomdirs(folder: Path) -> list[Path]:
+    """The indices of DICOM media in a folder and the folders below it, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.name.upper() == INDEX)
+
+
 def header_of(path: Path) -> Dataset:
     """Study and derivation of a file; empty if it cannot be read: reading it whole will say why."""
     wanted = ["StudyInstanceUID", "DerivationCodeSequence"]
@@ -54,7 +61,7 @@ def is_restored(path: Path) -> bool:
 
 
 def _may_be_a_scan(path: Path) -> bool:
-    if path.name.startswith(".") or path.name.upper() == "DICOMDIR":
+    if path.name.startswith(".") or path.name.upper() == INDEX:
         return False
     suffix = path.suffix.lower()
     exported = suffix in EXPORTED or suffix[1:].isdecimal()

@@ -10,6 +10,8 @@ import logging
 import re
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +84,20 @@ def read_nm(
             view or velocity than was given.
     """
     path = Path(path)
+    with blaming(path):
+        return _read(path, views, energy_window, velocity, require_raw)
+
+
+@contextmanager
+def blaming(path: Path) -> Iterator[None]:
+    """Whatever goes wrong with a file in here is said of it in one sentence, without values of its header.
+
+    Raises:
+        ScanError: It is no DICOM file, cannot be opened, or is damaged.
+    """
     try:
         with warnings.catch_warnings(action="ignore"):  # pydicom's quote header values, and names with them
-            return _read(path, views, energy_window, velocity, require_raw)
+            yield
     except RbsError:
         raise
     except InvalidDicomError as error:
@@ -161,7 +174,7 @@ def _read(
     transfer_syntax = ds.file_meta.TransferSyntaxUID
     _refuse_other_images(ds, path)
     _refuse_processed(ds, transfer_syntax, path)
-    counts = _pixels(ds, transfer_syntax, path)
+    counts = stored_pixels(ds, path)
     header = Dataset()
     # Command and file groups have no place in a data set; a damaged file may hold them all the same.
     header.update({e.tag: e for e in ds if e.tag.group >= 0x0008 and e.keyword != "PixelData"})
@@ -251,14 +264,18 @@ def _image_type(ds: Dataset) -> list[str]:
     return [str(part).strip().upper() for part in ([value] if isinstance(value, str) else value)]
 
 
-def _pixels(ds: Dataset, transfer_syntax: UID, path: Path) -> Array:
-    """Stored pixels (frames, rows, columns)."""
+def stored_pixels(ds: FileDataset, path: Path) -> Array:
+    """Stored pixels (frames, rows, columns), whole numbers.
+
+    Raises:
+        ScanError: There are none, or other than the header says, or they are no whole numbers.
+    """
     if "PixelData" not in ds:
         raise ScanError("it holds no pixels; it may be truncated", file=path, remedy="export it again")
     shape = int(ds.get("NumberOfFrames") or 1), int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)
     if min(shape) < 1:
         raise ScanError(f"its frames, rows and columns are {shape}", file=path, remedy="export it again")
-    if transfer_syntax in _UNCOMPRESSED:
+    if ds.file_meta.TransferSyntaxUID in _UNCOMPRESSED:
         needed, there = int(np.prod(shape)) * int(ds.get("BitsAllocated") or 0) // 8, len(ds.PixelData)
         # A wrong number of frames or a cut file would otherwise give other counts without a word.
         if there not in (needed, needed + needed % 2):

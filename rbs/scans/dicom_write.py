@@ -388,15 +388,21 @@ def _whole_counts(scan: Scan) -> Array:
 
 
 def _save(ds: Dataset, path: str | Path, overwrite: bool) -> None:
+    content = encoded(ds)
+    with whole_file(path, overwrite=overwrite) as temporary:
+        temporary.write_bytes(content)
+
+
+def encoded(ds: Dataset) -> bytes:
+    """The file that holds a data set, Explicit VR Little Endian; equal data sets give equal bytes."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.file_meta = meta
     # In memory first: pydicom calls a value it cannot encode an OSError, as if the disk were at fault.
-    encoded = BytesIO()
-    ds.save_as(encoded, enforce_file_format=True)
-    with whole_file(path, overwrite=overwrite) as temporary:
-        temporary.write_bytes(encoded.getbuffer())
+    content = BytesIO()
+    ds.save_as(content, enforce_file_format=True)
+    return content.getvalue()
 
 
 @contextmanager

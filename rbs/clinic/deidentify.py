@@ -1,0 +1,200 @@
+"""De-identifying folders: the secret key, the names of the files, the last look at each, and the report."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom.datadict import tag_for_keyword
+from pydicom.tag import Tag
+
+from rbs.errors import OutputError, RbsError, ScanError
+from rbs.files import whole_file
+from rbs.scans.deidentify import Pseudonyms, deidentify
+from rbs.scans.deidentify_check import survivors
+from rbs.scans.dicom import blaming
+from rbs.scans.dicom_write import encoded
+
+REPORT = "report.csv"
+MARK = ".rbs-deidentify"
+"""File in OUT that tells with which key it was begun, by the key's fingerprint."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """One file de-identified.
+
+    Attributes:
+        output: Its name below OUT: the patient's pseudonym and the new SOP Instance UID.
+        patient: The patient's pseudonym.
+        actions: What was done to which attribute, see `rbs.scans.deidentify.Deidentified`.
+        notes: What a user should know.
+        already: Whether an earlier run had written it.
+    """
+
+    output: Path
+    patient: str
+    actions: Mapping[str, str]
+    notes: Sequence[str]
+    already: bool
+
+
+@dataclass(frozen=True)
+class Refused:
+    """One file that was not de-identified.
+
+    Attributes:
+        source: The file.
+        error: Why not.
+    """
+
+    source: Path
+    error: RbsError
+
+
+def begin(source: Path, target: Path, key: Path | None = None) -> Pseudonyms:
+    """Make OUT ready, or go on with one that the same key has begun.
+
+    Args:
+        source: IN, a file or a folder.
+        target: OUT, a folder that does not exist, is empty, or was begun with this key.
+        key: The key file; OUT.key beside OUT where None, made if it does not exist.
+
+    Raises:
+        ScanError: There is no IN.
+        OutputError: OUT is of something else or lies where it must not, or the key cannot be used.
+    """
+    if not source.exists():
+        raise ScanError("there is no such file or folder", file=source, remedy="check the path")
+    here, there = source.resolve(), target.resolve()
+    if there.is_relative_to(here) or here.is_relative_to(there):
+        fault = "IN and OUT lie within each other, so that the names in one would be handed on with the other"
+        raise OutputError(fault, file=target, remedy="name a folder elsewhere")
+    key_file = target.with_name(f"{target.name}.key") if key is None else key
+    if key_file.resolve().is_relative_to(there):
+        raise OutputError(
+            "the key lies in OUT, which is handed on", file=key_file, remedy="move it elsewhere"
+        )
+    mark = target / MARK
+    begun = mark.read_text().strip() if mark.is_file() else None
+    if begun is None and target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OutputError("it exists already", file=target, remedy="name a new folder")
+    if key is None and begun is None and not key_file.exists():
+        _make_key(key_file)
+    pseudonyms = Pseudonyms(_read_key(key_file))
+    if begun is None:
+        with whole_file(mark) as temporary:
+            temporary.write_text(f"{pseudonyms.fingerprint}\n")
+    elif begun != pseudonyms.fingerprint:
+        raise OutputError(
+            f"it was begun with another key than {key_file}",
+            file=target,
+            remedy="name that key with --key, or a new folder",
+        )
+    return pseudonyms
+
+
+def deidentify_files(files: Iterable[Path], target: Path, pseudonyms: Pseudonyms) -> Iterator[Done | Refused]:
+    """De-identify files into OUT/<pseudonym>/<SOP Instance UID>.dcm; a refused one does not stop the others.
+
+    A file is written to a temporary place, read again and searched for all that was removed, and only then
+    given its name. What an earlier run has written is made again and compared.
+
+    Yields:
+        What became of each file.
+    """
+    for path in files:
+        try:
+            yield _deidentify_file(path, target, pseudonyms)
+        except RbsError as error:
+            yield Refused(path, error)
+
+
+def write_report(target: Path, outcomes: Sequence[Done | Refused]) -> None:
+    """Write OUT/report.csv: a line for each file and attribute with what was done to it, never a value.
+
+    Refused files are listed with the reason, but not by name: names of files often are names of patients.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    rows = []
+    for outcome in outcomes:
+        if isinstance(outcome, Refused):
+            rows.append(("", "", "", f"refused: {outcome.error.fault}"))
+            continue
+        name = outcome.output.as_posix()
+        rows += [(name, _tag(path), path, action) for path, action in sorted(outcome.actions.items())]
+        rows += [(name, "", "", f"note: {note}") for note in outcome.notes]
+    with (
+        whole_file(target / REPORT, overwrite=True) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as out,
+    ):
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(("file", "tag", "attribute", "action"))
+        writer.writerows(rows)
+
+
+def _deidentify_file(path: Path, target: Path, pseudonyms: Pseudonyms) -> Done:
+    made = deidentify(path, pseudonyms)
+    with blaming(path):
+        content = encoded(made.dataset)
+    patient = str(made.dataset.PatientID)
+    output = Path(patient, f"{made.dataset.SOPInstanceUID}.dcm")
+    file = target / output
+    done = Done(output, patient, made.actions, made.notes, already=file.exists())
+    if done.already:
+        if file.read_bytes() != content:
+            raise OutputError(
+                f"its output {file} is there already, with other content: two files of IN have one SOP"
+                " Instance UID, or another version of rbs made it",
+                file=path,
+                remedy="keep one of the two files, or name a new folder",
+            )
+        return done
+    with whole_file(file) as temporary:
+        temporary.write_bytes(content)
+        if left := survivors(temporary.read_bytes(), made):
+            raise ScanError(
+                f"its output still held what was removed ({', '.join(left)}), so it was deleted",
+                file=path,
+                remedy="do not hand on this file, and report these attributes to the authors of rbs",
+            )
+    return done
+
+
+def _tag(path: str) -> str:
+    keyword = path.rpartition(" > ")[2]
+    tag = tag_for_keyword(keyword)
+    return keyword if tag is None else str(Tag(tag))
+
+
+def _make_key(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Never readable by others, not even for a moment.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f"{secrets.token_hex(32)}\n")
+    except OSError as error:
+        fault = f"the key cannot be written ({error.strerror or error})"
+        raise OutputError(fault, file=path, remedy="check the folder and its permissions") from error
+
+
+def _read_key(path: Path) -> bytes:
+    try:
+        text, mode = path.read_text(encoding="ascii").strip(), path.stat().st_mode
+    except (OSError, UnicodeDecodeError) as error:
+        fault = "the key is missing or cannot be read"
+        raise OutputError(fault, file=path, remedy="name it with --key FILE") from error
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        fault = "it is no key: those of rbs are 64 hexadecimal digits"
+        raise OutputError(fault, file=path, remedy="name the one that rbs made")
+    if mode & 0o077:
+        raise OutputError("others may read this key", file=path, remedy=f"run `chmod 600 {path}`")
+    return bytes.fromhex(text)
