@@ -10,6 +10,7 @@ import logging
 import re
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,20 +20,20 @@ import numpy as np
 import pydicom
 from pydicom import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGLSLossless,
+    MediaStorageDirectoryStorage,
     NuclearMedicineImageStorage,
-    RLELossless,
 )
 
 from rbs.errors import RbsError, ScanError
 from rbs.scans.counts import dispersion_index
+from rbs.scans.dicom_pixels import EXPORT_RAW, LOSSLESS, MOST_PIXELS, stored_pixels
 from rbs.scans.dicom_views import name_views
 from rbs.scans.scan import Array, Provenance, Scan, View
 
@@ -42,16 +43,6 @@ THINNED = ("THINNED", "99RBS", "Binomial thinning of raw counts")
 RAW_DISPERSION = (0.8, 1.2)
 """Noise variance over mean of raw counts; smoothed, rescaled and 8-bit data fall outside."""
 
-_UNCOMPRESSED = {
-    ImplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    DeflatedExplicitVRLittleEndian,
-}
-LOSSLESS = {*_UNCOMPRESSED, RLELossless, JPEGLSLossless, JPEG2000Lossless}
-"""Transfer syntaxes that keep every count and that the declared dependencies decode."""
-
-_EXPORT_RAW = "export the original, uncompressed raw counts from the camera's workstation"
 _EXPORT_PLAIN = "export it uncompressed (Explicit VR Little Endian)"
 _LOG = logging.getLogger("rbs")
 
@@ -133,9 +124,11 @@ def decoded(path: Path, **options: Any) -> tuple[FileDataset, list[str]]:
 
     Raises:
         InvalidDicomError: It is no DICOM file.
+        ScanError: It would fill the memory.
         Exception: Nearly any, on a file damaged in its structure.
     """
     try:
+        _refuse_to_inflate(path)
         ds = pydicom.dcmread(path, **options)
     except InvalidDicomError:
         with path.open("rb") as file:
@@ -154,9 +147,27 @@ def starts_like_dicom(start: bytes) -> bool:
     """Whether a file begins as DICOM does: with a preamble, or at once with an element of group 2 or 8."""
     if len(start) < 8 or start[128:START] == b"DICM":
         return start[128:START] == b"DICM"
-    group, element, length = struct.unpack("<HHI", start[:8])
     # The first element of an old file is a short one: a length, a character set or the image type.
-    return group in (2, 8) and element <= 0x20 and (length <= 1024 or start[4:6].isalpha())
+    for order in "<>":
+        group, element, length = struct.unpack(f"{order}HHI", start[:8])
+        if group in (2, 8) and element <= 0x20 and (length <= 1024 or start[4:6].isalpha()):
+            return True
+    return False
+
+
+def _refuse_to_inflate(path: Path) -> None:
+    """Refuse a deflated file that would inflate to gigabytes, which pydicom would do at once."""
+    meta = read_file_meta_info(path)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    with path.open("rb") as file:
+        file.seek(START + 12 + meta.FileMetaInformationGroupLength)
+        while piece := file.read(2**14):
+            size += len(inflater.decompress(piece))
+            if size > 8 * MOST_PIXELS:
+                fault = "it inflates to more than a whole-body scan holds"
+                raise ScanError(fault, file=path, remedy=_EXPORT_PLAIN)
 
 
 def _read(
@@ -178,6 +189,7 @@ def _read(
     header = Dataset()
     # Command and file groups have no place in a data set; a damaged file may hold them all the same.
     header.update({e.tag: e for e in ds if e.tag.group >= 0x0008 and e.keyword != "PixelData"})
+    _drop_zeros(header)
     counts = _select_window(header, counts, energy_window, path)
     if counts.shape[0] > 2:
         raise ScanError(
@@ -213,6 +225,9 @@ def _decode_elements(ds: Dataset) -> list[str]:
 
 
 def _refuse_other_images(ds: Dataset, path: Path) -> None:
+    if ds.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+        remedy = "name the folder it stands in"
+        raise ScanError("it is a DICOMDIR, the table of contents of a folder", file=path, remedy=remedy)
     sop_class, modality = str(ds.get("SOPClassUID") or ""), str(ds.get("Modality") or "")
     if sop_class != NuclearMedicineImageStorage:
         if modality != "NM":
@@ -225,7 +240,7 @@ def _refuse_other_images(ds: Dataset, path: Path) -> None:
         stored_as = _shown(UID(sop_class).name) or "no class"
         _LOG.info("%s: stored as %s, read as NM for its modality", path, stored_as)
     kinds = _image_type(ds)
-    if len(kinds) > 2 and kinds[2] not in ("WHOLE BODY", "STATIC", ""):
+    if len(kinds) > 2 and kinds[2] not in ("WHOLE BODY", "WHOLEBODY", "STATIC", ""):
         raise ScanError(f"its image type is {_shown(kinds[2])}", file=path, remedy="name a whole-body scan")
     if "TRANSMISSION" in kinds:
         raise ScanError("it is a transmission image", file=path, remedy="name an emission scan")
@@ -233,7 +248,7 @@ def _refuse_other_images(ds: Dataset, path: Path) -> None:
 
 def _refuse_processed(ds: Dataset, transfer_syntax: UID, path: Path) -> None:
     if str(ds.get("LossyImageCompression") or "") == "01":
-        raise ScanError("its pixels are lossily compressed", file=path, remedy=_EXPORT_RAW)
+        raise ScanError("its pixels are lossily compressed", file=path, remedy=EXPORT_RAW)
     if transfer_syntax not in LOSSLESS:
         fault = f"it is stored as {_shown(transfer_syntax.name)}, which is lossy or cannot be decoded here"
         raise ScanError(fault, file=path, remedy=_EXPORT_PLAIN)
@@ -241,14 +256,14 @@ def _refuse_processed(ds: Dataset, transfer_syntax: UID, path: Path) -> None:
     thinned = any((c.get("CodeValue"), c.get("CodingSchemeDesignator")) == THINNED[:2] for c in codes)
     if "DERIVED" in _image_type(ds)[:1] and not thinned:
         raise ScanError(
-            "it is a derived image, not an acquired one (ImageType)", file=path, remedy=_EXPORT_RAW
+            "it is a derived image, not an acquired one (ImageType)", file=path, remedy=EXPORT_RAW
         )
     if ds.get("SamplesPerPixel", 1) != 1:
-        raise ScanError("it is a colour picture", file=path, remedy=_EXPORT_RAW)
+        raise ScanError("it is a colour picture", file=path, remedy=EXPORT_RAW)
     photometric = str(ds.get("PhotometricInterpretation") or "MONOCHROME2")
     if photometric != "MONOCHROME2":
         fault = f"its pixels are {_shown(photometric)}, not MONOCHROME2"
-        raise ScanError(fault, file=path, remedy=_EXPORT_RAW)
+        raise ScanError(fault, file=path, remedy=EXPORT_RAW)
     slope, intercept = ds.get("RescaleSlope"), ds.get("RescaleIntercept")
     if slope not in (None, 1) or intercept not in (None, 0):
         _LOG.warning("%s: RescaleSlope %s and intercept %s ignored: NM has none", path, slope, intercept)
@@ -264,30 +279,13 @@ def _image_type(ds: Dataset) -> list[str]:
     return [str(part).strip().upper() for part in ([value] if isinstance(value, str) else value)]
 
 
-def stored_pixels(ds: FileDataset, path: Path) -> Array:
-    """Stored pixels (frames, rows, columns), whole numbers.
-
-    Raises:
-        ScanError: There are none, or other than the header says, or they are no whole numbers.
-    """
-    if "PixelData" not in ds:
-        raise ScanError("it holds no pixels; it may be truncated", file=path, remedy="export it again")
-    shape = int(ds.get("NumberOfFrames") or 1), int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)
-    if min(shape) < 1:
-        raise ScanError(f"its frames, rows and columns are {shape}", file=path, remedy="export it again")
-    if ds.file_meta.TransferSyntaxUID in _UNCOMPRESSED:
-        needed, there = int(np.prod(shape)) * int(ds.get("BitsAllocated") or 0) // 8, len(ds.PixelData)
-        # A wrong number of frames or a cut file would otherwise give other counts without a word.
-        if there not in (needed, needed + needed % 2):
-            raise ScanError(
-                f"it holds {there} bytes of pixels instead of {needed}; it is truncated or damaged",
-                file=path,
-                remedy="export it again",
-            )
-    pixels = ds.pixel_array.reshape(shape)
-    if not np.issubdtype(pixels.dtype, np.integer):
-        raise ScanError(f"its pixels are {pixels.dtype}, not whole counts", file=path, remedy=_EXPORT_RAW)
-    return pixels.astype(np.int32) if pixels.dtype.itemsize <= 2 else pixels.astype(np.int64)
+def _drop_zeros(header: Dataset) -> None:
+    """Leave out what a workstation writes for an unknown size, weight or dose: nobody weighs 0 kg."""
+    tracers = header.get("RadiopharmaceuticalInformationSequence") or []
+    known_to_be = [(header, "PatientSize"), (header, "PatientWeight")]
+    for part, keyword in known_to_be + [(tracer, "RadionuclideTotalDose") for tracer in tracers]:
+        if keyword in part and _positive(part.get(keyword)) is None:
+            del part[keyword]
 
 
 def _select_window(header: Dataset, counts: Array, energy_window: int | None, path: Path) -> Array:
@@ -300,7 +298,7 @@ def _select_window(header: Dataset, counts: Array, energy_window: int | None, pa
         return counts
     if energy_window is None or energy_window not in windows:
         which = ", ".join(map(str, windows)) or "of unstated frames"
-        remedy = "choose one with --energy-window N" if windows else _EXPORT_RAW
+        remedy = "choose one with --energy-window N" if windows else EXPORT_RAW
         asked = "" if energy_window is None else f", not {energy_window}"
         raise ScanError(f"it holds {number} energy windows ({which}){asked}", file=path, remedy=remedy)
     kept = [i for i, window in enumerate(vector) if window == energy_window]
@@ -317,7 +315,7 @@ def _select_window(header: Dataset, counts: Array, energy_window: int | None, pa
 
 def _check_counts(header: Dataset, counts: Array, require_raw: bool, path: Path) -> None:
     if (counts < 0).any():
-        raise ScanError("some pixels are negative, which counts cannot be", file=path, remedy=_EXPORT_RAW)
+        raise ScanError("some pixels are negative, which counts cannot be", file=path, remedy=EXPORT_RAW)
     for frame, total in enumerate(counts.sum(axis=(1, 2), dtype=np.int64), start=1):
         if total == 0:
             raise ScanError(f"frame {frame} holds no counts", file=path, remedy="acquire or export it again")
@@ -333,7 +331,7 @@ def _check_counts(header: Dataset, counts: Array, require_raw: bool, path: Path)
                 f"the noise variance of frame {frame} is {index:.2g} times its mean, so it was smoothed or "
                 "rescaled",
                 file=path,
-                remedy=_EXPORT_RAW,
+                remedy=EXPORT_RAW,
             )
 
 

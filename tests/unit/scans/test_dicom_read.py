@@ -27,7 +27,8 @@ from scipy.ndimage import gaussian_filter
 
 from rbs.errors import ScanError
 from rbs.scans.counts import dispersion_index
-from rbs.scans.dicom import LOSSLESS, RAW_DISPERSION, read_nm
+from rbs.scans.dicom import RAW_DISPERSION, read_nm
+from rbs.scans.dicom_pixels import LOSSLESS
 from rbs.scans.scan import Scan, View
 
 Changed = Callable[[Callable[[FileDataset], object]], Path]

@@ -1,0 +1,141 @@
+"""Decoding the pixels of a DICOM file to the very integers that were stored, or refusing them.
+
+A decoder is as credulous as the header it is given: damaged numbers of bits, frames or rows would yield other
+counts, or gigabytes of them, without a word. So what the header says is checked against what is stored.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset, FileDataset
+from pydicom.encaps import generate_fragmented_frames
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from rbs.errors import ScanError
+from rbs.scans.scan import Array
+
+_UNCOMPRESSED = {
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+}
+LOSSLESS = {*_UNCOMPRESSED, RLELossless, JPEGLSLossless, JPEG2000Lossless}
+"""Transfer syntaxes that keep every count and that the declared dependencies decode."""
+
+EXPORT_RAW = "export the original, uncompressed raw counts from the camera's workstation"
+
+MOST_PIXELS = 2**24
+"""Pixels of all frames together; two views in four energy windows of 1024 x 512 are a quarter of it."""
+
+
+def stored_pixels(ds: FileDataset, path: Path) -> Array:
+    """The whole numbers stored in a data set of one of the transfer syntaxes `LOSSLESS`.
+
+    Returns:
+        (frames, rows, columns) int32, or int64 where a pixel has more than 16 bits.
+
+    Raises:
+        ScanError: There are none, or header and pixels contradict each other.
+        Exception: Nearly any, where the pixels are damaged.
+    """
+    transfer_syntax = ds.file_meta.TransferSyntaxUID
+    if "PixelData" not in ds:
+        raise ScanError("it holds no pixels; it may be truncated", file=path, remedy="export it again")
+    shape = int(ds.get("NumberOfFrames") or 1), int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)
+    if min(shape) < 1:
+        raise ScanError(f"its frames, rows and columns are {shape}", file=path, remedy="export it again")
+    size = int(np.prod(shape, dtype=object))
+    if size > MOST_PIXELS:
+        fault = f"its frames, rows and columns are {shape}, more than a whole-body scan has"
+        raise ScanError(fault, file=path, remedy="name a whole-body scan")
+    if transfer_syntax in _UNCOMPRESSED:
+        needed, there = size * int(ds.get("BitsAllocated") or 0) // 8, len(ds.PixelData)
+        # A wrong number of frames or a cut file would otherwise give other counts without a word.
+        if there not in (needed, needed + needed % 2):
+            raise ScanError(
+                f"it holds {there} bytes of pixels instead of {needed}; it is truncated or damaged",
+                file=path,
+                remedy="export it again",
+            )
+    else:
+        _check_streams(ds.PixelData, transfer_syntax, shape, path)
+    ds.pixel_array_options(correct_unused_bits=False)
+    pixels = ds.pixel_array.reshape(shape)
+    if not np.issubdtype(pixels.dtype, np.integer):
+        raise ScanError(f"its pixels are {pixels.dtype}, not whole counts", file=path, remedy=EXPORT_RAW)
+    pixels = _without_unused_bits(pixels, ds, path)
+    return pixels.astype(np.int32) if pixels.dtype.itemsize <= 2 else pixels.astype(np.int64)
+
+
+def _without_unused_bits(pixels: Array, ds: Dataset, path: Path) -> Array:
+    """Clear the bits above Bits Stored: they may hold an overlay, but not counts that do not fit."""
+    bits, high_bit = int(ds.BitsStored), int(ds.get("HighBit") or 0)
+    unused = max(0, 8 * pixels.dtype.itemsize - bits)
+    kept = pixels << unused >> unused  # keeps the sign
+    # Old files keep overlays there, and say in which bit (PS3.3 C.9.2, retired).
+    overlays = any(e.tag.group & 0xFF00 == 0x6000 and e.tag.element == 0x0102 and e.value for e in ds)
+    as_stated = high_bit < bits and (overlays or np.array_equal(kept, pixels))
+    if as_stated or ds.get("CountsAccumulated") == kept.sum(dtype=np.int64):
+        return kept
+    raise ScanError(
+        f"its pixels do not fit into the lowest {bits} bits, as its header says they do",
+        file=path,
+        remedy=EXPORT_RAW,
+    )
+
+
+def _check_streams(encoded: bytes, transfer_syntax: UID, shape: tuple[int, int, int], path: Path) -> None:
+    """Refuse frames that are too many or too few, of another size, or lossy for all that the header says."""
+    frames = list(generate_fragmented_frames(encoded, number_of_frames=shape[0]))
+    # Without a table of offsets several frames pass for the fragments of one, and all but the first are lost.
+    starts = sum(fragment[:4] == frame[0][:4] for frame in frames for fragment in frame)
+    if not len(frames) == starts == shape[0]:
+        fault = f"it holds {starts} compressed frames instead of {shape[0]}; it is truncated or damaged"
+        raise ScanError(fault, file=path, remedy="export it again")
+    if transfer_syntax == RLELossless:  # has no header of its own, and no loss
+        return
+    parameters = _of_jpeg_ls if transfer_syntax == JPEGLSLossless else _of_jpeg_2000
+    for frame in frames:
+        rows, columns, lossless = parameters(b"".join(frame))
+        if (rows, columns) != shape[1:]:
+            raise ScanError(
+                f"its header says {shape[1]} x {shape[2]} pixels, the compressed frame {rows} x {columns}",
+                file=path,
+                remedy="export it again",
+            )
+        if not lossless:
+            raise ScanError("its pixels are lossily compressed", file=path, remedy=EXPORT_RAW)
+
+
+def _of_jpeg_ls(frame: bytes) -> tuple[int, int, bool]:
+    """Rows, columns and whether a JPEG-LS stream is lossless: ITU-T T.87, annex C."""
+    place, size = 2, (0, 0)
+    while (marker := frame[place : place + 2]) != b"\xff\xda":  # start of scan
+        if marker == b"\xff\xf7":  # start of frame
+            size = struct.unpack(">HH", frame[place + 5 : place + 9])
+        place += 2 + struct.unpack(">H", frame[place + 2 : place + 4])[0]
+    components = frame[place + 4]
+    return *size, frame[place + 5 + 2 * components] == 0  # NEAR, the error allowed
+
+
+def _of_jpeg_2000(frame: bytes) -> tuple[int, int, bool]:
+    """Rows, columns and whether a JPEG 2000 codestream uses the reversible wavelet: ITU-T T.800, annex A."""
+    place = frame.index(b"\xff\x4f\xff\x51")  # start of codestream and size, perhaps inside a JP2 file
+    right, lower, left, upper = struct.unpack(">4I", frame[place + 8 : place + 24])
+    place += 2
+    while frame[place : place + 2] != b"\xff\x52":  # coding style
+        place += 2 + struct.unpack(">H", frame[place + 2 : place + 4])[0]
+    return lower - upper, right - left, frame[place + 13] == 1

@@ -1,0 +1,384 @@
+"""Damaged files through the reader: each must be read to true counts, or refused in a sentence.
+
+    python tests/fuzz_reader.py --files 20000
+
+Takes every form of file in `vendor_files` that is read, damages it (bits, bytes, lengths, tags, value
+representations, elements, geometry, nesting), and demands of each result:
+
+* `read_nm` gives a scan or an `RbsError` that names the file, a fault and a remedy, and not the patient; it
+  takes less than 10 s and no more than 2 GiB, and nothing else happens.
+* A scan holds no wrong counts. They are those of the intact file; or else the damage changed the stored
+  pixels or the geometry to others as valid, and pydicom alone, and dcmtk where it can read the file, find the
+  same; and where CountsAccumulated survived, the reader has warned that they disagree with it.
+* Whatever was read can be reported, and is restored or refused with an `RbsError`.
+
+Each file follows from the seed and its number alone: `--only NUMBER` makes one again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from tqdm import tqdm
+from vendor_files import QUIRKS
+
+from rbs.clinic.checks import check
+from rbs.errors import RbsError
+from rbs.scans.dicom import read_nm
+from rbs.scans.dicom_write import Derivation, write_restored_nm
+from rbs.scans.scan import Scan
+
+SECONDS, MEMORY = 10, 2 * 2**30
+UNDEFINED = 0xFFFFFFFF
+LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"UC", b"UN", b"UR", b"UT", b"SV", b"UV"}
+SHORT = b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US zz".split()
+VRS = [*sorted(LONG), *SHORT, b"\0\0"]
+GEOMETRY = {
+    **dict.fromkeys((0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280102, 0x00280103), "number"),
+    **dict.fromkeys((0x00280002, 0x00280009, 0x00540010, 0x00540011, 0x00540020, 0x00540021), "number"),
+    **dict.fromkeys((0x00280008, 0x00280030, 0x00180070, 0x00181300, 0x00181242, 0x00280004), "text"),
+    **dict.fromkeys((0x00080008, 0x00080016, 0x00080060, 0x00020010, 0x00080005), "text"),
+}
+TEXTS = [*b"0 1 2 3 4 -1 1e999 nan inf 1\\2\\3 2,4\\2,4 99999999999999999999".split(), b""]
+TEXTS += [b"\xff\xfe", b"\0" * 4, b"ISO 2022 IR 87", b"1.2.840.10008.1.2.1.99", b"\x1b$B\x1b("]
+
+
+@dataclass(frozen=True)
+class Element:
+    """Where an element of a file stands.
+
+    Attributes:
+        tag: Group and element.
+        start: First byte of the tag.
+        length: First byte of the length.
+        size: Bytes of the length, 2 or 4.
+        value: First byte of the value.
+        end: First byte after it.
+        order: Byte order of its numbers, "<" or ">".
+    """
+
+    tag: int
+    start: int
+    length: int
+    size: int
+    value: int
+    end: int
+    order: str
+
+
+def elements(data: bytes, place: int, implicit: bool, order: str = "<") -> Iterator[Element]:
+    """Walk through a data set, and into its sequences, until something cannot be understood."""
+    while place + 8 <= len(data):
+        group, number = struct.unpack_from(f"{order}HH", data, place)
+        vr, size, at = data[place + 4 : place + 6], 4, place + 4
+        item = group == 0xFFFE
+        if not (implicit or item):
+            size, at = (4, place + 8) if vr in LONG else (2, place + 6)
+        if at + size > len(data):
+            return
+        (length,) = struct.unpack_from(f"{order}{'I' if size == 4 else 'H'}", data, at)
+        value = at + size
+        inside = item or length == UNDEFINED or vr == b"SQ"
+        end = value if inside else value + length
+        yield Element(group << 16 | number, place, at, size, value, min(end, len(data)), order)
+        place = end
+
+
+def parts(data: bytes) -> tuple[bytes, bytes, list[Element], bool]:
+    """What stands before the data set, the data set (inflated), its elements, and whether it was deflated."""
+    start = data.index(b"DICM") + 4 if data[128:132] == b"DICM" else 0
+    meta = [e for e in elements(data, start, False) if e.tag >> 16 == 2] if start else []
+    meta = meta[: next((i for i, e in enumerate(meta[1:], 1) if e.start != meta[i - 1].end), len(meta))]
+    end = meta[-1].end if meta else 0
+    syntax = next((data[e.value : e.end].strip(b"\0") for e in meta if e.tag == 0x00020010), b"")
+    deflated = syntax == b"1.2.840.10008.1.2.1.99"
+    body = zlib.decompress(data[end:], -zlib.MAX_WBITS) if deflated else data[end:]
+    order = ">" if syntax == b"1.2.840.10008.1.2.2" or body[:1] == b"\0" else "<"
+    implicit = syntax == b"1.2.840.10008.1.2" or (not syntax and not body[4:6].isalpha())
+    return data[:end], body, list(elements(body, 0, implicit, order)), deflated
+
+
+def damaged(intact: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
+    """One to three faults put into a file, and their names."""
+    if rng.random() < 0.3:  # anywhere, blindly
+        data, names = bytearray(intact), []
+        for _ in range(rng.integers(1, 4)):
+            names.append(_blind(data, rng))
+        return bytes(data), "+".join(names)
+    before, body, found, deflated = parts(intact)
+    data, names = bytearray(body), []
+    for _ in range(1 if rng.random() < 0.7 else 2):
+        # The places of the second fault are those of the intact file: it may hit anything.
+        names.append(_aimed(data, found, rng))
+    if deflated:
+        packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        return before + packer.compress(bytes(data)) + packer.flush(), "+".join(names)
+    return before + bytes(data), "+".join(names)
+
+
+def _blind(data: bytearray, rng: np.random.Generator) -> str:
+    name = str(rng.choice(["bits", "bytes", "truncation", "zeros", "insertion", "deletion", "exchange"]))
+    # Headers are short and pixels long: half of the faults shall meet the header.
+    end = len(data) if rng.random() < 0.5 else min(len(data), 2500)
+    at, run = int(rng.integers(max(1, end))), int(rng.integers(1, 64))
+    if name == "bits":
+        for place in rng.integers(max(1, end), size=rng.integers(1, 9)):
+            data[place] ^= 1 << int(rng.integers(8))
+    elif name == "bytes":
+        data[at : at + run] = rng.bytes(run)
+    elif name == "truncation":
+        del data[at:]
+    elif name == "zeros":
+        data[at : at + run] = bytes(len(data[at : at + run]))
+    elif name == "insertion":
+        data[at:at] = rng.bytes(run)
+    elif name == "deletion":
+        del data[at : at + run]
+    else:
+        other = int(rng.integers(max(1, end)))
+        data[at : at + run], data[other : other + run] = data[other : other + run], data[at : at + run]
+    return name if data else "truncation"
+
+
+def _aimed(data: bytearray, found: list[Element], rng: np.random.Generator) -> str:
+    e = found[rng.integers(len(found))]
+    name = str(rng.choice(["length", "tag", "vr", "twice", "without", "nesting", "value", *["geometry"] * 6]))
+    if name == "length":
+        top = 2 ** (8 * e.size) - 1
+        old = int.from_bytes(data[e.length : e.length + e.size], "little" if e.order == "<" else "big")
+        others = np.array(
+            [0, 1, old + 1, old + 2, old - 1, old - 2, 2 * old, top, top - 1, top // 2, 1 << 28]
+        )
+        new = int(rng.choice(others.clip(0, top)))
+        data[e.length : e.length + e.size] = new.to_bytes(e.size, "little" if e.order == "<" else "big")
+    elif name == "tag":
+        other = found[rng.integers(len(found))]
+        data[e.start : e.start + 4] = data[other.start : other.start + 4]
+    elif name == "vr":
+        data[e.start + 4 : e.start + 6] = VRS[rng.integers(len(VRS))]
+    elif name == "twice":
+        at = found[rng.integers(len(found))].start
+        data[at:at] = data[e.start : e.end]
+    elif name == "without":
+        del data[e.start : e.end]
+    elif name == "nesting":
+        deep = int(rng.choice([3, 100, 1000, 5000]))
+        long = e.order + "HH2sHI" if rng.random() < 0.5 else e.order + "HHI"
+        sequence = struct.pack(long, 0x0040, 0x0275, *([b"SQ", 0] if "s" in long else []), UNDEFINED)
+        item = struct.pack(f"{e.order}HHI", 0xFFFE, 0xE000, UNDEFINED)
+        ends = struct.pack(f"{e.order}HHIHHI", 0xFFFE, 0xE00D, 0, 0xFFFE, 0xE0DD, 0)
+        data[e.start : e.start] = (sequence + item) * deep + ends * (deep if rng.random() < 0.5 else 0)
+    elif name == "value":
+        _replace(data, e, TEXTS[rng.integers(len(TEXTS))])
+    else:
+        known = [e for e in found if e.tag in GEOMETRY]
+        e = known[rng.integers(len(known))]
+        if GEOMETRY[e.tag] == "text":
+            _replace(data, e, TEXTS[rng.integers(len(TEXTS))])
+        else:
+            (old,) = struct.unpack_from(f"{e.order}H", data, e.value) if e.value + 2 <= len(data) else (0,)
+            new = int(rng.choice([0, 1, 2, 3, 7, 8, 12, 15, 16, 32, 64, old + 1, old * 2, old // 2, 65535]))
+            data[e.value : e.value + 2] = struct.pack(f"{e.order}H", min(new, 65535))
+        name += f" {e.tag:08x}"
+    return name
+
+
+def _replace(data: bytearray, e: Element, value: bytes) -> None:
+    """Another value, with the length that belongs to it."""
+    value += b" " * (len(value) % 2)
+    data[e.value : e.end] = value
+    data[e.length : e.length + e.size] = len(value).to_bytes(e.size, "little" if e.order == "<" else "big")
+
+
+class Wrong(Exception):
+    """What must not happen."""
+
+
+class Warned(logging.Handler):
+    """Collects what the reader warns of."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        self.said.append(record.getMessage())
+
+
+def judge(path: Path, options: dict[str, object], true: np.ndarray, warned: Warned, dcmtk: bool) -> str:
+    """Read a damaged file and say what came of it.
+
+    Raises:
+        Wrong: Something that must not happen.
+    """
+    warned.said.clear()
+    try:
+        scan = read_nm(path, **options)
+    except RbsError as error:
+        if error.file != path or not error.remedy or len(error.fault) > 250 or not error.fault.isprintable():
+            raise Wrong(f"a bad refusal: {error!r}") from error
+        if "Secret" in str(error):
+            raise Wrong(f"the patient's name is shown: {error}") from error
+        return "refused"
+    if np.array_equal(scan.counts, true):
+        outcome = "read, counts as in the intact file"
+    else:
+        outcome = _agreed(path, scan, warned, dcmtk)
+    str(check(scan))
+    target = path.with_name("restored.dcm")
+    target.unlink(missing_ok=True)
+    try:
+        doubled = scan.with_counts(2.0 * scan.counts, velocity=20.0)
+        stored = write_restored_nm(target, doubled, scan, derivation=Derivation("f1", "0", "ab" * 32))
+    except RbsError:
+        return outcome
+    lost = abs(stored.counts - 2 * scan.counts.sum(dtype=np.int64))
+    if stored.clipped == 0 and lost > 0.05 * scan.counts.size:
+        raise Wrong("the restored counts are not those that were written")
+    pydicom.dcmread(target)
+    return outcome
+
+
+def _agreed(path: Path, scan: Scan, warned: Warned, dcmtk: bool) -> str:
+    """Other counts than the intact file's: found by others, too, and announced where that is possible."""
+    with warnings.catch_warnings(action="ignore"):
+        ds = pydicom.dcmread(path, force=True)
+        if "TransferSyntaxUID" not in ds.file_meta:
+            implicit, little = ds.original_encoding
+            plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+            ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else plain
+        shape = int(ds.get("NumberOfFrames") or 1), ds.Rows, ds.Columns
+        alone = ds.pixel_array.reshape(shape).astype(np.int64)
+        stated = ds.get("CountsAccumulated")
+    if not all(any(np.array_equal(frame, other) for other in alone) for frame in scan.counts):
+        raise Wrong("pydicom alone reads other counts")
+    if isinstance(stated, int) and stated > 0 and stated != alone.sum():
+        if not any("CountsAccumulated" in text for text in warned.said) and len(alone) == len(scan.counts):
+            raise Wrong(f"the counts sum to {alone.sum()}, not to {stated}, and nobody is told")
+        outcome = "read, pixels damaged, warned of by CountsAccumulated"
+    else:
+        outcome = "read, as the header now says"
+    if dcmtk and (theirs := _dcmtk(path, ds, shape)) is not None:
+        if not np.array_equal(theirs, alone):
+            raise Wrong("dcmtk reads other counts")
+        outcome += ", dcmtk agrees"
+    return outcome
+
+
+def _dcmtk(path: Path, ds: pydicom.FileDataset, shape: tuple[int, int, int]) -> np.ndarray | None:
+    """The uncompressed pixels as dcmtk reads them; None where it cannot."""
+    if "PixelData" not in ds or ds["PixelData"].is_undefined_length or ds.get("BitsStored") != 16:
+        return None
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        done = subprocess.run(["dcmdump", "-q", "+W", folder, path], capture_output=True)
+        files = list(Path(folder).iterdir())
+        if done.returncode or len(files) != 1:
+            return None
+        data = files[0].read_bytes()
+    size = int(np.prod(shape))
+    if len(data) != 2 * size:
+        return None
+    return np.frombuffer(data, "<i2" if ds.PixelRepresentation else "<u2").reshape(shape).astype(np.int64)
+
+
+def intact_files(folder: Path) -> dict[str, tuple[bytes, dict[str, object], np.ndarray]]:
+    """Name -> bytes, reading options and counts of every file that is read."""
+    files = {}
+    for number, (name, quirk) in enumerate(QUIRKS.items()):
+        if quirk.refused is None and quirk.counts.size < 20_000:
+            path = quirk.write(folder / f"{number}.dcm")
+            files[name] = path.read_bytes(), quirk.options, quirk.counts if quirk.read is None else quirk.read
+            path.unlink()
+    return files
+
+
+def fuzz(
+    folder: Path, numbers: range, seed: int, keep: Path | None = None, dcmtk: bool | None = None
+) -> tuple[Counter[str], list[str]]:
+    """Damage and judge files: how many came to what, and what must not have happened."""
+    dcmtk = shutil.which("dcmdump") is not None if dcmtk is None else dcmtk
+    files = list(intact_files(folder).items())
+    outcomes: Counter[str] = Counter()
+    wrong = []
+    logger, warned = logging.getLogger("rbs"), Warned()
+    logger.addHandler(warned)
+    logger.propagate = False
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    handler = signal.signal(signal.SIGALRM, _too_long)
+    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, before[1]))
+    try:
+        for number in tqdm(numbers, unit="file", disable=None):
+            rng = np.random.default_rng((seed, number))
+            name, (intact, options, true) = files[rng.integers(len(files))]
+            data, faults = damaged(intact, rng)
+            path = folder / "damaged.dcm"
+            path.write_bytes(data)
+            signal.alarm(SECONDS)
+            try:
+                outcomes[judge(path, options, true, warned, dcmtk)] += 1
+            except Exception as error:
+                told = "".join(traceback.format_exception(error)[-3:])
+                wrong.append(f"{number}: {name}: {faults}: {type(error).__name__}: {error}\n{told}")
+                outcomes["WRONG"] += 1
+                if keep is not None:
+                    keep.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(path, keep / f"{number}.dcm")
+            finally:
+                signal.alarm(0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+        signal.signal(signal.SIGALRM, handler)
+        logger.removeHandler(warned)
+        logger.propagate = True
+    return outcomes, wrong
+
+
+def _too_long(*_: object) -> None:
+    raise Wrong(f"it took more than {SECONDS} s")
+
+
+def main() -> int:
+    """Run it from the command line."""
+    parser = argparse.ArgumentParser(description="Damaged files through the reader.")
+    parser.add_argument("--files", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", type=int, metavar="NUMBER", help="one file")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where files that went wrong are kept")
+    args = parser.parse_args()
+    numbers = range(args.files) if args.only is None else range(args.only, args.only + 1)
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with tempfile.TemporaryDirectory() as folder:
+        outcomes, wrong = fuzz(Path(folder), numbers, args.seed, args.keep)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    seconds = round(time.perf_counter() - start)
+    result = {"files": len(numbers), "seed": args.seed, "seconds": seconds, "memory_MB": round(grown / 1e3)}
+    print(json.dumps(result | dict(outcomes.most_common()), indent=2))
+    for text in wrong[:20]:
+        print(text, file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
