@@ -12,7 +12,7 @@ import numpy as np
 from scipy.ndimage import find_objects, label
 
 from rbs.scans.counts import dispersion_index
-from rbs.scans.dicom import RAW_DISPERSION
+from rbs.scans.dicom import RAW_DISPERSION, shown
 from rbs.scans.scan import STANDARD_VELOCITY, Array, Scan
 
 if TYPE_CHECKING:
@@ -23,6 +23,12 @@ MIN_COUNTS = 20_000
 
 SAME_VELOCITY = 1.05
 """A scan up to this many times as fast as the standard is a standard scan: cameras do not run exactly."""
+
+TC_99M = 140.5
+"""Energy of the photons of technetium-99m, keV."""
+
+LONGEST = 2.0
+"""How many times its stated length a scan may cover in its time; run-in and run-out take some, too."""
 
 BLOCK = 16
 """Edge, in pixels, of the blocks the consistency check compares."""
@@ -76,12 +82,15 @@ class FitReport:
         file: The file it was read from.
         views: Name of each view, in frame order.
         view_rule: The rule that named them.
+        camera: Its maker and model.
+        stored_as: Class of the object, bits of a pixel, transfer syntax.
         rows: Rows of a frame.
         columns: Columns of a frame.
         spacing_mm: Row and column spacing, mm.
         velocity: Bed velocity, cm/min.
         duration_s: Acquisition time, s.
         counts: Counts of each view.
+        counts_stated: Counts of all views as the camera states them (CountsAccumulated).
         counts_per_pixel: Mean counts per pixel of each view, over the whole frame.
         dispersion: Noise dispersion index of each view, 1 for raw counts; None where too few tell it.
         energy_window_kev: Lower and upper limit of the energy window.
@@ -92,12 +101,15 @@ class FitReport:
     file: Path | None
     views: tuple[str, ...]
     view_rule: str | None
+    camera: str | None
+    stored_as: str | None
     rows: int
     columns: int
     spacing_mm: tuple[float, float]
     velocity: float | None
     duration_s: float | None
     counts: tuple[int, ...]
+    counts_stated: int | None
     counts_per_pixel: tuple[float, ...]
     dispersion: tuple[float | None, ...]
     energy_window_kev: tuple[float, float] | None
@@ -117,16 +129,21 @@ class FitReport:
         spacing = " x ".join(f"{mm:.2f}" for mm in self.spacing_mm)
         limits = self.energy_window_kev
         window = "not stated" if limits is None else f"{limits[0]:.1f} to {limits[1]:.1f} keV"
+        low, high = RAW_DISPERSION
         rows = [
+            ("camera", self.camera or "not stated"),
+            ("stored as", self.stored_as or "not stored yet"),
             ("views", f"{', '.join(self.views)} (from {self.view_rule or 'an unknown rule'})"),
             ("size", f"{self.rows} x {self.columns} pixels of {spacing} mm: {height:.0f} x {width:.0f} cm"),
             ("velocity", _stated(self.velocity, "{:.1f} cm/min")),
             ("duration", _stated(self.duration_s, "{:.0f} s")),
             ("counts", _per_view(self.views, [f"{n:,}" for n in self.counts])),
+            ("", self._sum_stated()),
             ("counts per pixel", _per_view(self.views, [f"{n:.2f}" for n in self.counts_per_pixel])),
             (
                 "dispersion index",
-                _per_view(self.views, [_stated(n, "{:.2f}", "(too few counts)") for n in self.dispersion]),
+                _per_view(self.views, [_stated(n, "{:.2f}", "(too few counts)") for n in self.dispersion])
+                + f" (noise variance / mean; raw counts: {low} to {high})",
             ),
             ("energy window", window),
         ]
@@ -136,6 +153,12 @@ class FitReport:
             rows += [("", f"warning: {warning}") for warning in verdict.warnings]
             rows += [("", f"note: {note}") for note in verdict.notes]
         return "\n".join([str(self.file or "scan"), *(f"  {name:<18}{value}" for name, value in rows)])
+
+    def _sum_stated(self) -> str:
+        if self.counts_stated is None:
+            return "CountsAccumulated is not stated, so nothing vouches for them"
+        agree = self.counts_stated == sum(self.counts)
+        return f"CountsAccumulated says {'the same' if agree else f'{self.counts_stated:,}'}"
 
 
 def check(
@@ -157,26 +180,34 @@ def check(
     restoring = shared
     if scan.velocity is not None and scan.velocity <= SAME_VELOCITY * standard_velocity:
         restoring += (nothing_to_restore(scan.velocity, standard_velocity),)
+    header = scan.provenance.header
+    window = _energy_window(header)
+    doubts = tuple(_doubts(scan, window))
     alone = "one view only: it is restored alone, unless its folder holds the opposite view too"
     return FitReport(
         file=scan.provenance.path,
         views=tuple(str(view) for view in scan.views),
         view_rule=scan.provenance.view_rule,
+        camera=_camera(header),
+        stored_as=scan.provenance.stored_as,
         rows=rows,
         columns=columns,
         spacing_mm=scan.spacing_mm,
         velocity=scan.velocity,
         duration_s=scan.duration_s,
         counts=tuple(int(n) for n in counts),
+        counts_stated=_counts_stated(header),
         counts_per_pixel=tuple(float(n) / (rows * columns) for n in counts),
         dispersion=dispersion,
-        energy_window_kev=_energy_window(scan.provenance.header),
+        energy_window_kev=window,
         restoring=Verdict(
             restoring,
-            warnings=tuple(_out_of_range(scan, standard_velocity, trained_on or {})),
+            warnings=(*doubts, *_out_of_range(scan, standard_velocity, trained_on or {})),
             notes=(alone,) if frames == 1 else (),
         ),
-        training=Verdict(shared, notes=tuple(_training_notes(scan.velocity, standard_velocity))),
+        training=Verdict(
+            shared, warnings=doubts, notes=tuple(_training_notes(scan.velocity, standard_velocity))
+        ),
     )
 
 
@@ -208,6 +239,18 @@ def _faults(scan: Scan, counts: Array, dispersion: tuple[float | None, ...]) -> 
             )
 
 
+def _doubts(scan: Scan, window: tuple[float, float] | None) -> Iterator[str]:
+    if window is not None and not window[0] <= TC_99M <= window[1]:
+        limits = f"{window[0]:g} to {window[1]:g} keV"
+        yield f"the energy window of {limits} does not hold the {TC_99M:g} keV of Tc-99m: is it a bone scan?"
+    length = _number(scan.provenance.header, "ScanLength")
+    if length and scan.velocity and scan.duration_s:
+        moved = scan.velocity / 60 * scan.duration_s * 10
+        if moved > LONGEST * length:
+            moves = f"{scan.velocity:.4g} cm/min for {scan.duration_s:.0f} s are {moved / 10:.0f} cm"
+            yield f"{moves}, but ScanLength is {length / 10:.0f} cm: does ScanVelocity hold mm/s, as it must?"
+
+
 def _out_of_range(scan: Scan, standard_velocity: float, trained_on: Mapping[str, Any]) -> Iterator[str]:
     measured: dict[str, tuple[str, Any]] = {
         "spacing_mm": ("pixels of {} mm", scan.spacing_mm),
@@ -236,6 +279,27 @@ def _training_notes(velocity: float | None, standard: float) -> Iterator[str]:
         yield "it can only be the rapid half of a pair: it is faster than the standard"
     elif velocity < standard / SAME_VELOCITY:
         yield f"it is slower than the standard: thin it first, with rbs thin --velocity {standard:g}"
+
+
+def _camera(header: Dataset | None) -> str | None:
+    if header is None:
+        return None
+    names = [str(header.get(name) or "") for name in ("Manufacturer", "ManufacturerModelName")]
+    return shown(" ".join(filter(None, names))) or None
+
+
+def _counts_stated(header: Dataset | None) -> int | None:
+    number = _number(header, "CountsAccumulated")
+    return None if number is None else int(number)
+
+
+def _number(header: Dataset | None, keyword: str) -> float | None:
+    """A positive number; None where it is missing, zero or none."""
+    try:
+        number = float(0 if header is None else header.get(keyword) or 0)
+    except (TypeError, ValueError):
+        return None
+    return number if 0 < number < math.inf else None
 
 
 def _energy_window(header: Dataset | None) -> tuple[float, float] | None:

@@ -200,6 +200,7 @@ def _read(
     _check_counts(header, counts, require_raw, path)
     names, rule = name_views(header, counts.shape[0], views, path)
     _LOG.info("%s: views %s, named by %s", path, ", ".join(names), rule)
+    kind = shown(UID(str(header.get("SOPClassUID") or "")).name) or "object of no class"
     return Scan(
         counts=counts,
         views=names,
@@ -207,7 +208,13 @@ def _read(
         velocity=_velocity(header, velocity, path),
         duration_s=_positive(header.get("ActualFrameDuration"), 1e-3),
         patient_id=str(header.get("PatientID") or ""),
-        provenance=Provenance(path, str(header.get("SOPInstanceUID") or "") or None, rule, header),
+        provenance=Provenance(
+            path=path,
+            sop_instance_uid=str(header.get("SOPInstanceUID") or "") or None,
+            view_rule=rule,
+            stored_as=f"{kind}, {ds.BitsStored} bits, {transfer_syntax.name}",
+            header=header,
+        ),
     )
 
 
@@ -231,17 +238,17 @@ def _refuse_other_images(ds: Dataset, path: Path) -> None:
     sop_class, modality = str(ds.get("SOPClassUID") or ""), str(ds.get("Modality") or "")
     if sop_class != NuclearMedicineImageStorage:
         if modality != "NM":
-            what = _shown(UID(sop_class).name) or "an object of no stated class"
+            what = shown(UID(sop_class).name) or "an object of no stated class"
             raise ScanError(
-                f"it is {what} (modality {_shown(modality) or 'not stated'}), no Nuclear Medicine image",
+                f"it is {what} (modality {shown(modality) or 'not stated'}), no Nuclear Medicine image",
                 file=path,
                 remedy="name a DICOM Nuclear Medicine file",
             )
-        stored_as = _shown(UID(sop_class).name) or "no class"
+        stored_as = shown(UID(sop_class).name) or "no class"
         _LOG.info("%s: stored as %s, read as NM for its modality", path, stored_as)
     kinds = _image_type(ds)
     if len(kinds) > 2 and kinds[2] not in ("WHOLE BODY", "WHOLEBODY", "STATIC", ""):
-        raise ScanError(f"its image type is {_shown(kinds[2])}", file=path, remedy="name a whole-body scan")
+        raise ScanError(f"its image type is {shown(kinds[2])}", file=path, remedy="name a whole-body scan")
     if "TRANSMISSION" in kinds:
         raise ScanError("it is a transmission image", file=path, remedy="name an emission scan")
 
@@ -250,7 +257,7 @@ def _refuse_processed(ds: Dataset, transfer_syntax: UID, path: Path) -> None:
     if str(ds.get("LossyImageCompression") or "") == "01":
         raise ScanError("its pixels are lossily compressed", file=path, remedy=EXPORT_RAW)
     if transfer_syntax not in LOSSLESS:
-        fault = f"it is stored as {_shown(transfer_syntax.name)}, which is lossy or cannot be decoded here"
+        fault = f"it is stored as {shown(transfer_syntax.name)}, which is lossy or cannot be decoded here"
         raise ScanError(fault, file=path, remedy=_EXPORT_PLAIN)
     codes = ds.get("DerivationCodeSequence") or []
     thinned = any((c.get("CodeValue"), c.get("CodingSchemeDesignator")) == THINNED[:2] for c in codes)
@@ -262,14 +269,14 @@ def _refuse_processed(ds: Dataset, transfer_syntax: UID, path: Path) -> None:
         raise ScanError("it is a colour picture", file=path, remedy=EXPORT_RAW)
     photometric = str(ds.get("PhotometricInterpretation") or "MONOCHROME2")
     if photometric != "MONOCHROME2":
-        fault = f"its pixels are {_shown(photometric)}, not MONOCHROME2"
+        fault = f"its pixels are {shown(photometric)}, not MONOCHROME2"
         raise ScanError(fault, file=path, remedy=EXPORT_RAW)
     slope, intercept = ds.get("RescaleSlope"), ds.get("RescaleIntercept")
     if slope not in (None, 1) or intercept not in (None, 0):
         _LOG.warning("%s: RescaleSlope %s and intercept %s ignored: NM has none", path, slope, intercept)
 
 
-def _shown(value: str) -> str:
+def shown(value: str) -> str:
     """A header value as a message may show it: one of damaged length runs on into the patient's name."""
     return value if len(value) <= 100 and value.isprintable() else "something unreadable"
 

@@ -51,12 +51,14 @@ class Provenance:
         path: The file it was read from.
         sop_instance_uid: Its SOP Instance UID.
         view_rule: The rule that named the views ("ViewCodeSequence", "StartAngle", "option", ...).
+        stored_as: The class of the object, the bits of a pixel and the transfer syntax.
         header: The source data set without its pixels; derived objects are written from it.
     """
 
     path: Path | None = None
     sop_instance_uid: str | None = None
     view_rule: str | None = None
+    stored_as: str | None = None
     header: Dataset | None = field(default=None, repr=False, compare=False)
 
 
