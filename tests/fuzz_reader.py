@@ -8,8 +8,9 @@ representations, elements, geometry, nesting), and demands of each result:
 * `read_nm` gives a scan or an `RbsError` that names the file, a fault and a remedy, and not the patient; it
   takes less than 10 s and no more than 2 GiB, and nothing else happens.
 * A scan holds no wrong counts. They are those of the intact file; or else the damage changed the stored
-  pixels or the geometry to others as valid, and pydicom alone, and dcmtk where it can read the file, find the
-  same; and where CountsAccumulated survived, the reader has warned that they disagree with it.
+  pixels themselves, their shape, sign or encoding, to others as valid, and pydicom alone, and dcmtk where it
+  can read the file, find the same; and where CountsAccumulated survived, the reader has warned that they
+  disagree with it.
 * Whatever was read can be reported, and is restored or refused with an `RbsError`.
 
 Each file follows from the seed and its number alone: `--only NUMBER` makes one again.
@@ -18,6 +19,7 @@ Each file follows from the seed and its number alone: `--only NUMBER` makes one 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import resource
@@ -208,6 +210,21 @@ def _replace(data: bytearray, e: Element, value: bytes) -> None:
     data[e.length : e.length + e.size] = len(value).to_bytes(e.size, "little" if e.order == "<" else "big")
 
 
+@dataclass(frozen=True)
+class Intact:
+    """A file before it was damaged.
+
+    Attributes:
+        data: Its bytes.
+        options: Options of `read_nm`.
+        counts: What must be read.
+    """
+
+    data: bytes
+    options: dict[str, object]
+    counts: np.ndarray
+
+
 class Wrong(Exception):
     """What must not happen."""
 
@@ -224,7 +241,7 @@ class Warned(logging.Handler):
         self.said.append(record.getMessage())
 
 
-def judge(path: Path, options: dict[str, object], true: np.ndarray, warned: Warned, dcmtk: bool) -> str:
+def judge(path: Path, intact: Intact, warned: Warned, dcmtk: bool) -> str:
     """Read a damaged file and say what came of it.
 
     Raises:
@@ -232,17 +249,17 @@ def judge(path: Path, options: dict[str, object], true: np.ndarray, warned: Warn
     """
     warned.said.clear()
     try:
-        scan = read_nm(path, **options)
+        scan = read_nm(path, **intact.options)
     except RbsError as error:
         if error.file != path or not error.remedy or len(error.fault) > 250 or not error.fault.isprintable():
             raise Wrong(f"a bad refusal: {error!r}") from error
         if "Secret" in str(error):
             raise Wrong(f"the patient's name is shown: {error}") from error
         return "refused"
-    if np.array_equal(scan.counts, true):
+    if np.array_equal(scan.counts, intact.counts):
         outcome = "read, counts as in the intact file"
     else:
-        outcome = _agreed(path, scan, warned, dcmtk)
+        outcome = _agreed(path, scan, intact, warned, dcmtk)
     if "Secret" in str(check(scan)):
         raise Wrong("the patient's name is shown")
     target = path.with_name("restored.dcm")
@@ -260,17 +277,18 @@ def judge(path: Path, options: dict[str, object], true: np.ndarray, warned: Warn
     return outcome
 
 
-def _agreed(path: Path, scan: Scan, warned: Warned, dcmtk: bool) -> str:
+def _agreed(path: Path, scan: Scan, intact: Intact, warned: Warned, dcmtk: bool) -> str:
     """Other counts than the intact file's: found by others, too, and announced where that is possible."""
     with warnings.catch_warnings(action="ignore"):
-        ds = pydicom.dcmread(path, force=True)
-        if "TransferSyntaxUID" not in ds.file_meta:
-            implicit, little = ds.original_encoding
-            plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-            ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else plain
+        ds = _by_pydicom(path)
         shape = int(ds.get("NumberOfFrames") or 1), ds.Rows, ds.Columns
         alone = ds.pixel_array.reshape(shape).astype(np.int64)
-        stated = ds.get("CountsAccumulated")
+        try:
+            stated = ds.get("CountsAccumulated")
+        except NotImplementedError:  # damaged
+            stated = None
+        if _what_pixels_rest_on(ds) == _what_pixels_rest_on(_by_pydicom(io.BytesIO(intact.data))):
+            raise Wrong("the stored pixels are intact, but other counts were read")
     if not all(any(np.array_equal(frame, other) for other in alone) for frame in scan.counts):
         raise Wrong("pydicom alone reads other counts")
     if isinstance(stated, int) and stated > 0 and stated != alone.sum():
@@ -284,6 +302,20 @@ def _agreed(path: Path, scan: Scan, warned: Warned, dcmtk: bool) -> str:
             raise Wrong("dcmtk reads other counts")
         outcome += ", dcmtk agrees"
     return outcome
+
+
+def _by_pydicom(file: Path | io.BytesIO) -> pydicom.FileDataset:
+    ds = pydicom.dcmread(file, force=True)
+    if "TransferSyntaxUID" not in ds.file_meta:
+        implicit, little = ds.original_encoding
+        plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else plain
+    return ds
+
+
+def _what_pixels_rest_on(ds: pydicom.FileDataset) -> list[object]:
+    names = ("PixelData", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "PixelRepresentation")
+    return [ds.file_meta.TransferSyntaxUID, *(ds.get(name) for name in (*names, "EnergyWindowVector"))]
 
 
 def _dcmtk(path: Path, ds: pydicom.FileDataset, shape: tuple[int, int, int]) -> np.ndarray | None:
@@ -302,13 +334,14 @@ def _dcmtk(path: Path, ds: pydicom.FileDataset, shape: tuple[int, int, int]) -> 
     return np.frombuffer(data, "<i2" if ds.PixelRepresentation else "<u2").reshape(shape).astype(np.int64)
 
 
-def intact_files(folder: Path) -> dict[str, tuple[bytes, dict[str, object], np.ndarray]]:
-    """Name -> bytes, reading options and counts of every file that is read."""
+def intact_files(folder: Path) -> dict[str, Intact]:
+    """Every small file that is read, by the name of its quirk."""
     files = {}
     for number, (name, quirk) in enumerate(QUIRKS.items()):
         if quirk.refused is None and quirk.counts.size < 20_000:
             path = quirk.write(folder / f"{number}.dcm")
-            files[name] = path.read_bytes(), quirk.options, quirk.counts if quirk.read is None else quirk.read
+            counts = quirk.counts if quirk.read is None else quirk.read
+            files[name] = Intact(path.read_bytes(), quirk.options, counts)
             path.unlink()
     return files
 
@@ -331,13 +364,13 @@ def fuzz(
     try:
         for number in tqdm(numbers, unit="file", disable=None):
             rng = np.random.default_rng((seed, number))
-            name, (intact, options, true) = files[rng.integers(len(files))]
-            data, faults = damaged(intact, rng)
+            name, intact = files[rng.integers(len(files))]
+            data, faults = damaged(intact.data, rng)
             path = folder / "damaged.dcm"
             path.write_bytes(data)
             signal.alarm(SECONDS)
             try:
-                outcomes[judge(path, options, true, warned, dcmtk)] += 1
+                outcomes[judge(path, intact, warned, dcmtk)] += 1
             except Exception as error:
                 told = "".join(traceback.format_exception(error)[-3:])
                 wrong.append(f"{number}: {name}: {faults}: {type(error).__name__}: {error}\n{told}")

@@ -151,6 +151,9 @@ def write_acquired_nm(
     """
     when = acquired or study.started
     ds = Dataset()
+    texts = (patient.patient_id, patient.patient_name, study.description, series_description)
+    if not all(text.isascii() for text in texts):
+        ds.SpecificCharacterSet = "ISO_IR 192"  # UTF-8; without it pydicom writes question marks
     ds.ImageType = ["ORIGINAL", "PRIMARY", "WHOLE BODY", "EMISSION"]
     if synthetic:
         ds.SyntheticData = "YES"
