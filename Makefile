@@ -24,7 +24,7 @@ CASCADE = --model.init_args.init_from $(RUNS)/stage1/f1.safetensors --model.init
 EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/f1.safetensors --stage2 $(2)/stage2/f1.safetensors \
 	--teacher $(2)/adapt_sam/teacher --output $(2)/evaluation --overwrite
 
-.PHONY: help setup demo test lint data pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 ablation evaluate report \
+.PHONY: help setup demo test fuzz lint data pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 ablation evaluate report \
 	clean-demo anew same-data
 
 help:  ## List the targets
@@ -44,6 +44,9 @@ $(READY): pyproject.toml constraints.txt
 
 test: $(READY)  ## Run the tests
 	.venv/bin/python -m pytest $(ARGS)
+
+fuzz: $(READY)  ## Read 20 000 damaged files (five minutes on one core)
+	.venv/bin/python tests/fuzz_reader.py --files 20000 $(ARGS)
 
 lint: $(READY)  ## Check style, docstrings and types
 	.venv/bin/ruff check .

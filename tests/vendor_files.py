@@ -433,6 +433,9 @@ QUIRKS: dict[str, Quirk] = {
         (lambda ds: setattr(ds, "PixelData", ds.PixelData[:-2]),), refused=("instead of 12288", "again")
     ),
     "a frame too few stated": Quirk((put(NumberOfFrames=1),), refused=("instead of 6144", "again")),
+    "rows that are no number": Quirk(
+        (lambda ds: ds.add_new("Rows", "LO", "many"),), refused=("its Rows is no whole number", "again")
+    ),
     "no rows": Quirk((put(Rows=None),), refused=(r"\(2, 0, 48\)", "again")),
     "more pixels than a memory holds": Quirk(
         (run_lengths, put(Rows=65535, Columns=65535)), refused=("more than a whole-body scan", "whole-body")

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.ndimage import find_objects, label
 
 from rbs.scans.counts import dispersion_index
-from rbs.scans.dicom import RAW_DISPERSION, shown
+from rbs.scans.dicom import RAW_DISPERSION
 from rbs.scans.scan import STANDARD_VELOCITY, Array, Scan
 
 if TYPE_CHECKING:
@@ -82,7 +82,6 @@ class FitReport:
         file: The file it was read from.
         views: Name of each view, in frame order.
         view_rule: The rule that named them.
-        camera: Its maker and model.
         stored_as: Class of the object, bits of a pixel, transfer syntax.
         rows: Rows of a frame.
         columns: Columns of a frame.
@@ -101,7 +100,6 @@ class FitReport:
     file: Path | None
     views: tuple[str, ...]
     view_rule: str | None
-    camera: str | None
     stored_as: str | None
     rows: int
     columns: int
@@ -131,7 +129,6 @@ class FitReport:
         window = "not stated" if limits is None else f"{limits[0]:.1f} to {limits[1]:.1f} keV"
         low, high = RAW_DISPERSION
         rows = [
-            ("camera", self.camera or "not stated"),
             ("stored as", self.stored_as or "not stored yet"),
             ("views", f"{', '.join(self.views)} (from {self.view_rule or 'an unknown rule'})"),
             ("size", f"{self.rows} x {self.columns} pixels of {spacing} mm: {height:.0f} x {width:.0f} cm"),
@@ -188,7 +185,6 @@ def check(
         file=scan.provenance.path,
         views=tuple(str(view) for view in scan.views),
         view_rule=scan.provenance.view_rule,
-        camera=_camera(header),
         stored_as=scan.provenance.stored_as,
         rows=rows,
         columns=columns,
@@ -279,13 +275,6 @@ def _training_notes(velocity: float | None, standard: float) -> Iterator[str]:
         yield "it can only be the rapid half of a pair: it is faster than the standard"
     elif velocity < standard / SAME_VELOCITY:
         yield f"it is slower than the standard: thin it first, with rbs thin --velocity {standard:g}"
-
-
-def _camera(header: Dataset | None) -> str | None:
-    if header is None:
-        return None
-    names = [str(header.get(name) or "") for name in ("Manufacturer", "ManufacturerModelName")]
-    return shown(" ".join(filter(None, names))) or None
 
 
 def _counts_stated(header: Dataset | None) -> int | None:

@@ -33,7 +33,7 @@ from pydicom.uid import (
 
 from rbs.errors import RbsError, ScanError
 from rbs.scans.counts import dispersion_index
-from rbs.scans.dicom_pixels import EXPORT_RAW, LOSSLESS, MOST_PIXELS, stored_pixels
+from rbs.scans.dicom_pixels import EXPORT_RAW, LOSSLESS, MOST_PIXELS, stored_pixels, whole_number
 from rbs.scans.dicom_views import name_views
 from rbs.scans.scan import Array, Provenance, Scan, View
 
@@ -95,10 +95,10 @@ def blaming(path: Path) -> Iterator[None]:
         raise ScanError(
             "it is not a DICOM file", file=path, remedy="name a DICOM Nuclear Medicine file"
         ) from error
-    except OSError as error:
-        fault = f"it cannot be read ({error.strerror or error})"
-        raise ScanError(fault, file=path, remedy="check the name and the permissions") from error
     except Exception as error:  # a damaged file surfaces in pydicom as nearly any exception there is
+        if isinstance(error, OSError) and error.strerror:
+            fault, remedy = f"it cannot be read ({error.strerror})", "check the name and the permissions"
+            raise ScanError(fault, file=path, remedy=remedy) from error
         fault = f"it cannot be decoded ({first_line(error)})"
         raise ScanError(fault, file=path, remedy="export it again") from error
 
@@ -200,7 +200,7 @@ def _read(
     _check_counts(header, counts, require_raw, path)
     names, rule = name_views(header, counts.shape[0], views, path)
     _LOG.info("%s: views %s, named by %s", path, ", ".join(names), rule)
-    kind = shown(UID(str(header.get("SOPClassUID") or "")).name) or "object of no class"
+    kind = _shown(UID(str(header.get("SOPClassUID") or "")).name) or "object of no class"
     return Scan(
         counts=counts,
         views=names,
@@ -238,17 +238,17 @@ def _refuse_other_images(ds: Dataset, path: Path) -> None:
     sop_class, modality = str(ds.get("SOPClassUID") or ""), str(ds.get("Modality") or "")
     if sop_class != NuclearMedicineImageStorage:
         if modality != "NM":
-            what = shown(UID(sop_class).name) or "an object of no stated class"
+            what = _shown(UID(sop_class).name) or "an object of no stated class"
             raise ScanError(
-                f"it is {what} (modality {shown(modality) or 'not stated'}), no Nuclear Medicine image",
+                f"it is {what} (modality {_shown(modality) or 'not stated'}), no Nuclear Medicine image",
                 file=path,
                 remedy="name a DICOM Nuclear Medicine file",
             )
-        stored_as = shown(UID(sop_class).name) or "no class"
+        stored_as = _shown(UID(sop_class).name) or "no class"
         _LOG.info("%s: stored as %s, read as NM for its modality", path, stored_as)
     kinds = _image_type(ds)
     if len(kinds) > 2 and kinds[2] not in ("WHOLE BODY", "WHOLEBODY", "STATIC", ""):
-        raise ScanError(f"its image type is {shown(kinds[2])}", file=path, remedy="name a whole-body scan")
+        raise ScanError(f"its image type is {_shown(kinds[2])}", file=path, remedy="name a whole-body scan")
     if "TRANSMISSION" in kinds:
         raise ScanError("it is a transmission image", file=path, remedy="name an emission scan")
 
@@ -257,7 +257,7 @@ def _refuse_processed(ds: Dataset, transfer_syntax: UID, path: Path) -> None:
     if str(ds.get("LossyImageCompression") or "") == "01":
         raise ScanError("its pixels are lossily compressed", file=path, remedy=EXPORT_RAW)
     if transfer_syntax not in LOSSLESS:
-        fault = f"it is stored as {shown(transfer_syntax.name)}, which is lossy or cannot be decoded here"
+        fault = f"it is stored as {_shown(transfer_syntax.name)}, which is lossy or cannot be decoded here"
         raise ScanError(fault, file=path, remedy=_EXPORT_PLAIN)
     codes = ds.get("DerivationCodeSequence") or []
     thinned = any((c.get("CodeValue"), c.get("CodingSchemeDesignator")) == THINNED[:2] for c in codes)
@@ -269,14 +269,14 @@ def _refuse_processed(ds: Dataset, transfer_syntax: UID, path: Path) -> None:
         raise ScanError("it is a colour picture", file=path, remedy=EXPORT_RAW)
     photometric = str(ds.get("PhotometricInterpretation") or "MONOCHROME2")
     if photometric != "MONOCHROME2":
-        fault = f"its pixels are {shown(photometric)}, not MONOCHROME2"
+        fault = f"its pixels are {_shown(photometric)}, not MONOCHROME2"
         raise ScanError(fault, file=path, remedy=EXPORT_RAW)
     slope, intercept = ds.get("RescaleSlope"), ds.get("RescaleIntercept")
     if slope not in (None, 1) or intercept not in (None, 0):
         _LOG.warning("%s: RescaleSlope %s and intercept %s ignored: NM has none", path, slope, intercept)
 
 
-def shown(value: str) -> str:
+def _shown(value: str) -> str:
     """A header value as a message may show it: one of damaged length runs on into the patient's name."""
     return value if len(value) <= 100 and value.isprintable() else "something unreadable"
 
@@ -300,7 +300,7 @@ def _select_window(header: Dataset, counts: Array, energy_window: int | None, pa
     frames = counts.shape[0]
     vector = _vector(header, "EnergyWindowVector")
     windows = sorted(set(vector)) if len(vector) == frames else []
-    number = len(windows) or int(header.get("NumberOfEnergyWindows") or 1)
+    number = len(windows) or whole_number(header, "NumberOfEnergyWindows", 1, path)
     if number == 1 and energy_window in (None, *windows, 1):
         return counts
     if energy_window is None or energy_window not in windows:

@@ -54,7 +54,11 @@ def stored_pixels(ds: FileDataset, path: Path) -> Array:
     transfer_syntax = ds.file_meta.TransferSyntaxUID
     if "PixelData" not in ds:
         raise ScanError("it holds no pixels; it may be truncated", file=path, remedy="export it again")
-    shape = int(ds.get("NumberOfFrames") or 1), int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)
+    shape = (
+        whole_number(ds, "NumberOfFrames", 1, path) or 1,
+        whole_number(ds, "Rows", 0, path),
+        whole_number(ds, "Columns", 0, path),
+    )
     if min(shape) < 1:
         raise ScanError(f"its frames, rows and columns are {shape}", file=path, remedy="export it again")
     size = int(np.prod(shape, dtype=object))
@@ -62,7 +66,7 @@ def stored_pixels(ds: FileDataset, path: Path) -> Array:
         fault = f"its frames, rows and columns are {shape}, more than a whole-body scan has"
         raise ScanError(fault, file=path, remedy="name a whole-body scan")
     if transfer_syntax in _UNCOMPRESSED:
-        needed, there = size * int(ds.get("BitsAllocated") or 0) // 8, len(ds.PixelData)
+        needed, there = size * whole_number(ds, "BitsAllocated", 0, path) // 8, len(ds.PixelData)
         # A wrong number of frames or a cut file would otherwise give other counts without a word.
         if there not in (needed, needed + needed % 2):
             raise ScanError(
@@ -80,9 +84,23 @@ def stored_pixels(ds: FileDataset, path: Path) -> Array:
     return pixels.astype(np.int32) if pixels.dtype.itemsize <= 2 else pixels.astype(np.int64)
 
 
+def whole_number(ds: Dataset, keyword: str, otherwise: int, path: Path) -> int:
+    """The number an element holds, or `otherwise` where it is missing or empty.
+
+    Raises:
+        ScanError: It holds something else.
+    """
+    value = ds.get(keyword)
+    if value is None or value == "":
+        return otherwise
+    if not isinstance(value, int):
+        raise ScanError(f"its {keyword} is no whole number", file=path, remedy="export it again")
+    return int(value)
+
+
 def _without_unused_bits(pixels: Array, ds: Dataset, path: Path) -> Array:
     """Clear the bits above Bits Stored: they may hold an overlay, but not counts that do not fit."""
-    bits, high_bit = int(ds.BitsStored), int(ds.get("HighBit") or 0)
+    bits, high_bit = whole_number(ds, "BitsStored", 0, path), whole_number(ds, "HighBit", 0, path)
     unused = max(0, 8 * pixels.dtype.itemsize - bits)
     kept = pixels << unused >> unused  # keeps the sign
     # Old files keep overlays there, and say in which bit (PS3.3 C.9.2, retired).

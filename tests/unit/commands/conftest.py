@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for nm_files
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for nm_files and the like
 
 
 @pytest.fixture(scope="session")

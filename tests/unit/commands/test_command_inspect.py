@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from nm_files import poisson, write_nm
 from pydicom import Dataset
+from vendor_files import QUIRKS
 
 
 def test_it_says_what_was_understood(rbs, tmp_path: Path) -> None:
@@ -20,6 +21,9 @@ def test_it_says_what_was_understood(rbs, tmp_path: Path) -> None:
         "ViewCodeSequence",
         "64 x 48 pixels of 2.30 x 2.30 mm",
         "40.0 cm/min",
+        "Nuclear Medicine Image Storage, 16 bits, Explicit VR Little Endian",
+        "CountsAccumulated says the same",
+        "raw counts: 0.8 to 1.2",
     ):
         assert part in text
     for part in (
@@ -31,6 +35,46 @@ def test_it_says_what_was_understood(rbs, tmp_path: Path) -> None:
         assert part in text
     assert "fit for restoring yes" in text
     assert "Secret" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"CountsAccumulated": 7_000}, "CountsAccumulated says 7,000"),
+        ({"CountsAccumulated": None}, "CountsAccumulated is not stated"),
+        ({"ScanVelocity": "40"}, "240 cm/min for 300 s are 1200 cm, but ScanLength is 200 cm"),
+        ({"EnergyWindowInformationSequence": []}, "energy window     not stated"),
+    ],
+)
+def test_what_is_odd_is_said(changes: dict[str, object], text: str, rbs, tmp_path: Path) -> None:
+    status, said, _ = rbs("inspect", write_nm(tmp_path / "a.dcm", poisson(), **changes))
+    assert status == 0
+    assert text in said
+    assert "Secret" not in said
+
+
+def test_another_nuclide_is_doubted_for_both_purposes(rbs, tmp_path: Path) -> None:
+    iodine, limits = Dataset(), Dataset()
+    limits.EnergyWindowLowerLimit, limits.EnergyWindowUpperLimit = "328", "400"
+    iodine.EnergyWindowRangeSequence = [limits]
+    file = write_nm(tmp_path / "a.dcm", poisson(), EnergyWindowInformationSequence=[iodine])
+    _, said, _ = rbs("inspect", file)
+    assert (
+        said.count("warning: the energy window of 328 to 400 keV does not hold the 140.5 keV of Tc-99m") == 2
+    )
+    (report,) = json.loads(rbs("inspect", file, "--json")[1])
+    assert len(report["training"]["warnings"]) == len(report["restoring"]["warnings"]) == 1
+
+
+def test_a_dicomdir_is_no_scan(rbs, tmp_path: Path) -> None:
+    index = QUIRKS["DICOMDIR"].write(tmp_path / "DICOMDIR")
+    write_nm(tmp_path / "IM000001", poisson())
+    status, text, errors = rbs("inspect", tmp_path)  # a CD
+    assert (status, errors) == (0, "")
+    assert "IM000001" in text
+    status, _, errors = rbs("inspect", index)
+    assert status == 1
+    assert "it is a DICOMDIR, the table of contents of a folder; name the folder it stands in." in errors
 
 
 def test_json_can_be_read_back(rbs, tmp_path: Path) -> None:
