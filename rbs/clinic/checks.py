@@ -13,6 +13,7 @@ from scipy.ndimage import find_objects, label
 
 from rbs.scans.counts import dispersion_index
 from rbs.scans.dicom import RAW_DISPERSION
+from rbs.scans.dicom_views import UNNAMED, how_to_name
 from rbs.scans.scan import STANDARD_VELOCITY, Array, Scan
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class FitReport:
 
     Attributes:
         file: The file it was read from.
-        views: Name of each view, in frame order.
+        views: Name of each view, in frame order; "frame 1" and so on where nothing names them.
         view_rule: The rule that named them.
         stored_as: Class of the object, bits of a pixel, transfer syntax.
         rows: Rows of a frame.
@@ -128,9 +129,10 @@ class FitReport:
         limits = self.energy_window_kev
         window = "not stated" if limits is None else f"{limits[0]:.1f} to {limits[1]:.1f} keV"
         low, high = RAW_DISPERSION
+        named_by = f"from {self.view_rule}" if self.view_rule else "named by nothing in the header"
         rows = [
             ("stored as", self.stored_as or "not stored yet"),
-            ("views", f"{', '.join(self.views)} (from {self.view_rule or 'an unknown rule'})"),
+            ("views", f"{', '.join(self.views)} ({named_by})"),
             ("size", f"{self.rows} x {self.columns} pixels of {spacing} mm: {height:.0f} x {width:.0f} cm"),
             ("velocity", _stated(self.velocity, "{:.1f} cm/min")),
             ("duration", _stated(self.duration_s, "{:.0f} s")),
@@ -173,18 +175,22 @@ def check(
     counts = scan.counts.reshape(frames, -1).sum(axis=1)
     indices = [dispersion_index(frame) for frame in scan.counts]
     dispersion = tuple(None if math.isnan(index) else index for index in indices)
-    shared = tuple(_faults(scan, counts, dispersion))
+    rule, header = scan.provenance.view_rule, scan.provenance.header
+    unnamed = rule is None and header is not None
+    names = tuple(f"frame {n}" if unnamed else str(view) for n, view in enumerate(scan.views, start=1))
+    shared = tuple(_faults(scan, names, counts, dispersion))
+    if unnamed:
+        shared = (Reason(UNNAMED, how_to_name(frames)), *shared)
     restoring = shared
     if scan.velocity is not None and scan.velocity <= SAME_VELOCITY * standard_velocity:
         restoring += (nothing_to_restore(scan.velocity, standard_velocity),)
-    header = scan.provenance.header
     window = _energy_window(header)
     doubts = tuple(_doubts(scan, window))
     alone = "one view only: it is restored alone, unless its folder holds the opposite view too"
     return FitReport(
         file=scan.provenance.path,
-        views=tuple(str(view) for view in scan.views),
-        view_rule=scan.provenance.view_rule,
+        views=names,
+        view_rule=rule,
         stored_as=scan.provenance.stored_as,
         rows=rows,
         columns=columns,
@@ -216,23 +222,29 @@ def nothing_to_restore(velocity: float, standard: float) -> Reason:
     )
 
 
-def _faults(scan: Scan, counts: Array, dispersion: tuple[float | None, ...]) -> Iterator[Reason]:
+def _faults(
+    scan: Scan, names: tuple[str, ...], counts: Array, dispersion: tuple[float | None, ...]
+) -> Iterator[Reason]:
     if scan.velocity is None:
         yield Reason("the scan velocity is unknown", "state it with --velocity CM_PER_MIN")
     low, high = RAW_DISPERSION
-    for view, index in zip(scan.views, dispersion, strict=True):
+    for view, index in zip(names, dispersion, strict=True):
         if index is not None and not low <= index <= high:
             yield Reason(
-                f"the {view} view holds no raw counts: its noise dispersion index is {index:.2f}, not {low} "
+                f"{_the(view)} holds no raw counts: its noise dispersion index is {index:.2f}, not {low} "
                 f"to {high} (smoothed, rescaled or exported as a picture)",
                 "export the raw counts",
             )
-    for view, total in zip(scan.views, counts, strict=True):
+    for view, total in zip(names, counts, strict=True):
         if total < MIN_COUNTS:
             yield Reason(
-                f"too few counts: the {view} view has {int(total):,}, a bone scan at least {MIN_COUNTS:,}",
+                f"too few counts: {_the(view)} has {int(total):,}, a bone scan at least {MIN_COUNTS:,}",
                 "acquire or export it again",
             )
+
+
+def _the(view: str) -> str:
+    return view if view.startswith("frame") else f"the {view} view"
 
 
 def _doubts(scan: Scan, window: tuple[float, float] | None) -> Iterator[str]:

@@ -42,8 +42,8 @@ def run(args: argparse.Namespace) -> None:
         for file in files:
             total += 1
             try:
-                # The noise of smoothed or rescaled data is reported here, not refused.
-                scan = read_nm(file, **reading_options(args), require_raw=False)
+                # The noise of smoothed or rescaled data, and unnamed views, are reported here, not refused.
+                scan = read_nm(file, **reading_options(args), require_raw=False, require_views=False)
                 report = check(scan, standard_velocity=args.standard_velocity)
             except RbsError as error:
                 refusals += 1

@@ -41,8 +41,8 @@ from rbs.scans.deidentify_rules import (
     words,
 )
 from rbs.scans.dicom import blaming, decoded
-from rbs.scans.dicom_pixels import LOSSLESS, stored_pixels
 from rbs.scans.dicom_items import code, own_codes, unknown_detector
+from rbs.scans.dicom_pixels import LOSSLESS, stored_pixels
 from rbs.scans.dicom_views import ANGLE, VIEW_CODES, name_views
 from rbs.scans.scan import Array
 

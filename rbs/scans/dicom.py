@@ -34,7 +34,7 @@ from pydicom.uid import (
 from rbs.errors import RbsError, ScanError
 from rbs.scans.counts import dispersion_index
 from rbs.scans.dicom_pixels import EXPORT_RAW, LOSSLESS, MOST_PIXELS, stored_pixels, whole_number
-from rbs.scans.dicom_views import name_views
+from rbs.scans.dicom_views import UNNAMED, name_views
 from rbs.scans.scan import Array, Provenance, Scan, View
 
 THINNED = ("THINNED", "99RBS", "Binomial thinning of raw counts")
@@ -57,6 +57,7 @@ def read_nm(
     energy_window: int | None = None,
     velocity: float | None = None,
     require_raw: bool = True,
+    require_views: bool = True,
 ) -> Scan:
     """Read the raw counts of a whole-body scan from a DICOM Nuclear Medicine file.
 
@@ -66,6 +67,8 @@ def read_nm(
         energy_window: The energy window to read, counted from 1, for files with several.
         velocity: Bed velocity, cm/min, for files that do not state it.
         require_raw: Whether to refuse counts whose noise is not Poisson (see `dispersion_index`).
+        require_views: Whether to refuse a file whose views nothing names. Otherwise they are arbitrary, and
+            the provenance has no view rule: good for looking at, not for restoring.
 
     Returns:
         The scan with integer counts, posterior frames not mirrored, and the header in its provenance.
@@ -76,7 +79,7 @@ def read_nm(
     """
     path = Path(path)
     with blaming(path):
-        return _read(path, views, energy_window, velocity, require_raw)
+        return _read(path, views, energy_window, velocity, require_raw, require_views)
 
 
 @contextmanager
@@ -176,6 +179,7 @@ def _read(
     energy_window: int | None,
     velocity: float | None,
     require_raw: bool,
+    require_views: bool,
 ) -> Scan:
     if path.is_file() and path.stat().st_size == 0:
         raise ScanError("it is empty", file=path, remedy="export it again")
@@ -198,8 +202,14 @@ def _read(
             remedy="name a whole-body scan of one or two views",
         )
     _check_counts(header, counts, require_raw, path)
-    names, rule = name_views(header, counts.shape[0], views, path)
-    _LOG.info("%s: views %s, named by %s", path, ", ".join(names), rule)
+    names: tuple[View, ...] = tuple(View)[: len(counts)]
+    rule: str | None = None
+    try:
+        names, rule = name_views(header, len(counts), views, path)
+        _LOG.info("%s: views %s, named by %s", path, ", ".join(names), rule)
+    except ScanError as error:
+        if require_views or error.fault != UNNAMED:
+            raise
     kind = _shown(UID(str(header.get("SOPClassUID") or "")).name) or "object of no class"
     return Scan(
         counts=counts,

@@ -34,6 +34,7 @@ _AFTER = re.compile(
     r"|(?<![a-z])post[\s_-]*(?:inj|void|op|surg|therap|treat|dos|chemo|mict|admin|p\.?i)[a-z]*",
     re.IGNORECASE,
 )
+UNNAMED = "nothing in the header says which view a frame shows"
 ANGLE = "StartAngle"
 """The last rule, and the weakest."""
 
@@ -62,10 +63,7 @@ def name_views(
     views, rule = _from_header(header, frames) or (None, "")
     if option is None:
         if views is None:
-            remedy = "name it with --view anterior or --view posterior"
-            if frames == 2:
-                remedy = "name them in frame order, as --view anterior --view posterior"
-            raise ScanError("nothing in the header says which view a frame shows", file=path, remedy=remedy)
+            raise ScanError(UNNAMED, file=path, remedy=how_to_name(frames))
         if rule == ANGLE:
             doubt = "%s: %s by StartAngle alone, which some cameras count from the front; --view corrects it"
             _LOG.warning(doubt, path, ", ".join(views))
@@ -88,6 +86,13 @@ def name_views(
     if views and views != option:
         _LOG.warning("%s: %s as given, though StartAngle says %s", path, ", ".join(option), ", ".join(views))
     return option, "option"
+
+
+def how_to_name(frames: int) -> str:
+    """What the user can do where nothing names the views."""
+    if frames == 2:
+        return "name them in frame order, as --view anterior --view posterior"
+    return "name it with --view anterior or --view posterior"
 
 
 def _from_header(header: Dataset, frames: int) -> tuple[tuple[View, ...], str] | None:

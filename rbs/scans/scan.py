@@ -50,7 +50,8 @@ class Provenance:
     Attributes:
         path: The file it was read from.
         sop_instance_uid: Its SOP Instance UID.
-        view_rule: The rule that named the views ("ViewCodeSequence", "StartAngle", "option", ...).
+        view_rule: The rule that named the views ("ViewCodeSequence", "StartAngle", "option", ...); None where
+            nothing did.
         stored_as: The class of the object, the bits of a pixel and the transfer syntax.
         header: The source data set without its pixels; derived objects are written from it.
     """

@@ -66,6 +66,31 @@ def test_another_nuclide_is_doubted_for_both_purposes(rbs, tmp_path: Path) -> No
     assert len(report["training"]["warnings"]) == len(report["restoring"]["warnings"]) == 1
 
 
+@pytest.mark.parametrize(("views", "named"), [(1, "frame 1"), (2, "frame 1, frame 2")])
+def test_unnamed_views_are_reported_not_refused(views: int, named: str, rbs, tmp_path: Path) -> None:
+    counts = poisson(views)
+    file = write_nm(tmp_path / "a.dcm", counts, views=("",) * views)
+    status, text, errors = rbs("inspect", file)
+    assert (status, errors) == (0, "")
+    assert f"views             {named} (named by nothing in the header)" in text
+    assert f"counts            frame 1 {counts[0].sum():,}" in text
+    assert text.count("because nothing in the header says which view a frame shows; name") == 2
+    assert "anterior 1" not in text
+    (report,) = json.loads(rbs("inspect", file, "--json")[1])
+    assert (report["view_rule"], report["restoring"]["fit"], report["training"]["fit"]) == (
+        None,
+        False,
+        False,
+    )
+    status, text, _ = rbs("inspect", file, *["--view", "anterior", "--view", "posterior"][: 2 * views])
+    assert "(from option)" in text
+    assert "fit for restoring yes" in text
+    # A wrong number of views is a mistake of the user's, and refused.
+    status, _, errors = rbs("inspect", file, *["--view", "anterior"] * (3 - views))
+    assert status == 1
+    assert "views named" in errors
+
+
 def test_a_dicomdir_is_no_scan(rbs, tmp_path: Path) -> None:
     index = QUIRKS["DICOMDIR"].write(tmp_path / "DICOMDIR")
     write_nm(tmp_path / "IM000001", poisson())
