@@ -358,9 +358,10 @@ def fuzz(
     logger.addHandler(warned)
     logger.propagate = False
     before = resource.getrlimit(resource.RLIMIT_AS)
-    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     handler = signal.signal(signal.SIGALRM, _too_long)
-    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, before[1]))
+    if sys.platform == "linux":  # elsewhere memory is not limited
+        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, before[1]))
     try:
         for number in tqdm(numbers, unit="file", disable=None):
             rng = np.random.default_rng((seed, number))

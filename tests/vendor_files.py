@@ -472,5 +472,10 @@ QUIRKS: dict[str, Quirk] = {
     ),
     "lossy once": Quirk((put(LossyImageCompression="01"),), refused=("lossily compressed", RAW)),
     "lossless JPEG, which nothing here decodes": Quirk((packed(JPEGLosslessSV1, jpeg),), refused=LOSSY),
+    "GE's private transfer syntax": Quirk(
+        (lambda ds: setattr(ds.file_meta, "TransferSyntaxUID", "1.2.840.113619.5.2"),),
+        encode=lambda ds, path: ds.save_as(path, implicit_vr=True, little_endian=True, force_encoding=True),
+        refused=("stored as 1.2.840.113619.5.2, which", PLAIN),
+    ),
     "HTJ2K, which nothing here decodes": Quirk((packed(HTJ2KLossless, jpeg_2000),), refused=LOSSY),
 }

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from vendor_files import QUIRKS, TWO
 
 from rbs.errors import ScanError
 from rbs.scans.dicom import read_nm
+from rbs.scans.dicom_pixels import LOSSLESS
 
 READ = [name for name, quirk in QUIRKS.items() if quirk.refused is None]
 REFUSED = [name for name, quirk in QUIRKS.items() if quirk.refused]
@@ -35,6 +37,12 @@ def test_refused(name: str, tmp_path: Path) -> None:
     assert caught.value.file == path
     assert remedy in (caught.value.remedy or "")
     assert "Secret" not in str(caught.value)
+
+
+def test_every_transfer_syntax_that_is_read_has_its_file(tmp_path: Path) -> None:
+    files = [QUIRKS[name].write(tmp_path / f"{number}.dcm") for number, name in enumerate(READ)]
+    metas = [pydicom.dcmread(file, force=True).file_meta for file in files]
+    assert {meta.get("TransferSyntaxUID") for meta in metas} >= LOSSLESS
 
 
 def test_a_dose_size_and_weight_of_zero_are_unknown(tmp_path: Path) -> None:
