@@ -45,7 +45,7 @@ $(READY): pyproject.toml constraints.txt
 test: $(READY)  ## Run the tests
 	.venv/bin/python -m pytest $(ARGS)
 
-fuzz: $(READY)  ## Read 20 000 damaged files (five minutes on one core)
+fuzz: $(READY)  ## Read 20 000 damaged files (2 minutes of one core)
 	.venv/bin/python tests/fuzz_reader.py --files 20000 $(ARGS)
 
 lint: $(READY)  ## Check style, docstrings and types
