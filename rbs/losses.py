@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from types import EllipsisType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rbs.cascade import Cascade, CascadeOutput
@@ -114,6 +116,7 @@ def cascade_losses(
     skd_weight: float,
     scm_weight: float,
     analyser: Callable[[Tensor], Tensor] | None = None,
+    displacement: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """All terms of the training loss.
 
@@ -127,6 +130,9 @@ def cascade_losses(
         scm_weight: Factor of SCM in the total.
         analyser: Counts (B, V, H, W) to features (B, V, C, h, w), weights frozen; needed where there is an
             SCM.
+        displacement: Where the target lies in the estimates, (B, 2, H, W), see `laid_on`; None where nothing
+            moved. The reconstruction losses leave out a margin of its largest value, beyond which some
+            target lies outside the crop.
 
     Returns:
         Scalars, unweighted: "rec1", "rec2", "skd", "scm", others by class name and restorer; and their
@@ -137,7 +143,12 @@ def cascade_losses(
     """
     terms: dict[str, Tensor] = {}
     total = torch.zeros((), device=target.device)
-    for number, estimate in enumerate((out.i1, out.i2), start=1):
+    estimates = [out.i1, out.i2]
+    if displacement is not None:
+        inner = _inner(displacement)
+        target = target[inner]
+        estimates = [None if i is None else laid_on(i, displacement)[inner] for i in estimates]
+    for number, estimate in enumerate(estimates, start=1):
         for loss in losses if estimate is not None else ():
             term = loss(estimate, target, exposure)
             terms[f"{loss.name}{number}"] = term
@@ -154,3 +165,34 @@ def cascade_losses(
             terms["scm"] = cascade.scm(analyser(out.i1), features2, out.prior.masks)
             total = total + scm_weight * terms["scm"]
     return {**terms, "total": total}
+
+
+def laid_on(estimate: Tensor, displacement: Tensor) -> Tensor:
+    """Lay an estimate on a target of the same patient, who has moved: the estimate at x + u(x), bicubic.
+
+    The smooth side of a comparison is moved, for interpolated counts are no counts. Bicubic, because bilinear
+    interpolation blurs, and a restorer trained through it would learn to sharpen.
+
+    Args:
+        estimate: Counts at standard scale, (B, V, H, W).
+        displacement: u in pixels, down and right, (B, 2, H, W); all views move alike.
+
+    Returns:
+        Non-negative counts (B, V, H, W), differentiable in `estimate`. Beyond its border the outermost pixels
+        go on.
+    """
+    rows, columns = estimate.shape[-2:]
+    displacement = displacement.float()
+    down, across = (torch.arange(n, device=estimate.device, dtype=torch.float32) for n in (rows, columns))
+    at = torch.stack([across + displacement[:, 1], down[:, None] + displacement[:, 0]], dim=-1)
+    # grid_sample counts from the middle of the image, -1 and 1 being the middles of the outermost pixels.
+    at = at / torch.tensor([(columns - 1) / 2, (rows - 1) / 2], device=at.device) - 1
+    moved = F.grid_sample(estimate.float(), at, mode="bicubic", padding_mode="border", align_corners=True)
+    return moved.clamp(min=0)
+
+
+def _inner(displacement: Tensor) -> tuple[slice | EllipsisType, ...]:
+    """The pixels whose targets lie inside the crop; of a motion as large as the crop, at least its middle."""
+    sizes, reach = displacement.shape[-2:], displacement.abs().amax(dim=(0, 2, 3)).ceil().long().tolist()
+    margins = [min(int(m), size // 4) for m, size in zip(reach, sizes, strict=True)]
+    return (..., *(slice(m, size - m) for m, size in zip(margins, sizes, strict=True)))

@@ -10,8 +10,13 @@ if TYPE_CHECKING:
     from rbs.errors import ScanError
 
 
-def add_reading_options(parser: argparse.ArgumentParser, velocity: str = "--velocity") -> None:
-    """Add what a file may leave unsaid: --view, --energy-window and the velocity, under the name given."""
+def add_reading_options(parser: argparse.ArgumentParser, velocity: str | None = "--velocity") -> None:
+    """Add what a file may leave unsaid: --view, --energy-window and the velocity, under the name given.
+
+    Args:
+        parser: The command's.
+        velocity: Name of the option; None for commands that need no velocity.
+    """
     parser.add_argument(
         "--view",
         action="append",
@@ -21,6 +26,9 @@ def add_reading_options(parser: argparse.ArgumentParser, velocity: str = "--velo
     parser.add_argument(
         "--energy-window", type=int, metavar="N", help="energy window, counted from 1, for files with several"
     )
+    if velocity is None:
+        parser.set_defaults(read_velocity=None)
+        return
     parser.add_argument(
         velocity,
         dest="read_velocity",

@@ -23,8 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from rbs.arrays import read_npz
-from rbs.errors import ManifestError
+from rbs.errors import ManifestError, ScanError
 from rbs.files import whole_file
+from rbs.scans.register import Motion, estimate_motion
 from rbs.scans.scan import REGIONS, Array, Scan, View, align
 
 SPLITS = ("train", "val", "test")
@@ -81,6 +82,8 @@ class LoadedCase:
         expectation: Expected counts of the standard scan, float32 (V, H, W); None without truth.
         views: The view of each of the V channels.
         spacing_mm: Row and column spacing, mm.
+        motion: Where the patient of the standard scan lies in the rapid one; None where nothing moved as far
+            as can be told, or nobody asked.
     """
 
     rapid: Array | None
@@ -90,6 +93,7 @@ class LoadedCase:
     expectation: Array | None
     views: tuple[View, ...]
     spacing_mm: tuple[float, float]
+    motion: Motion | None = None
 
 
 @dataclass(frozen=True)
@@ -190,11 +194,16 @@ def write_manifest(path: str | Path, cases: Sequence[Case], *, overwrite: bool =
             writer.writerow(row)
 
 
-def load_case(case: Case) -> LoadedCase:
+def load_case(case: Case, *, register: bool = False) -> LoadedCase:
     """Open the files of a case and lay them on one grid.
 
+    Args:
+        case: A row of the manifest.
+        register: Whether to find out how the patient moved between the two scans, which takes about a second.
+
     Raises:
-        ScanError: A scan cannot be read, or the velocity of a rapid scan or its standard scan is unknown.
+        ScanError: A scan cannot be read or, asked to register, holds next to nothing; or the velocity of a
+            rapid scan or its standard scan is unknown.
         ManifestError: Two files of the case differ in patient, shape, views, spacing or velocity (both are
             named), the rapid scan is no faster than the standard one or shares counts with it, or the truth
             file does not hold what it should.
@@ -203,12 +212,12 @@ def load_case(case: Case) -> LoadedCase:
 
     standards = _read_files(case.standard, case.standard_velocity, case.stated_views)
     rapids = _read_files(case.rapid, case.rapid_velocity, case.stated_views)
-    _refuse_two_patients([*case.rapid, *case.standard], [*rapids, *standards])
+    refuse_two_patients([*case.rapid, *case.standard], [*rapids, *standards])
     standard = _join(case.standard, standards)
     rapid, fraction = None, None
     if rapids:
         rapid = _join(case.rapid, rapids)
-        _same(case.rapid[0], rapid, case.standard[0], standard)
+        refuse_other_grid(case.rapid[0], rapid, case.standard[0], standard)
         # The standard scan is asked first, so that the one without a velocity is the one named.
         standard.fraction_of()
         fraction = rapid.fraction_of(standard.velocity)  # type: ignore[arg-type]
@@ -230,6 +239,7 @@ def load_case(case: Case) -> LoadedCase:
     expectation, labels = (
         _read_truth(case.truth, case.standard[0], standard, views) if case.truth else (None, None)
     )
+    motion = None if rapid is None or not register else _motion(case, rapid, standard)
     return LoadedCase(
         rapid=None if rapid is None else rapid.aligned(),
         standard=standard.aligned(),
@@ -238,6 +248,7 @@ def load_case(case: Case) -> LoadedCase:
         expectation=expectation,
         views=views,
         spacing_mm=standard.spacing_mm,
+        motion=motion,
     )
 
 
@@ -374,7 +385,12 @@ def _read_files(files: Sequence[Path], velocity: float | None, stated: Mapping[P
     ]
 
 
-def _refuse_two_patients(files: Sequence[Path], scans: Sequence[Scan]) -> None:
+def refuse_two_patients(files: Sequence[Path], scans: Sequence[Scan]) -> None:
+    """Refuse scans whose Patient IDs differ.
+
+    Raises:
+        ManifestError: They do; both files are named.
+    """
     # The IDs themselves are not printed: logs travel further than scans.
     known = [(scan.patient_id.strip(), file) for file, scan in zip(files, scans, strict=True)]
     known = [(patient, file) for patient, file in known if patient]
@@ -387,7 +403,7 @@ def _join(files: Sequence[Path], scans: Sequence[Scan]) -> Scan:
     """One scan of one file, or of files of one view each."""
     first = scans[0]
     for file, scan in zip(files[1:], scans[1:], strict=True):
-        _same(files[0], first, file, scan, views=False)
+        refuse_other_grid(files[0], first, file, scan, views=False)
         if first.velocity != scan.velocity:
             raise _unlike(files[0], file, f"scan velocity: {first.velocity} and {scan.velocity} cm/min")
     views = tuple(view for scan in scans for view in scan.views)
@@ -400,8 +416,20 @@ def _join(files: Sequence[Path], scans: Sequence[Scan]) -> Scan:
     return first.with_counts(np.concatenate([scan.counts for scan in scans]), views=views)
 
 
-def _same(a: Path, first: Scan, b: Path, second: Scan, *, views: bool = True) -> None:
-    """Refuse two scans that do not lie on one grid or do not show the same views."""
+def _motion(case: Case, rapid: Scan, standard: Scan) -> Motion | None:
+    try:
+        found = estimate_motion(standard.aligned(), rapid.aligned(), standard.spacing_mm)
+    except ScanError as error:
+        raise ScanError(error.fault, file=case.rapid[0], remedy="leave the pair out") from error
+    return None if found.kind == "none" else found
+
+
+def refuse_other_grid(a: Path, first: Scan, b: Path, second: Scan, *, views: bool = True) -> None:
+    """Refuse two scans that do not lie on one grid or do not show the same views.
+
+    Raises:
+        ManifestError: They do not; both files are named.
+    """
     if first.counts.shape[1:] != second.counts.shape[1:]:
         raise _unlike(a, b, f"shape: {first.counts.shape[1:]} and {second.counts.shape[1:]} pixels")
     if not np.allclose(first.spacing_mm, second.spacing_mm, rtol=1e-3):

@@ -35,6 +35,8 @@ class RBSDataModule(L.LightningDataModule):
     target_fraction      float32 (B,)        exposure of `target` relative to the standard scan
     labels               int64 (B,2,h,w)     region labels; only if every training case has a truth file
     expectation          float32 (B,2,h,w)   expected counts of the standard scan; where labels are
+    displacement         float32 (B,2,h,w)   where what `target` shows lies in `rapid`, pixels down, right;
+                                             only if a case of the split moved
     case                 int64 (B,)          row within the split
     deal                 int64 (B,)          which of the case's rapid scans, if `deals` numbers them
     crop                 int64 (B,4)         top, left, height, width in the aligned scan; multiples of 16
@@ -54,8 +56,9 @@ class RBSDataModule(L.LightningDataModule):
     Args:
         manifest: The CSV that lists the cases.
         pairs: "split" deals the standard scan's counts into a rapid scan of random exposure and a disjoint
-            remainder as the target; "measured" takes the acquired rapid and standard scans; "expectation"
-            draws a fresh rapid scan from the known expectation, which is the target (phantoms only).
+            remainder as the target; "measured" takes the acquired rapid and standard scans, and finds how
+            the patient moved from one to the other; "expectation" draws a fresh rapid scan from the known
+            expectation, which is the target (phantoms only).
         deals: How many different rapid scans are simulated of each case; None simulates one afresh for every
             crop. Numbered ones exist as whole scans (`dealt`), for whoever must see the whole.
         fractions: Smallest and largest exposure of simulated rapid scans; the exposure is uniform between.
@@ -236,7 +239,9 @@ class RBSDataModule(L.LightningDataModule):
                 f"no patient is in split '{name}'", file=self.manifest, remedy=f"give some the split {name}"
             )
         bar = tqdm(cases, desc=f"reading {name} scans", unit="case", leave=False)
-        self._kept[name] = [_compact(load_case(case)) for case in bar]
+        # Validation and test compare with the acquired standard scan whatever the training pairs are.
+        register = self.pairs == "measured" or name != "train"
+        self._kept[name] = [_compact(load_case(case, register=register)) for case in bar]
 
     def _check_training(self) -> None:
         cases, kept = self.cases("train"), self._kept["train"]

@@ -80,6 +80,7 @@ class Crops(Dataset[Sample]):
         self.pairs, self.deals, self.fractions, self.crop = pairs, deals, fractions, crop
         self.length, self.single_view_probability, self.seed = length, single_view_probability, seed
         self.truth = all(scan.labels is not None for scan in scans)
+        self.moved = pairs == "measured" and any(scan.motion is not None for scan in scans)
 
     def __len__(self) -> int:
         return self.length
@@ -102,10 +103,13 @@ class Crops(Dataset[Sample]):
         arrays, fraction, target_fraction = self._pair(row, deal, cut, rng)
         if self.truth:
             arrays |= {"labels": cut(scan.labels), "expectation": cut(scan.expectation)}
+        if self.moved:
+            arrays["displacement"] = displacement(scan, (top, left, height, width))
         arrays, flip = flip_alike(arrays, int(rng.integers(LARGEST_SEED)))
+        moved = {"displacement": _turned(arrays.pop("displacement"), flip)} if self.moved else {}
         channels = [shown.index(view) for view in views]
         return _sample(
-            {name: array[channels] for name, array in arrays.items()},
+            {name: array[channels] for name, array in arrays.items()} | moved,
             fraction=fraction,
             target_fraction=target_fraction,
             case=row,
@@ -188,6 +192,8 @@ class WholeScans(Dataset[Sample]):
             arrays = {"rapid": rapid, "target": rest}
         if scan.labels is not None and scan.expectation is not None:
             arrays |= {"labels": scan.labels, "expectation": scan.expectation}
+        if scan.motion is not None:
+            arrays["displacement"] = displacement(scan, (0, 0, *scan.standard.shape[1:]))
         return _sample(
             arrays,
             fraction=fraction,
@@ -199,6 +205,25 @@ class WholeScans(Dataset[Sample]):
             views=tuple(range(len(scan.views))),
             patient=self.cases[row].patient,
         )
+
+
+def displacement(scan: LoadedCase, crop: tuple[int, int, int, int]) -> Array:
+    """Where what the standard scan shows in a crop (top, left, height, width) lies in the rapid one.
+
+    Returns:
+        float32 (2, height, width), pixels: down, right. Zero where the patient did not move.
+    """
+    top, left, height, width = crop
+    if scan.motion is None:
+        return np.zeros((2, height, width), np.float32)
+    u = scan.motion.field((height, width), scan.spacing_mm, top, left)
+    return (u / np.reshape(scan.spacing_mm, (2, 1, 1))).astype(np.float32)
+
+
+def _turned(u: Array, flip: tuple[bool, bool]) -> Array:
+    """Displacements whose pixels were flipped (left-right, up-down): they then point the other way."""
+    left_right, up_down = flip
+    return u * np.array([-1 if up_down else 1, -1 if left_right else 1], u.dtype)[:, None, None]
 
 
 def _sample(

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from rbs.evaluation.metrics import Target, nc_nmse, smooth
 from rbs.scans.counts import anscombe, inverse_anscombe
+from rbs.scans.register import Motion, warp, whole_pixel_shift
 
 Array = npt.NDArray[Any]
 
@@ -33,6 +34,7 @@ class Pair:
         fraction: p, exposure of the rapid scan relative to the standard scan.
         target: A scan independent of it.
         views: The view of each of the V channels.
+        motion: How the patient moved from target to rapid scan; None for not at all.
     """
 
     patient: str
@@ -40,6 +42,21 @@ class Pair:
     fraction: float
     target: Target
     views: tuple[str, ...] = ("anterior", "posterior")
+    motion: Motion | None = None
+
+    def on_target(self, estimate: Array, *, raw: bool = False) -> Array:
+        """Lay an estimate made of the rapid scan on the target.
+
+        Args:
+            estimate: (V, H, W).
+            raw: Whether it has the noise of counts, which interpolation would smooth: it is then moved by
+                whole pixels.
+        """
+        if self.motion is None:
+            return estimate
+        if raw:
+            return whole_pixel_shift(estimate, self.motion, self.target.spacing_mm)[0]
+        return warp(estimate, self.motion, self.target.spacing_mm)
 
 
 def gaussian(pair: Pair, sigma_mm: float) -> Array:
@@ -88,7 +105,7 @@ def tune(
     """
     errors: dict[str, list[list[float]]] = {}
     for pair in validation:
-        scores = [nc_nmse(method(pair, value), pair.target) for value in candidates]
+        scores = [nc_nmse(pair.on_target(method(pair, value)), pair.target) for value in candidates]
         errors.setdefault(pair.patient, []).append(scores)
     if not errors:
         raise ValueError("no validation pairs to tune on")

@@ -33,6 +33,7 @@ from rbs.evaluation.parts import Part, Parts
 from rbs.evaluation.summary import CEILING, by_patient, summarise
 from rbs.files import whole_file
 from rbs.scans.counts import split as split_counts
+from rbs.scans.register import residual_misalignment
 
 Array = npt.NDArray[Any]
 
@@ -45,7 +46,7 @@ SIMULATED_FRACTION = 0.5
 
 
 def load_pair(case: Case) -> Pair:
-    """Read a case as a rapid scan and an independent target.
+    """Read a case as a rapid scan and an independent target, and find how the patient moved between them.
 
     Without an acquired rapid scan, the counts of the standard scan are dealt, always the same way, to a rapid
     scan and the disjoint remainder that is its target.
@@ -53,7 +54,7 @@ def load_pair(case: Case) -> Pair:
     Raises:
         RbsError: A file of the case cannot be used.
     """
-    loaded = load_case(case)
+    loaded = load_case(case, register=True)
     counts, exposure = loaded.standard, 1.0
     rapid, fraction = loaded.rapid, loaded.fraction
     if rapid is None or fraction is None:
@@ -61,7 +62,8 @@ def load_pair(case: Case) -> Pair:
         rng = np.random.default_rng(zlib.crc32(case.patient.encode()))
         rapid, counts = split_counts(counts, (fraction, exposure), rng)
     target = Target(counts, exposure, loaded.spacing_mm, loaded.expectation, loaded.labels)
-    return Pair(case.patient, rapid, fraction, target, tuple(str(view) for view in loaded.views))
+    views = tuple(str(view) for view in loaded.views)
+    return Pair(case.patient, rapid, fraction, target, views, loaded.motion)
 
 
 def evaluate(
@@ -216,12 +218,13 @@ def _score(
         "fraction": pair.fraction,
         "peak": target.peak,
         "mean_count": target.mean_count,
+        **_movement(pair),
     }
     scores = [{**known, "method": CEILING, **ceiling_scores(target, extra_metrics)}]
     regions: list[dict[str, Any]] = []
     pictures = _references(index, target) if pictured else {}
     for method in methods:
-        estimate = method.restore(pair)
+        estimate = pair.on_target(method.restore(pair), raw=method.raw)
         scores.append(
             {**known, "method": method.name, **{m.name: m.compute(estimate, target) for m in metrics}}
         )
@@ -232,6 +235,20 @@ def _score(
             pictures[f"{index}/{method.name}"] = estimate.astype(np.float16)
     shown = {"case": index, "patient": case.patient, "age_y": case.age_y, "views": list(pair.views)}
     return Part(scores, regions, shown if pictured else None, pictures)
+
+
+def _movement(pair: Pair) -> dict[str, float]:
+    """How far the body of a patient moved between the scans, and what registration left of it, mm."""
+    if pair.motion is None:
+        return {}
+    spacing = pair.target.spacing_mm
+    u = pair.motion.field(pair.rapid.shape[1:], spacing)
+    left = residual_misalignment(pair.target.counts, pair.rapid, spacing, pair.motion)
+    return {
+        "moved_mm": float(np.median(np.hypot(*u)[pair.target.mask.any(axis=0)])),
+        "left_mm": left.median_mm,
+        "left_by_noise_alone_mm": left.floor_median_mm,
+    }
 
 
 def _described(method: Method) -> dict[str, Any]:

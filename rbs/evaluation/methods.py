@@ -39,15 +39,17 @@ class Method:
         label: As printed.
         restore: Pair to estimate, standard counts (V, H, W).
         settings: What it was made with: tuned parameters, weight hashes.
+        raw: Whether its estimates are scaled counts, never smoothed.
     """
 
     name: str
     label: str
     restore: Callable[[Pair], Array]
     settings: dict[str, Any] = field(default_factory=dict)
+    raw: bool = False
 
 
-RAPID = Method("rapid", "Rapid scan, scaled", lambda pair: pair.rapid / pair.fraction)
+RAPID = Method("rapid", "Rapid scan, scaled", lambda pair: pair.rapid / pair.fraction, raw=True)
 
 
 def classical_methods(validation: Callable[[], Iterable[Pair]]) -> list[Method]:

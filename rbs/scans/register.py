@@ -306,6 +306,8 @@ class _Views:
     """
 
     def __init__(self, fixed: Array, moving: Array, spacing_mm: Spacing, sigma_mm: float) -> None:
+        # Of pixels coarser than usual: smoothed by less than two, the scan is sampled too sparsely here.
+        sigma_mm = max(sigma_mm, 2 * max(spacing_mm))
         sigma = [sigma_mm / size for size in spacing_mm]
         self.spacing_mm, self.sigma_mm = spacing_mm, sigma_mm
         self.pooled = 4 * np.pi * sigma[0] * sigma[1]  # pixels that one smoothed pixel stands for

@@ -20,7 +20,7 @@ from rbs.distillation.scm import SCM
 from rbs.distillation.skd import SKD
 from rbs.distillation.spi import SPI
 from rbs.errors import CheckpointError, RbsError
-from rbs.losses import Loss, PoissonDeviance, cascade_losses
+from rbs.losses import Loss, PoissonDeviance, cascade_losses, laid_on
 from rbs.restorers.base import Restorer, gaussian
 from rbs.tasks.task import Batch, TrainingTask
 from rbs.teacher.cache import PriorCache
@@ -211,6 +211,7 @@ class RestorationTask(TrainingTask):
             skd_weight=self.skd_weight,
             scm_weight=self.scm_weight,
             analyser=self._analyse,
+            displacement=batch.get("displacement"),
         )
         self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, batch_size=len(x))
         return self.total(batch, terms)
@@ -363,12 +364,15 @@ def scan_scores(restored: Tensor, batch: Batch) -> dict[str, float]:
 
     Args:
         restored: Counts at standard scale, (1, V, H, W).
-        batch: "target" (1, V, H, W) counts, "target_fraction" (1,) and, for phantoms, "expectation".
+        batch: "target" (1, V, H, W) counts, "target_fraction" (1,); for phantoms, "expectation"; and of a
+            patient who moved, "displacement" (1, 2, H, W), by which the restored scan is laid on the target.
 
     Returns:
         "nc_psnr" dB; "count_bias", the relative error of the total count; "psnr_expectation" dB where there
         is one.
     """
+    if "displacement" in batch:
+        restored = laid_on(restored, batch["displacement"])
     restored = restored.double()
     q = float(batch["target_fraction"][0])
     standard = batch["target"].double() / q

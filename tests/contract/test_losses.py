@@ -5,9 +5,10 @@ import pytest
 import torch
 from scipy.stats import poisson
 
-from rbs.cascade import Cascade
-from rbs.losses import Loss, PoissonDeviance, RootCharbonnier, cascade_losses
+from rbs.cascade import Cascade, CascadeOutput
+from rbs.losses import Loss, PoissonDeviance, RootCharbonnier, cascade_losses, laid_on
 from rbs.restorers.dncnn import DnCNN
+from rbs.scans.register import Motion, warp
 
 LOSSES = [PoissonDeviance(weight=0.5), RootCharbonnier(weight=2.0)]
 ONE, HALF = torch.ones(1), torch.tensor([0.5])
@@ -91,3 +92,46 @@ def test_terms_are_named_and_sum_up_by_weight():
         terms["RootCharbonnier1"] + terms["RootCharbonnier2"]
     )
     torch.testing.assert_close(terms["total"], by_hand)
+
+
+def test_laying_an_estimate_on_its_target_moves_it_and_no_more():
+    estimate = torch.rand(2, 2, 12, 10) + 0.1
+    shift = torch.tensor([2.0, -3.0]).reshape(1, 2, 1, 1).expand(2, 2, 12, 10)  # what is at x lies at x + u
+    moved = laid_on(estimate, shift)
+    torch.testing.assert_close(moved[..., :-2, 3:], estimate[..., 2:, :-3], rtol=0, atol=1e-5)
+    torch.testing.assert_close(laid_on(estimate, 0 * shift), estimate, rtol=0, atol=1e-5)
+
+
+def test_it_agrees_with_the_spline_that_evaluation_uses():
+    z, x = np.mgrid[:40, :30]
+    image = 5 * np.exp(-(((z - 20) / 6.0) ** 2 + ((x - 14) / 4.0) ** 2) / 2)[None]
+    motion = Motion("rigid", (1.3, -2.4), 0.05, (20.0, 15.0), np.zeros((2, 0, 0)), 0.1, (9.0, 0.0))
+    u = torch.from_numpy(motion.field((40, 30), (1.0, 1.0)))[None]
+    found = laid_on(torch.from_numpy(image)[None], u)[0].numpy()
+    np.testing.assert_allclose(found, warp(image, motion, (1.0, 1.0)), atol=0.02)
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_moved_target_is_met_by_the_estimate_of_where_it_was(moved):
+    cascade = Cascade(DnCNN(depth=3, width=4))
+    x = 20 * torch.rand(2, 2, 24, 20)
+    estimate = x.clone().requires_grad_()
+    out = CascadeOutput(estimate, x)
+    target = torch.roll(x, (-3, 2), (-2, -1))
+    u = torch.tensor([3.0, -2.0]).reshape(1, 2, 1, 1).expand(2, 2, 24, 20) if moved else None
+    terms = cascade_losses(
+        cascade,
+        out,
+        target,
+        torch.ones(2),
+        losses=[PoissonDeviance()],
+        skd_weight=0,
+        scm_weight=0,
+        displacement=u,
+    )
+    terms["total"].backward()
+    assert torch.isfinite(estimate.grad).all()
+    if moved:
+        assert terms["rec1"] < 1e-6
+    else:
+        assert terms["rec1"] > 1

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from moving_body import SHAPE, SPACING, Field, passes, rigid, still
+from nm_files import write_nm
 from pydicom.uid import generate_uid
 
 from rbs.data.manifest import Case, Manifest, load_case, write_manifest
@@ -284,3 +286,22 @@ def test_a_flipped_bit_in_a_truth_file_is_found(tiny_cohort: Path, tmp_path: Pat
         except ManifestError:
             found += 1
     assert found > 100
+
+
+@pytest.mark.parametrize("u", [still, rigid(3.0, -4.0)])
+def test_the_motion_between_two_scans_is_found_when_asked_for(tmp_path: Path, u: Field) -> None:
+    views = ("anterior", "posterior")
+    standard, rapid = (np.stack([c[0], c[1, :, ::-1]]) for c in passes(u))  # as the camera writes them
+    same = {"views": views, "PixelSpacing": list(SPACING), "study": generate_uid()}
+    files = [
+        (write_nm(tmp_path / f"{velocity}.dcm", counts, velocity=velocity, **same),)
+        for velocity, counts in ((40, rapid), (20, standard))
+    ]
+    case = Case("P1", "test", *files)
+    assert load_case(case).motion is None
+    motion = load_case(case, register=True).motion
+    if u is still:
+        assert motion is None
+    else:
+        middle = motion.field(SHAPE, SPACING)[:, SHAPE[0] // 2, SHAPE[1] // 2]
+        np.testing.assert_allclose(middle, (3.0, -4.0), atol=0.3)

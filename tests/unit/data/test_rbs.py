@@ -1,5 +1,6 @@
 """Training samples: their pairs share no count, and a seed, an epoch and a place decide each of them."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,10 +9,14 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+from moving_body import MIDDLE, SPACING, expectation, rigid
 
 from rbs.data.manifest import Manifest, load_case, write_manifest
 from rbs.data.rbs import RBSDataModule
+from rbs.data.samples import Crops, WholeScans
 from rbs.errors import ManifestError, RbsError
+from rbs.losses import laid_on
+from rbs.scans.register import Motion
 
 SHAPES = {
     "rapid": ((4, 2, 64, 32), torch.float32),
@@ -337,3 +342,44 @@ def test_training_ranges_span_what_is_trained_on(tiny_cohort: Path) -> None:
     assert ranges["fraction"] == [0.25, 0.5]
     assert ranges["spacing_mm"] == [9.6, 9.6]
     assert ranges["counts_per_pixel"] == pytest.approx([0.25 * min(means), 0.5 * max(means)], rel=1e-3)
+
+
+def test_a_moved_child_lies_on_its_target_however_a_crop_is_cut_and_flipped(tiny_cohort: Path) -> None:
+    u = rigid(7.0, -5.0, 0.8)
+    motion = Motion("rigid", (7.0, -5.0), np.deg2rad(0.8), MIDDLE, np.zeros((2, 0, 0)), 0.1, (99.0, 0.0))
+    cases = Manifest.read(tiny_cohort).split("train")
+    scans = [
+        replace(
+            load_case(cases[0]),
+            rapid=np.rint(1000 * expectation()),
+            standard=np.rint(1000 * expectation(u)),
+            labels=None,
+            expectation=None,
+            spacing_mm=SPACING,
+            motion=motion,
+        )
+    ]
+    settings = {"deals": 1, "fractions": (0.5, 0.5), "crop": (96, 64), "single_view_probability": 0.3}
+    crops = Crops(cases[:1], scans, pairs="measured", length=24, seed=0, **settings)
+    flips = set()
+    for sample in map(crops.__getitem__, range(24)):
+        flips.add(tuple(sample["flip"].tolist()))
+        rapid, target = sample["rapid"][None], sample["target"]
+        assert (target == target.round()).all()  # raw counts stay raw
+        inner = np.s_[:, 6:-6, 6:-6]
+        laid = laid_on(rapid, sample["displacement"][None])[0][inner]
+        target = target[inner]
+        assert (laid - target).abs().max() < 0.02 * target.max()
+        if target.max() > 5000:  # enough of the body to tell
+            assert (rapid[0][inner] - target).abs().max() > 0.1 * target.max()
+    assert len(flips) == 4
+    whole = WholeScans(cases[:1], scans, seed=0)[0]
+    laid = laid_on(whole["rapid"][None], whole["displacement"][None])[0, :, 8:-8, 8:-8]
+    target = whole["target"][:, 8:-8, 8:-8]
+    assert (laid - target).abs().max() < 0.02 * target.max()
+
+
+def test_children_who_lay_still_have_no_displacement(tiny_cohort: Path) -> None:
+    data = module(tiny_cohort, pairs="measured")
+    assert all("displacement" not in batch for batch in (*epoch(data), *data.val_dataloader()))
+    assert data.loaded("train", 0).motion is None

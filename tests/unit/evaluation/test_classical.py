@@ -1,11 +1,16 @@
 """Classical peers: they keep counts, they denoise, and they are tuned on what they are given alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from moving_body import SPACING as SPACING_OF_BODY
+from moving_body import expectation, passes, rigid
 from scipy.ndimage import gaussian_filter
 
 from rbs.evaluation.classical import Pair, gaussian, non_local_means, tune
-from rbs.evaluation.metrics import Target
+from rbs.evaluation.metrics import Target, nc_nmse
+from rbs.scans.register import estimate_motion
 
 SPACING = (2.0, 2.0)
 
@@ -67,3 +72,24 @@ def test_tuning_weighs_patients_not_scans():
 def test_tuning_on_nothing_is_refused():
     with pytest.raises(ValueError, match="validation"):
         tune(gaussian, (1.0,), [])
+
+
+def test_an_estimate_of_a_child_that_moved_is_judged_where_the_target_lies():
+    u = rigid(5.0, -3.0, 0.3)
+    standard, rapid = passes(u)
+    motion = estimate_motion(standard, rapid, SPACING_OF_BODY)
+    target = Target(standard, 1.0, SPACING_OF_BODY, expectation(u))
+    pair = Pair("P", rapid, 0.5, target, motion=motion)
+    still = replace(pair, motion=None)
+    smooth = gaussian(pair, 3.0)
+    assert still.on_target(smooth) is smooth
+    gained = nc_nmse(pair.on_target(smooth), target) / nc_nmse(still.on_target(smooth), target)
+    assert gained < 0.5
+    # What has the noise of counts keeps it: whole pixels move, and the total changes at the borders alone.
+    raw = pair.on_target(rapid, raw=True)
+    assert set(np.unique(raw)) <= set(np.unique(rapid))
+    assert raw.sum() == pytest.approx(rapid.sum(), rel=0.01)
+    assert not np.array_equal(raw, rapid)
+    best, moved = tune(gaussian, (1.5, 3.0, 6.0), [pair])
+    _, unmoved = tune(gaussian, (1.5, 3.0, 6.0), [still])
+    assert moved[best] < 0.5 * min(unmoved.values())
