@@ -108,7 +108,9 @@ def test_it_agrees_with_the_spline_that_evaluation_uses():
     motion = Motion("rigid", (1.3, -2.4), 0.05, (20.0, 15.0), np.zeros((2, 0, 0)), 0.1, (9.0, 0.0))
     u = torch.from_numpy(motion.field((40, 30), (1.0, 1.0)))[None]
     found = laid_on(torch.from_numpy(image)[None], u)[0].numpy()
-    np.testing.assert_allclose(found, warp(image, motion, (1.0, 1.0)), atol=0.02)
+    wanted = warp(image, motion, (1.0, 1.0))
+    np.testing.assert_allclose(found, wanted, atol=0.05)
+    assert np.abs(image - wanted).max() > 1.5
 
 
 @pytest.mark.parametrize("moved", [True, False])

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from moving_body import SPACING, expectation, passes, rigid
 
 from rbs.data.manifest import Case, LoadedCase, Manifest
 from rbs.errors import CheckpointError, ManifestError, OutputError, RbsError
@@ -14,6 +15,7 @@ from rbs.evaluation import evaluate as module
 from rbs.evaluation.methods import Method, trained_methods
 from rbs.files import whole_file
 from rbs.report.tables import read_evaluation
+from rbs.scans.register import estimate_motion
 from rbs.scans.scan import View
 
 
@@ -40,7 +42,7 @@ def manifest(tmp_path, monkeypatch):
     cases += [case(f"P{k}", "test", age) for k, age in ((3, 9.0), (4, 1.0), (5, 12.0), (6, 5.0))]
     loaded = []
 
-    def load(case):
+    def load(case, *, register):
         loaded.append(case.patient)
         truth, rng = truth_of(case.patient), np.random.default_rng(int(case.patient[1:]))
         rapid = None if case.patient == "P6" else rng.poisson(truth / 2).astype(np.float32)
@@ -76,6 +78,39 @@ def test_tables_pictures_and_settings(manifest, tmp_path):
     with np.load(out / "pictures.npz") as pictures:
         first = settings["pictures"][0]["case"]
         np.testing.assert_allclose(pictures[f"{first}/truth"], truth_of("P4"), rtol=1e-3)
+
+
+def test_a_child_that_moved_is_judged_where_it_lay(tmp_path, monkeypatch):
+    u = rigid(5.0, -3.0)
+
+    def load(case, *, register):
+        assert register
+        standard, rapid = passes(u, seed=int(case.patient[1:]))
+        motion = estimate_motion(standard, rapid, SPACING) if registering else None
+        return LoadedCase(rapid, standard, 0.5, None, None, tuple(View), SPACING, motion)
+
+    monkeypatch.setattr(module, "load_case", load)
+    monkeypatch.chdir(tmp_path)
+    for name in ("r", "t", "P1", "P3"):
+        Path(f"{name}.dcm").touch()
+    Path("manifest.csv").write_text("made up\n")
+    made_up = Manifest(Path("manifest.csv"), (case("P1", "val", 3), case("P3", "test", 9)))
+    knows_where_it_was = Method("stage1", "Stage 1", lambda pair: expectation(), {"sha256": "abc"})
+    scores = {}
+    for registering in (True, False):
+        out = tmp_path / str(registering)
+        summary = module.evaluate(made_up, out, trained=[knows_where_it_was])
+        scores[registering] = summary.pivot(index="method", columns="metric", values="mean")["psnr"]
+        per_scan = pd.read_csv(out / "per_scan.csv")
+        if registering:
+            assert per_scan["moved_mm"].iloc[0] == pytest.approx(np.hypot(5, 3), abs=0.4)
+            assert per_scan["left_mm"].iloc[0] < 1.3 * per_scan["left_by_noise_alone_mm"].iloc[0]
+        else:
+            assert "moved_mm" not in per_scan
+    # Registered, what knows the truth of before reaches the ceiling of after; and nothing else gets worse.
+    assert scores[True]["stage1"] == pytest.approx(scores[True]["ceiling"], abs=0.2)
+    assert scores[False]["stage1"] < scores[False]["ceiling"] - 1
+    assert (scores[True][["rapid", "gaussian", "nlm"]] > scores[False][["rapid", "gaussian", "nlm"]]).all()
 
 
 def test_a_scan_without_a_rapid_one_is_dealt_into_disjoint_parts(manifest):

@@ -184,6 +184,53 @@ def test_stage_1_trains_logs_and_writes_a_restorer(tmp_path):
     assert not (tmp_path / "out" / "cascade.safetensors").exists()
 
 
+def test_training_meets_a_target_that_moved(tmp_path):
+    """The loss of a stripy child that moved by three pixels is that of one that did not, if it says so."""
+
+    class Moved(Cohort):
+        told = True
+
+        def batch(self, index):
+            batch = super().batch(index)
+            u = torch.zeros(2, 2, CROP, CROP)
+            u[:, 0] = 3
+            batch["target"] = batch["target"].roll(-3, -2)
+            return batch | ({"displacement": u} if self.told else {})
+
+    class Untold(Moved):
+        told = False
+
+    first = {}
+    for cohort in (Cohort, Moved, Untold):
+        pl.seed_everything(0, verbose=False)
+        runner = trainer(tmp_path, steps=1, limit_val_batches=0)
+        runner.fit(RestorationTask(net(sigma_px=0.0)), cohort())
+        first[cohort] = float(runner.logged_metrics["train/rec1"])
+    assert first[Moved] == pytest.approx(first[Cohort], rel=0.1)
+    assert first[Untold] > 1.3 * first[Cohort]
+
+
+def test_a_whole_scan_is_scored_where_its_target_lies():
+    scan = draw(0)
+    target = torch.tensor(scan.standard)[None]
+    batch = {
+        "target": target,
+        "target_fraction": torch.ones(1),
+        "expectation": torch.tensor(scan.expectation)[None],
+    }
+    u = torch.zeros(1, 2, H, W)
+    u[:, 1] = -2
+    moved = batch | {name: batch[name].roll(2, -1) for name in ("target", "expectation")}
+    truth = batch["expectation"]
+    # Stripes across every row: moved sideways, only the two columns at the border differ.
+    wave = truth * torch.linspace(0.5, 1.5, W)
+    batch["expectation"], moved["expectation"] = wave, wave.roll(2, -1)
+    moved["expectation"][..., :2] = wave[..., :1]
+    told = scan_scores(wave, moved | {"displacement": u})
+    assert told["psnr_expectation"] > 60
+    assert scan_scores(wave, moved)["psnr_expectation"] < 40
+
+
 def test_the_first_step_already_learns_and_the_last_rate_is_near_zero(tmp_path):
     task, rates = RestorationTask(net(), lr=0.5, warmup_steps=2), []
     task.on_train_batch_start = lambda *_: rates.append(task.optimizers().param_groups[0]["lr"])
