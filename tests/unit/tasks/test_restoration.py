@@ -212,16 +212,11 @@ def test_training_meets_a_target_that_moved(tmp_path):
 
 def test_a_whole_scan_is_scored_where_its_target_lies():
     scan = draw(0)
-    target = torch.tensor(scan.standard)[None]
-    batch = {
-        "target": target,
-        "target_fraction": torch.ones(1),
-        "expectation": torch.tensor(scan.expectation)[None],
-    }
+    target, truth = (torch.tensor(counts)[None] for counts in (scan.standard, scan.expectation))
+    batch = {"target": target, "target_fraction": torch.ones(1), "expectation": truth}
     u = torch.zeros(1, 2, H, W)
     u[:, 1] = -2
     moved = batch | {name: batch[name].roll(2, -1) for name in ("target", "expectation")}
-    truth = batch["expectation"]
     # Stripes across every row: moved sideways, only the two columns at the border differ.
     wave = truth * torch.linspace(0.5, 1.5, W)
     batch["expectation"], moved["expectation"] = wave, wave.roll(2, -1)
