@@ -14,16 +14,11 @@ from scipy.ndimage import find_objects, label
 from rbs.scans.counts import dispersion_index
 from rbs.scans.dicom import RAW_DISPERSION
 from rbs.scans.dicom_views import UNNAMED, how_to_name
+from rbs.scans.fit import SAME_VELOCITY, too_few_counts
 from rbs.scans.scan import STANDARD_VELOCITY, Array, Scan
 
 if TYPE_CHECKING:
     from pydicom import Dataset
-
-MIN_COUNTS = 20_000
-"""Counts a view below which there is no skeleton to restore. A 10 kg child at 40 cm/min has about 110 000."""
-
-SAME_VELOCITY = 1.05
-"""A scan up to this many times as fast as the standard is a standard scan: cameras do not run exactly."""
 
 TC_99M = 140.5
 """Energy of the photons of technetium-99m, keV."""
@@ -178,7 +173,7 @@ def check(
     rule, header = scan.provenance.view_rule, scan.provenance.header
     unnamed = rule is None and header is not None
     names = tuple(f"frame {n}" if unnamed else str(view) for n, view in enumerate(scan.views, start=1))
-    shared = tuple(_faults(scan, names, counts, dispersion))
+    shared = tuple(_faults(scan, names, dispersion))
     if unnamed:
         shared = (Reason(UNNAMED, how_to_name(frames)), *shared)
     restoring = shared
@@ -222,9 +217,7 @@ def nothing_to_restore(velocity: float, standard: float) -> Reason:
     )
 
 
-def _faults(
-    scan: Scan, names: tuple[str, ...], counts: Array, dispersion: tuple[float | None, ...]
-) -> Iterator[Reason]:
+def _faults(scan: Scan, names: tuple[str, ...], dispersion: tuple[float | None, ...]) -> Iterator[Reason]:
     if scan.velocity is None:
         yield Reason("the scan velocity is unknown", "state it with --velocity CM_PER_MIN")
     low, high = RAW_DISPERSION
@@ -235,12 +228,8 @@ def _faults(
                 f"to {high} (smoothed, rescaled or exported as a picture)",
                 "export the raw counts",
             )
-    for view, total in zip(names, counts, strict=True):
-        if total < MIN_COUNTS:
-            yield Reason(
-                f"too few counts: {_the(view)} has {int(total):,}, a bone scan at least {MIN_COUNTS:,}",
-                "acquire or export it again",
-            )
+    for fault in too_few_counts(scan, [_the(view) for view in names]):
+        yield Reason(fault, "acquire or export it again")
 
 
 def _the(view: str) -> str:

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 import rbs
-from rbs.clinic.checks import SAME_VELOCITY, check, contradictions, nothing_to_restore
-from rbs.clinic.find import header_of
+from rbs.clinic.checks import check, contradictions, nothing_to_restore
 from rbs.errors import CheckpointError, OutputError, RbsError, ScanError
 from rbs.scans.dicom import read_nm
 from rbs.scans.dicom_write import Derivation, write_restored_nm
+from rbs.scans.find import header_of
+from rbs.scans.fit import SAME_VELOCITY
 from rbs.scans.scan import STANDARD_VELOCITY, Scan, View
 from rbs.weights import LoadedRestorer
 

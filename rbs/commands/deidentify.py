@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from rbs.clinic.deidentify import REPORT, Done, Refused, begin, deidentify_files, write_report
-    from rbs.clinic.find import dicom_files, dicomdirs
+    from rbs.scans.find import dicom_files, dicomdirs
 
     source, target = args.source, args.target
     is_folder = source.is_dir()

@@ -28,9 +28,9 @@ def run(args: argparse.Namespace) -> None:
     import json
 
     from rbs.clinic.checks import check
-    from rbs.clinic.find import dicom_files
     from rbs.errors import RbsError
     from rbs.scans.dicom import read_nm
+    from rbs.scans.find import dicom_files
 
     reports, refusals, total = [], 0, 0
     for path in args.files:

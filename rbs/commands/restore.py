@@ -34,9 +34,9 @@ def run(args: argparse.Namespace) -> None:
     """
     from tqdm import tqdm
 
-    from rbs.clinic.find import dicom_files, is_restored
     from rbs.clinic.restore import Refused, restore_files
     from rbs.errors import OutputError, ScanError
+    from rbs.scans.find import dicom_files, is_restored
     from rbs.weights import load_restorer
 
     source, target = args.source, Path(args.target)

@@ -1,0 +1,25 @@
+"""What makes a scan unfit whatever it shall serve, and which velocities count as the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rbs.scans.scan import Scan
+
+MIN_COUNTS = 20_000
+"""Counts a view below which there is no skeleton to restore. A 10 kg child at 40 cm/min has about 110 000."""
+
+SAME_VELOCITY = 1.05
+"""A scan up to this many times as fast as the standard is a standard scan: cameras do not run exactly."""
+
+
+def too_few_counts(scan: Scan, names: Sequence[str]) -> Iterator[str]:
+    """The fault of each view that holds fewer than `MIN_COUNTS` counts, as a clause.
+
+    Args:
+        scan: The scan.
+        names: What to call each of its views.
+    """
+    for name, total in zip(names, scan.counts.sum(axis=(1, 2)), strict=True):
+        if total < MIN_COUNTS:
+            yield f"too few counts: {name} has {int(total):,}, a bone scan at least {MIN_COUNTS:,}"
