@@ -19,6 +19,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -35,6 +36,35 @@ COLUMNS = (
 )
 REQUIRED = ("patient", "split", "standard")
 SEXES = ("F", "M", "O")
+
+
+def patient_key(identifier: str) -> str:
+    """What tells patients apart: two spellings that differ in case or white space are one patient."""
+    return "".join(identifier.split()).casefold()
+
+
+class Described(Protocol):
+    """What belongs together is told by: a `Scan`, or what was noted of one."""
+
+    @property
+    def patient_id(self) -> str:
+        """Identifier of the patient; empty where unknown."""
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """One view a frame."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+
+    @property
+    def spacing_mm(self) -> tuple[float, float]:
+        """Row and column spacing, mm."""
+
+    @property
+    def velocity(self) -> float | None:
+        """Bed velocity, cm/min."""
 
 
 @dataclass(frozen=True)
@@ -118,14 +148,14 @@ class Manifest:
                 or by Patient ID, or a bad number.
         """
         path = Path(path)
-        rows = _rows(path)
+        rows = read_rows(path)
         cases: list[Case] = []
         split_of: dict[tuple[str, str], tuple[str, int]] = {}
         line_of: dict[Path, int] = {}
         for line, row in rows:
             case = _case(path, line, row)
-            names = {("name", case.patient): f"patient {case.patient}"}
-            if patient_id := _patient_id(case.standard[0]):
+            names = {("name", patient_key(case.patient)): f"patient {case.patient}"}
+            if patient_id := patient_key(_patient_id(case.standard[0])):
                 names["ID", patient_id] = f"the Patient ID of {case.standard[0]}"
             for key, name in names.items():
                 split, first = split_of.setdefault(key, (case.split, line))
@@ -170,14 +200,14 @@ def write_manifest(path: str | Path, cases: Sequence[Case], *, overwrite: bool =
 
     Raises:
         OutputError: The file exists already or cannot be written.
+        ManifestError: A path cannot stand in a manifest.
     """
     path = Path(path)
-    folder = path.parent.resolve()
 
     def relative(case: Case, files: Sequence[Path]) -> str:
         return ";".join(
             (f"{case.stated_views[file]}=" if file in case.stated_views else "")
-            + Path(os.path.relpath(file.resolve(), folder)).as_posix()
+            + relative_path(file, path.parent)
             for file in files
         )
 
@@ -192,6 +222,20 @@ def write_manifest(path: str | Path, cases: Sequence[Case], *, overwrite: bool =
             row |= {"rapid": relative(case, case.rapid), "standard": relative(case, case.standard)}
             row["truth"] = relative(case, [case.truth]) if case.truth else None
             writer.writerow(row)
+
+
+def relative_path(file: Path, folder: Path) -> str:
+    """The path of a file as a manifest in `folder` names it.
+
+    Raises:
+        ManifestError: Reading it would give another path: it holds a semicolon, or what is no text.
+    """
+    relative = Path(os.path.relpath(file.resolve(), folder.resolve())).as_posix()
+    view = relative.partition("=")[0].strip() if "=" in relative else ""
+    readable = relative.isprintable() and relative == relative.strip()
+    if ";" in relative or view in list(View) or not readable:
+        raise ManifestError("a manifest cannot hold its path", file=file, remedy="rename it, or its folder")
+    return relative
 
 
 def load_case(case: Case, *, register: bool = False) -> LoadedCase:
@@ -212,22 +256,14 @@ def load_case(case: Case, *, register: bool = False) -> LoadedCase:
 
     standards = _read_files(case.standard, case.standard_velocity, case.stated_views)
     rapids = _read_files(case.rapid, case.rapid_velocity, case.stated_views)
-    refuse_two_patients([*case.rapid, *case.standard], [*rapids, *standards])
-    standard = _join(case.standard, standards)
+    check_together(case.rapid, rapids, case.standard, standards)
+    standard = _join(standards)
     rapid, fraction = None, None
     if rapids:
-        rapid = _join(case.rapid, rapids)
-        refuse_other_grid(case.rapid[0], rapid, case.standard[0], standard)
+        rapid = _join(rapids)
         # The standard scan is asked first, so that the one without a velocity is the one named.
         standard.fraction_of()
         fraction = rapid.fraction_of(standard.velocity)  # type: ignore[arg-type]
-        if fraction >= 1:
-            raise ManifestError(
-                f"at {rapid.velocity:.4g} cm/min it is no faster than {case.standard[0]} at"
-                f" {standard.velocity:.4g} cm/min",
-                file=case.rapid[0],
-                remedy="swap the columns rapid and standard, or correct their velocities",
-            )
         if fault := shared_counts(rapids, standards):
             raise ManifestError(
                 fault,
@@ -252,12 +288,54 @@ def load_case(case: Case, *, register: bool = False) -> LoadedCase:
     )
 
 
+def check_together(
+    rapid: Sequence[Path],
+    rapids: Sequence[Described],
+    standard: Sequence[Path],
+    standards: Sequence[Described],
+) -> None:
+    """Refuse files that make no case, by their headers: the counts are not looked at.
+
+    Args:
+        rapid: Files of the rapid scan, none or one of each view, or one of both.
+        rapids: What they hold.
+        standard: Files of the standard scan.
+        standards: What they hold.
+
+    Raises:
+        ManifestError: Two files (both are named) differ in patient, shape, views, spacing or velocity, show
+            the same view of one scan, or the rapid scan is no faster than the standard one.
+    """
+    refuse_two_patients([*rapid, *standard], [*rapids, *standards])
+    for files, scans in ((standard, standards), (rapid, rapids)):
+        _refuse_two_scans(files, scans)
+    if not rapids:
+        return
+    refuse_other_grid(rapid[0], rapids[0], standard[0], standards[0], views=False)
+    names = [
+        ", ".join(sorted(view for scan in scans for view in scan.views)) for scans in (rapids, standards)
+    ]
+    if names[0] != names[1]:
+        raise _unlike(rapid[0], standard[0], f"views: {names[0]} and {names[1]}")
+    fast, slow = rapids[0].velocity, standards[0].velocity
+    if fast is not None and slow is not None and fast <= slow:
+        raise ManifestError(
+            f"at {fast:.4g} cm/min it is no faster than {standard[0]} at {slow:.4g} cm/min",
+            file=rapid[0],
+            remedy="swap the columns rapid and standard, or correct their velocities",
+        )
+
+
 def _fault(path: Path, line: int, fault: str, remedy: str) -> ManifestError:
     return ManifestError(f"line {line}: {fault}", file=path, remedy=remedy)
 
 
-def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """The rows of a CSV with the line each ends on."""
+def read_rows(path: Path, required: Sequence[str] = REQUIRED) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a CSV of these columns and others of `COLUMNS`, with the line each ends on.
+
+    Raises:
+        ManifestError: The file is missing, no CSV, or has other columns.
+    """
     if not path.exists():
         raise ManifestError(
             "the manifest does not exist",
@@ -270,7 +348,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
             header = [name.strip() for name in reader.fieldnames or ()]
-            _check_header(path, header)
+            _check_header(path, header, required)
             reader.fieldnames = header
             rows = []
             for row in reader:
@@ -290,14 +368,14 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         ) from error
 
 
-def _check_header(path: Path, header: list[str]) -> None:
+def _check_header(path: Path, header: list[str], required: Sequence[str]) -> None:
     if not header:
-        raise ManifestError("it is empty", file=path, remedy=f"begin with the line {','.join(COLUMNS)}")
+        raise ManifestError("it is empty", file=path, remedy=f"begin with the line {','.join(required)}")
     if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
         raise ManifestError(
             "its columns are not separated by commas", file=path, remedy="save it as a CSV with commas"
         )
-    if missing := [name for name in REQUIRED if name not in header]:
+    if missing := [name for name in required if name not in header]:
         raise ManifestError(
             f"line 1: no column {', '.join(missing)}", file=path, remedy="add it to the header"
         )
@@ -385,35 +463,39 @@ def _read_files(files: Sequence[Path], velocity: float | None, stated: Mapping[P
     ]
 
 
-def refuse_two_patients(files: Sequence[Path], scans: Sequence[Scan]) -> None:
+def refuse_two_patients(files: Sequence[Path], scans: Sequence[Described]) -> None:
     """Refuse scans whose Patient IDs differ.
 
     Raises:
         ManifestError: They do; both files are named.
     """
     # The IDs themselves are not printed: logs travel further than scans.
-    known = [(scan.patient_id.strip(), file) for file, scan in zip(files, scans, strict=True)]
+    known = [(patient_key(scan.patient_id), file) for file, scan in zip(files, scans, strict=True)]
     known = [(patient, file) for patient, file in known if patient]
     for patient, file in known[1:]:
         if patient != known[0][0]:
             raise _unlike(known[0][1], file, "patient: their Patient IDs are not the same")
 
 
-def _join(files: Sequence[Path], scans: Sequence[Scan]) -> Scan:
-    """One scan of one file, or of files of one view each."""
-    first = scans[0]
+def _refuse_two_scans(files: Sequence[Path], scans: Sequence[Described]) -> None:
+    """Refuse files that are not the views of one scan."""
     for file, scan in zip(files[1:], scans[1:], strict=True):
-        refuse_other_grid(files[0], first, file, scan, views=False)
-        if first.velocity != scan.velocity:
-            raise _unlike(files[0], file, f"scan velocity: {first.velocity} and {scan.velocity} cm/min")
-    views = tuple(view for scan in scans for view in scan.views)
+        refuse_other_grid(files[0], scans[0], file, scan, views=False)
+        if scans[0].velocity != scan.velocity:
+            raise _unlike(files[0], file, f"scan velocity: {scans[0].velocity} and {scan.velocity} cm/min")
+    views = [view for scan in scans for view in scan.views]
     if len(set(views)) != len(views):
         raise ManifestError(
             f"it and {files[-1]} show the same view",
             file=files[0],
             remedy="join one anterior and one posterior file",
         )
-    return first.with_counts(np.concatenate([scan.counts for scan in scans]), views=views)
+
+
+def _join(scans: Sequence[Scan]) -> Scan:
+    """One scan of one file, or of files of one view each."""
+    views = tuple(view for scan in scans for view in scan.views)
+    return scans[0].with_counts(np.concatenate([scan.counts for scan in scans]), views=views)
 
 
 def _motion(case: Case, rapid: Scan, standard: Scan) -> Motion | None:
@@ -424,14 +506,14 @@ def _motion(case: Case, rapid: Scan, standard: Scan) -> Motion | None:
     return None if found.kind == "none" else found
 
 
-def refuse_other_grid(a: Path, first: Scan, b: Path, second: Scan, *, views: bool = True) -> None:
+def refuse_other_grid(a: Path, first: Described, b: Path, second: Described, *, views: bool = True) -> None:
     """Refuse two scans that do not lie on one grid or do not show the same views.
 
     Raises:
         ManifestError: They do not; both files are named.
     """
-    if first.counts.shape[1:] != second.counts.shape[1:]:
-        raise _unlike(a, b, f"shape: {first.counts.shape[1:]} and {second.counts.shape[1:]} pixels")
+    if first.shape != second.shape:
+        raise _unlike(a, b, f"shape: {first.shape} and {second.shape} pixels")
     if not np.allclose(first.spacing_mm, second.spacing_mm, rtol=1e-3):
         raise _unlike(a, b, f"pixel spacing: {first.spacing_mm} and {second.spacing_mm} mm")
     if views and set(first.views) != set(second.views):

@@ -114,6 +114,11 @@ class Scan:
                 remedy="give it in cm/min, or None where it is unknown",
             )
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of a frame."""
+        return self.counts.shape[1], self.counts.shape[2]
+
     def fraction_of(self, velocity: float = STANDARD_VELOCITY) -> float:
         """Counts of this scan as a fraction of those it would hold at `velocity` (cm/min).
 
