@@ -18,7 +18,7 @@ TRAINING = {
     "test": "run the test loop on a checkpoint",
     "predict": "restore the test scans of a data module",
 }
-PLAIN = ("phantom", "deidentify", "inspect", "thin", "register", "restore", "evaluate", "report")
+PLAIN = ("phantom", "deidentify", "inspect", "index", "thin", "register", "restore", "evaluate", "report")
 
 
 def main(argv: list[str] | None = None) -> int:
