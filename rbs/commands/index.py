@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             f"--{kind}-velocity",
             type=positive,
             metavar="CM_PER_MIN",
-            help=f"bed velocity of your {kind} scans{fallback}; files that do not say are taken to have it",
+            help=f"bed velocity of your {kind} scans{fallback}, also of those whose files do not say",
         )
     for view in ("anterior", "posterior"):
         parser.add_argument(

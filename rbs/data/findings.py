@@ -14,6 +14,7 @@ import math
 import multiprocessing
 import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -314,7 +315,7 @@ def _read_all(jobs: Sequence[_Job], workers: int) -> Iterator[Note]:
             with _processes(workers) as pool:
                 while waiting or flying:
                     while waiting and len(flying) < IN_FLIGHT * workers:
-                        flying[pool.submit(take_note, *waiting[0])] = waiting[0]
+                        flying[_submit(pool, waiting[0])] = waiting[0]
                         waiting.popleft()
                     for done in wait(flying, return_when=FIRST_COMPLETED).done:
                         note = done.result()
@@ -327,20 +328,25 @@ def _read_all(jobs: Sequence[_Job], workers: int) -> Iterator[Note]:
 def _read_alone(job: _Job) -> Note:
     try:
         with _processes(1) as pool:
-            return pool.submit(take_note, *job).result()
+            return _submit(pool, job).result()
     except BrokenProcessPool:
         fault = "the process that read it died (out of memory, or a damaged file)"
         return Refusal(job[0], fault, "try again with --workers 1, or export it again", lasting=False)
 
 
 def _processes(number: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(
-        number, mp_context=multiprocessing.get_context("spawn"), initializer=_leave_interrupts_to_the_parent
-    )
+    return ProcessPoolExecutor(number, mp_context=multiprocessing.get_context("spawn"))
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _submit(pool: ProcessPoolExecutor, job: _Job) -> Future[Note]:
+    """Give a file to the processes: they start here, and inherit that an interrupt is for the parent."""
+    if threading.current_thread() is not threading.main_thread():
+        return pool.submit(take_note, *job)
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return pool.submit(take_note, *job)
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 _Key = tuple[str, int, int, str]

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from math import inf
 from pathlib import Path
 
 from rbs.data.findings import Finding, Refusal, read_notes
@@ -145,7 +146,7 @@ def index(
         OutputError: The manifest exists, or a file cannot be written.
         RbsError: A setting is out of range.
     """
-    if sum(split.shares) <= 0 or min(split.shares) < 0 or workers < 1:
+    if not (0 < sum(split.shares) < inf) or min(split.shares) < 0 or workers < 1:
         raise RbsError(
             "the shares of the splits or the workers are out of range", remedy="try 70 15 15 and 2"
         )

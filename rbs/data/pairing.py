@@ -178,8 +178,10 @@ def pair(
         Pairs, and standard scans without a rapid one; and the files of all others.
     """
     normal = standard_velocity or STANDARD_VELOCITY
-    standards = [scan for scan in scans if (scan.velocity or 0) <= SAME_VELOCITY * normal]
-    rapids = [scan for scan in scans if scan not in standards]
+    standards: list[Acquisition] = []
+    rapids: list[Acquisition] = []
+    for scan in scans:
+        (standards if (scan.velocity or 0) <= SAME_VELOCITY * normal else rapids).append(scan)
     refusals: list[Refusal] = []
     fits: dict[Acquisition, list[Acquisition]] = {}
     for rapid in rapids:

@@ -39,6 +39,13 @@ def test_a_manifest_survives_writing_and_reading(tiny_cohort: Path, tmp_path: Pa
         write_manifest(tmp_path / "again.csv", cases)
 
 
+@pytest.mark.parametrize("name", ["a;b", "anterior=a", "a\n", "\udcff"], ids=ascii)
+def test_a_path_that_would_be_read_otherwise_is_not_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ManifestError, match="cannot hold its path"):
+        write_manifest(tmp_path / "m.csv", [Case("A", "train", (), (tmp_path / name,))])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_optional_columns_may_be_missing_and_cells_padded(tmp_path: Path) -> None:
     path = _manifest(tmp_path, "\ufeffpatient, split, standard, rapid\nA, train, s1 ; s2,\n")
     (case,) = Manifest.read(path).cases
@@ -65,6 +72,10 @@ def test_visits_of_a_patient_may_share_a_split(tmp_path: Path) -> None:
         (
             f"{HEADER}\nA,train,,,,,r1,s1,\nA,test,,,,,r2,s2,\n",
             "line 3: patient A is in split test but in train on",
+        ),
+        (
+            f"{HEADER}\nPat 1,train,,,,,r1,s1,\npat1,test,,,,,r2,s2,\n",
+            "line 3: patient pat1 is in split test but in train on line 2",
         ),
         (f"{HEADER}\nA,train,,,,,r1,gone,\n", "line 2: the file .*gone is missing"),
         (f"{HEADER}\nA,train,,,,,r1,s1,gone.npz\n", "line 2: the file .*gone.npz is missing"),
