@@ -24,7 +24,8 @@ from rbs.errors import ManifestError, OutputError, RbsError, ScanError
 from rbs.files import whole_file
 from rbs.scans.dicom_views import ANGLE
 from rbs.scans.find import dicom_files
-from rbs.scans.scan import View
+from rbs.scans.fit import SAME_VELOCITY
+from rbs.scans.scan import STANDARD_VELOCITY, View
 
 SHARES = (70.0, 15.0, 15.0)
 """Per cent of patients for training, tuning and testing."""
@@ -147,8 +148,12 @@ def index(
         RbsError: A setting is out of range.
     """
     if not (0 < sum(split.shares) < inf) or min(split.shares) < 0 or workers < 1:
+        raise RbsError("the shares or the workers are out of range", remedy="try 70 15 15 and 2")
+    standard = stated.standard_velocity or STANDARD_VELOCITY
+    if stated.rapid_velocity is not None and stated.rapid_velocity <= SAME_VELOCITY * standard:
+        fault = f"rapid scans of {stated.rapid_velocity:g} cm/min are no faster than standard ones"
         raise RbsError(
-            "the shares of the splits or the workers are out of range", remedy="try 70 15 15 and 2"
+            f"{fault} of {standard:g} cm/min", remedy="state --rapid-velocity or --standard-velocity"
         )
     if manifest.suffix != ".csv":
         raise OutputError("the manifest is a CSV file", file=manifest, remedy="name it .csv")

@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import product
 from pathlib import Path
 
 from rbs.data.findings import Finding, Refusal
@@ -132,8 +131,8 @@ def state_velocities(
 ) -> tuple[list[Acquisition], list[Refusal]]:
     """Give the scans of one patient that state no velocity the one they must have.
 
-    If one velocity is given, that one. If both are, the durations of the scans of a visit tell: all passes
-    cover the same patient, so velocity times duration is the same.
+    All passes of a visit cover the same patient, so velocity times duration is the same: of the velocities
+    given, that one which alone gives this length.
 
     Returns:
         The scans whose velocity is known now, and the files of the others.
@@ -145,7 +144,7 @@ def state_velocities(
         if scan.velocity is not None:
             known.append(scan)
             continue
-        fits = given if len(given) == 1 else _fitting(scan, scans, given)
+        fits = [velocity for velocity in given if _fits(velocity, scan, scans, given)]
         if len(fits) == 1:
             findings = tuple(replace(finding, velocity=fits[0]) for finding in scan.findings)
             known.append(Acquisition(findings, stated=fits[0]))
@@ -153,8 +152,11 @@ def state_velocities(
             remedy = "state --standard-velocity or --rapid-velocity CM_PER_MIN, or both"
             refusals += scan.refused("the scan velocity is unknown", remedy)
         else:
-            reason = "the scan velocity is unknown, and no duration tells whether it is the rapid one"
-            refusals += scan.refused(reason, "write its line into the manifest yourself, with its velocities")
+            reason = "the scan velocity is unknown, and the durations of its visit do not settle it"
+            remedy = (
+                "state both velocities, or write its line into the manifest yourself, with its velocities"
+            )
+            refusals += scan.refused(reason, remedy)
     return known, refusals
 
 
@@ -205,9 +207,8 @@ def pair(
             reason = f"its standard scan may be any of {_listed(s.files[0] for s in fitting)}"
             refusals += rapid.refused(reason, "leave one of them in the folder, or write its line yourself")
         elif fitting:
-            reason = (
-                f"its standard scan is that of another rapid scan too: {_listed(r.files[0] for r in rivals)}"
-            )
+            names = _listed(rival.files[0] for rival in rivals)
+            reason = f"its standard scan is that of another rapid scan too: {names}"
             remedy = "leave one in the folder, say which by --rapid-velocity, or write its line yourself"
             refusals += rapid.refused(reason, remedy)
     paired = {scan for two in pairs for scan in (two.rapid, two.standard)}
@@ -242,19 +243,15 @@ def _started_together(findings: Sequence[Finding]) -> Iterator[list[Finding]]:
     yield group
 
 
-def _fitting(scan: Acquisition, scans: Sequence[Acquisition], given: Sequence[float]) -> list[float]:
-    """The velocities that the durations of the other scans of its visit leave to a silent scan."""
-    fits: set[float] = set()
+def _fits(velocity: float, scan: Acquisition, scans: Sequence[Acquisition], given: Sequence[float]) -> bool:
+    """Whether a velocity gives a silent scan the length of every other scan of its visit."""
     for other in scans:
         if other is scan or not _in_one_visit(scan, other) or not (scan.duration_s and other.duration_s):
             continue
-        # A silent neighbour of another duration has the other velocity.
-        known = [other.velocity] if other.velocity is not None else given
-        for own, others in product(given, known):
-            ratio = own * scan.duration_s / (others * other.duration_s)
-            if (other.velocity is not None or own != others) and 1 / SAME_LENGTH <= ratio <= SAME_LENGTH:
-                fits.add(own)
-    return sorted(fits)
+        lengths = [v * other.duration_s for v in ([other.velocity] if other.velocity else given)]
+        if all(max(x / y, y / x) > SAME_LENGTH for x in [velocity * scan.duration_s] for y in lengths):
+            return False
+    return True
 
 
 def _in_one_visit(a: Acquisition, b: Acquisition) -> bool:
