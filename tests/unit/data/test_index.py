@@ -327,7 +327,7 @@ def test_copies_are_indexed_once(scan: Scan, run: Run, ward: Path) -> None:
     again = pydicom.dcmread(original)  # what a second archive made of it
     again.SOPInstanceUID = again.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     again.save_as(ward / "b/renamed")
-    scan("c/anterior", "A", 20, views=("anterior",), counts=again.pixel_array[:1])
+    scan("A/anterior", "A", 20, views=("anterior",), counts=again.pixel_array[:1])
     scan("x1", "B", 20, SOPInstanceUID="1.2.3")
     scan("x2", "B", 20, SOPInstanceUID="1.2.3")
     found = run()
@@ -421,6 +421,20 @@ def test_what_rbs_made_is_known(scan: Scan, run: Run, ward: Path) -> None:
     found = run()
     assert _rows(found) == [("A", "", "slow")]
     assert "so its counts are in both" in _refused(found)["kept"]
+
+
+def test_what_is_noted_of_the_counts_is_all_of_them(scan: Scan) -> None:
+    """A part exceeds its whole in no cell only if every pixel is in one."""
+    note = take_note(scan("1", "A", 20))
+    pixels = pydicom.dcmread(note.file).pixel_array
+    np.testing.assert_array_equal(note.cells.sum(axis=1), pixels.sum(axis=(1, 2)))
+    assert np.isin(note.cells[:, :-1], pixels).all()
+
+
+def test_standard_scans_of_two_matrices_are_two_lines(scan: Scan, run: Run) -> None:
+    scan("wide", "A", 20, "100000", counts=poisson(2, rows=40, columns=80, level=60.0))
+    scan("long", "A", 20, "102000")
+    assert _rows(run()) == [("A", "", "long"), ("A", "", "wide")]
 
 
 def test_counts_shared_without_a_word_are_seen(scan: Scan, run: Run) -> None:
