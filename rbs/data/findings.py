@@ -35,7 +35,7 @@ import rbs
 from rbs.data.manifest import SEXES
 from rbs.errors import RbsError
 from rbs.files import whole_file
-from rbs.scans import counts, dicom, dicom_views, find, fit
+from rbs.scans import counts, dicom, dicom_pixels, dicom_views, find, fit
 from rbs.scans.dicom import read_nm
 from rbs.scans.find import is_restored
 from rbs.scans.fit import too_few_counts
@@ -115,7 +115,7 @@ class Finding:
     def outline(self) -> Scan:
         """A scan of `cells` for pixels. Where it is no part of another, neither is the whole."""
         header = Dataset.from_json(self.derivation)
-        provenance = Provenance(self.file, self.instance or None, self.view_rule, header)
+        provenance = Provenance(path=self.file, sop_instance_uid=self.instance or None, header=header)
         return Scan(self.cells[:, None, :], self.views, (1.0, 1.0), provenance=provenance)
 
 
@@ -190,7 +190,7 @@ def take_note(file: Path, view: View | None = None) -> Note:
             return Refusal(file, "rbs wrote it as a restoration", "nothing: only acquired scans are wanted")
         with _quiet():  # what matters of it is told of all files at the end
             scan = read_nm(file, views=None if view is None else (view,))
-        if fault := next(too_few_counts(scan), None):
+        if fault := next(too_few_counts(scan, [f"the {view} view" for view in scan.views]), None):
             return Refusal(file, fault, "acquire or export it again")
         return _describe(file, scan)
     except RbsError as error:
@@ -205,15 +205,15 @@ def take_note(file: Path, view: View | None = None) -> Note:
 def rules() -> str:
     """A hash of the code that reads and notes: notes of other code are worth nothing."""
     code = hashlib.sha256(f"{rbs.__version__} {pydicom.__version__}".encode())
-    for module in (counts, dicom, dicom_views, find, fit, sys.modules[__name__]):
+    for module in (counts, dicom, dicom_pixels, dicom_views, find, fit, sys.modules[__name__]):
         code.update(inspect.getsource(module).encode())
     return code.hexdigest()
 
 
 def _describe(file: Path, scan: Scan) -> Note:
     header: Any = scan.provenance.header
-    kinds = header.get("ImageType") or []
-    if "WHOLE BODY" not in kinds and not any(header.get(keyword) for keyword in _WHOLE_BODY):
+    kind = str(header.get("ImageType") or "").upper().replace(" ", "")
+    if "WHOLEBODY" not in kind and not any(header.get(keyword) for keyword in _WHOLE_BODY):
         return Refusal(
             file,
             "nothing says that it is a whole-body scan (ImageType, ScanVelocity, ScanLength)",
