@@ -31,7 +31,6 @@ class PhantomStreamDataModule(RBSDataModule):
 
     Args:
         manifest: The CSV of the validation and test cases.
-        moving: Whether the child moves between its rapid and its standard scan; matters to `pairs: measured`.
         crops_per_child: Crops of each child, in one batch; divides `batch_size` and `samples_per_epoch`.
         pairs: See `RBSDataModule`, as all that follow.
         fractions: Smallest and largest exposure of simulated rapid scans.
@@ -50,7 +49,6 @@ class PhantomStreamDataModule(RBSDataModule):
         self,
         manifest: str | Path = "data/phantoms/manifest.csv",
         *,
-        moving: bool = False,
         crops_per_child: int = 4,
         pairs: Pairs = "split",
         fractions: tuple[float, float] = (0.25, 0.75),
@@ -79,7 +77,6 @@ class PhantomStreamDataModule(RBSDataModule):
                 remedy="choose crops_per_child so that it divides both",
             )
         self.crops_per_child = crops_per_child
-        self.acquisition = Acquisition(moving=moving)
 
     def train_dataloader(self) -> DataLoader:
         """Batches of random crops of children that are shown once."""
@@ -110,7 +107,6 @@ class PhantomStreamDataModule(RBSDataModule):
             length=self.samples_per_epoch // self.crops_per_child,
             crops=self.crops_per_child,
             seed=self.seed,
-            acquisition=self.acquisition,
             settings={
                 "pairs": self.pairs,
                 "deals": self.deals,
@@ -139,15 +135,11 @@ class Children(Dataset[list[Sample]]):
         length: Children an epoch.
         crops: Crops a child.
         seed: Seed.
-        acquisition: How they are scanned.
         settings: What `Crops` is told besides.
     """
 
-    def __init__(
-        self, *, length: int, crops: int, seed: int, acquisition: Acquisition, settings: dict[str, Any]
-    ) -> None:
-        self.length, self.crops, self.seed = length, crops, seed
-        self.acquisition, self.settings = acquisition, settings
+    def __init__(self, *, length: int, crops: int, seed: int, settings: dict[str, Any]) -> None:
+        self.length, self.crops, self.seed, self.settings = length, crops, seed, settings
 
     def __len__(self) -> int:
         return self.length
@@ -160,14 +152,13 @@ class Children(Dataset[list[Sample]]):
 
     def draw(self, number: int) -> tuple[Case, LoadedCase]:
         """Child `number` as it would be read from its files."""
-        patient = draw_patient(
-            np.random.SeedSequence([self.seed, number], spawn_key=(_STREAM,)), self.acquisition
-        )
+        acquisition = Acquisition()
+        patient = draw_patient(np.random.SeedSequence([self.seed, number], spawn_key=(_STREAM,)), acquisition)
         truth = patient.phantom
         loaded = LoadedCase(
             rapid=align(patient.rapid, VIEWS),
             standard=align(patient.standard, VIEWS),
-            fraction=self.acquisition.standard_velocity / self.acquisition.rapid_velocity,
+            fraction=acquisition.standard_velocity / acquisition.rapid_velocity,
             labels=align(truth.labels, VIEWS),
             expectation=align(truth.expectation, VIEWS),
             views=VIEWS,

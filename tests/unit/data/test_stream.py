@@ -84,15 +84,8 @@ def test_other_seeds_and_cohorts_hold_other_children(tiny_cohort):
     assert not np.array_equal(one.expectation[0], cohort[0])
 
 
-def test_moving_children_have_measured_pairs_of_two_poses(tiny_cohort):
-    still, moved = (stream(tiny_cohort, moving=moving)._children().draw(3)[1] for moving in (False, True))
-    assert np.array_equal(still.rapid, moved.rapid)
-    assert not np.array_equal(still.expectation, moved.expectation)
-
-
-@pytest.mark.parametrize("moving", [False, True])
-def test_measured_pairs_are_the_two_scans_as_acquired(moving, tiny_cohort):
-    data = stream(tiny_cohort, moving=moving, pairs="measured", single_view_probability=0)
+def test_measured_pairs_are_the_two_scans_as_acquired(tiny_cohort):
+    data = stream(tiny_cohort, pairs="measured", single_view_probability=0)
     for sample in data._children()[5]:
         child = data._children().draw(5)[1]
         top, left, height, width = sample["crop"].tolist()
