@@ -1,7 +1,8 @@
 """The command `rbs`: training through Lightning, everything else through plain subcommands.
 
-Each plain subcommand is a module of `rbs.commands` with `HELP`, `add_arguments(parser)` and `run(args)`. None
-imports a heavy library before it runs, so that `rbs --help` does not wait for a deep-learning framework.
+Each plain subcommand is a module of `rbs.commands` (a hyphen is an underscore there) with `HELP`,
+`add_arguments(parser)` and `run(args)`. None imports a heavy library before it runs, so that `rbs --help`
+does not wait for a deep-learning framework.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ TRAINING = {
     "test": "run the test loop on a checkpoint",
     "predict": "restore the test scans of a data module",
 }
-PLAIN = ("phantom", "deidentify", "inspect", "index", "thin", "register", "restore", "evaluate", "report")
+PLAIN = ("phantom", "deidentify", "inspect", "index", "thin", "recover-counts", "register", "restore", "evaluate", "report")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -72,7 +73,7 @@ def _parser(wanted: str | None) -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in PLAIN:
-        module = importlib.import_module(f"rbs.commands.{name}")
+        module = importlib.import_module(f"rbs.commands.{name.replace('-', '_')}")
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)
         if name == wanted:
             module.add_arguments(command)

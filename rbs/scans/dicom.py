@@ -40,6 +40,9 @@ from rbs.scans.scan import Array, Provenance, Scan, View
 THINNED = ("THINNED", "99RBS", "Binomial thinning of raw counts")
 """Derivation code of simulated scans: derived, yet still raw Poisson counts, so `read_nm` accepts them."""
 
+RECOVERED = ("RECOVERED", "99RBS", "Counts recovered from a picture")
+"""Derivation code of pictures turned back into counts (`rbs.scans.pictures`), which `read_nm` accepts too."""
+
 RAW_DISPERSION = (0.8, 1.2)
 """Noise variance over mean of raw counts; smoothed, rescaled and 8-bit data fall outside."""
 
@@ -264,14 +267,15 @@ def _refuse_other_images(ds: Dataset, path: Path) -> None:
 
 
 def _refuse_processed(ds: Dataset, transfer_syntax: UID, path: Path) -> None:
-    if str(ds.get("LossyImageCompression") or "") == "01":
+    codes = ds.get("DerivationCodeSequence") or []
+    found = {(str(c.get("CodeValue")), str(c.get("CodingSchemeDesignator"))) for c in codes}
+    counted = bool(found & {THINNED[:2], RECOVERED[:2]})  # derived by rbs, yet counts
+    if str(ds.get("LossyImageCompression") or "") == "01" and not counted:
         raise ScanError("its pixels are lossily compressed", file=path, remedy=EXPORT_RAW)
     if transfer_syntax not in LOSSLESS:
         fault = f"it is stored as {_shown(transfer_syntax.name)}, which is lossy or cannot be decoded here"
         raise ScanError(fault, file=path, remedy=_EXPORT_PLAIN)
-    codes = ds.get("DerivationCodeSequence") or []
-    thinned = any((c.get("CodeValue"), c.get("CodingSchemeDesignator")) == THINNED[:2] for c in codes)
-    if "DERIVED" in _image_type(ds)[:1] and not thinned:
+    if "DERIVED" in _image_type(ds)[:1] and not counted:
         raise ScanError(
             "it is a derived image, not an acquired one (ImageType)", file=path, remedy=EXPORT_RAW
         )

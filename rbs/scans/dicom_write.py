@@ -1,4 +1,4 @@
-"""Writing Nuclear Medicine images: acquired (phantoms), thinned (simulated fast scans) and restored ones.
+"""Writing Nuclear Medicine images: acquired (phantoms), recovered (from pictures), thinned and restored ones.
 
 A restored or thinned object is written from the header of its source, DICOM PS3.3 A.5 (NM Image IOD). NM has
 no Modality LUT, so the scale of restored counts goes into the Real World Value Mapping.
@@ -21,7 +21,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from rbs.errors import RbsError, ScanError
 from rbs.files import whole_file
-from rbs.scans.dicom import THINNED, first_line
+from rbs.scans.dicom import RECOVERED, THINNED, first_line
 from rbs.scans.dicom_items import (
     LARGEST_RESTORED,
     STALE,
@@ -192,6 +192,57 @@ def write_acquired_nm(
     _save(ds, path, overwrite)
 
 
+def write_recovered_nm(
+    path: str | Path,
+    scan: Scan,
+    *,
+    patient: PatientHeader,
+    study_seed: str,
+    uid_seed: str,
+    description: str,
+    jpeg_ratio: float | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write counts recovered from a picture; equal arguments give equal bytes.
+
+    The object is marked DERIVED with the derivation code `RECOVERED`, by which `read_nm` takes it for counts.
+    What a picture does not tell (dates, camera, tracer) stays empty, the velocity too where it is not known.
+
+    Args:
+        path: The file to write.
+        scan: Whole counts up to 65535 of one or two views.
+        patient: What is said of the patient.
+        study_seed: Text the Study Instance UID is derived from: the same for the pictures of one visit.
+        uid_seed: Text the series and instance UIDs are derived from, unique to the picture.
+        description: Scale, confidence, dispersion and source, for the Derivation Description.
+        jpeg_ratio: Compression ratio of a JPEG: what was once lossy stays marked so.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        ScanError: The counts are not whole numbers of 16 bits.
+        OutputError: The file cannot be written.
+    """
+    ds = Dataset()
+    ds.ImageType = ["DERIVED", "PRIMARY", "WHOLE BODY", "EMISSION"]
+    ds.StudyInstanceUID = generate_uid(entropy_srcs=["rbs study", study_seed])
+    ds.SeriesInstanceUID, ds.SOPInstanceUID = _uid("series", uid_seed), _uid("instance", uid_seed)
+    ds.SeriesDescription = "Counts recovered from a picture"
+    ds.SeriesNumber, ds.InstanceNumber = 1, 1
+    ds.BodyPartExamined = "WHOLEBODY"
+    _describe_patient(ds, patient)
+    _describe_acquisition(ds, scan)
+    complete(ds, scan)
+    ds.DerivationDescription = description[:1024]
+    ds.DerivationCodeSequence = [code(*RECOVERED)]
+    ds.CodingSchemeIdentificationSequence = [own_codes()]
+    _contribute(ds, "rbs", "recover-counts", "", "Recovered the counts of an 8-bit picture")
+    ds.LossyImageCompression = "00" if jpeg_ratio is None else "01"
+    if jpeg_ratio is not None:
+        ds.LossyImageCompressionRatio, ds.LossyImageCompressionMethod = f"{jpeg_ratio:.4g}", "ISO_10918_1"
+    set_pixels(ds, _whole_counts(scan))
+    _save(ds, path, overwrite)
+
+
 def write_thinned_nm(
     path: str | Path,
     scan: Scan,
@@ -340,7 +391,8 @@ def _derived_from(source: Scan, scan: Scan, label: str, uid_seed: str | None = N
     ds.SeriesNumber = 1000 + (int(number[-6:]) if number.isdecimal() else 0)
     ds.InstanceNumber = 1
     ds.BurnedInAnnotation = "NO"
-    ds.LossyImageCompression = "00"
+    lossy = str(ds.get("LossyImageCompression") or "") == "01"  # counts recovered from a JPEG
+    ds.LossyImageCompression = "01" if lossy else "00"
     return ds
 
 

@@ -1,0 +1,201 @@
+"""The scale of a picture of counts, read off its grey histogram.
+
+Where grey = round(s x count), some greys do not occur (s > 1) or stand for two counts (s < 1): the histogram
+is a comb under a smooth envelope. The comb r(g) of a scale s is the number of counts per grey, blurred by
+sigma (a JPEG encoder's rounding), over its local mean; the envelope is a polynomial of log grey, fitted for
+each comb by Poisson regression:
+
+    h(g) ~ Poisson(mu(g)),   mu(g) = exp(sum_k b_k P_k(log g)) r(g; s, sigma),   L = sum_g h log mu - mu
+
+All scales compete in one table, multiples and fractions of the true one among them, and those that alias on
+the integers (0.8, 1.33 and 4 have one period): which teeth are missing tells them apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy.ndimage import convolve1d, gaussian_filter1d
+from scipy.special import ndtr
+
+from rbs.scans.scan import Array
+
+SCALES = (0.8, 4.0)
+"""Scales that are looked for, grey levels a count."""
+
+FIRST, LAST = 3, 254
+"""Greys that are fitted: below, the low counts may be cut and the zeros smear; 255 is saturated."""
+
+BLURS = (0.0, 0.3, 0.45, 0.7, 1.0)
+"""Standard deviations of the greys about their teeth: none (PNG), about 0.3 (JPEG quality 100), and more."""
+
+NEAR = 0.01
+"""Relative difference up to which two scales are taken for one and the same."""
+
+_COARSE, _FINE = 1e-3, 1e-4
+"""Steps of the two searches: scales that round numbers name are hit exactly, as 1.5 x 3 and 1.5 x 5 are ties."""
+
+_TRIED = 24
+"""How many scales of the first search are looked at again."""
+
+_LOCAL = 3.0
+"""Standard deviation of a local mean, greys: enough to smooth the teeth of the largest scale away."""
+
+_STRAY = 1e-3
+"""Share of pixels that may obey no comb (a burnt-in letter), so that few of them do not outweigh the rest."""
+
+_ROUNDS = 16
+"""Of fitting the envelope: it bends as the histogram does, and cannot follow teeth."""
+
+_MISFIT = 0.01
+"""Log-likelihood a pixel by which the envelope may be wrong."""
+
+_EMPTY = 1e-3
+"""Pixels of a grey of which there are none: keeps the logarithm finite."""
+
+
+@dataclass(frozen=True)
+class Comb:
+    """A fitted comb.
+
+    Attributes:
+        scale: s, grey levels a count.
+        standard_error: Of the scale.
+        blur: Standard deviation of the greys about their teeth.
+        confidence: log10 of the odds of this scale against the best one that differs by more than `NEAR`; no
+            comb at all counts as scale 1.
+        agreement: What the comb gains in likelihood over none, as a share of what the true one would, the
+            benefit of four standard deviations given: the lowest of the octaves of grey. A comb that is bent
+            (a gamma curve) or shifted may fit some of them, not all.
+        pixels: How many pixels were fitted.
+    """
+
+    scale: float
+    standard_error: float
+    blur: float
+    confidence: float
+    agreement: float
+    pixels: int
+
+
+def fit_comb(histogram: Array, low: float = SCALES[0], high: float = SCALES[1]) -> Comb:
+    """Fit scale and blur to the histogram of an 8-bit picture.
+
+    Args:
+        histogram: Number of pixels of each grey, (256,), with some in `FIRST` to `LAST`.
+        low: The smallest scale that is looked for, between the two of `SCALES`.
+        high: The largest.
+    """
+    h = np.asarray(histogram, dtype=np.float64)[FIRST : LAST + 1]
+    # Where the lowest counts were cut, the comb begins with the first one left.
+    skip = int((h[:12] >= 0.2 * h.max()).argmax())
+    h = h[skip:]
+    scales, ratios, combs = _table()
+    wanted = slice(*np.searchsorted(scales, (low * (1 - NEAR), high * (1 + NEAR))))
+    scales, ratios, combs = scales[wanted], ratios[:, wanted, skip:], combs[:, wanted, skip:]
+    smooth = _envelopes(h, np.ones((1, h.size)))[0]
+    plain = _likelihood(h, smooth)
+    gain = combs @ h - ratios @ smooth
+    tried = scales[_peaks(gain.max(axis=0), scales)]
+    # The most promising ones once more, each with the envelope that suits it best.
+    combs = _combs(tried)[..., skip:]
+    gain = _likelihood(h, combs * _envelopes(h, combs)) - plain
+    blur, k = np.unravel_index(gain.argmax(), gain.shape)
+    # And the best in small steps: the likelihood is flat where several scales have the same teeth.
+    low, high = tried[k] * (1 - 1.5 * NEAR), tried[k] * (1 + 1.5 * NEAR)
+    near = _grid(low, high, _FINE)
+    fits = _combs(near)[blur, :, skip:] * _envelopes(h, combs[blur, k])
+    fine = _likelihood(h, fits) - plain
+    weight = np.exp(fine - fine.max())
+    scale = float((weight * near).sum() / weight.sum())
+    error = float(np.sqrt((weight * (near - scale) ** 2).sum() / weight.sum() + _FINE**2 / 12))
+    rivals = gain[:, np.abs(np.log(tried / scale)) > NEAR].ravel()
+    rival = max([*rivals, 0.0] if abs(np.log(scale)) > NEAR else [*rivals, -np.inf])
+    mu = fits[fine.argmax()]
+    octave = np.log2(np.arange(FIRST + skip, LAST + 1) + 0.5).astype(int)
+    ratio = np.log(mu / smooth)
+    gained, possible, variance, pixels = (
+        np.bincount(octave, part)[octave[0] :]
+        for part in (h * ratio - mu + smooth, mu * ratio - mu + smooth, mu * ratio**2, h)
+    )
+    agreement = (gained + 4 * np.sqrt(variance) + _MISFIT * pixels) / np.maximum(possible, 1e-3)
+    return Comb(
+        scale,
+        error,
+        BLURS[blur],
+        confidence=float(fine.max() - rival) / np.log(10),
+        agreement=float(agreement.min()),
+        pixels=int(h.sum()),
+    )
+
+
+def teeth(scale: float) -> Array:
+    """The grey of each count up to white, int (counts,)."""
+    greys = np.rint(scale * np.arange(int(256 / scale) + 2)).astype(np.int64)
+    return greys[greys <= 255]
+
+
+def _envelopes(h: Array, combs: Array) -> Array:
+    """The smooth w for which the local means of w r and of the histogram agree.
+
+    Args:
+        h: Histogram of the fitted greys, (greys,).
+        combs: r, (..., greys).
+    """
+    mean = _local_mean(h) + _EMPTY
+    envelopes = np.broadcast_to(mean, combs.shape)
+    for _ in range(_ROUNDS):
+        envelopes = envelopes * mean / (_local_mean(envelopes * combs) + _EMPTY)
+    return envelopes
+
+
+def _likelihood(h: Array, mu: Array) -> Array:
+    """Poisson log-likelihood of the histogram, without its factorials."""
+    return np.log(mu) @ h - mu.sum(axis=-1)
+
+
+def _local_mean(values: Array) -> Array:
+    return gaussian_filter1d(values, _LOCAL, axis=-1, mode="constant")
+
+
+def _peaks(gain: Array, scales: Array) -> Array:
+    """Indices of the highest scales, each the best within half of `NEAR`."""
+    left = gain.copy()
+    found: list[int] = []
+    while len(found) < _TRIED and np.isfinite(left).any():
+        k = int(left.argmax())
+        found.append(k)
+        left[np.abs(scales / scales[k] - 1) < NEAR / 2] = -np.inf
+    return np.array(found)
+
+
+def _combs(scales: Array) -> Array:
+    """The combs r of the fitted greys, (blurs, scales, greys)."""
+    counts = np.stack([np.bincount(teeth(scale), minlength=256) for scale in scales]).astype(np.float64)
+    combs = []
+    for blur in BLURS:
+        comb = (1 - _STRAY) * convolve1d(counts, _kernel(blur), axis=1, mode="nearest")
+        comb += _STRAY / np.asarray(scales)[:, None]
+        combs.append(comb / gaussian_filter1d(comb, _LOCAL, axis=1, mode="nearest"))
+    return np.stack(combs)[..., FIRST : LAST + 1]
+
+
+def _kernel(blur: float) -> Array:
+    """Normal errors of this standard deviation, rounded to whole greys, -4 to 4."""
+    edges = np.arange(-4.5, 5.0)
+    return np.diff(ndtr(edges / blur)) if blur else (edges[:-1] == -0.5).astype(np.float64)
+
+
+def _grid(low: float, high: float, step: float) -> Array:
+    """Multiples of the step, as the decimals they are."""
+    return np.round(np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step, 4)
+
+
+@lru_cache(maxsize=1)
+def _table() -> tuple[Array, Array, Array]:
+    """All scales, and r and log r of each, float32."""
+    scales = _grid(SCALES[0] * (1 - 2 * NEAR), SCALES[1] * (1 + 2 * NEAR), _COARSE)
+    combs = _combs(scales).astype(np.float32)
+    return scales, combs, np.log(combs)
