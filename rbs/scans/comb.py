@@ -35,7 +35,7 @@ NEAR = 0.01
 """Relative difference up to which two scales are taken for one and the same."""
 
 _COARSE, _FINE = 1e-3, 1e-4
-"""Steps of the two searches: scales that round numbers name are hit exactly, as 1.5 x 3 and 1.5 x 5 are ties."""
+"""Steps of the two searches: round scales are hit exactly, since 1.5 x 3 and 1.5 x 5 are ties."""
 
 _TRIED = 24
 """How many scales of the first search are looked at again."""
@@ -125,7 +125,7 @@ def fit_comb(histogram: Array, low: float = SCALES[0], high: float = SCALES[1]) 
         scale,
         error,
         BLURS[blur],
-        confidence=float(fine.max() - rival) / np.log(10),
+        confidence=float((fine.max() - rival) / np.log(10)),
         agreement=float(agreement.min()),
         pixels=int(h.sum()),
     )
@@ -196,6 +196,9 @@ def _grid(low: float, high: float, step: float) -> Array:
 @lru_cache(maxsize=1)
 def _table() -> tuple[Array, Array, Array]:
     """All scales, and r and log r of each, float32."""
-    scales = _grid(SCALES[0] * (1 - 2 * NEAR), SCALES[1] * (1 + 2 * NEAR), _COARSE)
+    # Near 1 the few teeth that are missing or double move by many greys for a small change of scale.
+    scales = np.union1d(
+        _grid(SCALES[0] * (1 - 2 * NEAR), SCALES[1] * (1 + 2 * NEAR), _COARSE), _grid(0.9, 1.1, 2 * _FINE)
+    )
     combs = _combs(scales).astype(np.float32)
     return scales, combs, np.log(combs)

@@ -35,7 +35,7 @@ LARGEST_BLUR = 0.45
 LEAST_CONFIDENCE = 10.0
 """log10 of the odds against any other scale that the noise allows."""
 
-LEAST_AGREEMENT = 0.4
+LEAST_AGREEMENT = 0.3
 """Of a comb in each range of grey, see `rbs.scans.comb.Comb`."""
 
 MOST_UNEVEN = 0.1
