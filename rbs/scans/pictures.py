@@ -65,6 +65,9 @@ _ENOUGH_BLOCKS = 1000
 _MOST_PIXELS = 2**24
 
 _NO_COMB = "its histogram is no comb of counts times one factor: it was windowed, mapped or resampled"
+_NO_SCALE = (
+    "its histogram does not tell one scale: it is no comb (windowed, resampled, JPEG below 98) or too faint"
+)
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,7 @@ def recover(grey: Array, *, inverted: bool = False) -> Recovery:
     if comb.confidence < LEAST_CONFIDENCE:
         # Counts as they are have no comb either; their noise alone can tell.
         scale, error = 1.0, 0.0
-        fault = "" if abs(noise - 1) <= PLAIN else _NO_COMB
+        fault = "" if abs(noise - 1) <= PLAIN else _NO_SCALE
     elif comb.agreement < LEAST_AGREEMENT or (comb.blur > LARGEST_BLUR and abs(scale - 1) > 0.06):
         # (Teeth that all but coincide with the greys leave the blur open.)
         fault = _NO_COMB
@@ -170,7 +173,7 @@ def recover(grey: Array, *, inverted: bool = False) -> Recovery:
     dispersion, cut = dispersion_index(counts), _cut(counts)
     if not (DISPERSION[0] if scale > 0.98 else LEAST_DRAWN) <= dispersion <= DISPERSION[1]:
         fault = fault or f"the noise variance of its counts would be {dispersion:.2f} times their mean"
-    elif odd := _odd_noise(counts, cut, most=128 / scale):
+    elif odd := _odd_noise(counts, dispersion, cut, most=128 / scale):
         fault = fault or odd
     return Recovery(
         None if fault else counts, fault, scale, error, comb.confidence, dispersion, clipped, cut, ambiguous
@@ -212,7 +215,7 @@ def _cut(counts: Array) -> int:
     return cut
 
 
-def _odd_noise(counts: Array, cut: int, most: float) -> str:
+def _odd_noise(counts: Array, dispersion: float, cut: int, most: float) -> str:
     """What is wrong with the noise, as a clause; empty where it is that of counts.
 
     The contrast and the mean around it are those of `dispersion_index`; here one index a level of the mean:
@@ -222,7 +225,7 @@ def _odd_noise(counts: Array, cut: int, most: float) -> str:
     frame = counts.astype(np.float32)
     rows, columns = (n - n % 2 for n in frame.shape)
     sums = frame[:rows, :columns].reshape(rows // 2, 2, columns // 2, 2).sum(axis=(1, 3))
-    correlated = dispersion_index(sums) / dispersion_index(frame)
+    correlated = dispersion_index(sums) / dispersion
     if correlated > MOST_CORRELATED:
         return f"neighbouring pixels share noise ({correlated:.2f} times in 2x2 sums): it was resampled"
     a, b, c, e = (frame[i : i - 3 or None, j : j - 3 or None] for i in (1, 2) for j in (1, 2))
@@ -237,7 +240,7 @@ def _odd_noise(counts: Array, cut: int, most: float) -> str:
         np.bincount(which, weights, len(edges) + 1)[1:-1]
         for weights in (None, ((a - b - c + e) ** 2 / 4).ravel(), (block / 4).ravel())
     )
-    few = np.array([*edges[1:]]) <= 4
+    few = np.array(edges[1:]) <= 4
     taken = (variance - mean)[few].sum() / max(1, blocks[few].sum())
     if cut == 0 and blocks[few].sum() >= _ENOUGH_BLOCKS and taken > MOST_TAKEN:
         # Counts from which k were taken vary as if they were k more.
