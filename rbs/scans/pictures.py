@@ -155,7 +155,8 @@ def recover(grey: Array, *, inverted: bool = False) -> Recovery:
             None, f"{100 * clipped:.2g} % of its pixels are white: it was windowed", clipped=clipped
         )
     noise = dispersion_index(grey)
-    low, high = noise / 1.3, noise / 0.8
+    # Cut counts add noise, and the true scale has to be among those that compete all the same.
+    low, high = noise / 2, noise / 0.8
     if not (high > SCALES[0] and low < SCALES[1]):  # also where there is too little to tell
         times = f"{SCALES[0]:g} to {SCALES[1]:g}"
         fault = f"its noise ({noise:.2g} times its mean) is not that of counts times {times}"
@@ -170,7 +171,7 @@ def recover(grey: Array, *, inverted: bool = False) -> Recovery:
         # (Teeth that all but coincide with the greys leave the blur open.)
         fault = _NO_COMB
     counts, ambiguous = _counts(grey, scale, histogram)
-    dispersion, cut = dispersion_index(counts), _cut(counts)
+    dispersion, cut = dispersion_index(counts), _cut(counts, comb.blur > 0)
     if not (DISPERSION[0] if scale > 0.98 else LEAST_DRAWN) <= dispersion <= DISPERSION[1]:
         fault = fault or f"the noise variance of its counts would be {dispersion:.2f} times their mean"
     elif odd := _odd_noise(counts, dispersion, cut, most=128 / scale):
@@ -206,11 +207,15 @@ def _counts(grey: Array, scale: float, histogram: Array) -> tuple[Array, float]:
     return counts, float(doubtful.sum() / max(1, (grey > 0).sum()))
 
 
-def _cut(counts: Array) -> int:
-    """How many of the lowest counts are missing."""
+def _cut(counts: Array, blurred: bool) -> int:
+    """How many of the lowest counts are missing, up to two: there are fewer of them than of the next ones.
+
+    A JPEG fills them again in part, with what it spreads of the zeros.
+    """
     number = np.bincount(np.minimum(counts.ravel(), 9), minlength=10)
     cut = 0
-    while cut < 3 and number[cut + 1] < 0.5 * number[cut + 2 : cut + 4].max():
+    few = 0.85 if blurred else 0.5
+    while cut < 2 and number[cut + 1] < few * number[cut + 2 : cut + 4].max():
         cut += 1
     return cut
 
