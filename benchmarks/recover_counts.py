@@ -19,7 +19,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from rbs.scans.cohort import make_patient
+from rbs.scans.phantom import make_child
 from rbs.scans.pictures import Recovery, recover
 
 Array = npt.NDArray[np.generic]
@@ -35,8 +35,8 @@ def main() -> None:
     honest: dict[tuple[str, ...], list[tuple[Recovery, Array, float]]] = defaultdict(list)
     passed: dict[str, list[Recovery]] = defaultdict(list)
     for number in tqdm(range(1, phantoms + 1), unit="phantom"):
-        phantom, _, _ = make_patient(number, SEED)
         rng = np.random.default_rng([SEED, number])
+        phantom = make_child(float(rng.uniform(0.5, 16)), "FM"[number % 2], rng)
         for size, factor in (("child", 1.0), ("adult", 3.0)):
             counts = rng.poisson(factor * phantom.expectation[number % 2].astype(np.float64))
             for low, high in BINS:
