@@ -19,7 +19,18 @@ TRAINING = {
     "test": "run the test loop on a checkpoint",
     "predict": "restore the test scans of a data module",
 }
-PLAIN = ("phantom", "deidentify", "inspect", "index", "thin", "recover-counts", "register", "restore", "evaluate", "report")
+PLAIN = (
+    "phantom",
+    "deidentify",
+    "inspect",
+    "index",
+    "thin",
+    "recover-counts",
+    "register",
+    "restore",
+    "evaluate",
+    "report",
+)
 
 
 def main(argv: list[str] | None = None) -> int:
