@@ -172,6 +172,9 @@ def run_lightning(arguments: list[str]) -> None:
         parser_kwargs={"description": "Train and test. --print_config shows every setting and its default."},
         args=arguments,
     )
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        # Left to the interpreter's end, its threads now and then abort a process that has done its work.
+        torch.distributed.destroy_process_group()
 
 
 def compare_with_checkpoint(path: Path, asked: dict[str, Any]) -> None:
