@@ -285,7 +285,7 @@ def _agreed(path: Path, scan: Scan, intact: Intact, warned: Warned, dcmtk: bool)
         alone = ds.pixel_array.reshape(shape).astype(np.int64)
         try:
             stated = ds.get("CountsAccumulated")
-        except NotImplementedError:  # damaged
+        except NotImplementedError:  # pydicom on a type (VR) that damage made unknown
             stated = None
         if _what_pixels_rest_on(ds) == _what_pixels_rest_on(_by_pydicom(io.BytesIO(intact.data))):
             raise Wrong("the stored pixels are intact, but other counts were read")

@@ -13,6 +13,7 @@ from pathlib import Path
 from pydicom.datadict import tag_for_keyword
 from pydicom.tag import Tag
 
+from rbs.clinic.outcomes import Refused
 from rbs.errors import OutputError, RbsError, ScanError
 from rbs.files import whole_file
 from rbs.scans.deidentify import Pseudonyms, deidentify
@@ -42,19 +43,6 @@ class Done:
     actions: Mapping[str, str]
     notes: Sequence[str]
     already: bool
-
-
-@dataclass(frozen=True)
-class Refused:
-    """One file that was not de-identified.
-
-    Attributes:
-        source: The file.
-        error: Why not.
-    """
-
-    source: Path
-    error: RbsError
 
 
 def begin(source: Path, target: Path, key: Path | None = None) -> Pseudonyms:

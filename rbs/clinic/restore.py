@@ -14,6 +14,7 @@ import torch
 
 import rbs
 from rbs.clinic.checks import check, contradictions, nothing_to_restore
+from rbs.clinic.outcomes import Refused
 from rbs.errors import CheckpointError, OutputError, RbsError, ScanError
 from rbs.scans.dicom import read_nm
 from rbs.scans.dicom_write import Derivation, write_restored_nm
@@ -65,19 +66,6 @@ class Restored:
             f"(bias {bias:+.1f} %{pair}), {self.seconds:.1f} s -> {self.output}"
         )
         return "\n".join([line, *(f"  warning: {warning}" for warning in self.warnings)])
-
-
-@dataclass(frozen=True)
-class Refused:
-    """One file that was not restored.
-
-    Attributes:
-        source: The file.
-        error: Why not.
-    """
-
-    source: Path
-    error: RbsError
 
 
 def restore_scan(scan: Scan, loaded: LoadedRestorer, standard_velocity: float = STANDARD_VELOCITY) -> Scan:

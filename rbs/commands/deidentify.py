@@ -36,7 +36,8 @@ def run(args: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    from rbs.clinic.deidentify import REPORT, Done, Refused, begin, deidentify_files, write_report
+    from rbs.clinic.deidentify import REPORT, Done, begin, deidentify_files, write_report
+    from rbs.clinic.outcomes import Refused
     from rbs.scans.find import dicom_files, dicomdirs
 
     source, target = args.source, args.target

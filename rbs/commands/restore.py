@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> None:
     """
     from tqdm import tqdm
 
-    from rbs.clinic.restore import Refused, restore_files
+    from rbs.clinic.outcomes import Refused
+    from rbs.clinic.restore import restore_files
     from rbs.errors import OutputError, ScanError
     from rbs.scans.find import dicom_files, is_restored
     from rbs.weights import load_restorer

@@ -2,10 +2,10 @@
 
 Where grey = round(s x count), some greys do not occur (s > 1) or stand for two counts (s < 1): the histogram
 is a comb under a smooth envelope. The comb r(g) of a scale s is the number of counts per grey, blurred by
-sigma (a JPEG encoder's rounding), over its local mean; the envelope is a polynomial of log grey, fitted for
-each comb by Poisson regression:
+sigma (a JPEG encoder's rounding), over its local mean; the envelope w is the smooth curve for which the local
+means of w r and of the histogram agree, found for each comb by iteration:
 
-    h(g) ~ Poisson(mu(g)),   mu(g) = exp(sum_k b_k P_k(log g)) r(g; s, sigma),   L = sum_g h log mu - mu
+    h(g) ~ Poisson(mu(g)),   mu(g) = w(g) r(g; s, sigma),   L = sum_g h log mu - mu
 
 All scales compete in one table, multiples and fractions of the true one among them, and those that alias on
 the integers (0.8, 1.33 and 4 have one period): which teeth are missing tells them apart.
@@ -69,7 +69,6 @@ class Comb:
         agreement: What the comb gains in likelihood over none, as a share of what the true one would, the
             benefit of four standard deviations given: the lowest of the octaves of grey. A comb that is bent
             (a gamma curve) or shifted may fit some of them, not all.
-        pixels: How many pixels were fitted.
     """
 
     scale: float
@@ -77,7 +76,6 @@ class Comb:
     blur: float
     confidence: float
     agreement: float
-    pixels: int
 
 
 def fit_comb(histogram: Array, low: float = SCALES[0], high: float = SCALES[1]) -> Comb:
@@ -128,7 +126,6 @@ def fit_comb(histogram: Array, low: float = SCALES[0], high: float = SCALES[1]) 
         BLURS[blur],
         confidence=float((fine.max() - rival) / np.log(10)),
         agreement=float(agreement.min()),
-        pixels=int(h.sum()),
     )
 
 

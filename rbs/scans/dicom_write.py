@@ -232,9 +232,7 @@ def write_recovered_nm(
     _describe_patient(ds, patient)
     _describe_acquisition(ds, scan)
     complete(ds, scan)
-    ds.DerivationDescription = description[:1024]
-    ds.DerivationCodeSequence = [code(*RECOVERED)]
-    ds.CodingSchemeIdentificationSequence = [own_codes()]
+    _say_how(ds, RECOVERED, description)
     _contribute(ds, "rbs", "recover-counts", "", "Recovered the counts of an 8-bit picture")
     ds.LossyImageCompression = "00" if jpeg_ratio is None else "01"
     if jpeg_ratio is not None:
@@ -276,9 +274,7 @@ def write_thinned_nm(
             drop(ds, keyword)
         _describe_acquisition(ds, scan)
         complete(ds, scan)
-        ds.DerivationDescription = description[:1024]
-        ds.DerivationCodeSequence = [code(*THINNED)]
-        ds.CodingSchemeIdentificationSequence = [own_codes()]
+        _say_how(ds, THINNED, description)
         _contribute(ds, "rbs", "thinning", "", "Simulated a scan by binomial thinning")
         set_pixels(ds, _whole_counts(scan))
         _save(ds, path, overwrite)
@@ -313,11 +309,8 @@ def write_restored_nm(
         complete(ds, source)
         made_by = f"{derivation.model}, rbs {derivation.version}, weights sha256 {derivation.weight_hash}"
         exposure = f"of a {scan.velocity or STANDARD_VELOCITY:.4g} cm/min scan"
-        ds.DerivationDescription = (
-            f"Restored to the counts {exposure} by {made_by}; pixel value = {scale:g} x counts"
-        )[:1024]
-        ds.DerivationCodeSequence = [code(*RESTORED)]
-        ds.CodingSchemeIdentificationSequence = [own_codes()]
+        how = f"Restored to the counts {exposure} by {made_by}; pixel value = {scale:g} x counts"
+        _say_how(ds, RESTORED, how)
         _contribute(ds, "rbs", derivation.model, derivation.version, "Restored a low-count scan")
         ds.ContentQualification = "RESEARCH"
         ds.ImageComments = "Research use only. Not for diagnostic use."
@@ -327,6 +320,13 @@ def write_restored_nm(
         ds.WindowCenter, ds.WindowWidth = f"{window / 2:.10g}", str(window)
         _save(ds, path, overwrite)
         return Stored(float(pixels.sum(dtype=np.int64)) / scale, clipped, LARGEST_RESTORED / scale)
+
+
+def _say_how(ds: Dataset, derivation: tuple[str, str, str], description: str) -> None:
+    """Say by a code, by which rbs knows its own objects again, and in words how an object was derived."""
+    ds.DerivationCodeSequence = [code(*derivation)]
+    ds.CodingSchemeIdentificationSequence = [own_codes()]
+    ds.DerivationDescription = description[:1024]
 
 
 def _scaled(counts: Array, file: Path | None) -> tuple[Array, int, int]:

@@ -6,7 +6,6 @@ dcmtk and Orthanc are Debian packages (`dcmtk`, `orthanc`); without them these t
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import subprocess
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from judges import judge
 
 from rbs.errors import ScanError
 from rbs.scans.counts import thin
@@ -34,13 +34,6 @@ from rbs.scans.dicom_write import (
 from rbs.scans.scan import Scan, View
 
 KINDS = ("acquired", "thinned", "restored")
-
-
-def tool(name: str) -> str:
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin")
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +65,7 @@ def contents(ds: pydicom.FileDataset) -> list[tuple[object, ...]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_dcmtk_reads_all_elements_and_pixels(kind: str, written: dict[str, Path], tmp_path: Path) -> None:
-    command = [tool("dcmdump"), "+L", "+W", tmp_path, written[kind]]
+    command = [judge("dcmdump"), "+L", "+W", tmp_path, written[kind]]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == ""  # no warning
     ds = pydicom.dcmread(written[kind])
@@ -100,7 +93,7 @@ ENCODINGS = {
 @pytest.mark.parametrize("name", ENCODINGS)
 def test_what_dcmtk_encodes_is_read_as_it_was(name: str, written: dict[str, Path], tmp_path: Path) -> None:
     command, *options = ENCODINGS[name]
-    subprocess.run([tool(command), *options, written["acquired"], tmp_path / "a.dcm"], check=True)
+    subprocess.run([judge(command), *options, written["acquired"], tmp_path / "a.dcm"], check=True)
     scan, before = read_nm(tmp_path / "a.dcm"), read_nm(written["acquired"])
     np.testing.assert_array_equal(scan.counts, before.counts)
     assert (scan.views, scan.velocity, scan.spacing_mm) == (before.views, before.velocity, before.spacing_mm)
@@ -116,7 +109,7 @@ def test_what_dcmtk_compresses_otherwise_is_refused(
     twelve = pydicom.dcmread(written["acquired"])
     twelve.BitsStored, twelve.HighBit = 12, 11  # all that lossy JPEG can take
     twelve.save_as(tmp_path / "twelve.dcm")
-    subprocess.run([tool(command), option, tmp_path / "twelve.dcm", tmp_path / "a.dcm"], check=True)
+    subprocess.run([judge(command), option, tmp_path / "twelve.dcm", tmp_path / "a.dcm"], check=True)
     with pytest.raises(ScanError, match="loss") as caught:
         read_nm(tmp_path / "a.dcm")
     assert caught.value.remedy
@@ -125,7 +118,7 @@ def test_what_dcmtk_compresses_otherwise_is_refused(
 @pytest.fixture(scope="module")
 def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, str]]:
     """An Orthanc server of our own, without its system service: DICOM port and address of its web API."""
-    program, folder = tool("Orthanc"), tmp_path_factory.mktemp("orthanc")
+    program, folder = judge("Orthanc"), tmp_path_factory.mktemp("orthanc")
     dicom, web = free_ports()
     settings = {
         "StorageDirectory": str(folder / "storage"),
@@ -171,7 +164,7 @@ def test_an_orthanc_server_takes_and_gives_back_what_is_written(
     orthanc: tuple[int, str], written: dict[str, Path], tmp_path: Path
 ) -> None:
     port, address = orthanc
-    send = [tool("storescu"), "-aec", "ORTHANC", "127.0.0.1", str(port)]
+    send = [judge("storescu"), "-aec", "ORTHANC", "127.0.0.1", str(port)]
     subprocess.run([*send, *written.values()], check=True, timeout=60)
     stored = {}
     for instance in json.loads(fetch(f"{address}/instances")):

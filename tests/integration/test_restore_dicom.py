@@ -1,13 +1,13 @@
 """A real scan through the whole bedside path, its result read by software that is not ours."""
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from judges import judge
 
 EXPLAINED = (
     # The NM module knows only PRIMARY; a restored image is not made of detected events alone: in the general
@@ -67,10 +67,7 @@ def test_the_scale_reads_back_as_standard_counts(files: dict[str, Path]) -> None
 
 @pytest.mark.parametrize("name", ["rapid", "restored"])
 def test_an_independent_judge_finds_nothing_unexplained(files: dict[str, Path], name: str) -> None:
-    dciodvfy = shutil.which("dciodvfy")
-    if dciodvfy is None:
-        pytest.skip("dciodvfy (dicom3tools) is not installed")
-    judged = subprocess.run([dciodvfy, files[name]], capture_output=True, text=True)
+    judged = subprocess.run([judge("dciodvfy"), files[name]], capture_output=True, text=True)
     lines = (judged.stdout + judged.stderr).splitlines()
     assert any("NMImage" in line for line in lines)
     errors = [line for line in lines if line.startswith("Error")]

@@ -24,7 +24,8 @@ FILES = sorted(
 WITH_PIXELS = [
     name
     for name in FILES
-    if any(tag in (FOLDER / name).read_bytes() for tag in (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10"))
+    if name != "test_files/SC_rgb_jpeg.dcm"  # its header is damaged: pydicom reads it, but cannot write it
+    and any(tag in (FOLDER / name).read_bytes() for tag in (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10"))
 ]
 SMALL_MR = [f"test_files/MR_small{form}.dcm" for form in ("_RLE", "_bigendian", "_expb", "_implicit")]
 SMALL_MR += ["test_files/MR_small_jp2klossless.dcm", "test_files/MR_small_jpeg_ls_lossless.dcm"]
@@ -52,10 +53,7 @@ def as_whole_body(name: str, path: Path) -> int:
     ds.SOPClassUID, ds.Modality, ds.PixelSpacing = NuclearMedicineImageStorage, "NM", [2.0, 2.0]
     ds.ImageType = ["ORIGINAL", "PRIMARY", "WHOLE BODY", "EMISSION"]
     ds.file_meta.MediaStorageSOPClassUID = NuclearMedicineImageStorage
-    try:
-        ds.save_as(path)
-    except TypeError:
-        pytest.skip("pydicom cannot write its damaged header")
+    ds.save_as(path)
     return 1 if name.endswith("badVR.dcm") else int(ds.get("NumberOfFrames") or 1)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from judges import judge
 from PIL import Image
 
 from rbs import cli
@@ -215,11 +216,10 @@ def test_what_is_missing_is_asked_for(
 
 
 def test_the_validator_finds_only_what_no_picture_tells(pictures: Path, tmp_path: Path, capsys) -> None:
-    if shutil.which("dciodvfy") is None:
-        pytest.skip("dciodvfy (Debian package dicom3tools) is not installed")
+    dciodvfy = judge("dciodvfy")
     run(capsys, pictures / "001_P.jpg", tmp_path / "out", "--pattern", PATTERN, "--spacing-mm", 2)
     file = tmp_path / "out" / "001_P.dcm"
-    said = subprocess.run(["dciodvfy", str(file)], capture_output=True, text=True, check=False).stderr
+    said = subprocess.run([dciodvfy, str(file)], capture_output=True, text=True, check=False).stderr
     errors = [line for line in said.splitlines() if line.startswith("Error")]
     assert len(errors) == 1
     assert "ActualFrameDuration" in errors[0]
