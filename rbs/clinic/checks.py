@@ -12,7 +12,7 @@ import numpy as np
 from scipy.ndimage import find_objects, label
 
 from rbs.scans.counts import dispersion_index
-from rbs.scans.dicom import RAW_DISPERSION
+from rbs.scans.dicom import RAW_DISPERSION, positive_number
 from rbs.scans.dicom_views import UNNAMED, how_to_name
 from rbs.scans.fit import SAME_VELOCITY, too_few_counts
 from rbs.scans.scan import STANDARD_VELOCITY, Array, Scan
@@ -284,12 +284,7 @@ def _counts_stated(header: Dataset | None) -> int | None:
 
 
 def _number(header: Dataset | None, keyword: str) -> float | None:
-    """A positive number; None where it is missing, zero or none."""
-    try:
-        number = float(0 if header is None else header.get(keyword) or 0)
-    except (TypeError, ValueError):
-        return None
-    return number if 0 < number < math.inf else None
+    return None if header is None else positive_number(header.get(keyword))
 
 
 def _energy_window(header: Dataset | None) -> tuple[float, float] | None:

@@ -12,9 +12,6 @@ from typing import TYPE_CHECKING
 from rbs.commands.options import positive
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
     from rbs.data.index import Index
 
 HELP = "find the whole-body scans in a folder, pair rapid with standard, split by patient, write a manifest"

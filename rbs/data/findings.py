@@ -10,7 +10,6 @@ import hashlib
 import inspect
 import json
 import logging
-import math
 import multiprocessing
 import signal
 import sys
@@ -285,12 +284,9 @@ def _age(text: str) -> float | None:
 
 
 def _number(value: Any, factor: float) -> float | None:
-    """A number times `factor`; None where it is missing or zero, as workstations write unknown values."""
-    try:
-        number = round(float(value) * factor, 4)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) and number > 0 else None
+    """As `positive_number`, without the last digits of a multiplication."""
+    number = dicom.positive_number(value, factor)
+    return None if number is None else round(number, 4)
 
 
 @contextmanager

@@ -219,7 +219,7 @@ def _read(
         views=names,
         spacing_mm=_spacing(header, path),
         velocity=_velocity(header, velocity, path),
-        duration_s=_positive(header.get("ActualFrameDuration"), 1e-3),
+        duration_s=positive_number(header.get("ActualFrameDuration"), 1e-3),
         patient_id=str(header.get("PatientID") or ""),
         provenance=Provenance(
             path=path,
@@ -305,7 +305,7 @@ def _drop_zeros(header: Dataset) -> None:
     tracers = header.get("RadiopharmaceuticalInformationSequence") or []
     known_to_be = [(header, "PatientSize"), (header, "PatientWeight")]
     for part, keyword in known_to_be + [(tracer, "RadionuclideTotalDose") for tracer in tracers]:
-        if keyword in part and _positive(part.get(keyword)) is None:
+        if keyword in part and positive_number(part.get(keyword)) is None:
             del part[keyword]
 
 
@@ -340,7 +340,7 @@ def _check_counts(header: Dataset, counts: Array, require_raw: bool, path: Path)
     for frame, total in enumerate(counts.sum(axis=(1, 2), dtype=np.int64), start=1):
         if total == 0:
             raise ScanError(f"frame {frame} holds no counts", file=path, remedy="acquire or export it again")
-    stated = _positive(header.get("CountsAccumulated"))
+    stated = positive_number(header.get("CountsAccumulated"))
     if stated is not None and stated != counts.sum(dtype=np.int64):
         _LOG.warning("%s: the pixels sum to %d, CountsAccumulated says %d", path, counts.sum(), stated)
     # A view of its own each: one processed view must not hide behind a raw one of more counts.
@@ -357,7 +357,7 @@ def _check_counts(header: Dataset, counts: Array, require_raw: bool, path: Path)
 
 
 def _spacing(header: Dataset, path: Path) -> tuple[float, float]:
-    spacing = [_positive(value) for value in np.atleast_1d(header.get("PixelSpacing") or [])]
+    spacing = [positive_number(value) for value in np.atleast_1d(header.get("PixelSpacing") or [])]
     if len(spacing) != 2 or spacing[0] is None or spacing[1] is None:
         raise ScanError(
             "its pixel spacing is missing or zero",
@@ -368,7 +368,7 @@ def _spacing(header: Dataset, path: Path) -> tuple[float, float]:
 
 
 def _velocity(header: Dataset, option: float | None, path: Path) -> float | None:
-    stated = _positive(header.get("ScanVelocity"), 6)  # mm/s to cm/min
+    stated = positive_number(header.get("ScanVelocity"), 6)  # mm/s to cm/min
     # The header holds mm/s with few digits: 6.666667 is 40 cm/min, not 40.000002.
     stated = None if stated is None else round(stated, 4)
     if option is not None and stated is not None and abs(option - stated) > 0.05 * stated:
@@ -380,7 +380,7 @@ def _velocity(header: Dataset, option: float | None, path: Path) -> float | None
     return option if stated is None else stated
 
 
-def _positive(value: Any, factor: float = 1.0) -> float | None:
+def positive_number(value: Any, factor: float = 1.0) -> float | None:
     """A number times `factor`; None where it is missing or zero, as workstations write unknown values."""
     try:
         number = float(value) * factor
