@@ -40,7 +40,7 @@ from rbs.scans.deidentify_rules import (
     meaning_of,
     words,
 )
-from rbs.scans.dicom import blaming, decoded
+from rbs.scans.dicom import WHOLE_BODY, blaming, decoded
 from rbs.scans.dicom_items import code, own_codes, unknown_detector
 from rbs.scans.dicom_pixels import LOSSLESS, stored_pixels
 from rbs.scans.dicom_views import ANGLE, VIEW_CODES, name_views
@@ -193,7 +193,7 @@ def _harmless_pixels(ds: FileDataset, path: Path) -> Array:
             remedy="leave it out",
         )
     kinds = [str(kind).strip().upper() for kind in _values(ds.get("ImageType"))]
-    other = len(kinds) > 2 and kinds[2] not in ("WHOLE BODY", "STATIC", "")
+    other = len(kinds) > 2 and kinds[2] not in WHOLE_BODY
     if other or "TRANSMISSION" in kinds:
         fault = "it is no whole-body emission image, for which alone the list of safe attributes is made"
         raise ScanError(fault, file=path, remedy="leave it out")

@@ -15,7 +15,7 @@ from itertools import permutations, product
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from rbs.scans.dicom import RECOVERED, THINNED
+from rbs.scans.dicom import RECOVERED, THINNED, WHOLE_BODY
 from rbs.scans.dicom_write import RESTORED
 
 
@@ -77,7 +77,7 @@ _AXES = (("A", "P", ""), ("L", "R", ""), ("H", "F", ""))
 TERMS = {
     keyword: frozenset(terms)
     for keyword, terms in {
-        "ImageType": ("ORIGINAL", "DERIVED", "PRIMARY", "SECONDARY", "WHOLE BODY", "STATIC", "EMISSION"),
+        "ImageType": {"ORIGINAL", "DERIVED", "PRIMARY", "SECONDARY", "EMISSION", *WHOLE_BODY} - {""},
         "Modality": ("NM",),
         "PatientSex": ("M", "F", "O"),
         "PatientPosition": ("HFS", "HFP", "HFDR", "HFDL", "FFS", "FFP", "FFDR", "FFDL"),

@@ -43,6 +43,9 @@ THINNED = ("THINNED", "99RBS", "Binomial thinning of raw counts")
 RECOVERED = ("RECOVERED", "99RBS", "Counts recovered from a picture")
 """Derivation code of pictures turned back into counts (`rbs.scans.pictures`), which `read_nm` accepts too."""
 
+WHOLE_BODY = ("WHOLE BODY", "WHOLEBODY", "STATIC", "")
+"""What cameras call a whole-body scan in the third value of Image Type."""
+
 RAW_DISPERSION = (0.8, 1.2)
 """Noise variance over mean of raw counts; smoothed, rescaled and 8-bit data fall outside."""
 
@@ -260,7 +263,7 @@ def _refuse_other_images(ds: Dataset, path: Path) -> None:
         stored_as = _shown(UID(sop_class).name) or "no class"
         _LOG.info("%s: stored as %s, read as NM for its modality", path, stored_as)
     kinds = _image_type(ds)
-    if len(kinds) > 2 and kinds[2] not in ("WHOLE BODY", "WHOLEBODY", "STATIC", ""):
+    if len(kinds) > 2 and kinds[2] not in WHOLE_BODY:
         raise ScanError(f"its image type is {_shown(kinds[2])}", file=path, remedy="name a whole-body scan")
     if "TRANSMISSION" in kinds:
         raise ScanError("it is a transmission image", file=path, remedy="name an emission scan")

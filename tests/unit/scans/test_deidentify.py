@@ -643,6 +643,12 @@ def test_the_last_look_does_not_cry_wolf_over_short_and_common_names(tmp_path: P
         assert survivors(content, done) == []
 
 
+@pytest.mark.parametrize("kind", ["WHOLE BODY", "WHOLEBODY", "STATIC"])
+def test_what_the_reader_takes_for_a_whole_body_scan_stays_one(tmp_path: Path, kind: str) -> None:
+    kinds = ["ORIGINAL", "PRIMARY", kind, "EMISSION"]
+    assert cleaned(planted(tmp_path / "a.dcm", ImageType=kinds)).ImageType == kinds
+
+
 # ---- judges and real files
 
 
