@@ -2,13 +2,15 @@
 
     python benchmarks/phantom_anchors.py OUT [--real scan.dcm --view anterior]
 
-Prints the table of anchors as Markdown and writes phantoms.png. With a real raw scan also beside_real.png and
-the distance of the power spectra. Nothing of the real scan leaves OUT.
+Prints the table of anchors as Markdown and writes phantoms.png and varieties.png. With a real raw scan also
+beside_real.png and the distance of the power spectra. Nothing of the real scan leaves OUT.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from scipy.optimize import curve_fit
 
 from rbs.scans.counts import dispersion_index
 from rbs.scans.dicom import read_nm
-from rbs.scans.phantom import ROWS, SPACING_MM, Phantom, make_child
+from rbs.scans.phantom import COLUMNS, ROWS, SPACING_MM, Phantom, make_child
 from rbs.scans.phantom.growth import Sex, expected_counts
 from rbs.scans.phantom.projection import Camera, project
 from rbs.scans.scan import REGIONS, View
@@ -44,10 +46,11 @@ def main() -> None:
     for row in anchors(children, args.seed):
         print("| " + " | ".join(row) + " |")
     shown = [
-        make_child(age, sex, np.random.default_rng(args.seed + 5))
-        for age, sex in ((1, "F"), (5, "M"), (10, "F"), (15, "M"))
+        healthy(age, sex, args.seed + 5, i)
+        for i, (age, sex) in enumerate(((1, "F"), (5, "M"), (10, "F"), (15, "M")))
     ]
     picture(shown, None, args.out / "phantoms.png", args.seed)
+    varieties(args.out / "varieties.png", args.seed)
     if args.real is not None:
         scan = read_nm(args.real, views=(View(args.view),))
         picture(shown, scan.counts[0], args.out / "beside_real.png", args.seed)
@@ -57,9 +60,19 @@ def main() -> None:
 def draw(ages: np.ndarray, seed: int) -> list[Phantom]:
     """Children of these ages, girls and boys in turn."""
     sexes: tuple[Sex, Sex] = ("F", "M")
-    return [
-        make_child(float(age), sexes[i % 2], np.random.default_rng([seed, i])) for i, age in enumerate(ages)
-    ]
+    return [healthy(float(age), sexes[i % 2], seed, i) for i, age in enumerate(ages)]
+
+
+def healthy(age: float, sex: Sex, seed: int, number: int) -> Phantom:
+    """The first of a row of children who is scanned from head to toe and has no disease of whole bones.
+
+    It may have foci.
+    """
+    for attempt in itertools.count():
+        phantom = make_child(age, sex, np.random.default_rng([seed, number, attempt]))
+        if not phantom.partial and not phantom.disease.name:
+            return phantom
+    raise AssertionError
 
 
 def anchors(children: list[Phantom], seed: int) -> list[tuple[str, str, str]]:
@@ -89,7 +102,7 @@ def anchors(children: list[Phantom], seed: int) -> list[tuple[str, str, str]]:
         bone_to_soft.append(float(p.expectation[0][bone].mean() / p.expectation[0][soft].mean()))
     rows.append(("bone over soft tissue in the image", "3.0 ± 1.1", spread(bone_to_soft)))
     for sex, age, value in (("F", 11, "8.3"), ("M", 13, "8.2")):
-        plates = [make_child(age, sex, np.random.default_rng([seed, 9, i])) for i in range(12)]
+        plates = [healthy(age, sex, seed + 9, i) for i in range(12)]
         found = [mark(p, "distal femoral physis") / mark(p, "femoral diaphysis") for p in plates]
         rows.append((f"distal femoral physis over diaphysis, {sex} {age} y", value, spread(found, 1)))
     for name, published in (
@@ -164,6 +177,49 @@ def picture(children: list[Phantom], real: np.ndarray | None, path: Path, seed: 
         shown = counts[max(middle - 430, 0) : middle + 430]
         axis.imshow(shown, cmap="gray_r", vmin=0, vmax=np.percentile(counts[counts > 0], 98.5))
         axis.set_title(title, fontsize=8)
+        axis.axis("off")
+    figure.tight_layout(pad=0.3)
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def varieties(path: Path, seed: int) -> None:
+    """Children with disease, with metal, or not scanned as a whole, one of each; expected counts."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    wanted: dict[str, tuple[int, Callable[[Phantom], bool]]] = {
+        "metastases": (1, lambda p: len(p.lesions) > 11),
+        "fracture": (0, lambda p: any(one.kind == "fracture" and one.contrast > 4 for one in p.lesions)),
+        "superscan": (1, lambda p: p.disease.name == "superscan"),
+        "metaphyses": (0, lambda p: p.disease.name == "metaphyses"),
+        "left leg": (0, lambda p: p.disease.name == "limb" and p.disease.limb == ("legs", 1)),
+        "growth plates": (0, lambda p: p.disease.name == "growth plates" and p.disease.limb == ("legs", 1)),
+        "buckle": (
+            0,
+            lambda p: any(one.name == "buckle" and one.transmission.min() < 0.45 for one in p.attenuators),
+        ),
+        "rods": (1, lambda p: any(one.name == "rods" for one in p.attenuators)),
+        "not whole": (0, lambda p: p.partial),
+    }
+    found: dict[str, Phantom] = {}
+    for number in itertools.count():
+        rng = np.random.default_rng([seed, 1, number])
+        phantom = make_child(float(rng.uniform(4, 15)), ("F", "M")[number % 2], rng)
+        for name, (_, fits) in wanted.items():
+            if name not in found and fits(phantom):
+                found[name] = phantom
+                break
+        if len(found) == len(wanted):
+            break
+    bottom = 10 + max(int(np.flatnonzero(phantom.labels[0].any(axis=1))[-1]) for phantom in found.values())
+    figure, axes = plt.subplots(1, len(wanted), figsize=(1.75 * len(wanted), 1.75 * bottom / COLUMNS + 0.3))
+    for axis, (name, (view, _)) in zip(axes, wanted.items(), strict=True):
+        image = found[name].expectation[view, :bottom]
+        axis.imshow(image, cmap="gray_r", vmin=0, vmax=np.percentile(image[image > 0.1], 98.5))
+        axis.set_title(f"{name}, {('anterior', 'posterior')[view]}", fontsize=7)
         axis.axis("off")
     figure.tight_layout(pad=0.3)
     figure.savefig(path, dpi=80)

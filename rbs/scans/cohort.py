@@ -36,7 +36,7 @@ PAUSE_S = 60.0
 """From the end of the first pass to the start of the second."""
 TC99M_HALF_LIFE_S = 6.007 * 3600
 COLUMNS = ("patient", "split", "age_y", "sex", "height_cm", "weight_kg", "rapid", "standard", "truth")
-FORMAT = 2
+FORMAT = 3
 """Raised whenever the same seed would make other files."""
 
 FASTEST = 200.0
@@ -293,7 +293,14 @@ def _fill(
     told = {
         "made_from": made_from,
         "child": asdict(child),
+        "partial": phantom.partial,
         "injection_site": phantom.injected,
+        "contamination": phantom.contaminated,
+        "disease": asdict(phantom.disease),
+        "attenuators": [
+            {"name": one.name, "row": one.row, "column": one.column, "depth_mm": one.depth_mm}
+            for one in phantom.attenuators
+        ],
         "lesions": [asdict(lesion) for lesion in phantom.lesions],
         "landmarks_row_column": phantom.marks,
     }

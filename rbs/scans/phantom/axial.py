@@ -43,7 +43,9 @@ def _skull(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
         np.interp(body.age, (0.5, 6, 18), (0.71, 0.68, 0.645))
     )  # the face grows, the vault hardly does
     drop, front = h - base, 0.85 * w
-    xf = x0 + float(rng.normal(0, 0.05)) * w  # a face turned a little to one side
+    # A head lies straight, or looks to one side: the face moves over and narrows.
+    looks = float(np.clip(rng.normal(0, 0.06 if rng.random() < 0.8 else 0.35), -0.5, 0.5))
+    xf, wf = x0 + np.sin(looks) * 0.65 * w, np.cos(looks) * w
     tube, blob, shell = canvas.tube, canvas.blob, canvas.shell
     shell(
         (x0, 0.5 * base, -0.02 * h), (w, 0.5 * base, 1.15 * w), 0.07 * w + 1.5, u * 0.42, "skull", fade=0.75
@@ -63,10 +65,10 @@ def _skull(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
         # The orbit is a gap between brow, cheek and nose.
         tube(
             [
-                (xf + side * 0.12 * w, brow + 0.02 * base, front),
-                (xf + side * 0.45 * w, brow - 0.03 * base, 0.95 * front),
-                (xf + side * 0.76 * w, brow + 0.06 * base, 0.6 * front),
-                (xf + side * 0.74 * w, 0.93 * base, 0.6 * front),
+                (xf + side * 0.12 * wf, brow + 0.02 * base, front),
+                (xf + side * 0.45 * wf, brow - 0.03 * base, 0.95 * front),
+                (xf + side * 0.76 * wf, brow + 0.06 * base, 0.6 * front),
+                (xf + side * 0.74 * wf, 0.93 * base, 0.6 * front),
             ],
             (0.07 * w, 0.06 * w, 0.07 * w, 0.08 * w),
             face * np.array([0.45, 0.35, 0.4, 0.42]),
@@ -75,9 +77,9 @@ def _skull(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
         )
         tube(
             [
-                (xf + side * 0.18 * w, base + 0.2 * drop, front),
-                (xf + side * 0.5 * w, base + 0.02 * drop, 0.85 * front),
-                (xf + side * 0.78 * w, 0.95 * base, 0.3 * front),
+                (xf + side * 0.18 * wf, base + 0.2 * drop, front),
+                (xf + side * 0.5 * wf, base + 0.02 * drop, 0.85 * front),
+                (xf + side * 0.78 * wf, 0.95 * base, 0.3 * front),
             ],
             (0.17 * w, 0.13 * w, 0.06 * w),
             face * np.array([0.5, 0.5, 0.3]),
@@ -86,9 +88,9 @@ def _skull(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
         # Half of the mandible: condyle, angle, body, chin.
         tube(
             [
-                (xf + side * 0.7 * w, 0.97 * base, 0.0),
-                (xf + side * 0.63 * w, base + 0.45 * drop, 0.05 * w),
-                (xf + side * 0.43 * w, base + 0.72 * drop, 0.6 * front),
+                (xf + side * 0.7 * wf, 0.97 * base, 0.0),
+                (xf + side * 0.63 * wf, base + 0.45 * drop, 0.05 * w),
+                (xf + side * 0.43 * wf, base + 0.72 * drop, 0.6 * front),
                 (xf, base + 0.88 * drop, 1.05 * front),
             ],
             np.array([0.1, 0.11, 0.14, 0.15]) * w,
@@ -97,34 +99,47 @@ def _skull(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
         )
     # Nose, sinuses and turbinates, then the jaws with their teeth: one bright block in the middle of the
     # face.
-    blob((xf, 0.93 * base, front), (0.17 * w, 0.16 * base), face * 0.6, "skull")
+    blob((xf, 0.93 * base, front), (0.17 * wf, 0.16 * base), face * 0.6, "skull")
     blob(
         (xf, base + 0.3 * drop, 0.9 * front),
-        (0.42 * w, 0.36 * drop),
+        (0.42 * wf, 0.36 * drop),
         face * rng.uniform(0.45, 0.75),
         "skull",
         flat=0.2,
     )
     blob(
         (xf, base + 0.66 * drop, 0.95 * front),
-        (0.4 * w, 0.26 * drop),
+        (0.4 * wf, 0.26 * drop),
         face * rng.uniform(0.3, 0.55),
         "skull",
         flat=0.2,
     )
-    lively = u * 0.3 * (1.2 - body.maturity)  # sutures
+    _sutures(canvas, body, rng, x0, base, w)
+
+
+def _sutures(canvas: Canvas, body: Body, rng: np.random.Generator, x0: float, base: float, w: float) -> None:
+    """Coronal sutures in front, lambdoid ones behind, the sagittal one between; they fade with age."""
+    u = body.uptake["skull"] * rng.uniform(0.1, 0.28) * (1.2 - body.maturity)
+    lines = [
+        [(x0, 0.03 * base, 0.35 * w), (x0 + 0.02 * w, 0.08 * base, -0.3 * w), (x0, 0.25 * base, -0.95 * w)]
+    ]
     for side in SIDES:
-        tube(
+        lines.append(
             [
                 (x0, 0.04 * base, 0.2 * w),
                 (x0 + side * 0.6 * w, 0.2 * base, 0.55 * w),
                 (x0 + side * 0.9 * w, 0.52 * base, 0.4 * w),
-            ],
-            0.02 * w + 1,
-            lively,
-            "skull",
-            lesions=False,
+            ]
         )
+        lines.append(
+            [
+                (x0, 0.25 * base, -0.95 * w),
+                (x0 + side * 0.45 * w, 0.5 * base, -0.95 * w),
+                (x0 + side * 0.8 * w, 0.8 * base, -0.6 * w),
+            ]
+        )
+    for line in lines:
+        canvas.tube(line, 0.03 * w + 1, u, "skull", lesions=False)
 
 
 def vertebrae(body: Body) -> list[tuple[str, float, float]]:
@@ -360,6 +375,19 @@ def _pelvis(canvas: Canvas, body: Body, side: int, rng: np.random.Generator) -> 
         for a in np.linspace(0.1, 2.9, 9)
     ]
     canvas.tube(roof, 6 * k + 1, u * 0.62, "pelvis", flat=0.5)
+    # Ilium, pubis and ischium meet in the triradiate cartilage, lively until it closes at 12 to 15 years.
+    open_ = float(np.interp(body.age, (0.5, 4, 11, 15), (0.35, 0.5, 0.6, 0.0)))
+    for angle in (np.pi / 2, np.pi * 7 / 6, np.pi * 11 / 6):
+        canvas.tube(
+            [
+                (side * 0.6 * p, hip + 0.015 * p, 0.0),
+                (side * (0.6 + 0.1 * np.cos(angle)) * p, hip + (0.015 - 0.1 * np.sin(angle)) * p, 0.02 * d),
+            ],
+            3 * k + 1,
+            body.uptake["physis"] * 0.25 * open_,
+            "pelvis",
+            lesions=False,
+        )
     # Pubis and ischium ring the obturator foramen; between them the ischiopubic synchondrosis of the young.
     ring = [
         (side * 0.56 * p, hip + 0.06 * p, 0.08 * d),

@@ -28,7 +28,8 @@ class Body:
         maturity: 0 at birth to 1 when growth ends.
         girth: Breadth of the soft parts relative to the median child.
         bend, bow: Sideways offset of the spine's middle and its second harmonic.
-        uptake: Planar density by name of the bone group.
+        uptake: Planar density by name of the group of bones, of the kidneys, and of the soft tissue of the
+            trunk from front to back.
     """
 
     age: float
@@ -86,20 +87,22 @@ def draw_body(child: Child, rng: np.random.Generator) -> Body:
     girth = float(np.clip(girth, 0.85, 1.2))
     physis = physis_ratio(age, child.sex)
     uptake = {
-        "spine": rng.uniform(1.6, 2.3),
-        "pelvis": rng.uniform(1.6, 2.8),
+        "spine": rng.uniform(1.7, 2.6),
+        "pelvis": rng.uniform(2.1, 3.6),
         "ribs": rng.uniform(0.65, 0.95),
         "sternum": rng.uniform(0.65, 1.1),
-        "skull": rng.uniform(0.68, 1.0),
+        "skull": rng.uniform(0.6, 0.92),
         "face": rng.uniform(1.6, 2.6),
         "shoulder": rng.uniform(0.9, 1.4),
         "diaphysis": 1.0,
-        "metaphysis": rng.uniform(1.5, 2.3),
+        "metaphysis": rng.uniform(1.6, 2.5),
         "epiphysis": rng.uniform(1.1, 1.7),
         "physis": physis * float(np.clip(vary(0.05), 0.94, 1.06)),
         "arm": rng.uniform(0.75, 1.0),
         "hand": rng.uniform(0.7, 1.3),
         "foot": rng.uniform(0.9, 1.6),
+        "kidneys": rng.uniform(0.85, 1.7),
+        "soft": float(np.exp(np.clip(rng.normal(np.log(0.56), 0.35), np.log(0.25), np.log(1.2)))),
     }
     return Body(
         age=age,
@@ -145,6 +148,11 @@ class Outline:
     def thickness(self) -> Array:
         """Tissue from front to back, mm, 0 outside."""
         return np.where(self.front > self.back, self.front - self.back, 0).astype(np.float32)
+
+    def surface(self, pixel: tuple[int, int]) -> float:
+        """Depth of the front of the body at a pixel; of all of the body where it lies beside it."""
+        y = float(self.front[pixel])
+        return y if np.isfinite(y) else float(self.front[np.isfinite(self.front)].max())
 
     def profile(
         self, z: list[float], middle: list[float], breadth: list[float], depth: list[float], y: list[float]

@@ -1,8 +1,7 @@
 """Drawing bones in millimetres onto coronal depth planes.
 
 Coordinates of a point are (x, z, y) in mm: x towards the patient's left, which is the right of an anterior
-image; z from
-the vertex of the head downwards; y towards the front, 0 in the middle of the trunk.
+image; z from the vertex of the head downwards; y towards the front, 0 in the middle of the trunk.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from rbs.scans.scan import REGIONS
 Array = npt.NDArray[np.float32]
 Point = Sequence[float] | npt.NDArray[np.floating]
 Points = Sequence[Point] | npt.NDArray[np.floating]
+Tile = tuple[slice, slice]
 LABEL = {name: value for value, name in enumerate(REGIONS, start=1)}
 BOTH = (0, 1)
 ANTERIOR_ONLY = (0,)
@@ -26,13 +26,21 @@ ANTERIOR_ONLY = (0,)
 
 @dataclass(frozen=True)
 class Site:
-    """A place in a bone where a lesion may sit: region, placed position in mm and planar density."""
+    """A place in a bone where a lesion may sit.
+
+    Attributes:
+        region: Of the bone.
+        x, z, y: Placed position, mm.
+        radius: Of a long bone there, mm; 0 in a bone that has no length.
+        angle: Direction of a long bone in the coronal plane, radians from x towards z.
+    """
 
     region: str
     x: float
     z: float
     y: float
-    uptake: float
+    radius: float = 0.0
+    angle: float = 0.0
 
 
 class Canvas:
@@ -133,45 +141,33 @@ class Canvas:
             views: Views in which it is labelled.
             lesions: Whether lesions may sit in it.
         """
-        p = self.place(points)
-        r, u = np.broadcast_to(radii, len(p)).astype(float), np.broadcast_to(uptake, len(p)).astype(float)
-        tile = self._tile(p[:, :2] - r[:, None], p[:, :2] + r[:, None])
-        if tile is None:
+        r, u = np.broadcast_to(radii, len(points)), np.broadcast_to(uptake, len(points))
+        drawn = self._capsules(points, r, u, blunt)
+        if drawn is None:
             return
-        x, z = self.x[tile[1]][None, :], self.z[tile[0]][:, None]
-        best = np.full((z.size, x.size), np.inf, np.float32)
-        depth, density, radius = np.zeros_like(best), np.zeros_like(best), np.ones_like(best)
-        for i in range(len(p) - 1):
-            (ax, az, ay), (bx, bz, by) = (map(np.float32, p[i]), map(np.float32, p[i + 1]))
-            dx, dz = bx - ax, bz - az
-            along = ((x - ax) * dx + (z - az) * dz) / (dx * dx + dz * dz + np.float32(1e-6))
-            t = np.clip(along, 0, 1)
-            here = (np.float32(r[i]) + np.float32(r[i + 1] - r[i]) * t).astype(np.float32)
-            signed = np.hypot(x - ax - t * dx, z - az - t * dz) - here
-            if blunt and i == 0:
-                signed = np.maximum(signed, -along * np.hypot(dx, dz))
-            if blunt and i == len(p) - 2:
-                signed = np.maximum(signed, (along - 1) * np.hypot(dx, dz))
-            closer = signed < best
-            np.copyto(best, signed, where=closer)
-            np.copyto(radius, here, where=closer)
-            np.copyto(depth, ay + (by - ay) * t, where=closer)
-            np.copyto(density, np.float32(u[i]) + np.float32(u[i + 1] - u[i]) * t, where=closer)
+        tile, signed, radius, depth, density = drawn
         if lesions:
-            self.sites += [Site(region, q[0], q[1], q[2], float(v)) for q, v in zip(p, u, strict=True)]
-        across = np.sqrt(np.clip(1 - ((best + radius) / radius) ** 2, 0, 1))
-        edge = np.clip(0.5 - best / self.spacing, 0, 1)
+            p = self.place(points)
+            ways = np.gradient(p[:, :2], axis=0)
+            self.sites += [
+                Site(region, q[0], q[1], q[2], float(v), float(np.arctan2(way[1], way[0])))
+                for q, v, way in zip(p, r, ways, strict=True)
+            ]
+        across = np.sqrt(np.clip(1 - ((signed + radius) / radius) ** 2, 0, 1))
+        edge = np.clip(0.5 - signed / self.spacing, 0, 1)
         if instead:
             self.planes[:, tile[0], tile[1]] *= 1 - edge
-        self._deposit(
-            tile,
-            density,
-            edge,
-            flat + (1 - flat) * across,
-            depth,
-            region,
-            views,
-        )
+        self._deposit(tile, density, edge, flat + (1 - flat) * across, depth, region, views)
+
+    def covered(self, points: Points, radius: float) -> tuple[Tile, Array] | None:
+        """Pixels that a bar along a polyline (n, 3) of this radius, mm, lies over, and their covered share.
+
+        None where it lies outside the image.
+        """
+        drawn = self._capsules(points, np.full(len(points), radius), np.zeros(len(points)), blunt=False)
+        if drawn is None:
+            return None
+        return drawn[0], np.clip(0.5 - drawn[1] / self.spacing, 0, 1).astype(np.float32)
 
     def blob(
         self,
@@ -190,7 +186,7 @@ class Canvas:
         if tile is None:
             return
         if lesions:
-            self.sites.append(Site(region, p[0], p[1], p[2], uptake))
+            self.sites.append(Site(region, p[0], p[1], p[2]))
         edge = np.clip(0.5 - (radius - 1) * min(axes) / self.spacing, 0, 1)
         across = np.sqrt(np.clip(1 - radius**2, 0, 1))
         depth = np.full_like(radius, p[2])
@@ -233,7 +229,6 @@ class Canvas:
                     p[0] + axes[0] * 0.5 * side,
                     p[1] - axes[1] * 0.4,
                     p[2] + side * axes[2] * 0.7,
-                    uptake,
                 )
             )
 
@@ -268,37 +263,76 @@ class Canvas:
         profile = 1 + (rim - 1) * np.exp(-((distance / rim_mm) ** 2))
         edge = np.clip(0.5 - signed / self.spacing, 0, 1)
         middle = p.mean(axis=0)
-        self.sites.append(Site(region, middle[0], middle[1], middle[2], uptake))
+        self.sites.append(Site(region, middle[0], middle[1], middle[2]))
         self._deposit(tile, np.full_like(distance, uptake), edge, profile, depth / weights, region, views)
 
-    def gaussian(self, x: float, z: float, y: float, fwhm_mm: float, peak: float) -> npt.NDArray[np.bool_]:
-        """Add a Gaussian focus at a placed point; returns the mask of its full width at half maximum."""
-        profile = self.focus(x, z, fwhm_mm)
-        for plane, weight in zip(self.planes, self._hat(np.float32(y)), strict=True):
+    def hot(self, at: Point, fwhm_mm: tuple[float, float], peak: float, angle: float = 0.0) -> None:
+        """Add a Gaussian focus of peak density `peak`, labelled a hot spot inside its half maximum.
+
+        Args:
+            at: Placed centre (x, z, y), mm.
+            fwhm_mm: Along `angle` and across it.
+            peak: Planar density.
+            angle: Radians from x towards z.
+        """
+        tile, profile = self._focus(at, fwhm_mm, angle)
+        for plane, weight in zip(self.planes, self._hat(np.float32(at[2])), strict=True):
             if weight > 0:
-                plane += np.float32(peak * weight) * profile
-        mask = profile >= 0.5
-        mask[self.pixel(x, z)] = True
-        return mask
+                plane[tile] += np.float32(peak * weight) * profile
+        self.labels[:, tile[0], tile[1]][:, profile >= 0.5] = LABEL["hot spots"]
+        self.labels[:, *self.pixel(at[0], at[1])] = LABEL["hot spots"]
 
-    def cold(self, x: float, z: float, y: float, fwhm_mm: float, contrast: float) -> None:
-        """Take density away around a placed point, down to `contrast` times what was there."""
-        keep = 1 - np.float32(1 - contrast) * self.focus(x, z, fwhm_mm)
-        for plane, weight in zip(self.planes, self._hat(np.float32(y)), strict=True):
+    def cold(self, at: Point, fwhm_mm: float, contrast: float) -> None:
+        """Take density away around a placed point (x, z, y), down to `contrast` times what was there."""
+        tile, profile = self._focus(at, (fwhm_mm, fwhm_mm), 0.0)
+        for plane, weight in zip(self.planes, self._hat(np.float32(at[2])), strict=True):
             if weight > 0:
-                plane *= keep
+                plane[tile] *= 1 - np.float32(1 - contrast) * profile
 
-    def focus(self, x: float, z: float, fwhm_mm: float) -> Array:
-        """A Gaussian of peak 1 about a placed point, (rows, columns)."""
-        sharp = np.float32(4 * np.log(2) / fwhm_mm**2)
-        return (
-            np.exp(-sharp * (self.z - np.float32(z)) ** 2)[:, None]
-            * np.exp(-sharp * (self.x - np.float32(x)) ** 2)[None]
-        )
+    def _focus(self, at: Point, fwhm_mm: tuple[float, float], angle: float) -> tuple[Tile, Array]:
+        """A Gaussian of peak 1 on the tile that holds all of it; the tile is empty outside the image."""
+        reach = np.full((1, 2), 2.5 * max(fwhm_mm))
+        here = np.array([[at[0], at[1]]])
+        tile = self._tile(here - reach, here + reach) or (slice(0, 0), slice(0, 0))
+        dx, dz = self.x[tile[1]][None, :] - np.float32(at[0]), self.z[tile[0]][:, None] - np.float32(at[1])
+        along, across = dx * np.cos(angle) + dz * np.sin(angle), dz * np.cos(angle) - dx * np.sin(angle)
+        r2 = (along / fwhm_mm[0]) ** 2 + (across / fwhm_mm[1]) ** 2
+        return tile, np.exp(-4 * np.log(2) * r2).astype(np.float32)
 
-    def _tile(
-        self, low: npt.NDArray[np.floating], high: npt.NDArray[np.floating]
-    ) -> tuple[slice, slice] | None:
+    def _capsules(
+        self,
+        points: Points,
+        radii: npt.NDArray[np.floating],
+        uptake: npt.NDArray[np.floating],
+        blunt: bool,
+    ) -> tuple[Tile, Array, Array, Array, Array] | None:
+        """Tile; and on it the distance from the surface (negative inside), radius, depth and density."""
+        p, r, u = self.place(points), radii.astype(float), uptake.astype(float)
+        tile = self._tile(p[:, :2] - r[:, None], p[:, :2] + r[:, None])
+        if tile is None:
+            return None
+        x, z = self.x[tile[1]][None, :], self.z[tile[0]][:, None]
+        best = np.full((z.size, x.size), np.inf, np.float32)
+        depth, density, radius = np.zeros_like(best), np.zeros_like(best), np.ones_like(best)
+        for i in range(len(p) - 1):
+            (ax, az, ay), (bx, bz, by) = (map(np.float32, p[i]), map(np.float32, p[i + 1]))
+            dx, dz = bx - ax, bz - az
+            along = ((x - ax) * dx + (z - az) * dz) / (dx * dx + dz * dz + np.float32(1e-6))
+            t = np.clip(along, 0, 1)
+            here = (np.float32(r[i]) + np.float32(r[i + 1] - r[i]) * t).astype(np.float32)
+            signed = np.hypot(x - ax - t * dx, z - az - t * dz) - here
+            if blunt and i == 0:
+                signed = np.maximum(signed, -along * np.hypot(dx, dz))
+            if blunt and i == len(p) - 2:
+                signed = np.maximum(signed, (along - 1) * np.hypot(dx, dz))
+            closer = signed < best
+            np.copyto(best, signed, where=closer)
+            np.copyto(radius, here, where=closer)
+            np.copyto(depth, ay + (by - ay) * t, where=closer)
+            np.copyto(density, np.float32(u[i]) + np.float32(u[i + 1] - u[i]) * t, where=closer)
+        return tile, best, radius, depth, density
+
+    def _tile(self, low: npt.NDArray[np.floating], high: npt.NDArray[np.floating]) -> Tile | None:
         """Rows and columns from the least `low` to the greatest `high` (n, 2); None outside the image."""
         (x0, z0), (x1, z1) = low.min(axis=0) - self.spacing, high.max(axis=0) + self.spacing
         c = np.clip(np.searchsorted(self.x, (x0, x1)), 0, len(self.x))
@@ -307,7 +341,7 @@ class Canvas:
 
     def _ellipse(
         self, centre: Point, axes: tuple[float, float], angle: float
-    ) -> tuple[tuple[slice, slice] | None, Array, npt.NDArray[np.float64]]:
+    ) -> tuple[Tile | None, Array, npt.NDArray[np.float64]]:
         """Tile, normalised radius on it (1 on the ellipse) and placed centre."""
         p = self.place([centre])[0]
         reach = np.full((1, 2), max(axes))
@@ -328,7 +362,7 @@ class Canvas:
 
     def _deposit(
         self,
-        tile: tuple[slice, slice],
+        tile: Tile,
         uptake: Array,
         edge: npt.NDArray[np.floating],
         profile: npt.NDArray[np.floating],

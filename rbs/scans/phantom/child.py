@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, shift, zoom
 
+from rbs.scans.phantom.attenuators import Attenuator, draw_attenuators
 from rbs.scans.phantom.axial import draw_axial
 from rbs.scans.phantom.body import Body, draw_body
 from rbs.scans.phantom.canvas import Canvas
+from rbs.scans.phantom.disease import Disease, Lesion, draw_disease, draw_lesions
 from rbs.scans.phantom.growth import Child, Sex, draw_child, expected_counts
 from rbs.scans.phantom.limbs import Limb, draw_arm, draw_leg, pose
 from rbs.scans.phantom.motion import STILL, Motion, draw_motion
 from rbs.scans.phantom.organs import (
-    Lesion,
+    draw_contamination,
     draw_injection,
-    draw_lesions,
     draw_outline,
     draw_urinary,
     soft_tissue,
@@ -42,19 +44,22 @@ class Phantom:
     Attributes:
         child: Whom it stands for.
         expectation: Expected counts at 20 cm/min, float32 (2, rows, columns): anterior, and posterior as a
-        camera writes it.
-        labels: Region of each pixel, uint8 (2, rows, columns); see `rbs.scans.scan.REGIONS`. Hot lesions
-        and the injection
-            site are "hot spots" over their full width at half maximum, cold lesions keep the label of
-            their bone.
-        density: Own planar density of bone and urinary tract in the anterior orientation before
-        attenuation and blur,
-            float32 (rows, columns), without soft tissue; the femoral diaphysis is 1.
+            camera writes it.
+        labels: Region of each pixel, uint8 (2, rows, columns); see `rbs.scans.scan.REGIONS`. Hot lesions, the
+            injection site and drops of urine are "hot spots" over their full width at half maximum, cold
+            lesions keep the label of their bone.
+        density: Own planar density of bone and urinary tract in the anterior orientation before attenuation
+            and blur, float32 (rows, columns), without soft tissue; the femoral diaphysis of a healthy leg
+            is 1.
         soft: The same of soft tissue.
-        lesions: Foci in bone.
-        injected: Whether an injection site shows.
-        marks: Landmarks by name, (row, column) in the anterior view, not rounded.
+        disease: What ails more than a focus.
+        lesions: Foci in bone, those that were scanned.
+        injected: Whether tracer was left where the needle was.
+        contaminated: Whether drops of urine lie on skin or clothes.
+        attenuators: Metal on the child and in it.
+        marks: Landmarks by name, (row, column) in the anterior view, not rounded; those that were scanned.
         motion: How the child had moved since the first pass.
+        partial: Whether only a part of the body was scanned.
         scan_length_mm: How far the table travelled.
     """
 
@@ -63,10 +68,14 @@ class Phantom:
     labels: npt.NDArray[np.uint8]
     density: Array
     soft: Array
+    disease: Disease
     lesions: tuple[Lesion, ...]
     injected: bool
+    contaminated: bool
+    attenuators: tuple[Attenuator, ...]
     marks: dict[str, tuple[float, float]]
     motion: Motion
+    partial: bool
     scan_length_mm: float
 
 
@@ -74,8 +83,7 @@ def make_child(age_y: float, sex: Sex, rng: np.random.Generator) -> Phantom:
     """Draw a child and work out what a standard scan expects of it, 1024 x 256 pixels of 2.26 mm.
 
     Contrast, background, scatter, resolution and counts vary from child to child more widely than on one
-    camera, so that
-    what is learned holds on another.
+    camera, so that what is learned holds on another.
 
     Args:
         age_y: 0.25 to 18 years.
@@ -114,9 +122,29 @@ class _Posed:
     """A child on the table."""
 
     child: Child
+    disease: Disease
     body: Body
     arms: list[Limb]
     legs: list[Limb]
+
+
+@dataclass(frozen=True)
+class _Field:
+    """What the camera passes over, and how the child lies in it.
+
+    Attributes:
+        rows: From above the head to below the feet.
+        scanned: Those of them that were scanned.
+        top: Row of the image of the first scanned one.
+        origin_mm: Distance of the body axis from the left edge and of the vertex from the upper edge.
+        tilt: Radians, clockwise as seen from the front.
+    """
+
+    rows: int
+    scanned: slice
+    top: int
+    origin_mm: tuple[float, float]
+    tilt: float
 
 
 @dataclass(frozen=True)
@@ -130,20 +158,61 @@ class _Remembered:
 def _draw_posed(age_y: float, sex: Sex, rng: np.random.Generator) -> _Posed:
     child = draw_child(age_y, sex, rng)
     body = draw_body(child, rng)
-    return _Posed(child, body, *pose(body, rng))
+    arms, legs = pose(body, rng)
+    disease = draw_disease(rng)
+    return _Posed(child, disease, *disease.affect(body, arms, legs))
+
+
+def _draw_field(posed: _Posed, rng: np.random.Generator) -> _Field:
+    """Most children lie in the middle and are scanned from head to toe; 6 % are not, 15 % lie to one side."""
+    body = posed.body
+    lowest = max(leg.joints[3][1] for leg in posed.legs) + 0.02 * body.height
+    above, below = rng.uniform(25, 90), rng.uniform(25, 90)
+    rows = min(int(np.ceil((above + lowest + below) / SPACING_MM)), ROWS)
+    part, at = rng.random(), rng.random()
+    first, last = 0, rows
+    if part < 0.03:  # from the head to somewhere between the hips and the knees
+        last = int((above + body.hip + (0.04 + 0.2 * at) * body.height) / SPACING_MM)
+    elif part < 0.06:  # from the loins to the feet
+        first = int((above + body.hip - (0.02 + 0.1 * at) * body.height) / SPACING_MM)
+    top = int(rng.random() * min(ROWS - (last - first), 60))
+    usual, far = float(np.clip(rng.normal(0, 9), -20, 20)), rng.uniform(-55, 55)
+    aside = usual if rng.random() < 0.85 else far
+    straight, askew = float(np.clip(rng.normal(0, 0.012), -0.03, 0.03)), rng.uniform(-0.1, 0.1)
+    tilt = straight if rng.random() < 0.9 else askew
+    origin = (COLUMNS * SPACING_MM / 2 + aside, above)
+    return _Field(rows, slice(first, last), top, origin, tilt)
+
+
+def _draw_camera(body: Body, rng: np.random.Generator) -> Camera:
+    streaks = gaussian_filter(rng.standard_normal((2, COLUMNS)), (0, 10), mode="reflect")
+    streaks *= rng.uniform(0.003, 0.012) / streaks.std()
+    sensitivity = 1 + streaks
+    x = (np.arange(COLUMNS) - (COLUMNS - 1) / 2) * SPACING_MM
+    beyond = np.abs(x) - rng.uniform(380, 450) / 2
+    sensitivity[1] *= 1 - rng.uniform(0.04, 0.12) * np.clip(0.5 - beyond / 12, 0, 1)  # the table
+    return Camera(
+        SPACING_MM,
+        front_mm=body.depth / 2 + rng.uniform(40, 110),
+        back_mm=-body.depth / 2 - rng.uniform(45, 85),
+        blur=rng.uniform(0.92, 1.4),
+        scatter=rng.uniform(0.15, 0.35),
+        tail_mm=rng.uniform(65, 95),
+        sensitivity=sensitivity.astype(np.float32),
+    )
 
 
 def _see(
     posed: _Posed, rng: np.random.Generator, motion: Motion = STILL, first: _Remembered | None = None
 ) -> tuple[Phantom, _Remembered]:
-    """One pass: draw the child as it lies after `motion` and project it."""
+    """One pass: draw the child as it lies after `motion` and project it.
+
+    Two passes with equal generators draw the same child, so that nothing drawn here may depend on `motion`.
+    """
     child, body = posed.child, posed.body
+    field = _draw_field(posed, rng)
+    rows = field.rows
     arms, legs = motion.pose(posed.arms, posed.legs)
-    lowest = max(leg.joints[3][1] for leg in posed.legs) + 0.02 * body.height
-    above, below = rng.uniform(25, 90), rng.uniform(25, 90)
-    scanned = int(np.ceil((above + lowest + below) / SPACING_MM))
-    rows = min(scanned, ROWS)
-    top = int(rng.integers(0, min(ROWS - rows, 60) + 1))
 
     def texture(scale_mm: float, spread: float) -> Array:
         """It belongs to the child and moves along."""
@@ -151,13 +220,11 @@ def _see(
         by = np.array(motion.shift_mm[::-1]) / SPACING_MM
         return shift(drawn, by, order=1, mode="nearest") if by.any() else drawn
 
-    middle = COLUMNS * SPACING_MM / 2 + float(np.clip(rng.normal(0, 9), -20, 20))
     reach = max(body.depth * 0.55, 45)
     depths = np.linspace(-reach, reach, _PLANES)
-    origin = (middle + motion.shift_mm[0], above + motion.shift_mm[1])
+    origin = (field.origin_mm[0] + motion.shift_mm[0], field.origin_mm[1] + motion.shift_mm[1])
     canvas = Canvas((rows, COLUMNS), SPACING_MM, origin, depths, texture(10, 0.09))
-    lying = canvas.turned((0.0, body.hip), float(np.clip(rng.normal(0, 0.012), -0.03, 0.03)))
-    with lying:
+    with canvas.turned((0.0, body.hip), field.tilt):
         outline = draw_outline(*canvas.grid(), body, arms, legs)
         draw_axial(canvas, body, rng, head_turn=motion.head)
         for arm in arms:
@@ -170,45 +237,51 @@ def _see(
                     canvas.mark(f"{name} {limb.side:+d}", joint)
         draw_urinary(canvas, body, rng, filling=motion.filling)
         injected = draw_injection(canvas, arms, rng)
+        contaminated = draw_contamination(canvas, body, outline, rng)
+        attenuators = draw_attenuators(canvas, body, outline, arms, legs, rng)
     lesions, bones = draw_lesions(canvas, body, rng, None if first is None else first.bones)
     per_mm = soft_tissue(outline, body, texture(60, 0.12) * texture(15, 0.06), rng)
 
-    camera = Camera(
-        SPACING_MM,
-        front_mm=body.depth / 2 + rng.uniform(40, 110),
-        back_mm=-body.depth / 2 - rng.uniform(45, 85),
-        blur=rng.uniform(0.92, 1.2),
-        scatter=rng.uniform(0.15, 0.35),
-        tail_mm=rng.uniform(65, 95),
-    )
-    seen = project(canvas.planes, depths, per_mm, outline.front, outline.back, camera)
+    camera = _draw_camera(body, rng)
+    seen = project(canvas.planes, depths, per_mm, outline.front, outline.back, camera, attenuators)
     seen += np.float32(rng.uniform(0.002, 0.012) * seen.mean())  # room, and what leaks through the septa
     dark = int(rng.integers(0, 12))  # columns beyond the edges of the crystal
     seen[:, :, :dark] = 0
     seen[:, :, COLUMNS - dark :] = 0
     counts = expected_counts(child.weight_kg) * float(np.exp(np.clip(rng.normal(0, 0.18), -0.38, 0.38)))
     a_unit = np.float32(2 * counts / seen.sum()) if first is None else first.counts
-    seen *= a_unit
 
-    frame = np.zeros((ROWS, COLUMNS), np.float32)
-    expectation = np.full((2, ROWS, COLUMNS), UNSCANNED, np.float32)
-    expectation[:, top : top + rows] = np.maximum(seen, UNSCANNED)
-    labels = np.zeros((2, ROWS, COLUMNS), np.uint8)
-    labels[:, top : top + rows] = canvas.labels
-    density, soft = frame.copy(), frame.copy()
-    density[top : top + rows] = canvas.planes.sum(axis=0)
-    soft[top : top + rows] = per_mm * outline.thickness()
+    def framed(image: npt.NDArray[Any], nothing: float = 0) -> npt.NDArray[Any]:
+        """The scanned rows of (..., rows, columns) where the image has them."""
+        part = image[..., field.scanned, :]
+        frame = np.full((*image.shape[:-2], ROWS, COLUMNS), nothing, image.dtype)
+        frame[..., field.top : field.top + part.shape[-2], :] = part
+        return frame
+
+    down = field.top - field.scanned.start
+
+    def scanned(row: float, column: float) -> bool:
+        return field.scanned.start <= row < field.scanned.stop and dark <= column < COLUMNS - dark
+
     phantom = Phantom(
         child=child,
-        expectation=align(expectation, VIEWS),
-        labels=align(labels, VIEWS),
-        density=density,
-        soft=soft,
-        lesions=tuple(replace(lesion, row=lesion.row + top) for lesion in lesions),
+        expectation=align(framed(np.maximum(seen * a_unit, UNSCANNED), UNSCANNED), VIEWS),
+        labels=align(framed(canvas.labels), VIEWS),
+        density=framed(canvas.planes.sum(axis=0)),
+        soft=framed(per_mm * outline.thickness()),
+        disease=posed.disease,
+        lesions=tuple(replace(one, row=one.row + down) for one in lesions if scanned(one.row, one.column)),
         injected=injected,
-        marks={name: (row + top, column) for name, (row, column) in canvas.marks.items()},
+        contaminated=contaminated,
+        attenuators=tuple(
+            replace(one, row=one.row + down) for one in attenuators if scanned(one.row, one.column)
+        ),
+        marks={
+            name: (row + down, column) for name, (row, column) in canvas.marks.items() if scanned(row, column)
+        },
         motion=motion,
-        scan_length_mm=rows * SPACING_MM,
+        partial=field.scanned != slice(0, rows),
+        scan_length_mm=(field.scanned.stop - field.scanned.start) * SPACING_MM,
     )
     return phantom, _Remembered(bones, a_unit)
 

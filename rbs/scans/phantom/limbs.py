@@ -22,10 +22,19 @@ class Limb:
     Attributes:
         side: -1 on the patient's right, 1 on the left.
         joints: Shoulder, elbow, wrist, finger tips; or hip, knee, ankle, toes.
+        lively: Factor on all its bones.
+        plates: Factor on its growth plates: humerus, radius, ulna; or hip, distal femur, proximal and distal
+            tibia.
     """
 
     side: int
     joints: tuple[Vector, Vector, Vector, Vector]
+    lively: float = 1.0
+    plates: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
+
+    def uptake(self, body: Body) -> dict[str, float]:
+        """Planar density by name of the group of bones in this limb."""
+        return {name: value * self.lively for name, value in body.uptake.items()}
 
 
 def pose(body: Body, rng: np.random.Generator) -> tuple[list[Limb], list[Limb]]:
@@ -68,8 +77,8 @@ def _step(start: Vector, length: float, angle: float, side: int, y: float) -> Ve
 def draw_arm(canvas: Canvas, body: Body, arm: Limb, rng: np.random.Generator) -> None:
     """Humerus, radius, ulna and hand of one arm."""
     shoulder, elbow, wrist, tips = arm.joints
-    b, up, u = body.bone, body.uptake, body.uptake["arm"]
-    e = _ossified(body)
+    b, up, e = body.bone, arm.uptake(body), _ossified(body)
+    u, meta = up["arm"], up["metaphysis"]
     along, across = _axes(shoulder, elbow)
     head = shoulder + along * 3 * b
     canvas.blob(head - across * arm.side * 3 * b, (20 * b * e, 19 * b * e), up["epiphysis"] * 0.85, "arms")
@@ -80,10 +89,10 @@ def draw_arm(canvas: Canvas, body: Body, arm: Limb, rng: np.random.Generator) ->
         elbow - along * 14 * b,
         (20, 9.5, 17),
         b,
-        (u * _meta(body, 0.95), u * 0.92, u * 1.25),
+        (u * meta * 0.95, u * 0.92, u * 1.25),
         "arms",
     )
-    _plate(canvas, neck, along, across, 20 * b, up["physis"] * 0.7, b)
+    _plate(canvas, neck, along, across, 20 * b, up["physis"] * 0.7 * arm.plates[0], b)
     canvas.tube(
         [elbow - across * 19 * b - along * 6 * b, elbow + across * 19 * b - along * 6 * b],
         8 * b,
@@ -93,10 +102,11 @@ def draw_arm(canvas: Canvas, body: Body, arm: Limb, rng: np.random.Generator) ->
     )
     along, across = _axes(elbow, wrist)
     lateral = across * _outwards(across, arm.side)
-    for place, thick, tail in ((lateral, (8, 6, 13), 0.0), (-lateral, (12, 6, 7), 4.0)):
+    radius_and_ulna = ((lateral, (8, 6, 13), 0.0), (-lateral, (12, 6, 7), 4.0))
+    for (place, thick, tail), plate in zip(radius_and_ulna, arm.plates[1:], strict=False):
         start, end = elbow + place * 9 * b + along * (8 - tail) * b, wrist + place * 10 * b - along * 12 * b
-        _shaft(canvas, start, end, thick, b, (u * 1.2, u * 0.8, u * _meta(body, 0.85)), "arms")
-        _plate(canvas, end, along, across, thick[2] * b, up["physis"] * 0.62, b)
+        _shaft(canvas, start, end, thick, b, (u * 1.2, u * 0.8, u * meta * 0.85), "arms")
+        _plate(canvas, end, along, across, thick[2] * b, up["physis"] * 0.62 * plate, b)
         canvas.blob(
             end + along * 7 * b,
             (thick[2] * b * e, 5 * b * e),
@@ -105,21 +115,21 @@ def draw_arm(canvas: Canvas, body: Body, arm: Limb, rng: np.random.Generator) ->
             angle=_tilt(across),
             lesions=False,
         )
-    _rays(canvas, body, wrist, tips, up["hand"] * u, "arms", rng, edge_on=bool(rng.random() < 0.4))
+    _hand(canvas, body, wrist, tips, up["hand"] * u, rng)
 
 
 def draw_leg(canvas: Canvas, body: Body, leg: Limb, rng: np.random.Generator) -> None:
     """Femur, patella, tibia, fibula and foot of one leg."""
     hip, knee, ankle, toes = leg.joints
-    b, up, side, e = body.bone, body.uptake, leg.side, _ossified(body)
+    b, up, side, e = body.bone, leg.uptake(body), leg.side, _ossified(body)
+    d, meta = up["diaphysis"], up["metaphysis"]
     lean = np.array([side * 0.58, 0.8, -0.2])  # the neck runs outwards and down
     canvas.blob(hip, (23 * b * e, 23 * b * e), up["epiphysis"] * 0.9, "legs")
     along, across = _axes(hip, knee)
     trochanter = hip + lean * 56 * b
     start = hip + lean * 17 * b
     shaft = _between(hip + lean * 52 * b, knee - along * 26 * b)
-    meta = _meta(body, 1.0)
-    canvas.tube([start, trochanter], (15 * b, 17 * b), (meta * 1.05, 1.35), "legs", flat=0.4)
+    canvas.tube([start, trochanter], (15 * b, 17 * b), (meta * 1.05, d * 1.35), "legs", flat=0.4)
     canvas.blob(
         trochanter + across * _outwards(across, side) * 9 * b - along * 8 * b,
         (11 * b, 17 * b),
@@ -128,14 +138,21 @@ def draw_leg(canvas: Canvas, body: Body, leg: Limb, rng: np.random.Generator) ->
         angle=_tilt(across),
         lesions=False,
     )
-    _shaft(canvas, shaft(0.0), shaft(1.0), (17, 12.5, 33), b, (1.3, 1.0, meta), "legs", arch=side * 5 * b)
+    _shaft(canvas, shaft(0.0), shaft(1.0), (17, 12.5, 33), b, (d * 1.3, d, meta), "legs", arch=side * 5 * b)
     canvas.mark(f"femoral diaphysis {side:+d}", shaft(0.5) + np.array([side * 5 * b, 0, 0]))
     canvas.mark(f"femoral metaphysis {side:+d}", shaft(0.96))
     normal = _normal(lean)
     _plate(
-        canvas, start, lean / np.linalg.norm(lean[:2]), normal, 17 * b, up["physis"] * 0.55, b, instead=False
+        canvas,
+        start,
+        lean / np.linalg.norm(lean[:2]),
+        normal,
+        17 * b,
+        up["physis"] * 0.55 * leg.plates[0],
+        b,
+        instead=False,
     )
-    plates = [(shaft(1.0) + along * 2 * b, along, across, 35 * b, up["physis"])]
+    plates = [(shaft(1.0) + along * 2 * b, along, across, 35 * b, up["physis"] * leg.plates[1])]
     canvas.mark(f"distal femoral physis {side:+d}", shaft(1.0) + along * 2 * b)
     for wing in (-1, 1):
         canvas.blob(
@@ -159,9 +176,9 @@ def draw_leg(canvas: Canvas, body: Body, leg: Limb, rng: np.random.Generator) ->
         knee + along * 9 * b, (34 * b * e, 8 * b * e), up["epiphysis"] * 0.95, "legs", angle=_tilt(across)
     )
     shaft = _between(knee + along * 19 * b, ankle - along * 17 * b)
-    plates.append((shaft(0) - along * 2 * b, along, across, 33 * b, up["physis"] * 0.85))
-    _shaft(canvas, shaft(0), shaft(1), (31, 11.5, 21), b, (meta * 0.97, 0.95, meta * 0.85), "legs")
-    plates.append((shaft(1) + along * 2 * b, along, across, 22 * b, up["physis"] * 0.65))
+    plates.append((shaft(0) - along * 2 * b, along, across, 33 * b, up["physis"] * 0.85 * leg.plates[2]))
+    _shaft(canvas, shaft(0), shaft(1), (31, 11.5, 21), b, (meta * 0.97, d * 0.95, meta * 0.85), "legs")
+    plates.append((shaft(1) + along * 2 * b, along, across, 22 * b, up["physis"] * 0.65 * leg.plates[3]))
     canvas.blob(
         ankle - along * 7 * b,
         (21 * b * e, 8 * b * e),
@@ -172,25 +189,52 @@ def draw_leg(canvas: Canvas, body: Body, leg: Limb, rng: np.random.Generator) ->
     )
     outer = across * _outwards(across, side)
     head, malleolus = knee + outer * 35 * b + along * 28 * b, ankle + outer * 25 * b - along * 4 * b
-    _shaft(canvas, head, malleolus, (8, 5, 8.5), b, (0.95, 0.55, 1.0), "legs")
+    _shaft(canvas, head, malleolus, (8, 5, 8.5), b, (d * 0.95, d * 0.55, d), "legs")
     for place, axis, breadth, half, uptake in plates:  # last: nothing of the same limb lies over them
         _plate(canvas, place, axis, breadth, half, uptake, b)
-    _foot(canvas, body, ankle, toes, rng)
+    _foot(canvas, body, ankle, toes, up["foot"], rng)
 
 
-def _foot(canvas: Canvas, body: Body, ankle: Vector, toes: Vector, rng: np.random.Generator) -> None:
-    u, b = body.uptake["foot"], body.bone
+def _foot(
+    canvas: Canvas, body: Body, ankle: Vector, toes: Vector, u: float, rng: np.random.Generator
+) -> None:
+    """Talus, heel bone and its apophysis behind it, the tarsus, and five rays."""
+    b = body.bone
     along, across = _axes(ankle, toes)
     length = float(np.linalg.norm((toes - ankle)[:2]))
     tilt = _tilt(across)
+    heel = ankle + along * 10 * b + np.array([0, 0, -25 * b])
     canvas.blob(ankle + along * 4 * b, (20 * b, 17 * b), u * 0.95, "legs", angle=tilt)
-    canvas.blob(
-        ankle + along * 10 * b + np.array([0, 0, -25 * b]), (20 * b, 20 * b), u * 0.9, "legs", angle=tilt
-    )
+    canvas.blob(heel, (20 * b, 20 * b), u * 0.9, "legs", angle=tilt)
+    growing = float(np.interp(body.age, (4, 8, 13, 16), (0.0, 1.0, 1.0, 0.0)))
+    canvas.blob(heel + along * 6 * b, (16 * b, 5 * b), u * 0.8 * growing, "legs", angle=tilt, lesions=False)
     canvas.blob(
         ankle + 0.36 * (toes - ankle), (22 * b, 0.15 * length), u * 0.8, "legs", angle=tilt, lesions=False
     )
-    _rays(canvas, body, ankle + 0.42 * (toes - ankle), toes, u * 0.8, "legs", rng, edge_on=False)
+    root = ankle + 0.42 * (toes - ankle)
+    canvas.blob(root + 0.07 * (toes - ankle), (25 * b, 0.09 * length), u, "legs", angle=tilt)
+    _rays(canvas, body, root, toes, u * 0.8, "legs", rng, narrow=1.0)
+
+
+def _hand(
+    canvas: Canvas, body: Body, wrist: Vector, tips: Vector, u: float, rng: np.random.Generator
+) -> None:
+    """Two rows of carpals, more of them bone with every year, and five rays, often seen from the edge."""
+    along, across = _axes(wrist, tips)
+    length, b = float(np.linalg.norm((tips - wrist)[:2])), body.bone
+    narrow = 0.35 if rng.random() < 0.4 else 1.0
+    ossified = float(np.interp(body.age, (0.5, 3, 7, 12), (0.35, 0.6, 0.85, 1.0)))
+    for place, count in ((0.07, 3), (0.16, 4)):
+        for across_by in np.linspace(-1, 1, count):
+            canvas.blob(
+                wrist + along * place * length + across * across_by * 16 * b * narrow,
+                (7.5 * b * ossified, 7 * b * ossified),
+                u * (1.25 if narrow == 1 else 0.6),
+                "arms",
+                flat=0.3,
+                lesions=across_by == 0 or count == 4,
+            )
+    _rays(canvas, body, wrist, tips, u, "arms", rng, narrow=narrow)
 
 
 def _rays(
@@ -202,20 +246,11 @@ def _rays(
     region: str,
     rng: np.random.Generator,
     *,
-    edge_on: bool,
+    narrow: float,
 ) -> None:
-    """Carpals or cuneiforms and five rays; seen edge-on they lie over one another."""
+    """Five rays of a hand or foot, livelier at their joints; seen from the edge they lie over one another."""
     along, across = _axes(root, tip)
     length, b = float(np.linalg.norm((tip - root)[:2])), body.bone
-    narrow = 0.35 if edge_on else 1.0
-    tilt = _tilt(across)
-    canvas.blob(
-        root + along * 0.12 * length,
-        (25 * b * (0.5 + 0.5 * narrow), 0.15 * length),
-        uptake * 1.25,
-        region,
-        angle=tilt,
-    )
     for finger, reach in zip(np.linspace(-1, 1, 5), (0.72, 0.95, 1.0, 0.95, 0.82), strict=True):
         start = root + along * 0.24 * length + across * finger * 17 * b * narrow
         end = root + along * reach * length * rng.uniform(0.96, 1.02) + across * finger * 30 * b * narrow
@@ -273,10 +308,6 @@ def _plate(
         for k, w in ((-0.92, -1), (-0.45, 0.6), (0, -0.3), (0.45, 0.6), (0.92, -1))
     ]
     canvas.tube(points, thick, uptake, "growth plates", flat=0.9, instead=instead, lesions=False)
-
-
-def _meta(body: Body, share: float) -> float:
-    return body.uptake["metaphysis"] * share
 
 
 def _ossified(body: Body) -> float:

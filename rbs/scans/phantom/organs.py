@@ -1,39 +1,15 @@
-"""Soft tissue, kidneys, bladder, injection site and lesions."""
+"""Soft tissue, kidneys, bladder, injection site and drops of urine."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from rbs.scans.phantom.axial import skull_half_breadth
 from rbs.scans.phantom.body import Array, Body, Outline
-from rbs.scans.phantom.canvas import LABEL, Canvas
+from rbs.scans.phantom.canvas import Canvas
 from rbs.scans.phantom.limbs import Limb
 
 SIDES = (-1, 1)
-
-
-@dataclass(frozen=True)
-class Lesion:
-    """A focus in a bone.
-
-    Attributes:
-        region: The region of the bone it sits in.
-        row: Row of its centre in both views.
-        column: Column of its centre in the anterior view; it is `columns - 1 - column` in the posterior one.
-        depth_mm: y of its centre: distance in front of the middle of the trunk, mm.
-        fwhm_mm: Full width at half maximum before the camera blurs it, mm.
-        contrast: Planar density at its centre relative to the bone it was drawn into; below 1 it is cold.
-    """
-
-    region: str
-    row: int
-    column: int
-    depth_mm: float
-    fwhm_mm: float
-    contrast: float
 
 
 def draw_outline(x: Array, z: Array, body: Body, arms: list[Limb], legs: list[Limb]) -> Outline:
@@ -89,12 +65,10 @@ def draw_outline(x: Array, z: Array, body: Body, arms: list[Limb], legs: list[Li
 def soft_tissue(outline: Outline, body: Body, texture: Array, rng: np.random.Generator) -> Array:
     """Tracer in soft tissue per mm of depth, (rows, columns); the femoral diaphysis has 1.
 
-    It sums to about a third of the mean bone over the trunk, is a little higher over liver, mediastinum
-    and thighs'
-    muscle and varies slowly.
+    It sums to about a third of the mean bone over the trunk, is a little higher over liver, mediastinum and
+    the muscle of the thighs, and varies slowly.
     """
-    level = float(np.exp(np.clip(rng.normal(np.log(0.56), 0.25), np.log(0.33), np.log(0.95))))
-    per_mm = np.full(outline.x.shape, level / body.depth, np.float32) * texture
+    per_mm = np.full(outline.x.shape, body.uptake["soft"] / body.depth, np.float32) * texture
     for place, size, more in (
         ((-0.4 * body.chest, body.along(0.6)), (0.5 * body.chest, 0.12 * body.trunk), rng.uniform(0.0, 0.35)),
         (
@@ -120,11 +94,10 @@ def draw_urinary(canvas: Canvas, body: Body, rng: np.random.Generator, *, fillin
     """Kidneys and bladder; `filling` is the activity in the bladder relative to that of the first pass."""
     h, d = body.height, body.depth
     size = h * float(np.interp(body.age, (0.5, 6, 16), (0.042, 0.035, 0.031)))
-    uptake = rng.uniform(0.8, 1.8)
     for side in SIDES:
         if rng.random() < 0.03:
             continue  # one kidney only
-        u = float(np.clip(uptake * np.exp(rng.normal(0, 0.12)), 0.8, 1.8))
+        u = body.uptake["kidneys"] * float(np.exp(np.clip(rng.normal(0, 0.12), -0.24, 0.24)))
         at = (
             side * 0.55 * body.chest * rng.uniform(0.92, 1.08),
             body.along(0.69 + (0.02 if side < 0 else 0)),
@@ -156,59 +129,19 @@ def draw_injection(canvas: Canvas, arms: list[Limb], rng: np.random.Generator) -
     _, elbow, wrist, tips = arm.joints
     at = elbow if rng.random() < 0.35 else wrist + (tips - wrist) * rng.uniform(0.0, 0.45)
     x, z, y = canvas.place([at])[0]
-    mask = canvas.gaussian(
-        x, z, float(y) + 8, rng.uniform(6, 16), float(np.exp(rng.uniform(np.log(5), np.log(60))))
-    )
-    canvas.labels[:, mask] = LABEL["hot spots"]
+    wide, peak = rng.uniform(6, 16), float(np.exp(rng.uniform(np.log(5), np.log(60))))
+    canvas.hot((x, z, y + 8), (wide, wide), peak)
     return True
 
 
-def draw_lesions(
-    canvas: Canvas, body: Body, rng: np.random.Generator, bones: Sequence[float] | None = None
-) -> tuple[tuple[Lesion, ...], tuple[float, ...]]:
-    """Up to six foci in bone, in half of the children none; one in eight is cold, without a label.
-
-    Args:
-        canvas: Where to.
-        body: Whose.
-        rng: Source of everything random.
-        bones: The planar densities that the first pass returned: a child that has moved keeps its lesions.
-
-    Returns:
-        The lesions, and the planar density of the bone at each place that was tried.
-    """
-    remembered = None if bones is None else iter(bones)
-    tried: list[float] = []
-    count = 0 if rng.random() < 0.5 else int(rng.integers(1, 7))
-    lesions: list[Lesion] = []
-    regions = sorted({site.region for site in canvas.sites})
-    share = np.array(
-        [
-            {"spine": 0.28, "thorax": 0.25, "pelvis": 0.2, "legs": 0.15, "arms": 0.06}.get(r, 0.06)
-            for r in regions
-        ]
-    )
-    while len(lesions) < count:
-        region = str(rng.choice(regions, p=share / share.sum()))
-        sites = [site for site in canvas.sites if site.region == region]
-        site = sites[int(rng.integers(len(sites)))]
-        x, z = site.x + rng.normal(0, 1.5), site.z + rng.normal(0, 1.5)
-        row, column = canvas.pixel(x, z)
-        here = float(canvas.planes[:, row, column].sum())
-        bone = here if remembered is None else next(remembered)
-        tried.append(bone)
-        if bone < 0.15:
-            continue  # beside the bone, or outside the image
-        fwhm = float(np.exp(rng.uniform(np.log(4), np.log(25))))
-        fwhm = min(fwhm, 4 + 0.017 * body.height)
-        if rng.random() < 0.125:
-            fwhm = max(fwhm, 8.0)  # a smaller gap fills up with the camera's blur
-            canvas.cold(x, z, site.y, fwhm, rng.uniform(0.1, 0.6))
-            # It empties the bone at its own depth; what lies in front of it and behind stays.
-            contrast = float(canvas.planes[:, row, column].sum()) / here
-        else:
-            contrast = float(np.exp(rng.uniform(np.log(1.3), np.log(6))))
-            mask = canvas.gaussian(x, z, site.y, fwhm, (contrast - 1) * bone)
-            canvas.labels[:, mask] = LABEL["hot spots"]
-        lesions.append(Lesion(region, row, column, float(site.y), fwhm, contrast))
-    return tuple(lesions), tuple(tried)
+def draw_contamination(canvas: Canvas, body: Body, outline: Outline, rng: np.random.Generator) -> bool:
+    """On 6 % of children a few drops of urine dried on skin or clothes, between the navel and the thighs."""
+    wet = rng.random() < 0.06
+    for drop in range(3):
+        at = (rng.uniform(-0.8, 0.8) * body.pelvis, body.hip + rng.uniform(-0.3, 1.1) * body.pelvis, 0.0)
+        size, longer = rng.uniform(8, 18), rng.uniform(1, 2.5)
+        peak, angle = float(np.exp(rng.uniform(np.log(0.7), np.log(10)))), rng.uniform(0, np.pi)
+        if wet and rng.random() < 1 / (1 + drop):
+            x, z, _ = canvas.place([at])[0]
+            canvas.hot((x, z, outline.surface(canvas.pixel(x, z))), (size * longer, size), peak, angle)
+    return wet

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, zoom
+
+from rbs.scans.phantom.attenuators import Attenuator
 
 Array = npt.NDArray[np.float32]
 
@@ -30,6 +33,9 @@ class Camera:
         blur: Factor on the nominal resolution.
         scatter: Scattered counts as a fraction of all.
         tail_mm: FWHM of scatter, mm.
+        sensitivity: Of each column of the anterior and the posterior view, about 1, (2, columns): the moving
+            bed smears what the field lacks in uniformity into streaks along the body; the table weakens
+            what passes through it.
     """
 
     spacing_mm: float
@@ -38,6 +44,7 @@ class Camera:
     blur: float = 1.0
     scatter: float = 0.25
     tail_mm: float = 80.0
+    sensitivity: Array = field(default_factory=lambda: np.ones((2, 1), np.float32))
 
 
 def resolution_mm(distance_mm: float) -> float:
@@ -52,12 +59,13 @@ def project(
     front_mm: Array,
     back_mm: Array,
     camera: Camera,
+    attenuators: Sequence[Attenuator] = (),
 ) -> Array:
     """Expected counts, up to one factor, in the anterior and the (not yet mirrored) posterior view.
 
-    Every plane of bone is weakened by the tissue before it, exp(-mu d), and blurred for its distance to
-    the collimator;
-    soft tissue from surface to surface contributes its integral, (1 - exp(-mu T)) / mu.
+    Every plane of bone is weakened by the tissue before it, exp(-mu d), and by any metal before it, and
+    blurred for its distance to the collimator; soft tissue from surface to surface contributes its integral,
+    (1 - exp(-mu T)) / mu, and metal weakens it as if it lay in its middle.
 
     Args:
         planes: Planar density, (planes, rows, columns).
@@ -66,6 +74,7 @@ def project(
         front_mm: y of the front surface of the body, (rows, columns); below `back_mm` outside the body.
         back_mm: y of its back surface.
         camera: The acquisition.
+        attenuators: Metal on the child and in it.
 
     Returns:
         float32 (2, rows, columns).
@@ -81,14 +90,22 @@ def project(
         ((front_mm, camera.front_mm, 1), (back_mm, camera.back_mm, -1))
     ):
         surface = np.where(inside, surface, 0)
-        total = _blur(soft, camera, sign * (face - centre))
+
+        def weakened(image: Array, y: float, sign: int = sign) -> Array:
+            for metal in attenuators:
+                if sign * (metal.depth_mm - y) > 0:
+                    metal.weaken(image)
+            return image
+
+        total = _blur(weakened(soft.copy(), centre), camera, sign * (face - centre))
         for plane, y in zip(planes, depths_mm, strict=True):
             if not plane.any():
                 continue
             under = np.clip(sign * (surface - y), 0, thick)
-            seen = plane * np.exp(np.float32(-ATTENUATION_PER_MM) * under)
+            seen = weakened(plane * np.exp(np.float32(-ATTENUATION_PER_MM) * under), float(y))
             total += _blur(seen, camera, sign * (face - float(y)))
-        views[view] = total + camera.scatter / (1 - camera.scatter) * _tail(total, camera)
+        total += camera.scatter / (1 - camera.scatter) * _tail(total, camera)
+        views[view] = total * camera.sensitivity[view]
     return np.maximum(views, 0)
 
 

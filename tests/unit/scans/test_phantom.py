@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy.ndimage import shift
 from scipy.optimize import curve_fit
 
 from rbs.errors import RbsError
-from rbs.scans.phantom import COLUMNS, ROWS, SPACING_MM, Phantom, make_child, make_passes
+from rbs.scans.phantom import COLUMNS, ROWS, SPACING_MM, Disease, Phantom, make_child, make_passes
+from rbs.scans.phantom import child as drawing
+from rbs.scans.phantom.attenuators import Attenuator
 from rbs.scans.phantom.body import draw_body
 from rbs.scans.phantom.canvas import Canvas, Site
-from rbs.scans.phantom.growth import dose_mbq, draw_child, expected_counts, head_fraction, physis_ratio
-from rbs.scans.phantom.organs import draw_lesions
+from rbs.scans.phantom.child import UNSCANNED
+from rbs.scans.phantom.disease import draw_disease, draw_lesions
+from rbs.scans.phantom.growth import Sex, dose_mbq, draw_child, expected_counts, head_fraction, physis_ratio
 from rbs.scans.phantom.projection import Camera, project, resolution_mm
 from rbs.scans.scan import REGIONS
 
 AGES = (0.5, 1, 2, 3.5, 5, 7, 9, 11, 12, 13, 14, 16)
 
 
+def healthy(age: float, sex: Sex, seed: int) -> Phantom:
+    """Scanned from head to toe, without disease of whole bones; there may be foci."""
+    for attempt in range(100):
+        phantom = make_child(age, sex, np.random.default_rng([seed, attempt]))
+        if not phantom.partial and not phantom.disease.name:
+            return phantom
+    raise AssertionError
+
+
 @pytest.fixture(scope="module")
 def children() -> list[Phantom]:
-    return [make_child(age, "FM"[i % 2], np.random.default_rng(i)) for i, age in enumerate(AGES)]
+    return [healthy(age, ("F", "M")[i % 2], i) for i, age in enumerate(AGES)]
 
 
 def label(name: str) -> int:
@@ -89,10 +103,10 @@ def test_uptake_lies_in_its_ranges(children: list[Phantom]) -> None:
     skull = np.mean([median(p, "skull") for p in children])
     ribs = np.mean([median(p, "thorax") for p in children])
     metaphysis = np.mean([at(p, "femoral metaphysis") for p in children])
-    assert 1.4 < spine < 2.5
-    assert 1.2 < pelvis < 3.0
-    assert 0.7 < skull < 1.3  # the face lies in it
-    assert 0.6 < ribs < 1.2  # ribs cross shoulder blades
+    assert 1.5 < spine < 2.5
+    assert 1.5 < pelvis < 3.0
+    assert 0.7 < skull < 1.2
+    assert 0.6 < ribs < 1.0
     assert 1.5 < metaphysis < 2.5
 
 
@@ -117,7 +131,7 @@ def test_growth_plates_peak_at_the_published_ages_and_fade() -> None:
 
 def test_drawn_growth_plates_follow_the_curve() -> None:
     for age, sex in ((2.0, "F"), (6.0, "M"), (11.0, "F"), (13.0, "M"), (18.0, "F")):
-        drawn = [make_child(age, sex, np.random.default_rng(seed)) for seed in range(6)]  # type: ignore[arg-type]
+        drawn = [healthy(age, sex, seed) for seed in range(6)]  # type: ignore[arg-type]
         ratio = np.mean([at(p, "distal femoral physis") / at(p, "femoral diaphysis") for p in drawn])
         assert ratio == pytest.approx(physis_ratio(age, sex), rel=0.2)  # type: ignore[arg-type]
 
@@ -140,8 +154,10 @@ def test_hot_lesions_are_labelled_and_brighter_than_their_bone(children: list[Ph
     assert lesions
     assert any(not p.lesions for p in children)
     for phantom, lesion in lesions:
-        assert 4 <= lesion.fwhm_mm <= 25
-        if lesion.contrast > 1:
+        assert 4 <= lesion.fwhm_mm <= lesion.length_mm
+        assert lesion.kind == "fracture" or lesion.length_mm == lesion.fwhm_mm <= 25
+        assert (lesion.contrast < 1) == (lesion.kind == "cold")
+        if lesion.kind != "cold":
             assert 1.3 <= lesion.contrast <= 6
             assert phantom.labels[0, lesion.row, lesion.column] == label("hot spots")
             assert phantom.labels[1, lesion.row, COLUMNS - 1 - lesion.column] == label("hot spots")
@@ -153,7 +169,8 @@ def test_cold_lesions_are_recorded_as_they_are_drawn(children: list[Phantom]) ->
     for seed in range(1000):
         canvas = Canvas((160, 160), 0.5, (40.0, 40.0), np.array([0.0, 50.0]), np.ones((160, 160), np.float32))
         canvas.planes += np.array([1.5, 0.5], np.float32)[:, None, None]  # the lesion lies in the first plane
-        canvas.sites.append(Site("spine", 0.0, 0.0, 0.0, 2.0))
+        canvas.sites.append(Site("spine", 0.0, 0.0, 0.0))
+        canvas.sites.append(Site("spine", 0.0, 0.0, 0.0, radius=5.0))
         lesions, _ = draw_lesions(canvas, body, np.random.default_rng(seed))
         if len(lesions) == 1 and lesions[0].contrast < 1:
             lost = 2 - canvas.planes.sum(axis=0)
@@ -164,6 +181,131 @@ def test_cold_lesions_are_recorded_as_they_are_drawn(children: list[Phantom]) ->
         row = lost[lesion.row]
         assert lesion.contrast == pytest.approx(1 - row[lesion.column] / 2)
         assert 0.5 * (row > row.max() / 2).sum() == pytest.approx(lesion.fwhm_mm, abs=0.5)
+
+
+def test_fractures_are_lines_across_their_bone(children: list[Phantom]) -> None:
+    """Second moments of what was added: FWHM² / (8 ln 2) along the line and across it."""
+    body = draw_body(children[4].child, np.random.default_rng(0))
+    bone = 0.3  # its direction, radians
+    found = []
+    for seed in range(400):
+        canvas = Canvas((200, 200), 0.5, (50.0, 50.0), np.array([0.0, 50.0]), np.ones((200, 200), np.float32))
+        canvas.planes += np.float32(0.5)
+        canvas.sites.append(Site("legs", 0.0, 0.0, 0.0, radius=9.0, angle=bone))
+        lesions, _ = draw_lesions(canvas, body, np.random.default_rng(seed))
+        if len(lesions) == 1 and lesions[0].kind == "fracture":
+            found.append((lesions[0], canvas.planes.sum(axis=0) - 1))
+    assert len(found) > 3
+    off = []
+    for lesion, added in found:
+        z, x = (0.5 * grid for grid in np.indices(added.shape))
+        weights = added / added.sum()
+        z, x = z - (z * weights).sum(), x - (x * weights).sum()
+        along = x * np.cos(lesion.angle) + z * np.sin(lesion.angle)
+        across = z * np.cos(lesion.angle) - x * np.sin(lesion.angle)
+        for way, fwhm in ((along, lesion.length_mm), (across, lesion.fwhm_mm)):
+            assert np.sqrt(8 * np.log(2) * (way**2 * weights).sum()) == pytest.approx(fwhm, rel=0.02)
+        assert added.max() == pytest.approx(lesion.contrast - 1, rel=0.02)
+        off.append(abs(np.cos(lesion.angle - bone)))
+    assert np.median(off) < 0.35  # a right angle, give or take 0.25 radians
+
+
+def with_disease(monkeypatch: pytest.MonkeyPatch, disease: Disease, seed: int = 3) -> Phantom:
+    monkeypatch.setattr(drawing, "draw_disease", lambda rng: draw_disease(rng) and disease)
+    return make_child(9, "M", np.random.default_rng(seed))
+
+
+def test_disease_changes_the_bones_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    none = with_disease(monkeypatch, Disease())
+
+    def ratio(phantom: Phantom, mark: str) -> float:
+        return float(phantom.density[pixel(phantom, mark)] / none.density[pixel(none, mark)])
+
+    leg = with_disease(monkeypatch, Disease("limb", limb=("legs", 1), lively=1.7))
+    for mark in ("femoral diaphysis", "femoral metaphysis", "distal femoral physis"):
+        assert ratio(leg, f"{mark} +1") == pytest.approx(1.7, rel=0.02)
+        assert ratio(leg, f"{mark} -1") == pytest.approx(1, rel=0.01)
+    plates = with_disease(monkeypatch, Disease("growth plates", limb=("legs", -1), plates=(1, 0.5, 1, 1)))
+    assert ratio(plates, "distal femoral physis -1") == pytest.approx(0.5, rel=0.02)
+    assert ratio(plates, "distal femoral physis +1") == pytest.approx(1, rel=0.01)
+    assert ratio(plates, "femoral diaphysis -1") == pytest.approx(1, rel=0.01)
+    scan = with_disease(monkeypatch, Disease("superscan", {"spine": 1.4, "soft": 0.5}))
+    assert ratio(scan, "L3") > 1.2
+    body = none.soft > 0
+    assert np.median(scan.soft[body] / none.soft[body]) == pytest.approx(0.5, rel=1e-4)
+
+
+def test_diseases_and_their_absence_are_as_frequent_as_stated() -> None:
+    drawn = [draw_disease(np.random.default_rng(seed)) for seed in range(2000)]
+    names = [disease.name for disease in drawn]
+    assert names.count("") / 2000 == pytest.approx(0.8, abs=0.03)
+    for name, share in (("superscan", 0.02), ("metaphyses", 0.03), ("limb", 0.05), ("growth plates", 0.1)):
+        assert names.count(name) / 2000 == pytest.approx(share, abs=0.02)
+    assert all((disease.limb is not None) == (disease.name in ("limb", "growth plates")) for disease in drawn)
+
+
+def test_a_part_of_the_body_is_a_part_of_the_picture() -> None:
+    """Where nothing was scanned, nothing is expected, labelled, marked or listed."""
+    children = (make_child(6, "F", np.random.default_rng(seed)) for seed in range(200))
+    parts = list(itertools.islice((phantom for phantom in children if phantom.partial), 2))
+    assert len(parts) == 2
+    for phantom in parts:
+        rows = np.flatnonzero((phantom.expectation > UNSCANNED).any(axis=(0, 2)))
+        assert (rows[-1] - rows[0] + 1) * SPACING_MM == pytest.approx(phantom.scan_length_mm, abs=1e-3)
+        assert phantom.scan_length_mm < 0.9 * 10 * phantom.child.height_cm
+        outside = np.setdiff1d(np.arange(ROWS), rows)
+        assert not phantom.labels[:, outside].any()
+        places = [row for row, _ in phantom.marks.values()] + [one.row for one in phantom.lesions]
+        assert all(rows[0] <= row < rows[-1] + 1 for row in places)
+
+
+def test_metal_weakens_what_lies_behind_it_and_nothing_else() -> None:
+    shape = (32, 32)
+    planes = np.zeros((2, *shape), np.float32)
+    planes[0, 8, 8] = planes[1, 24, 24] = 100.0  # seen from the front, behind the metal and before it
+    air = np.zeros(shape, np.float32)
+    whole = np.full(shape, 0.4, np.float32)
+    metal = Attenuator("plate", 16, 16, 0.0, (slice(0, 32), slice(0, 32)), whole)
+    camera = Camera(1.0, front_mm=50, back_mm=-50, scatter=0.0)
+    seen = project(planes, np.array([-10.0, 10.0]), air, air, air, camera, [metal])
+    behind, before = np.s_[:16, :16], np.s_[16:, 16:]
+    assert [seen[0][behind].sum(), seen[0][before].sum()] == pytest.approx([40, 100], rel=2e-3)
+    assert [seen[1][behind].sum(), seen[1][before].sum()] == pytest.approx([100, 40], rel=2e-3)
+
+
+def test_columns_count_as_the_field_lets_them() -> None:
+    shape = (16, 64)
+    soft, front, back = np.full(shape, 0.01, np.float32), np.full(shape, 50.0), np.full(shape, -50.0)
+    none, depth = np.zeros((1, *shape), np.float32), np.array([0.0])
+    even = project(none, depth, soft, front, back, Camera(2.0, 100, -100))
+    sensitivity = np.ones((2, 64), np.float32)
+    sensitivity[1, 20:40] = 0.9
+    table = project(none, depth, soft, front, back, Camera(2.0, 100, -100, sensitivity=sensitivity))
+    np.testing.assert_allclose(table, even * sensitivity[:, None], rtol=1e-6)
+
+
+def test_metal_is_seen_where_it_is_listed() -> None:
+    """The same child without it is brighter there, by no more than the metal can take away."""
+    seen = 0
+    for seed in range(40):
+        rng, again = np.random.default_rng([5, seed]), np.random.default_rng([5, seed])
+        phantom = make_child(10, "M", rng)
+        shown = [one for one in phantom.attenuators if one.name in ("pendant", "port", "button", "buckle")]
+        if not shown:
+            continue
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                drawing, "draw_attenuators", lambda *args, draw=drawing.draw_attenuators: draw(*args)[:0]
+            )
+            bare = make_child(10, "M", again)
+        ratio = phantom.expectation / bare.expectation
+        for one in shown:
+            assert one.transmission.min() < ratio[0, one.row, one.column] < 0.97
+            assert ratio[1, one.row, COLUMNS - 1 - one.column] == pytest.approx(1, abs=0.02)
+        seen += 1
+        if seen == 2:
+            return
+    raise AssertionError(f"{seen} of 40 children had metal on their front")
 
 
 def test_posterior_view_is_mirrored_and_sees_the_spine_better(children: list[Phantom]) -> None:
@@ -225,15 +367,16 @@ def test_impossible_children_are_refused(age: float, sex: str) -> None:
 @pytest.fixture(scope="module")
 def passes() -> list[tuple[Phantom, Phantom]]:
     """Children of several ages, each before and after it moved."""
-    drawn = []
-    for seed, age in enumerate((0.8, 3, 6, 9, 12, 15)):
+    drawn: list[tuple[Phantom, Phantom]] = []
+    for seed, age in ((0, 0.8), (1, 3), (7, 6), (3, 9), (8, 12), (5, 15)):
         rng, moves = np.random.default_rng(seed), np.random.default_rng([seed, 1])
         drawn.append(make_passes(age, "FM"[seed % 2], rng, moves))  # type: ignore[arg-type]
+    assert not any(first.partial for first, _ in drawn)
     return drawn
 
 
 def test_the_first_pass_is_the_child_that_lies_still(passes: list[tuple[Phantom, Phantom]]) -> None:
-    assert np.array_equal(passes[2][0].expectation, make_child(6, "F", np.random.default_rng(2)).expectation)
+    assert np.array_equal(passes[2][0].expectation, make_child(6, "M", np.random.default_rng(7)).expectation)
 
 
 def test_a_moved_child_is_the_same_child_a_few_millimetres_away(
@@ -272,6 +415,19 @@ def test_the_picture_moves_by_what_is_written_down(passes: list[tuple[Phantom, P
 
         assert left(0, 0) < 0.05
         assert left(0, 0) < min(left(0.5, 0), left(-0.5, 0), left(0, 0.5), left(0, -0.5))
+
+
+def test_a_second_pass_draws_the_same_child_in_the_same_field() -> None:
+    """What is drawn never depends on the motion: one draw more or less would make it another child."""
+    for seed in range(24):
+        first, second = make_passes(7, "F", np.random.default_rng([8, seed]), np.random.default_rng(seed))
+        assert second.scan_length_mm == first.scan_length_mm
+        assert second.disease == first.disease
+        assert [one.name for one in second.attenuators] == [one.name for one in first.attenuators]
+        for name in first.marks.keys() & second.marks.keys():
+            assert SPACING_MM * np.hypot(*np.subtract(second.marks[name], first.marks[name])) <= 6.01
+        alike = np.corrcoef(*(np.sqrt(p.expectation[0]).ravel() for p in (first, second)))[0, 1]
+        assert alike > 0.97
 
 
 def test_bladders_fill(passes: list[tuple[Phantom, Phantom]]) -> None:
