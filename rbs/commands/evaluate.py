@@ -35,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("runs/evaluation"), metavar="DIR", help="default: %(default)s"
     )
+    parser.add_argument(
+        "--against",
+        metavar="METHOD",
+        help="compare all others with this row of the table; default: the best peer by each metric",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the results in the output folder")
 
 
@@ -49,6 +54,7 @@ def run(args: argparse.Namespace) -> None:
 
     from rbs.data.manifest import Manifest
     from rbs.evaluation.evaluate import evaluate
+    from rbs.evaluation.inception import load_inception
     from rbs.evaluation.lpips import lpips_metric
     from rbs.evaluation.methods import trained_methods
 
@@ -60,6 +66,8 @@ def run(args: argparse.Namespace) -> None:
         args.output,
         trained=trained,
         extra_metrics=() if lpips is None else (lpips,),
+        inception=load_inception(),
+        against=args.against,
         split=args.split,
         command=shlex.join(["rbs", *sys.argv[1:]]),
         overwrite=args.overwrite,

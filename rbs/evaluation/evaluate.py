@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,16 @@ import pandas as pd
 
 import rbs
 from rbs.data.manifest import Case, Manifest, load_case
-from rbs.errors import ManifestError, OutputError
+from rbs.errors import ManifestError, OutputError, RbsError
 from rbs.evaluation.classical import Pair
+from rbs.evaluation.differences import differences
+from rbs.evaluation.inception import (
+    SET_METRICS,
+    STANDARD,
+    TILES_DEFINITION,
+    Inception,
+    set_scores,
+)
 from rbs.evaluation.methods import RAPID, Method, classical_methods
 from rbs.evaluation.metrics import (
     MASK_DEFINITION,
@@ -26,11 +34,11 @@ from rbs.evaluation.metrics import (
     PEAK_DEFINITION,
     Metric,
     Target,
-    ceilings,
     region_biases,
 )
 from rbs.evaluation.parts import Part, Parts
-from rbs.evaluation.summary import CEILING, by_patient, summarise
+from rbs.evaluation.references import REFERENCES, reference_images, reference_scores
+from rbs.evaluation.summary import by_patient, summarise
 from rbs.files import whole_file
 from rbs.scans.counts import split as split_counts
 from rbs.scans.register import residual_misalignment
@@ -72,21 +80,26 @@ def evaluate(
     *,
     trained: Sequence[Method] = (),
     extra_metrics: Sequence[Metric] = (),
+    inception: Inception | None = None,
+    against: str | None = None,
     split: str = "test",
     command: str = "",
     overwrite: bool = False,
 ) -> pd.DataFrame:
     """Score every method on every case of a split; one case is held in memory at a time.
 
-    Writes per_scan.csv, per_patient.csv, regions.csv, pictures.npz, summary.csv and, last, settings.json:
-    without it the results are not whole. Older results stay until all cases are finished. Finished cases are
-    kept in `output`/unfinished until then; the same call goes on from them.
+    Writes per_scan.csv, per_patient.csv, regions.csv, differences.csv, sets.csv, pictures.npz, summary.csv
+    and, last, settings.json: without it the results are not whole. Older results stay until all cases are
+    finished. Finished cases are kept in `output`/unfinished until then; the same call goes on from them.
 
     Args:
         manifest: The cases. The classical methods are tuned on its validation split, whatever `split` is.
         output: Folder.
         trained: Methods beside the rapid scan and the classical ones.
         extra_metrics: Metrics beside `METRICS`.
+        inception: For FID and KID; None to do without.
+        against: Method that all others are compared with; None for the best peer of each metric, the peers
+            being all methods but `trained`.
         split: "test" (or "val", "train").
         command: The command line, for the settings.
         overwrite: Whether results already in `output` may be replaced.
@@ -97,7 +110,7 @@ def evaluate(
     Raises:
         ManifestError: The split is empty.
         OutputError: `output` holds results already, or cannot be written.
-        RbsError: A case cannot be read.
+        RbsError: A case cannot be read, or `against` is no method.
     """
     from tqdm import tqdm
 
@@ -116,16 +129,21 @@ def evaluate(
         "split": split,
         "metrics": [m.describe() for m in metrics],
         "trained": [_described(m) for m in trained],
+        "inception": inception.sha256 if inception else None,
         "scans": _versions([*cases, *manifest.split("val")]),
     }
     parts = Parts(output / UNFINISHED, inputs)
-    methods = [RAPID, *_tuned(manifest), *trained]
+    peers = [RAPID, *_tuned(manifest)]
+    methods = [*peers, *trained]
+    names = [m.name for m in methods]
+    if against is not None and against not in names:
+        raise RbsError(f"there is no method '{against}'", remedy=f"compare with one of {', '.join(names)}")
     pictured = representative(cases)
     finished: list[Part] = []
     for index, case in enumerate(tqdm(cases, desc="evaluating", unit="scan")):
         part = parts.load(index)
         if part is None:
-            part = _score(index, case, methods, metrics, extra_metrics, pictured=index in pictured)
+            part = _score(index, case, methods, metrics, inception, pictured=index in pictured)
             parts.save(index, part)
         finished.append(part)
     per_scan = pd.DataFrame([row for part in finished for row in part.scores])
@@ -143,13 +161,20 @@ def evaluate(
         "mask": MASK_DEFINITION,
         "aggregation": "mean over a patient's scans, then over patients; 95 % bootstrap over patients",
         "tuned_on": "val",
+        "references": REFERENCES,
         "methods": [_described(m) for m in methods],
+        "peers": [m.name for m in peers],
+        "sets": [m.describe() for m in SET_METRICS] if inception else [],
+        "tiles": TILES_DEFINITION if inception else None,
+        "inception_sha256": inputs["inception"],
         "pictures": [shown[index] for index in pictured],
     }
     tables = {
         "per_scan": per_scan,
         "per_patient": per_patient,
         "regions": pd.DataFrame([row for part in finished for row in part.regions]),
+        "differences": differences(per_patient, metrics, names, [m.name for m in peers], against=against),
+        "sets": set_scores(_joined([part.features for part in finished])),
         "summary": summary,
     }
     pictures = {name: array for part in finished for name, array in part.pictures.items()}
@@ -168,14 +193,6 @@ def representative(cases: Sequence[Case]) -> list[int]:
     return [order[place] for place in places]
 
 
-def ceiling_scores(target: Target, extra_metrics: Sequence[Metric] = ()) -> dict[str, float]:
-    """What a perfect restoration scores against the noisy standard scan, where its noise limits a metric."""
-    found = ceilings(target)
-    if target.expectation is not None:
-        found |= {m.name: m.compute(target.expectation, target) for m in extra_metrics}
-    return found
-
-
 def _tuned(manifest: Manifest) -> list[Method]:
     validation = manifest.split("val")
     if not validation:
@@ -190,7 +207,8 @@ def _pairs(cases: Iterable[Case]) -> Iterator[Pair]:
     return (load_pair(case) for case in tqdm(cases, desc="tuning", unit="scan"))
 
 
-def _references(index: int, target: Target) -> dict[str, Array]:
+def _shown_beside(index: int, target: Target) -> dict[str, Array]:
+    """The pictures that are no estimate."""
     arrays = {"standard": target.standard.astype(np.float16)}
     arrays |= {"peak": np.array(target.peak), "spacing_mm": np.array(target.spacing_mm)}
     if target.expectation is not None:
@@ -205,7 +223,7 @@ def _score(
     case: Case,
     methods: Sequence[Method],
     metrics: Sequence[Metric],
-    extra_metrics: Sequence[Metric],
+    inception: Inception | None,
     *,
     pictured: bool,
 ) -> Part:
@@ -220,9 +238,14 @@ def _score(
         "mean_count": target.mean_count,
         **_movement(pair),
     }
-    scores = [{**known, "method": CEILING, **ceiling_scores(target, extra_metrics)}]
+    references = reference_scores(pair, metrics)
+    scores = [{**known, "method": row, **found} for row, found in references.items()]
     regions: list[dict[str, Any]] = []
-    pictures = _references(index, target) if pictured else {}
+    pictures = _shown_beside(index, target) if pictured else {}
+    features: dict[str, Array] = {}
+    if inception:
+        seen = {STANDARD: target.standard, **reference_images(pair)}
+        features = {name: inception.features(image, target) for name, image in seen.items()}
     for method in methods:
         estimate = pair.on_target(method.restore(pair), raw=method.raw)
         scores.append(
@@ -231,10 +254,18 @@ def _score(
         row = {"patient": case.patient, "case": index, "method": method.name}
         biases = region_biases(estimate, target)
         regions += [{**row, "region": name, "bias_percent": bias} for name, bias in biases.items()]
+        if inception:
+            features[method.name] = inception.features(estimate, target)
         if pictured:
             pictures[f"{index}/{method.name}"] = estimate.astype(np.float16)
     shown = {"case": index, "patient": case.patient, "age_y": case.age_y, "views": list(pair.views)}
-    return Part(scores, regions, shown if pictured else None, pictures)
+    return Part(scores, regions, shown if pictured else None, pictures, features)
+
+
+def _joined(features: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Features of all scans, a set a name; a reference that some scans lack is left out."""
+    names = [name for name in features[0] if all(name in scan for scan in features)]
+    return {name: np.concatenate([scan[name] for scan in features]) for name in names}
 
 
 def _movement(pair: Pair) -> dict[str, float]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbs.errors import CheckpointError
-from rbs.evaluation.metrics import Metric, Target
+from rbs.evaluation.metrics import NOISY, Metric, Target
 
 if TYPE_CHECKING:
     import torch
@@ -109,4 +109,7 @@ def lpips_metric() -> Metric | None:
         "the independent standard scan (noisy)",
         "LPIPS-alex v0.1 on the inverse-grey picture, window [0, P], whole views, mean of both",
         compute,
+        group=NOISY,
+        mask="whole views",
+        peak="window [0, P]",
     )

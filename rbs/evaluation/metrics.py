@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbs.evaluation.limits import ceiling_psnr, noise_corrected_mse
+from rbs.evaluation.limits import noise_corrected_mse
 from rbs.scans.scan import REGIONS
 
 Array = npt.NDArray[Any]
@@ -29,6 +29,14 @@ PEAK_DEFINITION = (
     "P: 99.9th percentile, over all pixels of both views, of the standard scan smoothed with a Gaussian of "
     "4 mm sigma"
 )
+TRUTH, NOISY = "Against the truth", "Against the noisy standard scan"
+"""Groups of metrics in print; those of neither stand under `Metric.group`'s default."""
+
+MS_SSIM_EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Weights of the scales from fine to coarse, found by asking observers (Wang et al. 2003)."""
+SSIM_WINDOW = 11
+"""Width of the Gaussian window of SSIM, pixels: what is left of 1.5 pixels sigma cut at 3.5 sigma."""
+
 MIN_REGION_COUNTS = 100.0
 """Regions expected to hold fewer standard counts have no region bias: their own noise exceeds 10 %."""
 
@@ -139,6 +147,9 @@ class Metric:
         pooled_from: The column of relative errors whose mean over patients is turned into dB, where the mean
             of dB would not be defined.
         printed: Whether reports show it; the CSV files hold all.
+        group: Heading it is printed under.
+        mask: The pixels it is evaluated on.
+        peak: The peak or window that enters it; empty for none.
     """
 
     name: str
@@ -150,6 +161,9 @@ class Metric:
     compute: Callable[[Array, Target], float]
     pooled_from: str | None = None
     printed: bool = True
+    group: str = "Further measures"
+    mask: str = "body"
+    peak: str = ""
 
     def describe(self) -> dict[str, Any]:
         """All but the function, for the settings file."""
@@ -188,6 +202,40 @@ def ssim_between(estimate: Array, reference: Array, mask: Array, peak: float) ->
         mask: bool (V, H, W).
         peak: P, standard counts.
     """
+    return float(_ssim_maps(estimate, reference, peak)[mask].mean())
+
+
+def ms_ssim_between(estimate: Array, reference: Array, mask: Array, peak: float) -> float:
+    """Multi-scale SSIM over the mask: SSIM's structure at five scales, its luminance at the coarsest alone.
+
+    Wang, Simoncelli, Bovik, Asilomar 2003: the product over the scales j of mean(cs_j) to the power w_j, at
+    the coarsest of mean(ssim_j) to the power w_j; from scale to scale pixels are averaged two by two. Window
+    and constants as in `ssim_between`; the means are over the mask of both views, averaged along with the
+    pixels; a negative mean counts as zero.
+
+    Args:
+        estimate: Standard counts (V, H, W).
+        reference: Standard counts (V, H, W).
+        mask: bool (V, H, W).
+        peak: P, standard counts.
+
+    Returns:
+        0 to 1; NaN for views narrower than 176 pixels, in which the window does not fit the coarsest scale.
+    """
+    coarsest = len(MS_SSIM_EXPONENTS) - 1
+    if min(estimate.shape[1:]) >> coarsest < SSIM_WINDOW or not mask.any():
+        return math.nan
+    t, s, weight = (np.asarray(image, dtype=np.float64) for image in (estimate, reference, mask))
+    found = 1.0
+    for scale, exponent in enumerate(MS_SSIM_EXPONENTS):
+        maps = _ssim_maps(t, s, peak, luminance=scale == coarsest)
+        found *= max(float(np.average(maps, weights=weight)), 0.0) ** exponent
+        t, s, weight = (_halved(image) for image in (t, s, weight))
+    return found
+
+
+def _ssim_maps(estimate: Array, reference: Array, peak: float, *, luminance: bool = True) -> Array:
+    """SSIM at every pixel of each view, (V, H, W); without luminance its contrast and structure alone."""
     from skimage.metrics import structural_similarity
 
     maps = [
@@ -199,20 +247,34 @@ def ssim_between(estimate: Array, reference: Array, mask: Array, peak: float) ->
             sigma=1.5,
             use_sample_covariance=False,
             full=True,
+            # (2ab + C) / (a² + b² + C) is one within rounding where the constant C = (K1 P)² dwarfs the rest.
+            K1=0.01 if luminance else 1e6,
         )[1]
         for t, s in zip(estimate, reference, strict=True)
     ]
-    return float(np.stack(maps)[mask].mean())
+    return np.stack(maps)
+
+
+def _halved(image: Array) -> Array:
+    """Means of 2x2 pixels, (V, H // 2, W // 2); an odd last row or column is dropped."""
+    views, rows, columns = image.shape
+    even = image[:, : rows // 2 * 2, : columns // 2 * 2]
+    return even.reshape(views, rows // 2, 2, columns // 2, 2).mean(axis=(2, 4))
 
 
 def psnr(estimate: Array, target: Target) -> float:
-    """PSNR against the noisy standard scan, dB; see `psnr_between`, and `ceilings` for its ceiling."""
+    """PSNR against the noisy standard scan, dB; see `psnr_between`, and `limits.ceiling_psnr`."""
     return psnr_between(estimate, target.standard, target.mask, target.peak)
 
 
 def ssim(estimate: Array, target: Target) -> float:
     """SSIM against the noisy standard scan. See `ssim_between`."""
     return ssim_between(estimate, target.standard, target.mask, target.peak)
+
+
+def ms_ssim(estimate: Array, target: Target) -> float:
+    """MS-SSIM against the noisy standard scan. See `ms_ssim_between`."""
+    return ms_ssim_between(estimate, target.standard, target.mask, target.peak)
 
 
 def nc_mse(estimate: Array, target: Target) -> float:
@@ -242,6 +304,13 @@ def ssim_truth(estimate: Array, target: Target) -> float:
     if target.expectation is None:
         return math.nan
     return ssim_between(estimate, target.expectation, target.mask, target.peak)
+
+
+def ms_ssim_truth(estimate: Array, target: Target) -> float:
+    """MS-SSIM against the known expectation; NaN without one."""
+    if target.expectation is None:
+        return math.nan
+    return ms_ssim_between(estimate, target.expectation, target.mask, target.peak)
 
 
 def count_bias(estimate: Array, target: Target) -> float:
@@ -291,8 +360,53 @@ METRICS: tuple[Metric, ...] = (
         "because one scan's estimate may be negative by chance",
         nc_psnr,
         pooled_from="nc_nmse",
+        group=TRUTH,
+        peak="P",
     ),
-    Metric("psnr_truth", "PSNR truth", "dB", True, _TRUTH, "10 log10(P² / mean((T - λ)²))", psnr_truth),
+    Metric(
+        "psnr_truth",
+        "PSNR truth",
+        "dB",
+        True,
+        _TRUTH,
+        "10 log10(P² / mean((T - λ)²))",
+        psnr_truth,
+        group=TRUTH,
+        peak="P",
+    ),
+    Metric(
+        "ssim_truth",
+        "SSIM truth",
+        "",
+        True,
+        _TRUTH,
+        "as SSIM, against the expectation",
+        ssim_truth,
+        group=TRUTH,
+        peak="P",
+    ),
+    Metric(
+        "ms_ssim_truth",
+        "MS-SSIM truth",
+        "",
+        True,
+        _TRUTH,
+        "as MS-SSIM, against the expectation",
+        ms_ssim_truth,
+        group=TRUTH,
+        peak="P",
+    ),
+    Metric(
+        "region_bias",
+        "Region bias",
+        "%",
+        False,
+        _TRUTH,
+        "mean over the labelled regions of |100 (ΣT - Σλ)/Σλ|; the aim is within 5 %",
+        region_bias,
+        group=TRUTH,
+        mask="the labelled regions",
+    ),
     Metric(
         "psnr",
         "PSNR",
@@ -301,6 +415,8 @@ METRICS: tuple[Metric, ...] = (
         _STANDARD,
         "10 log10(P² / mean((T - S)²)); no method can exceed its ceiling 10 log10(P²/λ̄), λ̄ the mean count",
         psnr,
+        group=NOISY,
+        peak="P",
     ),
     Metric(
         "ssim",
@@ -311,8 +427,22 @@ METRICS: tuple[Metric, ...] = (
         "structural similarity, Gaussian window of 1.5 pixels, range P, on unclipped counts; the ceiling is "
         "that of the expectation itself, known on phantoms only",
         ssim,
+        group=NOISY,
+        peak="P",
     ),
-    Metric("ssim_truth", "SSIM truth", "", True, _TRUTH, "as SSIM, against the expectation", ssim_truth),
+    Metric(
+        "ms_ssim",
+        "MS-SSIM",
+        "",
+        True,
+        _STANDARD,
+        "multi-scale structural similarity (Wang et al. 2003): SSIM's contrast and structure at five scales, "
+        "pixels averaged two by two from one to the next, and its luminance at the coarsest; the ceiling "
+        "is that of the expectation itself; views narrower than 176 pixels have none",
+        ms_ssim,
+        group=NOISY,
+        peak="P",
+    ),
     Metric(
         "count_bias",
         "Count bias",
@@ -322,15 +452,7 @@ METRICS: tuple[Metric, ...] = (
         "100 (ΣT - ΣS)/ΣS over the body; zero is best, the aim is within 2 %; decay and bladder filling "
         "between the two passes are part of it",
         count_bias,
-    ),
-    Metric(
-        "region_bias",
-        "Region bias",
-        "%",
-        False,
-        _TRUTH,
-        "mean over the labelled regions of |100 (ΣT - Σλ)/Σλ|; the aim is within 5 %",
-        region_bias,
+        group=NOISY,
     ),
     Metric(
         "nc_mse",
@@ -341,6 +463,7 @@ METRICS: tuple[Metric, ...] = (
         "mean((T - Q/q)²) - mean(Q)/q²; may be negative",
         nc_mse,
         printed=False,
+        group=TRUTH,
     ),
     Metric(
         "nc_nmse",
@@ -351,18 +474,8 @@ METRICS: tuple[Metric, ...] = (
         "noise-corrected squared error over P²",
         nc_nmse,
         printed=False,
+        group=TRUTH,
+        peak="P",
     ),
 )
 """Every metric that needs nothing but numbers; `rbs.evaluation.lpips` adds LPIPS where its weights are."""
-
-
-def ceilings(target: Target) -> dict[str, float]:
-    """What the expectation itself would score against the noisy reference, where that limits a metric.
-
-    Returns:
-        "psnr" in dB, from 10 log10(P² q/λ̄); "ssim" where the expectation is known.
-    """
-    found = {"psnr": ceiling_psnr(target.mean_count, target.peak, target.exposure)}
-    if target.expectation is not None:
-        found["ssim"] = ssim(target.expectation, target)
-    return found

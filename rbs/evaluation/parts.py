@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from rbs.files import whole_file
 
 Array = npt.NDArray[Any]
 
-_TABLES = "tables"
+_TABLES, _FEATURES = "tables", "features/"
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,14 @@ class Part:
         regions: Its rows of regions.csv.
         shown: What settings.json says of its pictures; None where it has none.
         pictures: Its arrays of pictures.npz.
+        features: Method or reference to the features of its tiles (N, D), for figures of the whole split.
     """
 
     scores: list[dict[str, Any]]
     regions: list[dict[str, Any]]
     shown: dict[str, Any] | None
     pictures: Mapping[str, Array]
+    features: Mapping[str, Array] = field(default_factory=dict)
 
 
 class Parts:
@@ -63,14 +65,21 @@ class Parts:
             OutputError: It cannot be written.
         """
         tables = json.dumps({"scores": part.scores, "regions": part.regions, "shown": part.shown})
+        features = {_FEATURES + name: array for name, array in part.features.items()}
         with whole_file(self._file(case), overwrite=True) as path:
-            np.savez_compressed(path, **{_TABLES: np.array(tables)}, **part.pictures)  # type: ignore[arg-type]
+            np.savez_compressed(path, **{_TABLES: np.array(tables)}, **part.pictures, **features)  # type: ignore[arg-type]
 
     def load(self, case: int) -> Part | None:
         """The part of a case; None where it is not finished."""
         try:
             arrays = read_npz(self._file(case))
-            return Part(**json.loads(str(arrays.pop(_TABLES))), pictures=arrays)
+            tables = json.loads(str(arrays.pop(_TABLES)))
+            features = {name for name in arrays if name.startswith(_FEATURES)}
+            return Part(
+                **tables,
+                pictures={name: arrays[name] for name in arrays if name not in features},
+                features={name.removeprefix(_FEATURES): arrays[name] for name in arrays if name in features},
+            )
         except (ValueError, KeyError, TypeError):
             return None
 

@@ -8,9 +8,7 @@ import numpy as np
 import pandas as pd
 
 from rbs.evaluation.metrics import Metric
-
-CEILING = "ceiling"
-"""Name of the row of what a perfect restoration would score."""
+from rbs.evaluation.references import REFERENCES
 
 KEYS = ["patient", "method"]
 CONFIDENCE = 0.95
@@ -20,7 +18,7 @@ RESAMPLES = 2000
 def by_patient(per_scan: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
     """Mean over the scans of each patient, so that a patient seen twice does not count twice.
 
-    A ceiling that not every scan has (that of SSIM is known on phantoms only) is left out: beside means over
+    A reference that some scans lack (that of SSIM is known on phantoms only) is left out: beside means over
     all scans, its mean over some would be no ceiling.
 
     Args:
@@ -28,13 +26,14 @@ def by_patient(per_scan: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFram
         metrics: A metric with `pooled_from` is recomputed from the patient's mean of that column.
     """
     numbers = [m.name for m in metrics]
-    ceiling = per_scan["method"] == CEILING
-    partial = [name for name in numbers if per_scan.loc[ceiling, name].isna().any()]
+    known = per_scan.groupby("method", sort=False)[numbers].count()
     table = per_scan.groupby(KEYS, sort=False)[numbers].mean().reset_index()
-    table.loc[table["method"] == CEILING, partial] = np.nan
+    for row in known.index.intersection(list(REFERENCES)):
+        partial = known.columns[known.loc[row] < known.max()]
+        table.loc[table["method"] == row, partial] = np.nan
     for metric in metrics:
         if metric.pooled_from:
-            table[metric.name] = _decibels(table[metric.pooled_from].to_numpy())
+            table[metric.name] = decibels(table[metric.pooled_from].to_numpy())
     return table
 
 
@@ -64,7 +63,7 @@ def summarise(per_patient: pd.DataFrame, metrics: Sequence[Metric], seed: int = 
             low, high = _interval(values, seed)
             numbers = np.array([values.mean(), low, high])
             if metric.pooled_from:
-                numbers = _decibels(numbers[[0, 2, 1]])
+                numbers = decibels(numbers[[0, 2, 1]])
             mean, low, high = numbers
             rows.append((method, metric.name, len(values), mean, low, high))
     return pd.DataFrame(rows, columns=["method", "metric", "patients", "mean", "low", "high"])
@@ -87,7 +86,12 @@ def _interval(values: np.ndarray, seed: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def _decibels(relative_error: np.ndarray) -> np.ndarray:
+def mean_decibels(relative_error: np.ndarray, axis: int = -1) -> np.ndarray:
+    """-10 log10 of the mean relative error along an axis."""
+    return decibels(relative_error.mean(axis=axis))
+
+
+def decibels(relative_error: np.ndarray) -> np.ndarray:
     """-10 log10, infinite where noise took the estimate to zero or below."""
     with np.errstate(divide="ignore"):
         return -10 * np.log10(np.where(np.isnan(relative_error), np.nan, np.maximum(relative_error, 0)))

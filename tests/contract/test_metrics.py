@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from rbs.evaluation.inception import SET_METRICS
 from rbs.evaluation.lpips import find_backbone, lpips_metric
-from rbs.evaluation.metrics import METRICS, Target, decibels
+from rbs.evaluation.metrics import METRICS, NOISY, TRUTH, Target, decibels
 
 NAMES = [metric.name for metric in METRICS] + ["lpips"]
 
 
 @pytest.fixture(scope="module")
 def truth():
-    blobs = np.random.default_rng(0).random((2, 128, 64)) > 0.99
+    blobs = np.random.default_rng(0).random((2, 192, 176)) > 0.99  # MS-SSIM needs 176 pixels
     return 3 + 300 * gaussian_filter(blobs.astype(float), (0, 3, 3))
 
 
@@ -43,8 +44,7 @@ def cost(metric, value):
 
 def reference_of(metric, target):
     """What the metric compares with: the noisy standard scan or the expectation."""
-    noisy = metric.name in ("psnr", "ssim", "count_bias", "lpips")
-    return target.standard if noisy else target.expectation
+    return target.standard if metric.group == NOISY else target.expectation
 
 
 def test_the_reference_itself_is_best(metric, target):
@@ -58,7 +58,7 @@ def test_the_reference_itself_is_best(metric, target):
     if metric.name == "nc_psnr":
         assert np.isnan(best) or best > decibels(resolved / target.peak**2)
         return
-    ideal = {"psnr": np.inf, "psnr_truth": np.inf, "ssim": 1.0, "ssim_truth": 1.0}.get(metric.name, 0.0)
+    ideal = np.inf if metric.unit == "dB" else 1.0 if "ssim" in metric.name else 0.0
     assert best == pytest.approx(ideal, abs=1e-6)
 
 
@@ -76,9 +76,21 @@ def test_more_error_is_worse(metric, target):
 
 def test_it_says_what_it_is(metric):
     described = metric.describe()
-    assert described["definition"]
-    assert described["reference"]
+    for stated in ("name", "label", "definition", "reference", "mask"):
+        assert described[stated]
+    assert described["group"] in (TRUTH, NOISY)
+    assert described["higher_is_better"] in (True, False, None)
+    assert described["unit"] in ("dB", "%", "counts²", "")
     assert "compute" not in described
+
+
+def test_a_peak_is_stated_where_one_matters(metric, target):
+    """With another peak the value is another one, or the metric names none."""
+    other = Target(target.counts, 1.0, target.spacing_mm, target.expectation, target.labels)
+    other.__dict__.update(standard=target.standard, mask=target.mask, peak=2 * target.peak)
+    estimate = target.expectation + np.random.default_rng(3).normal(size=target.counts.shape)
+    same = metric.compute(estimate, other) == pytest.approx(metric.compute(estimate, target), rel=1e-6)
+    assert same == (metric.peak == "")
 
 
 def test_without_truth_it_is_a_number_or_nan(metric, target):
@@ -86,3 +98,16 @@ def test_without_truth_it_is_a_number_or_nan(metric, target):
     value = metric.compute(target.expectation + 1.0, blind)
     assert isinstance(value, float)
     assert np.isnan(value) == ("expectation (phantoms only)" in metric.reference)
+
+
+@pytest.mark.parametrize("metric", SET_METRICS, ids=lambda m: m.name)
+def test_figures_of_a_set_promise_the_same(metric):
+    """The reference is best, and the farther the features are shifted the worse it is."""
+    described = metric.describe()
+    for stated in ("name", "label", "definition", "reference", "mask", "peak"):
+        assert described[stated]
+    assert (described["unit"], described["higher_is_better"]) == ("", False)
+    points = np.random.default_rng(0).normal(size=(400, 4))
+    costs = [metric.compute(points + shift, points) for shift in (0.0, 0.5, 1.0, 2.0)]
+    assert np.all(np.diff(costs) > 0)
+    assert costs[0] == pytest.approx(0, abs=0.1 * costs[1])

@@ -4,9 +4,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from rbs.evaluation import metrics
+from rbs.evaluation.limits import ceiling_psnr
 from rbs.evaluation.metrics import Target
 
 SPACING = (2.3, 2.3)
@@ -46,6 +49,70 @@ def test_psnr_and_ssim_agree_with_scikit_image(body):
     assert metrics.ssim_between(estimate, reference, inner, 7.5) == pytest.approx(expected)
 
 
+@pytest.fixture(scope="module")
+def scenes():
+    """Two noisy pictures of one smooth scene, 512 x 384 pixels, and the peak."""
+    rng = np.random.default_rng(4)
+    scene = 4 + 60 * gaussian_filter(rng.normal(size=(512, 384)), 6)
+    return rng.poisson(np.maximum(scene, 0)).astype(float), np.maximum(scene, 0), 12.0
+
+
+@pytest.mark.parametrize("scale", range(5))
+def test_each_scale_of_ms_ssim_is_monais(scenes, scale, monkeypatch):
+    """MONAI drops the pixels that its window overhangs; mirrored borders of that width make it agree exactly.
+
+    Mirrored once at full size, they are as wide as the window overhangs at one scale only: so one at a time.
+    """
+    from monai.metrics.regression import compute_ms_ssim
+
+    estimate, reference, peak = scenes
+    alone = [float(k == scale) for k in range(5)]
+    monkeypatch.setattr(metrics, "MS_SSIM_EXPONENTS", alone)
+    found = metrics.ms_ssim_between(estimate[None], reference[None], np.ones((1, 512, 384), bool), peak)
+    padded = [
+        torch.from_numpy(np.pad(image, 5 * 2**scale, mode="symmetric")).float()[None, None]
+        for image in (estimate, reference)
+    ]
+    # The last scale it is told of has the luminance term, so all but the coarsest need one more.
+    weights = alone if scale == 4 else alone[: scale + 2]
+    theirs = compute_ms_ssim(*padded, spatial_dims=2, data_range=peak, weights=weights)
+    assert found == pytest.approx(theirs.item(), abs=2e-5)
+
+
+def test_ms_ssim_is_torchmetrics_but_for_the_borders(scenes):
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+    estimate, reference, peak = scenes
+    found = metrics.ms_ssim_between(estimate[None], reference[None], np.ones((1, 512, 384), bool), peak)
+    both = [torch.from_numpy(image).float()[None, None] for image in (estimate, reference)]
+    theirs = multiscale_structural_similarity_index_measure(*both, data_range=peak)
+    assert found == pytest.approx(theirs.item(), abs=5e-3)
+    assert 0.1 < found < 0.99
+
+
+def test_ms_ssim_looks_at_the_body_alone(scenes):
+    estimate, reference, peak = scenes
+    mask = np.zeros((1, 512, 384), dtype=bool)
+    mask[:, 96:416, 96:288] = True
+    found = metrics.ms_ssim_between(estimate[None], reference[None], mask, peak)
+    disturbed = estimate.copy()
+    # Out of reach of the coarsest window, whose half is 5 pixels of 16.
+    disturbed[:, :15], disturbed[500:] = 50, 0
+    assert metrics.ms_ssim_between(disturbed[None], reference[None], mask, peak) == pytest.approx(found)
+    everywhere = np.ones_like(mask)
+    assert metrics.ms_ssim_between(disturbed[None], reference[None], everywhere, peak) < found
+
+
+def test_ms_ssim_has_no_value_where_its_window_does_not_fit(scenes):
+    estimate, reference, peak = (*(image[None, :, :175] for image in scenes[:2]), scenes[2])
+    assert math.isnan(metrics.ms_ssim_between(estimate, reference, np.ones(estimate.shape, bool), peak))
+    nothing = np.zeros((1, 512, 384), bool)
+    assert math.isnan(metrics.ms_ssim_between(scenes[0][None], scenes[1][None], nothing, peak))
+    # Perfectly opposite structure: a negative mean counts as none, its root would not be real.
+    mirror = 2 * scenes[1].mean() - scenes[1]
+    assert metrics.ms_ssim_between(mirror[None], scenes[1][None], ~nothing, 0.1 * peak) == 0
+
+
 def test_body_mask_finds_the_body_at_any_exposure(body):
     disc = body > 0
     for exposure in (0.5, 1.0, 4.0):
@@ -72,7 +139,8 @@ def test_target_of_a_remainder_is_at_standard_scale(body):
     whole, half = Target(rng.poisson(body), 1.0, SPACING), Target(rng.poisson(body / 2), 0.5, SPACING)
     assert half.mean_count == pytest.approx(whole.mean_count, rel=0.03)
     assert half.peak == pytest.approx(whole.peak, rel=0.1)
-    assert metrics.ceilings(whole)["psnr"] - metrics.ceilings(half)["psnr"] == pytest.approx(3.01, abs=1)
+    ceilings = [ceiling_psnr(t.mean_count, t.peak, t.exposure) for t in (whole, half)]
+    assert ceilings[0] - ceilings[1] == pytest.approx(3.01, abs=1)
 
 
 def test_nc_psnr_is_the_psnr_to_the_truth_within_statistics():

@@ -66,3 +66,20 @@ def test_a_visit_without_a_ceiling_leaves_its_patient_without_one():
         patient=["a", "a", "a", "a"], method=["ceiling", "ceiling", "x", "x"], ssim=[0.9, np.nan, 0.8, 0.2]
     )
     assert set(summarise(by_patient(table, METRICS), METRICS)["method"]) == {"x"}
+
+
+def test_a_reference_is_kept_where_only_some_scans_can_be_judged_at_all():
+    """A metric of foci has no value on a scan without any, whatever is judged: its ceiling is still one."""
+    methods = np.repeat(["ceiling", "repeat", "x"], 2)
+    table = scores(patient=["a", "b"] * 3, method=methods, ssim=[0.9, np.nan, 0.6, np.nan, 0.8, np.nan])
+    rows = summarise(by_patient(table, METRICS), METRICS).set_index("method")["mean"]
+    assert rows.to_dict() == {"ceiling": 0.9, "repeat": 0.6, "x": 0.8}
+
+
+def test_a_noise_corrected_error_below_zero_does_not_take_the_ceiling_away():
+    """By chance it is, on half of the scans: they have no dB of their own, yet a share in the mean."""
+    errors = [0.0010, -0.0008, 0.01, 0.01]
+    dB = [30.0, np.nan, 20.0, 20.0]
+    table = scores(patient=["a", "b"] * 2, method=np.repeat(["ceiling", "x"], 2), nc_nmse=errors, nc_psnr=dB)
+    rows = summarise(by_patient(table, METRICS), METRICS).set_index(["method", "metric"])["mean"]
+    assert rows["ceiling", "nc_psnr"] == pytest.approx(40)
