@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> None:
     from rbs.evaluation.inception import load_inception
     from rbs.evaluation.lpips import lpips_metric
     from rbs.evaluation.methods import trained_methods
+    from rbs.report.tables import difference_tables, read_evaluation, set_table
 
     manifest = Manifest.read(args.manifest)
     trained = trained_methods(args.stage1, args.stage2, args.teacher, args.base_checkpoint)
@@ -75,4 +76,9 @@ def run(args: argparse.Namespace) -> None:
     table = summary.pivot(index="method", columns="metric", values="mean")
     order = summary["method"].drop_duplicates()
     print(table.loc[order, summary["metric"].drop_duplicates()].round(3).to_string(na_rep=""))
+    found = read_evaluation(args.output)
+    print("\nEach method minus the best peer, over patients [95 % interval], p after Holm's correction")
+    for shown in (*difference_tables(found), set_table(found)):
+        if shown:
+            print(shown.as_text())
     print(f"written to {args.output}; `rbs report {args.output} -o report.html` makes a page of it")

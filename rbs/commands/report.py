@@ -16,6 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("report.html"), metavar="FILE", help="default: %(default)s"
     )
+    parser.add_argument(
+        "--figures", type=Path, metavar="DIR", help="write every figure of the page there, as SVG and as PDF"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -26,5 +29,5 @@ def run(args: argparse.Namespace) -> None:
     """
     from rbs.report.page import write_report
 
-    write_report(args.runs, args.output)
-    print(f"written to {args.output}")
+    write_report(args.runs, args.output, figure_folder=args.figures)
+    print(f"written to {args.output}" + (f", figures to {args.figures}" if args.figures else ""))

@@ -19,7 +19,10 @@ from rbs.evaluation.summary import CONFIDENCE, RESAMPLES, mean_decibels
 
 Values = npt.NDArray[np.float64]
 
-COLUMNS = ["metric", "method", "against", "patients", "difference", "low", "high", "p", "p_holm", "p_least"]
+COLUMNS = [
+    *("metric", "method", "against", "patients", "better", "worse"),
+    *("difference", "low", "high", "p", "p_holm", "p_least"),
+]
 MIN_PATIENTS = 6
 """With fewer the least p that the two-sided test can give, 2 / 2^n, is above 0.05: it could show nothing."""
 
@@ -47,10 +50,11 @@ def differences(
         seed: Seed of the resampling.
 
     Returns:
-        A row a metric and method, with COLUMNS: patients that both have a value for; the mean difference in
-        the metric's unit and its 95 % percentile bootstrap interval over patients (NaN below two); p of the
-        signed-rank test, NaN where fewer than MIN_PATIENTS patients differ; p_holm after Holm's correction
-        over the methods; p_least, the smallest p_holm that so many patients and methods can give.
+        A row a metric and method, with COLUMNS: patients that both have a value for, and on how many of them
+        the method is better and worse; the mean difference in the metric's unit and its 95 % percentile
+        bootstrap interval over patients (NaN below two); p of the signed-rank test, NaN where fewer than
+        MIN_PATIENTS patients differ; p_holm after Holm's correction over the methods; p_least, the smallest
+        p_holm that so many patients and methods can give.
     """
     rows = []
     for metric in metrics:
@@ -108,10 +112,13 @@ def _compared(method: pd.Series, other: pd.Series, metric: Metric, seed: int) ->
     ours, theirs = method[both].to_numpy(dtype=float), other[both].to_numpy(dtype=float)
     # Two perfect scores (infinite dB) do not differ.
     paired = np.subtract(ours, theirs, out=np.zeros_like(ours), where=ours != theirs)
+    gain = paired if metric.higher_is_better and not metric.pooled_from else -paired
     difference, low, high = _difference(ours, theirs, paired, metric, seed)
     return {
         "method": method.name,
         "patients": len(paired),
+        "better": int((gain > 0).sum()),
+        "worse": int((gain < 0).sum()),
         "difference": difference,
         "low": low,
         "high": high,

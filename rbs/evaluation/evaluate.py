@@ -164,6 +164,7 @@ def evaluate(
         "references": REFERENCES,
         "methods": [_described(m) for m in methods],
         "peers": [m.name for m in peers],
+        "against": against,
         "sets": [m.describe() for m in SET_METRICS] if inception else [],
         "tiles": TILES_DEFINITION if inception else None,
         "inception_sha256": inputs["inception"],

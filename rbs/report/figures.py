@@ -1,15 +1,19 @@
-"""Pictures for the report, as PNG data."""
+"""Figures of the report, and how they leave it: as PNG data on the page, as SVG and PDF in a folder."""
 
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+from rbs.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,11 +29,14 @@ DIFFERENCE_SHARE = 0.25
 """Difference maps saturate at this share of P."""
 
 DPI = 110
+VECTOR_DPI = 220
+"""At which the scans in SVG and PDF files are drawn: three to four points a pixel of the camera."""
+MOST_ACROSS = 8
 
 
 def views_figure(
     panels: Mapping[str, Array], views: Sequence[str], peak: float, spacing_mm: tuple[float, float]
-) -> bytes:
+) -> Figure:
     """Every estimate of both views beside each other in inverse grey, one window for all.
 
     Args:
@@ -37,9 +44,6 @@ def views_figure(
         views: The view of each of the V channels; posterior views are shown as the camera saw them.
         peak: P: white is 0, black is P counts and more.
         spacing_mm: Row and column spacing, mm.
-
-    Returns:
-        PNG.
     """
     rows, columns = body_box(panels)
     cuts = {
@@ -58,7 +62,7 @@ def difference_figure(
     views: Sequence[str],
     peak: float,
     spacing_mm: tuple[float, float],
-) -> bytes:
+) -> Figure:
     """Estimate minus truth, blue too few and red too many counts, saturating at a quarter of P.
 
     Args:
@@ -67,9 +71,6 @@ def difference_figure(
         views: The view of each of the V channels.
         peak: P, standard counts.
         spacing_mm: Row and column spacing, mm.
-
-    Returns:
-        PNG.
     """
     rows, columns = body_box({"truth": truth})
     cuts = {
@@ -83,7 +84,7 @@ def difference_figure(
     return _grid(cuts, list(views), spacing_mm, vmin=-limit, vmax=limit, cmap="RdBu_r")
 
 
-def knees_figure(panels: Mapping[str, Array], peak: float, spacing_mm: tuple[float, float]) -> bytes:
+def knees_figure(panels: Mapping[str, Array], peak: float, spacing_mm: tuple[float, float]) -> Figure:
     """The knees of the first view, where growth plates are thinnest and brightest, in the scan's window."""
     rows, columns = body_box(panels)
     height = rows.stop - rows.start
@@ -109,14 +110,14 @@ def body_box(panels: Mapping[str, Array], margin: int = 6) -> tuple[slice, slice
     )
 
 
-def curves_figure(table: pd.DataFrame) -> bytes | None:
+def curves_figure(table: pd.DataFrame) -> Figure | None:
     """Curves of a training run: a panel for each logged name, training and validation together.
 
     Args:
         table: As Lightning's CSVLogger writes it: step, epoch, train/NAME, val/NAME, many cells empty.
 
     Returns:
-        PNG; None where there is nothing to draw.
+        None where there is nothing to draw.
     """
     import matplotlib.pyplot as plt
 
@@ -154,7 +155,88 @@ def curves_figure(table: pd.DataFrame) -> bytes | None:
     for axis in axes.flat[len(names) :]:
         axis.set_axis_off()
     figure.tight_layout()
-    return _png(figure)
+    return figure
+
+
+def differences_figure(
+    table: pd.DataFrame, labels: Mapping[str, str], metrics: Sequence[Mapping[str, Any]]
+) -> Figure | None:
+    """Difference to the best peer and its interval, a panel a metric, a line a method.
+
+    Args:
+        table: differences.csv.
+        labels: Method names to printed labels, in the order of the table.
+        metrics: Descriptions of the metrics to show.
+
+    Returns:
+        None where there is nothing to draw.
+    """
+    import matplotlib.pyplot as plt
+
+    rows = {name: part.set_index("method") for name, part in table.groupby("metric")}
+    shown = [metric for metric in metrics if metric["name"] in rows]
+    if not shown:
+        return None
+    across = min(3, len(shown))
+    down = -(-len(shown) // across)
+    height = 0.9 + 0.22 * len(labels)
+    figure, axes = plt.subplots(down, across, figsize=(4.3 * across, height * down), squeeze=False)
+    for axis, metric in zip(axes.flat, shown, strict=False):
+        found = rows[metric["name"]].reindex(list(labels))
+        places = np.arange(len(found))
+        middle, low, high = (found[name].to_numpy(dtype=float) for name in ("difference", "low", "high"))
+        whiskers = np.stack([middle - low, high - middle])
+        axis.axvline(0, color="0.6", linewidth=0.8)
+        drawn = np.isfinite(middle)
+        axis.errorbar(
+            middle[drawn],
+            places[drawn],
+            xerr=np.where(np.isfinite(whiskers), np.maximum(whiskers, 0), 0)[:, drawn],
+            fmt="o",
+            color="#1f4e79",
+            markersize=4,
+            capsize=2,
+            linewidth=1.1,
+        )
+        other = str(found["against"].dropna().iloc[0])
+        axis.plot(0, list(labels).index(other), marker="|", color="0.3", markersize=10)
+        axis.set_yticks(places, list(labels.values()), fontsize=7)
+        axis.set_ylim(len(found) - 0.5, -0.5)
+        better = {True: "right", False: "left", None: "left"}[metric["higher_is_better"]]
+        unit = f", {metric['unit']}" if metric["unit"] else ""
+        axis.set_title(f"{metric['label']}{unit} (better: {better})", fontsize=8)
+        axis.tick_params(axis="x", labelsize=7)
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes.flat[len(shown) :]:
+        axis.set_axis_off()
+    figure.tight_layout()
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as PNG data."""
+    from PIL import Image
+
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI)
+    # Noise does not compress: 128 colours a picture make the page a third as large and look the same.
+    Image.open(drawn).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return small.getvalue()
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write a figure as name.svg and name.pdf; older ones are replaced.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    import matplotlib
+
+    # Text stays text, and the same figure gives the same bytes.
+    with matplotlib.rc_context({"svg.hashsalt": "rbs", "svg.fonttype": "none", "pdf.fonttype": 42}):
+        for suffix, dated in (("svg", "Date"), ("pdf", "CreationDate")):
+            with whole_file(folder / f"{name}.{suffix}", overwrite=True) as path:
+                figure.savefig(path, dpi=VECTOR_DPI, metadata={dated: None})
 
 
 def _camera(image: Array, view: str) -> Array:
@@ -170,43 +252,45 @@ def _grid(
     row_names: Sequence[str],
     spacing_mm: tuple[float, float],
     **window: Any,
-) -> bytes:
-    """A picture a cell, a column a label; pixels are drawn as they are, never smoothed."""
+) -> Figure:
+    """A picture a cell, a column a label, in as many rows of columns as keep them legible.
+
+    Pixels are drawn as they are, never smoothed.
+    """
     import matplotlib.pyplot as plt
 
     sample = next(iter(cuts.values()))[0]
     aspect = spacing_mm[0] / spacing_mm[1]
-    width = 13.0 / len(cuts)
-    height = min(width * aspect * sample.shape[0] / sample.shape[1], 8.0)
+    blocks = math.ceil(len(cuts) / MOST_ACROSS)
+    across, rows = math.ceil(len(cuts) / blocks), len(row_names)
+    height = min(13.0 / across * aspect * sample.shape[0] / sample.shape[1], 8.0)
     figure, axes = plt.subplots(
-        len(row_names), len(cuts), figsize=(13.0, height * len(row_names) + 0.3), squeeze=False
+        rows * blocks, across, figsize=(13.0, (height * rows + 0.3) * blocks), squeeze=False
     )
-    for j, (label, images) in enumerate(cuts.items()):
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for place, (label, images) in enumerate(cuts.items()):
+        block, j = divmod(place, across)
         for i, image in enumerate(images):
-            _panel(axes[i, j], image, aspect, window)
+            axis = axes[block * rows + i, j]
+            _panel(axis, image, aspect, window)
             if j == 0:
-                axes[i, j].set_ylabel(row_names[i], fontsize=9)
-        axes[0, j].set_title(label, fontsize=8, wrap=True)
+                axis.set_ylabel(row_names[i], fontsize=9)
+        axes[block * rows, j].set_title(label, fontsize=8, wrap=True)
     figure.subplots_adjust(
-        left=0.02, right=0.998, bottom=0, top=1 - 0.3 / figure.get_figheight(), wspace=0.02, hspace=0.02
+        left=0.02,
+        right=0.998,
+        bottom=0,
+        top=1 - 0.3 / figure.get_figheight(),
+        wspace=0.02,
+        hspace=0.02 if blocks == 1 else 0.3 / height,
     )
-    return _png(figure)
+    return figure
 
 
 def _panel(axis: Axes, image: Array, aspect: float, window: dict[str, Any]) -> None:
+    axis.set_axis_on()
     axis.imshow(image.astype(np.float32), aspect=aspect, interpolation="nearest", **window)
     axis.set_xticks([])
     axis.set_yticks([])
     axis.spines[:].set_color("0.8")
-
-
-def _png(figure: Figure) -> bytes:
-    import matplotlib.pyplot as plt
-    from PIL import Image
-
-    drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=DPI)
-    plt.close(figure)
-    # Noise does not compress: 128 colours a picture make the page a third as large and look the same.
-    Image.open(drawn).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
-    return small.getvalue()

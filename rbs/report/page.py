@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import datetime
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,16 +22,19 @@ from rbs.errors import RbsError
 from rbs.files import whole_file
 from rbs.report import figures
 from rbs.report.tables import (
-    CEILING_LABEL,
     Evaluation,
-    Table,
     TrainingLog,
     csv_table,
+    difference_tables,
     read_evaluation,
     region_table,
-    score_table,
+    score_tables,
+    set_table,
     training_logs,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SHORT = {
     "rapid": "rapid",
@@ -45,14 +51,22 @@ SHORT = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the page: title, caption and a PNG as a data URI."""
+    """A figure of the page: its name as a file, title, caption, and itself."""
 
+    name: str
     title: str
     caption: str
-    source: str
+    figure: Figure
+
+    @cached_property
+    def source(self) -> str:
+        """The figure as a data URI."""
+        return "data:image/png;base64," + base64.b64encode(figures.png(self.figure)).decode("ascii")
 
 
-def write_report(runs: Sequence[Path], output: Path, *, overwrite: bool = True) -> None:
+def write_report(
+    runs: Sequence[Path], output: Path, *, figure_folder: Path | None = None, overwrite: bool = True
+) -> None:
     """Write one self-contained page about all results found in the given folders.
 
     Evaluations (settings.json beside summary.csv), training runs (the version_N/metrics.csv of each
@@ -61,14 +75,16 @@ def write_report(runs: Sequence[Path], output: Path, *, overwrite: bool = True) 
     Args:
         runs: Folders.
         output: The HTML file.
+        figure_folder: Where every figure of the page is written as SVG and PDF, too; None for nowhere.
         overwrite: Whether an existing page is replaced.
 
     Raises:
         RbsError: A folder is missing, holds nothing to report, or a result in it is damaged.
-        OutputError: The page cannot be written.
+        OutputError: The page or a figure cannot be written.
     """
     import jinja2
     import matplotlib
+    import matplotlib.pyplot as plt
 
     matplotlib.use("Agg")
     evaluations, trainings, dice = [], [], []
@@ -91,29 +107,63 @@ def write_report(runs: Sequence[Path], output: Path, *, overwrite: bool = True) 
         version=rbs.__version__,
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         evaluations=evaluations,
-        trainings=[training for training in trainings if training],
+        trainings=[picture for picture in trainings if picture],
         dice=dice,
-        ceiling_label=CEILING_LABEL,
     )
     with whole_file(output, overwrite=overwrite) as path:
         path.write_text(html, encoding="utf-8")
+    if figure_folder is not None:
+        taken: Counter[str] = Counter()
+        for picture in _all_pictures(evaluations, trainings):
+            taken[picture.name] += 1
+            again = taken[picture.name]
+            figures.save(picture.figure, figure_folder, picture.name + (f"-{again}" if again > 1 else ""))
+    plt.close("all")
+
+
+def _all_pictures(
+    evaluations: Sequence[dict[str, Any]], trainings: Sequence[Picture | None]
+) -> Iterator[Picture]:
+    """In the order of the page."""
+    for evaluation in evaluations:
+        if evaluation["forest"]:
+            yield evaluation["forest"]
+        for _, pictures in evaluation["pictures"]:
+            yield from pictures
+    yield from (picture for picture in trainings if picture)
 
 
 def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
-    regions: Table | None = region_table(evaluation)
     return {
         "folder": str(evaluation.folder),
         "settings": evaluation.settings,
-        "scores": score_table(evaluation),
-        "regions": regions,
+        "scores": score_tables(evaluation),
+        "differences": difference_tables(evaluation),
+        "forest": _forest(evaluation),
+        "sets": set_table(evaluation),
+        "regions": region_table(evaluation),
         "pictures": _pictures(evaluation),
-        "metrics": [metric for metric in evaluation.settings["metrics"] if metric.get("printed", True)],
+        "metrics": evaluation.printed,
+        "peers": ", ".join(evaluation.labels[name] for name in evaluation.settings["peers"]),
     }
 
 
-def _training(log: TrainingLog) -> dict[str, str] | None:
-    png = figures.curves_figure(log.table)
-    return None if png is None else {"title": log.title, "source": _uri(png)}
+def _forest(evaluation: Evaluation) -> Picture | None:
+    figure = figures.differences_figure(evaluation.differences, evaluation.labels, evaluation.printed)
+    if figure is None:
+        return None
+    caption = "Mean difference to the best peer, which stands at zero as a tick, and its 95 % interval."
+    return Picture(_name(evaluation.folder.name, "differences"), "At a glance", caption, figure)
+
+
+def _training(log: TrainingLog) -> Picture | None:
+    figure = figures.curves_figure(log.table)
+    return None if figure is None else Picture(_name("training", log.title), log.title, "", figure)
+
+
+def _name(*words: str) -> str:
+    """A file name of words, in small letters, digits and hyphens."""
+    return "-".join(re.sub(r"[^a-z0-9]+", "-", word.lower()).strip("-") for word in words)
 
 
 def _pictures(evaluation: Evaluation) -> list[tuple[str, list[Picture]]]:
@@ -149,17 +199,20 @@ def _case_pictures(
         for name in order
         if prefix + name in arrays
     }
+    folder, patient = evaluation.folder.name, str(shown["patient"])
     found = [
         Picture(
+            _name(folder, patient, "whole scan"),
             "Whole scan",
             f"Inverse grey, the same window for all: white 0, black {peak:.1f} counts a pixel (P) and more. "
             "Posterior views as the camera saw them.",
-            _uri(figures.views_figure(panels, views, peak, spacing)),
+            figures.views_figure(panels, views, peak, spacing),
         ),
         Picture(
+            _name(folder, patient, "knees"),
             "Knees",
             f"The growth plates, enlarged; {views[0]} view, same window.",
-            _uri(figures.knees_figure(panels, peak, spacing)),
+            figures.knees_figure(panels, peak, spacing),
         ),
     ]
     truth = panels.pop(SHORT["truth"], None)
@@ -167,13 +220,10 @@ def _case_pictures(
         limit = figures.DIFFERENCE_SHARE * peak
         found.append(
             Picture(
+                _name(folder, patient, "difference to the truth"),
                 "Difference to the truth",
                 f"Estimate minus expected: red too many, blue too few, full colour at {limit:.1f} counts.",
-                _uri(figures.difference_figure(panels, truth, views, peak, spacing)),
+                figures.difference_figure(panels, truth, views, peak, spacing),
             )
         )
     return found
-
-
-def _uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,10 @@ import pandas as pd
 from rbs.errors import RbsError
 
 CEILING = "ceiling"
-CEILING_LABEL = "Perfect restoration (ceiling)"
+TABLES = ("summary", "differences", "sets")
+ALPHA = 0.05
+WIDEST = 6
+"""Columns of a table that still fits a printed page."""
 
 
 @dataclass(frozen=True)
@@ -27,25 +30,40 @@ class Evaluation:
         settings: settings.json.
         summary: summary.csv: method, metric, patients, mean, low, high.
         regions: regions.csv: patient, case, method, region, bias_percent; empty without labels.
+        differences: differences.csv: each method against the best peer, see `rbs.evaluation.differences`.
+        sets: sets.csv: method, metric, tiles, value; empty without the weights of FID and KID.
     """
 
     folder: Path
     settings: dict[str, Any]
     summary: pd.DataFrame
     regions: pd.DataFrame
+    differences: pd.DataFrame
+    sets: pd.DataFrame
 
     @property
     def labels(self) -> dict[str, str]:
         """Method names to printed labels, in the order of the table."""
         return {method["name"]: method["label"] for method in self.settings["methods"]}
 
+    @property
+    def references(self) -> dict[str, str]:
+        """Likewise of the rows that no method made."""
+        return dict(self.settings["references"])
+
+    @property
+    def printed(self) -> list[dict[str, Any]]:
+        """The metrics that reports show."""
+        return [metric for metric in self.settings["metrics"] if metric["printed"]]
+
 
 @dataclass(frozen=True)
 class Cell:
-    """A table cell: the value, its interval below it, and whether it is the best of its column."""
+    """A table cell: the value, its interval and a remark below it, and whether it stands out."""
 
     text: str = ""
     interval: str = ""
+    remark: str = ""
     best: bool = False
 
 
@@ -54,14 +72,28 @@ class Table:
     """A table ready to print.
 
     Attributes:
+        title: What its columns have in common; may be empty.
         columns: Heads: (label, note below it).
-        ceiling: Cells of the ceiling row; empty where there is none.
+        references: (label, cells) of the rows that no method made.
         rows: (label, cells) of each method.
     """
 
+    title: str
     columns: list[tuple[str, str]]
-    ceiling: list[Cell]
+    references: list[tuple[str, list[Cell]]]
     rows: list[tuple[str, list[Cell]]]
+
+    def as_text(self) -> str:
+        """The table turned round for a terminal: a line a cell that holds anything."""
+        lines = [self.title] if self.title else []
+        for place, (column, note) in enumerate(self.columns):
+            lines.append(f"{column} ({note})")
+            for label, cells in (*self.references, *self.rows):
+                cell = cells[place]
+                interval = f" [{cell.interval}]" if cell.interval else ""
+                if cell.text:
+                    lines.append(f"  {label:<34} {cell.text}{interval}  {cell.remark}".rstrip())
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -80,15 +112,17 @@ def read_evaluation(folder: Path) -> Evaluation:
     """
     try:
         settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-        summary = pd.read_csv(folder / "summary.csv")
+        summary, compared, sets = (pd.read_csv(folder / f"{name}.csv") for name in TABLES)
         try:
             regions = pd.read_csv(folder / "regions.csv")
         except pd.errors.EmptyDataError:
             regions = pd.DataFrame(columns=["method", "region", "bias_percent"])
-        evaluation = Evaluation(folder, settings, summary, regions)
-        for key in ("methods", "metrics", "pictures", "peak", "mask"):
+        evaluation = Evaluation(folder, settings, summary, regions, compared, sets)
+        for key in ("methods", "peers", "references", "metrics", "sets", "pictures", "peak", "mask"):
             settings[key]
         summary[["method", "metric", "patients", "mean", "low", "high"]]
+        compared[["metric", "method", "against", "patients", "better", "difference", "p_holm", "p_least"]]
+        sets[["method", "metric", "tiles", "value"]]
     except (OSError, ValueError, KeyError) as error:
         raise RbsError(
             f"the evaluation is incomplete or damaged ({error})",
@@ -98,31 +132,105 @@ def read_evaluation(folder: Path) -> Evaluation:
     return evaluation
 
 
-def score_table(evaluation: Evaluation) -> Table:
+def score_tables(evaluation: Evaluation) -> list[Table]:
     """Methods by metrics with intervals; metrics that no method has a value for are left out."""
     summary = evaluation.summary.set_index(["method", "metric"])
-    metrics = [
-        metric
-        for metric in evaluation.settings["metrics"]
-        if metric.get("printed", True) and metric["name"] in set(evaluation.summary["metric"])
-    ]
-    best = {metric["name"]: _best(evaluation, metric) for metric in metrics}
+    valued = set(evaluation.summary.loc[evaluation.summary["method"].isin(evaluation.labels), "metric"])
+    means = {name: table["mean"] for name, table in evaluation.summary.set_index("method").groupby("metric")}
 
     def cell(method: str, metric: dict[str, Any]) -> Cell:
         key = (method, metric["name"])
         if key not in summary.index:
             return Cell()
-        mean, low, high = (float(summary.loc[key, column]) for column in ("mean", "low", "high"))
-        digits = _digits(metric)
-        interval = "" if math.isnan(low) else f"{number(low, digits)} to {number(high, digits)}"
-        return Cell(number(mean, digits), interval, method == best[metric["name"]])
+        mean, low, high = (_number(float(summary.loc[key, part]), metric) for part in ("mean", "low", "high"))
+        return Cell(
+            mean,
+            f"{low} to {high}" if low else "",
+            best=method == _best(means[key[1]], metric, evaluation.labels),
+        )
 
+    return [
+        Table(
+            title,
+            [(metric["label"], _note(metric)) for metric in metrics],
+            _rows(evaluation.references, metrics, cell, empty=False),
+            _rows(evaluation.labels, metrics, cell),
+        )
+        for title, metrics in _pages([metric for metric in evaluation.printed if metric["name"] in valued])
+    ]
+
+
+def difference_tables(evaluation: Evaluation) -> list[Table]:
+    """Methods by metrics: the difference to the best peer, its interval, and what it means."""
+    compared = evaluation.differences.set_index(["method", "metric"])
+    against = dict(zip(evaluation.differences["metric"], evaluation.differences["against"], strict=True))
+
+    def cell(method: str, metric: dict[str, Any]) -> Cell:
+        name = metric["name"]
+        if (method, name) not in compared.index:
+            return Cell("compared with" if method == against[name] else "")
+        row = compared.loc[(method, name)]
+        text, low, high = (_number(float(row[part]), metric) for part in ("difference", "low", "high"))
+        found = verdict(row, metric)
+        return Cell(
+            text if row["difference"] <= 0 else f"+{text}",
+            f"{low} to {high}" if low else "",
+            found,
+            best=found.startswith("better:"),
+        )
+
+    return [
+        Table(
+            title,
+            [(m["label"], f"{_note(m)}; against {evaluation.labels[against[m['name']]]}") for m in metrics],
+            [],
+            _rows(evaluation.labels, metrics, cell),
+        )
+        for title, metrics in _pages([metric for metric in evaluation.printed if metric["name"] in against])
+    ]
+
+
+def verdict(row: Mapping[str, Any], metric: dict[str, Any]) -> str:
+    """A row of differences.csv in words: better, worse, or what else can be said.
+
+    Args:
+        row: patients, better, worse, difference, p_holm and p_least of a comparison.
+        metric: Its description in settings.json.
+    """
+    share = f"better in {row['better']:.0f} of {row['patients']:.0f}"
+    if math.isnan(row["p_holm"]):
+        return f"{share}: too few to test"
+    if row["p_least"] > ALPHA:
+        return f"{share}: too few for so many methods, p can be no less than {row['p_least']:.2g}"
+    p = "p < 0.001" if row["p_holm"] < 0.001 else f"p = {row['p_holm']:.2g}"
+    if row["p_holm"] > ALPHA:
+        return f"{share}, {p}: no difference shown"
+    gain = row["difference"] if metric["higher_is_better"] else -row["difference"]
+    if gain * (row["better"] - row["worse"]) <= 0:
+        return f"{share}, {p}: differs, but the mean says the opposite"
+    return f"{'better' if gain > 0 else 'worse'}: {share}, {p}"
+
+
+def set_table(evaluation: Evaluation) -> Table | None:
+    """FID and KID of each method and reference; None without."""
+    if evaluation.sets.empty:
+        return None
+    values = evaluation.sets.set_index(["method", "metric"])["value"]
+    of_metric = {
+        name: table["value"] for name, table in evaluation.sets.set_index("method").groupby("metric")
+    }
+
+    def cell(method: str, metric: dict[str, Any]) -> Cell:
+        value = float(values.get((method, metric["name"]), math.nan))
+        best = method == _best(of_metric[metric["name"]], metric, evaluation.labels)
+        return Cell(number(value, 1 if metric["name"] == "fid" else 4), best=best)
+
+    metrics = evaluation.settings["sets"]
     return Table(
-        columns=[(metric["label"], _note(metric)) for metric in metrics],
-        ceiling=[cell(CEILING, metric) for metric in metrics],
-        rows=[
-            (label, [cell(name, metric) for metric in metrics]) for name, label in evaluation.labels.items()
-        ],
+        "",
+        [(metric["label"], _note(metric)) for metric in metrics],
+        _rows(evaluation.references, metrics, cell, empty=False),
+        _rows(evaluation.labels, metrics, cell),
     )
 
 
@@ -137,7 +245,7 @@ def region_table(evaluation: Evaluation) -> Table | None:
     for name, label in evaluation.labels.items():
         values = [means.get((name, region), math.nan) for region in regions]
         rows.append((label, [Cell(number(v, 1)) for v in values]))
-    return Table([(region, "%") for region in regions], [], rows)
+    return Table("", [(region, "%") for region in regions], [], rows)
 
 
 def csv_table(path: Path) -> Table:
@@ -157,15 +265,15 @@ def csv_table(path: Path) -> Table:
         (", ".join(str(row[name]) for name in words), [Cell(number(float(row[name]), 3)) for name in numbers])
         for row in content.to_dict("records")
     ]
-    return Table([(str(name), "") for name in numbers], [], rows)
+    return Table("", [(str(name), "") for name in numbers], [], rows)
 
 
-def number(value: float, digits: int) -> str:
+def number(value: float, digits: int, unbounded: str = "∞") -> str:
     """A number as printed; an unbounded one, and none at all, in words."""
     if math.isnan(value):
         return ""
     if math.isinf(value):
-        return "not resolvable" if value > 0 else "-∞"
+        return unbounded if value > 0 else "\N{MINUS SIGN}∞"
     return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
@@ -211,20 +319,49 @@ def _training_table(file: Path) -> pd.DataFrame:
     return table.assign(step=steps) if trained and len(steps) else table[:0]
 
 
-def _best(evaluation: Evaluation, metric: dict[str, Any]) -> str | None:
-    """The best method; None where one passes the ceiling, for then the metric does not measure truth."""
-    table = evaluation.summary
-    means = table[table["metric"] == metric["name"]].set_index("method")["mean"]
-    cost = means.abs() if metric["higher_is_better"] is None else means
+def _pages(metrics: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Metrics of one group each, in as many tables as a printed page needs, of equal width."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for metric in metrics:
+        groups.setdefault(metric["group"], []).append(metric)
+    pages = []
+    for title, group in groups.items():
+        size = math.ceil(len(group) / math.ceil(len(group) / WIDEST))
+        pages += [(title, group[start : start + size]) for start in range(0, len(group), size)]
+    return pages
+
+
+def _rows(
+    labels: Mapping[str, str],
+    metrics: Sequence[dict[str, Any]],
+    cell: Callable[[str, dict[str, Any]], Cell],
+    *,
+    empty: bool = True,
+) -> list[tuple[str, list[Cell]]]:
+    """A row a name; rows without any value only where `empty` ones are wanted."""
+    rows = [(label, [cell(name, metric) for metric in metrics]) for name, label in labels.items()]
+    return [(label, cells) for label, cells in rows if empty or any(c.text for c in cells)]
+
+
+def _best(values: pd.Series, metric: dict[str, Any], methods: Iterable[str]) -> str | None:
+    """The best method; None where one passes the ceiling, for then the metric does not measure truth.
+
+    By chance any method may pass where the ceiling is zero give or take noise: where zero is best, and where
+    the noise is subtracted.
+    """
+    cost = values.abs() if metric["higher_is_better"] is None else values
     cost = -cost if metric["higher_is_better"] else cost
-    methods = cost.drop(CEILING, errors="ignore")
-    if len(methods) < 2 or methods.min() < cost.get(CEILING, -math.inf):
+    of_methods = cost[cost.index.isin(list(methods))]
+    bounded = metric["higher_is_better"] is not None and not metric.get("pooled_from")
+    if len(of_methods) < 2 or (bounded and of_methods.min() < cost.get(CEILING, -math.inf)):
         return None
-    return str(methods.idxmin())
+    return str(of_methods.idxmin())
 
 
-def _digits(metric: dict[str, Any]) -> int:
-    return {"dB": 2, "%": 2}.get(metric["unit"], 3)
+def _number(value: float, metric: dict[str, Any]) -> str:
+    """A value of a metric as printed; noise can leave a noise-corrected error of no size at all."""
+    digits = {"dB": 2, "%": 2}.get(metric["unit"], 3)
+    return number(value, digits, "not resolvable" if metric.get("pooled_from") else "∞")
 
 
 def _note(metric: dict[str, Any]) -> str:

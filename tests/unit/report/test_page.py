@@ -2,17 +2,28 @@
 
 import json
 import re
+import shutil
 import sys
 from html.parser import HTMLParser
 from itertools import product
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from rbs.errors import RbsError
 from rbs.report.page import write_report
-from rbs.report.tables import CEILING_LABEL, number, read_evaluation, score_table, training_logs
+from rbs.report.tables import (
+    difference_tables,
+    number,
+    read_evaluation,
+    score_tables,
+    set_table,
+    training_logs,
+    verdict,
+)
 
+REFERENCES = {"ceiling": "Perfect restoration", "repeat": "Another standard scan"}
 METHODS = {"rapid": "Rapid scan", "gaussian": "Gaussian, 3 mm", "nlm": "NLM <b>", "stage1": "Stage 1"}
 
 
@@ -30,6 +41,8 @@ def evaluation(tmp_path):
     ]
     for metric in metrics:
         metric |= {"reference": "a scan", "definition": f"formula of {metric['name']}", "printed": True}
+        metric |= {"group": "Against the scan", "mask": "body", "peak": "P"}
+    metrics[0]["group"] = metrics[4]["group"] = "Against the truth"
     settings = {
         "command": "rbs evaluate m.csv",
         "manifest": "m.csv",
@@ -41,15 +54,38 @@ def evaluation(tmp_path):
         "peak": "peak of the scan",
         "mask": "the mask of the body",
         "methods": [{"name": n, "label": label, "settings": {}} for n, label in METHODS.items()],
+        "peers": ["rapid", "gaussian", "nlm"],
+        "references": REFERENCES,
+        "against": None,
         "metrics": metrics,
+        "sets": [
+            {"name": name, "label": name.upper(), "unit": "", "higher_is_better": False, "mask": "tiles"}
+            | {"peak": "P", "definition": f"formula of {name}", "reference": "a set"}
+            for name in ("fid", "kid")
+        ],
+        "tiles": "squares",
+        "inception_sha256": "1" * 64,
         "pictures": [{"case": 0, "patient": "P1", "age_y": 7.26, "views": ["anterior", "posterior"]}],
     }
     (folder / "settings.json").write_text(json.dumps(settings))
     rows = ["method,metric,patients,mean,low,high", "ceiling,psnr,2,28.765,28,29", "ceiling,lpips,2,0.4,,"]
+    rows += ["ceiling,nc_psnr,2,31,,", "ceiling,psnr_truth,2,inf,,", "ceiling,count_bias,2,0.001,,"]
+    rows += ["repeat,psnr,2,25.5,24,26"]
     for k, name in enumerate(METHODS):
         rows += [f"{name},nc_psnr,2,{30 + k},{29 + k},inf", f"{name},psnr,2,{25 + k / 10},24,26"]
         rows += [f"{name},count_bias,2,{2 - k},-3,3", f"{name},lpips,2,{0.1 + k},0.05,5"]
     (folder / "summary.csv").write_text("\n".join(rows))
+    (folder / "differences.csv").write_text(
+        "metric,method,against,patients,better,worse,difference,low,high,p,p_holm,p_least\n"
+        "psnr,rapid,gaussian,8,0,8,-2.5,-3,-2,0.008,0.023,0.023\n"
+        "psnr,nlm,gaussian,8,3,5,-0.1,-1,1,0.7,0.7,0.023\n"
+        "psnr,stage1,gaussian,8,8,0,1.25,1,1.5,0.008,0.023,0.023\n"
+        "lpips,stage1,rapid,5,1,4,0.3,0.2,0.4,,,0.0625\n"
+    )
+    (folder / "sets.csv").write_text(
+        "method,metric,tiles,value\nceiling,fid,40,90\nrepeat,fid,40,20\nrapid,fid,40,30\nstage1,fid,40,95.25\n"
+        "repeat,kid,40,-0.00012\nrapid,kid,40,0.1\nstage1,kid,40,0.2\n"
+    )
     (folder / "regions.csv").write_text(
         "patient,case,method,region,bias_percent\n"
         "a,0,rapid,skull,1\na,1,rapid,skull,2\nb,2,rapid,skull,6.5\na,0,stage1,skull,-3\n"
@@ -102,26 +138,146 @@ def test_page_is_self_contained_and_complete(evaluation, training, tmp_path):
     assert all(source.startswith("data:image/png;base64,") for source in page.fetched)
     assert not {"script", "link", "iframe"} & set(page.tags)
     assert not re.search(r"url\(|@import", html)
-    for text in (*METHODS.values(), CEILING_LABEL, "28.77", "Research use only", "formula of nc_psnr"):
+    for text in (*METHODS.values(), *REFERENCES.values(), "28.77", "Research use only", "formula of nc_psnr"):
+        assert text in page.text
+    for text in (
+        "+1.25",
+        "better: better in 8 of 8, p = 0.023",
+        "the one among Rapid scan, Gaussian",
+        "95.2",
+    ):
         assert text in page.text
     assert "the mask of the body" in page.text
     assert "0.920" in page.text
     assert "version_10" in page.text
     assert "version_2" not in page.text
     assert page.fetched[0][22:].startswith("iVBOR")  # the PNG signature in base64
-    assert len(page.fetched) == 3 + 1
+    assert len(page.fetched) == 1 + 3 + 1
 
 
 def test_score_table_marks_the_best_only_where_that_means_something(evaluation):
-    table = score_table(read_evaluation(evaluation))
-    assert [label for label, _ in table.columns] == ["NC-PSNR", "PSNR", "Count bias", "LPIPS"]
+    tables = score_tables(read_evaluation(evaluation))
+    assert [table.title for table in tables] == ["Against the truth", "Against the scan"]
+    # PSNR to the truth is known for the ceiling alone, so it is no column.
+    assert [[label for label, _ in t.columns] for t in tables] == [
+        ["NC-PSNR"],
+        ["PSNR", "Count bias", "LPIPS"],
+    ]
     best = {
         column[0]: [label for label, cells in table.rows if cells[k].best]
+        for table in tables
         for k, column in enumerate(table.columns)
     }
+    # LPIPS finds the rapid scan better than the truth; the ceilings of the two others are zero but for noise.
     assert best == {"NC-PSNR": ["Stage 1"], "PSNR": ["Stage 1"], "Count bias": ["NLM <b>"], "LPIPS": []}
-    assert [cell.text for cell in table.ceiling] == ["", "28.77", "", "0.400"]
-    assert table.rows[0][1][0].interval == "29.00 to not resolvable"
+    references = {label: [cell.text for cell in cells] for label, cells in tables[1].references}
+    assert references == {
+        "Perfect restoration": ["28.77", "0.00", "0.400"],
+        "Another standard scan": ["25.50", "", ""],
+    }
+    assert [label for label, _ in tables[0].references] == ["Perfect restoration"]
+    assert tables[0].rows[0][1][0].interval == "29.00 to not resolvable"
+
+
+def test_a_wide_group_is_printed_as_several_tables(evaluation):
+    settings = json.loads((evaluation / "settings.json").read_text())
+    for k in range(8):
+        settings["metrics"].append(settings["metrics"][1] | {"name": f"m{k}", "label": f"M{k}"})
+    (evaluation / "settings.json").write_text(json.dumps(settings))
+    with open(evaluation / "summary.csv", "a") as file:
+        file.writelines(f"\nrapid,m{k},2,1,," for k in range(8))
+    tables = score_tables(read_evaluation(evaluation))
+    assert [(t.title, len(t.columns)) for t in tables[1:]] == [
+        ("Against the scan", 6),
+        ("Against the scan", 5),
+    ]
+
+
+def test_differences_are_told_in_words(evaluation):
+    (table,) = difference_tables(read_evaluation(evaluation))
+    rows = dict(table.rows)
+    assert table.columns[0] == ("PSNR", "dB, higher is better; against Gaussian, 3 mm")
+    assert rows["Gaussian, 3 mm"][0].text == "compared with"
+    assert (rows["Stage 1"][0].text, rows["Stage 1"][0].interval) == ("+1.25", "1.00 to 1.50")
+    assert [cells[0].best for _, cells in table.rows] == [False, False, False, True]
+    assert rows["Rapid scan"][0].remark == "worse: better in 0 of 8, p = 0.023"
+    assert rows["NLM <b>"][0].remark == "better in 3 of 8, p = 0.7: no difference shown"
+    assert rows["Stage 1"][1].remark == "better in 1 of 5: too few to test"
+    assert rows["Rapid scan"][1].text == "compared with"
+    text = table.as_text().splitlines()
+    assert text[1] == "PSNR (dB, higher is better; against Gaussian, 3 mm)"
+    assert "  Gaussian, 3 mm                     compared with" in text
+
+
+@pytest.mark.parametrize(
+    ("higher", "difference", "better", "p", "least", "words"),
+    [
+        (True, 0.5, 7, 0.0004, 0.0001, "better: better in 7 of 8, p < 0.001"),
+        (False, 0.5, 1, 0.04, 0.03, "worse: better in 1 of 8, p = 0.04"),
+        (None, -0.5, 8, 0.04, 0.03, "better: better in 8 of 8, p = 0.04"),
+        (True, 0.5, 1, 0.04, 0.03, "better in 1 of 8, p = 0.04: differs, but the mean says the opposite"),
+        (
+            *(True, 0.5, 8, 0.0625, 0.0625),
+            "better in 8 of 8: too few for so many methods, p can be no less than 0.062",
+        ),
+    ],
+)
+def test_verdicts(higher, difference, better, p, least, words):
+    row = {"patients": 8, "better": better, "worse": 8 - better, "difference": difference}
+    assert verdict(row | {"p_holm": p, "p_least": least}, {"higher_is_better": higher}) == words
+
+
+def test_set_figures_are_not_bold_where_perfection_is_passed(evaluation):
+    table = set_table(read_evaluation(evaluation))
+    assert [cell.text for cell in dict(table.rows)["Rapid scan"]] == ["30.0", "0.1000"]
+    assert dict(table.references)["Another standard scan"][1].text == "\N{MINUS SIGN}0.0001"
+    # By FID the rapid scan beats perfection; of KID no ceiling is known.
+    assert [cell.best for cell in dict(table.rows)["Rapid scan"]] == [False, True]
+    (evaluation / "sets.csv").write_text("method,metric,tiles,value\n")
+    assert set_table(read_evaluation(evaluation)) is None
+
+
+def test_every_figure_of_the_page_can_be_had_as_a_file(evaluation, training, tmp_path):
+    folder = tmp_path / "figures"
+    write_report([evaluation, training], tmp_path / "report.html", figure_folder=folder)
+    names = ["differences", "p1-difference-to-the-truth", "p1-knees", "p1-whole-scan"]
+    names = [f"evaluation-{name}" for name in names]
+    found = sorted(path.stem for path in folder.glob("*.svg"))
+    assert found[:4] == names
+    assert len(found) == 5
+    assert found[4].startswith("training-")
+    assert sorted(path.stem for path in folder.glob("*.pdf")) == found
+    svg = ElementTree.parse(folder / "evaluation-differences.svg").getroot()
+    assert svg.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "Gaussian, 3 mm" in "".join(svg.itertext())
+    for path in folder.glob("*.pdf"):
+        assert path.read_bytes().startswith(b"%PDF-")
+        assert path.read_bytes().rstrip().endswith(b"%%EOF")
+    # Two evaluations of one name keep apart; and the same results give the same files.
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    other = shutil.copytree(evaluation, tmp_path / "b" / "evaluation")
+    write_report([evaluation, other, training], tmp_path / "report.html", figure_folder=folder)
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {name: after[name] for name in before} == before
+    assert "evaluation-p1-knees-2.svg" in after
+
+
+def test_many_methods_are_shown_in_several_rows(monkeypatch):
+    from rbs.report import figures
+
+    counts = np.zeros((2, 64, 40))
+    counts[:, 10:50, 4:20] = 5
+    panels = {f"method {k}": counts for k in range(11)}
+    figure = figures.views_figure(panels, ["anterior", "posterior"], 9.0, (2.0, 2.0))
+    drawn = [axis for axis in figure.axes if axis.get_images()]
+    assert len(drawn) == 22
+    assert len(figure.axes) == 24
+    titles = {axis.get_title(): axis.get_position().bounds for axis in drawn if axis.get_title()}
+    assert len(titles) == 11
+    # Six in the first row of columns, five below; all of one width, and no title on a picture above it.
+    tops = [titles[f"method {k}"][1] for k in range(11)]
+    assert len(set(np.round(tops[:6], 6))) == len(set(np.round(tops[6:], 6))) == 1
+    assert tops[0] > tops[6]
 
 
 def test_region_table_weighs_patients(evaluation):
@@ -144,7 +300,10 @@ def test_a_folder_without_results_is_named(tmp_path):
 # Half a CSV is one, and without it the folder is no evaluation.
 @pytest.mark.parametrize(
     ("broken", "rest"),
-    [("summary.csv", b"x"), *product(("settings.json", "pictures.npz"), (b"x", 0.5, None))],
+    [
+        *product(("summary.csv", "differences.csv", "sets.csv"), (b"x", None)),
+        *product(("settings.json", "pictures.npz"), (b"x", 0.5, None)),
+    ],
 )
 def test_damaged_results_are_named(evaluation, tmp_path, broken, rest):
     file = evaluation / broken
@@ -218,7 +377,7 @@ def test_a_damaged_training_log_is_named(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(float("nan"), ""), (float("inf"), "not resolvable"), (-1.234, "\N{MINUS SIGN}1.23")]
+    ("value", "text"), [(float("nan"), ""), (float("inf"), "∞"), (-1.234, "\N{MINUS SIGN}1.23")]
 )
 def test_numbers_in_print(value, text):
     assert number(value, 2) == text
