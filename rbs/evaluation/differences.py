@@ -38,8 +38,9 @@ def differences(
 ) -> pd.DataFrame:
     """Every method minus the best peer, for each metric.
 
-    Where zero is best, absolute values are compared, patient by patient. For a metric with `pooled_from` the
-    test is of the patients' relative errors, and difference and interval are those of the pooled dB.
+    Where one value is best, distances from it are compared, patient by patient. For a metric with
+    `pooled_from` the test is of the patients' relative errors, and difference and interval are those of the
+    pooled dB.
 
     Args:
         per_patient: As `summary.by_patient` makes it.
@@ -62,7 +63,7 @@ def differences(
             index="patient", columns="method", values=metric.pooled_from or metric.name
         ).reindex(columns=list(methods))
         if metric.higher_is_better is None:
-            table = table.abs()
+            table = (table - metric.ideal).abs()
         means = table[list(peers)].mean()
         if metric.higher_is_better and not metric.pooled_from:
             means = -means

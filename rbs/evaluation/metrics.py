@@ -139,7 +139,7 @@ class Metric:
         name: The column.
         label: As printed.
         unit: "dB", "%", ... or "" if it has none.
-        higher_is_better: None where zero is best.
+        higher_is_better: None where neither is: `ideal` is best.
         reference: What the estimate is compared with.
         definition: Formula, in one sentence.
         compute: Estimate (V, H, W) standard counts and target to a number, NaN where the target does not
@@ -148,6 +148,7 @@ class Metric:
             of dB would not be defined.
         printed: Whether reports show it; the CSV files hold all.
         group: Heading it is printed under.
+        ideal: The best value, where `higher_is_better` is None.
         mask: The pixels it is evaluated on.
         peak: The peak or window that enters it; empty for none.
     """
@@ -162,6 +163,7 @@ class Metric:
     pooled_from: str | None = None
     printed: bool = True
     group: str = "Further measures"
+    ideal: float = 0.0
     mask: str = "body"
     peak: str = ""
 

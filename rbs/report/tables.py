@@ -346,10 +346,10 @@ def _rows(
 def _best(values: pd.Series, metric: dict[str, Any], methods: Iterable[str]) -> str | None:
     """The best method; None where one passes the ceiling, for then the metric does not measure truth.
 
-    By chance any method may pass where the ceiling is zero give or take noise: where zero is best, and where
-    the noise is subtracted.
+    By chance any method may pass a ceiling that is the ideal give or take noise: where one value is best, and
+    where the noise is subtracted.
     """
-    cost = values.abs() if metric["higher_is_better"] is None else values
+    cost = (values - metric["ideal"]).abs() if metric["higher_is_better"] is None else values
     cost = -cost if metric["higher_is_better"] else cost
     of_methods = cost[cost.index.isin(list(methods))]
     bounded = metric["higher_is_better"] is not None and not metric.get("pooled_from")
@@ -365,7 +365,7 @@ def _number(value: float, metric: dict[str, Any]) -> str:
 
 
 def _note(metric: dict[str, Any]) -> str:
-    wish = {True: "higher is better", False: "lower is better", None: "zero is best"}[
+    wish = {True: "higher is better", False: "lower is better", None: f"{metric.get('ideal', 0):g} is best"}[
         metric["higher_is_better"]
     ]
     return f"{metric['unit']}, {wish}" if metric["unit"] else wish

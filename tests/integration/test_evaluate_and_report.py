@@ -28,25 +28,34 @@ def f1(tmp_path: Path) -> Path:
 
 def test_evaluate_then_report(cohort: Path, f1: Path, tmp_path: Path, capsys, monkeypatch) -> None:
     monkeypatch.delenv("RBS_WEIGHTS", raising=False)
-    run, page = tmp_path / "run", tmp_path / "report.html"
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    run, page, folder = tmp_path / "run", tmp_path / "report.html", tmp_path / "figures"
     evaluate = ["evaluate", str(cohort), "--stage1", str(f1), "--output", str(run)]
     assert main(evaluate) == 0
     printed = capsys.readouterr().out
-    assert [name for name in ("ceiling", "rapid", "gaussian", "nlm", "stage1") if name not in printed] == []
+    rows = ("ceiling", "repeat", "rapid", "gaussian", "nlm", "stage1")
+    assert [name for name in rows if name not in printed] == []
+    assert "of 2: too few to test" in printed
     settings = json.loads((run / "settings.json").read_text())
     assert (settings["patients"], settings["fractions"]) == (2, [0.5])
     assert sorted(path.name for path in run.iterdir()) == [
+        "differences.csv",
         "per_patient.csv",
         "per_scan.csv",
         "pictures.npz",
         "regions.csv",
+        "sets.csv",
         "settings.json",
         "summary.csv",
     ]
-    assert main(["report", str(run), "-o", str(page)]) == 0
+    assert main(["report", str(run), "-o", str(page), "--figures", str(folder)]) == 0
     assert "DnCNN f1.safetensors" in page.read_text()
+    assert (run / "sets.csv").read_text() == "method,metric,tiles,value\n"  # no weights, no figure
+    assert {path.suffix for path in folder.iterdir()} == {".svg", ".pdf"}
     assert main(evaluate) == 1
     assert "--overwrite" in capsys.readouterr().err
+    assert main([*evaluate, "--overwrite", "--against", "gauss"]) == 1
+    assert "no method 'gauss'; compare with one of rapid, gaussian, " in capsys.readouterr().err
     (run / "settings.json").unlink()
     assert main(["report", str(run), "-o", str(page)]) == 1
     assert "incomplete" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Paired comparisons against scipy, hand-worked numbers and a simulated null."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -47,6 +48,7 @@ def test_p_is_scipys_and_the_difference_is_paired(twelve):
     d = twelve["stage1"] - twelve["gaussian"]
     row = found.loc["stage1"]
     assert row["difference"] == pytest.approx(d.mean())
+    assert (row["better"], row["worse"]) == ((d > 0).sum(), (d < 0).sum())
     assert row["p"] == pytest.approx(wilcoxon(d, method="exact").pvalue)
     # The patients differ by far more than the methods: unpaired, the interval would be ten times as wide.
     t = ttest_rel(twelve["stage1"], twelve["gaussian"]).confidence_interval()
@@ -74,6 +76,16 @@ def test_the_best_peer_is_found_by_each_metrics_own_direction():
     assert found.loc["stage1", "difference"] == pytest.approx((0.4 - 3.3) / 3)
 
 
+def test_where_one_is_best_the_distance_from_one_is_compared():
+    recovery = dataclasses.replace(METRIC["count_bias"], name="recovery", ideal=1.0)
+    values = {"rapid": [1.3, 0.7], "gaussian": [0.1, 0.1], "stage1": [1.1, 0.9]}
+    found = differences(table("recovery", **values), [recovery], NAMES, PEERS).set_index("method")
+    assert set(found["against"]) == {"rapid"}
+    assert found.loc["stage1", "difference"] == pytest.approx(-0.2)
+    assert found.loc["stage1", ["better", "worse"]].tolist() == [2, 0]
+    assert found.loc["gaussian", ["better", "worse"]].tolist() == [0, 2]
+
+
 def test_another_method_can_be_named(twelve):
     found = compare(table(**twelve), against="stage1")
     assert set(found.index) == {"rapid", "gaussian"}
@@ -90,6 +102,7 @@ def test_noise_corrected_psnr_is_compared_by_the_errors_behind_it():
     assert found.loc["stage1", "difference"] == pytest.approx(10 * math.log10(ratio))
     assert found.loc["stage1", "low"] < found.loc["stage1", "difference"] < found.loc["stage1", "high"]
     assert found.loc["stage1", "p"] == pytest.approx(wilcoxon(errors["stage1"], errors["gaussian"]).pvalue)
+    assert found.loc["stage1", "better"] == (errors["stage1"] < errors["gaussian"]).sum()
 
 
 @pytest.mark.parametrize(("patients", "tested"), [(1, False), (5, False), (6, True)])

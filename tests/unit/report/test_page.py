@@ -41,7 +41,7 @@ def evaluation(tmp_path):
     ]
     for metric in metrics:
         metric |= {"reference": "a scan", "definition": f"formula of {metric['name']}", "printed": True}
-        metric |= {"group": "Against the scan", "mask": "body", "peak": "P"}
+        metric |= {"group": "Against the scan", "mask": "body", "peak": "P", "ideal": 0.0}
     metrics[0]["group"] = metrics[4]["group"] = "Against the truth"
     settings = {
         "command": "rbs evaluate m.csv",
