@@ -206,6 +206,7 @@ def differences_figure(
         unit = f", {metric['unit']}" if metric["unit"] else ""
         axis.set_title(f"{metric['label']}{unit} (better: {better})", fontsize=8)
         axis.tick_params(axis="x", labelsize=7)
+        axis.locator_params(axis="x", nbins=5)
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes.flat[len(shown) :]:
         axis.set_axis_off()

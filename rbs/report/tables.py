@@ -168,15 +168,14 @@ def difference_tables(evaluation: Evaluation) -> list[Table]:
     def cell(method: str, metric: dict[str, Any]) -> Cell:
         name = metric["name"]
         if (method, name) not in compared.index:
-            return Cell("compared with" if method == against[name] else "")
+            return Cell("–", remark="what is compared with") if method == against[name] else Cell()
         row = compared.loc[(method, name)]
         text, low, high = (_number(float(row[part]), metric) for part in ("difference", "low", "high"))
-        found = verdict(row, metric)
         return Cell(
             text if row["difference"] <= 0 else f"+{text}",
             f"{low} to {high}" if low else "",
-            found,
-            best=found.startswith("better:"),
+            verdict(row, metric),
+            best=_shown_better(row, metric),
         )
 
     return [
@@ -197,18 +196,31 @@ def verdict(row: Mapping[str, Any], metric: dict[str, Any]) -> str:
         row: patients, better, worse, difference, p_holm and p_least of a comparison.
         metric: Its description in settings.json.
     """
-    share = f"better in {row['better']:.0f} of {row['patients']:.0f}"
+    patients = f"{row['patients']:.0f} patients"
+    better, worse = (
+        f"better in {row['better']:.0f} of {patients}",
+        f"worse in {row['worse']:.0f} of {patients}",
+    )
     if math.isnan(row["p_holm"]):
-        return f"{share}: too few to test"
+        return f"too few to test: {better}"
     if row["p_least"] > ALPHA:
-        return f"{share}: too few for so many methods, p can be no less than {row['p_least']:.2g}"
+        return f"too few for so many methods (p at least {row['p_least']:.2g}): {better}"
     p = "p < 0.001" if row["p_holm"] < 0.001 else f"p = {row['p_holm']:.2g}"
     if row["p_holm"] > ALPHA:
-        return f"{share}, {p}: no difference shown"
-    gain = row["difference"] if metric["higher_is_better"] else -row["difference"]
+        return f"no difference shown: {better}, {p}"
+    gain = _gain(row, metric)
     if gain * (row["better"] - row["worse"]) <= 0:
-        return f"{share}, {p}: differs, but the mean says the opposite"
-    return f"{'better' if gain > 0 else 'worse'}: {share}, {p}"
+        return f"{better}, {p}, yet the mean says the opposite"
+    return f"{better if gain > 0 else worse}, {p}"
+
+
+def _shown_better(row: Mapping[str, Any], metric: dict[str, Any]) -> bool:
+    """Whether mean, patients and test agree that the method is the better one."""
+    return row["p_holm"] <= ALPHA and _gain(row, metric) > 0 and row["better"] > row["worse"]
+
+
+def _gain(row: Mapping[str, Any], metric: dict[str, Any]) -> float:
+    return float(row["difference"] if metric["higher_is_better"] else -row["difference"])
 
 
 def set_table(evaluation: Evaluation) -> Table | None:
@@ -274,7 +286,8 @@ def number(value: float, digits: int, unbounded: str = "∞") -> str:
         return ""
     if math.isinf(value):
         return unbounded if value > 0 else "\N{MINUS SIGN}∞"
-    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    # Adding zero takes the sign off what is rounded to zero.
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def training_logs(files: Sequence[Path]) -> list[TrainingLog]:

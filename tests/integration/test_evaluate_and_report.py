@@ -35,7 +35,7 @@ def test_evaluate_then_report(cohort: Path, f1: Path, tmp_path: Path, capsys, mo
     printed = capsys.readouterr().out
     rows = ("ceiling", "repeat", "rapid", "gaussian", "nlm", "stage1")
     assert [name for name in rows if name not in printed] == []
-    assert "of 2: too few to test" in printed
+    assert "too few to test: better in" in printed
     settings = json.loads((run / "settings.json").read_text())
     assert (settings["patients"], settings["fractions"]) == (2, [0.5])
     assert sorted(path.name for path in run.iterdir()) == [

@@ -142,7 +142,7 @@ def test_page_is_self_contained_and_complete(evaluation, training, tmp_path):
         assert text in page.text
     for text in (
         "+1.25",
-        "better: better in 8 of 8, p = 0.023",
+        "better in 8 of 8 patients, p = 0.023",
         "the one among Rapid scan, Gaussian",
         "95.2",
     ):
@@ -197,28 +197,28 @@ def test_differences_are_told_in_words(evaluation):
     (table,) = difference_tables(read_evaluation(evaluation))
     rows = dict(table.rows)
     assert table.columns[0] == ("PSNR", "dB, higher is better; against Gaussian, 3 mm")
-    assert rows["Gaussian, 3 mm"][0].text == "compared with"
+    assert rows["Gaussian, 3 mm"][0].remark == "what is compared with"
     assert (rows["Stage 1"][0].text, rows["Stage 1"][0].interval) == ("+1.25", "1.00 to 1.50")
     assert [cells[0].best for _, cells in table.rows] == [False, False, False, True]
-    assert rows["Rapid scan"][0].remark == "worse: better in 0 of 8, p = 0.023"
-    assert rows["NLM <b>"][0].remark == "better in 3 of 8, p = 0.7: no difference shown"
-    assert rows["Stage 1"][1].remark == "better in 1 of 5: too few to test"
-    assert rows["Rapid scan"][1].text == "compared with"
+    assert rows["Rapid scan"][0].remark == "worse in 8 of 8 patients, p = 0.023"
+    assert rows["NLM <b>"][0].remark == "no difference shown: better in 3 of 8 patients, p = 0.7"
+    assert rows["Stage 1"][1].remark == "too few to test: better in 1 of 5 patients"
+    assert rows["Rapid scan"][1].remark == "what is compared with"
     text = table.as_text().splitlines()
     assert text[1] == "PSNR (dB, higher is better; against Gaussian, 3 mm)"
-    assert "  Gaussian, 3 mm                     compared with" in text
+    assert "  Gaussian, 3 mm                     –  what is compared with" in text
 
 
 @pytest.mark.parametrize(
     ("higher", "difference", "better", "p", "least", "words"),
     [
-        (True, 0.5, 7, 0.0004, 0.0001, "better: better in 7 of 8, p < 0.001"),
-        (False, 0.5, 1, 0.04, 0.03, "worse: better in 1 of 8, p = 0.04"),
-        (None, -0.5, 8, 0.04, 0.03, "better: better in 8 of 8, p = 0.04"),
-        (True, 0.5, 1, 0.04, 0.03, "better in 1 of 8, p = 0.04: differs, but the mean says the opposite"),
+        (True, 0.5, 7, 0.0004, 0.0001, "better in 7 of 8 patients, p < 0.001"),
+        (False, 0.5, 1, 0.04, 0.03, "worse in 7 of 8 patients, p = 0.04"),
+        (None, -0.5, 8, 0.04, 0.03, "better in 8 of 8 patients, p = 0.04"),
+        (True, 0.5, 1, 0.04, 0.03, "better in 1 of 8 patients, p = 0.04, yet the mean says the opposite"),
         (
             *(True, 0.5, 8, 0.0625, 0.0625),
-            "better in 8 of 8: too few for so many methods, p can be no less than 0.062",
+            "too few for so many methods (p at least 0.062): better in 8 of 8 patients",
         ),
     ],
 )
@@ -377,7 +377,8 @@ def test_a_damaged_training_log_is_named(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(float("nan"), ""), (float("inf"), "∞"), (-1.234, "\N{MINUS SIGN}1.23")]
+    ("value", "text"),
+    [(float("nan"), ""), (float("inf"), "∞"), (-1.234, "\N{MINUS SIGN}1.23"), (-0.004, "0.00")],
 )
 def test_numbers_in_print(value, text):
     assert number(value, 2) == text
