@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> None:
     from rbs.evaluation.evaluate import evaluate
     from rbs.evaluation.lpips import lpips_metric
     from rbs.evaluation.methods import trained_methods
+    from rbs.evaluation.task_metrics import TASK_METRICS
 
     manifest = Manifest.read(args.manifest)
     trained = trained_methods(args.stage1, args.stage2, args.teacher, args.base_checkpoint)
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
         manifest,
         args.output,
         trained=trained,
-        extra_metrics=() if lpips is None else (lpips,),
+        extra_metrics=TASK_METRICS if lpips is None else (*TASK_METRICS, lpips),
         split=args.split,
         command=shlex.join(["rbs", *sys.argv[1:]]),
         overwrite=args.overwrite,
