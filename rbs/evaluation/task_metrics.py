@@ -108,8 +108,8 @@ TASK_METRICS: tuple[Metric, ...] = (
         "a view",
         False,
         _TRUTH,
-        "local maxima of the difference of Gaussians (4 and 12 mm) of T that exceed those of λ within 8 mm by "
-        "5 standard deviations of a standard scan's Poisson noise",
+        "local maxima of the difference of Gaussians (4 and 12 mm) of T that exceed those of λ within 8 mm "
+        "by 5 standard deviations of a standard scan's Poisson noise",
         hallucinated,
     ),
     Metric(
