@@ -96,15 +96,18 @@ def _exceeding(
     image: Array, support: Array, sd: Array, spacing_mm: tuple[float, float], threshold: float
 ) -> list[tuple[int, int, int, float]]:
     """Local maxima of an image that exceed all support within 8 mm by the threshold; a plateau is one."""
-    from scipy.ndimage import label, maximum_filter, maximum_position
+    from scipy.ndimage import label, maximum_filter
 
     near = _disc(spacing_mm)
     peaks = (image == maximum_filter(image, footprint=near, mode="constant")) & (image > 0)
     excess = (image - maximum_filter(support, footprint=near, mode="constant", cval=-np.inf)) / sd
     touching = np.zeros((3, 3, 3), dtype=bool)
     touching[1] = True  # not across views
-    numbers, count = label(peaks & (excess >= threshold), structure=touching)
-    places = maximum_position(excess, numbers, range(1, count + 1))
+    numbers, _ = label(peaks & (excess >= threshold), structure=touching)
+    candidates = np.argwhere(numbers)
+    candidates = candidates[np.argsort(-excess[tuple(candidates.T)], kind="stable")]
+    highest = np.unique(numbers[tuple(candidates.T)], return_index=True)[1]
+    places = candidates[highest]
     return [(int(v), int(r), int(c), float(excess[v, r, c])) for v, r, c in places]
 
 

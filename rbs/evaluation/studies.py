@@ -198,7 +198,7 @@ def detection_study(pair: Pair, methods: Sequence[Method], draws: int, seed: int
 def texture_study(pair: Pair, methods: Sequence[Method], draws: int, seed: int) -> tuple[Rows, Rows]:
     """Noise power spectrum in soft tissue and local impulse response in bone.
 
-    The response is the difference between restorations of a draw with and without the impulse's own Poisson
+    The response is the difference between restorations of a draw with and without the impulses' own Poisson
     counts: everything else in the two is the same.
 
     Args:
@@ -223,15 +223,14 @@ def texture_study(pair: Pair, methods: Sequence[Method], draws: int, seed: int) 
         if windows
         else 0.0
     )
-    places = [
-        (view, *place)
-        for place in bone_places(expectation, target.labels, rng)
-        for view in range(len(expectation))
-    ]
-    extra = {counts: np.zeros_like(rapid) for counts in IMPULSES}
-    for counts, image in extra.items():
-        for view, row, column in places:
-            image[:, view, row, column] = rng.poisson(p * counts, draws)
+    # A source in the body is seen by both detectors. All strengths stand in one draw: they are far apart.
+    places: dict[float, list[tuple[int, int, int]]] = {counts: [] for counts in IMPULSES}
+    extra = np.zeros_like(rapid)
+    for number, (row, column) in enumerate(bone_places(expectation, target.labels, rng)):
+        counts = IMPULSES[number % len(IMPULSES)]
+        for view in range(len(expectation)):
+            places[counts].append((view, row, column))
+            extra[:, view, row, column] = rng.poisson(p * counts, draws)
 
     spectra: Rows = []
     responses: Rows = []
@@ -251,22 +250,14 @@ def texture_study(pair: Pair, methods: Sequence[Method], draws: int, seed: int) 
                 {**known, "frequency_per_mm": f, "nps_counts2_mm2": power}
                 for f, power in radial_spectrum(nps, target.spacing_mm)
             ]
-        if method is None or not places:
+        if method is None or not extra.any():
             continue
-        for counts, image in extra.items():
-            found = impulse_response(
-                _restore(method, pair, rapid + image), restored, places, counts, target.spacing_mm
-            )[1]
-            responses.append(
-                {
-                    "method": name,
-                    "impulse_counts": counts,
-                    "places": len(places),
-                    "draws": draws,
-                    "fwhm_mm": found.fwhm_mm,
-                    "gain": found.gain,
-                }
-            )
+        raised = _restore(method, pair, rapid + extra)
+        for counts, at in places.items():
+            if at:
+                found = impulse_response(raised, restored, at, counts, target.spacing_mm)[1]
+                known = {"method": name, "impulse_counts": counts, "places": len(at), "draws": draws}
+                responses.append({**known, "fwhm_mm": found.fwhm_mm, "gain": found.gain})
     return spectra, responses
 
 
