@@ -23,6 +23,7 @@ class Focus:
         column: Column of its centre.
         fwhm_mm: Full width at half maximum before the camera blurs it, mm.
         contrast: Planar density at its centre relative to the bone; below 1 it is cold.
+        kind: "hot", "cold" or "fracture" (a hot line, `fwhm_mm` wide); "" where older phantoms do not say.
     """
 
     region: str
@@ -30,6 +31,7 @@ class Focus:
     column: float
     fwhm_mm: float
     contrast: float
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,10 @@ def read_anatomy(truth: Path | None) -> Anatomy | None:
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
         names = ("region", "row", "column", "fwhm_mm", "contrast")
-        foci = tuple(Focus(**{name: lesion[name] for name in names}) for lesion in told["lesions"])
+        foci = tuple(
+            Focus(**{name: lesion[name] for name in names}, kind=str(lesion.get("kind", "")))
+            for lesion in told["lesions"]
+        )
         marks = {
             name: (float(row), float(column)) for name, (row, column) in told["landmarks_row_column"].items()
         }

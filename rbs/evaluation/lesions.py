@@ -65,7 +65,9 @@ class FocusScore:
 
     @property
     def contrast_class(self) -> str:
-        """Name of its class of `CONTRASTS`, by the planar density relative to its bone."""
+        """Name of its class of `CONTRASTS`, by the planar density relative to its bone; fractures are one."""
+        if self.focus.kind == "fracture":
+            return "fracture"
         return next(name for name, below in CONTRASTS if self.focus.contrast < below)
 
 

@@ -11,14 +11,20 @@ from rbs.scans.cohort import write_cohort
 
 def told(folder, **changes):
     lesion = {"region": "spine", "row": 10, "column": 20, "depth_mm": 3.0, "fwhm_mm": 9.0, "contrast": 2.0}
-    content = {"lesions": [lesion | {"kind": "later"}], "landmarks_row_column": {"L3": [5, 6.5]}} | changes
+    content = {
+        "lesions": [lesion, lesion | {"kind": "fracture", "angle": 0.1}],
+        "landmarks_row_column": {"L3": [5, 6.5]},
+    } | changes
     (folder / "child.json").write_text(json.dumps(content))
     return folder / "truth.npz"
 
 
 def test_foci_and_landmarks(tmp_path):
     anatomy = read_anatomy(told(tmp_path))
-    assert anatomy.foci == (Focus("spine", 10, 20, 9.0, 2.0),)
+    assert anatomy.foci == (
+        Focus("spine", 10, 20, 9.0, 2.0),
+        Focus("spine", 10, 20, 9.0, 2.0, "fracture"),
+    )
     assert anatomy.landmarks == {"L3": (5.0, 6.5)}
 
 

@@ -89,3 +89,8 @@ def test_a_focus_nobody_can_see_is_left_out(spine):
 def test_classes(spine, fwhm, contrast, size, strength):
     found = score(spine[1], spine[1], Focus("spine", 60, 60, fwhm, contrast))
     assert (found.size_class, found.contrast_class) == (size, strength)
+
+
+def test_fractures_are_a_class_of_their_own(spine):
+    found = score(spine[1], spine[1], Focus("spine", 60, 60, 5.0, 3.0, "fracture"))
+    assert found.contrast_class == "fracture"
