@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 import rbs
+from rbs.data.anatomy import read_anatomy
 from rbs.data.manifest import Case, Manifest, load_case
 from rbs.errors import ManifestError, OutputError, RbsError
 from rbs.evaluation.classical import Pair
@@ -69,7 +70,8 @@ def load_pair(case: Case) -> Pair:
         fraction, exposure = SIMULATED_FRACTION, 1 - SIMULATED_FRACTION
         rng = np.random.default_rng(zlib.crc32(case.patient.encode()))
         rapid, counts = split_counts(counts, (fraction, exposure), rng)
-    target = Target(counts, exposure, loaded.spacing_mm, loaded.expectation, loaded.labels)
+    anatomy = read_anatomy(case.truth)
+    target = Target(counts, exposure, loaded.spacing_mm, loaded.expectation, loaded.labels, anatomy)
     views = tuple(str(view) for view in loaded.views)
     return Pair(case.patient, rapid, fraction, target, views, loaded.motion)
 
@@ -130,7 +132,7 @@ def evaluate(
         "metrics": [m.describe() for m in metrics],
         "trained": [_described(m) for m in trained],
         "inception": inception.sha256 if inception else None,
-        "scans": _versions([*cases, *manifest.split("val")]),
+        "scans": file_versions([*cases, *manifest.split("val")]),
     }
     parts = Parts(output / UNFINISHED, inputs)
     peers = [RAPID, *_tuned(manifest)]
@@ -287,7 +289,7 @@ def _described(method: Method) -> dict[str, Any]:
     return {"name": method.name, "label": method.label, "settings": method.settings}
 
 
-def _versions(cases: Iterable[Case]) -> dict[str, tuple[int, int]]:
+def file_versions(cases: Iterable[Case]) -> dict[str, tuple[int, int]]:
     """Size and time of change of every file: cheaper than its hash, and enough to notice another one."""
     files = [file for case in cases for file in (*case.rapid, *case.standard, case.truth) if file]
     return {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in files}

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rbs.data.anatomy import Anatomy
 from rbs.evaluation.limits import noise_corrected_mse
 from rbs.scans.scan import REGIONS
 
@@ -102,6 +103,7 @@ class Target:
         spacing_mm: Row and column spacing, mm.
         expectation: Known expected standard counts of a phantom (V, H, W).
         labels: Region labels (V, H, W), 0 for background, k+1 for REGIONS[k].
+        anatomy: Where a phantom has its lesions and landmarks.
     """
 
     counts: Array
@@ -109,6 +111,7 @@ class Target:
     spacing_mm: tuple[float, float]
     expectation: Array | None = None
     labels: Array | None = None
+    anatomy: Anatomy | None = None
 
     @cached_property
     def standard(self) -> Array:
