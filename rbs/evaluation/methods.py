@@ -13,14 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbs.errors import CheckpointError
-from rbs.evaluation.classical import (
-    GAUSSIAN_SIGMAS_MM,
-    NLM_STRENGTHS,
-    Pair,
-    gaussian,
-    non_local_means,
-    tune,
-)
+from rbs.evaluation.classical import Pair, available, best, tune
 
 Array = npt.NDArray[Any]
 
@@ -53,26 +46,20 @@ RAPID = Method("rapid", "Rapid scan, scaled", lambda pair: pair.rapid / pair.fra
 
 
 def classical_methods(validation: Callable[[], Iterable[Pair]]) -> list[Method]:
-    """Gaussian and non-local means, tuned.
+    """The classical peers, tuned.
 
     Args:
         validation: Makes a pass over the pairs of the validation split.
     """
-    sigma, sigmas = tune(gaussian, GAUSSIAN_SIGMAS_MM, validation())
-    strength, strengths = tune(non_local_means, NLM_STRENGTHS, validation())
+    peers = available()
     return [
         Method(
-            "gaussian",
-            f"Gaussian, {sigma:g} mm",
-            partial(gaussian, sigma_mm=sigma),
-            {"sigma_mm": sigma, "nc_nmse_on_validation": sigmas},
-        ),
-        Method(
-            "nlm",
-            "Anscombe + non-local means",
-            partial(non_local_means, strength=strength),
-            {"strength": strength, "nc_nmse_on_validation": strengths},
-        ),
+            peer.name,
+            peer.label.format(best(errors)),
+            partial(peer.restore, **{peer.parameter: best(errors)}),
+            {peer.parameter: best(errors), "nc_nmse_on_validation": errors},
+        )
+        for peer, errors in zip(peers, tune(peers, validation()), strict=True)
     ]
 
 
