@@ -29,6 +29,7 @@ PLAIN = (
     "register",
     "restore",
     "evaluate",
+    "benchmark",
     "report",
 )
 

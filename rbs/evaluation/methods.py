@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rbs.errors import CheckpointError
 from rbs.evaluation.classical import Pair, available, best, tune
+
+if TYPE_CHECKING:
+    from rbs.weights import LoadedRestorer
 
 Array = npt.NDArray[Any]
 
@@ -86,10 +89,10 @@ def trained_methods(
     first = None
     if stage1 is not None:
         first = load_restorer(stage1)
-        methods.append(_one_pass("stage1", "Stage 1", first))
+        methods.append(restorer_method("stage1", "Stage 1", first))
     if stage2 is not None:
         second = load_restorer(stage2)
-        methods.append(_one_pass("stage2_f1", "Stage 2, first restorer (ships)", second))
+        methods.append(restorer_method("stage2_f1", "Stage 2, first restorer (ships)", second))
         cascade = stage2.parent / CASCADE_FILE
         if cascade.is_file():
             methods += _two_passes(first, second, cascade, teacher, base_checkpoint)
@@ -104,7 +107,14 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _one_pass(name: str, label: str, loaded: Any) -> Method:
+def restorer_method(name: str, label: str, loaded: LoadedRestorer) -> Method:
+    """A restorer as a row of the table, on the accelerator where there is one.
+
+    Args:
+        name: As in the CSV files.
+        label: As printed.
+        loaded: The restorer.
+    """
     import torch
 
     device = _device()
