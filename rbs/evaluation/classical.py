@@ -216,7 +216,7 @@ CLASSICAL = (
         "gaussian", "Gaussian, {:g} mm", gaussian, "sigma_mm", (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
     ),
     Classical("median", "Median, {0:g} x {0:g} pixels", median, "size", (3, 5, 7)),
-    Classical("tv", "Anscombe + total variation", total_variation, "weight", (0.7, 1.0, 1.4, 2.0, 2.8)),
+    Classical("tv", "Anscombe + total variation", total_variation, "weight", (1.0, 1.4, 2.0, 2.8, 4.0)),
     Classical("wavelet", "Anscombe + wavelets", wavelet, "sigma", (0.4, 0.5, 0.6, 0.8, 1.0)),
     Classical("nlm", "Anscombe + non-local means", non_local_means, "strength", (0.7, 1.0, 1.4, 2.0, 2.8)),
 )

@@ -13,7 +13,7 @@ class Restormer(Restorer):
     """Restormer as `deepinv` builds it, with the published layer normalisation of each pixel.
 
     MONAI's normalises each channel over the whole image instead, which would tell a crop from a whole scan.
-    The defaults have 0.98 M parameters; published for photographs are width 48 and blocks (4, 6, 6, 8).
+    The defaults have 1.0 M parameters; published for photographs are width 48 and blocks (4, 6, 6, 8).
 
     Args:
         width: Channels at full resolution; they double at every level.
