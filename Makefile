@@ -24,8 +24,8 @@ CASCADE = --model.init_args.init_from $(RUNS)/stage1/f1.safetensors --model.init
 EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/f1.safetensors --stage2 $(2)/stage2/f1.safetensors \
 	--teacher $(2)/adapt_sam/teacher --output $(2)/evaluation --overwrite
 
-.PHONY: help setup demo test fuzz lint data pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 ablation evaluate report \
-	clean-demo anew same-data
+.PHONY: help setup demo test fuzz lint data pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 ablation evaluate benchmark report \
+	clean-demo anew same-data always
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -97,6 +97,23 @@ evaluate: $(RUNS)/evaluation/settings.json  ## Evaluate stages 1 and 2 beside th
 
 $(RUNS)/evaluation/settings.json: $(RUNS)/stage2/f1.safetensors
 	$(call EVALUATE,$(MANIFEST),$(RUNS))
+
+# Trainings that are finished are skipped, interrupted ones go on; stage 1 is the peer they all are compared with.
+PEERS ?= $(basename $(notdir $(wildcard experiments/peers/*.yaml)))
+BENCHMARKED = $(RUNS)/stage1 $(PEERS:%=$(RUNS)/peers/%)
+
+benchmark: $(RUNS)/benchmark/benchmark.md  ## Train the peers and compare all: PEERS="unet dncnn" chooses some
+	@cat $<
+
+$(RUNS)/benchmark/benchmark.md: $(BENCHMARKED:%=%/f1.safetensors) $(RUNS)/benchmark/peers
+	$(RBS) benchmark $(MANIFEST) $(BENCHMARKED) --output $(@D) --overwrite
+
+$(RUNS)/peers/%/f1.safetensors: $(MANIFEST) experiments/stage1.yaml experiments/peers/%.yaml | $(READY) same-data
+	$(call FIT,experiments/stage1.yaml --config experiments/peers/$*.yaml) --data.manifest $(MANIFEST)
+
+# Other peers make another table; the same ones leave it as it is.
+$(RUNS)/benchmark/peers: always
+	@mkdir -p $(@D); test "$$(cat $@ 2>/dev/null)" = '$(PEERS)' || echo '$(PEERS)' > $@
 
 report: $(RUNS)/report.html  ## Tables, pictures and curves on one page
 

@@ -30,6 +30,7 @@ PLAIN = (
     "restore",
     "evaluate",
     "assess",
+    "benchmark",
     "report",
 )
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from rbs.data.manifest import Case, LoadedCase, Manifest, load_case
-from rbs.data.samples import GRID, Crops, EpochSampler, Pairs, Sample, WholeScans
+from rbs.data.samples import GRID, Crops, EpochSampler, Pairs, Sample, WholeScans, source
 from rbs.errors import ManifestError, RbsError
 from rbs.scans.scan import Array
 
@@ -57,11 +57,13 @@ class RBSDataModule(L.LightningDataModule):
         manifest: The CSV that lists the cases.
         pairs: "split" deals the standard scan's counts into a rapid scan of random exposure and a disjoint
             remainder as the target; "measured" takes the acquired rapid and standard scans, and finds how
-            the patient moved from one to the other; "expectation" draws a fresh rapid scan from the known
-            expectation, which is the target (phantoms only).
+            the patient moved from one to the other; "rapid" deals the acquired rapid scan's counts as "split"
+            does the standard scan's, so that no standard scan takes part; "expectation" draws a fresh rapid
+            scan from the known expectation, which is the target (phantoms only).
         deals: How many different rapid scans are simulated of each case; None simulates one afresh for every
             crop. Numbered ones exist as whole scans (`dealt`), for whoever must see the whole.
-        fractions: Smallest and largest exposure of simulated rapid scans; the exposure is uniform between.
+        fractions: Smallest and largest exposure of simulated rapid scans, relative to the scan they are dealt
+            from; the exposure is uniform between.
         crop: Rows and columns of training crops, multiples of 16.
         batch_size: Training crops a batch (a rank).
         samples_per_epoch: Training crops an epoch, over all ranks.
@@ -179,9 +181,10 @@ class RBSDataModule(L.LightningDataModule):
             fractions = [scan.fraction for scan in scans if scan.fraction is not None]
             means = [float(view.mean()) for scan in scans if scan.rapid is not None for view in scan.rapid]
         else:
-            fractions = list(self.fractions)
-            standard = [float(view.mean()) for scan in scans for view in scan.standard]
-            means = [min(standard) * fractions[0], max(standard) * fractions[1]]
+            sources = [source(scan, self.pairs) for scan in scans]
+            fractions = [share * exposure for share in self.fractions for _, exposure in sources]
+            counts = [float(view.mean()) for dealt, _ in sources for view in dealt]
+            means = [min(counts) * self.fractions[0], max(counts) * self.fractions[1]]
         spans = {"spacing_mm": spacing, "counts_per_pixel": means, "fraction": fractions}
         return {name: [round(min(values), 4), round(max(values), 4)] for name, values in spans.items()}
 
@@ -245,7 +248,8 @@ class RBSDataModule(L.LightningDataModule):
 
     def _check_training(self) -> None:
         cases, kept = self.cases("train"), self._kept["train"]
-        needed = {"measured": ("rapid", "a rapid scan"), "expectation": ("expectation", "a truth file")}
+        scan, truth = ("rapid", "a rapid scan"), ("expectation", "a truth file")
+        needed = {"measured": scan, "rapid": scan, "expectation": truth}
         if self.pairs in needed:
             attribute, name = needed[self.pairs]
             without = [

@@ -14,7 +14,7 @@ from rbs.data.manifest import Case, LoadedCase
 from rbs.scans.counts import split, thin
 from rbs.scans.scan import Array, View
 
-Pairs = Literal["measured", "split", "expectation"]
+Pairs = Literal["measured", "split", "rapid", "expectation"]
 Sample = dict[str, Any]
 
 GRID = 16
@@ -125,19 +125,19 @@ class Crops(Dataset[Sample]):
     ) -> tuple[dict[str, Array], float, float]:
         """Rapid and target crop and their exposures."""
         scan = self.scans[row]
+        whole, exposure = source(scan, self.pairs)
         if deal is None:
             # Counts of pixels are independent: dealing the crop's is dealing the scan's.
-            p = float(rng.uniform(*self.fractions))
-            rapid = self._simulate(cut(scan.standard), cut(scan.expectation), p, rng)
+            share = float(rng.uniform(*self.fractions))
+            rapid, p = self._simulate(cut(whole), cut(scan.expectation), share, rng), share * exposure
         else:
-            whole, p = self.dealt(row, deal)
-            rapid = cut(whole)
+            dealt, p = self.dealt(row, deal)
+            rapid = cut(dealt)
         if self.pairs == "expectation":
             return {"rapid": rapid, "target": cut(scan.expectation)}, p, 1.0
-        standard = cut(scan.standard)
         if self.pairs == "measured":
-            return {"rapid": rapid, "target": standard}, p, 1.0
-        return {"rapid": rapid, "target": standard - rapid}, p, 1 - p
+            return {"rapid": rapid, "target": cut(scan.standard)}, p, 1.0
+        return {"rapid": rapid, "target": cut(whole) - rapid}, p, exposure - p
 
     def dealt(self, row: int, deal: int) -> tuple[Array, float]:
         """See `RBSDataModule.dealt`."""
@@ -149,17 +149,18 @@ class Crops(Dataset[Sample]):
         rng = np.random.default_rng((self.seed, 3, row, deal))
         # Few deals spread over all exposures: each has its share of the range.
         low, high = self.fractions
-        p = float(low + (high - low) * (deal + rng.random()) / (self.deals or 1))
-        return self._simulate(scan.standard, scan.expectation, p, rng), p
+        share = float(low + (high - low) * (deal + rng.random()) / (self.deals or 1))
+        whole, exposure = source(scan, self.pairs)
+        return self._simulate(whole, scan.expectation, share, rng), share * exposure
 
     def _simulate(
-        self, standard: Array, expectation: Array | None, p: float, rng: np.random.Generator
+        self, counts: Array, expectation: Array | None, share: float, rng: np.random.Generator
     ) -> Array:
-        """A rapid scan of exposure p."""
+        """A rapid scan of a share of the exposure of `counts`."""
         if self.pairs == "expectation":
             assert expectation is not None  # checked in RBSDataModule.setup
-            return rng.poisson(p * expectation)
-        return thin(standard, p, rng)
+            return rng.poisson(share * expectation)
+        return thin(counts, share, rng)
 
 
 class WholeScans(Dataset[Sample]):
@@ -205,6 +206,15 @@ class WholeScans(Dataset[Sample]):
             views=tuple(range(len(scan.views))),
             patient=self.cases[row].patient,
         )
+
+
+def source(scan: LoadedCase, pairs: Pairs) -> tuple[Array, float]:
+    """The scan whose counts are dealt to simulate a rapid one, (V, H, W), and its exposure."""
+    if pairs != "rapid":
+        return scan.standard, 1.0
+    assert scan.rapid is not None
+    assert scan.fraction is not None  # both checked in RBSDataModule.setup
+    return scan.rapid, scan.fraction
 
 
 def displacement(scan: LoadedCase, crop: tuple[int, int, int, int]) -> Array:

@@ -1,4 +1,4 @@
-"""The peers that need no training: a Gaussian filter and non-local means behind Anscombe's transform.
+"""The peers that need no training: filters of counts, and denoisers behind Anscombe's transform.
 
 Each has one parameter, tuned by the noise-corrected error on the validation split. A baseline tuned less
 carefully than the method it is compared with proves nothing; one tuned on the test split would be no peer
@@ -7,8 +7,10 @@ either.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,8 @@ from rbs.scans.register import Motion, warp, whole_pixel_shift
 
 Array = npt.NDArray[Any]
 
-GAUSSIAN_SIGMAS_MM = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
-NLM_STRENGTHS = (0.5, 0.7, 0.9, 1.1, 1.4, 1.8)
+RESIDUAL_SIGMA_MM = 4.0
+"""Smoothing of the residual that is put back, about the camera's own blur. See `put_back`."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,66 @@ def gaussian(pair: Pair, sigma_mm: float) -> Array:
     return smooth(pair.rapid, sigma_mm, pair.target.spacing_mm) / pair.fraction
 
 
-def non_local_means(pair: Pair, strength: float) -> Array:
-    """Anscombe's transform, fast non-local means, exact unbiased inverse.
+def median(pair: Pair, size: float) -> Array:
+    """The median of `size` x `size` pixels of the rapid scan at standard scale, float64 (V, H, W).
 
-    Buades, Coll, Morel, CVPR 2005; Darbon et al., ISBI 2008 (fast); Mäkitalo & Foi, IEEE TIP 2011;20:99
-    (inverse). Patches of 5x5 pixels in a 13x13 search window; the noise after the transform has unit
-    variance.
+    The median of few Poisson counts lies below their mean: it loses counts, and that is its nature.
+    """
+    from scipy.ndimage import median_filter
+
+    return median_filter(pair.rapid / pair.fraction, size=(1, int(size), int(size)), mode="reflect")
+
+
+def total_variation(pair: Pair, weight: float) -> Array:
+    """Total-variation denoising between Anscombe's transform and its inverse, the residual put back.
+
+    Rudin, Osher, Fatemi, Physica D 1992;60:259; by the algorithm of Chambolle, J Math Imaging Vis 2004;20:89.
+
+    Args:
+        pair: The rapid scan.
+        weight: Of the total variation, the noise having unit variance.
+
+    Returns:
+        Standard counts, float64 (V, H, W).
+    """
+    from skimage.restoration import denoise_tv_chambolle
+
+    denoise = partial(denoise_tv_chambolle, weight=weight, max_num_iter=100)
+    return put_back(pair, stabilised(pair, denoise))
+
+
+def wavelet(pair: Pair, sigma: float) -> Array:
+    """BayesShrink wavelet thresholds, averaged over 16 shifts, between Anscombe's transform and its inverse.
+
+    Chang, Yu, Vetterli, IEEE Trans Image Process 2000;9:1532; shifts: Coifman & Donoho 1995.
+
+    Args:
+        pair: The rapid scan.
+        sigma: Standard deviation of the noise that is assumed. It is 1 in the body and less in the air, and
+            BayesShrink has one threshold a subband for both.
+
+    Returns:
+        Standard counts, float64 (V, H, W).
+    """
+    from skimage.restoration import cycle_spin, denoise_wavelet
+
+    settings = {
+        "sigma": sigma,
+        "wavelet": "sym4",
+        "wavelet_levels": 2,
+        "method": "BayesShrink",
+        "rescale_sigma": False,
+    }
+    return stabilised(
+        pair, partial(cycle_spin, func=denoise_wavelet, max_shifts=3, func_kw=settings, workers=1)
+    )
+
+
+def non_local_means(pair: Pair, strength: float) -> Array:
+    """Fast non-local means between Anscombe's transform and its inverse, the residual put back.
+
+    Buades, Coll, Morel, CVPR 2005; Darbon et al., ISBI 2008 (fast). Patches of 5x5 pixels in a 13x13 search
+    window.
 
     Args:
         pair: The rapid scan.
@@ -80,35 +136,128 @@ def non_local_means(pair: Pair, strength: float) -> Array:
     """
     from skimage.restoration import denoise_nl_means
 
-    views = [
-        denoise_nl_means(view, patch_size=5, patch_distance=6, h=strength, sigma=1.0, fast_mode=True)
-        for view in anscombe(pair.rapid)
-    ]
+    denoise = partial(denoise_nl_means, patch_size=5, patch_distance=6, h=strength, sigma=1.0, fast_mode=True)
+    return put_back(pair, stabilised(pair, denoise))
+
+
+def bm3d(pair: Pair, sigma: float) -> Array:
+    """BM3D between Anscombe's transform and its inverse, by its authors' package, which is not free.
+
+    Dabov et al., IEEE Trans Image Process 2007;16:2080; Mäkitalo & Foi, same journal 2011;20:99.
+
+    Args:
+        pair: The rapid scan.
+        sigma: Standard deviation of the noise that is assumed.
+
+    Returns:
+        Standard counts, float64 (V, H, W).
+    """
+    from bm3d import bm3d as denoise
+
+    return stabilised(pair, partial(denoise, sigma_psd=sigma))
+
+
+def stabilised(pair: Pair, denoise: Callable[[Array], Array]) -> Array:
+    """A denoiser for noise of unit variance, between Anscombe's transform and its exact unbiased inverse.
+
+    Args:
+        pair: The rapid scan.
+        denoise: View (H, W) to view.
+
+    Returns:
+        Standard counts, float64 (V, H, W).
+    """
+    views = [denoise(view) for view in anscombe(pair.rapid)]
     return np.asarray(inverse_anscombe(np.stack(views))) / pair.fraction
 
 
-def tune(
-    method: Callable[[Pair, float], Array], candidates: Sequence[float], validation: Iterable[Pair]
-) -> tuple[float, dict[float, float]]:
-    """The candidate with the least noise-corrected error.
+def put_back(pair: Pair, estimate: Array) -> Array:
+    r"""Put back the counts an estimate lost, as the smooth part of its residual: "twicing" (Tukey 1977).
+
+    .. math::
+        T' = \max\big(T + G_\sigma (R / p - T),\, 0\big)
+
+    The inverse of Anscombe's transform is exact where a denoiser averages pixels of one mean. Where it
+    averages across structures, the mean of square roots lies below the root of the mean, and counts are lost
+    wherever it smooths much. What is lost is still in the residual, the rest of which is noise.
 
     Args:
-        method: Pair and parameter to an estimate (V, H, W).
-        candidates: Parameters to try.
+        pair: The rapid scan R of exposure p.
+        estimate: T, standard counts (V, H, W).
+
+    Returns:
+        Standard counts, float64 (V, H, W).
+    """
+    residual = pair.rapid / pair.fraction - estimate
+    return np.maximum(estimate + smooth(residual, RESIDUAL_SIGMA_MM, pair.target.spacing_mm), 0)
+
+
+@dataclass(frozen=True)
+class Classical:
+    """A classical peer before it is tuned.
+
+    Attributes:
+        name: As in the CSV files.
+        label: As printed; the tuned parameter is filled in.
+        restore: Pair and parameter to an estimate (V, H, W).
+        parameter: Name of the parameter.
+        candidates: Values to try.
+    """
+
+    name: str
+    label: str
+    restore: Callable[[Pair, float], Array]
+    parameter: str
+    candidates: tuple[float, ...]
+
+
+CLASSICAL = (
+    Classical(
+        "gaussian", "Gaussian, {:g} mm", gaussian, "sigma_mm", (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
+    ),
+    Classical("median", "Median, {0:g} x {0:g} pixels", median, "size", (3, 5, 7)),
+    Classical("tv", "Anscombe + total variation", total_variation, "weight", (1.0, 1.4, 2.0, 2.8, 4.0)),
+    Classical("wavelet", "Anscombe + wavelets", wavelet, "sigma", (0.4, 0.5, 0.6, 0.8, 1.0)),
+    Classical("nlm", "Anscombe + non-local means", non_local_means, "strength", (0.7, 1.0, 1.4, 2.0, 2.8)),
+)
+BM3D = Classical("bm3d", "Anscombe + BM3D", bm3d, "sigma", (1.0, 1.2, 1.5))
+
+
+def available() -> tuple[Classical, ...]:
+    """The classical peers; BM3D where its package is, whose licence is for non-commercial use only."""
+    return (*CLASSICAL, BM3D) if importlib.util.find_spec("bm3d") else CLASSICAL
+
+
+def tune(peers: Sequence[Classical], validation: Iterable[Pair]) -> list[dict[float, float]]:
+    """The noise-corrected error of every candidate.
+
+    Args:
+        peers: What to tune.
         validation: Pairs of the validation split; consumed once, one at a time.
 
     Returns:
-        The best parameter, and for each candidate the mean over patients of NC-MSE / P².
+        For each peer, and each of its candidates, the mean over patients of NC-MSE / P².
 
     Raises:
         ValueError: There are no pairs.
     """
-    errors: dict[str, list[list[float]]] = {}
+    errors: dict[str, list[list[list[float]]]] = {}
     for pair in validation:
-        scores = [nc_nmse(pair.on_target(method(pair, value)), pair.target) for value in candidates]
+        scores = [
+            [nc_nmse(pair.on_target(peer.restore(pair, value)), pair.target) for value in peer.candidates]
+            for peer in peers
+        ]
         errors.setdefault(pair.patient, []).append(scores)
     if not errors:
         raise ValueError("no validation pairs to tune on")
-    means = np.mean([np.mean(scans, axis=0) for scans in errors.values()], axis=0)
-    table = dict(zip(candidates, (float(m) for m in means), strict=True))
-    return min(table, key=lambda value: table[value]), table
+    tables = []
+    for number, peer in enumerate(peers):
+        by_patient = [np.mean([scan[number] for scan in scans], axis=0) for scans in errors.values()]
+        means = np.mean(by_patient, axis=0)
+        tables.append(dict(zip(peer.candidates, (float(m) for m in means), strict=True)))
+    return tables
+
+
+def best(table: dict[float, float]) -> float:
+    """The candidate with the least error."""
+    return min(table, key=lambda value: table[value])

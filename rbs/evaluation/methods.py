@@ -7,20 +7,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rbs.errors import CheckpointError
-from rbs.evaluation.classical import (
-    GAUSSIAN_SIGMAS_MM,
-    NLM_STRENGTHS,
-    Pair,
-    gaussian,
-    non_local_means,
-    tune,
-)
+from rbs.evaluation.classical import Pair, available, best, tune
+
+if TYPE_CHECKING:
+    from rbs.weights import LoadedRestorer
 
 Array = npt.NDArray[Any]
 
@@ -53,26 +49,20 @@ RAPID = Method("rapid", "Rapid scan, scaled", lambda pair: pair.rapid / pair.fra
 
 
 def classical_methods(validation: Callable[[], Iterable[Pair]]) -> list[Method]:
-    """Gaussian and non-local means, tuned.
+    """The classical peers, tuned.
 
     Args:
         validation: Makes a pass over the pairs of the validation split.
     """
-    sigma, sigmas = tune(gaussian, GAUSSIAN_SIGMAS_MM, validation())
-    strength, strengths = tune(non_local_means, NLM_STRENGTHS, validation())
+    peers = available()
     return [
         Method(
-            "gaussian",
-            f"Gaussian, {sigma:g} mm",
-            partial(gaussian, sigma_mm=sigma),
-            {"sigma_mm": sigma, "nc_nmse_on_validation": sigmas},
-        ),
-        Method(
-            "nlm",
-            "Anscombe + non-local means",
-            partial(non_local_means, strength=strength),
-            {"strength": strength, "nc_nmse_on_validation": strengths},
-        ),
+            peer.name,
+            peer.label.format(best(errors)),
+            partial(peer.restore, **{peer.parameter: best(errors)}),
+            {peer.parameter: best(errors), "nc_nmse_on_validation": errors},
+        )
+        for peer, errors in zip(peers, tune(peers, validation()), strict=True)
     ]
 
 
@@ -99,10 +89,10 @@ def trained_methods(
     first = None
     if stage1 is not None:
         first = load_restorer(stage1)
-        methods.append(_one_pass("stage1", "Stage 1", first))
+        methods.append(restorer_method("stage1", "Stage 1", first))
     if stage2 is not None:
         second = load_restorer(stage2)
-        methods.append(_one_pass("stage2_f1", "Stage 2, first restorer (ships)", second))
+        methods.append(restorer_method("stage2_f1", "Stage 2, first restorer (ships)", second))
         cascade = stage2.parent / CASCADE_FILE
         if cascade.is_file():
             methods += _two_passes(first, second, cascade, teacher, base_checkpoint)
@@ -117,7 +107,14 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _one_pass(name: str, label: str, loaded: Any) -> Method:
+def restorer_method(name: str, label: str, loaded: LoadedRestorer) -> Method:
+    """A restorer as a row of the table, on the accelerator where there is one.
+
+    Args:
+        name: As in the CSV files.
+        label: As printed.
+        loaded: The restorer.
+    """
     import torch
 
     device = _device()

@@ -90,19 +90,10 @@ class Restorer(nn.Module, ABC):
             raise ValueError(
                 f"one fraction a scan: expected shape ({x.shape[0]},), not {tuple(fraction.shape)}"
             )
-        views = x.shape[1]
+        views, height, width = x.shape[1:]
         # One view is shown twice and the two answers averaged, so one set of weights serves both kinds of
         # scan.
-        x = x.expand(-1, 2, -1, -1)
-        height, width = x.shape[-2:]
-        # Squares and square roots of counts lose the Poisson noise in bfloat16: physics stays in float32.
-        with torch.autocast(x.device.type, enabled=False):
-            x, p = x.float(), fraction.float()[:, None, None, None]
-            own = torch.sqrt(x + 3 / (8 * p))
-            local = torch.sqrt(gaussian(x, LOCAL_MEAN_SIGMA_PX) + FLOOR)
-            noise = (0.5 / torch.sqrt(p)).expand(-1, 1, height, width)
-            channels = torch.cat([own / ROOT_SCALE, local / ROOT_SCALE, noise], dim=1)
-            root = torch.sqrt(gaussian(x, self.sigma_px) + FLOOR)
+        channels, root = self.see(x.expand(-1, 2, -1, -1), fraction)
         bottom, right = -height % self.multiple, -width % self.multiple
         padded = F.pad(channels, (0, right, 0, bottom), mode="replicate")
         # Convolutions of few channels run faster with channels last, on a CPU and under bfloat16 on a GPU.
@@ -114,6 +105,25 @@ class Restorer(nn.Module, ABC):
         if views == 1:
             counts = counts.mean(dim=1, keepdim=True)
         return counts, features
+
+    def see(self, x: Tensor, fraction: Tensor) -> tuple[Tensor, Tensor]:
+        """What the backbone is shown of a scan, and the square root of what it starts from.
+
+        Args:
+            x: As in `forward`, of two views.
+            fraction: As in `forward`.
+
+        Returns:
+            The channels (B, 5, H, W), not padded, and sqrt(G x + FLOOR), (B, 2, H, W); float32.
+        """
+        # Squares and square roots of counts lose the Poisson noise in bfloat16: physics stays in float32.
+        with torch.autocast(x.device.type, enabled=False):
+            x, p = x.float(), fraction.float()[:, None, None, None]
+            own = torch.sqrt(x + 3 / (8 * p))
+            local = torch.sqrt(gaussian(x, LOCAL_MEAN_SIGMA_PX) + FLOOR)
+            noise = (0.5 / torch.sqrt(p)).expand(-1, 1, *x.shape[-2:])
+            channels = torch.cat([own / ROOT_SCALE, local / ROOT_SCALE, noise], dim=1)
+            return channels, torch.sqrt(gaussian(x, self.sigma_px) + FLOOR)
 
     def spec(self) -> dict[str, Any]:
         """How to build this restorer again, untrained: {"class_path": ..., "init_args": {...}}."""

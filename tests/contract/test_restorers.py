@@ -8,14 +8,20 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from rbs.restorers.base import Restorer, gaussian
+from rbs.restorers.diffusion import Diffusion
 from rbs.restorers.dncnn import DnCNN
 from rbs.restorers.nafnet import NAFNet
+from rbs.restorers.restormer import Restormer
+from rbs.restorers.swinir import SwinIR
 from rbs.restorers.unet import UNet
 
 RESTORERS = {
     "nafnet": lambda **kw: NAFNet(width=4, enc_blocks=[1, 1], middle_blocks=1, dec_blocks=[1, 1], **kw),
     "unet": lambda **kw: UNet(channels=[4, 8], **kw),
     "dncnn": lambda **kw: DnCNN(depth=3, width=4, **kw),
+    "restormer": lambda **kw: Restormer(width=4, blocks=[1] * 4, heads=[1] * 4, **kw),
+    "swinir": lambda **kw: SwinIR(width=8, depths=[2], heads=[2], window=4, **kw),
+    "diffusion": lambda **kw: Diffusion(channels=[4, 8], groups=2, steps=3, tile=16, **kw),
 }
 HALF = torch.tensor([0.5])
 

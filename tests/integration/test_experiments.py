@@ -12,13 +12,15 @@ import yaml
 
 from rbs.cli import main
 from rbs.data.manifest import Manifest
+from rbs.weights import load_restorer
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted(
     path
     for path in (ROOT / "experiments").rglob("*.yaml")
-    if path.parent.name not in ("ablations", "overlays")
+    if path.parent.name not in ("ablations", "overlays", "peers")
 )
+PEERS = sorted((ROOT / "experiments" / "peers").glob("*.yaml"))
 ABLATIONS = sorted((ROOT / "experiments" / "ablations").glob("*.yaml"))
 OVERLAYS = sorted((ROOT / "experiments" / "overlays").glob("*.yaml"))
 
@@ -73,6 +75,18 @@ def test_every_experiment_runs(config, runs, tiny_cohort, stage1, teacher):
     assert versions
     assert all((version / "config.yaml").is_file() for version in versions)
     assert all((version / "metrics.csv").is_file() for version in versions)
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=name_of)
+def test_every_peer_runs_on_stage_1(peer, runs, tiny_cohort, capsys):
+    arguments = small(ROOT / "experiments" / "stage1.yaml", tiny_cohort, runs)
+    assert main(["fit", *arguments[:2], "--config", str(peer), *arguments[2:]]) == 0
+    wanted = yaml.safe_load(peer.read_text())
+    assert wanted["name"] == f"peers/{peer.stem}"
+    trained = load_restorer(runs / wanted["name"] / "f1.safetensors")
+    f1 = wanted.get("model", {}).get("init_args", {}).get("f1", {"class_path": "rbs.restorers.nafnet.NAFNet"})
+    assert trained.restorer.spec()["class_path"] == f1["class_path"]
+    assert trained.provenance["steps"] == 2
 
 
 @pytest.mark.parametrize("overlay", ABLATIONS + OVERLAYS, ids=name_of)

@@ -69,7 +69,7 @@ def test_construction_opens_nothing_and_setup_tells_what_is_missing(tmp_path: Pa
         data.setup("fit")
 
 
-@pytest.mark.parametrize("pairs", ["measured", "split", "expectation"])
+@pytest.mark.parametrize("pairs", ["measured", "split", "rapid", "expectation"])
 def test_batches_have_the_promised_shapes_and_ranges(tiny_cohort: Path, pairs: str) -> None:
     data = module(tiny_cohort, pairs=pairs, fractions=(0.3, 0.4))
     batches = epoch(data)
@@ -85,9 +85,9 @@ def test_batches_have_the_promised_shapes_and_ranges(tiny_cohort: Path, pairs: s
         assert ((top >= 0) & (top + height <= 128) & (left >= 0) & (left + width <= 64)).all()
         assert torch.equal(batch["rapid"], batch["rapid"].round())
         fraction = batch["fraction"]
-        low, high = (0.49, 0.51) if pairs == "measured" else (0.3, 0.4)
+        low, high = {"measured": (0.49, 0.51), "rapid": (0.15, 0.2)}.get(pairs, (0.3, 0.4))
         assert ((fraction > low) & (fraction < high)).all()
-        expected = 1 - fraction if pairs == "split" else torch.ones(4)
+        expected = {"split": 1 - fraction, "rapid": 0.5 - fraction}.get(pairs, torch.ones(4))
         torch.testing.assert_close(batch["target_fraction"], expected)
     # Over an epoch, each exposure holds its share of the expectation: nothing is scaled twice or not at all.
     for counts, share in (("rapid", "fraction"), ("target", "target_fraction")):
@@ -117,18 +117,19 @@ def test_crop_and_flips_say_where_a_sample_came_from(tiny_cohort: Path) -> None:
     assert len([key for key in seen if key[0] == "flip"]) == 4
 
 
-def test_split_pairs_share_no_count(tiny_cohort: Path) -> None:
-    data = module(tiny_cohort, pairs="split", samples_per_epoch=32)
+@pytest.mark.parametrize(("pairs", "dealt"), [("split", "standard"), ("rapid", "rapid")])
+def test_dealt_pairs_share_no_count(tiny_cohort: Path, pairs: str, dealt: str) -> None:
+    data = module(tiny_cohort, pairs=pairs, samples_per_epoch=32)
     for batch in epoch(data):
         for i, case in enumerate(batch["case"]):
             top, left, height, width = batch["crop"][i].tolist()
-            whole = data.loaded("train", int(case)).standard[batch["views"][i]]
+            whole = getattr(data.loaded("train", int(case)), dealt)[batch["views"][i]]
             both = undone(batch["rapid"][i] + batch["target"][i], batch["flip"][i]).numpy()
             np.testing.assert_array_equal(both, whole[:, top : top + height, left : left + width])
             assert batch["target"][i].min() >= 0
 
 
-@pytest.mark.parametrize("pairs", ["split", "expectation", "measured"])
+@pytest.mark.parametrize("pairs", ["split", "rapid", "expectation", "measured"])
 def test_crops_of_numbered_rapid_scans_are_of_whole_ones(tiny_cohort: Path, pairs: str) -> None:
     """What sees the whole rapid scan sees the input of the crop, and no count of its target."""
     data = module(tiny_cohort, pairs=pairs, deals=3, samples_per_epoch=48)
@@ -140,16 +141,20 @@ def test_crops_of_numbered_rapid_scans_are_of_whole_ones(tiny_cohort: Path, pair
             rapid, fraction = data.dealt(case, deal)
             np.testing.assert_array_equal(undone(batch["rapid"][i], batch["flip"][i]).numpy(), rapid[cut])
             assert batch["fraction"][i] == np.float32(fraction)
-            if pairs == "split":
-                target = undone(batch["target"][i], batch["flip"][i]).numpy()
-                np.testing.assert_array_equal(target, (data.loaded("train", case).standard - rapid)[cut])
+            if pairs in ("split", "rapid"):
+                target, loaded = (
+                    undone(batch["target"][i], batch["flip"][i]).numpy(),
+                    data.loaded("train", case),
+                )
+                whole = loaded.standard if pairs == "split" else loaded.rapid
+                np.testing.assert_array_equal(target, (whole - rapid)[cut])
             seen.add((case, deal, fraction))
     numbers = {deal for _, deal, _ in seen}
     assert numbers == ({0} if pairs == "measured" else {0, 1, 2})
     assert len(seen) == len({(case, deal) for case, deal, _ in seen}), "a number keeps its exposure"
 
 
-@pytest.mark.parametrize("pairs", ["split", "expectation", "measured"])
+@pytest.mark.parametrize("pairs", ["split", "rapid", "expectation", "measured"])
 def test_noise_of_input_and_target_is_independent(make_cohort, tmp_path: Path, pairs: str) -> None:
     manifest = make_cohort(tmp_path, splits=("train", "val"), shape=(128, 64))
     data = module(

@@ -1,0 +1,111 @@
+"""A conditional diffusion model, after SR3 (Saharia et al., IEEE TPAMI 2023;45:4713, arXiv 2104.07636)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.inferers import sliding_window_inference
+from monai.networks.nets import DiffusionModelUNet
+from monai.networks.schedulers import DDIMScheduler
+from torch import Tensor
+
+from rbs.restorers.base import FLOOR, IN_CHANNELS, Restorer
+
+DELTA_SCALE = 0.15
+"""Square-root counts: the spread, within the body of phantoms, of what a Gaussian filter is wrong by."""
+
+TRAINING_STEPS = 1000
+"""Noise levels, the linear schedule of Ho et al., NeurIPS 2020, arXiv 2006.11239."""
+
+
+class Diffusion(Restorer):
+    r"""Draws a clean scan, given the rapid one, by a few steps of DDIM (Song et al., arXiv 2010.02502).
+
+    What is drawn is the correction of the Gaussian filter in the square-root domain, which for the clean scan
+    :math:`\lambda` is
+
+    .. math::
+        u = \frac{1}{0.15}\Big(\sqrt{\lambda + \epsilon} - \sqrt{G_\sigma x + \epsilon}\Big),
+
+    of about unit variance within the body. The network sees :math:`u_t = \sqrt{\bar\alpha_t}\, u + \sqrt{1 -
+    \bar\alpha_t}\, n` beside what every restorer sees of the rapid scan, and predicts u; the prediction of
+    the last step is the restoration. The starting noise is always the same, so a scan is always restored
+    alike. A diffusion model draws samples of whatever its targets are, noise included: it is trained by
+    `rbs.tasks.diffusion.DiffusionTask` against the known expectation of phantoms.
+
+    MONAI's U-Net normalises groups of channels over its field of view, and attends within it: scans larger
+    than a training crop are seen in overlapping tiles of that size at every step.
+
+    Args:
+        channels: Channels of each level, finest first, multiples of `groups`.
+        groups: Groups of channels that are normalised together.
+        steps: Steps of DDIM.
+        tile: Rows and columns of a tile, pixels; those of the training crops.
+        sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (32, 64, 96),
+        groups: int = 8,
+        steps: int = 5,
+        tile: int = 128,
+        sigma_px: float = 1.5,
+    ) -> None:
+        super().__init__(channels[0], sigma_px=sigma_px, multiple=2 ** (len(channels) - 1))
+        self.channels, self.groups, self.steps, self.tile = list(channels), groups, steps, tile
+        self.backbone = DiffusionModelUNet(
+            spatial_dims=2,
+            in_channels=IN_CHANNELS + 2,
+            out_channels=2,
+            num_res_blocks=1,
+            channels=self.channels,
+            attention_levels=[False] * len(channels),
+            norm_num_groups=groups,
+            num_head_channels=channels[-1],
+        )
+        self.backbone.out = self.backbone.out[:-1]  # `Restorer.head` takes the place of the convolution
+        self._scheduler = DDIMScheduler(TRAINING_STEPS, clip_sample=False, prediction_type="sample")
+        self._scheduler.set_timesteps(steps)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Features of the last step of DDIM, (B, 5, H, W) to (B, channels[0], H, W)."""
+        noise = torch.randn(1, 2, *x.shape[-2:], generator=torch.Generator().manual_seed(0))
+        u = noise.to(x.device).expand(len(x), -1, -1, -1)
+        # MONAI's own list of steps and the steps it takes differ; these agree, and end at the least noise.
+        stride = TRAINING_STEPS // self.steps
+        for t in range((self.steps - 1) * stride, 0, -stride):
+            predicted = self.head(self._tiled(torch.cat([x, u], dim=1), t)).float() / DELTA_SCALE
+            u = self._scheduler.step(predicted, t, u)[0]
+        return self._tiled(torch.cat([x, u], dim=1), 0)
+
+    def _tiled(self, seen: Tensor, t: int) -> Tensor:
+        """The backbone at noise level t, in tiles where the scan is larger than one."""
+        height, width = seen.shape[-2:]
+
+        def backbone(tiles: Tensor) -> Tensor:
+            return self.backbone(tiles, torch.full((len(tiles),), t, device=tiles.device))
+
+        if max(height, width) <= self.tile:
+            return backbone(seen)
+        tile = (min(self.tile, height), min(self.tile, width))
+        joined = sliding_window_inference(seen, tile, 4, backbone, overlap=0.25, mode="gaussian")
+        assert isinstance(joined, Tensor)  # as the backbone returns one
+        return joined
+
+    def denoising_error(self, x: Tensor, fraction: Tensor, clean: Tensor) -> Tensor:
+        """Mean squared error of the predicted u at random noise levels, the training loss.
+
+        Args:
+            x: Rapid scan at standard scale, counts (B, V, H, W), V = 1 or 2, H and W multiples of `multiple`.
+            fraction: Its exposure relative to the standard scan, (B,).
+            clean: The expectation of the standard scan, counts (B, V, H, W).
+        """
+        channels, root = self.see(x.expand(-1, 2, -1, -1), fraction)
+        u = (torch.sqrt(clean + FLOOR) - root) / DELTA_SCALE
+        noise = torch.randn_like(u)
+        t = torch.randint(TRAINING_STEPS, (len(x),), device=x.device)
+        noisy = self._scheduler.add_noise(u, noise, t)
+        predicted = self.head(self.backbone(torch.cat([channels, noisy], dim=1), t)).float() / DELTA_SCALE
+        return ((predicted - u) ** 2).mean()

@@ -1,0 +1,61 @@
+"""SwinIR: attention inside shifted windows (Liang et al., ICCV Workshops 2021, arXiv 2108.10257)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from rbs.restorers.base import IN_CHANNELS, Restorer
+
+
+class SwinIR(Restorer):
+    """SwinIR with the blocks of `spandrel`.
+
+    Published for denoising photographs: width 180, six groups of six layers with six heads.
+
+    Args:
+        width: Channels, a multiple of every number of heads.
+        depths: Layers of each group of blocks.
+        heads: Attention heads of each group; as many numbers as `depths`.
+        window: Rows and columns of a window, pixels.
+        mlp_ratio: Hidden channels of the perceptrons, in units of `width`.
+        sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
+    """
+
+    def __init__(
+        self,
+        width: int = 32,
+        depths: Sequence[int] = (2, 2, 2),
+        heads: Sequence[int] = (4, 4, 4),
+        window: int = 8,
+        mlp_ratio: float = 2.0,
+        sigma_px: float = 1.5,
+    ) -> None:
+        if len(depths) != len(heads):
+            raise ValueError(f"depths has {len(depths)} groups but heads {len(heads)}")
+        super().__init__(width, sigma_px=sigma_px, multiple=window)
+        from spandrel.architectures.SwinIR import SwinIR as Blocks
+
+        self.width, self.window, self.mlp_ratio = width, window, mlp_ratio
+        self.depths, self.heads = list(depths), list(heads)
+        self.backbone = Blocks(
+            # Of a scan one window wide the blocks would not shift their windows.
+            img_size=2 * window,
+            in_chans=IN_CHANNELS,
+            embed_dim=width,
+            depths=self.depths,
+            num_heads=self.heads,
+            window_size=window,
+            mlp_ratio=mlp_ratio,
+            drop_path_rate=0.0,
+            img_range=1.0,
+            upsampler="",
+        )
+        del self.backbone.conv_last  # `Restorer.head` takes its place
+
+    def features(self, x: Tensor) -> Tensor:
+        """Deep and shallow features, (B, 5, H, W) to (B, width, H, W)."""
+        net = self.backbone
+        shallow = net.conv_first(x)
+        return net.conv_after_body(net.forward_features(shallow)) + shallow
