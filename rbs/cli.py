@@ -31,6 +31,8 @@ PLAIN = (
     "evaluate",
     "assess",
     "benchmark",
+    "ablation",
+    "sweep",
     "report",
 )
 

@@ -102,7 +102,9 @@ class Diffusion(Restorer):
             fraction: Its exposure relative to the standard scan, (B,).
             clean: The expectation of the standard scan, counts (B, V, H, W).
         """
-        channels, root = self.see(x.expand(-1, 2, -1, -1), fraction)
+        with torch.autocast(x.device.type, enabled=False):  # as in `restore_with_features`
+            x, p = x.float().expand(-1, 2, -1, -1), fraction.float()[:, None, None, None]
+            channels, root = self.see(x, p)
         u = (torch.sqrt(clean + FLOOR) - root) / DELTA_SCALE
         noise = torch.randn_like(u)
         t = torch.randint(TRAINING_STEPS, (len(x),), device=x.device)
