@@ -24,7 +24,8 @@ from rbs.evaluation.classical import Pair, available
 from rbs.evaluation.methods import Method, restorer_method
 from rbs.evaluation.metrics import Target
 from rbs.files import whole_file
-from rbs.report.tables import CEILING, CEILING_LABEL, Evaluation
+from rbs.plain_tables import latex, markdown
+from rbs.report.tables import Evaluation
 from rbs.restorers.base import Restorer
 from rbs.weights import load_restorer
 
@@ -204,11 +205,11 @@ def table(evaluation: Evaluation, runs: list[Run], costs: dict[str, Cost]) -> pd
         memory_mb, steps, sha256, config, command.
     """
     described = {method["name"]: method for method in evaluation.settings["methods"]}
+    labels = evaluation.references | evaluation.labels
     by_name = {run.folder.name: run for run in runs}
     rows = []
     for name, scores in evaluation.summary.groupby("method", sort=False):
-        label = CEILING_LABEL if name == CEILING else described.get(name, {}).get("label", name)
-        row: dict[str, Any] = {"method": name, "label": label}
+        row: dict[str, Any] = {"method": name, "label": labels.get(str(name), name)}
         for metric, mean, low, high in scores[["metric", "mean", "low", "high"]].itertuples(index=False):
             row |= {metric: mean, f"{metric}_low": low, f"{metric}_high": high}
         if str(name) in costs:
@@ -241,11 +242,9 @@ def write(output: Path, rows: pd.DataFrame, evaluation: Evaluation) -> None:
         " peak memory of a process that does nothing else (of the GPU where there is one)."
         f" Made by: {evaluation.settings['command']}"
     )
-    lines = [list(shown.columns), ["---"] * len(shown.columns), *shown.to_numpy().tolist()]
-    markdown = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    latex = shown.to_latex(index=False, escape=True, column_format="l" + "r" * (len(shown.columns) - 1))
+    head, lines = list(shown.columns), shown.to_numpy().tolist()
     comment = "".join(f"% {line}\n" for line in note.splitlines())
-    for suffix, text in (("md", f"{markdown}\n\n{note}\n"), ("tex", comment + latex)):
+    for suffix, text in (("md", f"{markdown(head, lines)}\n{note}\n"), ("tex", comment + latex(head, lines))):
         with whole_file(output / f"{FILE}.{suffix}", overwrite=True) as path:
             path.write_text(text, encoding="utf-8")
     with whole_file(output / f"{FILE}.csv", overwrite=True) as path:

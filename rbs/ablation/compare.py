@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from rbs.evaluation.differences import signed_rank_p
 from rbs.evaluation.metrics import Metric
+from rbs.evaluation.summary import CONFIDENCE, RESAMPLES, decibels
 
 Array = npt.NDArray[np.float64]
 
-CONFIDENCE = 0.95
-RESAMPLES = 2000
 SIGNIFICANT = 0.05
 
 
@@ -36,7 +36,7 @@ class Difference:
         mean: In the metric's unit.
         low: Lower end of the 95 % interval; NaN with fewer than two patients.
         high: Upper end.
-        p: Of Wilcoxon's test, before any correction; NaN with fewer than two patients.
+        p: Of Wilcoxon's test, before any correction; NaN with too few patients to show anything.
     """
 
     mean: float
@@ -46,19 +46,19 @@ class Difference:
 
 
 def scores_of(per_scan: pd.DataFrame, row: str, metric: Metric) -> Array:
-    """Scores (seeds, patients) of a row, means over the scans of a patient; sizes where zero is best.
+    """Scores (seeds, patients) of a row: means over the scans of a patient.
 
-    For a metric that is pooled from another column it is that column.
+    Distances from the ideal where one value is best. For a metric that is pooled from another column it is that column.
     """
     table = per_scan[per_scan["row"] == row]
     column = metric.pooled_from or metric.name
     found = table.groupby(["seed", "patient"])[column].mean().unstack("patient").to_numpy(dtype=np.float64)
-    return np.abs(found) if metric.higher_is_better is None else found
+    return np.abs(found - metric.ideal) if metric.higher_is_better is None else found
 
 
 def value(scores: Array, metric: Metric) -> float:
     """Mean over seeds and patients, in the metric's unit."""
-    return float(_decibels(scores.mean()) if metric.pooled_from else scores.mean())
+    return float(decibels(scores.mean()) if metric.pooled_from else scores.mean())
 
 
 def paired(pairs: Sequence[tuple[Array, Array]], metric: Metric, seed: int = 0) -> Difference:
@@ -81,17 +81,7 @@ def paired(pairs: Sequence[tuple[Array, Array]], metric: Metric, seed: int = 0) 
         draws[k] = _statistic([(a[chosen], b[chosen]) for a, b in pairs], metric)
     low, high = np.nanquantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     by_patient = np.mean([(a - b).mean(axis=0) for a, b in pairs], axis=0)
-    return Difference(mean, float(low), float(high), _wilcoxon(by_patient))
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """P-values corrected for their number; NaN stays NaN and counts for nothing."""
-    known = [i for i, value in enumerate(p) if not np.isnan(value)]
-    corrected, largest = [float("nan")] * len(p), 0.0
-    for rank, i in enumerate(sorted(known, key=lambda i: p[i])):
-        largest = max(largest, min(1.0, (len(known) - rank) * p[i]))
-        corrected[i] = largest
-    return corrected
+    return Difference(mean, float(low), float(high), signed_rank_p(by_patient))
 
 
 def improves(difference: Difference, p: float, metric: Metric) -> bool | None:
@@ -108,18 +98,5 @@ def improves(difference: Difference, p: float, metric: Metric) -> bool | None:
 
 def _statistic(pairs: Sequence[tuple[Array, Array]], metric: Metric) -> float:
     if metric.pooled_from:
-        return float(np.mean([_decibels(a.mean()) - _decibels(b.mean()) for a, b in pairs]))
+        return float(np.mean([decibels(a.mean()) - decibels(b.mean()) for a, b in pairs]))
     return float(np.mean([a.mean() - b.mean() for a, b in pairs]))
-
-
-def _decibels(error: float) -> float:
-    """-10 log10; NaN where noise took the estimate of an error to zero or below."""
-    return float(-10 * np.log10(error)) if error > 0 else np.nan
-
-
-def _wilcoxon(differences: Array) -> float:
-    from scipy.stats import wilcoxon
-
-    if not np.any(differences):
-        return 1.0  # all alike
-    return float(wilcoxon(differences).pvalue)

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rbs.ablation.compare import Difference, holm, improves, paired, scores_of, value
+from rbs.ablation.compare import Difference, improves, paired, scores_of, value
 from rbs.ablation.plan import CONTROL, FULL, MODULES, STAGE1, Plan, Row, newest_config
 from rbs.ablation.scores import weights_of
+from rbs.evaluation.differences import holm
 from rbs.evaluation.metrics import METRICS, Metric
 from rbs.files import whole_file
 from rbs.plain_tables import latex, markdown

@@ -22,7 +22,7 @@ import pandas as pd
 import rbs
 from rbs.data.manifest import Case, Manifest
 from rbs.errors import ManifestError, OutputError, RbsError
-from rbs.evaluation.classical import GAUSSIAN_SIGMAS_MM, Pair, gaussian, tune
+from rbs.evaluation.classical import GAUSSIAN, Pair, best, gaussian, tune
 from rbs.evaluation.consistency import check_consistency
 from rbs.evaluation.evaluate import SETTINGS, UNFINISHED, file_versions, load_pair
 from rbs.evaluation.methods import RAPID, Method
@@ -170,7 +170,7 @@ def _gaussian(parts: Parts, manifest: Manifest) -> list[Method]:
     part = parts.load(0)
     if part is None:
         pairs = (load_pair(case) for case in tqdm(validation, desc="tuning", unit="scan"))
-        part = Part([{"sigma_mm": tune(gaussian, GAUSSIAN_SIGMAS_MM, pairs)[0]}], [], None, {})
+        part = Part([{"sigma_mm": best(tune([GAUSSIAN], pairs)[0])}], [], None, {})
         parts.save(0, part)
     sigma = float(part.scores[0]["sigma_mm"])
     restore = partial(gaussian, sigma_mm=sigma)

@@ -211,10 +211,11 @@ class Classical:
     candidates: tuple[float, ...]
 
 
+GAUSSIAN = Classical(
+    "gaussian", "Gaussian, {:g} mm", gaussian, "sigma_mm", (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
+)
 CLASSICAL = (
-    Classical(
-        "gaussian", "Gaussian, {:g} mm", gaussian, "sigma_mm", (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
-    ),
+    GAUSSIAN,
     Classical("median", "Median, {0:g} x {0:g} pixels", median, "size", (3, 5, 7)),
     Classical("tv", "Anscombe + total variation", total_variation, "weight", (1.0, 1.4, 2.0, 2.8, 4.0)),
     Classical("wavelet", "Anscombe + wavelets", wavelet, "sigma", (0.4, 0.5, 0.6, 0.8, 1.0)),

@@ -98,12 +98,15 @@ def signed_rank_p(differences: Values) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p: the k-th smallest of m times m - k + 1, never less than one before it, at most 1."""
+    """Adjusted p: the k-th smallest of m times m - k + 1, never less than one before it, at most 1.
+
+    NaN stays NaN, and is not counted among the m.
+    """
     p = np.asarray(p_values, dtype=float)
-    order = np.argsort(p)
-    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)) if len(p) else p
-    found = np.empty_like(p)
-    found[order] = np.minimum(adjusted, 1.0)
+    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # NaN comes last
+    found = np.full_like(p, np.nan)
+    if len(order):
+        found[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1.0)
     return found.tolist()
 
 

@@ -61,6 +61,8 @@ def lesion_recovery(estimate: Array, target: Target) -> float:
 
 
 _TRUTH = "the known expectation (phantoms only)"
+TASKS = "Foci and growth plates"
+"""Group of these metrics in print."""
 
 TASK_METRICS: tuple[Metric, ...] = (
     Metric(
@@ -71,6 +73,9 @@ TASK_METRICS: tuple[Metric, ...] = (
         _TRUTH,
         "mean over lesions of the contrast F/B - 1 in T over that in λ; 1 is best",
         lesion_recovery,
+        group=TASKS,
+        ideal=1.0,
+        mask="the lesions and rings about them",
     ),
     Metric(
         "physis_peak",
@@ -81,6 +86,9 @@ TASK_METRICS: tuple[Metric, ...] = (
         "peak of the distal femoral growth plates above the metaphysis in T over that in λ; 1 is best; the "
         "maximum of a noisy profile lies above its expectation",
         lambda estimate, target: plate_scores(estimate, target).peak,
+        group=TASKS,
+        ideal=1.0,
+        mask="the distal femoral growth plates",
     ),
     Metric(
         "physis_fwhm",
@@ -91,6 +99,9 @@ TASK_METRICS: tuple[Metric, ...] = (
         "full width at half maximum of the distal femoral growth plates in T over that in λ; 1 is best",
         lambda estimate, target: plate_scores(estimate, target).fwhm,
         printed=False,
+        group=TASKS,
+        ideal=1.0,
+        mask="the distal femoral growth plates",
     ),
     Metric(
         "physis_asymmetry_error",
@@ -101,6 +112,8 @@ TASK_METRICS: tuple[Metric, ...] = (
         "|A_T - A_λ|, A = 200 (left - right)/(left + right) % of the growth plates' peaks",
         lambda estimate, target: plate_scores(estimate, target).asymmetry_error,
         printed=False,
+        group=TASKS,
+        mask="the distal femoral growth plates",
     ),
     Metric(
         "hallucinated",
@@ -111,6 +124,8 @@ TASK_METRICS: tuple[Metric, ...] = (
         "local maxima of the difference of Gaussians (4 and 12 mm) of T that exceed those of λ within 8 mm "
         "by 5 standard deviations of a standard scan's Poisson noise",
         hallucinated,
+        group=TASKS,
+        mask="all of each view",
     ),
     Metric(
         "lost",
@@ -121,5 +136,7 @@ TASK_METRICS: tuple[Metric, ...] = (
         "local maxima of the difference of Gaussians of λ that exceed those of T within 8 mm by 5 standard "
         "deviations of a standard scan's Poisson noise",
         lost,
+        group=TASKS,
+        mask="all of each view",
     ),
 )
