@@ -48,7 +48,8 @@ class Difference:
 def scores_of(per_scan: pd.DataFrame, row: str, metric: Metric) -> Array:
     """Scores (seeds, patients) of a row: means over the scans of a patient.
 
-    Distances from the ideal where one value is best. For a metric that is pooled from another column it is that column.
+    Distances from the ideal where one value is best. Of a metric that is pooled from another column, that
+    column.
     """
     table = per_scan[per_scan["row"] == row]
     column = metric.pooled_from or metric.name
