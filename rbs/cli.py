@@ -29,6 +29,8 @@ PLAIN = (
     "register",
     "restore",
     "evaluate",
+    "ablation",
+    "sweep",
     "report",
 )
 

@@ -46,5 +46,9 @@ class CheckpointError(RbsError):
     """A checkpoint or weight file that does not fit."""
 
 
+class SweepError(RbsError):
+    """A sweep file that cannot be used."""
+
+
 class OutputError(RbsError):
     """An output that cannot be written."""

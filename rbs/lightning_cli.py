@@ -10,11 +10,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,10 +26,11 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger
 
 from rbs.errors import CheckpointError
 from rbs.files import whole_file
+from rbs.tracking import Mode, ScanPictures, agent_run, default_mode, finish, tracker
 
 FINISHED = "finished"
 """Name of the empty file that marks a version whose training ran to its end."""
@@ -74,15 +74,22 @@ class RbsCLI(LightningCLI):
     """LightningCLI with a run name, EMA, checkpoints, offline logging and honest checkpoints."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add `--name`, `--wandb`, `--checkpoint.*` and `--ema.*`."""
+        """Add `--name`, `--wandb`, `--tags`, `--log_images`, `--checkpoint.*` and `--ema.*`."""
         parser.add_argument(
             "--name", type=str, required=True, help="Run name: written to <root>/<name>/version_N."
         )
         parser.add_argument(
             "--wandb",
-            type=Literal["offline", "online", "disabled"],
-            default="offline",
+            type=Mode,
+            default=default_mode(),
             help="Weights & Biases: offline keeps everything on this machine.",
+        )
+        parser.add_argument("--tags", type=list[str], default=[], help="Tags of the run in W&B.")
+        parser.add_argument(
+            "--log_images", type=bool, default=False, help="Send a validation scan to W&B; phantoms only."
+        )
+        parser.add_argument(
+            "--images_of_patients", type=bool, default=False, help="With --log_images: patients, too."
         )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(EMAWeightAveraging, "ema")
@@ -104,13 +111,18 @@ class RbsCLI(LightningCLI):
             options.ckpt_path = _newest_unfinished(self._folder())
             print(f"rbs: resuming {options.ckpt_path}" if options.ckpt_path else "rbs: a fresh run")
         if options.get("ckpt_path"):
-            dump = self.parser.dump(self.config, skip_link_targets=False, skip_none=False)
-            asked = yaml.safe_load(dump)[self.config.subcommand]
-            compare_with_checkpoint(Path(options.ckpt_path), asked["model"])
+            compare_with_checkpoint(Path(options.ckpt_path), self._asked()["model"])
+
+    def _asked(self) -> dict[str, Any]:
+        """The whole configuration as plain values."""
+        dump = self.parser.dump(self.config, skip_link_targets=False, skip_none=False)
+        asked: dict[str, Any] = yaml.safe_load(dump)[self.config.subcommand]
+        return asked
 
     def _folder(self) -> Path:
+        """The run's own folder; all runs of a `wandb agent` have one name, and so one folder more."""
         options = self.config[self.config.subcommand]
-        return Path(options.trainer.default_root_dir) / options.name
+        return Path(options.trainer.default_root_dir) / options.name / (agent_run() or "")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the loggers; a sweep or a test chooses where runs go by `--trainer.default_root_dir`."""
@@ -119,16 +131,15 @@ class RbsCLI(LightningCLI):
         csv = CSVLogger(folder.parent, name=folder.name)
         loggers: list[Logger] = [csv]
         if options.wandb != "disabled":
-            os.environ.setdefault("WANDB_SILENT", "true")
-            loggers.append(
-                WandbLogger(
-                    name=f"{options.name}/version_{csv.version}",
-                    save_dir=csv.log_dir,
-                    project="rbs",
-                    offline=options.wandb == "offline",
-                )
+            version = f"{folder.relative_to(options.trainer.default_root_dir)}/version_{csv.version}"
+            wandb = tracker(
+                name=version, folder=csv.log_dir, mode=options.wandb, tags=options.tags, config=self._asked()
             )
-        return super().instantiate_trainer(logger=loggers, **kwargs)
+            loggers.append(wandb)
+        trainer = super().instantiate_trainer(logger=loggers, **kwargs)
+        if options.log_images:
+            trainer.callbacks.append(ScanPictures(options.images_of_patients))  # type: ignore[attr-defined]
+        return trainer
 
     def after_fit(self) -> None:
         """Mark the version as finished, so that `last` does not resume it."""
@@ -172,6 +183,7 @@ def run_lightning(arguments: list[str]) -> None:
         parser_kwargs={"description": "Train and test. --print_config shows every setting and its default."},
         args=arguments,
     )
+    finish()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         # Left to the interpreter's end, its threads now and then abort a process that has done its work.
         torch.distributed.destroy_process_group()

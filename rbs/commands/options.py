@@ -57,6 +57,14 @@ def positive(text: str) -> float:
     return value
 
 
+def whole_positive(text: str) -> int:
+    """A whole number of at least 1; argparse reports anything else."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
 def reading_options(args: argparse.Namespace) -> dict[str, Any]:
     """What `add_reading_options` was given, as options of `rbs.scans.dicom.read_nm`."""
     from rbs.scans.scan import View

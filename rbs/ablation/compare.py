@@ -1,0 +1,125 @@
+r"""Differences between rows, paired over patients and seeds.
+
+Row a minus row b of one patient and one seed shares the patient, the scans, the start and the crops; what is
+left is what the rows do differently, and chance. The interval resamples patients and seeds, each as a whole
+(Owen, "The pigeonhole bootstrap", Ann Appl Stat 2007;1:386, arXiv 0712.1111), so it covers other patients and
+other trainings, as far as so few seeds can tell. The p-value is Wilcoxon's signed-rank test over patients of
+the mean over seeds, and Holm's correction (Scand J Stat 1979;6:65) holds over all rows of a table.
+
+A metric in dB whose single values are not defined (`pooled_from`) is compared by the ratio of its mean
+errors: :math:`10 \log_{10}(\bar e_b / \bar e_a)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from rbs.evaluation.metrics import Metric
+
+Array = npt.NDArray[np.float64]
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Row a minus row b.
+
+    Attributes:
+        mean: In the metric's unit.
+        low: Lower end of the 95 % interval; NaN with fewer than two patients.
+        high: Upper end.
+        p: Of Wilcoxon's test, before any correction; NaN with fewer than two patients.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+def scores_of(per_scan: pd.DataFrame, row: str, metric: Metric) -> Array:
+    """Scores (seeds, patients) of a row, means over the scans of a patient; sizes where zero is best.
+
+    For a metric that is pooled from another column it is that column.
+    """
+    table = per_scan[per_scan["row"] == row]
+    column = metric.pooled_from or metric.name
+    found = table.groupby(["seed", "patient"])[column].mean().unstack("patient").to_numpy(dtype=np.float64)
+    return np.abs(found) if metric.higher_is_better is None else found
+
+
+def value(scores: Array, metric: Metric) -> float:
+    """Mean over seeds and patients, in the metric's unit."""
+    return float(_decibels(scores.mean()) if metric.pooled_from else scores.mean())
+
+
+def paired(pairs: Sequence[tuple[Array, Array]], metric: Metric, seed: int = 0) -> Difference:
+    """The mean difference a - b over pairs of rows.
+
+    Args:
+        pairs: Scores (seeds, patients) of a and of b, as `scores_of` gives them; one pair for two rows,
+            several for what their differences have in common.
+        metric: What the scores are.
+        seed: Of the resampling.
+    """
+    mean = _statistic(pairs, metric)
+    seeds, patients = pairs[0][0].shape
+    if patients < 2:
+        return Difference(mean, np.nan, np.nan, np.nan)
+    rng = np.random.default_rng(seed)
+    draws = np.empty(RESAMPLES)
+    for k in range(RESAMPLES):
+        chosen = np.ix_(rng.integers(seeds, size=seeds), rng.integers(patients, size=patients))
+        draws[k] = _statistic([(a[chosen], b[chosen]) for a, b in pairs], metric)
+    low, high = np.nanquantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    by_patient = np.mean([(a - b).mean(axis=0) for a, b in pairs], axis=0)
+    return Difference(mean, float(low), float(high), _wilcoxon(by_patient))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """P-values corrected for their number; NaN stays NaN and counts for nothing."""
+    known = [i for i, value in enumerate(p) if not np.isnan(value)]
+    corrected, largest = [float("nan")] * len(p), 0.0
+    for rank, i in enumerate(sorted(known, key=lambda i: p[i])):
+        largest = max(largest, min(1.0, (len(known) - rank) * p[i]))
+        corrected[i] = largest
+    return corrected
+
+
+def improves(difference: Difference, p: float, metric: Metric) -> bool | None:
+    """Whether a is better than b, or worse; None where neither can be said.
+
+    Args:
+        difference: a minus b.
+        p: Its p-value, corrected.
+        metric: What it is a difference of; sizes where zero is best, so less is better.
+    """
+    clear = p < SIGNIFICANT and not difference.low <= 0 <= difference.high
+    return (difference.mean > 0) == bool(metric.higher_is_better) if clear else None
+
+
+def _statistic(pairs: Sequence[tuple[Array, Array]], metric: Metric) -> float:
+    if metric.pooled_from:
+        return float(np.mean([_decibels(a.mean()) - _decibels(b.mean()) for a, b in pairs]))
+    return float(np.mean([a.mean() - b.mean() for a, b in pairs]))
+
+
+def _decibels(error: float) -> float:
+    """-10 log10; NaN where noise took the estimate of an error to zero or below."""
+    return float(-10 * np.log10(error)) if error > 0 else np.nan
+
+
+def _wilcoxon(differences: Array) -> float:
+    from scipy.stats import wilcoxon
+
+    if not np.any(differences):
+        return 1.0  # all alike
+    return float(wilcoxon(differences).pvalue)

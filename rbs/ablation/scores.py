@@ -1,0 +1,102 @@
+"""Scores of every run's first restorer, the one that ships, scan by scan."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from rbs.ablation.plan import STAGE1, Plan, newest_config
+from rbs.errors import ManifestError
+from rbs.evaluation.classical import Pair
+from rbs.evaluation.evaluate import load_pair
+from rbs.evaluation.methods import Method, trained_methods
+from rbs.evaluation.metrics import METRICS
+from rbs.evaluation.parts import Part, Parts
+from rbs.processes import Run
+
+Array = npt.NDArray[Any]
+
+_UNFINISHED = "unfinished_scores"
+
+
+def score(plan: Plan, runs: Mapping[tuple[str, int], Run], split: str) -> pd.DataFrame:
+    """Score the finished runs on every scan of a split; an interrupted call goes on where it stopped.
+
+    Args:
+        plan: The ablation.
+        runs: Its runs; those that did not finish are left out.
+        split: "test" or "val".
+
+    Returns:
+        A row a scan and run: row, seed, patient, case, and every metric that needs nothing but numbers. The
+        weights of stage 1 are the row `STAGE1`, under every seed.
+
+    Raises:
+        ManifestError: The split is empty.
+        RbsError: A scan or the weights of a run cannot be read.
+    """
+    from tqdm import tqdm
+
+    cases = plan.manifest.split(split)
+    if not cases:
+        fault = f"the split '{split}' is empty"
+        raise ManifestError(fault, file=plan.manifest.path, remedy="add patients to it")
+    methods = {key: _restorer(run) for key, run in runs.items() if run.state == "finished"}
+    if plan.second_stage:
+        assert plan.start is not None  # stage 2 does not train without
+        first = trained_methods(plan.start, None, None)[0]
+        methods |= {(STAGE1, seed): (first, first.restore) for seed in plan.seeds}
+    inputs = {
+        "manifest": hashlib.sha256(plan.manifest.path.read_bytes()).hexdigest(),
+        "split": split,
+        "metrics": [metric.name for metric in METRICS],
+        "weights": {
+            f"{row} {seed}": method.settings["sha256"] for (row, seed), (method, _) in methods.items()
+        },
+    }
+    parts = Parts(plan.output / _UNFINISHED, inputs)
+    rows: list[dict[str, Any]] = []
+    for index, case in enumerate(tqdm(cases, desc="scoring", unit="scan")):
+        part = parts.load(index)
+        if part is None:
+            pair = load_pair(case)
+            part = Part(
+                [_scored(pair, index, *key, restore) for key, (_, restore) in methods.items()], [], None, {}
+            )
+            parts.save(index, part)
+        rows += part.scores
+    parts.remove()
+    return pd.DataFrame(rows)
+
+
+def _scored(pair: Pair, case: int, row: str, seed: int, restore: Callable[[Pair], Array]) -> dict[str, Any]:
+    estimate = pair.on_target(restore(pair))
+    scores = {metric.name: float(metric.compute(estimate, pair.target)) for metric in METRICS}
+    return {"row": row, "seed": seed, "patient": pair.patient, "case": case, **scores}
+
+
+def _restorer(run: Run) -> tuple[Method, Callable[[Pair], Array]]:
+    """The first restorer of a run, and how it is used."""
+    method = trained_methods(weights_of(run), None, None)[0]
+    data = newest_config(run.folder)["data"]["init_args"]
+    if data.get("single_view_probability") != 1.0:
+        return method, method.restore
+
+    def view_by_view(pair: Pair) -> Array:
+        # It was never shown two views, so it is not given two.
+        views = range(len(pair.rapid))
+        alone = (Pair(pair.patient, pair.rapid[v : v + 1], pair.fraction, pair.target) for v in views)
+        return np.concatenate([method.restore(one) for one in alone])
+
+    return method, view_by_view
+
+
+def weights_of(run: Run) -> Path:
+    """The first restorer a run has written."""
+    return run.folder / "f1.safetensors"

@@ -1,0 +1,74 @@
+"""`rbs ablation`: trains what is missing of an ablation, scores it, and says what helps."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rbs.commands.options import whole_positive
+
+HELP = "train and compare variants of an experiment: SPI, SKD and SCM, or overlays of your own"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="CSV of the cases")
+    parser.add_argument(
+        "--experiment",
+        type=Path,
+        default=Path("experiments/stage2.yaml"),
+        metavar="FILE",
+        help="the full method (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rows",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="overlays, a row each (default: the eight combinations of SPI, SKD and SCM)",
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="default: 1 2 3")
+    parser.add_argument("--stage1", type=Path, metavar="FILE", help="weights stage 2 starts from")
+    parser.add_argument("--teacher", type=Path, metavar="DIR", help="adapted teacher")
+    parser.add_argument("--split", choices=("val", "test"), default="test", help="default: %(default)s")
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/ablation"), metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--workers", type=whole_positive, default=1, metavar="N", help="trainings at a time (default: 1)"
+    )
+    parser.add_argument(
+        "arguments", nargs="*", metavar="-- ARGUMENT", help="more arguments of every training"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train, score and compare; an ablation that was interrupted goes on where it stopped.
+
+    Raises:
+        RbsError: A file cannot be used, trainings failed, or the output cannot be written.
+    """
+    from rbs.ablation.plan import Plan, chosen_rows
+    from rbs.ablation.report import write_report
+    from rbs.ablation.scores import score
+    from rbs.ablation.train import train
+    from rbs.data.manifest import Manifest
+    from rbs.processes import alone_in
+
+    plan = Plan(
+        Manifest.read(args.manifest),
+        args.experiment,
+        chosen_rows(args.rows),
+        tuple(dict.fromkeys(args.seeds)),
+        args.output,
+        args.stage1,
+        args.teacher,
+        tuple(args.arguments),
+    )
+    with alone_in(plan.output):
+        runs = plan.runs()
+        train(runs, plan, args.workers)
+        _, text = write_report(plan, runs, score(plan, runs, args.split), args.split)
+    print(text)
+    print(f"written to {plan.output}")

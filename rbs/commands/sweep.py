@@ -1,0 +1,47 @@
+"""`rbs sweep`: runs a W&B sweep file on this machine, without a server."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rbs.commands.options import whole_positive
+
+HELP = "search hyper-parameters by a W&B sweep file, without a server"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("file", type=Path, metavar="FILE", help="sweep file, such as sweeps/stage1.yaml")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="folder of the runs (default: runs/sweeps/NAME)"
+    )
+    parser.add_argument(
+        "--workers", type=whole_positive, default=1, metavar="N", help="runs at a time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "arguments", nargs="*", metavar="-- ARGUMENT", help="more arguments of every run: -- --wandb disabled"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run what is missing, and write tables and figure of all runs.
+
+    Raises:
+        RbsError: The file cannot be used, the folder holds another sweep, or all runs failed.
+    """
+    from rbs.sweep.definition import read_sweep
+    from rbs.sweep.results import write_results
+    from rbs.sweep.runner import run_sweep
+
+    sweep = read_sweep(args.file)
+    output = args.output or Path("runs/sweeps") / args.file.stem
+    runs = run_sweep(sweep, output, arguments=args.arguments, workers=args.workers)
+    table = write_results(sweep, runs, output)
+    print(table.to_string(index=False, na_rep=""))
+    undone = [run for run in runs if run.state in ("failed", "unfinished")]
+    for one in undone:
+        print(f"{one.folder.name} {one.state}: {one.last_words()} ({one.folder / 'output.txt'})")
+    if undone:
+        print("give the same command again to go on with these")
+    print(f"written to {output}")

@@ -1,0 +1,142 @@
+"""Weights & Biases: what a run records there, and what it does not.
+
+Recorded are a run's name, tags, whole configuration, the commit of git where it was started, and its
+metrics. What it prints is not (a message may name a patient), and images only on request: of phantoms, and
+of patients only on a second one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+
+import rbs
+from rbs.data.manifest import Case
+from rbs.errors import RbsError
+
+Mode = Literal["offline", "online", "disabled"]
+
+_GAP_PX = 4
+
+
+def default_mode() -> Mode:
+    """Offline; online under `wandb agent`, which somebody started to send runs to a server."""
+    return "online" if agent_run() else "offline"
+
+
+def agent_run() -> str | None:
+    """The identifier `wandb agent` has given this run; None without an agent."""
+    return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+
+
+def tracker(
+    *, name: str, folder: str, mode: Literal["offline", "online"], tags: list[str], config: dict[str, Any]
+) -> WandbLogger:
+    """The W&B logger of a run.
+
+    Args:
+        name: As shown.
+        folder: Where its files go.
+        mode: Offline leaves all there; `wandb sync` sends it later.
+        tags: Tags.
+        config: All settings of the run.
+    """
+    import wandb
+
+    os.environ.setdefault("WANDB_SILENT", "true")
+    return WandbLogger(
+        name=name,
+        save_dir=folder,
+        project=os.environ.get("WANDB_PROJECT", "rbs"),
+        offline=mode == "offline",
+        tags=tags,
+        config={"rbs": rbs.__version__, **config},
+        settings=wandb.Settings(console="off"),
+    )
+
+
+def finish() -> None:
+    """Close the run, so that another one in this process is another one there."""
+    wandb = sys.modules.get("wandb")  # it is slow to import, and absent where nothing was tracked
+    if wandb is not None and wandb.run is not None:
+        wandb.finish()
+
+
+class ScanPictures(Callback):
+    """Sends the first validation scan to W&B at every validation: rapid, restored, standard.
+
+    Args:
+        of_patients: Whether scans of patients may be sent, too.
+    """
+
+    def __init__(self, of_patients: bool) -> None:
+        self.of_patients = of_patients
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse patients before anything is trained.
+
+        Raises:
+            RbsError: The first validation case is not synthetic, and images of patients were not asked for.
+        """
+        if self.of_patients:
+            return
+        case: Case = trainer.datamodule.cases("val")[0]  # type: ignore[attr-defined]
+        for file in (*case.rapid, *case.standard):
+            if not _synthetic(file):
+                raise RbsError(
+                    "--log_images would record a scan of a patient (SyntheticData is not YES)",
+                    file=file,
+                    remedy="leave it out, or add --images_of_patients true if your tracker may hold such",
+                )
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Send the first scan."""
+        from rbs.tasks.restoration import RestorationTask
+
+        if batch_idx or trainer.sanity_checking or not isinstance(pl_module, RestorationTask):
+            return
+        x = batch["rapid"] / batch["fraction"][:, None, None, None]
+        restored = pl_module(x, batch["fraction"])
+        standard = batch["target"] / batch["target_fraction"][:, None, None, None]
+        panels = [image[0].float().cpu().numpy() for image in (x, restored, standard)]
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image("val/scan", [picture(panels)], caption=["rapid, restored, standard"])
+
+
+def picture(panels: list[npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
+    """Views of several scans side by side, in inverse grey with one window.
+
+    Args:
+        panels: Counts at standard scale, (V, H, W) each; the window is that of the second.
+
+    Returns:
+        Grey (H, width); white is 0 counts, black the 99.5th percentile of the second panel and more.
+    """
+    peak = max(float(np.percentile(panels[1], 99.5)), 1e-6)
+    views = [view for panel in panels for view in panel]
+    strips = [np.pad(view, ((0, 0), (0, _GAP_PX))) for view in views]
+    grey = 255 * (1 - np.clip(np.hstack(strips) / peak, 0, 1))
+    return grey.round().astype(np.uint8)
+
+
+def _synthetic(file: Path) -> bool:
+    import pydicom
+
+    header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["SyntheticData"])
+    return bool(header.get("SyntheticData") == "YES")
