@@ -11,6 +11,9 @@ TEACHER_MANIFEST ?= $(PHANTOMS)
 RUNS ?= runs
 PATIENTS ?= 137
 SEED ?= 1
+SEEDS ?= 1 2 3
+EXPERIMENT ?= experiments/stage2.yaml
+WORKERS ?= 1
 OVERLAY ?=
 ARGS ?=
 
@@ -24,7 +27,7 @@ CASCADE = --model.init_args.init_from $(RUNS)/stage1/f1.safetensors --model.init
 EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/f1.safetensors --stage2 $(2)/stage2/f1.safetensors \
 	--teacher $(2)/adapt_sam/teacher --output $(2)/evaluation --overwrite
 
-.PHONY: help setup demo test fuzz lint data pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 ablation evaluate report \
+.PHONY: help setup demo test fuzz lint data pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 ablation sweep evaluate report \
 	clean-demo anew same-data
 
 help:  ## List the targets
@@ -74,10 +77,12 @@ TEACH = --data.manifest $(TEACHER_MANIFEST) --model.init_args.output $(RUNS)/ada
 $(RUNS)/adapt_sam/teacher/teacher.json: $(TEACHER_MANIFEST) experiments/adapt_sam.yaml $(call ANEW,adapt-sam) | $(READY)
 	$(call FIT,experiments/adapt_sam.yaml) $(TEACH) $(call ASKED,adapt-sam)
 
-adapt-sam-ablation: $(RUNS)/adapt_sam/teacher/teacher.json  ## Dice of the alternatives: decoder alone, all of SAM
+adapt-sam-ablation: $(RUNS)/adapt_sam/teacher/teacher.json  ## The alternatives: decoder alone, all of SAM, SAM untouched
 	for mode in decoder full; do \
 	    $(call FIT,experiments/adapt_sam.yaml --config experiments/ablations/teacher_$$mode.yaml) $(TEACH) $(ARGS); \
 	done
+	$(call FIT,experiments/adapt_sam.yaml --config experiments/ablations/teacher_untouched.yaml) \
+	    --data.manifest $(TEACHER_MANIFEST) --model.init_args.output $(RUNS)/adapt_sam_untouched
 
 train-stage1: $(RUNS)/stage1/f1.safetensors  ## Train the first restorer, the one that ships
 
@@ -90,8 +95,21 @@ $(RUNS)/stage2/f1.safetensors: $(RUNS)/stage1/f1.safetensors $(RUNS)/adapt_sam/t
 		experiments/stage2.yaml $(call ANEW,train-stage2) | $(READY) same-data
 	$(call FIT,experiments/stage2.yaml) --data.manifest $(MANIFEST) $(CASCADE) $(call ASKED,train-stage2)
 
-ablation: $(RUNS)/stage1/f1.safetensors $(RUNS)/adapt_sam/teacher/teacher.json  ## Stage 2 without a module: FILE=experiments/ablations/no_spi.yaml
+# FILE=experiments/ablations/no_spi.yaml trains that one overlay and leaves the rest to you.
+NEEDED = $(RUNS)/stage1/f1.safetensors $(RUNS)/adapt_sam/teacher/teacher.json
+ablation: $(if $(findstring stage2,$(EXPERIMENT)),$(NEEDED),$(MANIFEST)) | $(READY) same-data  ## What SPI, SKD and SCM are worth, or ROWS="overlays": all trained and compared (SEEDS="1 2 3")
+ifdef FILE
 	$(call FIT,experiments/stage2.yaml --config $(FILE)) --data.manifest $(MANIFEST) $(CASCADE) $(ARGS)
+else
+	$(RBS) ablation $(MANIFEST) --experiment $(EXPERIMENT) $(if $(ROWS),--rows $(ROWS)) --seeds $(SEEDS) \
+	    $(if $(findstring stage2,$(EXPERIMENT)),--stage1 $(RUNS)/stage1/f1.safetensors --teacher $(RUNS)/adapt_sam/teacher) \
+	    --output $(RUNS)/ablation/$(notdir $(basename $(EXPERIMENT)))$(if $(ROWS),_rows) --workers $(WORKERS) \
+	    --fit $(addprefix --config ,$(OVERLAY)) $(ARGS)
+endif
+
+sweep: $(MANIFEST) | $(READY) same-data  ## Search hyper-parameters: FILE=sweeps/stage1.yaml (WORKERS=1)
+	$(RBS) sweep $(or $(FILE),sweeps/stage1.yaml) --output $(RUNS)/sweeps/$(notdir $(basename $(or $(FILE),sweeps/stage1.yaml))) \
+	    --workers $(WORKERS) --fit $(addprefix --config ,$(OVERLAY)) --data.manifest $(MANIFEST) $(ARGS)
 
 evaluate: $(RUNS)/evaluation/settings.json  ## Evaluate stages 1 and 2 beside the classical peers
 

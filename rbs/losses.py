@@ -84,6 +84,18 @@ class PoissonDeviance(Loss):
         return (mean - counts + counts * torch.log(counts / mean)).mean()
 
 
+class SquaredError(Loss):
+    r"""Squared error at standard scale, :math:`\overline{(I - y/q)^2}`.
+
+    Minimal at the mean, as the likelihood is, but it weighs bright pixels, which are the noisiest, most: the
+    variance of :math:`y/q` is :math:`I/q`.
+    """
+
+    def forward(self, estimate: Tensor, target: Tensor, exposure: Tensor) -> Tensor:
+        """See `Loss.forward`."""
+        return ((estimate - target / exposure[:, None, None, None]) ** 2).mean()
+
+
 class RootCharbonnier(Loss):
     r"""Robust distance in the square-root domain, :math:`\sqrt{(\sqrt{qI + 3/8} - \sqrt{y + 3/8})^2 + e^2}`.
 

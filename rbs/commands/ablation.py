@@ -39,7 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers", type=whole_positive, default=1, metavar="N", help="trainings at a time (default: 1)"
     )
     parser.add_argument(
-        "arguments", nargs="*", metavar="-- ARGUMENT", help="more arguments of every training"
+        "--fit",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="ARGUMENT",
+        help="all that follows goes to `rbs fit` of every training: --fit --wandb disabled",
     )
 
 
@@ -64,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         args.output,
         args.stage1,
         args.teacher,
-        tuple(args.arguments),
+        tuple(args.fit),
     )
     with alone_in(plan.output):
         runs = plan.runs()

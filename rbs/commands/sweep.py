@@ -20,7 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers", type=whole_positive, default=1, metavar="N", help="runs at a time (default: %(default)s)"
     )
     parser.add_argument(
-        "arguments", nargs="*", metavar="-- ARGUMENT", help="more arguments of every run: -- --wandb disabled"
+        "--fit",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="ARGUMENT",
+        help="all that follows goes to `rbs fit` of every run: --fit --wandb disabled",
     )
 
 
@@ -36,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
 
     sweep = read_sweep(args.file)
     output = args.output or Path("runs/sweeps") / args.file.stem
-    runs = run_sweep(sweep, output, arguments=args.arguments, workers=args.workers)
+    runs = run_sweep(sweep, output, arguments=args.fit, workers=args.workers)
     table = write_results(sweep, runs, output)
     print(table.to_string(index=False, na_rep=""))
     undone = [run for run in runs if run.state in ("failed", "unfinished")]

@@ -98,11 +98,7 @@ class Restorer(nn.Module, ABC):
         # Squares and square roots of counts lose the Poisson noise in bfloat16: physics stays in float32.
         with torch.autocast(x.device.type, enabled=False):
             x, p = x.float(), fraction.float()[:, None, None, None]
-            own = torch.sqrt(x + 3 / (8 * p))
-            local = torch.sqrt(gaussian(x, LOCAL_MEAN_SIGMA_PX) + FLOOR)
-            noise = (0.5 / torch.sqrt(p)).expand(-1, 1, height, width)
-            channels = torch.cat([own / ROOT_SCALE, local / ROOT_SCALE, noise], dim=1)
-            root = torch.sqrt(gaussian(x, self.sigma_px) + FLOOR)
+            channels, start = self.see(x, p)
         bottom, right = -height % self.multiple, -width % self.multiple
         padded = F.pad(channels, (0, right, 0, bottom), mode="replicate")
         # Convolutions of few channels run faster with channels last, on a CPU and under bfloat16 on a GPU.
@@ -110,10 +106,30 @@ class Restorer(nn.Module, ABC):
         features = features[..., :height, :width]
         delta = self.head(features)
         with torch.autocast(x.device.type, enabled=False):
-            counts = ((root + delta.float()) ** 2 - FLOOR).clamp(min=0)
+            counts = self.answer(start, delta.float())
         if views == 1:
             counts = counts.mean(dim=1, keepdim=True)
         return counts, features
+
+    def see(self, x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+        """The domain restorers work in: square roots.
+
+        Args:
+            x: Both views at standard scale, counts (B, 2, H, W), float32.
+            p: Exposure, (B, 1, 1, 1).
+
+        Returns:
+            What the backbone sees, (B, 5, H, W), and what its answer is relative to, (B, 2, H, W).
+        """
+        own = torch.sqrt(x + 3 / (8 * p))
+        local = torch.sqrt(gaussian(x, LOCAL_MEAN_SIGMA_PX) + FLOOR)
+        noise = (0.5 / torch.sqrt(p)).expand(-1, 1, *x.shape[-2:])
+        channels = torch.cat([own / ROOT_SCALE, local / ROOT_SCALE, noise], dim=1)
+        return channels, torch.sqrt(gaussian(x, self.sigma_px) + FLOOR)
+
+    def answer(self, start: Tensor, delta: Tensor) -> Tensor:
+        """Counts (B, 2, H, W), not negative, from the second of `see` and what the network adds to it."""
+        return ((start + delta) ** 2 - FLOOR).clamp(min=0)
 
     def spec(self) -> dict[str, Any]:
         """How to build this restorer again, untrained: {"class_path": ..., "init_args": {...}}."""

@@ -22,7 +22,7 @@ def brackets(settings: Hyperband, longest: int) -> list[int]:
     """Iterations at which runs are judged, ascending, up to `longest`."""
     if settings.max_iter is not None and settings.s is not None:
         found = (settings.max_iter / settings.eta**k for k in range(1, settings.s + 1))
-        return sorted(int(b) for b in found if 1 <= b <= longest)
+        return sorted(int(b) for b in found if b >= 1 and int(b) <= longest)
     assert settings.min_iter is not None  # checked when the file was read
     first = settings.min_iter
     every = (int(first * settings.eta**k) for k in count())

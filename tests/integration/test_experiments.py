@@ -77,7 +77,8 @@ def test_every_experiment_runs(config, runs, tiny_cohort, stage1, teacher):
 
 @pytest.mark.parametrize("overlay", ABLATIONS + OVERLAYS, ids=name_of)
 def test_every_overlay_parses_on_its_experiment(overlay, capsys):
-    base = ROOT / "experiments" / ("adapt_sam.yaml" if overlay.name.startswith("teacher_") else "stage2.yaml")
+    bases = {"teacher": "adapt_sam.yaml", "stage1": "stage1.yaml"}
+    base = ROOT / "experiments" / bases.get(overlay.name.split("_")[0], "stage2.yaml")
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--config", str(base), "--config", str(overlay), "--print_config"])
     assert stop.value.code == 0
@@ -87,6 +88,9 @@ def test_every_overlay_parses_on_its_experiment(overlay, capsys):
         for key, value in want.items():
             if isinstance(value, dict):
                 check(value, got[key])
+            elif isinstance(value, list):
+                for wanted, found in zip(value, got[key], strict=True):
+                    check(wanted, found)
             else:
                 assert got[key] == value
 
