@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHADES = "viridis"
+_DARKEST_TO_BRIGHTEST = 0.9
+"""The share of the colours that is used: the brightest yellow is lost on white."""
 
 
 def write_results(sweep: Sweep, runs: Sequence[Run], output: Path) -> pd.DataFrame:
@@ -115,7 +117,7 @@ def parallel_coordinates(sweep: Sweep, table: pd.DataFrame) -> Figure | None:
         axes.plot(
             range(len(scales)),
             [scale.heights[row] for scale in scales],
-            color=colormaps[_SHADES](shade(drawn[metric].iloc[row])),
+            color=colormaps[_SHADES](_DARKEST_TO_BRIGHTEST * shade(drawn[metric].iloc[row])),
             linestyle="-" if drawn["state"].iloc[row] == "finished" else (0, (4, 3)),
             linewidth=1.6,
         )
@@ -155,7 +157,10 @@ class _Scale:
         low, span = min(at), (max(at) - min(at)) or 1.0
         self.heights = [(v - low) / span for v in at]
         ticks = [low + span * share for share in (0, 0.25, 0.5, 0.75, 1)]
-        self.labels = [((t - low) / span, f"{math.exp(t) if logarithmic else t:.4g}") for t in ticks]
+        places = [low + span * share for share in (0, 0.25, 0.5, 0.75, 1)]
+        ticks = [math.exp(place) if logarithmic else place for place in places]
+        digits = next((d for d in range(3, 9) if len({f"{t:.{d}g}" for t in ticks}) == len(ticks)), 9)
+        self.labels = [((p - low) / span, f"{t:.{digits}g}") for p, t in zip(places, ticks, strict=True)]
 
     def draw(self, axes: Axes, place: int) -> None:
         axes.plot([place, place], [0, 1], color="0.4", linewidth=0.8, zorder=0)

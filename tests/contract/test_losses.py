@@ -6,11 +6,11 @@ import torch
 from scipy.stats import poisson
 
 from rbs.cascade import Cascade, CascadeOutput
-from rbs.losses import Loss, PoissonDeviance, RootCharbonnier, cascade_losses, laid_on
+from rbs.losses import Loss, PoissonDeviance, RootCharbonnier, SquaredError, cascade_losses, laid_on
 from rbs.restorers.dncnn import DnCNN
 from rbs.scans.register import Motion, warp
 
-LOSSES = [PoissonDeviance(weight=0.5), RootCharbonnier(weight=2.0)]
+LOSSES = [PoissonDeviance(weight=0.5), RootCharbonnier(weight=2.0), SquaredError(weight=0.1)]
 ONE, HALF = torch.ones(1), torch.tensor([0.5])
 
 
@@ -81,16 +81,23 @@ def test_the_deviance_is_least_in_expectation_at_the_truth(expectation):
     assert grid[int(torch.stack(curve).argmin())].item() == pytest.approx(expectation, rel=0.006)
 
 
+def test_squared_error_is_numpys_at_standard_scale():
+    rng = np.random.default_rng(1)
+    estimate, target = rng.uniform(0.5, 30, (2, 1, 8, 8)), rng.poisson(3, (2, 1, 8, 8)).astype(float)
+    q = np.array([0.25, 1.0])
+    found = SquaredError()(*map(torch.from_numpy, (estimate, target, q)))
+    assert found.item() == pytest.approx(np.mean((estimate - target / q[:, None, None, None]) ** 2))
+
+
 def test_terms_are_named_and_sum_up_by_weight():
     torch.manual_seed(0)
     cascade = Cascade(DnCNN(2, 4), DnCNN(2, 4, sigma_px=0.0))
     x = torch.poisson(torch.full((1, 2, 8, 8), 4.0))
     out = cascade(x, HALF)
     terms = cascade_losses(cascade, out, x, ONE, losses=LOSSES, skd_weight=1, scm_weight=1)
-    assert list(terms) == ["rec1", "RootCharbonnier1", "rec2", "RootCharbonnier2", "total"]
-    by_hand = 0.5 * (terms["rec1"] + terms["rec2"]) + 2 * (
-        terms["RootCharbonnier1"] + terms["RootCharbonnier2"]
-    )
+    names = ("rec", "RootCharbonnier", "SquaredError")
+    assert list(terms) == [*(f"{name}1" for name in names), *(f"{name}2" for name in names), "total"]
+    by_hand = sum(loss.weight * (terms[f"{loss.name}1"] + terms[f"{loss.name}2"]) for loss in LOSSES)
     torch.testing.assert_close(terms["total"], by_hand)
 
 

@@ -1,17 +1,30 @@
-"""Every file in experiments/ runs, resumes, trains in two processes, and cannot falsify an ablation."""
+"""Every file in experiments/ and sweeps/ runs; runs resume, and cannot falsify an ablation."""
 
 import csv
 import io
+import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import wandb.wandb_agent
+import wandb_file
 import yaml
+from wandb.wandb_agent import Agent
 
+import rbs.ablation.train
 from rbs.cli import main
 from rbs.data.manifest import Manifest
+from rbs.restorers.nafnet import NAFNet
+from rbs.sweep.definition import read_sweep
+from rbs.sweep.results import results_table
+from rbs.sweep.runner import run_sweep
+from rbs.sweep.search import propose
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted(
@@ -21,6 +34,9 @@ EXPERIMENTS = sorted(
 )
 ABLATIONS = sorted((ROOT / "experiments" / "ablations").glob("*.yaml"))
 OVERLAYS = sorted((ROOT / "experiments" / "overlays").glob("*.yaml"))
+
+
+SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 
 
 def name_of(path):
@@ -155,16 +171,199 @@ def test_two_processes_train(name, runs, tiny_cohort, stage1, teacher):
     assert len(list((runs / "two" / name).glob("version_*"))) == 1
 
 
-def test_data_workers_and_the_offline_tracker_go_together(runs, tiny_cohort):
+def test_an_offline_run_records_what_it_is_and_no_image(runs, tiny_cohort):
     # In a process of its own: W&B watches first imports, and does not bear one in a forked worker.
-    arguments = [
-        *small(ROOT / "experiments" / "stage1.yaml", tiny_cohort, runs),
-        "--name",
-        "tracked",
-    ]
-    arguments += ["--wandb", "offline", "--data.init_args.num_workers", "2"]
+    arguments = [*small(ROOT / "experiments" / "stage1.yaml", tiny_cohort, runs), "--name", "tracked"]
+    arguments += ["--wandb", "offline", "--tags", "[first, try]", "--data.init_args.num_workers", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "rbs.cli", "fit", *arguments], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    folder = next((runs / "tracked").rglob("offline-run-*"))
+    found = wandb_file.records(next(folder.glob("*.wandb")))
+    run = next(record.run for record in found if record.run.run_id)
+    assert (run.project, run.display_name, list(run.tags)) == ("rbs", "tracked/version_0", ["first", "try"])
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT)
+    assert run.git.commit == (commit.stdout.strip() if commit.returncode == 0 else "")
+    config = wandb_file.config(found)
+    written = yaml.safe_load((runs / "tracked" / "version_0" / "config.yaml").read_text())
+    assert config["model"]["init_args"]["lr"] == written["model"]["init_args"]["lr"] == 2e-3
+    assert config["data"]["init_args"]["crop"] == [64, 64]
+    assert config["trainer"]["max_steps"] == 2
+    logged = [h["val/nc_psnr"] for h in wandb_file.history(found) if "val/nc_psnr" in h]
+    with (runs / "tracked" / "version_0" / "metrics.csv").open() as file:
+        wanted = [float(row["val/nc_psnr"]) for row in csv.DictReader(file) if row["val/nc_psnr"]]
+    assert logged == pytest.approx(wanted)
+    assert not [path for path in folder.rglob("*") if path.suffix in (".png", ".jpg", ".npz", ".dcm")]
+    assert not list(folder.rglob("output.log"))
+
+
+def test_images_are_logged_on_request(runs, tiny_cohort):
+    arguments = [*small(ROOT / "experiments" / "stage1.yaml", tiny_cohort, runs), "--name", "pictured"]
+    arguments += ["--wandb", "offline", "--log_images", "true"]
     done = subprocess.run(
         [sys.executable, "-m", "rbs.cli", "fit", *arguments], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert list((runs / "tracked").rglob("offline-run-*"))
+    assert len(list((runs / "pictured").rglob("media/images/val/*.png"))) == 1
+
+
+def command_of_the_agent(file, extra, monkeypatch, tmp_path):
+    """The command line of a sweep's first run, by `wandb agent` itself, `extra` before the values."""
+    sweep = read_sweep(file)
+    started = []
+
+    class Process:
+        def __init__(self, command=None, **_):
+            started.append(command)
+
+    monkeypatch.setattr(wandb.wandb_agent, "AgentProcess", Process)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
+    for name in ("WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH"):
+        monkeypatch.setenv(name, "")  # the agent sets them; monkeypatch puts them back
+    values = propose(sweep, []).values
+    nested = {}
+    for parameter in sweep.parameters:
+        branch = nested
+        for key in parameter.path[:-1]:
+            branch = branch.setdefault(key, {})
+        branch[parameter.path[-1]] = values[parameter.name]
+    agent = Agent(api=None, queue=None)
+    place = sweep.command.index("${args}")
+    agent._sweep_command = [*sweep.command[:place], *extra, *sweep.command[place:]]
+    args = {name: {"value": value} for name, value in nested.items()}
+    agent._command_run({"run_id": "run1", "program": sweep.program, "args": args})
+    return started[0], values
+
+
+@pytest.mark.parametrize("file", SWEEPS, ids=lambda path: path.name)
+def test_what_wandb_agent_runs_for_every_sweep_runs(
+    file, runs, tiny_cohort, stage1, teacher, monkeypatch, tmp_path
+):
+    config = next(w.split("=")[1] for w in read_sweep(file).command if w.startswith("--config="))
+    extra = [*small(ROOT / config, tiny_cohort, runs), "--trainer.default_root_dir", str(tmp_path)]
+    command, values = command_of_the_agent(file, extra, monkeypatch, tmp_path)
+    assert command[:5] == ["/usr/bin/env", "python", "-m", "rbs.cli", "fit"]
+    monkeypatch.chdir(ROOT)  # where such a command is given
+    assert main(command[4:]) == 0
+    # All runs of an agent have one name: each has a folder of its own.
+    written = next(tmp_path.rglob("run1/version_0/config.yaml"))
+    init_args = yaml.safe_load(written.read_text())["model"]["init_args"]
+    for name, value in values.items():
+        branch = init_args
+        for key in name.removeprefix("model.").removeprefix("init_args.").split("."):
+            branch = branch.get("init_args", branch)[key]
+        assert branch == value, name
+
+
+def test_the_agents_command_line_runs_as_a_process(runs, tiny_cohort, monkeypatch, tmp_path):
+    file = ROOT / "sweeps" / "stage1.yaml"
+    small_ = small(ROOT / "experiments" / "stage1.yaml", tiny_cohort, runs)
+    place = small_.index("disabled")
+    extra = [*small_[: place - 1], *small_[place + 1 :], "--trainer.default_root_dir", str(tmp_path)]
+    command, _ = command_of_the_agent(file, extra, monkeypatch, tmp_path)
+    # The agent sends runs to its server; there is none here.
+    environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_RUN_ID": "run1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = wandb_file.records(next(tmp_path.rglob("*.wandb")))
+    run = next(record.run for record in found if record.run.run_id)
+    assert (run.run_id, run.sweep_id) == ("run1", "sweep1")
+
+
+def test_a_sweep_runs_without_a_server(runs, tiny_cohort, tmp_path):
+    sweep = read_sweep(ROOT / "sweeps" / "stage1.yaml")
+    sweep = replace(sweep, run_cap=2, method="random")
+    extra = small(ROOT / "experiments" / "stage1.yaml", tiny_cohort, runs)
+    done = run_sweep(sweep, tmp_path / "sweep", arguments=extra, workers=2)
+    assert [run.state for run in done] == ["finished"] * 2, [run.last_words() for run in done]
+    table = results_table(sweep, done)
+    assert np.isfinite(table["val/nc_psnr"]).all()
+    for run in done:
+        config = yaml.safe_load((run.folder / "version_0" / "config.yaml").read_text())
+        assert config["model"]["init_args"]["lr"] == run.about["values"]["model.lr"]
+
+
+@pytest.fixture
+def trained_here(monkeypatch):
+    """Trainings of an ablation run in this process, which has imported everything already; how many."""
+    count = []
+
+    def work_through(next_run, *, ended, **_):
+        while (run := next_run()) is not None:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            count.append(run)
+            run.state = "finished" if main(run.command[3:]) == 0 else "failed"
+            run.note()
+            ended(run)
+
+    monkeypatch.setattr(rbs.ablation.train, "work_through", work_through)
+    return count
+
+
+def test_an_ablation_of_the_modules(
+    runs, tmp_path, make_cohort, stage1, teacher, trained_here, monkeypatch, capsys
+):
+    splits = ("train", "train", "val", *["test"] * 6)
+    manifest = make_cohort(tmp_path / "cohort", splits=splits)
+    monkeypatch.chdir(ROOT)
+    extra = small(ROOT / "experiments" / "stage2.yaml", manifest, runs)[2:]  # without the experiment
+    command = ["ablation", str(manifest), "--seeds", "1", "--output", str(tmp_path / "out")]
+    command += ["--stage1", str(stage1 / "f1.safetensors"), "--teacher", str(teacher)]
+    assert main([*command, "--fit", *extra]) == 0
+    assert len(trained_here) == 9
+    settings = [
+        yaml.safe_load(f.read_text()) for f in (tmp_path / "out").glob("*/seed_1/version_0/config.yaml")
+    ]
+    cascades = [s["model"]["init_args"] for s in settings if s["model"]["init_args"]["stage"] == 2]
+    assert len({(s["spi"], s["skd"], s["scm"]) for s in cascades}) == 8
+    assert {s["trainer"]["max_steps"] for s in settings} == {2}
+    table = pd.read_csv(tmp_path / "out" / "ablation.csv")
+    assert len(table["row"].unique()) == 10
+    known = table[table["metric"] == "psnr_truth"].set_index("row")
+    per_scan = pd.read_csv(tmp_path / "out" / "per_scan.csv")
+    by_hand = per_scan.groupby("row")["psnr_truth"].mean()
+    for row in known.index:
+        difference = by_hand[row] - by_hand["full"]
+        if row != "full":
+            assert known.loc[row, "minus_full_mean"] == pytest.approx(difference, abs=1e-4)
+            assert known.loc[row, "minus_full_low"] <= difference + 1e-4
+            assert known.loc[row, "minus_full_p_holm"] >= known.loc[row, "minus_full_p"] - 1e-6
+    text = (tmp_path / "out" / "ablation.md").read_text()
+    assert "Every row is trained for equally many steps on equally many crops" in text
+    assert all(
+        re.search(rf"\*\*{name} (helps|harms|does not help)\*\*", text) for name in ("SPI", "SKD", "SCM")
+    )
+    assert "One seed: how far another training would differ is not known" in text
+    assert (tmp_path / "out" / "ablation.tex").read_text().count(r"\\") == 11
+    # Nothing is trained twice, and nothing else is passed off as it.
+    assert main([*command, "--fit", *extra]) == 0
+    assert len(trained_here) == 9
+    assert main([*command, "--fit", *extra, "--trainer.max_steps", "3"]) == 1
+    assert "it holds a training from which the command differ now" in capsys.readouterr().err
+
+
+def test_overlays_are_rows_and_who_saw_one_view_is_given_one(
+    runs, tmp_path, tiny_cohort, trained_here, monkeypatch
+):
+    monkeypatch.chdir(ROOT)
+    overlay = ROOT / "experiments" / "ablations" / "stage1_one_view.yaml"
+    extra = small(ROOT / "experiments" / "stage1.yaml", tiny_cohort, runs)[2:]
+    command = [
+        "ablation",
+        str(tiny_cohort),
+        "--experiment",
+        "experiments/stage1.yaml",
+        "--rows",
+        str(overlay),
+    ]
+    command += ["--seeds", "1", "--output", str(tmp_path / "out"), "--fit", *extra]
+    seen = []
+    whole = NAFNet.forward
+    monkeypatch.setattr(NAFNet, "forward", lambda self, x, p: (seen.append(x.shape[1]), whole(self, x, p))[1])
+    assert main(command) == 0
+    assert [run.folder.parent.name for run in trained_here] == ["full", "stage1_one_view"]
+    assert seen[-3:] == [2, 1, 1]
+    assert "minus_full_mean" in (tmp_path / "out" / "ablation.csv").read_text()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-PROGRAM = '''
+PROGRAM = """
 import json, pathlib, sys, time
 given = dict(word[2:].split("=", 1) for word in sys.argv[1:])
 folder = pathlib.Path(given["trainer.default_root_dir"], given["name"])
@@ -24,7 +24,7 @@ with (version / "metrics.csv").open("w") as file:
         file.write(f"0,{float(given['x']) * (step + 1)},{step}\\n")
         file.flush()
         saved.write_text(str(step + 1))
-'''
+"""
 
 BASE = {
     "program": "climb.py",

@@ -49,7 +49,9 @@ def test_the_command_is_that_of_wandb_agent(write_sweep, monkeypatch, macro):
 
 
 def test_nested_parameters_are_handed_over_as_wandb_agent_does(write_sweep, monkeypatch):
-    nested = {"model": {"parameters": {"lr": {"values": [0.1]}, "f1": {"parameters": {"width": {"value": 8}}}}}}
+    nested = {
+        "model": {"parameters": {"lr": {"values": [0.1]}, "f1": {"parameters": {"width": {"value": 8}}}}}
+    }
     sweep = read_sweep(write_sweep(parameters=nested))
     assert [p.name for p in sweep.parameters] == ["model.lr", "model.f1.width"]
     wanted = command_of_the_agent(sweep, {"model": {"lr": 0.1, "f1": {"width": 8}}}, monkeypatch)
@@ -63,7 +65,9 @@ def test_arguments_of_the_caller_come_before_those_that_are_searched(write_sweep
 
 
 def test_metric_and_defaults_are_those_of_wandb(write_sweep):
-    sweep = read_sweep(write_sweep(metric={"name": "loss"}, early_terminate={"type": "hyperband", "min_iter": 3}))
+    sweep = read_sweep(
+        write_sweep(metric={"name": "loss"}, early_terminate={"type": "hyperband", "min_iter": 3})
+    )
     assert not sweep.metric.maximise
     assert (sweep.hyperband.eta, sweep.hyperband.strict) == (3, True)
     assert sweep.command == tuple(Agent.DEFAULT_SWEEP_COMMAND)
@@ -101,7 +105,10 @@ BAD = {
     "shares": ({"parameters": {"a": {"values": [1, 2], "probabilities": [0.5, 0.6]}}}, "sum up to 1.1"),
     "macro": ({"command": ["${program}", "${arguments}"]}, r"\$\{arguments\} is no macro"),
     "no args": ({"command": ["${program}"]}, r"command hands the parameters to nobody; add \$\{args\}"),
-    "no brackets": ({"early_terminate": {"type": "hyperband", "max_iter": 9}}, "early_terminate has no brackets"),
+    "no brackets": (
+        {"early_terminate": {"type": "hyperband", "max_iter": 9}},
+        "early_terminate has no brackets",
+    ),
     "eta": ({"early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 1}}, "eta: 1 stops nothing"),
     "stopping without metric": (
         {"early_terminate": {"type": "hyperband", "min_iter": 1}, "metric": None},

@@ -17,6 +17,16 @@ from rbs.sweep.results import write_results
 from rbs.sweep.runner import history, read_runs, run_sweep
 
 
+HOLD = """
+import sys, time
+from pathlib import Path
+from rbs.processes import alone_in
+with alone_in(Path(sys.argv[1])):
+    print("in", flush=True)
+    time.sleep(60)
+"""
+
+
 def starts(output):
     """How often each run was started."""
     return {file.parent.name: len(file.read_text().splitlines()) for file in sorted(output.glob("*/starts"))}
@@ -127,10 +137,9 @@ def test_two_sweeps_do_not_share_a_folder(write_sweep, tmp_path):
     output = tmp_path / "out"
     output.mkdir()
     holder = subprocess.Popen(
-        [sys.executable, "-c", "import sys, time; from pathlib import Path; from rbs.processes import alone_in\n"
-         "with alone_in(Path(sys.argv[1])): print('in', flush=True); time.sleep(60)", str(output)],
+        [sys.executable, "-c", HOLD, str(output)],
         stdout=subprocess.PIPE,
-    )  # fmt: skip
+    )
     try:
         assert holder.stdout.readline() == b"in\n"
         with pytest.raises(OutputError, match="another process is at work in it"):

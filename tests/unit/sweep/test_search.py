@@ -71,7 +71,10 @@ def test_a_grid_is_every_combination_once(write_sweep):
 
 
 def test_random_search_is_the_same_again_and_spreads(write_sweep):
-    parameters = {"lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-1}, "n": {"min": 0, "max": 9}}
+    parameters = {
+        "lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-1},
+        "n": {"min": 0, "max": 9},
+    }
     sweep = read_sweep(write_sweep(method="random", run_cap=200, parameters=parameters))
     found = list(everything(sweep))
     assert found == list(everything(sweep))
@@ -93,7 +96,9 @@ def test_bayesian_search_finds_what_random_search_does_not(write_sweep, goal):
 
     best = {}
     for method in ("random", "bayes"):
-        path = write_sweep(method=method, run_cap=40, metric={"name": "m", "goal": goal}, parameters=parameters)
+        path = write_sweep(
+            method=method, run_cap=40, metric={"name": "m", "goal": goal}, parameters=parameters
+        )
         sweep, tried, costs = read_sweep(path), [], []
         while (found := propose(sweep, tried)) is not None:
             costs.append(cost(found.values))
