@@ -142,7 +142,7 @@ class Plan:
         changed += ["the command"] if before.command[1:] != run.command[1:] else []
         if changed:
             raise OutputError(
-                f"it holds a training from which {' and '.join(changed)} differ now",
+                f"it holds a training that began otherwise: {' and '.join(changed)} changed",
                 file=folder,
                 remedy="delete it, or choose another --output",
             )

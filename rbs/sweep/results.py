@@ -157,10 +157,10 @@ class _Scale:
         low, span = min(at), (max(at) - min(at)) or 1.0
         self.heights = [(v - low) / span for v in at]
         ticks = [low + span * share for share in (0, 0.25, 0.5, 0.75, 1)]
-        places = [low + span * share for share in (0, 0.25, 0.5, 0.75, 1)]
-        ticks = [math.exp(place) if logarithmic else place for place in places]
+        marks = [low + span * share for share in (0, 0.25, 0.5, 0.75, 1)]
+        ticks = [math.exp(mark) if logarithmic else mark for mark in marks]
         digits = next((d for d in range(3, 9) if len({f"{t:.{d}g}" for t in ticks}) == len(ticks)), 9)
-        self.labels = [((p - low) / span, f"{t:.{digits}g}") for p, t in zip(places, ticks, strict=True)]
+        self.labels = [((m - low) / span, f"{t:.{digits}g}") for m, t in zip(marks, ticks, strict=True)]
 
     def draw(self, axes: Axes, place: int) -> None:
         axes.plot([place, place], [0, 1], color="0.4", linewidth=0.8, zorder=0)

@@ -342,7 +342,7 @@ def test_an_ablation_of_the_modules(
     assert main([*command, "--fit", *extra]) == 0
     assert len(trained_here) == 9
     assert main([*command, "--fit", *extra, "--trainer.max_steps", "3"]) == 1
-    assert "it holds a training from which the command differ now" in capsys.readouterr().err
+    assert "it holds a training that began otherwise: the command changed" in capsys.readouterr().err
 
 
 def test_overlays_are_rows_and_who_saw_one_view_is_given_one(

@@ -16,7 +16,6 @@ from rbs.sweep.definition import read_sweep
 from rbs.sweep.results import write_results
 from rbs.sweep.runner import history, read_runs, run_sweep
 
-
 HOLD = """
 import sys, time
 from pathlib import Path
