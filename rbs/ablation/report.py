@@ -211,7 +211,7 @@ def _words(rows: Sequence[Row], per_scan: pd.DataFrame, table: pd.DataFrame, mai
             FULL,
             "is better than the full method",
             "is worse than the full method",
-            "is as good as the full method",
+            "cannot be told from the full method",
         ),
         (CONTROL, "beats stage 1 alone", "is worse than stage 1 alone", "does not beat stage 1 alone"),
     ):
@@ -223,8 +223,7 @@ def _words(rows: Sequence[Row], per_scan: pd.DataFrame, table: pd.DataFrame, mai
             found = Difference(*(float(line[f"minus_{reference}_{n}"]) for n in ("mean", "low", "high", "p")))
             p = float(line[f"minus_{reference}_p_holm"])
             verdict = {True: better, False: worse, None: neither}[improves(found, p, main)]
-            text = f"{labels[str(line['row'])]} {verdict}".replace("as good as", "not told from")
-            said.append(f"- {text}: {_said(found, p, main)}.")
+            said.append(f"- {labels[str(line['row'])]} {verdict}: {_said(found, p, main)}.")
     return "\n".join(said) + "\n"
 
 
@@ -234,14 +233,15 @@ def _said(difference: Difference, p: float, metric: Metric) -> str:
     if math.isnan(difference.low):
         return text
     ends = f"{_number(difference.low, metric, sign=True)} to {_number(difference.high, metric, sign=True)}"
-    return f"{text} ({ends}), p = {_p(p)}".replace("p = <", "p < ")
+    return f"{text} ({ends}), p {_p(p) if p < 0.001 else f'= {_p(p)}'}"
 
 
 def _number(number: float, metric: Metric, *, sign: bool = False) -> str:
     if math.isnan(number):
         return "not resolvable"
     digits = {"dB": 3 if sign else 2, "%": 2}.get(metric.unit, 4)
-    return f"{number:{'+' if sign else ''}.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    rounded = round(number, digits) + 0.0  # no minus zero
+    return f"{rounded:{'+' if sign and rounded else ''}.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _p(p: float) -> str:
