@@ -9,15 +9,11 @@ from scipy.ndimage import gaussian_filter
 
 from rbs.restorers.base import Restorer, gaussian
 from rbs.restorers.dncnn import DnCNN
-from rbs.restorers.in_counts import NAFNetInCounts
 from rbs.restorers.nafnet import NAFNet
 from rbs.restorers.unet import UNet
 
 RESTORERS = {
     "nafnet": lambda **kw: NAFNet(width=4, enc_blocks=[1, 1], middle_blocks=1, dec_blocks=[1, 1], **kw),
-    "in_counts": lambda **kw: NAFNetInCounts(
-        width=4, enc_blocks=[1, 1], middle_blocks=1, dec_blocks=[1, 1], **kw
-    ),
     "unet": lambda **kw: UNet(channels=[4, 8], **kw),
     "dncnn": lambda **kw: DnCNN(depth=3, width=4, **kw),
 }
