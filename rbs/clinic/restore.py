@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 import rbs
 from rbs.clinic.checks import check, contradictions, nothing_to_restore
@@ -91,9 +90,7 @@ def restore_scan(scan: Scan, loaded: LoadedRestorer, standard_velocity: float = 
     if fraction * SAME_VELOCITY >= 1:
         reason = nothing_to_restore(standard_velocity / fraction, standard_velocity)
         raise ScanError(reason.fault, file=scan.provenance.path, remedy=reason.remedy)
-    with torch.inference_mode():
-        x = torch.from_numpy(scan.aligned() / np.float32(fraction))[None]
-        counts = loaded.restorer(x, torch.tensor([fraction], dtype=torch.float32))[0].numpy()
+    counts = loaded.restore(scan.aligned(), fraction)
     if not np.isfinite(counts).all():
         raise CheckpointError(f"{loaded.name} gave values that are not finite", remedy="use other weights")
     return replace(scan.from_aligned(counts), velocity=standard_velocity)

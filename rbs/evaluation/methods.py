@@ -115,17 +115,12 @@ def restorer_method(name: str, label: str, loaded: LoadedRestorer) -> Method:
         label: As printed.
         loaded: The restorer.
     """
-    import torch
-
-    device = _device()
-    restorer = loaded.restorer.to(device)
-
-    def restore(pair: Pair) -> Array:
-        with torch.inference_mode():
-            return restorer(*_tensors(pair, device))[0].cpu().numpy()
-
+    loaded.restorer.to(_device())
     return Method(
-        name, label, restore, {"weights": loaded.name, "sha256": loaded.sha256, **loaded.provenance}
+        name,
+        label,
+        lambda pair: loaded.restore(pair.rapid, pair.fraction),
+        {"weights": loaded.name, "sha256": loaded.sha256, **loaded.provenance},
     )
 
 

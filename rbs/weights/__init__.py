@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -18,6 +19,7 @@ import rbs
 from rbs.errors import CheckpointError
 from rbs.files import whole_file
 from rbs.restorers.base import Restorer
+from rbs.scans.scan import Array
 
 SHIPPED = Path(__file__).with_name("f1.safetensors")
 """The restorer that comes with the package; `f1.json` beside it holds its SHA-256, licence and making."""
@@ -43,6 +45,29 @@ class LoadedRestorer:
     version: str
     sha256: str
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    def restore(self, rapid: Array, fraction: float) -> Array:
+        """Restore a whole scan on the device that the restorer is on.
+
+        Rows at the top and at the bottom in which no view counted anything were not scanned; what the
+        restorer smooths into them is taken out again.
+
+        Args:
+            rapid: Raw counts, aligned (V, H, W).
+            fraction: Exposure relative to the standard scan.
+
+        Returns:
+            Standard counts (V, H, W), float32.
+        """
+        device = next(self.restorer.parameters()).device
+        x = torch.as_tensor(np.asarray(rapid, dtype=np.float32) / np.float32(fraction), device=device)[None]
+        with torch.inference_mode():
+            restored = self.restorer(x, torch.tensor([fraction], dtype=torch.float32, device=device))
+        counts = restored[0].cpu().numpy()
+        scanned = np.flatnonzero(rapid.any(axis=(0, 2)))
+        first, last = (scanned[0], scanned[-1] + 1) if scanned.size else (0, 0)
+        counts[:, :first], counts[:, last:] = 0, 0
+        return counts
 
 
 def save_restorer(path: str | Path, restorer: Restorer, provenance: dict[str, Any]) -> None:

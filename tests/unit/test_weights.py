@@ -2,6 +2,7 @@ import hashlib
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
@@ -33,6 +34,24 @@ def test_round_trip_gives_the_same_restorer_and_its_making(tmp_path, restorer):
     assert loaded.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     assert (loaded.version, loaded.name) == (__version__, "DnCNN f1.safetensors")
     assert loaded.provenance == {"steps": 12, "manifest": "cohort"}
+
+
+def test_rows_that_were_not_scanned_stay_empty(tmp_path, restorer):
+    """A restorer smooths over the edge of a partial scan; nobody was there."""
+    file = tmp_path / "f1.safetensors"
+    save_restorer(file, restorer, {})
+    counts = np.zeros((2, 24, 16), np.uint16)
+    counts[:, 5:20] = np.random.default_rng(0).poisson(3.0, (2, 15, 16))
+    counts[:, 10] = 0  # an empty row between others was scanned
+    loaded = load_restorer(file)
+    with torch.inference_mode():
+        everywhere = loaded.restorer(torch.from_numpy(counts / np.float32(0.5))[None], HALF)[0].numpy()
+    restored = loaded.restore(counts, 0.5)
+    assert everywhere[:, :5].any()
+    assert not restored[:, :5].any()
+    assert not restored[:, 20:].any()
+    np.testing.assert_array_equal(restored[:, 5:20], everywhere[:, 5:20])
+    assert not loaded.restore(np.zeros_like(counts), 0.5).any()
 
 
 def test_the_same_weights_make_the_same_file(tmp_path, restorer):

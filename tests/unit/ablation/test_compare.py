@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from rbs.ablation.compare import Difference, holm, improves, paired, scores_of, value
+from rbs.ablation.compare import Difference, improves, paired, scores_of, value
 from rbs.evaluation.metrics import METRICS
 
 NAMED = {metric.name: metric for metric in METRICS}
@@ -79,15 +79,6 @@ def test_one_patient_has_no_interval():
 def test_what_pairs_have_in_common_is_their_mean():
     zero = np.zeros((1, 8))
     assert paired([(zero + 1, zero), (zero + 3, zero)], TRUTH).mean == 2
-
-
-def test_holm_is_that_of_r():
-    # p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm") of R: 0.03 0.06 0.06 0.02
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.6, 0.9]) == [1.0, 1.0]
-    found = holm([0.02, math.nan])
-    assert found[0] == 0.02
-    assert math.isnan(found[1])
 
 
 def test_visits_are_averaged_and_biases_have_no_sign():

@@ -64,6 +64,9 @@ def test_holm_on_numbers_worked_by_hand():
     assert holm([0.6, 0.5]) == [1.0, 1.0]
     assert holm([0.02]) == [0.02]
     assert holm([]) == []
+    found = holm([0.02, np.nan])  # what could not be tested does not count
+    assert found[0] == 0.02
+    assert np.isnan(found[1])
 
 
 def test_the_best_peer_is_found_by_each_metrics_own_direction():
