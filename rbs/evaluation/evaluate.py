@@ -199,7 +199,7 @@ def representative(cases: Sequence[Case]) -> list[int]:
 def _tuned(manifest: Manifest) -> list[Method]:
     validation = manifest.split("val")
     if not validation:
-        log.warning("Gaussian and non-local means are left out: there is no validation split to tune them on")
+        log.warning("the classical peers are left out: there is no validation split to tune them on")
         return []
     return classical_methods(lambda: _pairs(validation))
 
