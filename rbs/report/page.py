@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 SHORT = {
     "rapid": "rapid",
     "gaussian": "Gaussian",
+    "tv": "total variation",
+    "wavelet": "wavelets",
     "nlm": "non-local means",
+    "bm3d": "BM3D",
     "stage1": "stage 1",
     "stage2_f1": "stage 2 (ships)",
     "stage2_f2": "stage 2, second",

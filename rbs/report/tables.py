@@ -257,7 +257,7 @@ def region_table(evaluation: Evaluation) -> Table | None:
     for name, label in evaluation.labels.items():
         values = [means.get((name, region), math.nan) for region in regions]
         rows.append((label, [Cell(number(v, 1)) for v in values]))
-    return Table("", [(region, "%") for region in regions], [], rows)
+    return Table("", [(region, "") for region in regions], [], rows)
 
 
 def csv_table(path: Path) -> Table:
