@@ -45,8 +45,9 @@ $(READY): pyproject.toml constraints.txt
 	.venv/bin/uv pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# Two processes of one thread: most tests cannot use a second core, and a file's fixtures are made once.
 test: $(READY)  ## Run the tests
-	.venv/bin/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 fuzz: $(READY)  ## Read 20 000 damaged files (2 minutes of one core)
 	.venv/bin/python tests/fuzz_reader.py --files 20000 $(ARGS)

@@ -85,7 +85,9 @@ def test_the_second_likelihood_teaches_the_first_restorer():
     assert all(p.grad.abs().sum() > 0 for p in cascade.f1.parameters())
 
 
-@pytest.mark.parametrize("parts", [{}, {"spi"}, {"skd"}, {"scm"}, {"spi", "skd", "scm"}], ids=str)
+@pytest.mark.parametrize(
+    "parts", [{}, {"spi"}, {"skd"}, {"scm"}, {"spi", "skd", "scm"}], ids=lambda parts: "+".join(sorted(parts))
+)
 def test_every_parameter_is_used_whatever_is_off(parts):
     """Unused parameters stop distributed training."""
     modules = {"spi": SPI(6), "skd": SKD(4, 6), "scm": SCM()}

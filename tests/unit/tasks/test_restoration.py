@@ -336,7 +336,9 @@ def test_the_prior_of_a_crop_lies_on_the_crop(tmp_path, teacher, stage1):
         torch.testing.assert_close(prior.masks, expected.masks, atol=3e-3, rtol=0)
 
 
-@pytest.mark.parametrize("off", [{"spi", "scm"}, {"skd"}, {"spi", "skd", "scm"}], ids=str)
+@pytest.mark.parametrize(
+    "off", [{"spi", "scm"}, {"skd"}, {"spi", "skd", "scm"}], ids=lambda off: "+".join(sorted(off))
+)
 def test_what_is_off_is_not_there(tmp_path, stage1, teacher, off):
     flags = dict.fromkeys(off, False)
     task = stage2(tmp_path, stage1, **flags, **({"teacher": None} if {"spi", "scm"} <= off else {}))
