@@ -15,8 +15,8 @@ from rbs.ablation.scores import weights_of
 from rbs.evaluation.differences import holm
 from rbs.evaluation.metrics import METRICS, Metric
 from rbs.files import whole_file
-from rbs.plain_tables import latex, markdown
 from rbs.processes import Run
+from rbs.report.plain import latex, markdown
 from rbs.weights import load_restorer
 
 
