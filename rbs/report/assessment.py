@@ -44,6 +44,8 @@ _QUANTITIES = {
     "auc": "AUC",
     "auc_internal_noise": "AUC, observer with noise of its own",
 }
+_SIZES = ("small (", "medium (8", "large (")
+"""How the names of the classes of size begin."""
 _COLOURS = ("#7f7f7f", "#c77c11", "#1f4e79", "#2a7f3f", "#8c2d5a", "#5a4fcf")
 
 
@@ -136,7 +138,7 @@ def curves_figure(assessment: Assessment) -> Figure | None:
     if len(assessment.spectra):
         drawn.append(partial(_spectra, assessment))
     if len(lesions):
-        sizes = [group for group in dict.fromkeys(lesions["group"]) if " mm)" in str(group)]
+        sizes = [group for name in _SIZES for group in dict.fromkeys(lesions["group"]) if name in str(group)]
         title = "contrast of lesions kept (1: all)"
         drawn.append(partial(_points, assessment, lesions, sizes, title, 1.0))
     for study, quantity, title, ideal in (
