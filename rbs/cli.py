@@ -21,12 +21,15 @@ TRAINING = {
 }
 PLAIN = (
     "phantom",
+    "mucosa",
     "deidentify",
     "inspect",
     "index",
+    "index-frames",
     "thin",
     "recover-counts",
     "register",
+    "prompt",
     "restore",
     "evaluate",
     "assess",
