@@ -254,7 +254,8 @@ class Colours(Domain):
     upright = False
     labelled_by = "mask"
     how_to_label = (
-        "give every frame of train and val a mask in the manifest, or use generated ones (`rbs mucosa`)"
+        "give every frame of train and val a mask in the manifest, or adapt it on drawn ones:"
+        " --data.manifest data/mucosa/manifest.csv (see `rbs mucosa`)"
     )
     levels = ("degraded", "clean")
     display: ClassVar[Mapping[str, float]] = {}
