@@ -191,20 +191,21 @@ SET_METRICS: tuple[SetMetric, ...] = (
 )
 
 
-def set_scores(features: Mapping[str, Array]) -> pd.DataFrame:
+def set_scores(features: Mapping[str, Array], reference: str = STANDARD) -> pd.DataFrame:
     """FID and KID of every set of features.
 
     Args:
-        features: Name of the method or reference to the features (N, 2048) of all its scans, STANDARD among
-            them; or nothing.
+        features: Name of the method or reference to the features (N, 2048) of all its images, `reference`
+            among them; or nothing.
+        reference: The set that all others are compared with.
 
     Returns:
         Columns method, metric, tiles, value.
     """
     rows = [
-        (name, metric.name, len(points), metric.compute(points, features[STANDARD]))
+        (name, metric.name, len(points), metric.compute(points, features[reference]))
         for name, points in features.items()
-        if name != STANDARD
+        if name != reference
         for metric in SET_METRICS
     ]
     return pd.DataFrame(rows, columns=["method", "metric", "tiles", "value"])

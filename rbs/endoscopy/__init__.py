@@ -1,0 +1,1 @@
+"""Endoscopy: colour frames, how they are degraded, read and listed."""

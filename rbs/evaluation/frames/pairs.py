@@ -1,0 +1,71 @@
+"""A degraded frame and what restorations of it are judged by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from rbs.weights import LoadedRestorer
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class FrameTarget:
+    """What an estimate of a frame is judged by.
+
+    Attributes:
+        clean: The frame as it should be, float32 (3, H, W), sRGB 0..1.
+        valid: False on black borders, insets and burned-in text, bool (H, W).
+        lesion: Where a lesion is, bool (H, W); None where nobody has marked any.
+    """
+
+    clean: Array
+    valid: Array
+    lesion: Array | None = None
+
+    @cached_property
+    def mask(self) -> Array:
+        """The valid pixels of every colour, bool (3, H, W)."""
+        return np.broadcast_to(self.valid, self.clean.shape)
+
+
+@dataclass(frozen=True)
+class FramePair:
+    """A degraded frame and its target; to restorers and statistics what a `classical.Pair` is for scans.
+
+    Attributes:
+        patient: The video or patient, by which statistics go.
+        degraded: float32 (3, H, W), sRGB 0..1.
+        target: What restorations are judged by.
+        degradation: What was done to it, in words; empty for frames that were acquired so.
+    """
+
+    patient: str
+    degraded: Array
+    target: FrameTarget
+    degradation: str = ""
+
+    @property
+    def seen(self) -> tuple[Array, float]:
+        """What restorers are given: the frame, and the exposure of 1 that frames have."""
+        return self.degraded, 1.0
+
+    def restored_by(self, loaded: LoadedRestorer) -> Array:
+        """What a restorer makes of it, (3, H, W)."""
+        return loaded.restore_frame(self.degraded)
+
+    def on_target(self, estimate: Array) -> Array:
+        """An estimate in the range of colours, the clean frame where that is not valid: nobody restores there."""
+        return np.where(self.target.valid, np.clip(estimate, 0, 1), self.target.clean).astype(np.float32)
+
+    def error(self, estimate: Array) -> float:
+        """What peers are tuned by: minus the PSNR of an estimate, dB."""
+        from rbs.evaluation.frames.metrics import psnr
+
+        return -psnr(self.on_target(estimate), self.target)
