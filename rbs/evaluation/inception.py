@@ -102,12 +102,17 @@ class Inception:
         Returns:
             float32 (tiles, 2048).
         """
+        grey = body_tiles(counts, target)[:, None]
+        return self.of_pictures(np.broadcast_to(grey, (len(grey), 3, *grey.shape[2:])))
+
+    def of_pictures(self, pictures: Array) -> Array:
+        """Features of pictures uint8 (N, 3, h, w), float32 (N, 2048)."""
         import torch
 
         device = next(self.model.parameters()).device
-        pictures = torch.from_numpy(body_tiles(counts, target))[:, None].expand(-1, 3, -1, -1)
+        batches = [torch.tensor(pictures[start : start + BATCH]) for start in range(0, len(pictures), BATCH)]
         with torch.inference_mode():
-            found = [self.model(batch.to(device))[0].cpu() for batch in pictures.split(BATCH) if len(batch)]
+            found = [self.model(batch.to(device))[0].cpu() for batch in batches]
         return torch.cat(found).numpy() if found else np.empty((0, 2048), np.float32)
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from rbs.errors import CheckpointError
 from rbs.evaluation.frames.pairs import FrameTarget
 from rbs.evaluation.lpips import lpips_at_hand
 from rbs.evaluation.metrics import Metric, psnr_between, ssim_between
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Array = npt.NDArray[Any]
 Segment = Callable[[Array], Array]
@@ -36,6 +39,8 @@ CLEAN, TASK, ALONE = "Against the clean frame", "At a task", "Without a referenc
 
 PATCH = 96
 """Side of the patches of NIQE, pixels, as published."""
+MIN_FITTED = 20
+"""Frames NIQE's 36 features are fitted to, at least."""
 
 
 def psnr(estimate: Array, target: FrameTarget) -> float:
@@ -185,24 +190,36 @@ def niqe_metric(clean: Iterable[FrameTarget]) -> Metric | None:
     import torch
     from deepinv.loss.metric import NIQE
 
-    model = NIQE(weights_path=None, patch_size=PATCH)
-    frames = [x for x in (_greys(target.clean, target.valid) for target in clean) if x is not None]
-    if len(frames) * 4 < FEATURES:
-        log.warning("NIQE is left out: %d clean training frames are too few to fit it to", len(frames))
+    frames = [x for x in (_whole_patches(target.clean, target) for target in clean) if x is not None]
+    if len(frames) < MIN_FITTED:
+        log.warning("NIQE is left out: fewer than %d training frames are large enough to fit it to", MIN_FITTED)
         return None
-    model.create_weights(frames)
+    model = NIQE(weights_path=None, patch_size=PATCH)
+    model.create_weights(frames)  # type: ignore[arg-type]
 
     def compute(estimate: Array, target: FrameTarget) -> float:
-        greys = _greys(estimate, target.valid)
-        if greys is None:
+        seen = _whole_patches(estimate, target)
+        if seen is None:
             return math.nan
         with torch.inference_mode():
-            return float(model(greys[None]).item())
+            return float(model(seen[None]).item())
 
     definition = (
         f"distance of the statistics of natural scenes in patches of {PATCH} pixels from those of "
-        f"{len(frames)} clean training frames (not the published model: values compare with each other only)"
+        f"{len(frames)} clean training frames; not the published model: values compare with each other only"
     )
-    return Metric(
-        "niqe", "NIQE", "", False, "nothing", definition, compute, group=ALONE, mask="the rectangle about the valid area"
-    )
+    mask = "the rectangle about the valid area"
+    return Metric("niqe", "NIQE", "", False, "nothing", definition, compute, group=ALONE, mask=mask)
+
+
+def _whole_patches(frame: Array, target: FrameTarget) -> Tensor | None:
+    """The rectangle about the valid area as grey levels (3, H, W), 0..255; None where it holds no two patches."""
+    import torch
+
+    rows, columns = (np.flatnonzero(target.valid.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return None
+    cut = frame[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    if (cut.shape[1] // PATCH) * (cut.shape[2] // PATCH) < 2:
+        return None
+    return torch.from_numpy(np.ascontiguousarray(255 * cut, dtype=np.float32))

@@ -69,3 +69,20 @@ class FramePair:
         from rbs.evaluation.frames.metrics import psnr
 
         return -psnr(self.on_target(estimate), self.target)
+
+
+@dataclass(frozen=True)
+class Source:
+    """How rows of a manifest become pairs.
+
+    Attributes:
+        preset: What frames without a low-quality picture are degraded by; None where all have one.
+        longest_side: Longer frames are reduced to this many pixels before they are degraded; None leaves them.
+    """
+
+    preset: Preset | None
+    longest_side: int | None
+
+    def describe(self) -> dict[str, Any]:
+        """For the settings file."""
+        return {"preset": self.preset, "longest_side": self.longest_side}
