@@ -86,7 +86,7 @@ def evaluate(
         manifest: The cases. The classical methods are tuned on its validation split, whatever `split` is.
         output: Folder.
         trained: Methods beside the rapid scan and the classical ones.
-        extra_metrics: Metrics beside `METRICS`.
+        extra_metrics: Metrics beside `METRICS` and `TASK_METRICS`.
         inception: For FID and KID; None to do without.
         against: Method that all others are compared with; None for the best peer of each metric, the peers
             being all methods but `trained`.
@@ -105,7 +105,7 @@ def evaluate(
     cases = manifest.split(split)
     if not cases:
         raise ManifestError(f"the split '{split}' is empty", file=manifest.path, remedy="add patients to it")
-    metrics = (*METRICS, *extra_metrics)
+    metrics = (*METRICS, *TASK_METRICS, *extra_metrics)
     made_from = {
         "rbs": rbs.__version__,
         "manifest": str(manifest.path),

@@ -163,7 +163,7 @@ def finish(
         **settings,
     }
     pictures = {name: array for part in parts for name, array in part.pictures.items()}
-    _write(output, tables, pictures, all_settings)
+    write(output, tables, all_settings, pictures)
     return summary
 
 
@@ -178,15 +178,24 @@ def _joined(features: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
     return {name: np.concatenate([case[name] for case in features]) for name in names}
 
 
-def _write(
-    output: Path, tables: dict[str, pd.DataFrame], pictures: dict[str, Array], settings: dict[str, Any]
+def write(
+    output: Path,
+    tables: Mapping[str, pd.DataFrame],
+    settings: Mapping[str, Any],
+    pictures: Mapping[str, Array] | None = None,
 ) -> None:
-    # Whoever finds no settings knows that the rest may be of two evaluations.
+    """Write results: tables as <name>.csv, pictures, and last the settings.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    # Whoever finds no settings knows that the rest may be of two runs.
     (output / SETTINGS).unlink(missing_ok=True)
-    with whole_file(output / "pictures.npz", overwrite=True) as path:
-        np.savez_compressed(path, allow_pickle=False, **pictures)
+    if pictures is not None:
+        with whole_file(output / "pictures.npz", overwrite=True) as path:
+            np.savez_compressed(path, allow_pickle=False, **pictures)
     for name, table in tables.items():
         with whole_file(output / f"{name}.csv", overwrite=True) as path:
             table.to_csv(path, index=False, float_format="%.7g")
     with whole_file(output / SETTINGS, overwrite=True) as path:
-        path.write_text(json.dumps(settings, indent=2, default=str), encoding="utf-8")
+        path.write_text(json.dumps(settings, indent=2, default=str) + "\n", encoding="utf-8")
