@@ -49,8 +49,6 @@ def run(args: argparse.Namespace) -> None:
     """
     from tqdm import tqdm
 
-    from rbs.clinic.outcomes import Refused
-
     source: Path = args.source
     kind, outputs, skipped = _work(source, args.target)
     failed: list[RbsError] = []
@@ -135,7 +133,7 @@ def _outcomes(
     if kind != "scan" and args.checkpoint is None:
         raise CheckpointError(
             f"no weights for {kind}s come with rbs",
-            remedy="train some (`make train-stage1 DATA=endoscopy`) and name their f1.safetensors with --checkpoint",
+            remedy="train some with `make train-stage1 DATA=endoscopy` and name them with --checkpoint",
         )
     loaded = load_restorer(args.checkpoint)
     if kind == "scan":

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 import rbs
 from rbs.clinic.outcomes import Refused
+from rbs.endoscopy.degrade import enlarge
 from rbs.endoscopy.frames import read_frame, write_frame
 from rbs.endoscopy.kinds import Kind
 from rbs.endoscopy.valid import valid_area
@@ -81,10 +82,14 @@ class FrameRestorer:
         Returns:
             Likewise, (3, scale H, scale W).
         """
-        seen = frame if self.scale == 1 else enlarged(frame, self.scale)
+        seen = (
+            frame if self.scale == 1 else enlarge(frame, tuple(self.scale * side for side in frame.shape[1:]))
+        )
         restored = self.loaded.restore_frame(seen)
         if not np.isfinite(restored).all():
-            raise CheckpointError(f"{self.loaded.name} gave values that are not finite", remedy="use other weights")
+            raise CheckpointError(
+                f"{self.loaded.name} gave values that are not finite", remedy="use other weights"
+            )
         return np.where(valid_area(seen), restored, seen)
 
 
@@ -133,7 +138,9 @@ def restore_files(
     for source, output in outputs.items():
         try:
             if output.exists():
-                raise OutputError("the output exists already", file=output, remedy="choose another or remove it")
+                raise OutputError(
+                    "the output exists already", file=output, remedy="choose another or remove it"
+                )
             if is_restored(source, kind):
                 raise FrameError("rbs restored it before", file=source, remedy="name the original")
             yield restore(source, output, restorer)

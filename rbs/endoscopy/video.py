@@ -1,4 +1,4 @@
-"""A video through a function of its frames: what is no picture (times, shape, colours, sound) stays as it was.
+"""A video through a function of its frames. Times, shape, kind of colours and sound stay as they were.
 
 Pictures are decoded and encoded by PyAV (FFmpeg). The function sees sRGB; the conversion from and to the
 video's own luma and chroma uses the matrix and the range that the video states. Where it states none, that of
@@ -46,8 +46,8 @@ TOLERANCE_FRAMES = 3
 """By so many frames the header may be wrong."""
 
 CODEC, QUALITY = "libx264", {"crf": "16", "preset": "medium", "bf": "0"}
-"""H.264 at a quality at which its own loss is hard to see. Frames are coded in the order they are shown in: out
-of it, containers count the duration wrongly where frames do not follow each other evenly."""
+"""H.264 at a quality at which its own loss is hard to see. Frames are coded in the order they are shown in: in
+another, containers get the duration wrong where frames do not follow each other evenly."""
 
 HIGH_DEFINITION_LINES = 720
 BT709, UNSTATED_MATRIX, BT601 = 1, 2, 6
@@ -210,7 +210,9 @@ class _Way:
         self.rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
         self.written: VideoStream = output.add_stream(CODEC, rate=self.rate, options=QUALITY)
         self.sound, self.left_out = _copied_sound(container, output, self.stream)
-        kept = {name: text for name, text in container.metadata.items() if name.lower() not in _OF_THE_CONTAINER}
+        kept = {
+            name: text for name, text in container.metadata.items() if name.lower() not in _OF_THE_CONTAINER
+        }
         output.metadata.update({**kept, "comment": comment})
         self.colours: Colours | None = None
         self.frames, self.damaged, self.lost, self.first_fault_s = 0, 0, 0, math.nan
@@ -237,7 +239,9 @@ class _Way:
                         self.output.mux(packet)
                     waiting.clear()
         if self.colours is None:
-            raise FrameError("no frame of it can be decoded", file=self.source, remedy="copy or export it again")
+            raise FrameError(
+                "no frame of it can be decoded", file=self.source, remedy="copy or export it again"
+            )
         self.output.mux(self.written.encode(None))
 
     def passed(self, spent_s: float) -> Passed:

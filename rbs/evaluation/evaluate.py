@@ -30,7 +30,8 @@ from rbs.evaluation.metrics import (
 )
 from rbs.evaluation.parts import Part
 from rbs.evaluation.references import REFERENCES, reference_images, reference_scores
-from rbs.evaluation.run import PICTURED, SCANS, begin, check_against, finish, scored, versions
+from rbs.evaluation.run import PICTURED, SCANS, begin, check_against, finish, scored, stamps
+from rbs.evaluation.task_metrics import TASK_METRICS
 from rbs.scans.counts import split as split_counts
 from rbs.scans.register import residual_misalignment
 
@@ -127,9 +128,7 @@ def evaluate(
     finished = scored(
         parts,
         len(cases),
-        lambda index: _score(
-            index, cases[index], methods, metrics, inception, pictured=index in pictured
-        ),
+        lambda index: _score(index, cases[index], methods, metrics, inception, pictured=index in pictured),
         SCANS,
     )
     fractions = {round(row["fraction"], 4) for part in finished for row in part.scores}
@@ -253,5 +252,5 @@ def _movement(pair: Pair) -> dict[str, float]:
 
 
 def file_versions(cases: Iterable[Case]) -> dict[str, tuple[int, int]]:
-    """Versions of all their files, see `run.versions`."""
-    return versions(file for case in cases for file in (*case.rapid, *case.standard, case.truth) if file)
+    """Stamps of all their files, see `run.stamps`."""
+    return stamps(file for case in cases for file in (*case.rapid, *case.standard, case.truth) if file)

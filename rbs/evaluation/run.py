@@ -113,8 +113,8 @@ def finish(
 ) -> pd.DataFrame:
     """Make the tables of all parts and write them.
 
-    Writes per_CASE.csv, per_UNIT.csv, regions.csv, differences.csv, sets.csv, pictures.npz, summary.csv and, last,
-    settings.json: without it the results are not whole.
+    Writes per_CASE.csv, per_UNIT.csv, regions.csv, differences.csv, sets.csv, pictures.npz, summary.csv and,
+    last, settings.json: without it the results are not whole.
 
     Args:
         output: Folder.
@@ -167,7 +167,7 @@ def finish(
     return summary
 
 
-def versions(files: Iterable[Path]) -> dict[str, tuple[int, int]]:
+def stamps(files: Iterable[Path]) -> dict[str, tuple[int, int]]:
     """Size and time of change of every file: cheaper than its hash, and enough to notice another one."""
     return {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
 

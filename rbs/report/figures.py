@@ -110,12 +110,15 @@ def zoomed_frames_figure(panels: Mapping[str, Array], place: tuple[int, int]) ->
     """A detail of each frame, a third of its longer side, about a place (row, column)."""
     height, width = next(iter(panels.values())).shape[1:]
     side = max(height, width) // 3
-    top, left = (int(np.clip(at - side // 2, 0, max(0, most - side))) for at, most in zip(place, (height, width), strict=True))
+    top, left = (
+        int(np.clip(at - side // 2, 0, max(0, most - side)))
+        for at, most in zip(place, (height, width), strict=True)
+    )
     return frames_figure({label: x[:, top : top + side, left : left + side] for label, x in panels.items()})
 
 
 def frame_errors_figure(panels: Mapping[str, Array], clean: Array, valid: Array) -> Figure:
-    """Mean absolute error of the colours of each frame, white at `FRAME_ERROR` and more; none where not valid.
+    """Mean absolute error of the colours of each frame, brightest at `FRAME_ERROR`; none where not valid.
 
     Args:
         panels: Printed label to sRGB values (3, H, W), 0..1.

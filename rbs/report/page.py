@@ -240,8 +240,7 @@ def _pictures(evaluation: Evaluation) -> list[tuple[str, list[Picture]]]:
     try:
         arrays = read_npz(file)
         return [
-            (_heading(shown), make(evaluation, arrays, shown))
-            for shown in evaluation.settings["pictures"]
+            (_heading(shown), make(evaluation, arrays, shown)) for shown in evaluation.settings["pictures"]
         ]
     except (ValueError, KeyError) as error:
         raise RbsError(

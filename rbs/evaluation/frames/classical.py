@@ -41,7 +41,7 @@ def median(pair: FramePair, size: float) -> Array:
 
 
 def non_local_means(pair: FramePair, strength: float) -> Array:
-    """Fast non-local means of patches of all three colours (Buades et al., CVPR 2005; Darbon et al., ISBI 2008).
+    """Fast non-local means of patches of three colours (Buades et al., CVPR 2005; Darbon et al., ISBI 2008).
 
     Args:
         pair: The frame.
@@ -78,12 +78,12 @@ def noise_of(frame: Array) -> float:
 
 
 def gamma(pair: FramePair, exponent: float) -> Array:
-    """sRGB values to the power of `exponent`."""
+    """The sRGB values to the power of `exponent`."""
     return np.power(pair.degraded, exponent)
 
 
 def exposure(pair: FramePair, mean: float) -> Array:
-    """The gain in linear light that gives the valid area a mean luminance of `mean`, as a camera's own would."""
+    """A gain in linear light, as a camera's own, that gives the valid area a mean luminance of `mean`."""
     light = to_linear(pair.degraded)
     luminance = np.tensordot(LUMINANCE, light, axes=1)
     return to_srgb(np.clip(light * mean / max(float(luminance[pair.target.valid].mean()), 1e-6), 0, 1))
@@ -131,7 +131,9 @@ _DENOISERS = (
 _BM3D = Classical("bm3d", "BM3D, colour", bm3d, "strength", (0.8, 1.0, 1.3, 1.7))
 _LIGHTERS = (
     Classical("gamma", "Gamma, {:g}", gamma, "exponent", (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)),
-    Classical("exposure", "Exposure to a mean of {:g}", exposure, "mean", (0.08, 0.11, 0.14, 0.18, 0.22, 0.27)),
+    Classical(
+        "exposure", "Exposure to a mean of {:g}", exposure, "mean", (0.08, 0.11, 0.14, 0.18, 0.22, 0.27)
+    ),
     Classical("clahe", "CLAHE, clip {:g}", clahe, "clip", (0.001, 0.003, 0.01, 0.03)),
 )
 _SHARPENERS = (

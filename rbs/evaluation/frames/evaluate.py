@@ -24,7 +24,7 @@ from rbs.evaluation.methods import Method, classical_methods
 from rbs.evaluation.metrics import Metric
 from rbs.evaluation.parts import Part
 from rbs.evaluation.references import CEILING
-from rbs.evaluation.run import FRAMES, PICTURED, begin, check_against, finish, scored, versions
+from rbs.evaluation.run import FRAMES, PICTURED, begin, check_against, finish, scored, stamps
 
 Array = npt.NDArray[Any]
 
@@ -35,9 +35,9 @@ CLEAN = "clean"
 REFERENCES = {CEILING: "Clean frame"}
 
 TILES_DEFINITION = (
-    f"tiles: squares of {TILE} pixels, evenly spread so that they cover the frame, overlapping where its sides are "
-    "no multiples; those half of which is not valid are left out, the same for every method. 8 bits, enlarged to "
-    "299 x 299 by torch-fidelity; features: the 2048 of the last pooling layer"
+    f"tiles: squares of {TILE} pixels, evenly spread so that they cover the frame, overlapping where its sides "
+    "are no multiples; those half of which is not valid are left out, the same for every method. 8 bits, "
+    "enlarged to 299 x 299 by torch-fidelity; features: the 2048 of the last pooling layer"
 )
 
 
@@ -101,7 +101,9 @@ def evaluate_frames(
         "metrics": [m.describe() for m in metrics],
         "trained": [m.describe() for m in trained],
         "inception": inception.sha256 if inception else None,
-        "files": versions(file for row in (*rows, *validation) for file in (row.frame, row.low, row.mask) if file),
+        "files": stamps(
+            file for row in (*rows, *validation) for file in (row.frame, row.low, row.mask) if file
+        ),
     }
     parts = begin(output, inputs, overwrite=overwrite)
     peers = [degraded_row(source.preset), *_tuned(validation, source)]
@@ -165,9 +167,7 @@ def _score(
     target = pair.target
     known = {"patient": row.group, "frame": row.frame.name, "case": index, "degradation": pair.degradation}
     # What a perfect restoration scores is only worth telling where the clean frame is not the reference.
-    own = {
-        m.name: m.compute(target.clean, target) if m.group in (TASK, ALONE) else math.nan for m in metrics
-    }
+    own = {m.name: m.compute(target.clean, target) if m.group in (TASK, ALONE) else math.nan for m in metrics}
     scores: list[dict[str, Any]] = [{**known, "method": CEILING, **own}]
     features, pictures = {}, {}
     shown = {CLEAN: target.clean}

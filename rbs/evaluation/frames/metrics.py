@@ -117,7 +117,9 @@ def lpips_metric() -> Metric | None:
             return float(model(*pictures).item())
 
     definition = "LPIPS-alex v0.1 of the whole frame at its own size"
-    return Metric("lpips", "LPIPS", "", False, _FRAME, definition, compute, group=CLEAN, mask="the whole frame")
+    return Metric(
+        "lpips", "LPIPS", "", False, _FRAME, definition, compute, group=CLEAN, mask="the whole frame"
+    )
 
 
 def dice_metric(segment: Segment, digest: str) -> Metric:
@@ -162,7 +164,9 @@ def load_segmenter(folder: Path, base_checkpoint: Path | None = None) -> tuple[S
     teacher = load_teacher(folder, base_checkpoint)
     if teacher.images.shows != "frames":
         raise CheckpointError(
-            "this teacher was adapted to scans", file=folder, remedy="adapt one to frames with `make adapt-sam DATA=endoscopy`"
+            "this teacher was adapted to scans",
+            file=folder,
+            remedy="adapt one to frames with `make adapt-sam DATA=endoscopy`",
         )
     teacher.to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -192,7 +196,9 @@ def niqe_metric(clean: Iterable[FrameTarget]) -> Metric | None:
 
     frames = [x for x in (_whole_patches(target.clean, target) for target in clean) if x is not None]
     if len(frames) < MIN_FITTED:
-        log.warning("NIQE is left out: fewer than %d training frames are large enough to fit it to", MIN_FITTED)
+        log.warning(
+            "NIQE is left out: fewer than %d training frames are large enough to fit it to", MIN_FITTED
+        )
         return None
     model = NIQE(weights_path=None, patch_size=PATCH)
     model.create_weights(frames)  # type: ignore[arg-type]
@@ -213,7 +219,7 @@ def niqe_metric(clean: Iterable[FrameTarget]) -> Metric | None:
 
 
 def _whole_patches(frame: Array, target: FrameTarget) -> Tensor | None:
-    """The rectangle about the valid area as grey levels (3, H, W), 0..255; None where it holds no two patches."""
+    """The rectangle about the valid area, (3, h, w), 0..255; None where it does not hold two patches."""
     import torch
 
     rows, columns = (np.flatnonzero(target.valid.any(axis=axis)) for axis in (1, 0))

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from rbs.endoscopy.degrade import Preset
+    from rbs.endoscopy.manifest import FrameRow
     from rbs.weights import LoadedRestorer
 
 Array = npt.NDArray[Any]
@@ -61,7 +63,7 @@ class FramePair:
         return loaded.restore_frame(self.degraded)
 
     def on_target(self, estimate: Array) -> Array:
-        """An estimate in the range of colours, the clean frame where that is not valid: nobody restores there."""
+        """An estimate in the range of colours; the clean frame where that is not valid, for nobody sees there."""
         return np.where(self.target.valid, np.clip(estimate, 0, 1), self.target.clean).astype(np.float32)
 
     def error(self, estimate: Array) -> float:
@@ -76,8 +78,8 @@ class Source:
     """How rows of a manifest become pairs.
 
     Attributes:
-        preset: What frames without a low-quality picture are degraded by; None where all have one.
-        longest_side: Longer frames are reduced to this many pixels before they are degraded; None leaves them.
+        preset: What frames are degraded by that have no low-quality picture; None where all have one.
+        longest_side: Longer frames are reduced to this before they are degraded, pixels; None leaves them.
     """
 
     preset: Preset | None
@@ -86,3 +88,11 @@ class Source:
     def describe(self) -> dict[str, Any]:
         """For the settings file."""
         return {"preset": self.preset, "longest_side": self.longest_side}
+
+    def pair(self, row: FrameRow) -> FramePair:
+        """Read a row, and degrade it, always the same way, where it has no low-quality picture.
+
+        Raises:
+            RbsError: A file of the row cannot be used.
+        """
+        raise NotImplementedError
