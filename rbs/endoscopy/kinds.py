@@ -1,4 +1,4 @@
-"""What a file or a folder holds: scans, pictures or videos. Content decides, and a name where it is damaged."""
+"""What a file or a folder holds: scans, pictures or videos. Content decides; where it is damaged, the name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PICTURES = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 def kind_of(path: Path) -> Kind | None:
     """What a file holds; None for anything else.
 
-    DICOM is told by its beginning, pictures by Pillow and videos by FFmpeg. What none of them can open is what
+    DICOM is told by its beginning, pictures by Pillow and videos by FFmpeg. What none of these opens is what
     its name says: reading it will say what is wrong with it.
     """
     from PIL import Image
@@ -61,11 +61,11 @@ def pictures_or_videos(folder: Path) -> tuple[Kind, list[Path]] | None:
             if kind is not None:
                 found.setdefault(kind, []).append(path)
     if len(found) > 1:
-        counted = ", ".join(
-            f"{kind}s: {len(files)} (such as {min(files).name})" for kind, files in sorted(found.items())
+        counted = (
+            f"{kind}s: {len(files)}, such as {min(files).name}" for kind, files in sorted(found.items())
         )
         remedy = "give each kind a folder of its own"
-        raise FrameError(f"the folder mixes kinds ({counted})", file=folder, remedy=remedy)
+        raise FrameError(f"the folder mixes kinds ({'; '.join(counted)})", file=folder, remedy=remedy)
     if "scan" in found:
         return None
     return next(((kind, sorted(files)) for kind, files in found.items()), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,8 @@ MARK = "Restored by rbs"
 """Begins the comment in the header of what was restored."""
 X2 = "x2"
 """The preset whose weights answer at twice the size."""
+LOOKED_AT = 10
+"""Every so many frames of a video the scene is looked for."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +84,42 @@ class FrameRestorer:
         Returns:
             Likewise, (3, scale H, scale W).
         """
-        seen = (
-            frame if self.scale == 1 else enlarge(frame, tuple(self.scale * side for side in frame.shape[1:]))
-        )
+        seen = self._seen(frame)
+        return self._restored(seen, valid_area(seen))
+
+    def film(self) -> Callable[[Array], Array]:
+        """The same for frames that follow each other.
+
+        The scene is looked for in every tenth frame, and stays where it was found once: the dark edge of a
+        lumen, which a single frame cannot tell from a border, must not flicker.
+        """
+        area: Array | None = None
+        number = 0
+
+        def restore(frame: Array) -> Array:
+            nonlocal area, number
+            seen = self._seen(frame)
+            if area is None or number % LOOKED_AT == 0:
+                found = valid_area(seen)
+                area = found if area is None else area | found
+            number += 1
+            return self._restored(seen, area)
+
+        return restore
+
+    def _seen(self, frame: Array) -> Array:
+        if self.scale == 1:
+            return frame
+        rows, columns = frame.shape[1:]
+        return enlarge(frame, (self.scale * rows, self.scale * columns))
+
+    def _restored(self, seen: Array, area: Array) -> Array:
         restored = self.loaded.restore_frame(seen)
         if not np.isfinite(restored).all():
             raise CheckpointError(
                 f"{self.loaded.name} gave values that are not finite", remedy="use other weights"
             )
-        return np.where(valid_area(seen), restored, seen)
+        return np.where(area, restored, seen)
 
 
 def output_name(source: Path, kind: Kind) -> str:
@@ -159,7 +188,7 @@ def _restore_picture(source: Path, output: Path, restorer: FrameRestorer) -> Res
 
 
 def _restore_video(source: Path, output: Path, restorer: FrameRestorer) -> Restored:
-    passed = pass_through(source, output, restorer, scale=restorer.scale, comment=restorer.comment)
+    passed = pass_through(source, output, restorer.film(), scale=restorer.scale, comment=restorer.comment)
     width, height = passed.size
     facts = [
         f"{passed.frames} frames of {width} x {height} pixels",

@@ -8,6 +8,7 @@ range, as players do; what was assumed is written down in the output.
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import time
@@ -27,6 +28,7 @@ from rbs.files import whole_file
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
     from av.packet import Packet
+    from av.stream import Stream
     from av.video.format import VideoFormat
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
@@ -46,8 +48,8 @@ TOLERANCE_FRAMES = 3
 """By so many frames the header may be wrong."""
 
 CODEC, QUALITY = "libx264", {"crf": "16", "preset": "medium", "bf": "0"}
-"""H.264 at a quality at which its own loss is hard to see. Frames are coded in the order they are shown in: in
-another, containers get the duration wrong where frames do not follow each other evenly."""
+"""H.264 at a quality at which its own loss is hard to see. Frames are coded in the order they are shown in:
+in another, containers get the duration wrong where frames do not follow each other evenly."""
 
 HIGH_DEFINITION_LINES = 720
 BT709, UNSTATED_MATRIX, BT601 = 1, 2, 6
@@ -196,7 +198,7 @@ def pass_through(
                 file=target,
                 remedy="name an .mkv file, which holds nearly everything",
             ) from error
-    return way.passed(time.perf_counter() - start)
+        return way.passed(time.perf_counter() - start)
 
 
 class _Way:
@@ -210,6 +212,7 @@ class _Way:
         self.rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
         self.written: VideoStream = output.add_stream(CODEC, rate=self.rate, options=QUALITY)
         self.sound, self.left_out = _copied_sound(container, output, self.stream)
+        self.time_base = self.stream.time_base or 1 / self.rate
         kept = {
             name: text for name, text in container.metadata.items() if name.lower() not in _OF_THE_CONTAINER
         }
@@ -226,7 +229,7 @@ class _Way:
 
         waiting: list[Packet] = []  # nothing can be written before the first frame has said how
         total = self.stream.frames or round((self._stated_s() or 0) * self.rate) or None
-        with tqdm(total=total, unit="frame", desc=self.source.name) as bar:
+        with tqdm(total=total, unit="frame", desc=self.source.name, disable=None) as bar:
             for item in self._decoded():
                 if not isinstance(item, VideoFrame):
                     waiting.append(item)
@@ -333,17 +336,17 @@ class _Way:
 
     def _note_fault(self, pts: int | None) -> None:
         if math.isnan(self.first_fault_s) and pts is not None:
-            self.first_fault_s = float(pts * self.stream.time_base)
+            self.first_fault_s = float(pts * self.time_base)
 
     def _shown_s(self) -> float:
-        return float((self.end - self.start) * self.stream.time_base)
+        return float((self.end - self.start) * self.time_base)
 
     def _stated_s(self) -> float | None:
         """How long the picture is by the header; None where that does not say."""
         if not STATES_DURATION & set(self.container.format.name.split(",")):
             return None
         if self.stream.duration is not None:
-            return float(self.stream.duration * self.stream.time_base)
+            return float(self.stream.duration * self.time_base)
         if match := re.match(r"(\d+):(\d+):([\d.]+)", self.stream.metadata.get("DURATION", "")):
             return 3600 * int(match[1]) + 60 * int(match[2]) + float(match[3])
         if self.container.duration is None or self.container.streams.audio:
@@ -383,22 +386,30 @@ def _copied_sound(
     container: InputContainer, output: OutputContainer, picture: VideoStream
 ) -> tuple[dict[int, Any], list[str]]:
     """Streams of the output for the sound, by index of their sources, and what is left out."""
-    import av
-
     copied: dict[int, Any] = {}
     left_out = []
     for stream in container.streams:
         if stream.index == picture.index:
             continue
-        if stream.type == "audio":
-            try:
-                copied[stream.index] = output.add_stream_from_template(stream)
-                continue
-            except (ValueError, av.error.FFmpegError):
-                pass  # this container does not hold it
-        codec = getattr(stream.codec_context, "name", None)
-        left_out.append(f"{stream.type} ({codec})" if codec else str(stream.type))
+        if stream.type == "audio" and _holds(output.format.name, stream):
+            copied[stream.index] = output.add_stream_from_template(stream)
+        else:
+            codec = getattr(stream.codec_context, "name", None)
+            left_out.append(f"{stream.type} ({codec})" if codec else str(stream.type))
     return copied, left_out
+
+
+def _holds(container: str, stream: Stream) -> bool:
+    """Whether a kind of container takes a stream: some say so only when their header is written."""
+    import av
+
+    try:
+        with av.open(io.BytesIO(), "w", format=container) as trial:
+            trial.add_stream_from_template(stream)
+            trial.start_encoding()
+        return True
+    except (ValueError, av.error.FFmpegError):
+        return False
 
 
 @contextmanager

@@ -35,7 +35,7 @@ CLEAN = "clean"
 REFERENCES = {CEILING: "Clean frame"}
 
 TILES_DEFINITION = (
-    f"tiles: squares of {TILE} pixels, evenly spread so that they cover the frame, overlapping where its sides "
+    f"tiles: squares of {TILE} pixels, evenly spread to cover the frame, overlapping where its sides "
     "are no multiples; those half of which is not valid are left out, the same for every method. 8 bits, "
     "enlarged to 299 x 299 by torch-fidelity; features: the 2048 of the last pooling layer"
 )

@@ -63,7 +63,7 @@ class FramePair:
         return loaded.restore_frame(self.degraded)
 
     def on_target(self, estimate: Array) -> Array:
-        """An estimate in the range of colours; the clean frame where that is not valid, for nobody sees there."""
+        """An estimate in the range of colours; outside the valid area, the clean frame."""
         return np.where(self.target.valid, np.clip(estimate, 0, 1), self.target.clean).astype(np.float32)
 
     def error(self, estimate: Array) -> float:
@@ -95,4 +95,8 @@ class Source:
         Raises:
             RbsError: A file of the row cannot be used.
         """
+        from rbs.endoscopy.degrade import degraded, enlarge
+        from rbs.endoscopy.frames import read_frame, read_mask
+        from rbs.endoscopy.valid import valid_area
+
         raise NotImplementedError
