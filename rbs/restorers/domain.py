@@ -53,6 +53,8 @@ class Domain(ABC):
         scale: What networks see is divided by this, to be of order one.
         regions: What the teacher tells apart; labels hold k + 1 for regions[k], and 0 for background.
         upright: Whether the teacher may rely on what is up.
+        labelled_by: What of a case holds the labels.
+        how_to_label: What to do where that is missing.
         levels: How the teacher's tables call the two qualities of a batch, input and target.
         display: Numbers `picture` depends on, by name: a teacher is good for them alone.
     """
@@ -66,6 +68,8 @@ class Domain(ABC):
     scale: ClassVar[float]
     regions: ClassVar[tuple[str, ...]]
     upright: ClassVar[bool]
+    labelled_by: ClassVar[str]
+    how_to_label: ClassVar[str]
     levels: ClassVar[tuple[str, str]]
     display: ClassVar[Mapping[str, float]]
 
@@ -145,13 +149,15 @@ class SquareRoots(Domain):
         f(x) = \Big(\sqrt{G_\sigma x + \epsilon} + \delta\Big)^2 - \epsilon .
     """
 
-    name = "roots"
+    name: ClassVar[DomainName] = "roots"
     shows = "scans"
     shape = "(B, 1 or 2 views, H, W)"
     channels, view_channels, seen_channels = 2, 1, 5
     scale = ROOT_SCALE
     regions = REGIONS
     upright = True
+    labelled_by = "truth file"
+    how_to_label = "adapt it on phantoms: --data.manifest data/phantoms/manifest.csv (see `rbs phantom`)"
     levels = ("rapid", "standard")
     display: ClassVar[Mapping[str, float]] = {"grey_half": GREY_HALF}
 
@@ -211,7 +217,7 @@ class Counts(SquareRoots):
     root of the counts.
     """
 
-    name = "counts"
+    name: ClassVar[DomainName] = "counts"
     scale = COUNTS_SCALE
 
     def own(self, x: Tensor, p: Tensor) -> Tensor:
@@ -239,13 +245,17 @@ class Colours(Domain):
     light, and no filter is a better start than it. Nothing is known of its noise. `p` takes no part.
     """
 
-    name = "colours"
+    name: ClassVar[DomainName] = "colours"
     shows = "frames"
     shape = "(B, 3 colours, H, W)"
     channels, view_channels, seen_channels = 3, 3, 6
     scale = 1.0
     regions = ("lesion",)
     upright = False
+    labelled_by = "mask"
+    how_to_label = (
+        "give every frame of train and val a mask in the manifest, or use generated ones (`rbs mucosa`)"
+    )
     levels = ("degraded", "clean")
     display: ClassVar[Mapping[str, float]] = {}
 

@@ -22,7 +22,7 @@ from rbs.distillation.spi import SPI
 from rbs.errors import CheckpointError, RbsError
 from rbs.losses import Loss, cascade_losses
 from rbs.restorers.base import Restorer
-from rbs.tasks.task import Batch, TrainingTask
+from rbs.tasks.task import Batch, TrainingTask, images_of
 from rbs.teacher.cache import PriorCache
 from rbs.teacher.prior import SemanticPrior
 from rbs.teacher.sam import ARCHITECTURES, Size
@@ -30,7 +30,7 @@ from rbs.weights import load_restorer, save_restorer
 
 
 class RestorationTask(TrainingTask):
-    """Trains `rbs.cascade.Cascade` and validates it on whole scans.
+    """Trains `rbs.cascade.Cascade` and validates it on whole scans, or on frames where f1 restores frames.
 
     The constructor reads no file: weights and teacher are loaded when fitting or evaluating begins. The
     teacher stays outside the module tree, so that neither checkpoints nor weight averaging carry it.
@@ -162,6 +162,12 @@ class RestorationTask(TrainingTask):
             raise CheckpointError(
                 f"it is a {teacher.size}, not a {self.teacher_size}", file=self.teacher, remedy=remedy
             )
+        if teacher.images.shows != self.cascade.f1.images.shows:
+            raise CheckpointError(
+                f"it was adapted to {teacher.images.shows}, but f1 restores {self.cascade.f1.images.shows}",
+                file=self.teacher,
+                remedy="adapt one to these with `make adapt-sam`",
+            )
         self._outside["teacher"] = teacher
         self._cache = PriorCache(self.prior_cache, f"{teacher.digest} {self._init_sha256}")
 
@@ -170,21 +176,6 @@ class RestorationTask(TrainingTask):
     def forward(self, x: Tensor, fraction: Tensor) -> Tensor:
         """The first restorer: what runs at the bedside."""
         return self.cascade.f1(x, fraction)
-
-    def _rapid(self, batch: Batch) -> Tensor:
-        """What is restored: rapid scans at standard scale, or frames.
-
-        Raises:
-            RbsError: They are not of the kind that f1 restores.
-        """
-        x: Tensor = batch["rapid"] / batch["fraction"][:, None, None, None]
-        images = self.cascade.f1.images
-        if not images.fits(x):
-            raise RbsError(
-                f"f1 restores {images.shows} {images.shape}, but the data are {tuple(x.shape)}",
-                remedy="set --model.f1.init_args.domain to colours for frames, to roots for scans",
-            )
-        return x
 
     def on_fit_start(self) -> None:
         """Fill the cache of priors, each process its share.
@@ -212,7 +203,7 @@ class RestorationTask(TrainingTask):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step on a batch of crops."""
-        x = self._rapid(batch)
+        x = images_of(batch, self.cascade.f1.images)
         out = self.cascade(x, batch["fraction"], self._batch_prior(batch))
         terms = cascade_losses(
             self.cascade,
@@ -237,12 +228,12 @@ class RestorationTask(TrainingTask):
     def _on_device(self, name: str) -> nn.Module:
         return self._outside[name].to(self.device)
 
-    def _analyse(self, counts: Tensor) -> Tensor:
-        return self._on_device("teacher").encode(counts)  # type: ignore[operator]
+    def _analyse(self, x: Tensor) -> Tensor:
+        return self._on_device("teacher").encode(x)  # type: ignore[operator]
 
-    def _see(self, counts: Tensor) -> SemanticPrior:
+    def _see(self, x: Tensor) -> SemanticPrior:
         with torch.no_grad():
-            return self._on_device("teacher")(counts)
+            return self._on_device("teacher")(x)
 
     def _batch_prior(self, batch: Batch) -> Any:
         """What `Cascade` takes as the prior of a batch of crops."""
@@ -281,8 +272,8 @@ class RestorationTask(TrainingTask):
     # --- evaluation on whole scans
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Restore a whole scan and score it."""
-        x = self._rapid(batch)
+        """Restore a whole scan or frame and score it."""
+        x = images_of(batch, self.cascade.f1.images)
         prior: Any = None
         if self.cascade.spi is not None:
             prior = self._see if self.prior == "online" else self._scan_prior(x, batch["fraction"])
@@ -307,7 +298,7 @@ class RestorationTask(TrainingTask):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The first restoration of a whole scan, counts at standard scale (1, V, H, W); or of a frame."""
-        return self(self._rapid(batch), batch["fraction"])
+        return self(images_of(batch, self.cascade.f1.images), batch["fraction"])
 
     def _log_scores(self, split: str) -> None:
         parts: list[Any] = [self._scores]

@@ -79,7 +79,7 @@ class LoadedRestorer:
 
             tile = tuple(min(FRAME_TILE, side) for side in x.shape[-2:])
             whole = sliding_window_inference(x, tile, 1, restored, overlap=0.25, mode="gaussian")
-        return whole[0].clamp(0, 1).cpu().numpy()  # type: ignore[union-attr]
+        return whole[0].clamp(0, 1).cpu().numpy()
 
     def _must_restore(self, what: str) -> None:
         images = self.restorer.images
