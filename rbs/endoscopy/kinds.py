@@ -1,4 +1,4 @@
-"""What a file or a folder holds: scans, pictures or videos. Content decides; where it is damaged, the name."""
+"""What a file or a folder holds: scans, pictures or videos. Content decides; if it is damaged, the name."""
 
 from __future__ import annotations
 

@@ -126,7 +126,12 @@ def restorer_method(name: str, label: str, loaded: LoadedRestorer) -> Method:
         name,
         label,
         lambda pair: pair.restored_by(loaded),
-        {"weights": loaded.name, "sha256": loaded.sha256, **loaded.provenance},
+        {
+            "weights": loaded.name,
+            "sha256": loaded.sha256,
+            "shows": loaded.restorer.images.shows,
+            **loaded.provenance,
+        },
     )
 
 

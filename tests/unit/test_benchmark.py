@@ -89,7 +89,7 @@ def test_the_newest_version_is_the_one_that_made_the_weights(tmp_path):
 def test_one_table_of_all(tiny_cohort, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("RBS_WEIGHTS", raising=False)
     # In this process and on a small scan: the real ones are tested above.
-    monkeypatch.setattr(benchmark, "cost_of", lambda job: benchmark._measure(job, (2, 32, 32)))
+    monkeypatch.setattr(benchmark, "cost_of", lambda job, shape: benchmark._measure(job, (shape[0], 32, 32)))
     runs = [run_of(tmp_path / "stage1"), run_of(tmp_path / "peers" / "wide_50%", width=8)]
     output = tmp_path / "benchmark"
     arguments = ["benchmark", str(tiny_cohort), *map(str, runs), "--output", str(output)]

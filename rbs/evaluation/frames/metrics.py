@@ -39,7 +39,7 @@ CLEAN, TASK, ALONE = "Against the clean frame", "At a task", "Without a referenc
 
 PATCH = 96
 """Side of the patches of NIQE, pixels, as published."""
-MIN_FITTED = 20
+MIN_FITTED = 50
 """Frames NIQE's 36 features are fitted to, at least."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,21 @@ class Source:
         """For the settings file."""
         return {"preset": self.preset, "longest_side": self.longest_side}
 
+    def target(self, row: FrameRow) -> FrameTarget:
+        """Read what restorations of a row are judged by.
+
+        Raises:
+            RbsError: A file of the row cannot be used.
+        """
+        from rbs.endoscopy.frames import read_frame, read_mask, reduced
+        from rbs.endoscopy.valid import valid_area
+
+        clean = reduced(read_frame(row.frame), self.longest_side)
+        lesion = None
+        if row.mask:
+            lesion = reduced(read_mask(row.mask)[None].astype(np.float32), self.longest_side)[0] > 0.5
+        return FrameTarget(clean, valid_area(clean), lesion)
+
     def pair(self, row: FrameRow) -> FramePair:
         """Read a row, and degrade it, always the same way, where it has no low-quality picture.
 
@@ -96,7 +112,15 @@ class Source:
             RbsError: A file of the row cannot be used.
         """
         from rbs.endoscopy.degrade import degraded, enlarge
-        from rbs.endoscopy.frames import read_frame, read_mask
-        from rbs.endoscopy.valid import valid_area
+        from rbs.endoscopy.frames import read_frame, reduced
 
-        raise NotImplementedError
+        target = self.target(row)
+        if row.low:
+            low = reduced(read_frame(row.low), self.longest_side)
+            low = low if low.shape == target.clean.shape else enlarge(low, target.clean.shape[1:])
+            return FramePair(row.group, low, target)
+        assert self.preset is not None
+        low, recipe = degraded(
+            target.clean, self.preset, (0, zlib.crc32(row.frame.name.encode())), target.valid
+        )
+        return FramePair(row.group, low, target, str(recipe))
