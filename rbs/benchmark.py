@@ -257,7 +257,8 @@ def write(output: Path, rows: pd.DataFrame, evaluation: Evaluation) -> None:
         f"Mean over {evaluation.settings['patients']} {units} (95 % bootstrap interval over {units});"
         f" {evaluation.settings['aggregation']}. Costs of one {image} of"
         f" {' x '.join(map(str, _shape(evaluation)))} pixels on {machine()}: multiply-adds of convolutions,"
-        " matrix products and attention; median time; peak memory of a process that does nothing else (of the GPU where there is one)."
+        " matrix products and attention; median time; peak memory of a process that does nothing else (of the"
+        " GPU where there is one)."
         f" Made by: {evaluation.settings['command']}"
     )
     head, lines = list(shown.columns), shown.to_numpy().tolist()

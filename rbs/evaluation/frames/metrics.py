@@ -39,7 +39,7 @@ CLEAN, TASK, ALONE = "Against the clean frame", "At a task", "Without a referenc
 
 PATCH = 96
 """Side of the patches of NIQE, pixels, as published."""
-MIN_FITTED = 50
+MIN_FITTED = 40
 """Frames NIQE's 36 features are fitted to, at least."""
 
 
@@ -200,7 +200,8 @@ def niqe_metric(clean: Iterable[FrameTarget]) -> Metric | None:
             "NIQE is left out: fewer than %d training frames are large enough to fit it to", MIN_FITTED
         )
         return None
-    model = NIQE(weights_path=None, patch_size=PATCH)
+    # In single precision the inverse of a covariance of 36 features now and then gives no number.
+    model = NIQE(weights_path=None, patch_size=PATCH, dtype=torch.float64)
     model.create_weights(frames)  # type: ignore[arg-type]
 
     def compute(estimate: Array, target: FrameTarget) -> float:
@@ -228,4 +229,4 @@ def _whole_patches(frame: Array, target: FrameTarget) -> Tensor | None:
     cut = frame[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     if (cut.shape[1] // PATCH) * (cut.shape[2] // PATCH) < 2:
         return None
-    return torch.from_numpy(np.ascontiguousarray(255 * cut, dtype=np.float32))
+    return torch.from_numpy(np.ascontiguousarray(255 * cut, dtype=np.float64))

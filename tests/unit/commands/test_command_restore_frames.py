@@ -124,7 +124,7 @@ def test_weights_for_half_the_resolution_double_the_size(rbs, tmp_path):
 
 
 def test_what_is_no_scene_stays_as_it_is(rbs, tmp_path, colours, monkeypatch):
-    """A restorer that blackens all leaves borders and text alone; in videos scene once is scene throughout."""
+    """A restorer that blackens all leaves borders and text alone; once scene is always scene in a video."""
     left = np.zeros((64, 96), bool)
     left[:, :48] = True
     areas = iter([left, ~left])
