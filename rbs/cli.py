@@ -21,6 +21,7 @@ TRAINING = {
 }
 PLAIN = (
     "phantom",
+    "mucosa",
     "deidentify",
     "inspect",
     "index",

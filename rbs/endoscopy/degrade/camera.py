@@ -100,7 +100,7 @@ class Specular:
     def __call__(self, frame: Frame, rng: np.random.Generator) -> Frame:
         """The frame with its lobes."""
         light = to_linear(frame)
-        down, right = np.indices(frame.shape[1:], np.float32)
+        grid = np.indices(frame.shape[1:], np.float32)
         chance = np.cumsum((light.mean(0, dtype=np.float64) ** 2 + 1e-9).ravel())
         places = np.searchsorted(chance, rng.uniform(0, chance[-1], self.number))
         for place in places:
@@ -109,7 +109,7 @@ class Specular:
             row, column = divmod(int(place), frame.shape[2])
             far = math.ceil(sigma * stretch * math.sqrt(2 * math.log(1e3 * self.peak)))  # 0.001 is left
             window = np.s_[max(0, row - far) : row + far + 1, max(0, column - far) : column + far + 1]
-            y, x = down[window] - row, right[window] - column
+            y, x = grid[0][window] - row, grid[1][window] - column
             u = x * math.cos(angle) + y * math.sin(angle)
             v = y * math.cos(angle) - x * math.sin(angle)
             lobe = np.exp(-((u / stretch) ** 2 + (v * stretch) ** 2) / (2 * sigma**2))

@@ -49,7 +49,7 @@ class ChromaLoss:
         differences = frame[[2, 0]] - luma  # Cb and Cr but for their scale, which means leave alone
         blue, red = luma + _enlarged(_means(differences, self.factor), frame.shape[1:], self.factor)
         green = (luma - _LUMA[0] * red - _LUMA[2] * blue) / _LUMA[1]
-        return np.stack([red, green, blue]).clip(0, 1)
+        return np.stack([red, green, blue]).clip(0, 1).astype(np.float32)
 
     def __str__(self) -> str:
         return f"colour at 1/{self.factor} of the resolution"
@@ -76,7 +76,7 @@ class Jpeg:
         pixels = np.round(frame.transpose(1, 2, 0) * 255).astype(np.uint8)
         Image.fromarray(pixels).save(file, "JPEG", quality=self.quality, subsampling=self.subsampling)
         with Image.open(file) as decoded:
-            return np.asarray(decoded, np.float32).transpose(2, 0, 1) / 255
+            return np.asarray(decoded, np.float32).transpose(2, 0, 1) / np.float32(255)
 
     def __str__(self) -> str:
         return f"JPEG {self.quality} ({self.subsampling})"
@@ -96,7 +96,8 @@ def _means(planes: Frame, factor: int) -> Frame:
     more = [(0, -size % factor) for size in planes.shape[1:]]
     padded = np.pad(planes, [(0, 0), *more], mode="edge")
     count, rows, columns = padded.shape
-    return padded.reshape(count, rows // factor, factor, columns // factor, factor).mean((2, 4))
+    squares = padded.reshape(count, rows // factor, factor, columns // factor, factor)
+    return squares.mean((2, 4)).astype(np.float32)
 
 
 def _enlarged(planes: Frame, shape: tuple[int, ...], factor: int) -> Frame:

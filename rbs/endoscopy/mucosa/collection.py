@@ -1,0 +1,111 @@
+"""Writing drawn videos as a data set: pictures, masks of polyps and a frames manifest.
+
+OUT/manifest.csv              one line a frame, split by video
+OUT/mucosa.json               what the collection was made from
+OUT/images/V001_00.png        frame 0 of video 1
+OUT/masks/V001_00.png         its polyps, 255; 0 elsewhere
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from rbs.endoscopy.mucosa.video import Video
+from rbs.errors import OutputError, RbsError
+from rbs.files import whole_file
+from rbs.scans.cohort import split_patients
+
+COLUMNS = ("frame", "split", "mask", "group", "source")
+FORMAT = 1
+"""Raised whenever the same seed would make other pictures."""
+
+
+def write_mucosa(
+    out: str | Path, videos: int, frames: int, size: int, seed: int, *, progress: bool = True
+) -> Path:
+    """Write a collection, or finish one that was interrupted.
+
+    A frame depends on its size, the seed, and the numbers of its video and its own alone.
+
+    Args:
+        out: Folder: new, empty, or holding this very collection.
+        videos: How many, at least 3 so that each split has one.
+        frames: Frames of each.
+        size: Height and width of a frame, pixels, at least 64.
+        seed: Decides everything random.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The path of the manifest.
+
+    Raises:
+        OutputError: `out` holds something else, or cannot be written.
+        RbsError: Too few videos or frames, frames too small or too large, or a negative seed.
+    """
+    from tqdm import tqdm
+
+    if not (3 <= videos <= 999 and 1 <= frames <= 100):
+        raise RbsError(
+            f"{videos} videos of {frames} frames make no collection",
+            remedy="ask for 3 to 999 videos, so that each split has one, of 1 to 100 frames",
+        )
+    if not 64 <= size <= 1024 or seed < 0:
+        raise RbsError(
+            f"frames of {size} pixels cannot be drawn with seed {seed}",
+            remedy="ask for 64 to 1024 pixels and a seed of 0 or more",
+        )
+    out = Path(out)
+    _claim(out, {"format": FORMAT, "videos": videos, "frames": frames, "size": size, "seed": seed})
+    rows = []
+    with tqdm(total=videos * frames, desc="mucosa", unit="frame", disable=not progress) as bar:
+        for number, split in enumerate(split_patients(videos, seed), start=1):
+            group, video = f"V{number:03d}", None
+            for frame in range(frames):
+                name = f"{group}_{frame:02d}.png"
+                image, mask = out / "images" / name, out / "masks" / name
+                if not (image.is_file() and mask.is_file()):
+                    video = video or Video(seed, number, size)
+                    picture = video.draw(frame)
+                    _write_png(image, np.round(picture.frame.transpose(1, 2, 0) * 255).astype(np.uint8))
+                    _write_png(mask, picture.polyp.astype(np.uint8) * 255)
+                rows.append((f"images/{name}", split, f"masks/{name}", group, "synthetic"))
+                bar.update()
+    with whole_file(out / "manifest.csv", overwrite=True) as path, path.open("w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+    return out / "manifest.csv"
+
+
+def _claim(out: Path, recipe: dict[str, int]) -> None:
+    """Make sure `out` is ours to fill: new, empty, or this very collection."""
+    mark = out / "mucosa.json"
+    if out.exists() and not out.is_dir():
+        raise OutputError("it is a file, not a folder", file=out, remedy="choose another folder")
+    if out.is_dir() and any(out.iterdir()):
+        if not mark.is_file():
+            raise OutputError(
+                "the folder holds something else", file=out, remedy="choose a new or an empty folder"
+            )
+        if mark.read_text() != _told(recipe):
+            raise OutputError(
+                "the folder holds mucosa of other settings or another version of rbs",
+                file=out,
+                remedy="choose another folder, or repeat the settings named in its mucosa.json",
+            )
+    with whole_file(mark, overwrite=True) as path:
+        path.write_text(_told(recipe))
+
+
+def _told(recipe: dict[str, int]) -> str:
+    return json.dumps(recipe) + "\n"
+
+
+def _write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    from PIL import Image
+
+    with whole_file(path, overwrite=True) as temporary:
+        Image.fromarray(pixels).save(temporary)
