@@ -276,8 +276,13 @@ class Colours(Domain):
         return x
 
     def answer(self, start: Tensor, delta: Tensor) -> Tensor:
-        """See `Domain.answer`: a sum within 0..1."""
-        return (start + delta).clamp(0, 1)
+        """See `Domain.answer`: a sum within 0..1.
+
+        The gradient is that of the sum. That of the clamp is zero for black and saturated pixels, so that
+        where a network goes too far, no loss could call it back.
+        """
+        colours = start + delta
+        return colours.detach().clamp(0, 1) + (colours - colours.detach())
 
     def compared(self, x: Tensor) -> Tensor:
         """See `Domain.compared`: as it is."""

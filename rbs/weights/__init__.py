@@ -77,8 +77,12 @@ class LoadedRestorer:
                 return restored(x)[0].cpu().numpy()
             from monai.inferers import sliding_window_inference
 
-            tile = tuple(min(FRAME_TILE, side) for side in x.shape[-2:])
-            whole = sliding_window_inference(x, tile, 1, restored, overlap=0.25, mode="gaussian")
+            rows, columns = (min(FRAME_TILE, side) for side in x.shape[-2:])
+            # MONAI's own weights are not small at a tile's rim where that lies near the frame's border.
+            fading = torch.outer(_window(rows), _window(columns)).to(device)
+            whole = sliding_window_inference(
+                x, (rows, columns), 1, restored, overlap=0.25, mode="gaussian", roi_weight_map=fading
+            )
         return whole[0].clamp(0, 1).cpu().numpy()
 
     def _must_restore(self, what: str) -> None:
@@ -115,6 +119,11 @@ class LoadedRestorer:
         first, last = (scanned[0], scanned[-1] + 1) if scanned.size else (0, 0)
         counts[:, :first], counts[:, last:] = 0, 0
         return counts
+
+
+def _window(side: int) -> Tensor:
+    """Weights of a tile's rows or columns: Hann's, nowhere zero."""
+    return torch.hann_window(side + 2, periodic=False)[1:-1]
 
 
 def save_restorer(path: str | Path, restorer: Restorer, provenance: dict[str, Any]) -> None:

@@ -157,3 +157,10 @@ def test_a_moved_target_is_met_by_the_estimate_of_where_it_was(moved):
         assert terms["rec1"] < 1e-6
     else:
         assert terms["rec1"] > 1
+
+
+def test_charbonnier_is_the_absolute_difference_but_for_its_softness():
+    estimate, target = torch.rand(2, 2, 3, 8, 8)
+    found = Charbonnier(softness=1e-6)(estimate, target, ONE.expand(2))
+    torch.testing.assert_close(found, (estimate - target).abs().mean(), rtol=1e-4, atol=1e-6)
+    assert Charbonnier(softness=0.3)(target, target, ONE.expand(2)).item() == pytest.approx(0.3)
