@@ -3,9 +3,9 @@
     python benchmarks/endoscopy_video.py f1.safetensors [clip.mp4] [--frames 50] [--size 640 512]
 
 Without a clip one is drawn: coloured noise that wanders, which no codec has an easy time with. Without an
-accelerator this runs on as many cores as PyTorch has threads (OMP_NUM_THREADS). Prints JSON: frames a second of
-the whole way from file to file, with the weights and with a function that does nothing (decoding, colours and
-encoding alone), the network alone, and the peak memory of the process. Run it on a quiet machine.
+accelerator this runs on as many cores as PyTorch has threads (OMP_NUM_THREADS). Prints JSON: frames a second
+of the whole way from file to file, with the weights and with a function that does nothing (decoding, colours
+and encoding alone), the network alone, and the peak memory of the process. Run it on a quiet machine.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import resource
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.ndimage import gaussian_filter
 
@@ -50,10 +51,14 @@ def main() -> None:
     restorer = FrameRestorer(loaded)
     with tempfile.TemporaryDirectory() as place:
         clip = args.clip or draw(Path(place) / "clip.mp4", args.frames, *args.size)
-        seen: list[Any] = []
-        plain = pass_through(clip, Path(place) / "same.mkv", lambda frame: seen.append(frame) or frame)
-        frame = seen[0]
-        del seen
+        frames: list[npt.NDArray[Any]] = []
+
+        def same(frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            frames[:] = [frame]
+            return frame
+
+        plain = pass_through(clip, Path(place) / "same.mkv", same)
+        frame = frames[0]
         whole = pass_through(clip, Path(place) / "restored.mkv", restorer.film(), scale=restorer.scale)
     result = {
         "machine": machine(),
@@ -71,7 +76,7 @@ def main() -> None:
     print(json.dumps(result, indent=2))
 
 
-def seconds(work: Any) -> float:
+def seconds(work: Callable[[], Any]) -> float:
     """Median of a few runs after one that is not counted, s."""
     taken = []
     for _ in range(1 + REPEATS):
@@ -83,6 +88,8 @@ def seconds(work: Any) -> float:
 
 def draw(path: Path, frames: int, width: int, height: int) -> Path:
     """A video of smooth coloured noise that wanders to the right, 25 frames a second."""
+    import av
+
     rng = np.random.default_rng(0)
     field = gaussian_filter(rng.normal(size=(height, width, 3)), (4, 4, 0), mode="wrap")
     field = np.clip(128 + 55 * field / field.std() + (60, 0, -20), 0, 255)

@@ -295,15 +295,15 @@ class _Way:
         answer = self.colours.frame(function(self.colours.picture(frame)), self.written.pix_fmt or "")
         # A damaged file may show two frames at once, which no container can hold.
         answer.pts = self.last = max(pts, self.last + 1)
-        answer.time_base = frame.time_base
-        answer.duration = frame.duration or max(1, round(1 / (self.rate * frame.time_base)))
+        answer.time_base = self.time_base
+        answer.duration = frame.duration or max(1, round(1 / (self.rate * self.time_base)))
         self.end = self.last + answer.duration
         self.output.mux(self.written.encode(answer))
         self.frames += 1
 
     def _check(self, frame: VideoFrame) -> None:
         """Refuse what would be restored wrongly."""
-        at = f"at {float((frame.pts or 0) * frame.time_base):.2f} s"
+        at = f"at {float((frame.pts or 0) * self.time_base):.2f} s"
         size = (frame.width * self.scale, frame.height * self.scale)
         if frame.interlaced_frame:
             fault = f"its frames are interlaced ({at}): every other line was seen at another time"
@@ -324,12 +324,12 @@ class _Way:
         context = self.written.codec_context
         context.width, context.height = frame.width * self.scale, frame.height * self.scale
         context.pix_fmt = stored_as(frame.format, context.width, context.height)
-        context.time_base = frame.time_base
+        context.time_base = self.time_base
         context.flags |= Flags.frame_duration
         context.sample_aspect_ratio = self.stream.sample_aspect_ratio or Fraction(1)
         context.colorspace, context.color_range = colours.matrix, colours.range
         context.color_primaries, context.color_trc = frame.color_primaries, frame.color_trc
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
         if matrix is not None:
             self.written.set_display_matrix(np.frombuffer(matrix, dtype=np.int32).tolist())
         self.output.start_encoding()
@@ -445,10 +445,13 @@ def _picture(container: InputContainer, path: Path | None = None) -> VideoStream
         FrameError: There is none.
     """
     from av.stream import Disposition
+    from av.video.stream import VideoStream
 
     best = container.streams.best("video")
-    if best is None or best.disposition & Disposition.attached_pic or best.codec_context is None:
+    if not isinstance(best, VideoStream) or best.disposition & Disposition.attached_pic:
         raise FrameError("it holds no moving pictures", file=path, remedy="name a video")
+    if best.codec_context is None:
+        raise FrameError("it is coded in a way unknown here", file=path, remedy="convert it to H.264 first")
     return best
 
 

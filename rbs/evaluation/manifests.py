@@ -107,7 +107,7 @@ def _source(manifest: FramesManifest, split: str, trained: Sequence[Method], pre
             remedy="evaluate them apart",
         )
     side = sides.pop() if sides else LONGEST_SIDE
-    if all(row.low for row in (*manifest.rows(split), *manifest.rows("val"))):
+    if all(row.low for row in manifest.frames if row.split in (split, "val")):
         return Source(None, side)
     presets = {settings["preset"] for settings in known if settings.get("preset")}
     if preset is None and len(presets) != 1:
@@ -127,7 +127,8 @@ def _frame_metrics(
 
     from rbs.evaluation.frames.metrics import dice_metric, load_segmenter, lpips_metric, niqe_metric
 
-    training = tqdm(manifest.rows("train"), desc="fitting NIQE", unit="frame")
+    rows = [row for row in manifest.frames if row.split == "train"]
+    training = tqdm(rows, desc="fitting NIQE", unit="frame", disable=not rows)
     metrics = [lpips_metric(), niqe_metric(source.target(row) for row in training)]
     if segmenter is not None:
         metrics.append(dice_metric(*load_segmenter(segmenter, base_checkpoint)))

@@ -134,8 +134,7 @@ def test_one_table_of_frames(tmp_path, monkeypatch):
     assert main(["benchmark", str(manifest), str(run), "--output", str(output)]) == 0
     table = pd.read_csv(output / "benchmark.csv").set_index("method")
     assert {"degraded", "unsharp", "lucy", "stage1"} <= set(table.index)
-    # Convolutions of 6 channels to 4, 4 to 4 and 4 to 3, and the local mean: 17 taps down, on 8 more columns to
-    # either side, then 17 across, of three colours.
+    # Convolutions of 6 channels to 4, 4 to 4 and 4 to 3; the local mean as above, of three colours.
     network = 9 * (6 * 4 + 4 * 4 + 4 * 3) * 32 * 32
     assert table.loc["stage1", "macs"] == network + 3 * 17 * (32 * 48 + 32 * 32)
     assert table.loc["stage1", "parameters"] == sum(p.numel() for p in restorer.parameters())

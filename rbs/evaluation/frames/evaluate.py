@@ -15,7 +15,6 @@ import pandas as pd
 import rbs
 from rbs.endoscopy.degrade import Preset
 from rbs.endoscopy.manifest import FrameRow, FramesManifest
-from rbs.errors import ManifestError
 from rbs.evaluation.frames.classical import peers as peers_for
 from rbs.evaluation.frames.metrics import ALONE, MASK_DEFINITION, METRICS, PEAK_DEFINITION, TASK
 from rbs.evaluation.frames.pairs import FramePair, Source
@@ -85,9 +84,7 @@ def evaluate_frames(
         RbsError: A frame cannot be read, or `against` is no method.
     """
     rows = manifest.rows(split)
-    if not rows:
-        raise ManifestError(f"the split '{split}' is empty", file=manifest.path, remedy="add frames to it")
-    validation = manifest.rows("val")
+    validation = [row for row in manifest.frames if row.split == "val"]
     metrics = (*METRICS, *extra_metrics)
     made_from = {
         "rbs": rbs.__version__,
@@ -149,7 +146,7 @@ def _tuned(validation: Sequence[FrameRow], source: Source) -> list[Method]:
 def _pairs(rows: Sequence[FrameRow], source: Source) -> Iterator[FramePair]:
     from tqdm import tqdm
 
-    return (source.pair(row) for row in tqdm(rows, desc="tuning", unit="frame"))
+    return (source.pair(row, place) for place, row in enumerate(tqdm(rows, desc="tuning", unit="frame")))
 
 
 def _score(
@@ -163,7 +160,7 @@ def _score(
     pictured: bool,
 ) -> Part:
     """Restore a frame by every method."""
-    pair = source.pair(row)
+    pair = source.pair(row, index)
     target = pair.target
     known = {"patient": row.group, "frame": row.frame.name, "case": index, "degradation": pair.degradation}
     # What a perfect restoration scores is only worth telling where the clean frame is not the reference.

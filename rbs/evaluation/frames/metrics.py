@@ -202,7 +202,7 @@ def niqe_metric(clean: Iterable[FrameTarget]) -> Metric | None:
         return None
     # In single precision the inverse of a covariance of 36 features now and then gives no number.
     model = NIQE(weights_path=None, patch_size=PATCH, dtype=torch.float64)
-    model.create_weights(frames)  # type: ignore[arg-type]
+    model.create_weights(frames)
 
     def compute(estimate: Array, target: FrameTarget) -> float:
         seen = _whole_patches(estimate, target)

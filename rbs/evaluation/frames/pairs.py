@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,12 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from rbs.data.endoscopy import LoadedFrame, load_frame
+from rbs.endoscopy.degrade import Preset, degraded
+
 if TYPE_CHECKING:
-    from rbs.endoscopy.degrade import Preset
     from rbs.endoscopy.manifest import FrameRow
     from rbs.weights import LoadedRestorer
 
 Array = npt.NDArray[Any]
+
+SEED, WHOLE = 0, 2
+"""With a frame's place in its split, the seed by which `EndoscopyDataModule` degrades whole frames, unless it
+is told otherwise: what is scored here is what trainings are validated and tested by."""
 
 
 @dataclass(frozen=True)
@@ -96,31 +101,32 @@ class Source:
         Raises:
             RbsError: A file of the row cannot be used.
         """
-        from rbs.endoscopy.frames import read_frame, read_mask, reduced
-        from rbs.endoscopy.valid import valid_area
+        return _target(load_frame(row, self.longest_side))
 
-        clean = reduced(read_frame(row.frame), self.longest_side)
-        lesion = None
-        if row.mask:
-            lesion = reduced(read_mask(row.mask)[None].astype(np.float32), self.longest_side)[0] > 0.5
-        return FrameTarget(clean, valid_area(clean), lesion)
+    def pair(self, row: FrameRow, place: int) -> FramePair:
+        """Read a row; degrade it as validation and test do that go with training, where it is not degraded.
 
-    def pair(self, row: FrameRow) -> FramePair:
-        """Read a row, and degrade it, always the same way, where it has no low-quality picture.
+        Args:
+            row: The row.
+            place: Its place in its split.
 
         Raises:
             RbsError: A file of the row cannot be used.
         """
-        from rbs.endoscopy.degrade import degraded, enlarge
-        from rbs.endoscopy.frames import read_frame, reduced
-
-        target = self.target(row)
-        if row.low:
-            low = reduced(read_frame(row.low), self.longest_side)
-            low = low if low.shape == target.clean.shape else enlarge(low, target.clean.shape[1:])
-            return FramePair(row.group, low, target)
+        loaded = load_frame(row, self.longest_side)
+        target = _target(loaded)
+        if loaded.low is not None:
+            return FramePair(row.group, _values(loaded.low), target)
         assert self.preset is not None
-        low, recipe = degraded(
-            target.clean, self.preset, (0, zlib.crc32(row.frame.name.encode())), target.valid
-        )
+        low, recipe = degraded(target.clean, self.preset, (SEED, WHOLE, place), target.valid)
         return FramePair(row.group, low, target, str(recipe))
+
+
+def _target(loaded: LoadedFrame) -> FrameTarget:
+    lesion = None if loaded.labels is None else loaded.labels[0] > 0
+    return FrameTarget(_values(loaded.clean), loaded.valid[0], lesion)
+
+
+def _values(frame: Array) -> Array:
+    """Colours of eight bits as sRGB values, float32 0..1."""
+    return frame.astype(np.float32) / np.float32(255)
