@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +47,8 @@ STATES_DURATION = {"asf", "avi", "flv", "matroska", "mov", "mxf"}
 TOLERANCE_FRAMES = 3
 """By so many frames the header may be wrong."""
 
-CODEC, QUALITY = "libx264", {"crf": "16", "preset": "medium", "bf": "0"}
+CODEC: Final = "libx264"
+QUALITY = {"crf": "16", "preset": "medium", "bf": "0"}
 """H.264 at a quality at which its own loss is hard to see. Frames are coded in the order they are shown in:
 in another, containers get the duration wrong where frames do not follow each other evenly."""
 
@@ -275,7 +276,7 @@ class _Way:
                 return
             if packet.stream.index == self.stream.index:
                 try:
-                    yield from packet.decode()
+                    yield from self.stream.decode(packet)
                 except av.error.FFmpegError:
                     self.lost += 1
                     self._note_fault(packet.pts)
