@@ -58,7 +58,9 @@ def main() -> None:
             frames[:] = [frame]
             return frame
 
+        before = time.process_time()
         plain = pass_through(clip, Path(place) / "same.mkv", same)
+        plain_core_s = time.process_time() - before
         frame = frames[0]
         before = time.process_time()
         whole = pass_through(clip, Path(place) / "restored.mkv", restorer.film(), scale=restorer.scale)
@@ -71,6 +73,7 @@ def main() -> None:
         "frames_a_second": round(whole.frames / whole.spent_s, 2),
         "core_seconds_a_frame": round(core_s / whole.frames, 3),
         "frames_a_second_without_restoring": round(plain.frames / plain.spent_s, 1),
+        "core_seconds_a_frame_without_restoring": round(plain_core_s / plain.frames, 3),
         "network_ms_a_frame": round(1000 * seconds(lambda: loaded.restore_frame(frame)), 1),
         "valid_area_ms": round(1000 * seconds(lambda: valid_area(frame)), 1),
         "peak_memory_GB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),  # kB on Linux
