@@ -28,6 +28,7 @@ PLAIN = (
     "thin",
     "recover-counts",
     "register",
+    "prompt",
     "restore",
     "evaluate",
     "assess",

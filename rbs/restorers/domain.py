@@ -46,6 +46,7 @@ class Domain(ABC):
     Attributes:
         name: As restorers and teachers are told it.
         shows: What the images are, in a word.
+        values: What their pixels hold, in a word.
         shape: Their shape, in words.
         channels: Channels networks are shown and answer. A scan of one view is shown twice.
         view_channels: Channels of one view, which is what SAM and SPI look at.
@@ -61,6 +62,7 @@ class Domain(ABC):
 
     name: ClassVar[DomainName]
     shows: ClassVar[Literal["scans", "frames"]]
+    values: ClassVar[str]
     shape: ClassVar[str]
     channels: ClassVar[int]
     view_channels: ClassVar[int]
@@ -151,6 +153,7 @@ class SquareRoots(Domain):
 
     name: ClassVar[DomainName] = "roots"
     shows = "scans"
+    values = "counts"
     shape = "(B, 1 or 2 views, H, W)"
     channels, view_channels, seen_channels = 2, 1, 5
     scale = ROOT_SCALE
@@ -247,6 +250,7 @@ class Colours(Domain):
 
     name: ClassVar[DomainName] = "colours"
     shows = "frames"
+    values = "colours"
     shape = "(B, 3 colours, H, W)"
     channels, view_channels, seen_channels = 3, 3, 6
     scale = 1.0
