@@ -93,7 +93,7 @@ def test_what_cannot_be_read_is_told(tmp_path):
     Image.fromarray(COLOURS[..., 0].astype(np.float32)).save(tmp_path / "float.tif")
     for name, fault in (
         ("none.png", "there is no such picture; check the path"),
-        ("text.png", "it is no picture; remove it"),
+        ("text.png", "it is no picture; copy it again"),
         ("cut.png", r"it cannot be decoded \(.+\); copy it again"),
         ("pages.tif", "it holds 2 pictures"),
         ("float.tif", "floating-point values"),
