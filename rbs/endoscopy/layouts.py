@@ -120,8 +120,8 @@ def polypgen(folder: Path, below: list[str]) -> list[Found] | None:
     """PolypGen, its single frames, sequences and sequences without a polyp.
 
     data_C1/images_C1 and masks_C1, to C6; sequenceData/positive/seq1/images_seq1 and masks_seq1, to 23;
-    sequenceData/negativeOnly/seq1_neg, to 23; imagesAll_positive holds copies. A sequence is a
-    group. Of single frames nothing tells whose they are, but that those of centre 1 are named by the folder of
+    sequenceData/negativeOnly/seq1_neg, to 23; imagesAll_positive holds copies. A sequence is a group.
+    Of single frames nothing tells whose they are, but that those of centre 1 are named by the folder of
     the recorder they lay in, as 326OLCV1_100H0006.
     """
     if folder.name == "imagesAll_positive":

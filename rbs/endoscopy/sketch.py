@@ -1,10 +1,12 @@
 """What a frame shows, in 1024 bits: by which copies of it are known again, and pictures of other scenes.
 
 A perceptual hash. Where the frame is valid (no borders, insets and text, which all frames of one processor
-have in common) it is reduced to 32 x 32 cells, and a bit says whether a cell is brighter than its surroundings,
-under a Gaussian of two cells. So little depends on exposure, tone curve, size or compression. The likeness of
-two sketches is twice the share of cells in which they agree, of those that both show, minus 1: zero on average
-for frames that have nothing in common.
+have in common) it is reduced to 32 x 32 cells, and a bit says whether a cell is brighter than its
+surroundings, under a Gaussian of two cells. So little depends on exposure, tone curve, size or compression.
+The likeness of two sketches is twice the share of cells in which they agree, of those that both show, minus 1:
+zero on average for frames that have nothing in common.
+
+On the 200 real frames of a public collection (`benchmarks/sketches.py`) NUMBERS
 """
 
 from __future__ import annotations
