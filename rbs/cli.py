@@ -25,6 +25,7 @@ PLAIN = (
     "deidentify",
     "inspect",
     "index",
+    "index-frames",
     "thin",
     "recover-counts",
     "register",

@@ -18,10 +18,11 @@ from tqdm import tqdm
 from rbs.data.augment import LARGEST_SEED, flip_alike
 from rbs.data.samples import GRID, EpochSampler, Sample
 from rbs.endoscopy.degrade import Preset, degraded, enlarge
-from rbs.endoscopy.frames import read_frame, read_mask, reduced
+from rbs.endoscopy.frames import read_frame, reduced
 from rbs.endoscopy.manifest import FrameRow, FramesManifest
+from rbs.endoscopy.pairs import mask_of, refuse_other_scene, refuse_other_size
 from rbs.endoscopy.valid import valid_area
-from rbs.errors import ManifestError, RbsError
+from rbs.errors import FrameError, ManifestError, RbsError
 
 Array = npt.NDArray[Any]
 
@@ -343,36 +344,33 @@ def load_frame(row: FrameRow, longest_side: int | None) -> LoadedFrame:
         longest_side: Longer frames are reduced to this, pixels; None leaves them.
 
     Raises:
-        FrameError: A picture cannot be used.
-        ManifestError: The mask or the picture of low quality has another size than the frame.
+        FrameError: A picture cannot be used, or shows nothing.
+        ManifestError: The mask or the picture of low quality has another size than the frame, or the latter
+            shows another scene.
     """
     whole = read_frame(row.frame)
     clean = reduced(whole, longest_side)
+    valid = valid_area(clean)
+    if not valid.any():
+        raise FrameError("it shows nothing", file=row.frame, remedy="leave it out")
     low = labels = None
     if row.low is not None:
-        picture = read_frame(row.low)
-        half = tuple(-(-side // 2) for side in whole.shape[1:])
-        if picture.shape[1:] not in (whole.shape[1:], half, tuple(side // 2 for side in whole.shape[1:])):
-            raise ManifestError(
-                f"it has {picture.shape[1]} x {picture.shape[2]} pixels, but {row.frame.name} has"
-                f" {whole.shape[1]} x {whole.shape[2]}",
-                file=row.low,
-                remedy="give a picture of the same size, or of half of it",
-            )
-        # One of half the size is brought to size before anything else, as restoring does.
-        low = picture if picture.shape == whole.shape else enlarge(picture, whole.shape[1:])
-        low = _bytes(reduced(low, longest_side))
+        refuse_other_size(row.frame, row.low)
+        low = reduced(_at_size(read_frame(row.low), whole.shape[1:]), longest_side)
+        refuse_other_scene(row.frame, clean, row.low, low, valid)
+        low = _bytes(low)
     if row.mask is not None:
-        mask = read_mask(row.mask)
-        if mask.shape != whole.shape[1:]:
-            raise ManifestError(
-                f"it has {mask.shape[0]} x {mask.shape[1]} pixels, but {row.frame.name} has"
-                f" {whole.shape[1]} x {whole.shape[2]}",
-                file=row.mask,
-                remedy="give the mask of this frame",
-            )
-        labels = (reduced(mask[None].astype(np.float32), longest_side) > 0.5).astype(np.uint8)
-    return LoadedFrame(_bytes(clean), valid_area(clean)[None], low, labels)
+        marked = mask_of(row.frame, row.mask)[None].astype(np.float32)
+        labels = (reduced(marked, longest_side) > 0.5).astype(np.uint8)
+    return LoadedFrame(_bytes(clean), valid[None], low, labels)
+
+
+def _at_size(picture: Array, shape: tuple[int, ...]) -> Array:
+    """A picture of a frame's size or half of it at the frame's size, as restoring one begins."""
+    if picture.shape[1:] == shape:
+        return picture
+    more = [(0, max(0, length - 2 * half)) for length, half in zip(shape, picture.shape[1:], strict=True)]
+    return enlarge(np.pad(picture, [(0, 0), *more], mode="edge"), shape)
 
 
 def _low(frame: LoadedFrame, preset: Preset, seed: Sequence[int]) -> Array:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbs.data.manifest import SPLITS
+from rbs.data.manifest import SPLITS, patient_key, read_rows, relative_path
 from rbs.errors import ManifestError
 from rbs.files import whole_file
 
@@ -67,15 +67,17 @@ class FramesManifest:
         """Read and check a manifest: columns, splits, files, and that no group is in two splits.
 
         Raises:
-            ManifestError: It is missing or cannot be used; row, fault and remedy are named.
+            ManifestError: It is missing or cannot be used; line, fault and remedy are named.
         """
         path = Path(path)
-        lines = _lines(path)
-        frames = tuple(_row(path, number, line) for number, line in enumerate(lines, start=2))
-        if not frames:
+        if not path.is_file():
+            remedy = "make one with `rbs index-frames` or `rbs mucosa`"
+            raise ManifestError("there is no such manifest", file=path, remedy=remedy)
+        rows = [(line, _row(path, line, cells)) for line, cells in read_rows(path, REQUIRED, COLUMNS)]
+        if not rows:
             raise ManifestError("it lists no frame", file=path, remedy="add rows to it")
-        _refuse_leaks(path, frames)
-        return cls(path, frames)
+        _refuse_leaks(path, rows)
+        return cls(path, tuple(row for _, row in rows))
 
     def rows(self, split: str) -> list[FrameRow]:
         """The frames of "train", "val" or "test".
@@ -93,7 +95,7 @@ def is_frames_manifest(path: str | Path) -> bool:
     """Whether the header of a CSV is that of frames; False where it cannot be read."""
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            return "frame" in next(csv.reader(file), [])
+            return "frame" in (name.strip() for name in next(csv.reader(file), []))
     except (OSError, UnicodeDecodeError, csv.Error):
         return False
 
@@ -104,16 +106,12 @@ def write_frames_manifest(path: Path, frames: Sequence[FrameRow], *, overwrite: 
     Raises:
         OutputError: It exists, or cannot be written.
     """
-    folder = path.parent.resolve()
 
     def relative(file: Path | None) -> str:
-        if file is None:
-            return ""
-        whole = file.resolve()
-        return (whole.relative_to(folder) if whole.is_relative_to(folder) else whole).as_posix()
+        return "" if file is None else relative_path(file, path.parent)
 
     with whole_file(path, overwrite=overwrite) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for row in frames:
             writer.writerow(
@@ -121,46 +119,20 @@ def write_frames_manifest(path: Path, frames: Sequence[FrameRow], *, overwrite: 
             )
 
 
-def _lines(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = list(reader.fieldnames or [])
-            lines = list(reader)
-    except FileNotFoundError:
-        remedy = "make one with `rbs index-frames` or `rbs mucosa`"
-        raise ManifestError("there is no such manifest", file=path, remedy=remedy) from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"it cannot be read ({error})", file=path, remedy="save it as CSV") from error
-    unknown, missing = [c for c in columns if c not in COLUMNS], [c for c in REQUIRED if c not in columns]
-    if unknown or missing:
-        fault = f"its columns are {', '.join(columns) or 'none'}"
-        raise ManifestError(
-            fault, file=path, remedy=f"use {', '.join(COLUMNS)}, of which the first two at least"
-        )
-    for number, line in enumerate(lines, start=2):
-        if None in line or None in line.values():
-            raise ManifestError(
-                f"row {number} has not as many cells as the header", file=path, remedy="complete the row"
-            )
-    return lines
-
-
-def _row(path: Path, number: int, line: dict[str, str]) -> FrameRow:
-    cells = {name: (line.get(name) or "").strip() for name in COLUMNS}
+def _row(path: Path, line: int, stated: dict[str, str]) -> FrameRow:
+    cells = {name: stated.get(name, "") for name in COLUMNS}
     if cells["split"] not in SPLITS:
-        fault = f"row {number} has the split '{cells['split']}'"
-        raise ManifestError(fault, file=path, remedy=f"use one of {', '.join(SPLITS)}")
+        raise _fault(path, line, f"unknown split '{cells['split']}'", f"use one of {', '.join(SPLITS)}")
     if not cells["frame"]:
-        raise ManifestError(f"row {number} names no frame", file=path, remedy="name one, or remove the row")
+        raise _fault(path, line, "frame is empty", "name one, or remove the line")
 
     def file(name: str) -> Path | None:
         if not cells[name]:
             return None
         found = path.parent / cells[name]
         if not found.is_file():
-            fault = f"row {number} names the {name} {cells[name]}, which does not exist"
-            raise ManifestError(fault, file=path, remedy="correct the path; it is relative to the manifest")
+            fault = f"the {name} {found} is missing"
+            raise _fault(path, line, fault, "correct the path; it is relative to the manifest")
         return found
 
     frame = file("frame")
@@ -169,17 +141,21 @@ def _row(path: Path, number: int, line: dict[str, str]) -> FrameRow:
     return FrameRow(frame, cells["split"], file("low"), file("mask"), group, cells["source"])
 
 
-def _refuse_leaks(path: Path, frames: Sequence[FrameRow]) -> None:
+def _refuse_leaks(path: Path, rows: Sequence[tuple[int, FrameRow]]) -> None:
     """No group in two splits, no frame twice."""
-    splits: dict[str, str] = {}
-    seen: set[Path] = set()
-    for number, row in enumerate(frames, start=2):
-        first = splits.setdefault(row.group, row.split)
-        if first != row.split:
-            fault = f"row {number} puts the group '{row.group}' into {row.split}, but it is in {first}, too"
-            raise ManifestError(fault, file=path, remedy="keep a video or patient in one split")
-        where = row.frame.resolve()
-        if where in seen:
-            fault = f"row {number} names {row.frame.name} a second time"
-            raise ManifestError(fault, file=path, remedy="remove one of the rows")
-        seen.add(where)
+    splits: dict[str, tuple[str, int]] = {}
+    lines: dict[Path, int] = {}
+    for line, row in rows:
+        split, first = splits.setdefault(patient_key(row.group), (row.split, line))
+        if split != row.split:
+            fault = f"group {row.group} is in split {row.split} but in {split} on line {first}"
+            raise _fault(path, line, fault, "keep a video or patient in one split")
+        first = lines.setdefault(row.frame.resolve(), line)
+        if first != line:
+            raise _fault(
+                path, line, f"the frame {row.frame} is listed before, on line {first}", "list it once"
+            )
+
+
+def _fault(path: Path, line: int, fault: str, remedy: str) -> ManifestError:
+    return ManifestError(f"line {line}: {fault}", file=path, remedy=remedy)

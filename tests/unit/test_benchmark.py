@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from frame_files import write_frames
+from drawn_frames import write_frames
 
 from rbs import benchmark
 from rbs.benchmark import Cost, Run, cost_of, multiply_adds

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from frame_files import decoded, in_8_bits, scene, write_picture, write_video
+from drawn_frames import decoded, in_8_bits, scene, write_picture, write_video
 from PIL import Image
 
 from rbs.endoscopy import restore as module

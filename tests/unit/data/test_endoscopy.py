@@ -9,7 +9,7 @@ from PIL import Image
 
 from rbs.data.endoscopy import EndoscopyDataModule
 from rbs.endoscopy.degrade import degraded, halve
-from rbs.errors import ManifestError, RbsError
+from rbs.errors import FrameError, ManifestError, RbsError
 
 SMALL = {"crop": (32, 32), "batch_size": 4, "samples_per_epoch": 12, "num_workers": 0, "longest_side": 64}
 
@@ -149,6 +149,16 @@ def test_a_picture_of_half_the_size_is_enlarged(make, tmp_path):
     assert (batch["rapid"] - batch["target"]).abs().mean() < 0.01
 
 
+def test_half_of_an_odd_size_may_be_rounded_either_way(make, tmp_path):
+    manifest = make(low=True, size=(49, 63))
+    for k in range(4):
+        for shape in ((24, 31), (25, 32)):
+            Image.fromarray(scene(k, 49, 63)).resize(shape[::-1]).save(tmp_path / f"{k}_low.png")
+            (batch,) = set_up(manifest, longest_side=None).val_dataloader()
+            assert batch["rapid"].shape == batch["target"].shape == (1, 3, 49, 63)
+            assert (batch["rapid"] - batch["target"]).abs().mean() < 0.02
+
+
 def test_longer_frames_are_reduced_first(make):
     batch = next(iter(set_up(make(size=(96, 128))).val_dataloader()))
     assert batch["rapid"].shape == (1, 3, 48, 64)
@@ -164,11 +174,21 @@ def test_what_cannot_be_used_is_told(make, tmp_path):
         set_up(make(), crop=(64, 64))
     manifest = make()
     Image.fromarray(np.zeros((48, 60), np.uint8)).save(tmp_path / "1_mask.png")
-    with pytest.raises(ManifestError, match=r"1_mask.png: it has 48 x 60 pixels, but 1.png has 48 x 64"):
+    with pytest.raises(
+        ManifestError, match=r"1_mask.png: the mask has 60 x 48 pixels, but .*1.png has 64 x 48"
+    ):
         set_up(manifest)
     manifest = make(low=True)
     Image.fromarray(scene(0, 40, 40)).save(tmp_path / "2_low.png")
     with pytest.raises(ManifestError, match=r"2_low.png: it has 40 x 40 pixels.*or of half of it"):
+        set_up(manifest)
+    manifest = make(low=True)
+    Image.fromarray(scene(1) // 2).save(tmp_path / "2_low.png")
+    with pytest.raises(ManifestError, match=r"2_low.png: it does not show what .*2.png shows \(likeness"):
+        set_up(manifest)
+    manifest = make()
+    Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(tmp_path / "0.png")
+    with pytest.raises(FrameError, match=r"0.png: it shows nothing; leave it out"):
         set_up(manifest)
     for options in ({"crop": (30, 32)}, {"batch_size": 0}, {"deals": 0}, {"seed": -1}, {"longest_side": 16}):
         with pytest.raises(RbsError):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from frame_files import write_picture, write_video
+from drawn_frames import write_picture, write_video
 from PIL import Image
 
 from rbs.endoscopy.kinds import kind_of, pictures_or_videos

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from av.codec.context import Flags
 from av.video.format import VideoFormat
-from frame_files import scene
+from drawn_frames import scene
 
 from rbs.endoscopy import video
 from rbs.endoscopy.video import (

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from frame_files import write_frames
+from drawn_frames import write_frames
 
 from rbs.cli import main
 from rbs.data.endoscopy import EndoscopyDataModule

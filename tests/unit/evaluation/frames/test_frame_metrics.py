@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from frame_files import textured
+from drawn_frames import textured
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 

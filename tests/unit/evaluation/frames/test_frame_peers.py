@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from frame_files import textured
+from drawn_frames import textured
 from scipy.ndimage import gaussian_filter
 
 from rbs.endoscopy.degrade import to_linear, to_srgb

@@ -49,14 +49,20 @@ def test_what_is_written_is_read(folder):
     ("text", "fault"),
     [
         ("frame,split\n", "it lists no frame"),
-        ("frame,set\na.png,train\n", "its columns are frame, set; use frame, split"),
-        ("frame,split\na.png,training\n", "row 2 has the split 'training'; use one of train, val, test"),
-        ("frame,split\na.png,train\nx.png,val\n", "row 3 names the frame x.png, which does not exist"),
-        ("frame,split,mask\na.png,train,x.png\n", "row 2 names the mask x.png"),
-        ("frame,split\n,train\n", "row 2 names no frame"),
-        ("frame,split\na.png\n", "row 2 has not as many cells as the header"),
-        ("frame,split,group\na.png,train,v\nb.png,val,v\n", "row 3 puts the group 'v' into val"),
-        ("frame,split\na.png,train\n./a.png,train\n", "row 3 names a.png a second time"),
+        ("frame,set\na.png,train\n", "line 1: no column split"),
+        ("frame,split\na.png,training\n", "line 2: unknown split 'training'; use one of train, val, test"),
+        ("frame,split\na.png,train\nx.png,val\n", "line 3: the frame .*x.png is missing"),
+        ("frame,split,mask\na.png,train,x.png\n", "line 2: the mask .*x.png is missing"),
+        ("frame,split\n,train\n", "line 2: frame is empty"),
+        ("frame,split\na.png\n", "line 2: it has not 2 cells"),
+        (
+            "frame,split,group\na.png,train,v\nb.png,val,v\n",
+            "line 3: group v is in split val but in train on line 2",
+        ),
+        (
+            "frame,split\na.png,train\n./a.png,train\n",
+            "line 3: the frame .*a.png is listed before, on line 2",
+        ),
     ],
 )
 def test_refusals_name_the_row(folder, text, fault):
