@@ -134,10 +134,11 @@ $(RUNS)/peers/%/f1.safetensors: $(MANIFEST) experiments/stage1.yaml experiments/
 $(RUNS)/benchmark/peers: always
 	@mkdir -p $(@D); test "$$(cat $@ 2>/dev/null)" = '$(PEERS)' || echo '$(PEERS)' > $@
 
-report: $(RUNS)/report.html  ## Tables, pictures and curves on one page
+report: $(RUNS)/report.html  ## Tables, pictures and curves on one page, with what else lies in RUNS
 
-$(RUNS)/report.html: $(RUNS)/evaluation/settings.json
-	$(RBS) report $(addprefix $(RUNS)/,evaluation adapt_sam stage1 stage2) --output $@
+$(RUNS)/report.html: $(RUNS)/evaluation/settings.json always
+	$(RBS) report $(addprefix $(RUNS)/,evaluation adapt_sam stage1 stage2) \
+	    $(wildcard $(addprefix $(RUNS)/,assessment benchmark ablation sweeps)) --output $@
 
 # ---- the demo: the same path, small: a few children, short training
 DEMO := runs/demo

@@ -23,8 +23,8 @@ from rbs.errors import CheckpointError
 from rbs.evaluation.classical import Pair, available
 from rbs.evaluation.methods import Method, restorer_method
 from rbs.evaluation.metrics import Target
-from rbs.files import whole_file
-from rbs.plain_tables import latex, markdown
+from rbs.files import versions, whole_file
+from rbs.report.plain import latex, markdown
 from rbs.report.tables import Evaluation
 from rbs.restorers.base import Restorer
 from rbs.weights import load_restorer
@@ -69,9 +69,7 @@ class Run:
             raise CheckpointError(
                 "it holds no f1.safetensors of a finished training", file=folder, remedy=remedy
             )
-        configs = sorted(
-            folder.glob("version_*/config.yaml"), key=lambda path: int(path.parent.name.split("_")[1])
-        )
+        configs = versions(folder, "config.yaml")
         if not configs:
             raise CheckpointError(
                 "it holds no version_*/config.yaml, so nobody can tell how its weights were made",

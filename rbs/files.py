@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Files: written whole or not at all, and the versions of a run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rbs.errors import OutputError, RbsError
+
+
+def versions(run: Path, name: str = "") -> list[Path]:
+    """The folders `version_N` that `rbs fit` wrote in that of a run, or a file in each that has it, by N."""
+    numbered = {int(path.name.split("_")[1]): path / name for path in run.glob("version_*")}
+    return [numbered[n] for n in sorted(numbered) if numbered[n].exists()]
 
 
 @contextmanager

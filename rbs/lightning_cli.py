@@ -29,7 +29,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from rbs.errors import CheckpointError
-from rbs.files import whole_file
+from rbs.files import versions, whole_file
 from rbs.tracking import Mode, ScanPictures, agent_run, default_mode, finish, tracker
 
 FINISHED = "finished"
@@ -242,8 +242,7 @@ def _newest_unfinished(folder: Path) -> str | None:
 
     A resumed training makes a version of its own: what it resumed stays without a mark of having finished.
     """
-    versions = sorted(folder.glob("version_*"), key=lambda path: int(path.name.split("_")[1]), reverse=True)
-    for version in versions:
+    for version in reversed(versions(folder)):
         if (version / FINISHED).exists():
             return None
         saved = sorted(version.glob("checkpoints/last*.ckpt"), key=lambda path: path.stat().st_mtime)

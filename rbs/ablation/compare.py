@@ -20,8 +20,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from rbs.evaluation.differences import signed_rank_p
-from rbs.evaluation.metrics import Metric
-from rbs.evaluation.summary import CONFIDENCE, RESAMPLES, decibels
+from rbs.evaluation.metrics import Metric, decibels
+from rbs.evaluation.summary import CONFIDENCE, RESAMPLES
 
 Array = npt.NDArray[np.float64]
 
@@ -58,8 +58,8 @@ def scores_of(per_scan: pd.DataFrame, row: str, metric: Metric) -> Array:
 
 
 def value(scores: Array, metric: Metric) -> float:
-    """Mean over seeds and patients, in the metric's unit."""
-    return float(decibels(scores.mean()) if metric.pooled_from else scores.mean())
+    """Mean over seeds and patients, in the metric's unit; NaN for the decibels of an error below zero."""
+    return decibels(scores.mean()) if metric.pooled_from else float(scores.mean())
 
 
 def paired(pairs: Sequence[tuple[Array, Array]], metric: Metric, seed: int = 0) -> Difference:

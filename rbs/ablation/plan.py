@@ -14,6 +14,7 @@ import yaml
 
 from rbs.data.manifest import Manifest
 from rbs.errors import OutputError, RbsError
+from rbs.files import versions
 from rbs.processes import Run
 from rbs.weights import file_sha256
 
@@ -183,7 +184,7 @@ def newest_config(folder: Path) -> dict[str, Any]:
     Raises:
         RbsError: They are missing.
     """
-    files = sorted(folder.glob("version_*/config.yaml"), key=lambda path: int(path.parent.name.split("_")[1]))
+    files = versions(folder, "config.yaml")
     if not files:
         raise RbsError(
             "there is no config.yaml of a training in it", file=folder, remedy="delete it to train anew"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,15 +16,17 @@ from rbs.ablation.scores import weights_of
 from rbs.evaluation.differences import holm
 from rbs.evaluation.metrics import METRICS, Metric
 from rbs.files import whole_file
-from rbs.plain_tables import latex, markdown
 from rbs.processes import Run
+from rbs.report.plain import latex, markdown
 from rbs.weights import load_restorer
+
+_REFERENCE_WORDS = {FULL: "full method", CONTROL: "stage 1 goes on"}
 
 
 def write_report(
     plan: Plan, runs: Mapping[tuple[str, int], Run], per_scan: pd.DataFrame, split: str
 ) -> tuple[pd.DataFrame, str]:
-    """Write ablation.csv, ablation.md, ablation.tex and per_scan.csv.
+    """Write ablation.csv, ablation.md, ablation.tex, per_scan.csv, and ablation.json for `rbs report`.
 
     Args:
         plan: The ablation.
@@ -41,7 +44,18 @@ def write_report(
         rows.append(Row(STAGE1, "stage 1 as it was"))
     metrics = [m for m in METRICS if m.printed and per_scan[m.pooled_from or m.name].notna().all()]
     table = _table(rows, per_scan, metrics)
-    text, print_rows = _text(plan, rows, runs, per_scan, table, metrics, split)
+    main = _main(metrics)
+    words = _words(rows, per_scan, table, main)
+    text, print_rows = _text(plan, rows, runs, per_scan, table, metrics, split, words)
+    about = {
+        "title": f"Ablation of {plan.experiment.name}",
+        "what": _what(plan, per_scan, split),
+        "labels": {row.name: row.label for row in rows},
+        "metrics": [metric.describe() for metric in metrics],
+        "main": main.name,
+        "references": {name: _REFERENCE_WORDS[name] for name in _references(rows)},
+        "words": words,
+    }
     with whole_file(plan.output / "per_scan.csv", overwrite=True) as path:
         per_scan.to_csv(path, index=False, float_format="%.7g")
     with whole_file(plan.output / "ablation.csv", overwrite=True) as path:
@@ -50,7 +64,24 @@ def write_report(
         path.write_text(text, encoding="utf-8")
     with whole_file(plan.output / "ablation.tex", overwrite=True) as path:
         path.write_text(latex(*print_rows), encoding="utf-8")
+    with whole_file(plan.output / "ablation.json", overwrite=True) as path:
+        path.write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return table, text
+
+
+def _main(metrics: Sequence[Metric]) -> Metric:
+    """What the words go by: where the truth is known, the standard scan's noise need not blur it."""
+    names = [metric.name for metric in metrics]
+    return metrics[names.index("psnr_truth" if "psnr_truth" in names else "nc_psnr")]
+
+
+def _what(plan: Plan, per_scan: pd.DataFrame, split: str) -> str:
+    patients, seeds = per_scan["patient"].nunique(), ", ".join(map(str, plan.seeds))
+    return (
+        f"{patients} patients of the split `{split}`, seeds {seeds}; the first restorer, the one that ships."
+        " Every difference is paired over patients and seeds, with its 95 % bootstrap interval over both;"
+        " p is Wilcoxon's signed-rank test over patients, corrected by Holm over the rows."
+    )
 
 
 def _references(rows: Sequence[Row]) -> list[str]:
@@ -111,22 +142,17 @@ def _text(
     table: pd.DataFrame,
     metrics: Sequence[Metric],
     split: str,
+    words: Sequence[str],
 ) -> tuple[str, tuple[list[str], list[list[str]]]]:
-    # Where the truth is known, the noise of the standard scan need not blur a comparison.
-    names = [metric.name for metric in metrics]
-    main = metrics[names.index("psnr_truth" if "psnr_truth" in names else "nc_psnr")]
     patients = per_scan["patient"].nunique()
-    seeds = ", ".join(map(str, plan.seeds))
     parts = [
         f"# Ablation of {plan.experiment.name}\n",
-        f"{patients} patients of the split `{split}`, seeds {seeds}; the first restorer, the one that ships."
-        " Every difference is paired over patients and seeds, with its 95 % bootstrap interval over both;"
-        " p is Wilcoxon's signed-rank test over patients, corrected by Holm over the rows.\n",
+        _what(plan, per_scan, split) + "\n",
         _compute(plan, rows, runs),
     ]
-    head, printed = _printed(rows, table, metrics, main)
+    head, printed = _printed(rows, table, metrics, _main(metrics))
     parts.append(markdown(head, printed))
-    parts.append(_words(rows, per_scan, table, main))
+    parts.append("".join(f"- {sentence}\n" for sentence in words))
     if len(plan.seeds) < 3:
         parts.append(
             f"{'One seed' if len(plan.seeds) == 1 else 'Two seeds'}: how far another training would differ is"
@@ -170,10 +196,9 @@ def _printed(
 ) -> tuple[list[str], list[list[str]]]:
     """Values of all metrics, and the differences of the main one."""
     references = _references(rows)
-    words = {FULL: "full method", CONTROL: "stage 1 goes on"}
     head = ["row", *(f"{m.label}, {m.unit}" if m.unit else m.label for m in metrics)]
     for reference in references:
-        head += [f"{main.label} minus {words[reference]}", "p"]
+        head += [f"{main.label} minus {_REFERENCE_WORDS[reference]}", "p"]
     lines = {(str(line["row"]), str(line["metric"])): line for line in table.to_dict("records")}
     values = {key: float(line["value"]) for key, line in lines.items()}
     printed = []
@@ -197,14 +222,12 @@ def _difference_cells(line: Mapping[Any, Any], reference: str, metric: Metric) -
     return [_number(mean, metric, sign=True) + interval, "" if math.isnan(p) else _p(p)]
 
 
-def _words(rows: Sequence[Row], per_scan: pd.DataFrame, table: pd.DataFrame, main: Metric) -> str:
+def _words(rows: Sequence[Row], per_scan: pd.DataFrame, table: pd.DataFrame, main: Metric) -> list[str]:
     """What helps and what does not, a sentence each."""
     said = []
     for module, difference, p in _effects(rows, per_scan, main):
         verdict = {True: "helps", False: "harms", None: "does not help"}[improves(difference, p, main)]
-        said.append(
-            f"- **{module} {verdict}**: averaged over the other modules, {_said(difference, p, main)}."
-        )
+        said.append(f"**{module} {verdict}**: averaged over the other modules, {_said(difference, p, main)}.")
     references = _references(rows)
     labels = {row.name: row.label for row in rows}
     for reference, better, worse, neither in (
@@ -224,8 +247,8 @@ def _words(rows: Sequence[Row], per_scan: pd.DataFrame, table: pd.DataFrame, mai
             found = Difference(*(float(line[f"minus_{reference}_{n}"]) for n in ("mean", "low", "high", "p")))
             p = float(line[f"minus_{reference}_p_holm"])
             verdict = {True: better, False: worse, None: neither}[improves(found, p, main)]
-            said.append(f"- {labels[str(line['row'])]} {verdict}: {_said(found, p, main)}.")
-    return "\n".join(said) + "\n"
+            said.append(f"{labels[str(line['row'])]} {verdict}: {_said(found, p, main)}.")
+    return said
 
 
 def _said(difference: Difference, p: float, metric: Metric) -> str:

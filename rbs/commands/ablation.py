@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rbs.commands.options import whole_positive
+from rbs.commands.options import add_fit_options
 
 HELP = "train and compare variants of an experiment: SPI, SKD and SCM, or overlays of your own"
 
@@ -35,16 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("runs/ablation"), metavar="DIR", help="default: %(default)s"
     )
-    parser.add_argument(
-        "--workers", type=whole_positive, default=1, metavar="N", help="trainings at a time (default: 1)"
-    )
-    parser.add_argument(
-        "--fit",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="ARGUMENT",
-        help="all that follows goes to `rbs fit` of every training: --fit --wandb disabled",
-    )
+    add_fit_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:

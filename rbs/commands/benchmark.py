@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> None:
     from rbs.data.manifest import Manifest
     from rbs.errors import RbsError
     from rbs.evaluation.evaluate import evaluate
+    from rbs.evaluation.inception import load_inception
     from rbs.evaluation.lpips import lpips_metric
     from rbs.report.tables import read_evaluation
 
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
         args.output,
         trained=[run.method() for run in runs],
         extra_metrics=() if lpips is None else (lpips,),
+        inception=load_inception(),
         command=shlex.join(["rbs", *sys.argv[1:]]),
         overwrite=args.overwrite,
     )

@@ -57,7 +57,6 @@ def run(args: argparse.Namespace) -> None:
     from rbs.evaluation.inception import load_inception
     from rbs.evaluation.lpips import lpips_metric
     from rbs.evaluation.methods import trained_methods
-    from rbs.evaluation.task_metrics import TASK_METRICS
     from rbs.report.tables import difference_tables, read_evaluation, set_table
 
     manifest = Manifest.read(args.manifest)
@@ -67,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
         manifest,
         args.output,
         trained=trained,
-        extra_metrics=TASK_METRICS if lpips is None else (*TASK_METRICS, lpips),
+        extra_metrics=() if lpips is None else (lpips,),
         inception=load_inception(),
         against=args.against,
         split=args.split,

@@ -49,6 +49,24 @@ def add_standard_velocity(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_fit_options(parser: argparse.ArgumentParser) -> None:
+    """Add --workers and --fit, for commands that train."""
+    parser.add_argument(
+        "--workers",
+        type=whole_positive,
+        default=1,
+        metavar="N",
+        help="trainings at a time (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--fit",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="ARGUMENT",
+        help="all that follows goes to `rbs fit` of every training: --fit --wandb disabled",
+    )
+
+
 def positive(text: str) -> float:
     """A positive finite number; argparse reports anything else."""
     value = float(text)

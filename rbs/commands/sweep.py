@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rbs.commands.options import whole_positive
+from rbs.commands.options import add_fit_options
 
 HELP = "search hyper-parameters by a W&B sweep file, without a server"
 
@@ -16,16 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="folder of the runs (default: runs/sweeps/NAME)"
     )
-    parser.add_argument(
-        "--workers", type=whole_positive, default=1, metavar="N", help="runs at a time (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--fit",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="ARGUMENT",
-        help="all that follows goes to `rbs fit` of every run: --fit --wandb disabled",
-    )
+    add_fit_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +23,7 @@ from rbs.data.manifest import Case, Manifest
 from rbs.errors import ManifestError, OutputError, RbsError
 from rbs.evaluation.classical import GAUSSIAN, Pair, best, gaussian, tune
 from rbs.evaluation.consistency import check_consistency
-from rbs.evaluation.evaluate import SETTINGS, UNFINISHED, file_versions, load_pair
+from rbs.evaluation.evaluate import SETTINGS, UNFINISHED, file_versions, load_pair, write
 from rbs.evaluation.methods import RAPID, Method
 from rbs.evaluation.observers import auc as area
 from rbs.evaluation.observers import bootstrap_mean, channelised_auc, within_covariance
@@ -40,7 +39,6 @@ from rbs.evaluation.studies import (
     texture_study,
 )
 from rbs.evaluation.task_metrics import focus_scores, found_foci, plate_scores
-from rbs.files import whole_file
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +150,7 @@ def assess(
         "intervals": "95 % bootstrap over patients, 2000 resamples, this seed",
         "observer": f"a focus is so strong that the ideal observer of a standard scan has AUC {STANDARD_AUC}",
     }
-    _write(output, {"summary": summary, **frames}, settings)
+    write(output, {"summary": summary, **frames}, settings)
     parts.remove()
     return summary
 
@@ -420,13 +418,3 @@ def printed_table(summary: pd.DataFrame) -> str:
         .reset_index()
         .to_string(index=False)
     )
-
-
-def _write(output: Path, tables: dict[str, pd.DataFrame], settings: dict[str, Any]) -> None:
-    # Whoever finds no settings knows that the rest may be of two runs.
-    (output / SETTINGS).unlink(missing_ok=True)
-    for name, table in tables.items():
-        with whole_file(output / f"{name}.csv", overwrite=True) as path:
-            table.to_csv(path, index=False)
-    with whole_file(output / SETTINGS, overwrite=True) as path:
-        path.write_text(json.dumps(settings, indent=2, default=str) + "\n", encoding="utf-8")

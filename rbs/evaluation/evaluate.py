@@ -40,6 +40,7 @@ from rbs.evaluation.metrics import (
 from rbs.evaluation.parts import Part, Parts
 from rbs.evaluation.references import REFERENCES, reference_images, reference_scores
 from rbs.evaluation.summary import by_patient, summarise
+from rbs.evaluation.task_metrics import TASK_METRICS
 from rbs.files import whole_file
 from rbs.scans.counts import split as split_counts
 from rbs.scans.register import residual_misalignment
@@ -98,7 +99,7 @@ def evaluate(
         manifest: The cases. The classical methods are tuned on its validation split, whatever `split` is.
         output: Folder.
         trained: Methods beside the rapid scan and the classical ones.
-        extra_metrics: Metrics beside `METRICS`.
+        extra_metrics: Metrics beside `METRICS` and `TASK_METRICS`.
         inception: For FID and KID; None to do without.
         against: Method that all others are compared with; None for the best peer of each metric, the peers
             being all methods but `trained`.
@@ -123,7 +124,7 @@ def evaluate(
         raise OutputError(
             "it holds an evaluation already", file=output, remedy="choose another or use --overwrite"
         )
-    metrics = (*METRICS, *extra_metrics)
+    metrics = (*METRICS, *TASK_METRICS, *extra_metrics)
     inputs = {
         "rbs": rbs.__version__,
         "manifest": str(manifest.path),
@@ -181,7 +182,7 @@ def evaluate(
         "summary": summary,
     }
     pictures = {name: array for part in finished for name, array in part.pictures.items()}
-    _write(output, tables, pictures, settings)
+    write(output, tables, settings, pictures)
     parts.remove()
     return summary
 
@@ -295,15 +296,24 @@ def file_versions(cases: Iterable[Case]) -> dict[str, tuple[int, int]]:
     return {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
 
 
-def _write(
-    output: Path, tables: dict[str, pd.DataFrame], pictures: dict[str, Array], settings: dict[str, Any]
+def write(
+    output: Path,
+    tables: Mapping[str, pd.DataFrame],
+    settings: Mapping[str, Any],
+    pictures: Mapping[str, Array] | None = None,
 ) -> None:
-    # Whoever finds no settings knows that the rest may be of two evaluations.
+    """Write results: tables as <name>.csv, pictures, and last the settings.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    # Whoever finds no settings knows that the rest may be of two runs.
     (output / SETTINGS).unlink(missing_ok=True)
-    with whole_file(output / "pictures.npz", overwrite=True) as path:
-        np.savez_compressed(path, allow_pickle=False, **pictures)
+    if pictures is not None:
+        with whole_file(output / "pictures.npz", overwrite=True) as path:
+            np.savez_compressed(path, allow_pickle=False, **pictures)
     for name, table in tables.items():
         with whole_file(output / f"{name}.csv", overwrite=True) as path:
             table.to_csv(path, index=False, float_format="%.7g")
     with whole_file(output / SETTINGS, overwrite=True) as path:
-        path.write_text(json.dumps(settings, indent=2, default=str), encoding="utf-8")
+        path.write_text(json.dumps(settings, indent=2, default=str) + "\n", encoding="utf-8")

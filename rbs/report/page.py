@@ -21,6 +21,8 @@ from rbs.arrays import read_npz
 from rbs.errors import RbsError
 from rbs.files import whole_file
 from rbs.report import figures
+from rbs.report.assessment import Assessment, curves_figure, is_assessment, read_assessment, study_tables
+from rbs.report.searches import ablation_figure, ablation_table, cost_table, read_ablation, sweep_table
 from rbs.report.tables import (
     Evaluation,
     TrainingLog,
@@ -52,6 +54,9 @@ SHORT = {
 """Labels above pictures; a method that is not here is shown by its name."""
 
 
+_FOUND = ("summary.csv", "ablation.csv", "sweep.csv", "metrics.csv", "dice.csv")
+
+
 @dataclass(frozen=True)
 class Picture:
     """A figure of the page: its name as a file, title, caption, and itself."""
@@ -72,8 +77,9 @@ def write_report(
 ) -> None:
     """Write one self-contained page about all results found in the given folders.
 
-    Evaluations (settings.json beside summary.csv), training runs (the version_N/metrics.csv of each
-    experiment, joined) and dice.csv files are found in the folders and below them.
+    Evaluations, assessments (settings.json beside summary.csv), benchmarks, ablations, sweeps, training runs
+    (the version_N/metrics.csv of each experiment, joined) and dice.csv files are found in the folders and
+    below them. The trainings that an ablation or a sweep is made of are not shown one by one.
 
     Args:
         runs: Folders.
@@ -90,19 +96,27 @@ def write_report(
     import matplotlib.pyplot as plt
 
     matplotlib.use("Agg")
-    evaluations, trainings, dice = [], [], []
+    evaluations, assessments, ablations, sweeps, trainings, dice = [], [], [], [], [], []
     for run in runs:
         if not run.is_dir():
             raise RbsError("there is no such folder", file=run, remedy="name folders of runs")
-        found = {name: sorted(run.rglob(name)) for name in ("summary.csv", "metrics.csv", "dice.csv")}
+        found = {name: sorted(run.rglob(name)) for name in _FOUND}
         if not any(found.values()):
             raise RbsError(
                 "it holds nothing to report",
                 file=run,
-                remedy="name folders written by `rbs evaluate` or `rbs fit`",
+                remedy="name folders written by rbs evaluate, assess, benchmark, ablation, sweep or fit",
             )
-        evaluations += [_evaluation(read_evaluation(file.parent)) for file in found["summary.csv"]]
-        trainings += [_training(log) for log in training_logs(found["metrics.csv"])]
+        for folder in (file.parent for file in found["summary.csv"]):
+            if is_assessment(folder):
+                assessments.append(_assessment(read_assessment(folder)))
+            else:
+                evaluations.append(_evaluation(read_evaluation(folder)))
+        ablations += [_ablation(file.parent) for file in found["ablation.csv"]]
+        sweeps += [_sweep(file) for file in found["sweep.csv"]]
+        wholes = {file.parent for name in ("ablation.csv", "sweep.csv") for file in found[name]}
+        logs = [file for file in found["metrics.csv"] if not wholes.intersection(file.parents)]
+        trainings += [picture for log in training_logs(logs) if (picture := _training(log))]
         dice += [(str(file.parent), csv_table(file)) for file in found["dice.csv"]]
     template = (files("rbs.report") / "page.html").read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
@@ -110,14 +124,17 @@ def write_report(
         version=rbs.__version__,
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         evaluations=evaluations,
-        trainings=[picture for picture in trainings if picture],
+        assessments=assessments,
+        ablations=ablations,
+        sweeps=sweeps,
+        trainings=trainings,
         dice=dice,
     )
     with whole_file(output, overwrite=overwrite) as path:
         path.write_text(html, encoding="utf-8")
     if figure_folder is not None:
         taken: Counter[str] = Counter()
-        for picture in _all_pictures(evaluations, trainings):
+        for picture in _all_pictures(evaluations, [*assessments, *ablations], trainings):
             taken[picture.name] += 1
             again = taken[picture.name]
             figures.save(picture.figure, figure_folder, picture.name + (f"-{again}" if again > 1 else ""))
@@ -125,7 +142,7 @@ def write_report(
 
 
 def _all_pictures(
-    evaluations: Sequence[dict[str, Any]], trainings: Sequence[Picture | None]
+    evaluations: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], trainings: Sequence[Picture]
 ) -> Iterator[Picture]:
     """In the order of the page."""
     for evaluation in evaluations:
@@ -133,7 +150,8 @@ def _all_pictures(
             yield evaluation["forest"]
         for _, pictures in evaluation["pictures"]:
             yield from pictures
-    yield from (picture for picture in trainings if picture)
+    yield from (other["picture"] for other in others if other["picture"])
+    yield from trainings
 
 
 def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
@@ -145,6 +163,7 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "forest": _forest(evaluation),
         "sets": set_table(evaluation),
         "regions": region_table(evaluation),
+        "costs": cost_table(evaluation.folder),
         "pictures": _pictures(evaluation),
         "metrics": evaluation.printed,
         "peers": ", ".join(evaluation.labels[name] for name in evaluation.settings["peers"]),
@@ -157,6 +176,37 @@ def _forest(evaluation: Evaluation) -> Picture | None:
         return None
     caption = "Mean difference to the best peer, which stands at zero as a tick, and its 95 % interval."
     return Picture(_name(evaluation.folder.name, "differences"), "At a glance", caption, figure)
+
+
+def _assessment(assessment: Assessment) -> dict[str, Any]:
+    figure = curves_figure(assessment)
+    name = _name(assessment.folder.name, "curves")
+    caption = "Points are means, bars 95 % bootstrap intervals over patients."
+    return {
+        "folder": str(assessment.folder),
+        "settings": assessment.settings,
+        "tables": study_tables(assessment),
+        "picture": figure and Picture(name, "At a glance", caption, figure),
+    }
+
+
+def _ablation(folder: Path) -> dict[str, Any]:
+    ablation = read_ablation(folder)
+    figure = ablation_figure(ablation)
+    caption = "Mean differences and their 95 % intervals; the row compared with stands at zero as a tick."
+    return {
+        "folder": str(folder),
+        "about": ablation.about,
+        "table": ablation_table(ablation),
+        "picture": figure and Picture(_name(folder.name, "differences"), "At a glance", caption, figure),
+    }
+
+
+def _sweep(file: Path) -> dict[str, Any]:
+    picture = file.with_name("sweep.png")
+    data = base64.b64encode(picture.read_bytes()).decode("ascii") if picture.exists() else ""
+    source = f"data:image/png;base64,{data}" if data else ""
+    return {"folder": str(file.parent), "table": sweep_table(file), "source": source}
 
 
 def _training(log: TrainingLog) -> Picture | None:

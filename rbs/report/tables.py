@@ -290,6 +290,13 @@ def number(value: float, digits: int, unbounded: str = "∞") -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
+def significant(value: float, digits: int = 3) -> str:
+    """A number of so many significant digits, as printed; none for NaN."""
+    if math.isnan(value) or math.isinf(value):
+        return number(value, 0)
+    return f"{value + 0.0:.{digits}g}".replace("-", "\N{MINUS SIGN}")
+
+
 def training_logs(files: Sequence[Path]) -> list[TrainingLog]:
     """The log of each training run: of .../EXPERIMENT/version_N/metrics.csv all N joined, others alone.
 

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from rbs.files import whole_file
-from rbs.plain_tables import markdown
 from rbs.processes import Run
+from rbs.report.plain import markdown
 from rbs.sweep.definition import Sweep
 from rbs.sweep.distributions import Parameter
 from rbs.sweep.runner import history, result
@@ -156,7 +156,6 @@ class _Scale:
         at = [math.log(v) if logarithmic else float(v) for v in values]
         low, span = min(at), (max(at) - min(at)) or 1.0
         self.heights = [(v - low) / span for v in at]
-        ticks = [low + span * share for share in (0, 0.25, 0.5, 0.75, 1)]
         marks = [low + span * share for share in (0, 0.25, 0.5, 0.75, 1)]
         ticks = [math.exp(mark) if logarithmic else mark for mark in marks]
         digits = next((d for d in range(3, 9) if len({f"{t:.{d}g}" for t in ticks}) == len(ticks)), 9)

@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from rbs.errors import OutputError, RbsError
-from rbs.files import whole_file
+from rbs.files import versions, whole_file
 from rbs.processes import Run, alone_in, work_through
 from rbs.sweep.definition import Sweep
 from rbs.sweep.hyperband import to_stop
@@ -94,8 +94,7 @@ def history(folder: Path, metric: str) -> list[float]:
     ones logged at its first step and later.
     """
     found: list[tuple[int, float]] = []
-    files = folder.glob("version_*/metrics.csv")
-    for file in sorted(files, key=lambda path: int(path.parent.name.split("_")[1])):
+    for file in versions(folder, "metrics.csv"):
         # A line that is being written has no end yet.
         whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
         rows = list(csv.DictReader(whole.splitlines()))

@@ -352,6 +352,8 @@ def test_an_ablation_of_the_modules(
     )
     assert "One seed: how far another training would differ is not known" in text
     assert (tmp_path / "out" / "ablation.tex").read_text().count(r"\\") == 11
+    assert main(["report", str(tmp_path / "out"), "-o", str(tmp_path / "report.html")]) == 0
+    assert re.search(r"<li>SPI (helps|harms|does not help): ", (tmp_path / "report.html").read_text())
     # Nothing is trained twice, and nothing else is passed off as it.
     assert main([*command, "--fit", *extra]) == 0
     assert len(trained_here) == 9

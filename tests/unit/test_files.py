@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from rbs.errors import OutputError
-from rbs.files import whole_file
+from rbs.files import versions, whole_file
 
 
 def test_a_full_disk_is_told_whoever_says_so(small_disk: Path) -> None:
@@ -37,3 +37,12 @@ def test_a_folder_that_may_not_be_searched_is_told(tmp_path: Path, monkeypatch: 
         whole_file(tmp_path / "a"),
     ):
         pass
+
+
+def test_versions_come_by_number_and_only_those_that_hold_the_file(tmp_path: Path) -> None:
+    for number in (10, 9, 2):
+        (tmp_path / f"version_{number}").mkdir()
+    for number in (10, 2):
+        (tmp_path / f"version_{number}" / "config.yaml").touch()
+    assert [path.name for path in versions(tmp_path)] == ["version_2", "version_9", "version_10"]
+    assert [path.parent.name for path in versions(tmp_path, "config.yaml")] == ["version_2", "version_10"]

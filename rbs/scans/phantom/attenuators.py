@@ -2,38 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from rbs.scans.phantom.body import Array, Body, Outline
-from rbs.scans.phantom.canvas import Canvas, Tile
+from rbs.scans.phantom.body import Body, Outline
+from rbs.scans.phantom.canvas import Canvas
 from rbs.scans.phantom.limbs import Limb, Vector
-
-
-@dataclass(frozen=True)
-class Attenuator:
-    """Something that weakens what lies behind it, as seen by either detector.
-
-    Attributes:
-        name: What it is.
-        row: Row of its middle in both views.
-        column: Column of its middle in the anterior view.
-        depth_mm: y: distance in front of the middle of the trunk, mm.
-        tile: The pixels that it lies over.
-        transmission: What share of 140 keV passes, float32, on the tile.
-    """
-
-    name: str
-    row: int
-    column: int
-    depth_mm: float
-    tile: Tile
-    transmission: Array
-
-    def weaken(self, seen: Array) -> None:
-        """Take its share away from what lies behind it, (rows, columns), in place."""
-        seen[self.tile] *= self.transmission
+from rbs.scans.phantom.projection import Attenuator
 
 
 def draw_attenuators(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, shift, zoom
 
-from rbs.scans.phantom.attenuators import Attenuator, draw_attenuators
+from rbs.scans.phantom.attenuators import draw_attenuators
 from rbs.scans.phantom.axial import draw_axial
 from rbs.scans.phantom.body import Body, draw_body
 from rbs.scans.phantom.canvas import Canvas
@@ -25,7 +25,7 @@ from rbs.scans.phantom.organs import (
     draw_urinary,
     soft_tissue,
 )
-from rbs.scans.phantom.projection import Camera, project
+from rbs.scans.phantom.projection import Attenuator, Camera, project
 from rbs.scans.scan import View, align
 
 Array = npt.NDArray[np.float32]

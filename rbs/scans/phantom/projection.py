@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, zoom
 
-from rbs.scans.phantom.attenuators import Attenuator
+from rbs.scans.phantom.canvas import Tile
 
 Array = npt.NDArray[np.float32]
 
@@ -45,6 +45,31 @@ class Camera:
     scatter: float = 0.25
     tail_mm: float = 80.0
     sensitivity: Array = field(default_factory=lambda: np.ones((2, 1), np.float32))
+
+
+@dataclass(frozen=True)
+class Attenuator:
+    """Something that weakens what lies behind it, as seen by either detector.
+
+    Attributes:
+        name: What it is.
+        row: Row of its middle in both views.
+        column: Column of its middle in the anterior view.
+        depth_mm: y: distance in front of the middle of the trunk, mm.
+        tile: The pixels that it lies over.
+        transmission: What share of 140 keV passes, float32, on the tile.
+    """
+
+    name: str
+    row: int
+    column: int
+    depth_mm: float
+    tile: Tile
+    transmission: Array
+
+    def weaken(self, seen: Array) -> None:
+        """Take its share away from what lies behind it, (rows, columns), in place."""
+        seen[self.tile] *= self.transmission
 
 
 def resolution_mm(distance_mm: float) -> float:

@@ -103,3 +103,10 @@ def test_visits_are_averaged_and_biases_have_no_sign():
 )
 def test_only_what_is_clear_helps(metric, difference, p, wanted):
     assert improves(difference, p, metric) is wanted
+
+
+def test_a_mean_error_below_zero_has_no_decibels():
+    below, above = np.full((1, 12), -1e-4), np.full((1, 12), 1e-3)
+    assert math.isnan(value(below, POOLED))
+    assert math.isnan(paired([(below, below)], POOLED).mean)
+    assert math.isnan(paired([(below, above)], POOLED).mean)

@@ -12,13 +12,12 @@ from scipy.optimize import curve_fit
 from rbs.errors import RbsError
 from rbs.scans.phantom import COLUMNS, ROWS, SPACING_MM, Disease, Phantom, make_child, make_passes
 from rbs.scans.phantom import child as drawing
-from rbs.scans.phantom.attenuators import Attenuator
 from rbs.scans.phantom.body import draw_body
 from rbs.scans.phantom.canvas import Canvas, Site
 from rbs.scans.phantom.child import UNSCANNED
 from rbs.scans.phantom.disease import draw_disease, draw_lesions
 from rbs.scans.phantom.growth import Sex, dose_mbq, draw_child, expected_counts, head_fraction, physis_ratio
-from rbs.scans.phantom.projection import Camera, project, resolution_mm
+from rbs.scans.phantom.projection import Attenuator, Camera, project, resolution_mm
 from rbs.scans.scan import REGIONS
 
 AGES = (0.5, 1, 2, 3.5, 5, 7, 9, 11, 12, 13, 14, 16)

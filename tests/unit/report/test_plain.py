@@ -1,6 +1,6 @@
 """Tables as text."""
 
-from rbs.plain_tables import latex, markdown
+from rbs.report.plain import latex, markdown
 
 
 def test_markdown():

@@ -1,0 +1,227 @@
+"""What `rbs assess` found, as tables and curves."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from rbs.errors import RbsError
+from rbs.report.tables import WIDEST, Cell, Table, significant
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STANDARD, TRUTH = "standard", "truth"
+_NAMES = {
+    STANDARD: "Standard scan, raw",
+    TRUTH: "Known expectation",
+    "ideal rapid": "Ideal observer of the rapid scan",
+    "ideal standard": "Ideal observer of the standard scan",
+}
+_QUANTITIES = {
+    "recovery": "Contrast kept",
+    "cnr": "Contrast to noise",
+    "peak": "Peak kept",
+    "fwhm": "Width",
+    "asymmetry_error": "Error of asymmetry",
+    "hallucinated": "Foci made up",
+    "lost": "Foci lost",
+    "ratio": "Deviance",
+    "clusters": "Places that disagree",
+    "variance": "Variance",
+    "mean_frequency_per_mm": "Mean frequency",
+    "fwhm_mm": "FWHM",
+    "gain": "Counts kept",
+    "auc": "AUC",
+    "auc_internal_noise": "AUC, observer with noise of its own",
+}
+_SIZES = ("small (", "medium (8", "large (")
+"""How the names of the classes of size begin."""
+_COLOURS = ("#7f7f7f", "#c77c11", "#1f4e79", "#2a7f3f", "#8c2d5a", "#5a4fcf")
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What `rbs assess` left in a folder.
+
+    Attributes:
+        folder: The folder.
+        settings: settings.json.
+        summary: summary.csv: study, group, method, quantity, unit, n, mean, low, high.
+        spectra: spectra.csv: noise power by patient, method and frequency; empty without phantoms.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    summary: pd.DataFrame
+    spectra: pd.DataFrame
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Printed labels of all that has a row: the methods first, in their order."""
+        methods = {method["name"]: method["label"] for method in self.settings["methods"]}
+        found = dict.fromkeys([*self.summary["method"], *self.spectra["method"]])
+        return methods | {name: _NAMES.get(name, name) for name in found if name not in methods}
+
+
+def is_assessment(folder: Path) -> bool:
+    """Whether the results in a folder are of `rbs assess`."""
+    try:
+        return "draws" in json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
+def read_assessment(folder: Path) -> Assessment:
+    """Read the results in a folder.
+
+    Raises:
+        RbsError: A file is missing or damaged.
+    """
+    try:
+        settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+        for key in ("methods", "split", "manifest", "scans", "drawn", "draws", "seed", "observer", "command"):
+            settings[key]
+        summary = pd.read_csv(folder / "summary.csv")
+        summary[["study", "group", "method", "quantity", "unit", "n", "mean", "low", "high"]]
+        spectra = pd.DataFrame(columns=["patient", "method", "frequency_per_mm", "nps_counts2_mm2"])
+        if (folder / "spectra.csv").exists():
+            spectra = pd.read_csv(folder / "spectra.csv")[spectra.columns]
+    except (OSError, ValueError, KeyError) as error:
+        raise RbsError(
+            f"the assessment is incomplete or damaged ({error})",
+            file=folder,
+            remedy="run `rbs assess` again",
+        ) from error
+    return Assessment(folder, settings, summary, spectra)
+
+
+def study_tables(assessment: Assessment) -> list[Table]:
+    """A table a study, methods by group and quantity, in pieces that fit a page."""
+    tables = []
+    for study, part in assessment.summary.groupby("study", sort=False):
+        cells = {
+            (row["method"], row["group"], row["quantity"]): _cell(row) for row in part.to_dict("records")
+        }
+        columns = part[["group", "quantity", "unit", "n"]].drop_duplicates(["group", "quantity"])
+        pieces = math.ceil(len(columns) / WIDEST)
+        size = math.ceil(len(columns) / pieces)
+        for start in range(0, len(columns), size):
+            shown = columns.iloc[start : start + size].to_dict("records")
+            keys = [(column["group"], column["quantity"]) for column in shown]
+            rows = [
+                (label, [cells.get((name, *key), Cell()) for key in keys])
+                for name, label in assessment.labels.items()
+            ]
+            heads = [_head(column) for column in shown]
+            title = str(study).capitalize() if start == 0 else ""
+            tables.append(Table(title, heads, [], [row for row in rows if any(c.text for c in row[1])]))
+    return tables
+
+
+def curves_figure(assessment: Assessment) -> Figure | None:
+    """Noise power, lesion contrast, detection and sharpness in a panel each; None without any of them."""
+    import matplotlib.pyplot as plt
+
+    summary = assessment.summary
+    lesions = _pick(summary, "lesions", "recovery")
+    drawn: list[Callable[[Axes], None]] = []
+    if len(assessment.spectra):
+        drawn.append(partial(_spectra, assessment))
+    if len(lesions):
+        sizes = [group for name in _SIZES for group in dict.fromkeys(lesions["group"]) if name in str(group)]
+        title = "contrast of lesions kept (1: all)"
+        drawn.append(partial(_points, assessment, lesions, sizes, title, 1.0))
+    for study, quantity, title, ideal in (
+        ("observer", "auc", "model observer's AUC by size of focus", None),
+        ("impulse response", "fwhm_mm", "width of an impulse, mm, by its counts", None),
+    ):
+        found = _pick(summary, study, quantity)
+        if len(found):
+            groups = list(dict.fromkeys(found["group"]))
+            drawn.append(partial(_points, assessment, found, groups, title, ideal))
+    if not drawn:
+        return None
+    figure, axes = plt.subplots(2, 2, figsize=(12.5, 7.6), squeeze=False)
+    for axis, draw in zip(axes.flat, drawn, strict=False):
+        draw(axis)
+        axis.tick_params(labelsize=7)
+        axis.legend(fontsize=7, frameon=False)
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes.flat[len(drawn) :]:
+        axis.set_axis_off()
+    figure.tight_layout()
+    return figure
+
+
+def _spectra(assessment: Assessment, axis: Axes) -> None:
+    spectra = assessment.spectra
+    power = spectra.groupby(["method", "frequency_per_mm"])["nps_counts2_mm2"].mean().unstack("method")
+    # Poisson noise is white: the standard scan's mean level is what all are measured by.
+    level = power[STANDARD].mean() if STANDARD in power else power.to_numpy().mean()
+    for name, label, style in _styled(assessment.labels, power.columns):
+        axis.plot(power.index, power[name] / level, label=label, linewidth=1.4, **style)
+    axis.set_yscale("log")
+    axis.set_title("noise power in soft tissue (1: the standard scan's)", fontsize=9)
+    axis.set_xlabel("spatial frequency, 1/mm", fontsize=8)
+    axis.grid(color="0.92", linewidth=0.6)
+
+
+def _points(
+    assessment: Assessment,
+    table: pd.DataFrame,
+    groups: list[Any],
+    title: str,
+    ideal: float | None,
+    axis: Axes,
+) -> None:
+    """A place a group, and in it a point with its interval a method."""
+    shown = list(_styled(assessment.labels, table["method"].unique()))
+    if ideal is not None:
+        axis.axhline(ideal, color="0.6", linewidth=0.8)
+    for k, (name, label, style) in enumerate(shown):
+        part = table[table["method"] == name].set_index("group").reindex(groups)
+        middle, low, high = (part[column].to_numpy(dtype=float) for column in ("mean", "low", "high"))
+        whiskers = np.nan_to_num(np.stack([middle - low, high - middle])).clip(min=0)
+        places = np.arange(len(groups)) + (k - (len(shown) - 1) / 2) * 0.6 / len(shown)
+        colour = style["color"]
+        axis.errorbar(
+            places, middle, yerr=whiskers, fmt="o", color=colour, markersize=4, capsize=2, label=label
+        )
+    axis.set_xticks(range(len(groups)), [str(group) for group in groups], fontsize=7)
+    axis.set_title(title, fontsize=9)
+    axis.grid(axis="y", color="0.92", linewidth=0.6)
+
+
+def _styled(labels: Mapping[str, str], names: Any) -> list[tuple[str, str, dict[str, Any]]]:
+    """Name, label and style of what is drawn, one colour a name in all panels."""
+    styles = {
+        name: {"color": _COLOURS[k % len(_COLOURS)], "linestyle": "--" if name in _NAMES else "-"}
+        for k, name in enumerate(labels)
+    }
+    return [(name, label, styles[name]) for name, label in labels.items() if name in set(names)]
+
+
+def _pick(summary: pd.DataFrame, study: str, quantity: str) -> pd.DataFrame:
+    return summary[(summary["study"] == study) & (summary["quantity"] == quantity)]
+
+
+def _head(column: Mapping[Any, Any]) -> tuple[str, str]:
+    group, unit = str(column["group"]), column["unit"]
+    label = _QUANTITIES.get(str(column["quantity"]), str(column["quantity"]))
+    notes = ["" if group == "all" else group, unit if isinstance(unit, str) else "", f"n = {column['n']}"]
+    return label, "; ".join(note for note in notes if note)
+
+
+def _cell(row: Mapping[Any, Any]) -> Cell:
+    mean, low, high = (significant(float(row[name])) for name in ("mean", "low", "high"))
+    return Cell(mean, f"{low} to {high}" if low else "")

@@ -1,0 +1,176 @@
+"""What ablations, sweeps and benchmarks left, for the page."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from rbs.errors import RbsError
+from rbs.report.tables import Cell, Table, number, significant
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_RUNS = 20
+"""Runs of a sweep that the page lists; all are in its csv."""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What `rbs ablation` left in a folder.
+
+    Attributes:
+        folder: The folder.
+        about: ablation.json: title, labels by row, metrics, the main one's name, references, words.
+        table: ablation.csv: row, metric, value, minus_REFERENCE_{mean,low,high,p_holm}.
+    """
+
+    folder: Path
+    about: dict[str, Any]
+    table: pd.DataFrame
+
+
+def read_ablation(folder: Path) -> Ablation:
+    """Read the results in a folder.
+
+    Raises:
+        RbsError: A file is missing or damaged.
+    """
+    try:
+        about = json.loads((folder / "ablation.json").read_text(encoding="utf-8"))
+        for key in ("title", "what", "labels", "metrics", "main", "references", "words"):
+            about[key]
+        table = pd.read_csv(folder / "ablation.csv")
+        table[["row", "metric", "value"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise RbsError(
+            f"the ablation is incomplete or damaged ({error})", file=folder, remedy="run `rbs ablation` again"
+        ) from error
+    return Ablation(folder, about, table)
+
+
+def ablation_table(ablation: Ablation) -> Table:
+    """Rows by metrics, and the main metric's difference to each reference."""
+    lines = {(line["row"], line["metric"]): line for line in ablation.table.to_dict("records")}
+    metrics, main = ablation.about["metrics"], ablation.about["main"]
+    columns = [(metric["label"], metric["unit"]) for metric in metrics]
+    label = next(metric["label"] for metric in metrics if metric["name"] == main)
+    columns += [(label, f"minus {words}") for words in ablation.about["references"].values()]
+    rows = []
+    for row, name in ablation.about["labels"].items():
+        cells = [_value(lines[row, metric["name"]]["value"], metric["unit"]) for metric in metrics]
+        cells += [_difference(lines[row, main], reference) for reference in ablation.about["references"]]
+        rows.append((name, cells))
+    return Table("", columns, [], rows)
+
+
+def ablation_figure(ablation: Ablation) -> Figure | None:
+    """Each row minus each reference in the main metric, with intervals; None where there is no reference."""
+    import matplotlib.pyplot as plt
+
+    references, labels = ablation.about["references"], ablation.about["labels"]
+    if not references:
+        return None
+    main = next(metric for metric in ablation.about["metrics"] if metric["name"] == ablation.about["main"])
+    lines = ablation.table[ablation.table["metric"] == main["name"]].set_index("row").reindex(list(labels))
+    across = len(references)
+    height = 1.0 + 0.26 * len(labels)
+    figure, axes = plt.subplots(1, across, figsize=(5.2 * across, height), squeeze=False, sharey=True)
+    places = np.arange(len(labels))
+    for axis, (reference, words) in zip(axes[0], references.items(), strict=True):
+        middle, low, high = (
+            lines[f"minus_{reference}_{end}"].to_numpy(dtype=float) for end in ("mean", "low", "high")
+        )
+        drawn = np.isfinite(middle)
+        whiskers = np.nan_to_num(np.stack([middle - low, high - middle])).clip(min=0)
+        axis.axvline(0, color="0.6", linewidth=0.8)
+        axis.errorbar(
+            middle[drawn],
+            places[drawn],
+            xerr=whiskers[:, drawn],
+            fmt="o",
+            color="#1f4e79",
+            markersize=4,
+            capsize=2,
+        )
+        axis.plot(0, list(labels).index(reference), marker="|", color="0.3", markersize=10)
+        axis.set_yticks(places, list(labels.values()), fontsize=7)
+        axis.set_ylim(len(labels) - 0.5, -0.5)
+        unit = f", {main['unit']}" if main["unit"] else ""
+        axis.set_title(f"{main['label']}{unit}: minus {words}", fontsize=8)
+        axis.tick_params(axis="x", labelsize=7)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    return figure
+
+
+def sweep_table(file: Path) -> Table:
+    """The best runs of a sweep.csv, best first.
+
+    Raises:
+        RbsError: It cannot be read.
+    """
+    try:
+        content = pd.read_csv(file, dtype={"run": str}).head(MOST_RUNS)
+        rows = [
+            (f"{row['run']}, {row['state']}", [_anything(row[name]) for name in content.columns[2:]])
+            for row in content.to_dict("records")
+        ]
+    except (OSError, ValueError, KeyError) as error:
+        raise RbsError(f"it is no table of a sweep ({error})", file=file, remedy="make it again") from error
+    return Table("", [(str(name), "") for name in content.columns[2:]], [], rows)
+
+
+def cost_table(folder: Path) -> Table | None:
+    """What each method of a benchmark costs and was made with; None where the folder holds no benchmark.
+
+    Raises:
+        RbsError: Its table cannot be read.
+    """
+    file = folder / "benchmark.csv"
+    if not file.exists():
+        return None
+    shown = (
+        ("parameters", "Parameters", "millions", 1e6, 2),
+        ("macs", "Multiply-adds", "10⁹", 1e9, 0),
+        ("seconds", "Time a scan", "s", 1.0, 2),
+        ("memory_mb", "Peak memory", "GB", 1e3, 2),
+    )
+    try:
+        content = pd.read_csv(file)
+        there = [column for column in shown if column[0] in content]
+        rows = []
+        for row in content.dropna(subset=["seconds"]).to_dict("records"):
+            cells = [Cell(number(float(row[name]) / unit, digits)) for name, _, _, unit, digits in there]
+            made = [str(row.get(name, "")) for name in ("sha256", "command")]
+            rows.append((str(row["label"]), [*cells, *(Cell("" if m == "nan" else m[:80]) for m in made)]))
+    except (OSError, ValueError, KeyError) as error:
+        raise RbsError(
+            f"it is no table of a benchmark ({error})", file=file, remedy="run `rbs benchmark` again"
+        ) from error
+    heads = [(label, unit) for _, label, unit, _, _ in there]
+    return Table("", [*heads, ("Weights", "SHA-256"), ("Made by", "")], [], rows)
+
+
+def _value(value: float, unit: str) -> Cell:
+    return Cell(number(float(value), 2 if unit else 4))
+
+
+def _difference(line: dict[Any, Any], reference: str) -> Cell:
+    mean, low, high = (float(line.get(f"minus_{reference}_{end}", np.nan)) for end in ("mean", "low", "high"))
+    p = float(line.get(f"minus_{reference}_p_holm", np.nan))
+    text = number(mean, 3)
+    said = "" if np.isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+    interval = f"{number(low, 3)} to {number(high, 3)}" if np.isfinite(low) else ""
+    return Cell(f"+{text}" if mean > 0 else text, interval, said)
+
+
+def _anything(value: Any) -> Cell:
+    if isinstance(value, float):
+        return Cell(significant(value))
+    return Cell(str(value))

@@ -1,0 +1,108 @@
+"""Ablations, sweeps and the costs of a benchmark on the page."""
+
+import base64
+import json
+
+import pytest
+
+from rbs.errors import RbsError
+from rbs.report.page import write_report
+from rbs.report.searches import ablation_figure, ablation_table, cost_table, read_ablation, sweep_table
+
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+@pytest.fixture
+def ablation(tmp_path):
+    """A folder as `rbs ablation` leaves it, with one of its trainings."""
+    folder = tmp_path / "ablation"
+    (folder / "full" / "seed_1" / "version_0").mkdir(parents=True)
+    (folder / "full" / "seed_1" / "version_0" / "metrics.csv").write_text("step,train/total\n1,2.0\n2,1.0\n")
+    about = {
+        "title": "Ablation of stage2",
+        "what": "21 patients",
+        "labels": {"full": "SPI + SKD + SCM", "stage1_goes_on": "stage 1 goes on"},
+        "metrics": [
+            {"name": "psnr_truth", "label": "PSNR truth", "unit": "dB"},
+            {"name": "ssim_truth", "label": "SSIM truth", "unit": ""},
+        ],
+        "main": "psnr_truth",
+        "references": {"stage1_goes_on": "stage 1 goes on"},
+        "words": ["**SPI does not help**: averaged over the other modules, nothing."],
+    }
+    (folder / "ablation.json").write_text(json.dumps(about))
+    (folder / "ablation.csv").write_text(
+        "row,metric,unit,value,minus_stage1_goes_on_mean,minus_stage1_goes_on_low,minus_stage1_goes_on_high,"
+        "minus_stage1_goes_on_p_holm\n"
+        "full,psnr_truth,dB,33.912,-0.0124,-0.03,0.01,0.4\n"
+        "stage1_goes_on,psnr_truth,dB,33.924,,,,\n"
+        "full,ssim_truth,,0.91234,0.0001,0,0.0002,0.0004\n"
+        "stage1_goes_on,ssim_truth,,0.91224,,,,\n"
+    )
+    return folder
+
+
+def test_rows_values_and_differences(ablation):
+    table = ablation_table(read_ablation(ablation))
+    assert table.columns == [
+        ("PSNR truth", "dB"),
+        ("SSIM truth", ""),
+        ("PSNR truth", "minus stage 1 goes on"),
+    ]
+    full, control = (cells for _, cells in table.rows)
+    assert [cell.text for cell in full] == ["33.91", "0.9123", "−0.012"]
+    assert (full[2].interval, full[2].remark) == ("−0.030 to 0.010", "p = 0.4")
+    assert [cell.text for cell in control] == ["33.92", "0.9122", ""]
+
+
+def test_differences_are_drawn_where_they_lie(ablation):
+    (axis,) = ablation_figure(read_ablation(ablation)).axes
+    assert axis.containers[0].lines[0].get_xdata() == pytest.approx([-0.0124])
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["SPI + SKD + SCM", "stage 1 goes on"]
+
+
+def test_its_words_are_on_the_page_and_its_trainings_are_not(ablation, tmp_path):
+    write_report([ablation], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "<li>SPI does not help: averaged" in page
+    assert "seed_1" not in page
+
+
+def test_a_damaged_ablation_is_refused(ablation):
+    (ablation / "ablation.json").write_text("{}")
+    with pytest.raises(RbsError, match=r"incomplete or damaged.*run `rbs ablation` again"):
+        read_ablation(ablation)
+
+
+def test_a_sweep_is_listed_best_first_with_its_figure(tmp_path):
+    (tmp_path / "sweep.csv").write_text(
+        "run,state,val/nc_psnr,minutes,model.lr,model.f1\n0007,finished,33.51,4.2,0.00123,NAFNet\n"
+        "0002,stopped,30.1,1.0,0.1,NAFNet\n"
+    )
+    (tmp_path / "sweep.png").write_bytes(PIXEL)
+    table = sweep_table(tmp_path / "sweep.csv")
+    assert [name for name, _ in table.rows] == ["0007, finished", "0002, stopped"]
+    assert [cell.text for cell in table.rows[0][1]] == ["33.5", "4.2", "0.00123", "NAFNet"]
+    write_report([tmp_path], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert base64.b64encode(PIXEL).decode() in page
+    assert "0007, finished" in page
+
+
+def test_costs_of_a_benchmark(tmp_path):
+    assert cost_table(tmp_path) is None
+    (tmp_path / "benchmark.csv").write_text(
+        "method,label,psnr,parameters,macs,seconds,memory_mb,sha256,command\n"
+        "ceiling,Perfect,31,,,,,,\n"
+        "nlm,NLM,30,,,0.61,1012,,\n"
+        "stage1,Stage 1,33,972000,10.8e9,0.63,1210,abcdef,rbs fit --config c.yaml\n"
+    )
+    table = cost_table(tmp_path)
+    assert [name for name, _ in table.rows] == ["NLM", "Stage 1"]
+    texts = [[cell.text for cell in cells] for _, cells in table.rows]
+    assert texts == [
+        ["", "", "0.61", "1.01", "", ""],
+        ["0.97", "11", "0.63", "1.21", "abcdef", "rbs fit --config c.yaml"],
+    ]
