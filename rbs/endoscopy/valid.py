@@ -74,7 +74,7 @@ def _insets(frame: Frame) -> Mask:
 
 
 def _text(frame: Frame, field: Mask, unit: int) -> Mask:
-    """Lines of text at the rim of the field or across it: boxes around rows of thin white strokes."""
+    """Text at the rim of the field or across it: rows of thin white strokes, and what is as white in them."""
     found = np.zeros(field.shape, bool)
     white = np.where(frame.max(0) - frame.min(0) < 0.15, frame.min(0), 0)
     strokes = white - ndimage.grey_opening(white, size=(2 * unit + 1, 2 * unit + 1)) > 0.12
@@ -85,7 +85,7 @@ def _text(frame: Frame, field: Mask, unit: int) -> Mask:
         parts = ndimage.label(strokes[box])[1]
         is_line = height <= 8 * unit and width >= 2.5 * height and parts >= 3
         if is_line and rim[box].any() and field[box].any():
-            found[box] = True
+            found[box] = strokes[box] | (white[box] > 0.5)
     return ndimage.binary_dilation(found, iterations=unit)
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from rbs.endoscopy.degrade.light import Frame, Stage, to_linear, to_srgb
+from rbs.endoscopy.degrade.light import Frame, Stage, smooth_field, to_linear, to_srgb
 
 
 @dataclass(frozen=True)
@@ -90,17 +90,21 @@ class Specular:
         sigma_px: Standard deviation of a lobe, pixels; each is 0.5 to 1.5 times that, and 1 to 3 times as
             long as wide in a random direction.
         peak: Light at the middle of a lobe, times full scale.
+        wrinkles: Standard deviation of the logarithm of that light, as the film of mucus is never smooth; 0
+            for whole ellipses, which are those of the formula.
     """
 
     number: int
     sigma_px: float
     peak: float
+    wrinkles: float = 1.0
     stage: ClassVar[Stage] = Stage.HIGHLIGHTS
 
     def __call__(self, frame: Frame, rng: np.random.Generator) -> Frame:
         """The frame with its lobes."""
         light = to_linear(frame)
         grid = np.indices(frame.shape[1:], np.float32)
+        film = self.wrinkles * smooth_field(light.shape[1:], 0.5 * self.sigma_px, rng)
         chance = np.cumsum((light.mean(0, dtype=np.float64) ** 2 + 1e-9).ravel())
         places = np.searchsorted(chance, rng.uniform(0, chance[-1], self.number))
         for place in places:
@@ -112,7 +116,7 @@ class Specular:
             y, x = grid[0][window] - row, grid[1][window] - column
             u = x * math.cos(angle) + y * math.sin(angle)
             v = y * math.cos(angle) - x * math.sin(angle)
-            lobe = np.exp(-((u / stretch) ** 2 + (v * stretch) ** 2) / (2 * sigma**2))
+            lobe = np.exp(film[window] - ((u / stretch) ** 2 + (v * stretch) ** 2) / (2 * sigma**2))
             light[(slice(None), *window)] += np.float32(self.peak) * lobe
         return to_srgb(light)
 

@@ -29,7 +29,7 @@ class Haze:
     depth: float
     patchiness: float = 0.5
     patch: float = 0.15
-    airlight: tuple[float, float, float] = (0.6, 0.6, 0.62)
+    airlight: tuple[float, float, float] = (0.45, 0.45, 0.47)
     stage: ClassVar[Stage] = Stage.AIR
 
     def __call__(self, frame: Frame, rng: np.random.Generator) -> Frame:

@@ -95,8 +95,8 @@ def _mixed(rng: np.random.Generator) -> Recipe:
     steps: list[Degradation] = []
     while not steps:
         if rng.random() < 0.25:
-            white = rng.uniform(0.4, 0.8)
-            steps.append(Haze(rng.uniform(0.2, 0.9), rng.uniform(0.2, 0.7), airlight=(white, white, white)))
+            white = rng.uniform(0.25, 0.6)
+            steps.append(Haze(rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.7), airlight=(white, white, white)))
         if rng.random() < 0.35:
             blurred = Defocus(rng.uniform(0.7, 2.5)), Motion(rng.uniform(3, 10), rng.uniform(0, 180))
             steps.append(blurred[rng.integers(2)])

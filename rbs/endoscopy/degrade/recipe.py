@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 
 from rbs.endoscopy.degrade.light import Degradation, Frame, Mask, Stage
 
@@ -42,11 +43,12 @@ class Recipe:
             float32 (3, H, W), multiples of 1/255.
         """
         before = [step for step in self.steps if step.stage < Stage.SCALING]
-        seen = frame if valid is None else _continued(frame, valid)
+        scene = frame if valid is None else _continued(frame, valid)
+        seen = scene
         for step in before:
             seen = step(seen, rng)
         if valid is not None:
-            seen = np.where(valid, seen, frame)
+            seen = np.where(valid, seen, _laid_over(seen, frame, scene, valid))
         for step in self.steps[len(before) :]:
             seen = step(seen, rng)
         return np.round(seen * 255).astype(np.float32) / np.float32(255)
@@ -57,9 +59,21 @@ class Recipe:
 
 def _continued(frame: Frame, valid: Mask) -> Frame:
     """The frame with the nearest valid colour where it is not valid, as the scene goes on behind a mask."""
-    from scipy.ndimage import distance_transform_edt
-
     if valid.all() or not valid.any():
         return frame
     row, column = distance_transform_edt(~valid, return_distances=False, return_indices=True)
     return frame[:, row, column]
+
+
+def _laid_over(seen: Frame, frame: Frame, scene: Frame, valid: Mask) -> Frame:
+    """What the processor lays over the picture, over what the camera has seen instead of the scene.
+
+    A mask's rim, and the ground of a stroke of text, still show the scene, darkened by black or lightened by
+    white. They have to change with the picture, or would tell a network how bright the clean one was.
+    """
+    black = frame / np.maximum(scene, 1e-3)
+    white = (1 - frame) / np.maximum(1 - scene, 1e-3)
+    through = np.where(frame <= scene, seen * black, 1 - (1 - seen) * white)
+    reach = max(valid.shape) / 50
+    near = np.clip(2 - 2 * distance_transform_edt(~valid) / reach, 0, 1)
+    return (frame + near * (through - frame)).astype(np.float32)

@@ -19,7 +19,7 @@ Organ = Literal["colon", "stomach"]
 
 ANGLES = 768
 """Rows of the maps; their columns are as far apart along the wall as the rows are around it."""
-_STEP, _TAPER, _FINEST = 1.2, 0.98, 0.12
+_STEP, _TAPER, _FINEST = 1.2, 0.975, 0.12
 """Vessels are drawn in steps of some mm, by each of which they taper, until they are this fine, mm."""
 
 
@@ -175,16 +175,16 @@ def _trees(
         x = x0 + np.r_[0, np.cos(angles).cumsum()] * (_STEP / pitch)
         y = y0 + np.r_[0, np.sin(angles).cumsum()] * (_STEP / pitch)
         widths = width * _TAPER ** np.arange(steps)
-        for start in range(0, steps, 6):
-            piece = slice(start, start + 7)
+        for start in range(0, steps, 8):
+            piece = slice(start, start + 9)
             ink, thick = round(255 * min(1, 0.3 + widths[start])), max(1, round(widths[start] / pitch))
             once = y[piece] - shape[0] * (y[start] // shape[0])
             for shift in (-shape[0], 0, shape[0]):  # the wall is round
                 if once.min() + shift < shape[0] and once.max() + shift >= 0:
                     points = np.stack([x[piece], once + shift], axis=1)
                     pen.line(points.ravel().tolist(), fill=ink, width=thick)
-        for fork in np.flatnonzero(rng.random(steps) < 0.12):
-            if 0.7 * widths[fork] > _FINEST:
+        for fork in np.flatnonzero(rng.random(steps) < 0.1):
+            if 0.7 * widths[fork] > 1.5 * _FINEST:
                 turn = rng.choice((-1, 1)) * rng.uniform(0.5, 1.1)
                 tips.append((x[fork + 1], y[fork + 1], angles[fork] + turn, 0.7 * widths[fork]))
     return np.asarray(picture, np.float32) / np.float32(255)

@@ -115,7 +115,7 @@ def test_highlights_saturate_the_area_of_a_gaussian_lobe_and_seek_bright_places(
     number, sigma, peak = 40, 4.0, 5.0
     areas = []
     for seed in range(40):  # one lobe each, so that they do not overlap
-        seen = Specular(1, sigma, peak)(np.zeros((3, 128, 128), np.float32), RNG(seed))
+        seen = Specular(1, sigma, peak, wrinkles=0)(np.zeros((3, 128, 128), np.float32), RNG(seed))
         rows, columns = np.nonzero(seen[0] == 1)
         inside = min(rows.min(), columns.min()) > 0 and max(rows.max(), columns.max()) < 127
         if inside:
@@ -326,6 +326,23 @@ def test_what_the_processor_lays_over_the_picture_neither_bleeds_nor_gets_noise(
     assert noisy[:, valid].std() > 0.01
     compressed = Recipe((Jpeg(10),))(frame, RNG(0), valid)
     assert compressed[:, ~valid].any()  # the recorder sees the mask, too
+
+
+def test_the_rim_of_a_mask_and_the_ground_of_text_do_not_tell_the_clean_brightness() -> None:
+    frame = flat(0.4, 320)
+    frame[:, :, :20] = 0
+    frame[:, :, 20] *= np.float32(0.5)  # half of it is mask
+    valid = np.ones((320, 320), bool)
+    valid[:, :22] = False  # on the safe side by one column
+    valid[40:46, 60:90] = False
+    frame[:, 42:44, 62:88] = 1  # text on some ground
+    dark = Recipe((Illumination(4),))(frame, RNG(0), valid)
+    level = float(dark[0, 0, 300])
+    assert level == pytest.approx(float(to_srgb(np.array(0.4 / 16))), abs=1 / 255)
+    np.testing.assert_allclose(dark[:, :, 21], level, atol=1.5 / 255)
+    np.testing.assert_allclose(dark[:, :, 20], level / 2, atol=1.5 / 255)
+    np.testing.assert_allclose(dark[:, 40, 60:90], level, atol=1.5 / 255)
+    assert (dark[:, :, :20].max(), dark[:, 42:44, 62:88].min()) == (0, 1)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
