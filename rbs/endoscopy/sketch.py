@@ -6,9 +6,9 @@ surroundings, under a Gaussian of two cells. So little depends on exposure, tone
 The likeness of two sketches is twice the share of cells in which they agree, of those that both show, less 1:
 zero on average for frames that have nothing in common.
 
-On 200 real frames (`benchmarks/sketches.py`) it is 0.53 and more for a frame and its copies (JPEG of quality 20,
-other sizes, a quarter of the brightness, squared or clipped values, another colour), 0.56 for the one pair that
-shows the same a second later, and at most 0.34 for the 19 899 others.
+On 200 real frames (`benchmarks/sketches.py`) it is 0.53 and more for a frame and its copies (JPEG of quality
+20, other sizes, a quarter of the brightness, squared or clipped values, another colour), 0.56 for the one
+pair that shows the same a second later, and at most 0.34 for the 19 899 others.
 """
 
 from __future__ import annotations

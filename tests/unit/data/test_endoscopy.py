@@ -151,12 +151,12 @@ def test_a_picture_of_half_the_size_is_enlarged(make, tmp_path):
 
 def test_half_of_an_odd_size_may_be_rounded_either_way(make, tmp_path):
     manifest = make(low=True, size=(49, 63))
-    for k in range(4):
-        for shape in ((24, 31), (25, 32)):
+    for shape in ((24, 31), (25, 32)):
+        for k in range(4):
             Image.fromarray(scene(k, 49, 63)).resize(shape[::-1]).save(tmp_path / f"{k}_low.png")
-            (batch,) = set_up(manifest, longest_side=None).val_dataloader()
-            assert batch["rapid"].shape == batch["target"].shape == (1, 3, 49, 63)
-            assert (batch["rapid"] - batch["target"]).abs().mean() < 0.02
+        (batch,) = set_up(manifest, longest_side=None).val_dataloader()
+        assert batch["rapid"].shape == batch["target"].shape == (1, 3, 49, 63)
+        assert (batch["rapid"] - batch["target"]).abs().mean() < 0.02
 
 
 def test_longer_frames_are_reduced_first(make):

@@ -28,7 +28,7 @@ SIDE = 64
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
-    return write_mucosa(tmp_path_factory.mktemp("mucosa"), 5, 2, SIDE, seed=3, progress=False)
+    return write_mucosa(tmp_path_factory.mktemp("mucosa"), 5, 2, SIDE, seed=4, progress=False)
 
 
 def frames(manifest, **kw):
