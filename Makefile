@@ -35,6 +35,8 @@ PEERS ?= unet dncnn restormer swinir
 DEGRADED = --data.preset $(PRESET)
 THESE_DATA = $(MANIFEST) PRESET=$(PRESET)$(if $(FRAMES), FRAMES=$(FRAMES))
 SEGMENT = --segmenter $(RUNS)/adapt_sam/teacher
+# Collections often come with frames to train and to validate, and none to test.
+SPLIT ?= $(if $(shell grep -m 1 ',test,' $(MANIFEST)),test,val)
 else
 $(error DATA is bones or endoscopy, not $(DATA))
 endif
@@ -50,7 +52,7 @@ FROM = --data.manifest $(1) $(DEGRADED)
 STEP = $(call FIT,$(EXPERIMENTS)$(1).yaml) --name $(1)
 CASCADE = --model.init_args.init_from $(RUNS)/stage1/f1.safetensors --model.init_args.teacher $(RUNS)/adapt_sam/teacher
 EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/f1.safetensors --stage2 $(2)/stage2/f1.safetensors \
-	--teacher $(2)/adapt_sam/teacher $(SEGMENT) --output $(2)/evaluation --overwrite
+	--teacher $(2)/adapt_sam/teacher $(SEGMENT) $(addprefix --split ,$(SPLIT)) --output $(2)/evaluation --overwrite
 
 .PHONY: help setup demo test fuzz lint data pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 ablation sweep evaluate benchmark report \
 	demo-endoscopy clean-demo anew same-data always
@@ -61,7 +63,7 @@ help:  ## List the targets
 	@echo "  Variables: MANIFEST=your/manifest.csv  RUNS=folder/of/runs  OVERLAY=experiments/overlays/cpu.yaml"
 	@echo "             ARGS='--trainer.max_steps 10' for the one target that is named"
 	@echo "  DATA=endoscopy  colour frames: FRAMES=folder or manifest (drawn ones without), PRESET=mixed, denoise, deblur,"
-	@echo "                  low-light or x2: what they are degraded by"
+	@echo "                  low-light or x2: what they are degraded by; SPLIT=val where there is no test split"
 	@echo "  An interrupted training goes on from its last whole epoch when the same target is made again."
 
 setup: $(READY)  ## Make .venv with the pinned dependencies
@@ -137,7 +139,7 @@ ablation: $(if $(findstring stage2,$(EXPERIMENT)),$(NEEDED),$(MANIFEST)) | $(REA
 ifdef FILE
 	$(call FIT,$(EXPERIMENTS)stage2.yaml) $(CASCADE) --config $(FILE) $(call FROM,$(MANIFEST)) $(ARGS)
 else
-	$(RBS) ablation $(MANIFEST) --experiment $(EXPERIMENT) $(if $(ROWS),--rows $(ROWS)) --seeds $(SEEDS) \
+	$(RBS) ablation $(MANIFEST) --experiment $(EXPERIMENT) $(if $(ROWS),--rows $(ROWS)) --seeds $(SEEDS) $(addprefix --split ,$(SPLIT)) \
 	    $(if $(findstring stage2,$(EXPERIMENT)),--stage1 $(RUNS)/stage1/f1.safetensors --teacher $(RUNS)/adapt_sam/teacher) \
 	    --output $(RUNS)/ablation/$(notdir $(basename $(EXPERIMENT)))$(if $(ROWS),_rows) --workers $(WORKERS) \
 	    --fit $(addprefix --config ,$(OVERLAY)) $(DEGRADED) $(ARGS)
@@ -160,7 +162,7 @@ benchmark: $(RUNS)/benchmark/benchmark.md  ## Train the peers and compare all: P
 	@cat $<
 
 $(RUNS)/benchmark/benchmark.md: $(BENCHMARKED:%=%/f1.safetensors) $(RUNS)/benchmark/peers
-	$(RBS) benchmark $(MANIFEST) $(BENCHMARKED) --output $(@D) --overwrite
+	$(RBS) benchmark $(MANIFEST) $(BENCHMARKED) $(addprefix --split ,$(SPLIT)) --output $(@D) --overwrite
 
 $(RUNS)/peers/%/f1.safetensors: $(MANIFEST) $(EXPERIMENTS)stage1.yaml experiments/peers/%.yaml | $(READY) same-data
 	$(call FIT,$(EXPERIMENTS)stage1.yaml --config experiments/peers/$*.yaml) $(call FROM,$(MANIFEST))

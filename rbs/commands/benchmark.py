@@ -24,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, default=Path("runs/benchmark"), metavar="DIR", help="default: %(default)s"
     )
     add_frame_options(parser)
+    parser.add_argument(
+        "--split", choices=("train", "val", "test"), default="test", help="default: %(default)s"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the results in the output folder")
 
 
@@ -50,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
         args.output,
         trained=[run.method() for run in runs],
         preset=args.preset,
+        split=args.split,
         command=shlex.join(["rbs", *sys.argv[1:]]),
         overwrite=args.overwrite,
     )

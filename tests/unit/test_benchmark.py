@@ -1,5 +1,6 @@
 """The benchmark: costs against counts made by hand, and a table whose every row says how to make it again."""
 
+import json
 import math
 from functools import partial
 from pathlib import Path
@@ -146,6 +147,9 @@ def test_one_table_of_frames(tmp_path, monkeypatch):
     assert 1000 / slowest - 0.05 <= float(cells["Frames a second"]) <= 1000 / fastest + 0.05
     assert "over 2 groups" in (output / "benchmark.md").read_text()
     assert "Costs of one frame of 3 x 256 x 320 pixels" in (output / "benchmark.md").read_text()
+    other = ["--split", "val", "--output", str(tmp_path / "val")]
+    assert main(["benchmark", str(manifest), str(run), *other]) == 0
+    assert json.loads((tmp_path / "val" / "settings.json").read_text())["split"] == "val"
 
 
 def test_two_runs_of_one_name_are_refused(tiny_cohort, tmp_path, capsys):
