@@ -1,21 +1,44 @@
 # Two commands: `make demo` (minutes, from nothing to a report) and `make test`. `make help` lists the rest.
+# DATA=endoscopy makes the same targets from colour frames instead of bone scans.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
+DATA ?= bones
 PHANTOMS := data/phantoms/manifest.csv
-MANIFEST ?= $(PHANTOMS)
-TEACHER_MANIFEST ?= $(PHANTOMS)
-RUNS ?= runs
 PATIENTS ?= 137
 SEED ?= 1
 SEEDS ?= 1 2 3
-EXPERIMENT ?= experiments/stage2.yaml
 WORKERS ?= 1
 OVERLAY ?=
 ARGS ?=
+
+# What differs between the tracks: where experiments, data and results lie, and how the data are named to a training.
+ifeq ($(DATA),bones)
+EXPERIMENTS ?= experiments/
+RUNS ?= runs
+MANIFEST ?= $(PHANTOMS)
+TEACHER_MANIFEST ?= $(PHANTOMS)
+THESE_DATA = $(MANIFEST)
+else ifeq ($(DATA),endoscopy)
+EXPERIMENTS ?= experiments/endoscopy/
+PRESET ?= mixed
+RUNS ?= runs/endoscopy/$(PRESET)
+FRAMES ?=
+MUCOSA ?= data/mucosa/manifest.csv
+VIDEOS ?= 60
+MANIFEST ?= $(if $(FRAMES),$(or $(filter %.csv,$(FRAMES)),$(RUNS)/frames.csv),$(MUCOSA))
+TEACHER_MANIFEST ?= $(MANIFEST)
+PEERS ?= unet dncnn restormer swinir
+DEGRADED = --data.preset $(PRESET)
+THESE_DATA = $(MANIFEST) PRESET=$(PRESET)$(if $(FRAMES), FRAMES=$(FRAMES))
+SEGMENT = --segmenter $(RUNS)/adapt_sam/teacher
+else
+$(error DATA is bones or endoscopy, not $(DATA))
+endif
+EXPERIMENT ?= $(EXPERIMENTS)stage2.yaml
 
 READY := .venv/.ready
 RBS := .venv/bin/rbs
@@ -23,18 +46,22 @@ RBS := .venv/bin/rbs
 ASKED = $(if $(filter $(1),$(MAKECMDGOALS)),$(ARGS))
 ANEW = $(if $(call ASKED,$(1)),anew)
 FIT = $(RBS) fit --config $(1) $(addprefix --config ,$(OVERLAY)) --trainer.default_root_dir $(RUNS) --ckpt_path last
+FROM = --data.manifest $(1) $(DEGRADED)
+STEP = $(call FIT,$(EXPERIMENTS)$(1).yaml) --name $(1)
 CASCADE = --model.init_args.init_from $(RUNS)/stage1/f1.safetensors --model.init_args.teacher $(RUNS)/adapt_sam/teacher
 EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/f1.safetensors --stage2 $(2)/stage2/f1.safetensors \
-	--teacher $(2)/adapt_sam/teacher --output $(2)/evaluation --overwrite
+	--teacher $(2)/adapt_sam/teacher $(SEGMENT) --output $(2)/evaluation --overwrite
 
 .PHONY: help setup demo test fuzz lint data pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 ablation sweep evaluate benchmark report \
-	clean-demo anew same-data always
+	demo-endoscopy clean-demo anew same-data always
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 	@echo
 	@echo "  Variables: MANIFEST=your/manifest.csv  RUNS=folder/of/runs  OVERLAY=experiments/overlays/cpu.yaml"
 	@echo "             ARGS='--trainer.max_steps 10' for the one target that is named"
+	@echo "  DATA=endoscopy  colour frames: FRAMES=folder or manifest (drawn ones without), PRESET=mixed, denoise, deblur,"
+	@echo "                  low-light or x2: what they are degraded by"
 	@echo "  An interrupted training goes on from its last whole epoch when the same target is made again."
 
 setup: $(READY)  ## Make .venv with the pinned dependencies
@@ -63,49 +90,57 @@ data: $(MANIFEST)  ## Write the phantom cohort (PATIENTS=137 SEED=1)
 $(PHANTOMS): | $(READY)
 	$(RBS) phantom $(@D) --patients $(PATIENTS) --seed $(SEED)
 
+ifeq ($(DATA),endoscopy)
+$(MUCOSA): | $(READY)
+	$(RBS) mucosa $(@D) --videos $(VIDEOS) --frames 6 --seed $(SEED)
+
+$(RUNS)/frames.csv: | $(READY)
+	$(RBS) index-frames $(FRAMES) $@
+endif
+
 # Results of one manifest are never mixed with those of another.
 same-data:
-	@mkdir -p $(RUNS); test -e $(RUNS)/.manifest || echo '$(MANIFEST)' > $(RUNS)/.manifest
-	@test "$$(cat $(RUNS)/.manifest)" = '$(MANIFEST)' || { echo "$(RUNS)/ holds results of MANIFEST=$$(cat $(RUNS)/.manifest);" \
+	@mkdir -p $(RUNS); test -e $(RUNS)/.manifest || echo '$(THESE_DATA)' > $(RUNS)/.manifest
+	@test "$$(cat $(RUNS)/.manifest)" = '$(THESE_DATA)' || { echo "$(RUNS)/ holds results of MANIFEST=$$(cat $(RUNS)/.manifest);" \
 	    "give that, or another folder with RUNS=..." >&2; exit 2; }
 
 pretrain-sam: | $(READY)  ## Train the base weights of the small SAM (vit_t) on drawn shapes
 	$(call FIT,experiments/pretrain_sam.yaml) $(ARGS)
 
-adapt-sam: $(RUNS)/adapt_sam/teacher/teacher.json  ## Adapt SAM to the regions of a bone scan (LoRA, on phantoms)
+adapt-sam: $(RUNS)/adapt_sam/teacher/teacher.json  ## Adapt SAM to the regions of a bone scan (LoRA, on phantoms), or to lesions in frames
 
-TEACH = --data.manifest $(TEACHER_MANIFEST) --model.init_args.output $(RUNS)/adapt_sam
-$(RUNS)/adapt_sam/teacher/teacher.json: $(TEACHER_MANIFEST) experiments/adapt_sam.yaml $(call ANEW,adapt-sam) | $(READY)
-	$(call FIT,experiments/adapt_sam.yaml) $(TEACH) $(call ASKED,adapt-sam)
+TEACH = $(call FROM,$(TEACHER_MANIFEST)) --model.init_args.output $(RUNS)/adapt_sam
+$(RUNS)/adapt_sam/teacher/teacher.json: $(TEACHER_MANIFEST) $(EXPERIMENTS)adapt_sam.yaml $(call ANEW,adapt-sam) | $(READY)
+	$(call STEP,adapt_sam) $(TEACH) $(call ASKED,adapt-sam)
 
 adapt-sam-ablation: $(RUNS)/adapt_sam/teacher/teacher.json  ## The alternatives: decoder alone, all of SAM, SAM untouched
 	for mode in decoder full; do \
-	    $(call FIT,experiments/adapt_sam.yaml --config experiments/ablations/teacher_$$mode.yaml) $(TEACH) $(ARGS); \
+	    $(call FIT,$(EXPERIMENTS)adapt_sam.yaml --config experiments/ablations/teacher_$$mode.yaml) $(TEACH) $(ARGS); \
 	done
-	$(call FIT,experiments/adapt_sam.yaml --config experiments/ablations/teacher_untouched.yaml) \
-	    --data.manifest $(TEACHER_MANIFEST) --model.init_args.output $(RUNS)/adapt_sam_untouched
+	$(call FIT,$(EXPERIMENTS)adapt_sam.yaml --config experiments/ablations/teacher_untouched.yaml) \
+	    $(call FROM,$(TEACHER_MANIFEST)) --model.init_args.output $(RUNS)/adapt_sam_untouched
 
 train-stage1: $(RUNS)/stage1/f1.safetensors  ## Train the first restorer, the one that ships
 
-$(RUNS)/stage1/f1.safetensors: $(MANIFEST) experiments/stage1.yaml $(call ANEW,train-stage1) | $(READY) same-data
-	$(call FIT,experiments/stage1.yaml) --data.manifest $(MANIFEST) $(call ASKED,train-stage1)
+$(RUNS)/stage1/f1.safetensors: $(MANIFEST) $(EXPERIMENTS)stage1.yaml $(call ANEW,train-stage1) | $(READY) same-data
+	$(call STEP,stage1) $(call FROM,$(MANIFEST)) $(call ASKED,train-stage1)
 
 train-stage2: $(RUNS)/stage2/f1.safetensors  ## Train the cascade with the teacher's priors
 
 $(RUNS)/stage2/f1.safetensors: $(RUNS)/stage1/f1.safetensors $(RUNS)/adapt_sam/teacher/teacher.json \
-		experiments/stage2.yaml $(call ANEW,train-stage2) | $(READY) same-data
-	$(call FIT,experiments/stage2.yaml) --data.manifest $(MANIFEST) $(CASCADE) $(call ASKED,train-stage2)
+		$(EXPERIMENTS)stage2.yaml $(call ANEW,train-stage2) | $(READY) same-data
+	$(call STEP,stage2) $(call FROM,$(MANIFEST)) $(CASCADE) $(call ASKED,train-stage2)
 
 # FILE=experiments/ablations/no_spi.yaml trains that one overlay and leaves the rest to you.
 NEEDED = $(RUNS)/stage1/f1.safetensors $(RUNS)/adapt_sam/teacher/teacher.json
 ablation: $(if $(findstring stage2,$(EXPERIMENT)),$(NEEDED),$(MANIFEST)) | $(READY) same-data  ## What SPI, SKD and SCM are worth, or ROWS="overlays": all trained and compared (SEEDS="1 2 3")
 ifdef FILE
-	$(call FIT,experiments/stage2.yaml --config $(FILE)) --data.manifest $(MANIFEST) $(CASCADE) $(ARGS)
+	$(call FIT,$(EXPERIMENTS)stage2.yaml) $(CASCADE) --config $(FILE) $(call FROM,$(MANIFEST)) $(ARGS)
 else
 	$(RBS) ablation $(MANIFEST) --experiment $(EXPERIMENT) $(if $(ROWS),--rows $(ROWS)) --seeds $(SEEDS) \
 	    $(if $(findstring stage2,$(EXPERIMENT)),--stage1 $(RUNS)/stage1/f1.safetensors --teacher $(RUNS)/adapt_sam/teacher) \
 	    --output $(RUNS)/ablation/$(notdir $(basename $(EXPERIMENT)))$(if $(ROWS),_rows) --workers $(WORKERS) \
-	    --fit $(addprefix --config ,$(OVERLAY)) $(ARGS)
+	    --fit $(addprefix --config ,$(OVERLAY)) $(DEGRADED) $(ARGS)
 endif
 
 sweep: $(MANIFEST) | $(READY) same-data  ## Search hyper-parameters: FILE=sweeps/stage1.yaml (WORKERS=1)
@@ -127,8 +162,8 @@ benchmark: $(RUNS)/benchmark/benchmark.md  ## Train the peers and compare all: P
 $(RUNS)/benchmark/benchmark.md: $(BENCHMARKED:%=%/f1.safetensors) $(RUNS)/benchmark/peers
 	$(RBS) benchmark $(MANIFEST) $(BENCHMARKED) --output $(@D) --overwrite
 
-$(RUNS)/peers/%/f1.safetensors: $(MANIFEST) experiments/stage1.yaml experiments/peers/%.yaml | $(READY) same-data
-	$(call FIT,experiments/stage1.yaml --config experiments/peers/$*.yaml) --data.manifest $(MANIFEST)
+$(RUNS)/peers/%/f1.safetensors: $(MANIFEST) $(EXPERIMENTS)stage1.yaml experiments/peers/%.yaml | $(READY) same-data
+	$(call FIT,$(EXPERIMENTS)stage1.yaml --config experiments/peers/$*.yaml) $(call FROM,$(MANIFEST))
 
 # Other peers make another table; the same ones leave it as it is.
 $(RUNS)/benchmark/peers: always
@@ -169,5 +204,14 @@ $(DEMO)/restored.dcm: $(DEMO)/stage2/f1.safetensors
 $(DEMO)/report.html: $(DEMO)/evaluation/settings.json
 	$(RBS) report $(DEMO)/evaluation $(DEMO)/adapt_sam $(DEMO)/stage1 $(DEMO)/stage2 --output $@
 
-clean-demo:  ## Remove what the demo wrote
-	rm -rf $(DEMO)
+# ---- the demo of colour frames: the same targets with short experiments, on drawn frames or on those of FRAMES
+FRAMES_DEMO = runs/demo_endoscopy/$(or $(basename $(notdir $(FRAMES:/=))),mucosa)
+
+demo-endoscopy:  ## From nothing, or from FRAMES, to a report on restored colour frames
+	$(MAKE) DATA=endoscopy EXPERIMENTS=experiments/demo/endoscopy_ RUNS=$(FRAMES_DEMO) \
+	    $(if $(FRAMES),,MUCOSA=$(FRAMES_DEMO)/frames/manifest.csv VIDEOS=16 SEED=7) \
+	    OVERLAY=$(or $(OVERLAY),experiments/overlays/cpu.yaml) report
+	@echo "Open $(FRAMES_DEMO)/report.html"
+
+clean-demo:  ## Remove what the demos wrote
+	rm -rf $(DEMO) runs/demo_endoscopy

@@ -20,7 +20,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from rbs.errors import CheckpointError
-from rbs.evaluation.classical import Pair, available
+from rbs.evaluation.classical import Classical, Pair, available
+from rbs.evaluation.frames.pairs import FramePair, FrameTarget
 from rbs.evaluation.methods import Method, restorer_method
 from rbs.evaluation.metrics import Target
 from rbs.files import versions, whole_file
@@ -30,10 +31,12 @@ from rbs.restorers.base import Restorer
 from rbs.weights import load_restorer
 
 Array = npt.NDArray[Any]
-Restore = Callable[[Pair], Array]
+Restore = Callable[[Any], Array]
 
 SHAPE = (2, 1024, 256)
 """Views, rows and columns of the scan that costs are measured on."""
+FRAME_SHAPE = (3, 256, 320)
+"""Colours, rows and columns of the frame that costs are measured on."""
 
 REPEATS, LONG_S = 3, 20.0
 """A restoration is timed so many times, or until that many seconds have gone."""
@@ -91,7 +94,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Cost:
-    """What restoring one scan of `SHAPE` takes on this machine.
+    """What restoring one scan of `SHAPE`, or one frame of `FRAME_SHAPE`, takes on this machine.
 
     Attributes:
         seconds: Median time, s, of up to `REPEATS` restorations after one that is not counted.
@@ -114,7 +117,7 @@ def cost_of(job: Path | Restore, shape: tuple[int, int, int] = SHAPE) -> Cost:
 
     Args:
         job: Weights of a restorer; or a function that can be pickled.
-        shape: Views, rows and columns.
+        shape: Views or colours, rows and columns.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_measure, job, shape).result()
@@ -140,15 +143,18 @@ def _measure(job: Path | Restore, shape: tuple[int, int, int]) -> Cost:
     return Cost(statistics.median(times), _peak_memory_mb(), parameters, macs)
 
 
-def example(shape: tuple[int, int, int] = SHAPE) -> Pair:
-    """A rapid scan of one count a pixel; no restorer here takes longer for more."""
+def example(shape: tuple[int, int, int] = SHAPE) -> Pair | FramePair:
+    """A rapid scan of one count a pixel, or a noisy frame; no restorer here takes longer for another."""
     rng = np.random.default_rng(0)
+    if shape[0] == FRAME_SHAPE[0]:
+        frame = rng.random(shape, np.float32)
+        return FramePair("example", frame, FrameTarget(frame, np.ones(shape[1:], bool)))
     target = Target(rng.poisson(2.0, shape), 1.0, (2.26, 2.26))
     return Pair("example", rng.poisson(1.0, shape), 0.5, target)
 
 
 def multiply_adds(restorer: Restorer, shape: tuple[int, int, int] = SHAPE) -> int:
-    """Multiply-adds of restoring one scan; see `Cost`."""
+    """Multiply-adds of restoring one scan or frame; see `Cost`."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -183,11 +189,24 @@ def measure_costs(evaluation: Evaluation, runs: list[Run]) -> dict[str, Cost]:
 
     jobs: dict[str, Path | Restore] = {run.folder.name: run.weights for run in runs}
     tuned = {method["name"]: method["settings"] for method in evaluation.settings["methods"]}
-    for peer in available():
+    for peer in _classical(evaluation):
         if peer.name in tuned:
             jobs[peer.name] = partial(peer.restore, **{peer.parameter: tuned[peer.name][peer.parameter]})
     bar = tqdm(jobs.items(), desc="measuring costs", unit="method")
-    return {name: cost_of(job) for name, job in bar}
+    return {name: cost_of(job, _shape(evaluation)) for name, job in bar}
+
+
+def _classical(evaluation: Evaluation) -> tuple[Classical, ...]:
+    if not evaluation.of_frames:
+        return available()
+    from rbs.evaluation.frames.classical import peers
+
+    return peers(evaluation.settings["preset"])
+
+
+def _shape(evaluation: Evaluation) -> tuple[int, int, int]:
+    """Of the image that costs are measured on."""
+    return FRAME_SHAPE if evaluation.of_frames else SHAPE
 
 
 def table(evaluation: Evaluation, runs: list[Run], costs: dict[str, Cost]) -> pd.DataFrame:
@@ -233,11 +252,13 @@ def write(output: Path, rows: pd.DataFrame, evaluation: Evaluation) -> None:
         OutputError: A file cannot be written.
     """
     shown = printed(rows, evaluation)
+    units, image = evaluation.units, "frame" if evaluation.of_frames else "scan"
     note = (
-        f"Mean over {evaluation.settings['patients']} patients (95 % bootstrap interval over patients);"
-        f" {evaluation.settings['aggregation']}. Costs of one scan of {SHAPE[0]} x {SHAPE[1]} x {SHAPE[2]}"
-        f" pixels on {machine()}: multiply-adds of convolutions, matrix products and attention; median time;"
-        " peak memory of a process that does nothing else (of the GPU where there is one)."
+        f"Mean over {evaluation.settings['patients']} {units} (95 % bootstrap interval over {units});"
+        f" {evaluation.settings['aggregation']}. Costs of one {image} of"
+        f" {' x '.join(map(str, _shape(evaluation)))} pixels on {machine()}: multiply-adds of convolutions,"
+        " matrix products and attention; median time; peak memory of a process that does nothing else (of the"
+        " GPU where there is one)."
         f" Made by: {evaluation.settings['command']}"
     )
     head, lines = list(shown.columns), shown.to_numpy().tolist()
@@ -260,10 +281,13 @@ def printed(rows: pd.DataFrame, evaluation: Evaluation) -> pd.DataFrame:
             head = f"{metric['label']}, {metric['unit']}" if metric["unit"] else metric["label"]
             values = rows[[name, f"{name}_low", f"{name}_high"]].to_numpy(dtype=float)
             columns[head] = [_interval(mean, low, high, digits) for mean, low, high in values]
+    if evaluation.of_frames and "seconds" in rows:
+        rows = rows.assign(rate=1 / rows["seconds"])
     for name, head, unit, digits in (
         ("parameters", "Parameters, M", 1e6, 2),
         ("macs", "Multiply-adds, G", 1e9, 0),
-        ("seconds", "s a scan", 1, 2),
+        ("seconds", "ms a frame", 1e-3, 0) if evaluation.of_frames else ("seconds", "s a scan", 1, 2),
+        ("rate", "Frames a second", 1, 1),
         ("memory_mb", "Peak memory, GB", 1e3, 2),
     ):
         if name in rows:

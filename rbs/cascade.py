@@ -25,7 +25,7 @@ class CascadeOutput:
     """What a cascade makes of a rapid scan.
 
     Attributes:
-        i1: First restoration, counts at standard scale (B, V, H, W).
+        i1: First restoration, counts at standard scale (B, V, H, W), or frames (B, 3, H, W).
         f1_features: Its features, (B, C1, H, W).
         i2: Second restoration; None without a second restorer.
         f2_features: Its features, (B, C2, H, W); None without a second restorer.
@@ -70,7 +70,7 @@ class Cascade(nn.Module):
         """Restore.
 
         Args:
-            x: Rapid scan at standard scale, counts (B, V, H, W).
+            x: Rapid scan at standard scale, counts (B, V, H, W), or frames (B, 3, H, W).
             fraction: Its exposure relative to the standard scan, (B,).
             prior: Of these pixels, or a function of I1 that makes it; needed where there is an SPI.
 
@@ -133,7 +133,7 @@ def load_cascade(path: Path, f1: Restorer) -> tuple[Cascade, dict[str, Any]]:
             remedy="put the cascade.safetensors there that stage 2 wrote beside its f1.safetensors",
         )
     f2 = build_restorer(description["f2"], path)
-    spi = SPI(description["embedding_dim"]) if description.get("embedding_dim") else None
+    spi = SPI(description["embedding_dim"], domain=f2.domain) if description.get("embedding_dim") else None
     for prefix, module in (("f2.", f2), ("spi.", spi)):
         if module is not None:
             part = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -38,6 +38,10 @@ class ScanError(RbsError):
     """A scan that cannot be read or must not be processed."""
 
 
+class FrameError(RbsError):
+    """A picture or a video that cannot be read or must not be processed."""
+
+
 class ManifestError(RbsError):
     """A manifest that does not describe a usable data set."""
 

@@ -41,9 +41,10 @@ _LOCATIONS = {"output", "prior_cache", "init_from", "teacher", "base_checkpoint"
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes each restored scan of `rbs predict` as `<version>/restored/<patient>_<case>.npz`.
+    """Writes each restored image of `rbs predict` as `<version>/restored/<patient>_<case>.npz`.
 
-    Such a file holds `counts`, float32 (V, H, W) at standard scale, aligned (posterior mirrored).
+    Such a file holds `counts`, float32 (V, H, W) at standard scale, aligned (posterior mirrored); or of a
+    frame `colours`, sRGB values 0..1, float32 (3, H, W).
     """
 
     def __init__(self) -> None:
@@ -64,10 +65,12 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Write one scan."""
-        for patient, case, counts in zip(batch["patient"], batch["case"].tolist(), prediction, strict=True):
-            with whole_file(self._folder / f"{patient}_{case}.npz", overwrite=True) as temporary:
-                np.savez_compressed(temporary, counts=counts.float().cpu().numpy())
+        """Write one scan or frame."""
+        task: Any = pl_module  # a RestorationTask: no other predicts
+        for patient, case, image in zip(batch["patient"], batch["case"].tolist(), prediction, strict=True):
+            name = f"{patient}_{case}.npz".replace("/", "_")  # a frame by itself is named by its path
+            with whole_file(self._folder / name, overwrite=True) as temporary:
+                np.savez_compressed(temporary, **{task.cascade.f1.images.values: image.float().cpu().numpy()})
 
 
 class RbsCLI(LightningCLI):

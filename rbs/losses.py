@@ -23,7 +23,7 @@ from rbs.restorers.base import describe
 
 
 class Loss(nn.Module, ABC):
-    """A reconstruction loss: estimate against counts measured at some exposure.
+    """A reconstruction loss: estimate against counts measured at some exposure, or against a clean frame.
 
     Args:
         weight: Its factor in the total.
@@ -47,9 +47,9 @@ class Loss(nn.Module, ABC):
         """The loss, a scalar before weighting.
 
         Args:
-            estimate: Expected counts at standard scale, (B, V, H, W).
-            target: Counts as measured, (B, V, H, W).
-            exposure: Exposure of the target relative to the standard scan, (B,).
+            estimate: Expected counts at standard scale, (B, V, H, W); or frames, (B, 3, H, W).
+            target: Counts as measured, (B, V, H, W); or clean frames.
+            exposure: Exposure of the target relative to the standard scan, (B,); of a frame 1.
         """
 
 
@@ -115,6 +115,27 @@ class RootCharbonnier(Loss):
         """See `Loss.forward`."""
         q = exposure[:, None, None, None]
         difference = torch.sqrt(q * estimate + 0.375) - torch.sqrt(target + 0.375)
+        return torch.sqrt(difference**2 + self.softness**2).mean()
+
+
+class Charbonnier(Loss):
+    r"""Robust distance of colours, :math:`\sqrt{(I - y/q)^2 + e^2}`, q being 1 for frames.
+
+    Charbonnier et al., ICIP 1994: nearly the absolute difference, so that a few large errors, at edges and
+    highlights, do not outweigh all small ones; smooth where it is zero.
+
+    Args:
+        weight: Its factor in the total.
+        softness: e, in units of sRGB values from 0 to 1.
+    """
+
+    def __init__(self, weight: float = 1.0, softness: float = 1e-3) -> None:
+        super().__init__(weight)
+        self.softness = softness
+
+    def forward(self, estimate: Tensor, target: Tensor, exposure: Tensor) -> Tensor:
+        """See `Loss.forward`."""
+        difference = estimate - target / exposure[:, None, None, None]
         return torch.sqrt(difference**2 + self.softness**2).mean()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 import rbs
 from rbs.data.manifest import Case
+from rbs.endoscopy.manifest import FrameRow
 from rbs.errors import RbsError
 
 Mode = Literal["offline", "online", "disabled"]
@@ -70,10 +72,10 @@ def finish() -> None:
 
 
 class ScanPictures(Callback):
-    """Sends the first validation scan to W&B at every validation: rapid, restored, standard.
+    """Sends the first validation scan or frame to W&B at every validation: rapid, restored, standard.
 
     Args:
-        of_patients: Whether scans of patients may be sent, too.
+        of_patients: Whether images of patients may be sent, too.
     """
 
     def __init__(self, of_patients: bool) -> None:
@@ -87,14 +89,13 @@ class ScanPictures(Callback):
         """
         if self.of_patients:
             return
-        case: Case = trainer.datamodule.cases("val")[0]  # type: ignore[attr-defined]
-        for file in (*case.rapid, *case.standard):
-            if not _synthetic(file):
-                raise RbsError(
-                    "--log_images would record a scan of a patient (SyntheticData is not YES)",
-                    file=file,
-                    remedy="leave it out, or add --images_of_patients true if your tracker may hold such",
-                )
+        case: Case | FrameRow = trainer.datamodule.cases("val")[0]  # type: ignore[attr-defined]
+        for file, sign in _of_patients(case):
+            raise RbsError(
+                f"--log_images would record {sign}",
+                file=file,
+                remedy="leave it out, or add --images_of_patients true if your tracker may hold such",
+            )
 
     def on_validation_batch_end(
         self,
@@ -105,7 +106,7 @@ class ScanPictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Send the first scan."""
+        """Send the first scan or frame."""
         from rbs.tasks.restoration import RestorationTask
 
         if batch_idx or trainer.sanity_checking or not isinstance(pl_module, RestorationTask):
@@ -114,9 +115,15 @@ class ScanPictures(Callback):
         restored = pl_module(x, batch["fraction"])
         standard = batch["target"] / batch["target_fraction"][:, None, None, None]
         panels = [image[0].float().cpu().numpy() for image in (x, restored, standard)]
+        images = pl_module.cascade.f1.images
+        drawn, caption = (
+            (picture(panels), "rapid, restored, standard")
+            if images.shows == "scans"
+            else (colour_picture(panels), "degraded, restored, clean")
+        )
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_image("val/scan", [picture(panels)], caption=["rapid, restored, standard"])
+                logger.log_image(f"val/{images.shows[:-1]}", [drawn], caption=[caption])
 
 
 def picture(panels: list[npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
@@ -133,6 +140,24 @@ def picture(panels: list[npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
     strips = [np.pad(view, ((0, 0), (0, _GAP_PX))) for view in views]
     grey = 255 * (1 - np.clip(np.hstack(strips) / peak, 0, 1))
     return grey.round().astype(np.uint8)
+
+
+def colour_picture(panels: list[npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
+    """Frames side by side: sRGB values 0..1, (3, H, W) each, as (H, width, 3)."""
+    strips = [np.pad(panel, ((0, 0), (0, 0), (0, _GAP_PX)), constant_values=1.0) for panel in panels]
+    colours = np.concatenate(strips, axis=2).transpose(1, 2, 0)
+    return (255 * colours.clip(0, 1)).round().astype(np.uint8)
+
+
+def _of_patients(case: Case | FrameRow) -> Iterator[tuple[Path, str]]:
+    """Files of a case that may show a patient, and how that is known."""
+    if isinstance(case, FrameRow):
+        if case.source != "synthetic":
+            yield case.frame, "a frame of a patient (its source in the manifest is not synthetic)"
+        return
+    for file in (*case.rapid, *case.standard):
+        if not _synthetic(file):
+            yield file, "a scan of a patient (SyntheticData is not YES)"
 
 
 def _synthetic(file: Path) -> bool:

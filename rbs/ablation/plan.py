@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from rbs.data.manifest import Manifest
+from rbs.endoscopy.manifest import FramesManifest
 from rbs.errors import OutputError, RbsError
 from rbs.files import versions
 from rbs.processes import Run
@@ -54,7 +55,7 @@ class Plan:
     """An ablation.
 
     Attributes:
-        manifest: Cases of training and evaluation.
+        manifest: Cases of training and evaluation: scans or frames.
         experiment: The YAML file of the full method.
         rows: Overlays, a row each; empty for the eight combinations of SPI, SKD and SCM.
         seeds: Each row is trained once with each.
@@ -65,7 +66,7 @@ class Plan:
             have the last word.
     """
 
-    manifest: Manifest
+    manifest: Manifest | FramesManifest
     experiment: Path
     rows: tuple[Path, ...]
     seeds: tuple[int, ...]

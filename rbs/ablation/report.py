@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rbs.ablation.cases import Cases
 from rbs.ablation.compare import Difference, improves, paired, scores_of, value
 from rbs.ablation.plan import CONTROL, FULL, MODULES, STAGE1, Plan, Row, newest_config
 from rbs.ablation.scores import weights_of
 from rbs.evaluation.differences import holm
-from rbs.evaluation.metrics import METRICS, Metric
+from rbs.evaluation.metrics import Metric
 from rbs.files import whole_file
 from rbs.processes import Run
 from rbs.report.plain import latex, markdown
@@ -24,15 +25,15 @@ _REFERENCE_WORDS = {FULL: "full method", CONTROL: "stage 1 goes on"}
 
 
 def write_report(
-    plan: Plan, runs: Mapping[tuple[str, int], Run], per_scan: pd.DataFrame, split: str
+    plan: Plan, runs: Mapping[tuple[str, int], Run], cases: Cases, per_case: pd.DataFrame
 ) -> tuple[pd.DataFrame, str]:
-    """Write ablation.csv, ablation.md, ablation.tex, per_scan.csv, and ablation.json for `rbs report`.
+    """Write ablation.csv, .md and .tex, per_scan.csv or per_frame.csv, and ablation.json for `rbs report`.
 
     Args:
         plan: The ablation.
         runs: Its runs.
-        per_scan: Scores, as `rbs.ablation.scores.score` makes them.
-        split: What was scored.
+        cases: What was scored.
+        per_case: Scores, as `rbs.ablation.scores.score` makes them.
 
     Returns:
         The table (a line a row and metric), and the text.
@@ -42,22 +43,22 @@ def write_report(
     ]
     if plan.second_stage:
         rows.append(Row(STAGE1, "stage 1 as it was"))
-    metrics = [m for m in METRICS if m.printed and per_scan[m.pooled_from or m.name].notna().all()]
-    table = _table(rows, per_scan, metrics)
+    metrics = [m for m in cases.metrics if m.printed and per_case[m.pooled_from or m.name].notna().all()]
+    table = _table(rows, per_case, metrics)
     main = _main(metrics)
-    words = _words(rows, per_scan, table, main)
-    text, print_rows = _text(plan, rows, runs, per_scan, table, metrics, split, words)
+    words = _words(rows, per_case, table, main)
+    text, print_rows = _text(plan, rows, runs, per_case, table, metrics, cases, words)
     about = {
         "title": f"Ablation of {plan.experiment.name}",
-        "what": _what(plan, per_scan, split),
+        "what": _what(plan, per_case, cases),
         "labels": {row.name: row.label for row in rows},
         "metrics": [metric.describe() for metric in metrics],
         "main": main.name,
         "references": {name: _REFERENCE_WORDS[name] for name in _references(rows)},
         "words": words,
     }
-    with whole_file(plan.output / "per_scan.csv", overwrite=True) as path:
-        per_scan.to_csv(path, index=False, float_format="%.7g")
+    with whole_file(plan.output / f"per_{cases.kind.case}.csv", overwrite=True) as path:
+        per_case.to_csv(path, index=False, float_format="%.7g")
     with whole_file(plan.output / "ablation.csv", overwrite=True) as path:
         table.to_csv(path, index=False, float_format="%.7g")
     with whole_file(plan.output / "ablation.md", overwrite=True) as path:
@@ -71,16 +72,17 @@ def write_report(
 
 def _main(metrics: Sequence[Metric]) -> Metric:
     """What the words go by: where the truth is known, the standard scan's noise need not blur it."""
-    names = [metric.name for metric in metrics]
-    return metrics[names.index("psnr_truth" if "psnr_truth" in names else "nc_psnr")]
+    by_name = {metric.name: metric for metric in metrics}
+    return next(by_name[name] for name in ("psnr_truth", "nc_psnr", "psnr") if name in by_name)
 
 
-def _what(plan: Plan, per_scan: pd.DataFrame, split: str) -> str:
-    patients, seeds = per_scan["patient"].nunique(), ", ".join(map(str, plan.seeds))
+def _what(plan: Plan, per_case: pd.DataFrame, cases: Cases) -> str:
+    count, seeds = per_case["patient"].nunique(), ", ".join(map(str, plan.seeds))
+    units = f"{cases.kind.unit}s"
     return (
-        f"{patients} patients of the split `{split}`, seeds {seeds}; the first restorer, the one that ships."
-        " Every difference is paired over patients and seeds, with its 95 % bootstrap interval over both;"
-        " p is Wilcoxon's signed-rank test over patients, corrected by Holm over the rows."
+        f"{count} {units} of the split `{cases.split}`, seeds {seeds}; the first restorer, the one that"
+        f" ships. Every difference is paired over {units} and seeds, with its 95 % bootstrap interval over"
+        f" both; p is Wilcoxon's signed-rank test over {units}, corrected by Holm over the rows."
     )
 
 
@@ -89,11 +91,11 @@ def _references(rows: Sequence[Row]) -> list[str]:
     return [name for name in (FULL, CONTROL) if name in names]
 
 
-def _table(rows: Sequence[Row], per_scan: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
+def _table(rows: Sequence[Row], per_case: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
     """A line a row and metric: value, and difference to each reference with interval and p-values."""
     lines: list[dict[str, Any]] = []
     for metric in metrics:
-        scores = {row.name: scores_of(per_scan, row.name, metric) for row in rows}
+        scores = {row.name: scores_of(per_case, row.name, metric) for row in rows}
         found = [
             {
                 "row": row.name,
@@ -115,11 +117,11 @@ def _table(rows: Sequence[Row], per_scan: pd.DataFrame, metrics: Sequence[Metric
 
 
 def _effects(
-    rows: Sequence[Row], per_scan: pd.DataFrame, metric: Metric
+    rows: Sequence[Row], per_case: pd.DataFrame, metric: Metric
 ) -> list[tuple[str, Difference, float]]:
     """What each module adds, averaged over the four combinations of the other two; p-values corrected."""
     by_modules = {
-        row.modules: scores_of(per_scan, row.name, metric) for row in rows if row.modules is not None
+        row.modules: scores_of(per_case, row.name, metric) for row in rows if row.modules is not None
     }
     effects = []
     for module in MODULES:
@@ -138,16 +140,16 @@ def _text(
     plan: Plan,
     rows: Sequence[Row],
     runs: Mapping[tuple[str, int], Run],
-    per_scan: pd.DataFrame,
+    per_case: pd.DataFrame,
     table: pd.DataFrame,
     metrics: Sequence[Metric],
-    split: str,
+    cases: Cases,
     words: Sequence[str],
 ) -> tuple[str, tuple[list[str], list[list[str]]]]:
-    patients = per_scan["patient"].nunique()
+    count = per_case["patient"].nunique()
     parts = [
         f"# Ablation of {plan.experiment.name}\n",
-        _what(plan, per_scan, split) + "\n",
+        _what(plan, per_case, cases) + "\n",
         _compute(plan, rows, runs),
     ]
     head, printed = _printed(rows, table, metrics, _main(metrics))
@@ -158,9 +160,10 @@ def _text(
             f"{'One seed' if len(plan.seeds) == 1 else 'Two seeds'}: how far another training would differ is"
             " not known. Use three or more before believing a difference.\n"
         )
-    if patients < 6:
+    if count < 6:
         parts.append(
-            f"With {patients} patients the test cannot reach p < 0.05 whatever the difference; it needs 6.\n"
+            f"With {count} {cases.kind.unit}s the test cannot reach p < 0.05 whatever the difference;"
+            " it needs 6.\n"
         )
     missing = [
         f"{name}/seed_{seed} ({run.state})" for (name, seed), run in runs.items() if run.state != "finished"
@@ -222,10 +225,10 @@ def _difference_cells(line: Mapping[Any, Any], reference: str, metric: Metric) -
     return [_number(mean, metric, sign=True) + interval, "" if math.isnan(p) else _p(p)]
 
 
-def _words(rows: Sequence[Row], per_scan: pd.DataFrame, table: pd.DataFrame, main: Metric) -> list[str]:
+def _words(rows: Sequence[Row], per_case: pd.DataFrame, table: pd.DataFrame, main: Metric) -> list[str]:
     """What helps and what does not, a sentence each."""
     said = []
-    for module, difference, p in _effects(rows, per_scan, main):
+    for module, difference, p in _effects(rows, per_case, main):
         verdict = {True: "helps", False: "harms", None: "does not help"}[improves(difference, p, main)]
         said.append(f"**{module} {verdict}**: averaged over the other modules, {_said(difference, p, main)}.")
     references = _references(rows)

@@ -1,9 +1,9 @@
-"""Scores of every run's first restorer, the one that ships, scan by scan."""
+"""Scores of every run's first restorer, the one that ships, case by case."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from rbs.ablation.cases import Cases
 from rbs.ablation.plan import STAGE1, Plan, newest_config
-from rbs.errors import ManifestError
 from rbs.evaluation.classical import Pair
-from rbs.evaluation.evaluate import load_pair
 from rbs.evaluation.methods import Method, trained_methods
-from rbs.evaluation.metrics import METRICS
+from rbs.evaluation.metrics import Metric
 from rbs.evaluation.parts import Part, Parts
 from rbs.processes import Run
 
@@ -25,28 +24,23 @@ Array = npt.NDArray[Any]
 _UNFINISHED = "unfinished_scores"
 
 
-def score(plan: Plan, runs: Mapping[tuple[str, int], Run], split: str) -> pd.DataFrame:
-    """Score the finished runs on every scan of a split; an interrupted call goes on where it stopped.
+def score(plan: Plan, runs: Mapping[tuple[str, int], Run], cases: Cases) -> pd.DataFrame:
+    """Score the finished runs on every case of a split; an interrupted call goes on where it stopped.
 
     Args:
         plan: The ablation.
         runs: Its runs; those that did not finish are left out.
-        split: "test" or "val".
+        cases: What they are scored on.
 
     Returns:
-        A row a scan and run: row, seed, patient, case, and every metric that needs nothing but numbers. The
-        weights of stage 1 are the row `STAGE1`, under every seed.
+        A row a case and run: row, seed, patient, case, and every metric of the cases. The weights of stage 1
+        are the row `STAGE1`, under every seed.
 
     Raises:
-        ManifestError: The split is empty.
-        RbsError: A scan or the weights of a run cannot be read.
+        RbsError: A scan, a frame or the weights of a run cannot be read.
     """
     from tqdm import tqdm
 
-    cases = plan.manifest.split(split)
-    if not cases:
-        fault = f"the split '{split}' is empty"
-        raise ManifestError(fault, file=plan.manifest.path, remedy="add patients to it")
     methods = {key: _restorer(run) for key, run in runs.items() if run.state == "finished"}
     if plan.second_stage:
         assert plan.start is not None  # stage 2 does not train without
@@ -54,34 +48,36 @@ def score(plan: Plan, runs: Mapping[tuple[str, int], Run], split: str) -> pd.Dat
         methods |= {(STAGE1, seed): (first, first.restore) for seed in plan.seeds}
     inputs = {
         "manifest": hashlib.sha256(plan.manifest.path.read_bytes()).hexdigest(),
-        "split": split,
-        "metrics": [metric.name for metric in METRICS],
+        "split": cases.split,
+        "metrics": [metric.name for metric in cases.metrics],
         "weights": {
             f"{row} {seed}": method.settings["sha256"] for (row, seed), (method, _) in methods.items()
         },
     }
     parts = Parts(plan.output / _UNFINISHED, inputs)
     rows: list[dict[str, Any]] = []
-    for index, case in enumerate(tqdm(cases, desc="scoring", unit="scan")):
+    for index in tqdm(range(cases.count), desc="scoring", unit=cases.kind.case):
         part = parts.load(index)
         if part is None:
-            pair = load_pair(case)
-            part = Part(
-                [_scored(pair, index, *key, restore) for key, (_, restore) in methods.items()], [], None, {}
-            )
+            pair = cases.pair(index)
+            scores = [
+                {"row": row, "seed": seed, "patient": pair.patient, "case": index}
+                | _scored(pair, restore, cases.metrics)
+                for (row, seed), (_, restore) in methods.items()
+            ]
+            part = Part(scores, [], None, {})
             parts.save(index, part)
         rows += part.scores
     parts.remove()
     return pd.DataFrame(rows)
 
 
-def _scored(pair: Pair, case: int, row: str, seed: int, restore: Callable[[Pair], Array]) -> dict[str, Any]:
+def _scored(pair: Any, restore: Callable[[Any], Array], metrics: Sequence[Metric]) -> dict[str, float]:
     estimate = pair.on_target(restore(pair))
-    scores = {metric.name: float(metric.compute(estimate, pair.target)) for metric in METRICS}
-    return {"row": row, "seed": seed, "patient": pair.patient, "case": case, **scores}
+    return {metric.name: float(metric.compute(estimate, pair.target)) for metric in metrics}
 
 
-def _restorer(run: Run) -> tuple[Method, Callable[[Pair], Array]]:
+def _restorer(run: Run) -> tuple[Method, Callable[[Any], Array]]:
     """The first restorer of a run, and how it is used."""
     method = trained_methods(weights_of(run), None, None)[0]
     data = newest_config(run.folder)["data"]["init_args"]

@@ -12,7 +12,7 @@ HELP = "train and compare variants of an experiment: SPI, SKD and SCM, or overla
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="CSV of the cases")
+    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="CSV of the scans or frames")
     parser.add_argument(
         "--experiment",
         type=Path,
@@ -44,15 +44,18 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         RbsError: A file cannot be used, trainings failed, or the output cannot be written.
     """
+    from rbs.ablation.cases import cases_of
     from rbs.ablation.plan import Plan, chosen_rows
     from rbs.ablation.report import write_report
     from rbs.ablation.scores import score
     from rbs.ablation.train import train
     from rbs.data.manifest import Manifest
+    from rbs.endoscopy.manifest import FramesManifest, is_frames_manifest
     from rbs.processes import alone_in
 
+    reader = FramesManifest if is_frames_manifest(args.manifest) else Manifest
     plan = Plan(
-        Manifest.read(args.manifest),
+        reader.read(args.manifest),
         args.experiment,
         chosen_rows(args.rows),
         tuple(dict.fromkeys(args.seeds)),
@@ -64,6 +67,7 @@ def run(args: argparse.Namespace) -> None:
     with alone_in(plan.output):
         runs = plan.runs()
         train(runs, plan, args.workers)
-        _, text = write_report(plan, runs, score(plan, runs, args.split), args.split)
+        cases = cases_of(plan, runs, args.split)
+        _, text = write_report(plan, runs, cases, score(plan, runs, cases))
     print(text)
     print(f"written to {plan.output}")

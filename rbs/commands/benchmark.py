@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rbs.commands.options import add_frame_options
+
 HELP = "compare finished trainings and the classical peers in one table, with costs and origins"
 
 
@@ -21,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("runs/benchmark"), metavar="DIR", help="default: %(default)s"
     )
+    add_frame_options(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace the results in the output folder")
 
 
@@ -34,25 +37,19 @@ def run(args: argparse.Namespace) -> None:
     import sys
 
     from rbs.benchmark import FILE, Run, measure_costs, table, write
-    from rbs.data.manifest import Manifest
     from rbs.errors import RbsError
-    from rbs.evaluation.evaluate import evaluate
-    from rbs.evaluation.inception import load_inception
-    from rbs.evaluation.lpips import lpips_metric
+    from rbs.evaluation.manifests import evaluate_manifest
     from rbs.report.tables import read_evaluation
 
     runs = [Run.read(folder) for folder in args.runs]
     names = [run.folder.name for run in runs]
     if len(set(names)) < len(names):
         raise RbsError("two runs have one name", remedy="name folders whose last part differs")
-    manifest = Manifest.read(args.manifest)
-    lpips = lpips_metric()
-    evaluate(
-        manifest,
+    evaluate_manifest(
+        args.manifest,
         args.output,
         trained=[run.method() for run in runs],
-        extra_metrics=() if lpips is None else (lpips,),
-        inception=load_inception(),
+        preset=args.preset,
         command=shlex.join(["rbs", *sys.argv[1:]]),
         overwrite=args.overwrite,
     )

@@ -1,11 +1,13 @@
-"""`rbs evaluate`: every method and metric on one split, with ceilings and intervals."""
+"""`rbs evaluate`: every method and metric on one split of scans or frames, with ceilings and intervals."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-HELP = "score restorers and classical peers on the test patients of a manifest"
+from rbs.commands.options import add_frame_options
+
+HELP = "score restorers and classical peers on the test scans or frames of a manifest"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="SAM's base weights that the teacher was adapted from; default: the shipped or downloaded ones",
+    )
+    add_frame_options(parser)
+    parser.add_argument(
+        "--segmenter",
+        type=Path,
+        metavar="DIR",
+        help="frames only: adapted teacher that looks for lesions in clean, degraded and restored frames",
     )
     parser.add_argument(
         "--split", choices=("train", "val", "test"), default="test", help="default: %(default)s"
@@ -52,22 +61,17 @@ def run(args: argparse.Namespace) -> None:
     import shlex
     import sys
 
-    from rbs.data.manifest import Manifest
-    from rbs.evaluation.evaluate import evaluate
-    from rbs.evaluation.inception import load_inception
-    from rbs.evaluation.lpips import lpips_metric
+    from rbs.evaluation.manifests import evaluate_manifest
     from rbs.evaluation.methods import trained_methods
     from rbs.report.tables import difference_tables, read_evaluation, set_table
 
-    manifest = Manifest.read(args.manifest)
-    trained = trained_methods(args.stage1, args.stage2, args.teacher, args.base_checkpoint)
-    lpips = lpips_metric()
-    summary = evaluate(
-        manifest,
+    summary = evaluate_manifest(
+        args.manifest,
         args.output,
-        trained=trained,
-        extra_metrics=() if lpips is None else (lpips,),
-        inception=load_inception(),
+        trained=trained_methods(args.stage1, args.stage2, args.teacher, args.base_checkpoint),
+        preset=args.preset,
+        segmenter=args.segmenter,
+        base_checkpoint=args.base_checkpoint,
         against=args.against,
         split=args.split,
         command=shlex.join(["rbs", *sys.argv[1:]]),
@@ -77,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
     order = summary["method"].drop_duplicates()
     print(table.loc[order, summary["metric"].drop_duplicates()].round(3).to_string(na_rep=""))
     found = read_evaluation(args.output)
-    print("\nEach method minus the best peer, over patients [95 % interval], p after Holm's correction")
+    print(f"\nEach method minus the best peer, over {found.units} [95 % interval], p after Holm's correction")
     for shown in (*difference_tables(found), set_table(found)):
         if shown:
             print(shown.as_text())

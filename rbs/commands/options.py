@@ -49,6 +49,15 @@ def add_standard_velocity(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_frame_options(parser: argparse.ArgumentParser) -> None:
+    """Add --preset."""
+    parser.add_argument(
+        "--preset",
+        choices=("denoise", "deblur", "low-light", "x2", "mixed"),
+        help="frames only: how clean frames are degraded; default: as in the training of the weights",
+    )
+
+
 def add_fit_options(parser: argparse.ArgumentParser) -> None:
     """Add --workers and --fit, for commands that train."""
     parser.add_argument(

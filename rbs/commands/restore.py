@@ -1,24 +1,38 @@
-"""`rbs restore`: rapid scans to standard quality, DICOM in, DICOM out."""
+"""`rbs restore`: scans (DICOM), pictures and videos; a file or a folder to another."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rbs.commands.options import add_reading_options, add_standard_velocity, reading_options, refusals_error
 
-HELP = "restore rapid scans to the counts of a standard scan, DICOM in, DICOM out (research use only)"
+if TYPE_CHECKING:
+    from rbs.endoscopy.kinds import Kind
+    from rbs.errors import RbsError
+
+HELP = "restore rapid scans (DICOM in, DICOM out), endoscopic pictures and videos (research use only)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    parser.add_argument("source", type=Path, metavar="IN", help="DICOM file, or folder (with those below it)")
+    parser.add_argument(
+        "source",
+        type=Path,
+        metavar="IN",
+        help="DICOM file, picture or video, or folder of one of these kinds (with those below it)",
+    )
     parser.add_argument(
         "target", metavar="OUT", help="file to write, or folder (ending in /) that gets the names found in IN"
     )
     parser.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help=".safetensors or .ckpt (default: the weights of rbs)"
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help=".safetensors or .ckpt (default: the weights of rbs, for scans; there are none for colour)",
     )
     add_reading_options(parser)
     add_standard_velocity(parser)
@@ -28,52 +42,110 @@ def run(args: argparse.Namespace) -> None:
     """Restore a file or a folder, a line each.
 
     Raises:
-        ScanError: IN was refused, or some file in it; each is named on standard error first.
+        RbsError: IN was refused, or some file in it; each is named on standard error first. Or a video ends
+            early or is damaged: what can be seen of it is restored all the same.
         CheckpointError: The weights do not fit.
         OutputError: The output exists or cannot be written.
     """
     from tqdm import tqdm
 
-    from rbs.clinic.outcomes import Refused
-    from rbs.clinic.restore import restore_files
-    from rbs.errors import OutputError, ScanError
-    from rbs.scans.find import dicom_files, is_restored
-    from rbs.weights import load_restorer
-
-    source, target = args.source, Path(args.target)
-    skipped: list[Path] = []
-    if source.is_dir():
-        if target.is_file():
-            raise OutputError("it is a file, but IN is a folder", file=target, remedy="name a folder")
-        files = dicom_files(source)
-        skipped = [path for path in files if is_restored(path)]
-        outputs = {path: target / path.relative_to(source) for path in files if path not in skipped}
-        if not outputs:
-            raise ScanError("it holds only restored scans", file=source, remedy="name the rapid ones")
-    elif source.exists():
-        outputs = {source: target / source.name if target.is_dir() or args.target.endswith("/") else target}
-    else:
-        raise ScanError("there is no such file or folder", file=source, remedy="check the path")
-    loaded = load_restorer(args.checkpoint)
-    refused: list[Refused] = []
-    outcomes = restore_files(
-        outputs,
-        loaded,
-        reading=reading_options(args),
-        standard_velocity=args.standard_velocity,
-    )
-    with tqdm(total=len(outputs), unit="scan", disable=None if source.is_dir() else True) as bar:
-        for outcome in outcomes:
+    source: Path = args.source
+    kind, outputs, skipped = _work(source, args.target)
+    failed: list[RbsError] = []
+    # A single file needs no bar, and a video has one of its own.
+    quiet = True if kind == "video" or not source.is_dir() else None
+    with tqdm(total=len(outputs), unit=kind, disable=quiet) as bar:
+        for line, error in _outcomes(kind, outputs, args):
             bar.update()
-            if isinstance(outcome, Refused):
-                refused.append(outcome)
-            else:
-                tqdm.write(str(outcome))
+            if line:
+                tqdm.write(line)
+            if error:
+                failed.append(error)
     for path in skipped:
         print(f"skipped: {path} was restored by rbs already", file=sys.stderr)
-    if refused and not source.is_dir():
-        raise refused[0].error
-    for outcome in refused:
-        print(f"refused: {outcome.error}", file=sys.stderr)
-    if refused:
-        raise refusals_error(len(refused), len(outputs))
+    if failed and not source.is_dir():
+        raise failed[0]
+    for error in failed:
+        print(f"refused: {error}", file=sys.stderr)
+    if failed:
+        raise refusals_error(len(failed), len(outputs))
+
+
+def _work(source: Path, out: str) -> tuple[Kind, dict[Path, Path], list[Path]]:
+    """What is to be restored and where to, and what is left alone because rbs made it."""
+    from rbs.endoscopy.kinds import kind_of, pictures_or_videos
+    from rbs.errors import OutputError, ScanError
+    from rbs.scans.find import dicom_files
+
+    target = Path(out)
+    if not source.exists():
+        raise ScanError("there is no such file or folder", file=source, remedy="check the path")
+    if not source.is_dir():
+        kind = kind_of(source) or "scan"  # the reader of scans says best what an unknown file is not
+        inside = target.is_dir() or out.endswith("/")
+        return kind, {source: target / _name(source, kind) if inside else target}, []
+    if target.is_file():
+        raise OutputError("it is a file, but IN is a folder", file=target, remedy="name a folder")
+    kind, files = pictures_or_videos(source) or ("scan", dicom_files(source))
+    skipped = [path for path in files if _is_restored(path, kind)]
+    outputs = {
+        path: target / path.relative_to(source).with_name(_name(path, kind))
+        for path in files
+        if path not in skipped
+    }
+    if not outputs:
+        raise ScanError(f"it holds only restored {kind}s", file=source, remedy="name the originals")
+    sources: dict[Path, Path] = {}
+    for path, output in outputs.items():
+        if (first := sources.setdefault(output, path)) != path:
+            fault = f"its restoration would be called {output.name}, as that of {first.name}"
+            raise OutputError(fault, file=path, remedy="rename one of the two")
+    return kind, outputs, skipped
+
+
+def _name(path: Path, kind: Kind) -> str:
+    """What the restoration of a file in a folder is called."""
+    if kind == "scan":
+        return path.name
+    from rbs.endoscopy.restore import output_name
+
+    return output_name(path, kind)
+
+
+def _is_restored(path: Path, kind: Kind) -> bool:
+    if kind == "scan":
+        from rbs.scans.find import is_restored as is_restored_scan
+
+        return is_restored_scan(path)
+    from rbs.endoscopy.restore import is_restored
+
+    return is_restored(path, kind)
+
+
+def _outcomes(
+    kind: Kind, outputs: Mapping[Path, Path], args: argparse.Namespace
+) -> Iterator[tuple[str | None, RbsError | None]]:
+    """Restore: of each file what was done, and what was not."""
+    from rbs.clinic.outcomes import Refused
+    from rbs.errors import CheckpointError
+    from rbs.weights import load_restorer
+
+    if kind != "scan" and args.checkpoint is None:
+        raise CheckpointError(
+            f"no weights for {kind}s come with rbs",
+            remedy="train some with `make train-stage1 DATA=endoscopy` and name them with --checkpoint",
+        )
+    loaded = load_restorer(args.checkpoint)
+    if kind == "scan":
+        from rbs.clinic.restore import restore_files as restore_scans
+
+        scans = restore_scans(
+            outputs, loaded, reading=reading_options(args), standard_velocity=args.standard_velocity
+        )
+        for scan in scans:
+            yield (None, scan.error) if isinstance(scan, Refused) else (str(scan), None)
+    else:
+        from rbs.endoscopy.restore import restore_files as restore_frames
+
+        for done in restore_frames(outputs, kind, loaded):
+            yield (None if isinstance(done, Refused) else str(done)), done.error

@@ -190,7 +190,7 @@ def index(
         cases += [_case(name, where, two) for two in sorted(pairs, key=lambda two: two.standard.files)]
         untimed += sum(two.by_study_alone for two in pairs)
     refused = manifest.with_suffix(".refused.csv")
-    _write_refused(refused, refusals)
+    write_refused(refused, refusals)
     if cases:
         write_manifest(manifest, cases, overwrite=overwrite)
     return Index(
@@ -238,7 +238,8 @@ def _case(patient: str, split: str, two: Pair) -> Case:
     )
 
 
-def _write_refused(path: Path, refusals: Iterable[Refusal]) -> None:
+def write_refused(path: Path, refusals: Iterable[Refusal]) -> None:
+    """Write the list of refused files, sorted."""
     with (
         whole_file(path, overwrite=True) as temporary,
         # A name that is no text must not keep the others from being told.

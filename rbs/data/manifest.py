@@ -330,8 +330,10 @@ def _fault(path: Path, line: int, fault: str, remedy: str) -> ManifestError:
     return ManifestError(f"line {line}: {fault}", file=path, remedy=remedy)
 
 
-def read_rows(path: Path, required: Sequence[str] = REQUIRED) -> list[tuple[int, dict[str, str]]]:
-    """The rows of a CSV of these columns and others of `COLUMNS`, with the line each ends on.
+def read_rows(
+    path: Path, required: Sequence[str] = REQUIRED, columns: Sequence[str] = COLUMNS
+) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a CSV of the required columns and others of `columns`, with the line each ends on.
 
     Raises:
         ManifestError: The file is missing, no CSV, or has other columns.
@@ -348,7 +350,7 @@ def read_rows(path: Path, required: Sequence[str] = REQUIRED) -> list[tuple[int,
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
             header = [name.strip() for name in reader.fieldnames or ()]
-            _check_header(path, header, required)
+            _check_header(path, header, required, columns)
             reader.fieldnames = header
             rows = []
             for row in reader:
@@ -368,7 +370,7 @@ def read_rows(path: Path, required: Sequence[str] = REQUIRED) -> list[tuple[int,
         ) from error
 
 
-def _check_header(path: Path, header: list[str], required: Sequence[str]) -> None:
+def _check_header(path: Path, header: list[str], required: Sequence[str], columns: Sequence[str]) -> None:
     if not header:
         raise ManifestError("it is empty", file=path, remedy=f"begin with the line {','.join(required)}")
     if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
@@ -379,9 +381,9 @@ def _check_header(path: Path, header: list[str], required: Sequence[str]) -> Non
         raise ManifestError(
             f"line 1: no column {', '.join(missing)}", file=path, remedy="add it to the header"
         )
-    if unknown := [name for name in header if name not in COLUMNS]:
+    if unknown := [name for name in header if name not in columns]:
         names = ", ".join(repr(name) for name in unknown)
-        raise ManifestError(f"line 1: unknown column {names}", file=path, remedy=f"use {', '.join(COLUMNS)}")
+        raise ManifestError(f"line 1: unknown column {names}", file=path, remedy=f"use {', '.join(columns)}")
     if repeated := sorted({name for name in header if header.count(name) > 1}):
         raise ManifestError(
             f"line 1: column {', '.join(repeated)} appears twice", file=path, remedy="remove one"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from rbs.restorers.domain import DOMAINS, DomainName
 
 
 class SKD(nn.Module):
@@ -15,26 +16,29 @@ class SKD(nn.Module):
           + \operatorname{mean}\big(1 - \cos(W F_1, \operatorname{sg} F_2)\big)
 
     The square root stabilises the variance of counts, so that a bright bladder does not outweigh the
-    skeleton. The cosine is taken over channels at each pixel, after a learned 1x1 projection W.
+    skeleton; colours are compared as they are (see `rbs.restorers.domain`). The cosine is taken over channels
+    at each pixel, after a learned 1x1 projection W.
 
     Args:
         student_channels: Channels of the first restorer's features F1.
         teacher_channels: Channels of the second restorer's features F2.
+        domain: What the restorers restore.
     """
 
-    def __init__(self, student_channels: int, teacher_channels: int) -> None:
+    def __init__(self, student_channels: int, teacher_channels: int, domain: DomainName = "roots") -> None:
         super().__init__()
+        self.images = DOMAINS[domain]
         self.projection = nn.Conv2d(student_channels, teacher_channels, 1, bias=False)
 
     def forward(self, i1: Tensor, i2: Tensor, features1: Tensor, features2: Tensor) -> Tensor:
         """The loss, a scalar.
 
         Args:
-            i1: First restoration, counts (B, V, H, W).
-            i2: Second restoration, counts (B, V, H, W).
+            i1: First restoration, (B, C, H, W).
+            i2: Second restoration, (B, C, H, W).
             features1: (B, student_channels, H, W).
             features2: (B, teacher_channels, H, W).
         """
-        image = (torch.sqrt(i1 + 0.375) - torch.sqrt(i2.detach() + 0.375)).abs().mean()
+        image = (self.images.compared(i1) - self.images.compared(i2.detach())).abs().mean()
         cosine = F.cosine_similarity(self.projection(features1), features2.detach(), dim=1)
         return image + (1 - cosine).mean()

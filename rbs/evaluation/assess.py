@@ -23,11 +23,12 @@ from rbs.data.manifest import Case, Manifest
 from rbs.errors import ManifestError, OutputError, RbsError
 from rbs.evaluation.classical import GAUSSIAN, Pair, best, gaussian, tune
 from rbs.evaluation.consistency import check_consistency
-from rbs.evaluation.evaluate import SETTINGS, UNFINISHED, file_versions, load_pair, write
+from rbs.evaluation.evaluate import file_versions, load_pair
 from rbs.evaluation.methods import RAPID, Method
 from rbs.evaluation.observers import auc as area
 from rbs.evaluation.observers import bootstrap_mean, channelised_auc, within_covariance
 from rbs.evaluation.parts import Part, Parts
+from rbs.evaluation.run import SETTINGS, UNFINISHED, write
 from rbs.evaluation.studies import (
     FOCUS_SIZES_MM,
     IDEAL,

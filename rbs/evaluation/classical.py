@@ -11,7 +11,7 @@ import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ import numpy.typing as npt
 from rbs.evaluation.metrics import Target, nc_nmse, smooth
 from rbs.scans.counts import anscombe, inverse_anscombe
 from rbs.scans.register import Motion, warp, whole_pixel_shift
+
+if TYPE_CHECKING:
+    from rbs.weights import LoadedRestorer
 
 Array = npt.NDArray[Any]
 
@@ -45,6 +48,19 @@ class Pair:
     target: Target
     views: tuple[str, ...] = ("anterior", "posterior")
     motion: Motion | None = None
+
+    @property
+    def seen(self) -> tuple[Array, float]:
+        """What restorers are given: the rapid scan at standard scale, float32 (V, H, W), and its exposure."""
+        return np.asarray(self.rapid, dtype=np.float32) / np.float32(self.fraction), self.fraction
+
+    def restored_by(self, loaded: LoadedRestorer) -> Array:
+        """What a restorer makes of it, standard counts (V, H, W)."""
+        return loaded.restore(self.rapid, self.fraction)
+
+    def error(self, estimate: Array) -> float:
+        """What peers are tuned by: the noise-corrected error of an estimate made of it, relative to P²."""
+        return nc_nmse(self.on_target(estimate), self.target)
 
     def on_target(self, estimate: Array, *, raw: bool = False) -> Array:
         """Lay an estimate made of the rapid scan on the target.
@@ -199,14 +215,14 @@ class Classical:
     Attributes:
         name: As in the CSV files.
         label: As printed; the tuned parameter is filled in.
-        restore: Pair and parameter to an estimate (V, H, W).
+        restore: Pair and parameter to an estimate.
         parameter: Name of the parameter.
         candidates: Values to try.
     """
 
     name: str
     label: str
-    restore: Callable[[Pair, float], Array]
+    restore: Callable[[Any, float], Array]
     parameter: str
     candidates: tuple[float, ...]
 
@@ -229,25 +245,22 @@ def available() -> tuple[Classical, ...]:
     return (*CLASSICAL, BM3D) if importlib.util.find_spec("bm3d") else CLASSICAL
 
 
-def tune(peers: Sequence[Classical], validation: Iterable[Pair]) -> list[dict[float, float]]:
-    """The noise-corrected error of every candidate.
+def tune(peers: Sequence[Classical], validation: Iterable[Any]) -> list[dict[float, float]]:
+    """The error of every candidate, as its pairs reckon it.
 
     Args:
         peers: What to tune.
         validation: Pairs of the validation split; consumed once, one at a time.
 
     Returns:
-        For each peer, and each of its candidates, the mean over patients of NC-MSE / P².
+        For each peer, and each of its candidates, the mean over patients.
 
     Raises:
         ValueError: There are no pairs.
     """
     errors: dict[str, list[list[list[float]]]] = {}
     for pair in validation:
-        scores = [
-            [nc_nmse(pair.on_target(peer.restore(pair, value)), pair.target) for value in peer.candidates]
-            for peer in peers
-        ]
+        scores = [[pair.error(peer.restore(pair, value)) for value in peer.candidates] for peer in peers]
         errors.setdefault(pair.patient, []).append(scores)
     if not errors:
         raise ValueError("no validation pairs to tune on")

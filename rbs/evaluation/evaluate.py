@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
-import json
 import logging
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +16,9 @@ import pandas as pd
 import rbs
 from rbs.data.anatomy import read_anatomy
 from rbs.data.manifest import Case, Manifest, load_case
-from rbs.errors import ManifestError, OutputError, RbsError
+from rbs.errors import ManifestError
 from rbs.evaluation.classical import Pair
-from rbs.evaluation.differences import differences
-from rbs.evaluation.inception import (
-    SET_METRICS,
-    STANDARD,
-    TILES_DEFINITION,
-    Inception,
-    set_scores,
-)
+from rbs.evaluation.inception import STANDARD, TILES_DEFINITION, Inception
 from rbs.evaluation.methods import RAPID, Method, classical_methods
 from rbs.evaluation.metrics import (
     MASK_DEFINITION,
@@ -37,11 +28,10 @@ from rbs.evaluation.metrics import (
     Target,
     region_biases,
 )
-from rbs.evaluation.parts import Part, Parts
+from rbs.evaluation.parts import Part
 from rbs.evaluation.references import REFERENCES, reference_images, reference_scores
-from rbs.evaluation.summary import by_patient, summarise
+from rbs.evaluation.run import PICTURED, SCANS, begin, check_against, finish, scored, stamps
 from rbs.evaluation.task_metrics import TASK_METRICS
-from rbs.files import whole_file
 from rbs.scans.counts import split as split_counts
 from rbs.scans.register import residual_misalignment
 
@@ -49,8 +39,6 @@ Array = npt.NDArray[Any]
 
 log = logging.getLogger(__name__)
 
-SETTINGS, UNFINISHED = "settings.json", "unfinished"
-PICTURED = 3
 SIMULATED_FRACTION = 0.5
 """Exposure of the rapid scan dealt out of the standard scan where none was acquired."""
 
@@ -115,74 +103,57 @@ def evaluate(
         OutputError: `output` holds results already, or cannot be written.
         RbsError: A case cannot be read, or `against` is no method.
     """
-    from tqdm import tqdm
-
     cases = manifest.split(split)
     if not cases:
         raise ManifestError(f"the split '{split}' is empty", file=manifest.path, remedy="add patients to it")
-    if (output / SETTINGS).exists() and not overwrite:
-        raise OutputError(
-            "it holds an evaluation already", file=output, remedy="choose another or use --overwrite"
-        )
     metrics = (*METRICS, *TASK_METRICS, *extra_metrics)
-    inputs = {
+    made_from = {
         "rbs": rbs.__version__,
         "manifest": str(manifest.path),
         "manifest_sha256": hashlib.sha256(manifest.path.read_bytes()).hexdigest(),
         "split": split,
+    }
+    inputs = {
+        **made_from,
         "metrics": [m.describe() for m in metrics],
-        "trained": [_described(m) for m in trained],
+        "trained": [m.describe() for m in trained],
         "inception": inception.sha256 if inception else None,
         "scans": file_versions([*cases, *manifest.split("val")]),
     }
-    parts = Parts(output / UNFINISHED, inputs)
+    parts = begin(output, inputs, overwrite=overwrite)
     peers = [RAPID, *_tuned(manifest)]
     methods = [*peers, *trained]
-    names = [m.name for m in methods]
-    if against is not None and against not in names:
-        raise RbsError(f"there is no method '{against}'", remedy=f"compare with one of {', '.join(names)}")
+    check_against(against, methods)
     pictured = representative(cases)
-    finished: list[Part] = []
-    for index, case in enumerate(tqdm(cases, desc="evaluating", unit="scan")):
-        part = parts.load(index)
-        if part is None:
-            part = _score(index, case, methods, metrics, inception, pictured=index in pictured)
-            parts.save(index, part)
-        finished.append(part)
-    per_scan = pd.DataFrame([row for part in finished for row in part.scores])
-    per_patient = by_patient(per_scan, metrics)
-    summary = summarise(per_patient, metrics)
-    shown = {part.shown["case"]: part.shown for part in finished if part.shown}
-    settings = {
-        **{name: inputs[name] for name in ("rbs", "manifest", "manifest_sha256", "split", "metrics")},
-        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": command,
-        "patients": int(per_patient["patient"].nunique()),
-        "scans": len(cases),
-        "fractions": sorted({round(fraction, 4) for fraction in per_scan["fraction"]}),
-        "peak": PEAK_DEFINITION,
-        "mask": MASK_DEFINITION,
-        "aggregation": "mean over a patient's scans, then over patients; 95 % bootstrap over patients",
-        "tuned_on": "val",
-        "references": REFERENCES,
-        "methods": [_described(m) for m in methods],
-        "peers": [m.name for m in peers],
-        "against": against,
-        "sets": [m.describe() for m in SET_METRICS] if inception else [],
-        "tiles": TILES_DEFINITION if inception else None,
-        "inception_sha256": inputs["inception"],
-        "pictures": [shown[index] for index in pictured],
-    }
-    tables = {
-        "per_scan": per_scan,
-        "per_patient": per_patient,
-        "regions": pd.DataFrame([row for part in finished for row in part.regions]),
-        "differences": differences(per_patient, metrics, names, [m.name for m in peers], against=against),
-        "sets": set_scores(_joined([part.features for part in finished])),
-        "summary": summary,
-    }
-    pictures = {name: array for part in finished for name, array in part.pictures.items()}
-    write(output, tables, settings, pictures)
+    finished = scored(
+        parts,
+        len(cases),
+        lambda index: _score(index, cases[index], methods, metrics, inception, pictured=index in pictured),
+        SCANS,
+    )
+    fractions = {round(row["fraction"], 4) for part in finished for row in part.scores}
+    summary = finish(
+        output,
+        finished,
+        SCANS,
+        metrics=metrics,
+        methods=methods,
+        peers=peers,
+        against=against,
+        inception=inception,
+        reference=STANDARD,
+        pictured=pictured,
+        settings={
+            **made_from,
+            "command": command,
+            "fractions": sorted(fractions),
+            "peak": PEAK_DEFINITION,
+            "mask": MASK_DEFINITION,
+            "aggregation": "mean over a patient's scans, then over patients; 95 % bootstrap over patients",
+            "references": REFERENCES,
+            "tiles": TILES_DEFINITION if inception else None,
+        },
+    )
     parts.remove()
     return summary
 
@@ -266,12 +237,6 @@ def _score(
     return Part(scores, regions, shown if pictured else None, pictures, features)
 
 
-def _joined(features: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-    """Features of all scans, a set a name; a reference that some scans lack is left out."""
-    names = [name for name in features[0] if all(name in scan for scan in features)]
-    return {name: np.concatenate([scan[name] for scan in features]) for name in names}
-
-
 def _movement(pair: Pair) -> dict[str, float]:
     """How far the body of a patient moved between the scans, and what registration left of it, mm."""
     if pair.motion is None:
@@ -286,34 +251,6 @@ def _movement(pair: Pair) -> dict[str, float]:
     }
 
 
-def _described(method: Method) -> dict[str, Any]:
-    return {"name": method.name, "label": method.label, "settings": method.settings}
-
-
 def file_versions(cases: Iterable[Case]) -> dict[str, tuple[int, int]]:
-    """Size and time of change of every file: cheaper than its hash, and enough to notice another one."""
-    files = [file for case in cases for file in (*case.rapid, *case.standard, case.truth) if file]
-    return {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
-
-
-def write(
-    output: Path,
-    tables: Mapping[str, pd.DataFrame],
-    settings: Mapping[str, Any],
-    pictures: Mapping[str, Array] | None = None,
-) -> None:
-    """Write results: tables as <name>.csv, pictures, and last the settings.
-
-    Raises:
-        OutputError: A file cannot be written.
-    """
-    # Whoever finds no settings knows that the rest may be of two runs.
-    (output / SETTINGS).unlink(missing_ok=True)
-    if pictures is not None:
-        with whole_file(output / "pictures.npz", overwrite=True) as path:
-            np.savez_compressed(path, allow_pickle=False, **pictures)
-    for name, table in tables.items():
-        with whole_file(output / f"{name}.csv", overwrite=True) as path:
-            table.to_csv(path, index=False, float_format="%.7g")
-    with whole_file(output / SETTINGS, overwrite=True) as path:
-        path.write_text(json.dumps(settings, indent=2, default=str) + "\n", encoding="utf-8")
+    """Stamps of all their files, see `run.stamps`."""
+    return stamps(file for case in cases for file in (*case.rapid, *case.standard, case.truth) if file)

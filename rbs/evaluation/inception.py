@@ -102,12 +102,17 @@ class Inception:
         Returns:
             float32 (tiles, 2048).
         """
+        grey = body_tiles(counts, target)[:, None]
+        return self.of_pictures(np.broadcast_to(grey, (len(grey), 3, *grey.shape[2:])))
+
+    def of_pictures(self, pictures: Array) -> Array:
+        """Features of pictures uint8 (N, 3, h, w), float32 (N, 2048)."""
         import torch
 
         device = next(self.model.parameters()).device
-        pictures = torch.from_numpy(body_tiles(counts, target))[:, None].expand(-1, 3, -1, -1)
+        batches = [torch.tensor(pictures[start : start + BATCH]) for start in range(0, len(pictures), BATCH)]
         with torch.inference_mode():
-            found = [self.model(batch.to(device))[0].cpu() for batch in pictures.split(BATCH) if len(batch)]
+            found = [self.model(batch.to(device))[0].cpu() for batch in batches]
         return torch.cat(found).numpy() if found else np.empty((0, 2048), np.float32)
 
 
@@ -191,20 +196,21 @@ SET_METRICS: tuple[SetMetric, ...] = (
 )
 
 
-def set_scores(features: Mapping[str, Array]) -> pd.DataFrame:
+def set_scores(features: Mapping[str, Array], reference: str = STANDARD) -> pd.DataFrame:
     """FID and KID of every set of features.
 
     Args:
-        features: Name of the method or reference to the features (N, 2048) of all its scans, STANDARD among
-            them; or nothing.
+        features: Name of the method or reference to the features (N, 2048) of all its images, `reference`
+            among them; or nothing.
+        reference: The set that all others are compared with.
 
     Returns:
         Columns method, metric, tiles, value.
     """
     rows = [
-        (name, metric.name, len(points), metric.compute(points, features[STANDARD]))
+        (name, metric.name, len(points), metric.compute(points, features[reference]))
         for name, points in features.items()
-        if name != STANDARD
+        if name != reference
         for metric in SET_METRICS
     ]
     return pd.DataFrame(rows, columns=["method", "metric", "tiles", "value"])

@@ -77,8 +77,8 @@ def load_lpips(backbone: Path) -> torch.nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def lpips_metric() -> Metric | None:
-    """LPIPS as a metric, or None, with a line in the log, where the backbone's weights are not at hand."""
+def lpips_at_hand() -> torch.nn.Module | None:
+    """LPIPS, or None, with a line in the log, where the backbone's weights are not at hand."""
     backbone = find_backbone()
     if backbone is None:
         log.warning(
@@ -87,7 +87,14 @@ def lpips_metric() -> Metric | None:
             BACKBONE,
         )
         return None
-    model = load_lpips(backbone)
+    return load_lpips(backbone)
+
+
+def lpips_metric() -> Metric | None:
+    """LPIPS of scans as a metric; None where its weights are not at hand."""
+    model = lpips_at_hand()
+    if model is None:
+        return None
 
     def compute(estimate: Array, target: Target) -> float:
         import torch

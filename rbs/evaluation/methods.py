@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
 from rbs.errors import CheckpointError
-from rbs.evaluation.classical import Pair, available, best, tune
+from rbs.evaluation.classical import Classical, available, best, tune
 
 if TYPE_CHECKING:
     from rbs.weights import LoadedRestorer
@@ -33,34 +32,41 @@ class Method:
     Attributes:
         name: As in the CSV files.
         label: As printed.
-        restore: Pair to estimate, standard counts (V, H, W).
+        restore: Pair to estimate, laid out as the pair: standard counts (V, H, W), or colours (3, H, W).
         settings: What it was made with: tuned parameters, weight hashes.
         raw: Whether its estimates are scaled counts, never smoothed.
     """
 
     name: str
     label: str
-    restore: Callable[[Pair], Array]
+    restore: Callable[[Any], Array]
     settings: dict[str, Any] = field(default_factory=dict)
     raw: bool = False
+
+    def describe(self) -> dict[str, Any]:
+        """Its entry in the settings file."""
+        return {"name": self.name, "label": self.label, "settings": self.settings}
 
 
 RAPID = Method("rapid", "Rapid scan, scaled", lambda pair: pair.rapid / pair.fraction, raw=True)
 
 
-def classical_methods(validation: Callable[[], Iterable[Pair]]) -> list[Method]:
+def classical_methods(
+    validation: Callable[[], Iterable[Any]], peers: Sequence[Classical] | None = None
+) -> list[Method]:
     """The classical peers, tuned.
 
     Args:
         validation: Makes a pass over the pairs of the validation split.
+        peers: Those of the pairs' kind; None for all there are for scans.
     """
-    peers = available()
+    peers = available() if peers is None else peers
     return [
         Method(
             peer.name,
             peer.label.format(best(errors)),
             partial(peer.restore, **{peer.parameter: best(errors)}),
-            {peer.parameter: best(errors), "nc_nmse_on_validation": errors},
+            {peer.parameter: best(errors), "error_on_validation": errors},
         )
         for peer, errors in zip(peers, tune(peers, validation()), strict=True)
     ]
@@ -119,8 +125,13 @@ def restorer_method(name: str, label: str, loaded: LoadedRestorer) -> Method:
     return Method(
         name,
         label,
-        lambda pair: loaded.restore(pair.rapid, pair.fraction),
-        {"weights": loaded.name, "sha256": loaded.sha256, **loaded.provenance},
+        lambda pair: pair.restored_by(loaded),
+        {
+            "weights": loaded.name,
+            "sha256": loaded.sha256,
+            "shows": loaded.restorer.images.shows,
+            **loaded.provenance,
+        },
     )
 
 
@@ -158,7 +169,7 @@ def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: 
         )
     cascade.to(device)
 
-    def restore(pair: Pair) -> Array:
+    def restore(pair: Any) -> Array:
         x, fraction = _tensors(pair, device)
         with torch.inference_mode():
             prior = teacher(first.restorer(x, fraction)) if teacher is not None else None
@@ -169,8 +180,9 @@ def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: 
     return [Method("stage2_f2", "Stage 2, second restorer", restore, settings)]
 
 
-def _tensors(pair: Pair, device: str) -> tuple[Any, Any]:
+def _tensors(pair: Any, device: str) -> tuple[Any, Any]:
     import torch
 
-    x = torch.as_tensor(np.asarray(pair.rapid, dtype=np.float32) / np.float32(pair.fraction), device=device)
-    return x[None], torch.tensor([pair.fraction], dtype=torch.float32, device=device)
+    image, fraction = pair.seen
+    x = torch.as_tensor(image, dtype=torch.float32, device=device)
+    return x[None], torch.tensor([fraction], dtype=torch.float32, device=device)

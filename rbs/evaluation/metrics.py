@@ -145,8 +145,8 @@ class Metric:
         higher_is_better: None where neither is: `ideal` is best.
         reference: What the estimate is compared with.
         definition: Formula, in one sentence.
-        compute: Estimate (V, H, W) standard counts and target to a number, NaN where the target does not
-            allow it.
+        compute: Estimate (V, H, W) standard counts and target (of frames: colours (3, H, W) and theirs) to a
+            number, NaN where the target does not allow it.
         pooled_from: The column of relative errors whose mean over patients is turned into dB, where the mean
             of dB would not be defined.
         printed: Whether reports show it; the CSV files hold all.
@@ -162,7 +162,7 @@ class Metric:
     higher_is_better: bool | None
     reference: str
     definition: str
-    compute: Callable[[Array, Target], float]
+    compute: Callable[[Array, Any], float]
     pooled_from: str | None = None
     printed: bool = True
     group: str = "Further measures"

@@ -28,6 +28,9 @@ proximal tibia are at 0.28 of the height above the soles in children and adults,
 DIFFERENCE_SHARE = 0.25
 """Difference maps saturate at this share of P."""
 
+FRAME_ERROR = 0.2
+"""Error maps of frames saturate at this share of the range of sRGB."""
+
 DPI = 110
 VECTOR_DPI = 220
 """At which the scans in SVG and PDF files are drawn: three to four points a pixel of the camera."""
@@ -92,6 +95,38 @@ def knees_figure(panels: Mapping[str, Array], peak: float, spacing_mm: tuple[flo
     columns = body_box({label: counts[:1, knees] for label, counts in panels.items()})[1]
     cuts = {label: [counts[0][knees, columns]] for label, counts in panels.items()}
     return _grid(cuts, ["knees"], spacing_mm, vmin=0.0, vmax=peak, cmap="gray_r")
+
+
+def frames_figure(panels: Mapping[str, Array]) -> Figure:
+    """Colour frames beside each other.
+
+    Args:
+        panels: Printed label to sRGB values (3, H, W), 0..1.
+    """
+    return _grid({label: [_last_colours(frame)] for label, frame in panels.items()}, [""], (1.0, 1.0))
+
+
+def zoomed_frames_figure(panels: Mapping[str, Array], place: tuple[int, int]) -> Figure:
+    """A detail of each frame, a third of its longer side, about a place (row, column)."""
+    height, width = next(iter(panels.values())).shape[1:]
+    side = max(height, width) // 3
+    top, left = (
+        int(np.clip(at - side // 2, 0, max(0, most - side)))
+        for at, most in zip(place, (height, width), strict=True)
+    )
+    return frames_figure({label: x[:, top : top + side, left : left + side] for label, x in panels.items()})
+
+
+def frame_errors_figure(panels: Mapping[str, Array], clean: Array, valid: Array) -> Figure:
+    """Mean absolute error of the colours of each frame, brightest at `FRAME_ERROR`; none where not valid.
+
+    Args:
+        panels: Printed label to sRGB values (3, H, W), 0..1.
+        clean: The clean frame, likewise.
+        valid: bool (H, W).
+    """
+    errors = {label: [np.abs(frame - clean).mean(axis=0) * valid] for label, frame in panels.items()}
+    return _grid(errors, [""], (1.0, 1.0), vmin=0.0, vmax=FRAME_ERROR, cmap="inferno")
 
 
 def body_box(panels: Mapping[str, Array], margin: int = 6) -> tuple[slice, slice]:
@@ -214,6 +249,13 @@ def differences_figure(
     return figure
 
 
+def jpeg(figure: Figure) -> bytes:
+    """A figure of photographs as JPEG data: no banks of colours, no sub-sampling."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="jpeg", dpi=DPI, pil_kwargs={"quality": 92, "subsampling": 0})
+    return drawn.getvalue()
+
+
 def png(figure: Figure) -> bytes:
     """A figure as PNG data."""
     from PIL import Image
@@ -238,6 +280,11 @@ def save(figure: Figure, folder: Path, name: str) -> None:
         for suffix, dated in (("svg", "Date"), ("pdf", "CreationDate")):
             with whole_file(folder / f"{name}.{suffix}", overwrite=True) as path:
                 figure.savefig(path, dpi=VECTOR_DPI, metadata={dated: None})
+
+
+def _last_colours(frame: Array) -> Array:
+    """(3, H, W) to (H, W, 3), 0..1."""
+    return np.clip(np.moveaxis(frame, 0, -1), 0, 1)
 
 
 def _camera(image: Array, view: str) -> Array:

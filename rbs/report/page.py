@@ -50,6 +50,14 @@ SHORT = {
     "stage2_f2": "stage 2, second",
     "standard": "standard scan",
     "truth": "truth",
+    "degraded": "degraded",
+    "median": "median",
+    "gamma": "gamma",
+    "exposure": "exposure",
+    "clahe": "CLAHE",
+    "unsharp": "unsharp mask",
+    "lucy": "Richardson-Lucy",
+    "clean": "clean frame",
 }
 """Labels above pictures; a method that is not here is shown by its name."""
 
@@ -59,17 +67,19 @@ _FOUND = ("summary.csv", "ablation.csv", "sweep.csv", "metrics.csv", "dice.csv")
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the page: its name as a file, title, caption, and itself."""
+    """A figure of the page: its name as a file, title, caption, itself, and whether it shows photographs."""
 
     name: str
     title: str
     caption: str
     figure: Figure
+    photographs: bool = False
 
     @cached_property
     def source(self) -> str:
         """The figure as a data URI."""
-        return "data:image/png;base64," + base64.b64encode(figures.png(self.figure)).decode("ascii")
+        kind, data = ("jpeg", figures.jpeg) if self.photographs else ("png", figures.png)
+        return f"data:image/{kind};base64,{base64.b64encode(data(self.figure)).decode('ascii')}"
 
 
 def write_report(
@@ -123,6 +133,8 @@ def write_report(
     html = page.render(
         version=rbs.__version__,
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+        scans=any(not e["of_frames"] for e in evaluations) or not evaluations,
+        frames=any(e["of_frames"] for e in evaluations),
         evaluations=evaluations,
         assessments=assessments,
         ablations=ablations,
@@ -158,6 +170,8 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "folder": str(evaluation.folder),
         "settings": evaluation.settings,
+        "of_frames": evaluation.of_frames,
+        "units": evaluation.units,
         "scores": score_tables(evaluation),
         "differences": difference_tables(evaluation),
         "forest": _forest(evaluation),
@@ -222,11 +236,11 @@ def _name(*words: str) -> str:
 def _pictures(evaluation: Evaluation) -> list[tuple[str, list[Picture]]]:
     """Pictures of each representative case, under a heading each."""
     file = evaluation.folder / "pictures.npz"
+    make = _frame_pictures if evaluation.of_frames else _case_pictures
     try:
         arrays = read_npz(file)
         return [
-            (_heading(shown), _case_pictures(evaluation, arrays, shown))
-            for shown in evaluation.settings["pictures"]
+            (_heading(shown), make(evaluation, arrays, shown)) for shown in evaluation.settings["pictures"]
         ]
     except (ValueError, KeyError) as error:
         raise RbsError(
@@ -235,6 +249,9 @@ def _pictures(evaluation: Evaluation) -> list[tuple[str, list[Picture]]]:
 
 
 def _heading(shown: dict[str, Any]) -> str:
+    if "frame" in shown:
+        done = f": {shown['degradation']}" if shown["degradation"] else ""
+        return f"Frame {shown['frame']} of {shown['patient']}{done}"
     age = shown.get("age_y")
     return f"Patient {shown['patient']}" + (f", {age:.1f} years" if age else "")
 
@@ -280,3 +297,43 @@ def _case_pictures(
             )
         )
     return found
+
+
+def _frame_pictures(
+    evaluation: Evaluation, arrays: dict[str, npt.NDArray[Any]], shown: dict[str, Any]
+) -> list[Picture]:
+    prefix = f"{shown['case']}/"
+    panels = {
+        SHORT.get(name, name): arrays[prefix + name] / np.float32(255)
+        for name in (*evaluation.labels, "clean")
+        if prefix + name in arrays
+    }
+    clean, valid = panels[SHORT["clean"]], arrays[prefix + "valid"]
+    of_interest = arrays.get(prefix + "lesion", valid)
+    places = np.argwhere(of_interest if of_interest.any() else np.ones_like(valid))
+    row, column = (int(middle) for middle in places.mean(axis=0))
+    words = (evaluation.folder.name, str(shown["frame"]))
+    errors = {label: frame for label, frame in panels.items() if label != SHORT["clean"]}
+    return [
+        Picture(
+            _name(*words, "frame"),
+            "Whole frame",
+            "As restored, in sRGB; what is not valid is that of the clean frame everywhere.",
+            figures.frames_figure(panels),
+            photographs=True,
+        ),
+        Picture(
+            _name(*words, "detail"),
+            "Detail",
+            "About the middle of the marked lesion, or of the valid area where none is marked.",
+            figures.zoomed_frames_figure(panels, (row, column)),
+            photographs=True,
+        ),
+        Picture(
+            _name(*words, "error"),
+            "Error",
+            f"Mean absolute difference of the three colours to the clean frame: black none, full colour "
+            f"{figures.FRAME_ERROR:g} of the range and more.",
+            figures.frame_errors_figure(errors, clean, valid),
+        ),
+    ]

@@ -138,7 +138,7 @@ def cost_table(folder: Path) -> Table | None:
     shown = (
         ("parameters", "Parameters", "millions", 1e6, 2),
         ("macs", "Multiply-adds", "10⁹", 1e9, 0),
-        ("seconds", "Time a scan", "s", 1.0, 2),
+        ("seconds", "Time a scan or frame", "s", 1.0, 2),
         ("memory_mb", "Peak memory", "GB", 1e3, 2),
     )
     try:

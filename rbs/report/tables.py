@@ -52,6 +52,16 @@ class Evaluation:
         return dict(self.settings["references"])
 
     @property
+    def of_frames(self) -> bool:
+        """Whether it is of colour frames, not of scans."""
+        return self.settings.get("images") == "frames"
+
+    @property
+    def units(self) -> str:
+        """What statistics go by: groups of frames, a video or a patient each, or patients."""
+        return "groups" if self.of_frames else "patients"
+
+    @property
     def printed(self) -> list[dict[str, Any]]:
         """The metrics that reports show."""
         return [metric for metric in self.settings["metrics"] if metric["printed"]]
@@ -174,7 +184,7 @@ def difference_tables(evaluation: Evaluation) -> list[Table]:
         return Cell(
             text if row["difference"] <= 0 else f"+{text}",
             f"{low} to {high}" if low else "",
-            verdict(row, metric),
+            verdict(row, metric, evaluation.units),
             best=_shown_better(row, metric),
         )
 
@@ -189,17 +199,18 @@ def difference_tables(evaluation: Evaluation) -> list[Table]:
     ]
 
 
-def verdict(row: Mapping[str, Any], metric: dict[str, Any]) -> str:
+def verdict(row: Mapping[str, Any], metric: dict[str, Any], units: str = "patients") -> str:
     """A row of differences.csv in words: better, worse, or what else can be said.
 
     Args:
         row: patients, better, worse, difference, p_holm and p_least of a comparison.
         metric: Its description in settings.json.
+        units: What was compared.
     """
-    patients = f"{row['patients']:.0f} patients"
+    all_of_them = f"{row['patients']:.0f} {units}"
     better, worse = (
-        f"better in {row['better']:.0f} of {patients}",
-        f"worse in {row['worse']:.0f} of {patients}",
+        f"better in {row['better']:.0f} of {all_of_them}",
+        f"worse in {row['worse']:.0f} of {all_of_them}",
     )
     if math.isnan(row["p_holm"]):
         return f"too few to test: {better}"

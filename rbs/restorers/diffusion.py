@@ -10,7 +10,7 @@ from monai.networks.nets import DiffusionModelUNet
 from monai.networks.schedulers import DDIMScheduler
 from torch import Tensor
 
-from rbs.restorers.base import FLOOR, IN_CHANNELS, Restorer
+from rbs.restorers.base import Restorer
 
 DELTA_SCALE = 0.15
 """Square-root counts: the spread, within the body of phantoms, of what a Gaussian filter is wrong by."""
@@ -32,7 +32,8 @@ class Diffusion(Restorer):
     \bar\alpha_t}\, n` beside what every restorer sees of the rapid scan, and predicts u; the prediction of
     the last step is the restoration. The starting noise is always the same, so a scan is always restored
     alike. A diffusion model draws samples of whatever its targets are, noise included: it is trained by
-    `rbs.tasks.diffusion.DiffusionTask` against the known expectation of phantoms.
+    `rbs.tasks.diffusion.DiffusionTask` against the known expectation of phantoms. It restores scans only:
+    what it draws is scaled to what square roots of counts need.
 
     MONAI's U-Net normalises groups of channels over its field of view, and attends within it: scans larger
     than a training crop are seen in overlapping tiles of that size at every step.
@@ -57,8 +58,8 @@ class Diffusion(Restorer):
         self.channels, self.groups, self.steps, self.tile = list(channels), groups, steps, tile
         self.backbone = DiffusionModelUNet(
             spatial_dims=2,
-            in_channels=IN_CHANNELS + 2,
-            out_channels=2,
+            in_channels=self.seen_channels + self.images.channels,
+            out_channels=self.images.channels,
             num_res_blocks=1,
             channels=self.channels,
             attention_levels=[False] * len(channels),
@@ -104,8 +105,8 @@ class Diffusion(Restorer):
         """
         with torch.autocast(x.device.type, enabled=False):  # as in `restore_with_features`
             x, p = x.float().expand(-1, 2, -1, -1), fraction.float()[:, None, None, None]
-            channels, root = self.see(x, p)
-        u = (torch.sqrt(clean + FLOOR) - root) / DELTA_SCALE
+            channels, root = self.images.see(x, p, self.sigma_px)
+        u = (self.images.start(clean) - root) / DELTA_SCALE
         noise = torch.randn_like(u)
         t = torch.randint(TRAINING_STEPS, (len(x),), device=x.device)
         noisy = self._scheduler.add_noise(u, noise, t)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rbs.restorers.base import IN_CHANNELS, Restorer
+from rbs.restorers.base import Restorer
+from rbs.restorers.domain import DomainName
 
 
 class DnCNN(Restorer):
@@ -14,21 +15,24 @@ class DnCNN(Restorer):
         depth: Convolutions, the head included; at least 2.
         width: Channels of the hidden layers.
         sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
+        domain: What it restores, see `Restorer`.
     """
 
-    def __init__(self, depth: int = 12, width: int = 48, sigma_px: float = 1.5) -> None:
+    def __init__(
+        self, depth: int = 12, width: int = 48, sigma_px: float = 1.5, domain: DomainName = "roots"
+    ) -> None:
         if depth < 2:
             raise ValueError(f"a DnCNN needs at least 2 layers, not {depth}")
-        super().__init__(width, sigma_px=sigma_px)
+        super().__init__(width, sigma_px=sigma_px, domain=domain)
         from deepinv.models import DnCNN as Net
 
         self.depth, self.width = depth, width
-        self.backbone = Net(IN_CHANNELS, IN_CHANNELS, depth=depth, nf=width, pretrained=None)
+        self.backbone = Net(self.seen_channels, self.seen_channels, depth=depth, nf=width, pretrained=None)
         # Its own last layer adds to the input image; `Restorer.head` takes its place.
         del self.backbone.out_conv
 
     def features(self, x: Tensor) -> Tensor:
-        """The last hidden layer, (B, 5, H, W) to (B, width, H, W)."""
+        """The last hidden layer, (B, seen_channels, H, W) to (B, width, H, W)."""
         x = self.backbone.nl_list[0](self.backbone.in_conv(x))
         for convolve, activate in zip(self.backbone.conv_list, self.backbone.nl_list[1:], strict=True):
             x = activate(convolve(x))

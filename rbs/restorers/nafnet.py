@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from rbs.restorers.base import IN_CHANNELS, Restorer
+from rbs.restorers.base import Restorer
+from rbs.restorers.domain import DomainName
 
 
 class NAFNet(Restorer):
@@ -18,6 +19,7 @@ class NAFNet(Restorer):
         middle_blocks: Blocks at the coarsest level.
         dec_blocks: Blocks of each decoder level, coarsest first; as many numbers as `enc_blocks`.
         sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
+        domain: What it restores, see `Restorer`.
     """
 
     def __init__(
@@ -27,16 +29,17 @@ class NAFNet(Restorer):
         middle_blocks: int = 2,
         dec_blocks: Sequence[int] = (1, 1, 1),
         sigma_px: float = 1.5,
+        domain: DomainName = "roots",
     ) -> None:
         if len(enc_blocks) != len(dec_blocks):
             raise ValueError(f"enc_blocks has {len(enc_blocks)} levels but dec_blocks {len(dec_blocks)}")
-        super().__init__(width, sigma_px=sigma_px, multiple=2 ** len(enc_blocks))
+        super().__init__(width, sigma_px=sigma_px, multiple=2 ** len(enc_blocks), domain=domain)
         from spandrel.architectures.NAFNet import NAFNet as Blocks
 
         self.width, self.middle_blocks = width, middle_blocks
         self.enc_blocks, self.dec_blocks = list(enc_blocks), list(dec_blocks)
         self.backbone = Blocks(
-            img_channel=IN_CHANNELS,
+            img_channel=self.seen_channels,
             width=width,
             middle_blk_num=middle_blocks,
             enc_blk_nums=self.enc_blocks,
@@ -47,7 +50,7 @@ class NAFNet(Restorer):
         del self.backbone.ending
 
     def features(self, x: Tensor) -> Tensor:
-        """Decoder features, (B, 5, H, W) to (B, width, H, W)."""
+        """Decoder features, (B, seen_channels, H, W) to (B, width, H, W)."""
         net = self.backbone
         x = net.intro(x)
         skips = []

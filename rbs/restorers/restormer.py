@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from rbs.restorers.base import IN_CHANNELS, Restorer
+from rbs.restorers.base import Restorer
+from rbs.restorers.domain import DomainName
 
 
 class Restormer(Restorer):
@@ -21,6 +22,7 @@ class Restormer(Restorer):
         heads: Attention heads of each level.
         refinement_blocks: Blocks after the decoder, at full resolution.
         sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
+        domain: What it restores, see `Restorer`.
     """
 
     def __init__(
@@ -30,16 +32,17 @@ class Restormer(Restorer):
         heads: Sequence[int] = (1, 2, 4, 8),
         refinement_blocks: int = 1,
         sigma_px: float = 1.5,
+        domain: DomainName = "roots",
     ) -> None:
         if len(blocks) != 4 or len(heads) != 4:
             raise ValueError(f"blocks {blocks} and heads {heads} must name four levels each")
-        super().__init__(2 * width, sigma_px=sigma_px, multiple=8)
+        super().__init__(2 * width, sigma_px=sigma_px, multiple=8, domain=domain)
         from deepinv.models import Restormer as Net
 
         self.width, self.refinement_blocks = width, refinement_blocks
         self.blocks, self.heads = list(blocks), list(heads)
         self.backbone = Net(
-            in_channels=IN_CHANNELS,
+            in_channels=self.seen_channels,
             dim=width,
             num_blocks=self.blocks,
             num_refinement_blocks=refinement_blocks,
@@ -51,5 +54,5 @@ class Restormer(Restorer):
         self.backbone.output = nn.Identity()
 
     def features(self, x: Tensor) -> Tensor:
-        """Refined decoder features, (B, 5, H, W) to (B, 2 width, H, W)."""
+        """Refined decoder features, (B, seen_channels, H, W) to (B, 2 width, H, W)."""
         return self.backbone.forward_restormer(x)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from rbs.restorers.base import IN_CHANNELS, Restorer
+from rbs.restorers.base import Restorer
+from rbs.restorers.domain import DomainName
 
 
 class SwinIR(Restorer):
@@ -21,6 +22,7 @@ class SwinIR(Restorer):
         window: Rows and columns of a window, pixels.
         mlp_ratio: Hidden channels of the perceptrons, in units of `width`.
         sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
+        domain: What it restores, see `Restorer`.
     """
 
     def __init__(
@@ -31,10 +33,11 @@ class SwinIR(Restorer):
         window: int = 8,
         mlp_ratio: float = 2.0,
         sigma_px: float = 1.5,
+        domain: DomainName = "roots",
     ) -> None:
         if len(depths) != len(heads):
             raise ValueError(f"depths has {len(depths)} groups but heads {len(heads)}")
-        super().__init__(width, sigma_px=sigma_px, multiple=window)
+        super().__init__(width, sigma_px=sigma_px, multiple=window, domain=domain)
         from spandrel.architectures.SwinIR import SwinIR as Blocks
 
         self.width, self.window, self.mlp_ratio = width, window, mlp_ratio
@@ -42,7 +45,7 @@ class SwinIR(Restorer):
         self.backbone = Blocks(
             # Of a scan one window wide the blocks would not shift their windows.
             img_size=2 * window,
-            in_chans=IN_CHANNELS,
+            in_chans=self.seen_channels,
             embed_dim=width,
             depths=self.depths,
             num_heads=self.heads,
@@ -55,7 +58,7 @@ class SwinIR(Restorer):
         del self.backbone.conv_last  # `Restorer.head` takes its place
 
     def features(self, x: Tensor) -> Tensor:
-        """Deep and shallow features, (B, 5, H, W) to (B, width, H, W)."""
+        """Deep and shallow features, (B, seen_channels, H, W) to (B, width, H, W)."""
         net = self.backbone
         shallow = net.conv_first(x)
         return net.conv_after_body(net.forward_features(shallow)) + shallow

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from rbs.restorers.base import IN_CHANNELS, Restorer
+from rbs.restorers.base import Restorer
+from rbs.restorers.domain import DomainName
 
 
 class UNet(Restorer):
@@ -15,15 +16,21 @@ class UNet(Restorer):
     Args:
         channels: Channels of each level, finest first; at least two levels.
         sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
+        domain: What it restores, see `Restorer`.
     """
 
-    def __init__(self, channels: Sequence[int] = (32, 64, 128), sigma_px: float = 1.5) -> None:
-        super().__init__(channels[0], sigma_px=sigma_px, multiple=2 ** (len(channels) - 1))
+    def __init__(
+        self,
+        channels: Sequence[int] = (32, 64, 128),
+        sigma_px: float = 1.5,
+        domain: DomainName = "roots",
+    ) -> None:
+        super().__init__(channels[0], sigma_px=sigma_px, multiple=2 ** (len(channels) - 1), domain=domain)
         from deepinv.models import UNet as Net
 
         self.channels = list(channels)
         self.backbone = Net(
-            in_channels=IN_CHANNELS,
+            in_channels=self.seen_channels,
             out_channels=channels[0],
             residual=False,
             batch_norm=False,
@@ -31,5 +38,5 @@ class UNet(Restorer):
         )
 
     def features(self, x: Tensor) -> Tensor:
-        """Decoder features, (B, 5, H, W) to (B, channels[0], H, W)."""
+        """Decoder features, (B, seen_channels, H, W) to (B, channels[0], H, W)."""
         return self.backbone(x)

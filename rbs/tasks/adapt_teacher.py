@@ -1,4 +1,4 @@
-"""Adapting SAM to bone scans: prompt-free masks of skeletal regions, learned from labelled scans."""
+"""Adapting SAM to bone scans or frames: prompt-free masks of regions, learned from labelled images."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rbs.errors import RbsError
-from rbs.scans.scan import REGIONS
-from rbs.tasks.task import Batch, TrainingTask
+from rbs.restorers.domain import DOMAINS, DomainName
+from rbs.tasks.task import Batch, TrainingTask, images_of
 from rbs.teacher.adapters import Mode, save_teacher, start, trainable_teacher
 from rbs.teacher.dice import DiceTally, regions_found, regions_prompted, write_rows
 from rbs.teacher.sam import Size, build_sam, find_checkpoint
@@ -29,11 +29,11 @@ _STATES = {"state_dict", "current_model_state"}
 """Where a checkpoint holds weights: the averaged ones, and those of the last step."""
 
 Find = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""From a scan (V, H, W) and its labels: masks of the regions found, and labels of the same size."""
+"""From a scan (V, H, W) or frame (3, H, W) and its labels: masks of regions found, and labels as large."""
 
 
 class AdaptTeacher(TrainingTask):
-    """Train the mask decoder and, by `mode`, the image encoder on labelled scans of every noise level.
+    """Train the mask decoder and, by `mode`, the image encoder on labelled images of both qualities.
 
     The loss is Dice + cross-entropy of the softmax over background and regions, weighted by the inverse root
     of their frequency. First the decoder alone learns for `decoder_steps` quick steps, from embeddings of a
@@ -45,6 +45,8 @@ class AdaptTeacher(TrainingTask):
         mode: "lora" adapts the encoder by LoRA, "decoder" leaves it as it is, "full" trains all of it.
         size: SAM's size.
         rank: Rank of the LoRA adapter.
+        domain: What it looks at: scans ("roots") with the regions of the skeleton, or frames ("colours") with
+            the lesion.
         checkpoint: SAM's base weights; None for the shipped ones, or Meta's, downloaded once.
         lr: Peak learning rate.
         weight_decay: Weight decay of AdamW.
@@ -59,6 +61,7 @@ class AdaptTeacher(TrainingTask):
         mode: Mode = "lora",
         size: Size = "vit_t",
         rank: int = 8,
+        domain: DomainName = "roots",
         checkpoint: Path | None = None,
         lr: float = 1e-3,
         weight_decay: float = 0.01,
@@ -71,11 +74,12 @@ class AdaptTeacher(TrainingTask):
         self.mode, self.size, self.rank = mode, size, rank
         self.checkpoint, self.decoder_steps = checkpoint, decoder_steps
         # Without weights yet, but of the final shape: weight averaging copies the module before `setup`.
-        self.teacher = trainable_teacher(size, mode, rank)
+        self.teacher = trainable_teacher(size, mode, rank, domain)
+        self.images = DOMAINS[domain]
         self.dice = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
-        self.register_buffer("rarity", torch.ones(1 + len(REGIONS)))
+        self.register_buffer("rarity", torch.ones(1 + len(self.images.regions)))
         self.rarity: Tensor
-        self._tally = DiceTally()
+        self._tally = DiceTally(self.images)
 
     def setup(self, stage: str) -> None:
         """Load SAM's base weights.
@@ -87,9 +91,9 @@ class AdaptTeacher(TrainingTask):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Loss of a batch, each scan at one of its noise levels."""
-        counts, labels = _upright(batch, _any_level(batch)), _upright(batch, _labels(batch))
-        loss = self.loss(self.teacher.logits(counts).flatten(0, 1), labels.flatten(0, 1))
-        self.log("train_loss", loss, batch_size=len(counts))
+        images, labels = (self._upright(batch, x) for x in (self._any_level(batch), self._labels(batch)))
+        loss = self.loss(self.teacher.logits(images).flatten(0, 1), labels.flatten(0, 1))
+        self.log("train_loss", loss, batch_size=len(images))
         return self.total(batch, {"total": loss})
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -130,20 +134,20 @@ class AdaptTeacher(TrainingTask):
         embeddings, labels = [], []
         loader = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
         for batch in islice(loader, _BATCHES_SEEN):
-            for _, counts in _levels(batch):
-                views = _upright(batch, counts).flatten(0, 1)[:, None].to(self.device)
+            for _, images in self._levels(batch):
+                views = self.images.views(self._upright(batch, images)).to(self.device)
                 embeddings.append(self.teacher.encode_packed(views).half())
-                truth = _upright(batch, _labels(batch)).flatten(0, 1)[:, None].to(self.device)
+                truth = self._upright(batch, self._labels(batch)).flatten(0, 1)[:, None].to(self.device)
                 labels.append(self.teacher.pack_labels(truth))
         return torch.cat(embeddings), torch.cat(labels)
 
     def on_validation_epoch_start(self) -> None:
         """Count anew."""
-        self._tally = DiceTally()
+        self._tally = DiceTally(self.images)
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        """Find the regions of whole scans at both noise levels."""
-        _count(self._tally, batch, self._found)
+        """Find the regions of whole scans or frames of both qualities."""
+        self._count(self._tally, batch, self._found)
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean Dice over regions."""
@@ -151,8 +155,8 @@ class AdaptTeacher(TrainingTask):
         for row in self._tally.rows(self.mode, "val"):
             self.log(f"val_dice_{row['level']}", float(row["mean"] or "nan"), prog_bar=True)
 
-    def _found(self, scan: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return regions_found(self.teacher, scan.to(self.device)), labels.to(self.device)
+    def _found(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return regions_found(self.teacher, image.to(self.device)), labels.to(self.device)
 
     def write(self, folder: Path) -> None:
         """Write the teacher and its table."""
@@ -162,8 +166,8 @@ class AdaptTeacher(TrainingTask):
         if self.mode == "lora":
             sam = build_sam(self.size, self.checkpoint).to(self.device)
             tallies["base"] = self._tallied(
-                lambda scan, labels: regions_prompted(
-                    self.size, sam, scan.to(self.device), labels.to(self.device)
+                lambda image, labels: regions_prompted(
+                    self.size, sam, image.to(self.device), labels.to(self.device), self.images
                 )
             )
         if not self.trainer.is_global_zero:
@@ -177,10 +181,10 @@ class AdaptTeacher(TrainingTask):
     @torch.no_grad()
     def _tallied(self, find: Find) -> DiceTally:
         """Dice on the validation scans, each process its share."""
-        tally = DiceTally()
+        tally = DiceTally(self.images)
         scans = self.trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
         for batch in islice(scans, self.global_rank, None, self.trainer.world_size):
-            _count(tally, batch, find)
+            self._count(tally, batch, find)
         self._gather(tally)
         return tally
 
@@ -191,6 +195,46 @@ class AdaptTeacher(TrainingTask):
             torch.distributed.all_gather_object(parts, tally.counted)
             for part in parts:
                 tally.counted.update(part)
+
+    # --- what is looked at
+
+    def _count(self, tally: DiceTally, batch: Batch, find: Find) -> None:
+        for level, images in self._levels(batch):
+            rows = zip(batch["case"].tolist(), batch["patient"], images, self._labels(batch), strict=True)
+            for case, patient, image, labels in rows:
+                tally.add(case, patient, level, *find(image, labels))
+
+    def _labels(self, batch: Batch) -> Tensor:
+        if "labels" not in batch:
+            fault = f"SAM is adapted to labelled regions, but a {self.images.labelled_by} is missing"
+            raise RbsError(
+                f"{fault} (near patient {', '.join(batch['patient'])})", remedy=self.images.how_to_label
+            )
+        labels: Tensor = batch["labels"]
+        return labels
+
+    def _levels(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+        """The images as acquired, at both noise levels."""
+        poor, good = self.images.levels
+        yield poor, images_of(batch, self.images)
+        yield good, images_of(batch, self.images, "target")
+
+    def _any_level(self, batch: Batch) -> Tensor:
+        """Each image of the batch at a random one of its levels.
+
+        Where the expectation is known it is the third level: a teacher is later shown restored scans, which
+        hold hardly any noise.
+        """
+        levels = [images for _, images in self._levels(batch)]
+        if "expectation" in batch:
+            levels.append(batch["expectation"])
+        chosen = torch.randint(len(levels), (len(levels[0]),))
+        return torch.stack([levels[level][i] for i, level in enumerate(chosen.tolist())])
+
+    def _upright(self, batch: Batch, images: Tensor) -> Tensor:
+        """Undo the up-down flips of (B, C, h, w) where up is known: which band a leg lies in is telling."""
+        flipped = batch["flip"][:, 1].to(images.device)[:, None, None, None]
+        return torch.where(flipped, images.flip(-2), images) if self.images.upright else images
 
     # --- checkpoints without what is frozen: SAM's base weights have a file of their own
 
@@ -205,45 +249,3 @@ class AdaptTeacher(TrainingTask):
         """Put back what was left out, from the base weights that `setup` has loaded."""
         for part in _STATES & checkpoint.keys():
             checkpoint[part] = self.state_dict() | checkpoint[part]
-
-
-def _count(tally: DiceTally, batch: Batch, find: Find) -> None:
-    for level, counts in _levels(batch):
-        rows = zip(batch["case"].tolist(), batch["patient"], counts, _labels(batch), strict=True)
-        for case, patient, scan, labels in rows:
-            tally.add(case, patient, level, *find(scan, labels))
-
-
-def _labels(batch: Batch) -> Tensor:
-    if "labels" not in batch:
-        names = ", ".join(batch["patient"])
-        fault = f"SAM is adapted to labelled regions, but a truth file is missing (near patient {names})"
-        remedy = "adapt it on phantoms: --data.manifest data/phantoms/manifest.csv (see `rbs phantom`)"
-        raise RbsError(fault, remedy=remedy)
-    labels: Tensor = batch["labels"]
-    return labels
-
-
-def _levels(batch: Batch) -> Iterator[tuple[str, Tensor]]:
-    """The scan as acquired at both noise levels, counts at standard scale."""
-    yield "rapid", batch["rapid"] / batch["fraction"][:, None, None, None]
-    yield "standard", batch["target"] / batch["target_fraction"][:, None, None, None]
-
-
-def _any_level(batch: Batch) -> Tensor:
-    """Each scan of the batch at a random one of its levels, counts at standard scale.
-
-    Where the expectation is known it is the third level: a teacher is later shown restored scans, which hold
-    hardly any noise.
-    """
-    levels = [counts for _, counts in _levels(batch)]
-    if "expectation" in batch:
-        levels.append(batch["expectation"])
-    chosen = torch.randint(len(levels), (len(levels[0]),))
-    return torch.stack([levels[level][i] for i, level in enumerate(chosen.tolist())])
-
-
-def _upright(batch: Batch, scans: Tensor) -> Tensor:
-    """Undo the up-down flips of (B, V, h, w): which band a leg lies in is worth knowing."""
-    flipped = batch["flip"][:, 1].to(scans.device)[:, None, None, None]
-    return torch.where(flipped, scans.flip(-2), scans)

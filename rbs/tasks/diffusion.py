@@ -9,7 +9,7 @@ from torch import Tensor
 from rbs.errors import RbsError
 from rbs.restorers.diffusion import Diffusion
 from rbs.tasks.restoration import RestorationTask
-from rbs.tasks.task import Batch
+from rbs.tasks.task import Batch, images_of
 
 
 class DiffusionTask(RestorationTask):
@@ -58,7 +58,7 @@ class DiffusionTask(RestorationTask):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step on a batch of crops."""
-        x = batch["rapid"] / batch["fraction"][:, None, None, None]
+        x = images_of(batch, self.cascade.f1.images)
         f1: Diffusion = self.cascade.f1  # type: ignore[assignment]
         error = f1.denoising_error(x, batch["fraction"], batch["target"])
         self.log("train/total", error.detach(), batch_size=len(x))

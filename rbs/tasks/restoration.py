@@ -20,20 +20,17 @@ from rbs.distillation.scm import SCM
 from rbs.distillation.skd import SKD
 from rbs.distillation.spi import SPI
 from rbs.errors import CheckpointError, RbsError
-from rbs.losses import Loss, PoissonDeviance, cascade_losses, laid_on
-from rbs.restorers.base import Restorer, gaussian
-from rbs.tasks.task import Batch, TrainingTask
+from rbs.losses import Loss, cascade_losses
+from rbs.restorers.base import Restorer
+from rbs.tasks.task import Batch, TrainingTask, images_of
 from rbs.teacher.cache import PriorCache
 from rbs.teacher.prior import SemanticPrior
 from rbs.teacher.sam import ARCHITECTURES, Size
 from rbs.weights import load_restorer, save_restorer
 
-PEAK_SIGMA_PX = 1.5
-"""Smoothing of the standard scan before its 99.9th percentile, the peak of PSNR, is taken."""
-
 
 class RestorationTask(TrainingTask):
-    """Trains `rbs.cascade.Cascade` and validates it on whole scans.
+    """Trains `rbs.cascade.Cascade` and validates it on whole scans, or on frames where f1 restores frames.
 
     The constructor reads no file: weights and teacher are loaded when fitting or evaluating begins. The
     teacher stays outside the module tree, so that neither checkpoints nor weight averaging carry it.
@@ -49,7 +46,7 @@ class RestorationTask(TrainingTask):
         skd_weight: Factor of the SKD term. Most of the deviance is noise that no restorer can fit: good and
             poor ones differ by about a thousandth, and at 0.1 SKD outweighs that (see docs/method.md).
         scm_weight: Factor of the SCM term.
-        losses: Reconstruction losses; None for the Poisson deviance alone.
+        losses: Reconstruction losses; None for the Poisson deviance alone, or Charbonnier's of colours.
         teacher: Folder of the adapted teacher; needed in stage 2 with `spi` or `scm`.
         teacher_size: Size of the SAM the teacher was made from.
         base_checkpoint: Base weights of that SAM; None for the shipped or downloaded ones.
@@ -101,7 +98,7 @@ class RestorationTask(TrainingTask):
         self.teacher, self.teacher_size, self.base_checkpoint = teacher, teacher_size, base_checkpoint
         self.prior_cache, self.init_from = prior_cache, init_from
         self.skd_weight, self.scm_weight = skd_weight, scm_weight
-        self.losses = nn.ModuleList(losses or [PoissonDeviance()])
+        self.losses = nn.ModuleList(losses or [f1.images.loss()])
         if stage == 1:
             self.cascade = Cascade(f1)
         else:
@@ -109,8 +106,8 @@ class RestorationTask(TrainingTask):
             self.cascade = Cascade(
                 f1,
                 f2,
-                SPI(ARCHITECTURES[teacher_size].channels) if spi else None,
-                SKD(f1.feature_channels, f2.feature_channels) if skd else None,
+                SPI(ARCHITECTURES[teacher_size].channels, domain=f1.domain) if spi else None,
+                SKD(f1.feature_channels, f2.feature_channels, f1.domain) if skd else None,
                 SCM() if scm else None,
             )
         # A dict hides modules from the module tree: "teacher", and "stage1", the frozen restorer it looks at.
@@ -165,6 +162,12 @@ class RestorationTask(TrainingTask):
             raise CheckpointError(
                 f"it is a {teacher.size}, not a {self.teacher_size}", file=self.teacher, remedy=remedy
             )
+        if teacher.images.shows != self.cascade.f1.images.shows:
+            raise CheckpointError(
+                f"it was adapted to {teacher.images.shows}, but f1 restores {self.cascade.f1.images.shows}",
+                file=self.teacher,
+                remedy="adapt one to these with `make adapt-sam`",
+            )
         self._outside["teacher"] = teacher
         self._cache = PriorCache(self.prior_cache, f"{teacher.digest} {self._init_sha256}")
 
@@ -200,7 +203,7 @@ class RestorationTask(TrainingTask):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step on a batch of crops."""
-        x = batch["rapid"] / batch["fraction"][:, None, None, None]
+        x = images_of(batch, self.cascade.f1.images)
         out = self.cascade(x, batch["fraction"], self._batch_prior(batch))
         terms = cascade_losses(
             self.cascade,
@@ -225,12 +228,12 @@ class RestorationTask(TrainingTask):
     def _on_device(self, name: str) -> nn.Module:
         return self._outside[name].to(self.device)
 
-    def _analyse(self, counts: Tensor) -> Tensor:
-        return self._on_device("teacher").encode(counts)  # type: ignore[operator]
+    def _analyse(self, x: Tensor) -> Tensor:
+        return self._on_device("teacher").encode(x)  # type: ignore[operator]
 
-    def _see(self, counts: Tensor) -> SemanticPrior:
+    def _see(self, x: Tensor) -> SemanticPrior:
         with torch.no_grad():
-            return self._on_device("teacher")(counts)
+            return self._on_device("teacher")(x)
 
     def _batch_prior(self, batch: Batch) -> Any:
         """What `Cascade` takes as the prior of a batch of crops."""
@@ -269,15 +272,16 @@ class RestorationTask(TrainingTask):
     # --- evaluation on whole scans
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Restore a whole scan and score it."""
-        x = batch["rapid"] / batch["fraction"][:, None, None, None]
+        """Restore a whole scan or frame and score it."""
+        x = images_of(batch, self.cascade.f1.images)
         prior: Any = None
         if self.cascade.spi is not None:
             prior = self._see if self.prior == "online" else self._scan_prior(x, batch["fraction"])
         out = self.cascade(x, batch["fraction"], prior)
-        scores = scan_scores(out.i1, batch)
+        score = self.cascade.f1.images.scores
+        scores = score(out.i1, batch)
         if out.i2 is not None:
-            scores |= {f"{name}_f2": value for name, value in scan_scores(out.i2, batch).items()}
+            scores |= {f"{name}_f2": value for name, value in score(out.i2, batch).items()}
         self._scores[int(batch["case"][0])] = (batch["patient"][0], scores)
 
     def on_validation_epoch_end(self) -> None:
@@ -293,8 +297,8 @@ class RestorationTask(TrainingTask):
         self._log_scores("test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The first restoration of a whole scan, counts at standard scale (1, V, H, W)."""
-        return self(batch["rapid"] / batch["fraction"][:, None, None, None], batch["fraction"])
+        """The first restoration of a whole scan, counts at standard scale (1, V, H, W); or of a frame."""
+        return self(images_of(batch, self.cascade.f1.images), batch["fraction"])
 
     def _log_scores(self, split: str) -> None:
         parts: list[Any] = [self._scores]
@@ -344,6 +348,7 @@ class RestorationTask(TrainingTask):
         ranges: dict[str, Any] = getattr(self._datamodule, "training_ranges", dict)()
         return ranges | {
             "stage": self.stage,
+            "domain": self.cascade.f1.domain,
             "steps": self.global_step,
             "seed": os.environ.get("PL_GLOBAL_SEED"),
             "manifest": str(getattr(self._datamodule, "manifest", None)),
@@ -355,38 +360,6 @@ class RestorationTask(TrainingTask):
         }
 
 
-def scan_scores(restored: Tensor, batch: Batch) -> dict[str, float]:
-    r"""Scores of one whole restored scan over all its pixels.
-
-    Against an independent standard scan S of exposure q, the noise-corrected error is
-    :math:`\overline{(T - S/q)^2} - \bar S / q^2`, unbiased for the error against the expectation. The peak P
-    of PSNR is the 99.9th percentile of the smoothed standard scan.
-
-    Args:
-        restored: Counts at standard scale, (1, V, H, W).
-        batch: "target" (1, V, H, W) counts, "target_fraction" (1,); for phantoms, "expectation"; and of a
-            patient who moved, "displacement" (1, 2, H, W), by which the restored scan is laid on the target.
-
-    Returns:
-        "nc_psnr" dB; "count_bias", the relative error of the total count; "psnr_expectation" dB where there
-        is one.
-    """
-    if "displacement" in batch:
-        restored = laid_on(restored, batch["displacement"])
-    restored = restored.double()
-    q = float(batch["target_fraction"][0])
-    standard = batch["target"].double() / q
-    peak = torch.quantile(gaussian(standard, PEAK_SIGMA_PX).flatten(), 0.999)
-    noise = standard.mean() / q
-    # The estimate can come out below zero for a near-perfect restoration; a thousandth of the noise is well
-    # below what it can resolve.
-    error = (((restored - standard) ** 2).mean() - noise).clamp(min=1e-3 * noise)
-    scores = {"nc_psnr": _decibel(peak, error), "count_bias": float(restored.sum() / standard.sum() - 1)}
-    if "expectation" in batch:
-        scores["psnr_expectation"] = _decibel(peak, ((restored - batch["expectation"]) ** 2).mean())
-    return scores
-
-
 def mean_by_patient(scores: Sequence[tuple[str, dict[str, float]]]) -> dict[str, float]:
     """Mean over patients of the means over their scans, from (patient, scores) a scan; scores may miss."""
     by_patient: dict[str, dict[str, list[float]]] = {}
@@ -394,7 +367,3 @@ def mean_by_patient(scores: Sequence[tuple[str, dict[str, float]]]) -> dict[str,
         for name, value in values.items():
             by_patient.setdefault(name, {}).setdefault(patient, []).append(value)
     return {name: fmean(fmean(v) for v in patients.values()) for name, patients in by_patient.items()}
-
-
-def _decibel(peak: Tensor, error: Tensor) -> float:
-    return float(10 * torch.log10(peak**2 / error))

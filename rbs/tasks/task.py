@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
@@ -13,8 +13,31 @@ from monai.optimizers import WarmupCosineSchedule
 from torch import Tensor
 
 from rbs.errors import RbsError
+from rbs.restorers.domain import Domain
 
 Batch = dict[str, Any]
+
+
+def images_of(batch: Batch, domain: Domain, what: Literal["rapid", "target"] = "rapid") -> Tensor:
+    """Scans of a batch at standard scale, or its frames: (B, C, H, W).
+
+    Args:
+        batch: Of a data module.
+        domain: What they must be.
+        what: Those to be restored, or those they are compared with.
+
+    Raises:
+        RbsError: They are not.
+    """
+    exposure = batch["fraction" if what == "rapid" else "target_fraction"]
+    x: Tensor = batch[what] / exposure[:, None, None, None]
+    if not domain.fits(x):
+        raise RbsError(
+            f"the model works on {domain.shows} {domain.shape}, but the data are {tuple(x.shape)}",
+            remedy="set its domain to colours for frames, to roots for scans: --model.f1.init_args.domain, or"
+            " --model.domain of the teacher",
+        )
+    return x
 
 
 class TrainingTask(LightningModule, ABC):

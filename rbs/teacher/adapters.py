@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from rbs.errors import CheckpointError
 from rbs.files import whole_file
-from rbs.scans.scan import REGIONS
+from rbs.restorers.domain import DOMAINS, DomainName
 from rbs.teacher.sam import ARCHITECTURES, Size, build_sam, find_checkpoint, sha256_of
-from rbs.teacher.teacher import GREY_HALF, Teacher, region_decoder
+from rbs.teacher.teacher import Teacher, region_decoder
 from rbs.teacher.tiles import CANVAS
 
 Mode = Literal["decoder", "lora", "full"]
@@ -31,7 +31,7 @@ WEIGHTS, SETTINGS = "teacher.safetensors", "teacher.json"
 _TARGETS = ["qkv"]
 
 
-def trainable_teacher(size: Size, mode: Mode, rank: int) -> Teacher:
+def trainable_teacher(size: Size, mode: Mode, rank: int, domain: DomainName = "roots") -> Teacher:
     """A teacher that can be trained: its decoder and, by `mode`, its encoder or an adapter in it.
 
     It has no weights yet: `start` copies them.
@@ -40,8 +40,9 @@ def trainable_teacher(size: Size, mode: Mode, rank: int) -> Teacher:
         size: SAM's size.
         mode: "decoder" leaves the encoder frozen, "lora" adapts it by LoRA, "full" trains all of it.
         rank: Rank of the adapter.
+        domain: What it looks at.
     """
-    teacher = Teacher(size, ARCHITECTURES[size].build())
+    teacher = Teacher(size, ARCHITECTURES[size].build(), domain=domain)
     teacher.requires_grad_(False)
     teacher.mask_decoder.requires_grad_(True)
     teacher.mask_decoder.iou_prediction_head.requires_grad_(False)  # judges masks; no loss reaches it
@@ -62,7 +63,8 @@ def start(teacher: Teacher, sam: Sam) -> None:
             encoder[name] = base[name.replace(".base_layer.", ".")]
     teacher.image_encoder.load_state_dict(encoder)
     teacher.prompt_encoder.load_state_dict(sam.prompt_encoder.state_dict())
-    teacher.mask_decoder.load_state_dict(region_decoder(teacher.size, sam.mask_decoder).state_dict())
+    decoder = region_decoder(teacher.size, sam.mask_decoder, len(teacher.images.regions))
+    teacher.mask_decoder.load_state_dict(decoder.state_dict())
 
 
 def adapted(encoder: nn.Module, rank: int) -> PeftModel:
@@ -92,7 +94,7 @@ def save_teacher(folder: Path, teacher: Teacher, *, mode: Mode, rank: int, base:
         state |= {f"lora.{name}": tensor for name, tensor in layers.items()}
     elif mode == "full":
         state |= {f"image_encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
-    settings = _settings(teacher.size, sha256_of(base)) | {"mode": mode, "rank": rank}
+    settings = _settings(teacher.size, sha256_of(base), teacher.images.name) | {"mode": mode, "rank": rank}
     with whole_file(folder / WEIGHTS, overwrite=True) as part:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, part)
     settings["sha256"] = sha256_of(folder / WEIGHTS)
@@ -116,7 +118,7 @@ def load_teacher(folder: Path, checkpoint: Path | None = None) -> Teacher:
     folder = Path(folder)
     settings, state = _read(folder)
     base = find_checkpoint(settings["size"], checkpoint)
-    wanted = _settings(settings["size"], sha256_of(base))
+    wanted = _settings(settings["size"], sha256_of(base), settings["domain"])
     for name, value in wanted.items():
         if settings.get(name) != value:
             raise CheckpointError(
@@ -124,7 +126,7 @@ def load_teacher(folder: Path, checkpoint: Path | None = None) -> Teacher:
                 file=folder / SETTINGS,
                 remedy="name the base weights it was adapted from, or adapt it anew with `make adapt-sam`",
             )
-    teacher = Teacher(settings["size"], build_sam(settings["size"], base))
+    teacher = Teacher(settings["size"], build_sam(settings["size"], base), domain=settings["domain"])
     try:
         teacher.mask_decoder.load_state_dict(_part(state, "mask_decoder."))
         teacher.prompt_encoder.no_mask_embed.load_state_dict(_part(state, "no_mask_embed."))
@@ -141,14 +143,16 @@ def load_teacher(folder: Path, checkpoint: Path | None = None) -> Teacher:
     return teacher.requires_grad_(False).eval()
 
 
-def _settings(size: str, base_sha256: str) -> dict[str, Any]:
+def _settings(size: str, base_sha256: str, domain: DomainName) -> dict[str, Any]:
     """What a teacher depends on besides its own weights."""
+    images = DOMAINS[domain]
     return {
         "size": size,
         "base_sha256": base_sha256,
-        "regions": list(REGIONS),
+        "domain": domain,
+        "regions": list(images.regions),
         "canvas": CANVAS,
-        "grey_half": GREY_HALF,
+        **images.display,
     }
 
 
@@ -172,7 +176,8 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not whole:
         fault = "the teacher's weights and settings do not belong together, or one of them is damaged"
         raise CheckpointError(fault, file=folder / WEIGHTS, remedy=remedy)
-    return settings, load_file(folder / WEIGHTS)
+    # Teachers from before there were frames do not say what they look at.
+    return {"domain": "roots", **settings}, load_file(folder / WEIGHTS)
 
 
 def _merged(encoder: nn.Module, rank: int, layers: dict[str, Tensor]) -> nn.Module:

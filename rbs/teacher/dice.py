@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rbs.files import whole_file
-from rbs.scans.scan import REGIONS
+from rbs.restorers.domain import DOMAINS, Domain
 from rbs.teacher.sam import Size
 from rbs.teacher.teacher import Teacher, encode_window, picture_of, window_positions
 from rbs.teacher.tiles import pack, plan
@@ -30,31 +30,34 @@ from rbs.teacher.tiles import pack, plan
 BOXES = 12
 """Box prompts given for one region of one view: one around each of its largest connected parts."""
 
-COLUMNS = ("mode", "split", "level", *REGIONS, "mean")
-
 
 class DiceTally:
-    """Pixels counted per case, patient and noise level; a case counted twice counts once."""
+    """Pixels counted per case, patient and noise level; a case counted twice counts once.
 
-    def __init__(self) -> None:
+    Args:
+        images: What is looked at; it names the regions.
+    """
+
+    def __init__(self, images: Domain = DOMAINS["roots"]) -> None:
+        self.regions = images.regions
         self.counted: dict[tuple[int, str, str], Any] = {}
 
     def add(self, case: int, patient: str, level: str, found: Tensor, labels: Tensor) -> None:
-        """Count the pixels of one scan.
+        """Count the pixels of one scan or frame.
 
         Args:
             case: Number of the case: a visit of a patient.
             patient: Identifier.
-            level: Noise level, "rapid" or "standard".
+            level: Noise level, one of the domain's `levels`.
             found: Region masks, bool (V, K, H, W).
             labels: True labels, int (V, H, W).
         """
-        there = torch.stack([labels == k + 1 for k in range(len(REGIONS))], dim=1)
+        there = torch.stack([labels == k + 1 for k in range(found.shape[1])], dim=1)
         pixels = torch.stack([(found & there).sum((0, 2, 3)), found.sum((0, 2, 3)), there.sum((0, 2, 3))])
         self.counted[case, patient, level] = pixels.cpu().numpy()
 
     def rows(self, mode: str, split: str) -> list[dict[str, str]]:
-        """One row a noise level, in the columns of `COLUMNS`; empty where no patient has the region."""
+        """One row a noise level: mode, split, level, Dice by region and mean; empty where nobody has it."""
         patients: dict[str, dict[str, Any]] = defaultdict(lambda: defaultdict(int))
         for (_, patient, level), pixels in sorted(self.counted.items()):
             patients[level][patient] = patients[level][patient] + pixels
@@ -65,7 +68,8 @@ class DiceTally:
             means = [d[np.isfinite(d)].mean() if np.isfinite(d).any() else np.nan for d in dice.T]
             values = [*means, np.nanmean(means) if np.isfinite(means).any() else np.nan]
             text = ["" if np.isnan(value) else f"{value:.4f}" for value in values]
-            rows.append(dict(zip(COLUMNS, [mode, split, level, *text], strict=True)))
+            names = ["mode", "split", "level", *self.regions, "mean"]
+            rows.append(dict(zip(names, [mode, split, level, *text], strict=True)))
         return rows
 
 
@@ -77,49 +81,55 @@ def write_rows(path: Path, rows: Iterable[dict[str, str]]) -> None:
             table = {_name(row): row for row in csv.DictReader(file)}
     table |= {_name(row): row for row in rows}
     with whole_file(path, overwrite=True) as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, dict.fromkeys(name for row in table.values() for name in row))
         writer.writeheader()
         writer.writerows(table.values())
 
 
-def regions_found(teacher: Teacher, counts: Tensor) -> Tensor:
-    """Masks of the most probable regions, bool (V, K, H, W), in (V, H, W) counts at standard scale."""
-    best = teacher.logits(counts[None])[0].argmax(dim=1)
-    return torch.stack([best == k + 1 for k in range(len(REGIONS))], dim=1)
+def regions_found(teacher: Teacher, image: Tensor) -> Tensor:
+    """Masks of the most probable regions, bool (V, K, H, W), in a scan at standard scale or a frame."""
+    best = teacher.logits(image[None])[0].argmax(dim=1)
+    return torch.stack([best == k + 1 for k in range(len(teacher.images.regions))], dim=1)
 
 
-def regions_prompted(size: Size, sam: Sam, counts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def regions_prompted(
+    size: Size, sam: Sam, image: Tensor, labels: Tensor, images: Domain = DOMAINS["roots"]
+) -> tuple[Tensor, Tensor]:
     """What untouched SAM finds when it is told where to look: boxes around the true parts of each region.
 
     Args:
         size: Size of `sam`.
         sam: Base model.
-        counts: (V, H, W) counts at standard scale.
-        labels: True labels, int (V, H, W).
+        image: (V, H, W) counts at standard scale, or a frame (3, H, W).
+        labels: True labels, int (V, H, W); of a frame (1, H, W).
+        images: What is looked at.
 
     Returns:
         Masks, bool (V, K, h, w), and labels, (V, h, w), both in the packed picture: Dice is the same there.
     """
     shape = Teacher(size, sam)
-    layout = plan(counts.shape[1], counts.shape[2], shape.embedding_stride)
-    packed, truth = (pack(views[:, None].float(), layout) for views in (counts, labels))
-    truth = truth[:, 0].round().long()
+    layout = plan(image.shape[1], image.shape[2], shape.embedding_stride)
+    packed = pack(images.views(image[None].float()), layout)
+    truth = pack(labels[:, None].float(), layout)[:, 0].round().long()
     height, width = (cells * shape.patch for cells in layout.grid)
     picture = F.interpolate(
-        picture_of(packed, sam.pixel_mean, sam.pixel_std), (height, width), mode="bilinear", antialias=True
+        picture_of(packed, sam.pixel_mean, sam.pixel_std, images),
+        (height, width),
+        mode="bilinear",
+        antialias=True,
     )
     scale = torch.tensor([width / truth.shape[2], height / truth.shape[1]] * 2)
-    found = torch.zeros(len(truth), len(REGIONS), *truth.shape[1:], dtype=torch.bool)
-    for view, (image, label) in enumerate(zip(picture, truth, strict=True)):
-        embedding = encode_window(sam.image_encoder, image[None])
+    found = torch.zeros(len(truth), len(images.regions), *truth.shape[1:], dtype=torch.bool)
+    for view, (shown, label) in enumerate(zip(picture, truth, strict=True)):
+        embedding = encode_window(sam.image_encoder, shown[None])
         rows, columns = embedding.shape[-2:]
         positions = window_positions(sam.prompt_encoder, rows, columns)
         no_mask = sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(-1, -1, rows, columns)
-        for k in range(len(REGIONS)):
+        for k in range(len(images.regions)):
             boxes = _boxes((label == k + 1).cpu().numpy())
             if not len(boxes):
                 continue
-            prompts, _ = sam.prompt_encoder(None, (boxes * scale).to(image.device), None)
+            prompts, _ = sam.prompt_encoder(None, (boxes * scale).to(shown.device), None)
             masks, _ = sam.mask_decoder(embedding, positions, prompts, no_mask, multimask_output=False)
             pixels = F.interpolate(masks, label.shape, mode="bilinear")
             found[view, k] = (pixels[:, 0] > sam.mask_threshold).any(dim=0).cpu()

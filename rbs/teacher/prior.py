@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class SemanticPrior:
-    """Image embedding and region masks of a batch of aligned scans.
+    """Image embedding and region masks of a batch of aligned scans, or of frames, which have one view.
 
     Both are grids that lie on the scan: cell (i, j) of the embedding covers the scan pixels from
     (i, j) * embedding_stride to (i + 1, j + 1) * embedding_stride, and so for the masks. Where the scan is no
@@ -20,8 +20,8 @@ class SemanticPrior:
 
     Attributes:
         embedding: Image embedding, (B, V, C, h, w).
-        masks: Probabilities of the regions in the order of `rbs.scans.scan.REGIONS`, (B, V, K, hm, wm); what
-            is missing to a sum of 1 is background.
+        masks: Probabilities of the regions in the order of the domain's `regions`, (B, V, K, hm, wm); what is
+            missing to a sum of 1 is background.
         embedding_stride: Side of an embedding cell, scan pixels.
         mask_stride: Side of a mask cell, scan pixels.
     """

@@ -1,4 +1,4 @@
-"""The teacher: SAM with a prompt-free decoder that draws one mask a skeletal region.
+"""The teacher: SAM with a prompt-free decoder that draws one mask a region: skeletal ones, or the lesion.
 
 The decoder follows SAMed (Zhang & Liu, "Customized Segment Anything Model for Medical Image Segmentation",
 arXiv 2304.13785): SAM's own, with as many masks as there are regions and no prompt but its learned "no
@@ -10,7 +10,6 @@ of zero:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import torch
@@ -18,41 +17,49 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rbs.scans.scan import REGIONS
+from rbs.restorers.domain import DOMAINS, Domain, DomainName
 from rbs.teacher.prior import SemanticPrior
 from rbs.teacher.sam import ARCHITECTURES, Size
 from rbs.teacher.tiles import CANVAS, Layout, pack, plan, unpack
-
-GREY_HALF = 3.0
-"""Root-counts that are drawn half-way to white."""
 
 _TOKENS_AT_ONCE = 4096
 
 
 class Teacher(nn.Module):
-    """Semantic priors from counts. Views are processed independently of each other and of the batch.
+    """Semantic priors from scans or frames. Views are processed independently of each other and of the batch.
 
     Args:
         size: The size of `sam`.
         sam: The Segment Anything Model it is made from. Its image and prompt encoders are taken over.
         mask_decoder: Decoder with one mask a region. None copies that of `sam`, each region starting from
             one of its three masks.
+        domain: What it looks at: "colours" are frames, all else are scans.
 
     Attributes:
+        images: The domain. It says how images are shown to SAM, and which regions there are.
         embedding_dim: Channels C of the embedding.
-        embedding_stride: Side of an embedding cell, scan pixels.
-        mask_stride: Side of a mask cell, scan pixels.
+        embedding_stride: Side of an embedding cell, image pixels.
+        mask_stride: Side of a mask cell, image pixels.
         digest: SHA-256 that identifies weights and settings; empty until the teacher is saved or loaded.
     """
 
-    def __init__(self, size: Size, sam: Sam, mask_decoder: MaskDecoder | None = None) -> None:
+    def __init__(
+        self,
+        size: Size,
+        sam: Sam,
+        mask_decoder: MaskDecoder | None = None,
+        domain: DomainName = "roots",
+    ) -> None:
         super().__init__()
+        self.images = DOMAINS[domain]
         architecture = ARCHITECTURES[size]
         self.size: Size = size
         self.image_encoder: ImageEncoderViT = sam.image_encoder
         self.prompt_encoder: PromptEncoder = sam.prompt_encoder
         self.mask_decoder: MaskDecoder = (
-            region_decoder(size, sam.mask_decoder) if mask_decoder is None else mask_decoder
+            region_decoder(size, sam.mask_decoder, len(self.images.regions))
+            if mask_decoder is None
+            else mask_decoder
         )
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
@@ -65,39 +72,37 @@ class Teacher(nn.Module):
         self.mask_stride = self.embedding_stride // 2**architecture.doublings
         self.digest = ""
 
-    def forward(self, counts: Tensor) -> SemanticPrior:
-        """Embedding and masks of aligned scans at standard scale, (B, V, H, W) counts of any size."""
-        b, v, height, width = counts.shape
-        layout = plan(height, width, self.embedding_stride)
+    def forward(self, x: Tensor) -> SemanticPrior:
+        """Embedding and masks of aligned scans at standard scale, or of frames, (B, C, H, W) of any size."""
+        layout = plan(x.shape[2], x.shape[3], self.embedding_stride)
         embeddings, masks = [], []
-        for views in self._portions(counts.flatten(0, 1)[:, None], layout):
+        for views in self._portions(self.images.views(x), layout):
             packed = self._encode(views, layout)
             probabilities = self.decode(packed).softmax(dim=1)[:, 1:]
             embeddings.append(unpack(packed, layout))
             masks.append(unpack(probabilities, layout))
         return SemanticPrior(
-            torch.cat(embeddings).unflatten(0, (b, v)),
-            torch.cat(masks).unflatten(0, (b, v)),
+            torch.cat(embeddings).unflatten(0, (len(x), -1)),
+            torch.cat(masks).unflatten(0, (len(x), -1)),
             self.embedding_stride,
             self.mask_stride,
         )
 
-    def encode(self, counts: Tensor) -> Tensor:
-        """Image embedding (B, V, C, h, w) of (B, V, H, W) counts at standard scale.
+    def encode(self, x: Tensor) -> Tensor:
+        """Image embedding (B, V, C, h, w) of the V views of scans at standard scale, or frames (V = 1).
 
-        It is differentiable by the counts. Crops cost what their area costs: they are read at the same zoom
+        It is differentiable by them. Crops cost what their area costs: they are read at the same zoom
         as whole scans, on the corner of SAM's input that they fill.
         """
-        b, v, height, width = counts.shape
-        layout = plan(height, width, self.embedding_stride)
+        layout = plan(x.shape[2], x.shape[3], self.embedding_stride)
         parts = [
             unpack(self._encode(views, layout), layout)
-            for views in self._portions(counts.flatten(0, 1)[:, None], layout)
+            for views in self._portions(self.images.views(x), layout)
         ]
-        return torch.cat(parts).unflatten(0, (b, v))
+        return torch.cat(parts).unflatten(0, (len(x), -1))
 
     def encode_packed(self, views: Tensor) -> Tensor:
-        """Embedding of the packed picture, (N, C, rows, columns), of views (N, 1, H, W) of counts."""
+        """Embedding of the packed picture, (N, C, rows, columns), of views (N, 1 or 3, H, W)."""
         layout = plan(views.shape[2], views.shape[3], self.embedding_stride)
         return torch.cat([self._encode(portion, layout) for portion in self._portions(views, layout)])
 
@@ -111,24 +116,24 @@ class Teacher(nn.Module):
         middle, step = self.mask_stride * layout.shrink // 2, self.mask_stride * layout.shrink
         return pack(labels, layout)[:, 0, middle::step, middle::step]
 
-    def logits(self, counts: Tensor) -> Tensor:
-        """Logits (B, V, 1 + K, H, W) of background, always 0, and regions for (B, V, H, W) counts."""
-        b, v, height, width = counts.shape
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (B, V, 1 + K, H, W) of background, always 0, and regions for images (B, C, H, W)."""
+        height, width = x.shape[2:]
         layout = plan(height, width, self.embedding_stride)
-        views = counts.flatten(0, 1)[:, None]
+        views = self.images.views(x)
         grid = torch.cat(
             [unpack(self.decode(self._encode(p, layout)), layout) for p in self._portions(views, layout)]
         )
         pixels = F.interpolate(grid, scale_factor=self.mask_stride, mode="bilinear")
-        return pixels[..., :height, :width].unflatten(0, (b, v))
+        return pixels[..., :height, :width].unflatten(0, (len(x), -1))
 
     def _portions(self, views: Tensor, layout: Layout) -> Iterator[Tensor]:
         rows, columns = layout.grid
         return iter(views.split(max(1, _TOKENS_AT_ONCE // (rows * columns))))
 
     def _encode(self, views: Tensor, layout: Layout) -> Tensor:
-        """Packed embedding (N, C, rows, columns) of views (N, 1, H, W)."""
-        picture = picture_of(pack(views, layout), self.pixel_mean, self.pixel_std)
+        """Packed embedding (N, C, rows, columns) of views (N, 1 or 3, H, W)."""
+        picture = picture_of(pack(views, layout), self.pixel_mean, self.pixel_std, self.images)
         rows, columns = layout.grid
         size = (rows * self.patch, columns * self.patch)
         if picture.shape[-2:] != size:
@@ -144,19 +149,11 @@ class Teacher(nn.Module):
         return self.mask_decoder(packed, position, no_prompt, no_mask, multimask_output=True)[0]
 
 
-def picture_of(counts: Tensor, pixel_mean: Tensor, pixel_std: Tensor) -> Tensor:
-    """Counts (N, 1, h, w) at standard scale as SAM's normalised colours (N, 3, h, w).
-
-    The grey value saturates, so that soft tissue and a full bladder both keep their contrast:
-
-        z = sqrt(counts + 3/8) - sqrt(3/8),    grey = 255 z / (z + GREY_HALF)
-
-    The root evens out the Poisson noise. Nothing is taken from the image itself: a crop looks as it does
-    within its scan.
-    """
-    root = (counts.clamp(min=0) + 0.375).sqrt() - math.sqrt(0.375)
-    grey = 255 * root / (root + GREY_HALF)
-    return (grey - pixel_mean) / pixel_std
+def picture_of(
+    views: Tensor, pixel_mean: Tensor, pixel_std: Tensor, images: Domain = DOMAINS["roots"]
+) -> Tensor:
+    """Views (N, 1 or 3, h, w) of scans or frames as SAM's normalised colours (N, 3, h, w)."""
+    return (images.picture(views) - pixel_mean) / pixel_std
 
 
 def encode_window(encoder: ImageEncoderViT, picture: Tensor, top: int = 0, left: int = 0) -> Tensor:
@@ -196,7 +193,7 @@ def window_positions(
     return prompt_encoder.pe_layer((rows, columns))[None]
 
 
-def region_decoder(size: Size, base: MaskDecoder, regions: int = len(REGIONS)) -> MaskDecoder:
+def region_decoder(size: Size, base: MaskDecoder, regions: int) -> MaskDecoder:
     """A decoder of `regions` masks that starts from SAM's: region k from its mask 1 + k mod 3."""
     decoder = ARCHITECTURES[size].decoder(regions)
     sources = [0] + [1 + k % base.num_multimask_outputs for k in range(regions)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -23,6 +24,9 @@ from rbs.scans.scan import Array
 
 SHIPPED = Path(__file__).with_name("f1.safetensors")
 """The restorer that comes with the package; `f1.json` beside it holds its SHA-256, licence and making."""
+
+FRAME_TILE = 768
+"""Side of the tiles in which large frames are restored, pixels."""
 
 _KEY = "rbs"
 _RETRAIN = "name a .safetensors or .ckpt file that rbs wrote"
@@ -46,6 +50,49 @@ class LoadedRestorer:
     sha256: str
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    def restore_frame(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Restore a colour frame on the device that the restorer is on.
+
+        Frames of more than `FRAME_TILE` pixels a side are restored in tiles of that size, which overlap by a
+        quarter and fade into each other: memory does not grow with the frame.
+
+        Args:
+            frame: sRGB values 0..1, (3, H, W).
+
+        Returns:
+            The restored frame, of the same kind and shape.
+
+        Raises:
+            CheckpointError: The restorer restores scans.
+        """
+        self._must_restore("frames")
+        device = next(self.restorer.parameters()).device
+        x = torch.as_tensor(np.asarray(frame, dtype=np.float32), device=device)[None]
+
+        def restored(tiles: Tensor) -> Tensor:
+            return self.restorer(tiles, torch.ones(len(tiles), device=device))
+
+        with torch.inference_mode():
+            if max(x.shape[-2:]) <= FRAME_TILE:
+                return restored(x)[0].cpu().numpy()
+            from monai.inferers import sliding_window_inference
+
+            rows, columns = (min(FRAME_TILE, side) for side in x.shape[-2:])
+            # MONAI's own weights are not small at a tile's rim where that lies near the frame's border.
+            fading = torch.outer(_window(rows), _window(columns)).to(device)
+            whole = sliding_window_inference(
+                x, (rows, columns), 1, restored, overlap=0.25, mode="gaussian", roi_weight_map=fading
+            )
+        return whole[0].clamp(0, 1).cpu().numpy()
+
+    def _must_restore(self, what: str) -> None:
+        images = self.restorer.images
+        if images.shows != what:
+            raise CheckpointError(
+                f"{self.name} restores {images.shows}, not {what}",
+                remedy=f"name weights that were trained on {what}",
+            )
+
     def restore(self, rapid: Array, fraction: float) -> Array:
         """Restore a whole scan on the device that the restorer is on.
 
@@ -58,7 +105,11 @@ class LoadedRestorer:
 
         Returns:
             Standard counts (V, H, W), float32.
+
+        Raises:
+            CheckpointError: The restorer restores frames.
         """
+        self._must_restore("scans")
         device = next(self.restorer.parameters()).device
         x = torch.as_tensor(np.asarray(rapid, dtype=np.float32) / np.float32(fraction), device=device)[None]
         with torch.inference_mode():
@@ -68,6 +119,11 @@ class LoadedRestorer:
         first, last = (scanned[0], scanned[-1] + 1) if scanned.size else (0, 0)
         counts[:, :first], counts[:, last:] = 0, 0
         return counts
+
+
+def _window(side: int) -> Tensor:
+    """Weights of a tile's rows or columns: Hann's, nowhere zero."""
+    return torch.hann_window(side + 2, periodic=False)[1:-1]
 
 
 def save_restorer(path: str | Path, restorer: Restorer, provenance: dict[str, Any]) -> None:

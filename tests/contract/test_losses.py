@@ -6,11 +6,24 @@ import torch
 from scipy.stats import poisson
 
 from rbs.cascade import Cascade, CascadeOutput
-from rbs.losses import Loss, PoissonDeviance, RootCharbonnier, SquaredError, cascade_losses, laid_on
+from rbs.losses import (
+    Charbonnier,
+    Loss,
+    PoissonDeviance,
+    RootCharbonnier,
+    SquaredError,
+    cascade_losses,
+    laid_on,
+)
 from rbs.restorers.dncnn import DnCNN
 from rbs.scans.register import Motion, warp
 
-LOSSES = [PoissonDeviance(weight=0.5), RootCharbonnier(weight=2.0), SquaredError(weight=0.1)]
+LOSSES = [
+    PoissonDeviance(weight=0.5),
+    RootCharbonnier(weight=2.0),
+    SquaredError(weight=0.1),
+    Charbonnier(0.3),
+]
 ONE, HALF = torch.ones(1), torch.tensor([0.5])
 
 
@@ -95,7 +108,7 @@ def test_terms_are_named_and_sum_up_by_weight():
     x = torch.poisson(torch.full((1, 2, 8, 8), 4.0))
     out = cascade(x, HALF)
     terms = cascade_losses(cascade, out, x, ONE, losses=LOSSES, skd_weight=1, scm_weight=1)
-    names = ("rec", "RootCharbonnier", "SquaredError")
+    names = ("rec", "RootCharbonnier", "SquaredError", "Charbonnier")
     assert list(terms) == [*(f"{name}1" for name in names), *(f"{name}2" for name in names), "total"]
     by_hand = sum(loss.weight * (terms[f"{loss.name}1"] + terms[f"{loss.name}2"]) for loss in LOSSES)
     torch.testing.assert_close(terms["total"], by_hand)
@@ -144,3 +157,10 @@ def test_a_moved_target_is_met_by_the_estimate_of_where_it_was(moved):
         assert terms["rec1"] < 1e-6
     else:
         assert terms["rec1"] > 1
+
+
+def test_charbonnier_is_the_absolute_difference_but_for_its_softness():
+    estimate, target = torch.rand(2, 2, 3, 8, 8)
+    found = Charbonnier(softness=1e-6)(estimate, target, ONE.expand(2))
+    torch.testing.assert_close(found, (estimate - target).abs().mean(), rtol=1e-4, atol=1e-6)
+    assert Charbonnier(softness=0.3)(target, target, ONE.expand(2)).item() == pytest.approx(0.3)

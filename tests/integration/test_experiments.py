@@ -20,6 +20,8 @@ from wandb.wandb_agent import Agent
 import rbs.ablation.train
 from rbs.cli import main
 from rbs.data.manifest import Manifest
+from rbs.endoscopy.manifest import FramesManifest
+from rbs.endoscopy.mucosa import write_mucosa
 from rbs.restorers.nafnet import NAFNet
 from rbs.sweep.definition import read_sweep
 from rbs.sweep.results import results_table
@@ -41,6 +43,10 @@ OVERLAYS = sorted((ROOT / "experiments" / "overlays").glob("*.yaml"))
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 
 
+ON_FRAMES = ("no_", "prior_none", "prior_online", "teacher_", "stage1_squared")
+"""Beginnings of the overlays that fit colour frames, too; others are about counts, or name a folder."""
+
+
 def name_of(path):
     return str(path.relative_to(ROOT / "experiments"))
 
@@ -51,9 +57,20 @@ def runs(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
+@pytest.fixture(scope="session")
+def frames(tmp_path_factory):
+    """Manifest of drawn frames, 96 x 96 pixels: 6 videos of 2, in all splits."""
+    return write_mucosa(tmp_path_factory.mktemp("mucosa"), 6, 2, 96, seed=2, progress=False)
+
+
+def of_frames(config: Path) -> bool:
+    return "endoscopy" in yaml.safe_load(config.read_text())["data"]["class_path"]
+
+
 def small(config: Path, manifest: Path, runs: Path) -> list[str]:
     """Arguments that shrink an experiment to two steps on a tiny cohort; it exercises the same parts."""
     settings = yaml.safe_load(config.read_text())
+    needed = runs / "endoscopy" if of_frames(config) else runs
     arguments = ["--config", str(config), "--config", str(ROOT / "experiments" / "overlays" / "cpu.yaml")]
     arguments += ["--trainer.default_root_dir", str(runs), "--wandb", "disabled", "--trainer.max_steps", "2"]
     arguments += ["--trainer.limit_val_batches", "1", "--trainer.enable_progress_bar", "false"]
@@ -66,8 +83,8 @@ def small(config: Path, manifest: Path, runs: Path) -> list[str]:
     if settings["model"]["class_path"].endswith("AdaptTeacher"):
         arguments += ["--model.init_args.decoder_steps", "2"]
     if settings["model"].get("init_args", {}).get("stage") == 2:
-        arguments += ["--model.init_args.init_from", str(runs / "stage1" / "f1.safetensors")]
-        arguments += ["--model.init_args.teacher", str(runs / "adapt_sam" / "teacher")]
+        arguments += ["--model.init_args.init_from", str(needed / "stage1" / "f1.safetensors")]
+        arguments += ["--model.init_args.teacher", str(needed / "adapt_sam" / "teacher")]
     return arguments
 
 
@@ -83,9 +100,24 @@ def teacher(runs, tiny_cohort):
     return runs / "adapt_sam" / "teacher"
 
 
+@pytest.fixture(scope="session")
+def stage1_of_frames(runs, frames):
+    assert main(["fit", *small(ROOT / "experiments" / "endoscopy" / "stage1.yaml", frames, runs)]) == 0
+    return runs / "endoscopy" / "stage1"
+
+
+@pytest.fixture(scope="session")
+def teacher_of_frames(runs, frames):
+    assert main(["fit", *small(ROOT / "experiments" / "endoscopy" / "adapt_sam.yaml", frames, runs)]) == 0
+    return runs / "endoscopy" / "adapt_sam" / "teacher"
+
+
 @pytest.mark.parametrize("config", EXPERIMENTS, ids=name_of)
-def test_every_experiment_runs(config, runs, tiny_cohort, stage1, teacher):
-    assert main(["fit", *small(config, tiny_cohort, runs)]) == 0
+def test_every_experiment_runs(config, runs, tiny_cohort, frames, request):
+    # Only what the experiment needs is trained before it.
+    for needed in ("stage1", "teacher"):
+        request.getfixturevalue(f"{needed}_of_frames" if of_frames(config) else needed)
+    assert main(["fit", *small(config, frames if of_frames(config) else tiny_cohort, runs)]) == 0
     folder = runs / yaml.safe_load(config.read_text())["name"]
     versions = list(folder.glob("version_*"))
     assert versions
@@ -105,10 +137,31 @@ def test_every_peer_runs_on_stage_1(peer, runs, tiny_cohort, capsys):
     assert trained.provenance["steps"] == 2
 
 
-@pytest.mark.parametrize("overlay", ABLATIONS + OVERLAYS, ids=name_of)
-def test_every_overlay_parses_on_its_experiment(overlay, capsys):
+@pytest.mark.parametrize("peer", ["unet", "dncnn", "restormer", "swinir"])
+def test_peers_of_frames_keep_to_colours(peer, runs, frames):
+    """The overlay replaces f1's class; the domain its experiment has set must survive that."""
+    overlay = ROOT / "experiments" / "peers" / f"{peer}.yaml"
+    arguments = small(ROOT / "experiments" / "endoscopy" / "stage1.yaml", frames, runs)
+    arguments += ["--trainer.default_root_dir", str(runs / "endoscopy")]
+    assert main(["fit", *arguments[:2], "--config", str(overlay), *arguments[2:]]) == 0
+    trained = load_restorer(runs / "endoscopy" / "peers" / peer / "f1.safetensors")
+    wanted = yaml.safe_load(overlay.read_text())["model"]["init_args"]["f1"]
+    assert trained.restorer.spec()["class_path"] == wanted["class_path"]
+    assert (trained.restorer.domain, trained.provenance["preset"]) == ("colours", "mixed")
+
+
+@pytest.mark.parametrize(
+    ("track", "overlay"),
+    [("", overlay) for overlay in ABLATIONS + OVERLAYS]
+    + [
+        ("endoscopy", overlay)
+        for overlay in OVERLAYS + [a for a in ABLATIONS if a.name.startswith(ON_FRAMES)]
+    ],
+    ids=lambda value: value or "bones" if isinstance(value, str) else name_of(value),
+)
+def test_every_overlay_parses_on_its_experiment(track, overlay, capsys):
     bases = {"teacher": "adapt_sam.yaml", "stage1": "stage1.yaml"}
-    base = ROOT / "experiments" / bases.get(overlay.name.split("_")[0], "stage2.yaml")
+    base = ROOT / "experiments" / track / bases.get(overlay.name.split("_")[0], "stage2.yaml")
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--config", str(base), "--config", str(overlay), "--print_config"])
     assert stop.value.code == 0
@@ -150,6 +203,16 @@ def test_interrupted_training_resumes(runs, tiny_cohort, capsys):
     assert "rbs: a fresh run" in capsys.readouterr().out
 
 
+def test_interrupted_training_on_frames_resumes(runs, frames, capsys):
+    arguments = [*small(ROOT / "experiments" / "endoscopy" / "stage1.yaml", frames, runs), "--name", "again"]
+    assert main(["fit", *arguments, "--ckpt_path", "last"]) == 0
+    (runs / "again" / "version_0" / "finished").unlink()
+    capsys.readouterr()
+    assert main(["fit", *arguments, "--ckpt_path", "last", "--trainer.max_steps", "4"]) == 0
+    assert f"rbs: resuming {runs / 'again' / 'version_0'}" in capsys.readouterr().out
+    assert load_restorer(runs / "again" / "f1.safetensors").provenance["steps"] == 4
+
+
 def test_checkpoint_does_not_override_the_command_line(runs, tiny_cohort, stage1, teacher, capsys):
     arguments = [*small(ROOT / "experiments" / "stage2.yaml", tiny_cohort, runs), "--name", "honest"]
     assert main(["fit", *arguments]) == 0
@@ -170,9 +233,24 @@ def test_predict_writes_the_restored_scans(runs, tiny_cohort, stage1):
     assert (counts >= 0).all()
 
 
-@pytest.mark.parametrize("name", ["stage1", "stage2", "adapt_sam"])
-def test_two_processes_train(name, runs, tiny_cohort, stage1, teacher):
-    arguments = [*small(ROOT / "experiments" / f"{name}.yaml", tiny_cohort, runs), "--name", f"two/{name}"]
+def test_predict_writes_restored_frames(runs, frames, stage1_of_frames):
+    arguments = small(ROOT / "experiments" / "endoscopy" / "stage1.yaml", frames, runs)
+    checkpoint = next(stage1_of_frames.rglob("last*.ckpt"))
+    assert main(["predict", *arguments, "--ckpt_path", str(checkpoint)]) == 0
+    written = sorted(stage1_of_frames.rglob("restored/*.npz"))
+    assert len(written) == len(FramesManifest.read(frames).rows("test"))
+    colours = np.load(written[0])["colours"]
+    assert colours.shape == (3, 96, 96)
+    assert 0 <= colours.min() <= colours.max() <= 1
+
+
+@pytest.mark.parametrize("name", ["stage1", "stage2", "adapt_sam", "endoscopy/adapt_sam", "endoscopy/stage2"])
+def test_two_processes_train(name, runs, tiny_cohort, frames, request):
+    config = ROOT / "experiments" / f"{name}.yaml"
+    if name.endswith("stage2"):
+        for needed in ("stage1", "teacher"):
+            request.getfixturevalue(f"{needed}_of_frames" if of_frames(config) else needed)
+    arguments = [*small(config, frames if of_frames(config) else tiny_cohort, runs), "--name", f"two/{name}"]
     arguments += ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
     arguments += ["--data.init_args.samples_per_epoch", "6"]  # DDP notices unused weights in the second step
     done = subprocess.run(
@@ -180,7 +258,7 @@ def test_two_processes_train(name, runs, tiny_cohort, stage1, teacher):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "MEMBER: 2/2" in done.stderr + done.stdout
-    product = "teacher/teacher.json" if name == "adapt_sam" else "f1.safetensors"
+    product = "teacher/teacher.json" if name.endswith("adapt_sam") else "f1.safetensors"
     assert (runs / "two" / name / product).is_file()
     assert len(list((runs / "two" / name).glob("version_*"))) == 1
 
@@ -383,3 +461,32 @@ def test_overlays_are_rows_and_who_saw_one_view_is_given_one(
     assert [run.folder.parent.name for run in trained_here] == ["full", "stage1_one_view"]
     assert seen[-3:] == [2, 1, 1]
     assert "minus_full_mean" in (tmp_path / "out" / "ablation.csv").read_text()
+
+
+def test_an_ablation_on_frames(
+    runs, tmp_path, frames, stage1_of_frames, teacher_of_frames, trained_here, monkeypatch
+):
+    monkeypatch.chdir(ROOT)
+    extra = small(ROOT / "experiments" / "endoscopy" / "stage2.yaml", frames, runs)[2:]
+    command = ["ablation", str(frames), "--experiment", "experiments/endoscopy/stage2.yaml"]
+    command += [
+        "--rows",
+        "experiments/ablations/no_spi.yaml",
+        "--seeds",
+        "1",
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    command += ["--stage1", str(stage1_of_frames / "f1.safetensors"), "--teacher", str(teacher_of_frames)]
+    assert main([*command, "--fit", *extra]) == 0
+    assert [run.folder.parent.name for run in trained_here] == ["full", "stage1_goes_on", "no_spi"]
+    table = pd.read_csv(tmp_path / "out" / "ablation.csv")
+    assert {"psnr", "ssim", "delta_e"} <= set(table["metric"])
+    per_frame = pd.read_csv(tmp_path / "out" / "per_frame.csv")
+    assert set(per_frame["row"]) == {"full", "stage1_goes_on", "no_spi", "stage1"}
+    assert {"patient", "psnr", "dice"} <= set(per_frame.columns)
+    by_hand = per_frame.groupby(["row", "patient"])["psnr"].mean().groupby("row").mean()
+    psnr = table[table["metric"] == "psnr"].set_index("row")["value"]
+    for row in psnr.index:
+        assert psnr[row] == pytest.approx(by_hand[row], abs=1e-3)
+    assert "groups of the split `test`" in (tmp_path / "out" / "ablation.md").read_text()

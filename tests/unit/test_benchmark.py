@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from drawn_frames import write_frames
 
 from rbs import benchmark
 from rbs.benchmark import Cost, Run, cost_of, multiply_adds
@@ -89,7 +90,7 @@ def test_the_newest_version_is_the_one_that_made_the_weights(tmp_path):
 def test_one_table_of_all(tiny_cohort, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("RBS_WEIGHTS", raising=False)
     # In this process and on a small scan: the real ones are tested above.
-    monkeypatch.setattr(benchmark, "cost_of", lambda job: benchmark._measure(job, (2, 32, 32)))
+    monkeypatch.setattr(benchmark, "cost_of", lambda job, shape: benchmark._measure(job, (shape[0], 32, 32)))
     runs = [run_of(tmp_path / "stage1"), run_of(tmp_path / "peers" / "wide_50%", width=8)]
     output = tmp_path / "benchmark"
     arguments = ["benchmark", str(tiny_cohort), *map(str, runs), "--output", str(output)]
@@ -118,6 +119,33 @@ def test_one_table_of_all(tiny_cohort, tmp_path, monkeypatch, capsys):
     assert markdown.splitlines()[0] in capsys.readouterr().out
     assert main(arguments) == 1
     assert "--overwrite" in capsys.readouterr().err
+
+
+def test_one_table_of_frames(tmp_path, monkeypatch):
+    monkeypatch.delenv("RBS_WEIGHTS", raising=False)
+    monkeypatch.setattr(benchmark, "cost_of", lambda job, shape: benchmark._measure(job, (shape[0], 32, 32)))
+    manifest = write_frames(tmp_path / "frames", {"train": 1, "val": 1, "test": 2})
+    run = tmp_path / "stage1"
+    restorer = DnCNN(depth=3, width=4, domain="colours")
+    save_restorer(run / "f1.safetensors", restorer, {"preset": "deblur", "longest_side": 320})
+    (run / "version_0").mkdir()
+    (run / "version_0" / "config.yaml").write_text("name: it\n")
+    output = tmp_path / "benchmark"
+    assert main(["benchmark", str(manifest), str(run), "--output", str(output)]) == 0
+    table = pd.read_csv(output / "benchmark.csv").set_index("method")
+    assert {"degraded", "unsharp", "lucy", "stage1"} <= set(table.index)
+    # Convolutions of 6 channels to 4, 4 to 4 and 4 to 3; the local mean as above, of three colours.
+    network = 9 * (6 * 4 + 4 * 4 + 4 * 3) * 32 * 32
+    assert table.loc["stage1", "macs"] == network + 3 * 17 * (32 * 48 + 32 * 32)
+    assert table.loc["stage1", "parameters"] == sum(p.numel() for p in restorer.parameters())
+    assert table.loc[["unsharp", "lucy", "stage1"], "seconds"].gt(0).all()
+    head, _, *lines = (output / "benchmark.md").read_text().splitlines()
+    cells = dict(zip(head.split(" | "), next(x for x in lines if "DnCNN" in x).split(" | "), strict=True))
+    # Both are rounded, the time to whole milliseconds.
+    slowest, fastest = float(cells["ms a frame"]) + 0.5, max(float(cells["ms a frame"]) - 0.5, 1e-3)
+    assert 1000 / slowest - 0.05 <= float(cells["Frames a second"]) <= 1000 / fastest + 0.05
+    assert "over 2 groups" in (output / "benchmark.md").read_text()
+    assert "Costs of one frame of 3 x 256 x 320 pixels" in (output / "benchmark.md").read_text()
 
 
 def test_two_runs_of_one_name_are_refused(tiny_cohort, tmp_path, capsys):

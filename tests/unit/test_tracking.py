@@ -4,9 +4,11 @@ import numpy as np
 import pydicom
 import pytest
 
+from rbs.data.endoscopy import EndoscopyDataModule
 from rbs.data.rbs import RBSDataModule
+from rbs.endoscopy.mucosa import write_mucosa
 from rbs.errors import RbsError
-from rbs.tracking import ScanPictures, agent_run, default_mode, picture
+from rbs.tracking import ScanPictures, agent_run, colour_picture, default_mode, picture
 
 
 @pytest.fixture
@@ -50,3 +52,28 @@ def test_offline_unless_an_agent_of_a_server_started_it(monkeypatch):
     assert (default_mode(), agent_run()) == ("offline", None)
     monkeypatch.setenv("WANDB_SWEEP_ID", "xyz")
     assert (default_mode(), agent_run()) == ("online", "abc")
+
+
+def test_only_drawn_frames_are_logged_unless_asked_for_twice(tmp_path):
+    manifest = write_mucosa(tmp_path / "mucosa", 3, 1, 64, seed=0, progress=False)
+
+    class Trainer:
+        datamodule = EndoscopyDataModule(manifest, crop=(32, 32))
+
+    ScanPictures(of_patients=False).setup(Trainer, None, "fit")
+    other = tmp_path / "mucosa" / "other.csv"
+    other.write_text(manifest.read_text().replace("synthetic", "a hospital"))
+    Trainer.datamodule = EndoscopyDataModule(other, crop=(32, 32))
+    with pytest.raises(RbsError, match=r"\.png: --log_images would record a frame of a patient \(its source"):
+        ScanPictures(of_patients=False).setup(Trainer, None, "fit")
+    ScanPictures(of_patients=True).setup(Trainer, None, "fit")
+
+
+def test_frames_are_shown_side_by_side_in_their_colours():
+    panels = [np.full((3, 6, 5), value) for value in (0.0, 0.5, 2.0)]
+    panels[1][0] = 1.0
+    shown = colour_picture(panels)
+    assert shown.dtype == np.uint8
+    assert shown.shape == (6, 3 * 9, 3)
+    assert [shown[0, 9 * k].tolist() for k in range(3)] == [[0, 0, 0], [255, 128, 128], [255, 255, 255]]
+    assert set(shown[:, 5:9].ravel()) == {255}

@@ -216,3 +216,63 @@ def test_a_full_disk_is_said_and_leaves_the_older_file(tmp_path, restorer, monke
     with pytest.raises(OutputError, match="the disk is full"):
         save_restorer(file, restorer, {"steps": 2})
     assert load_restorer(file).provenance == {"steps": 1}
+
+
+# --- frames
+
+FRAME = np.random.default_rng(0).random((3, 20, 31), dtype=np.float32)
+
+
+def of_frames(tmp_path, weight=0.05):
+    torch.manual_seed(0)
+    net = DnCNN(depth=3, width=4, domain="colours")
+    torch.nn.init.normal_(net.head.weight, std=weight)
+    save_restorer(tmp_path / "f1.safetensors", net, {"preset": "mixed"})
+    return load_restorer(tmp_path / "f1.safetensors")
+
+
+def test_a_frame_is_restored_within_0_and_1(tmp_path):
+    loaded = of_frames(tmp_path)
+    restored = loaded.restore_frame(FRAME)
+    assert restored.shape == FRAME.shape
+    assert restored.dtype == np.float32
+    assert 0 <= restored.min() < restored.max() <= 1
+    with torch.no_grad():
+        at_once = loaded.restorer(torch.from_numpy(FRAME)[None], torch.ones(1))[0].numpy()
+    np.testing.assert_array_equal(restored, at_once)
+    assert np.abs(restored - FRAME).max() > 0.01
+
+
+@pytest.mark.parametrize("shape", [(3, 130, 170), (3, 130, 30), (3, 30, 130)])
+def test_tiles_of_a_large_frame_join_without_a_seam(tmp_path, monkeypatch, shape):
+    """Three convolutions see a few pixels: but for a tile's rim, where weights fade, all is as at once."""
+    loaded, frame = of_frames(tmp_path), np.random.default_rng(1).random(shape, dtype=np.float32)
+    whole = loaded.restore_frame(frame)
+    monkeypatch.setattr(weights, "FRAME_TILE", 96)
+    seen = []
+    hook = loaded.restorer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-2:]))
+    tiled = loaded.restore_frame(frame)
+    hook.remove()
+    assert len(seen) > 1
+    assert max(max(size) for size in seen) <= 96
+    assert np.abs(tiled - whole).mean() < 0.01 * np.abs(whole - frame).mean()
+    assert np.abs(tiled - whole).max() < 0.15 * np.abs(whole - frame).max()  # with MONAI's own weights, all
+
+
+def test_a_restorer_of_scans_refuses_frames_and_the_other_way_round(tmp_path, restorer):
+    save_restorer(tmp_path / "scans.safetensors", restorer, {})
+    with pytest.raises(
+        CheckpointError, match=r"DnCNN scans.safetensors restores scans, not frames; .* trained on frames"
+    ):
+        load_restorer(tmp_path / "scans.safetensors").restore_frame(FRAME)
+    with pytest.raises(CheckpointError, match=r"restores frames, not scans; .* trained on scans"):
+        of_frames(tmp_path).restore(np.ones((2, 8, 8), np.uint16), 0.5)
+
+
+def test_weights_from_before_there_were_frames_are_of_scans(tmp_path, restorer):
+    spec = restorer.spec()
+    del spec["init_args"]["domain"]
+    weights.save_modules(tmp_path / "f1.safetensors", {"": restorer}, spec)
+    loaded = load_restorer(tmp_path / "f1.safetensors")
+    assert loaded.restorer.domain == "roots"
+    assert torch.equal(loaded.restorer(SCAN, HALF), restorer(SCAN, HALF))

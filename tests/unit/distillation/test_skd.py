@@ -48,3 +48,11 @@ def test_a_bright_bladder_does_not_outweigh_noise_of_the_same_size_in_the_skelet
         counts = torch.full((1, 1, 2, 2), mean)
         cost.append(skd(counts + mean**0.5, counts, F1, F1).item())
     assert cost[0] == pytest.approx(cost[1], rel=0.15)
+
+
+def test_colours_are_compared_as_they_are():
+    i1, i2 = torch.rand(2, 1, 3, 8, 8)
+    skd = SKD(4, 4, "colours")
+    with torch.no_grad():
+        skd.projection.weight.copy_(torch.eye(4)[:, :, None, None])
+    assert skd(i1, i2, F1[:1], F1[:1]).item() == pytest.approx((i1 - i2).abs().mean().item(), rel=1e-5)

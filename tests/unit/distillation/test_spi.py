@@ -62,3 +62,51 @@ def test_sizes_off_the_grid_and_zero_counts_keep_it_finite_and_non_negative(spi)
 def test_gradients_reach_every_parameter(spi):
     spi(COUNTS, prior()).square().sum().backward()
     assert all(p.grad.abs().sum() > 0 for p in spi.parameters())
+
+
+# --- a frame is one view of three colours
+
+
+def colour_spi(std=0.1):
+    torch.manual_seed(0)
+    module = SPI(6, width=8, domain="colours")
+    torch.nn.init.normal_(module.out[1].weight, std=std)
+    return module
+
+
+def lesion_prior():
+    torch.manual_seed(1)
+    return SemanticPrior(torch.randn(2, 1, 6, 4, 2), torch.rand(2, 1, 1, 16, 8), 8, 2)
+
+
+FRAMES = torch.rand(2, 3, 32, 16)
+
+
+def test_frames_start_as_themselves_and_stay_within_0_and_1():
+    assert torch.equal(colour_spi(std=0.0)(FRAMES, lesion_prior()), FRAMES)
+    out = colour_spi(std=1.0)(FRAMES, lesion_prior())
+    assert out.shape == FRAMES.shape
+    assert out.min() == 0
+    assert out.max() == 1
+
+
+def test_each_colour_depends_on_every_other():
+    x = FRAMES.clone().requires_grad_()
+    colour_spi()(x, lesion_prior())[:, 0].sum().backward()
+    assert (x.grad.abs().amax(dim=(0, 2, 3)) > 0).all()
+
+
+def test_the_lesion_mask_acts_where_it_lies():
+    prior = lesion_prior()
+    masks = prior.masks.clone()
+    masks[..., :4, :4] = 1 - masks[..., :4, :4]
+    changed = SemanticPrior(prior.embedding, masks, 8, 2)
+    difference = (colour_spi()(FRAMES, prior) - colour_spi()(FRAMES, changed)).abs()
+    assert difference[..., :8, :8].mean() > 0
+    assert difference[..., 16:, :].max() == 0
+
+
+def test_gradients_reach_every_parameter_from_frames():
+    spi = colour_spi()
+    spi(FRAMES, lesion_prior()).square().sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in spi.parameters())

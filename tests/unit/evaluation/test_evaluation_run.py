@@ -13,6 +13,7 @@ from moving_body import SPACING, expectation, passes, rigid
 from rbs.data.manifest import Case, LoadedCase, Manifest
 from rbs.errors import CheckpointError, ManifestError, OutputError, RbsError
 from rbs.evaluation import evaluate as module
+from rbs.evaluation import run as writing
 from rbs.evaluation.classical import available
 from rbs.evaluation.inception import Inception
 from rbs.evaluation.methods import Method, trained_methods
@@ -287,12 +288,12 @@ def test_half_written_results_are_no_results(manifest, tmp_path, monkeypatch):
             raise OutputError("the disk is full; nothing was written", file=path)
         return whole_file(path, **options)
 
-    monkeypatch.setattr(module, "whole_file", full)
+    monkeypatch.setattr(writing, "whole_file", full)
     with pytest.raises(OutputError):
         module.evaluate(manifest[0], run, trained=[failing_at(None, seen)], overwrite=True)
     with pytest.raises(RbsError, match="incomplete"):
         read_evaluation(run)
-    monkeypatch.setattr(module, "whole_file", whole_file)
+    monkeypatch.setattr(writing, "whole_file", whole_file)
     module.evaluate(manifest[0], run, trained=[failing_at(None, seen)])  # nothing is left to be overwritten
     assert "stage1" in read_evaluation(run).labels
     assert seen == ["P3", "P4", "P5", "P6"]

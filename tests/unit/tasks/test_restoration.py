@@ -15,8 +15,10 @@ from torch.nn import functional as F
 
 from rbs.errors import CheckpointError, RbsError
 from rbs.losses import PoissonDeviance, RootCharbonnier
+from rbs.restorers.domain import DOMAINS
 from rbs.restorers.nafnet import NAFNet
-from rbs.tasks.restoration import RestorationTask, mean_by_patient, scan_scores
+from rbs.scores import scan_scores
+from rbs.tasks.restoration import RestorationTask, mean_by_patient
 from rbs.teacher.prior import SemanticPrior
 from rbs.weights import load_restorer, save_restorer
 
@@ -25,6 +27,7 @@ H, W, CROP = 64, 48, 32
 
 class FakeTeacher(torch.nn.Module):
     size, embedding_stride, mask_stride, digest = "vit_t", 16, 2, "fake"
+    images = DOMAINS["roots"]
 
     def __init__(self):
         super().__init__()

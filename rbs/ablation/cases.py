@@ -1,0 +1,76 @@
+"""What the rows of an ablation are scored on: the scans or frames of a split, and the metrics they have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rbs.ablation.plan import FULL, Plan, newest_config
+from rbs.data.manifest import Manifest
+from rbs.endoscopy.manifest import FramesManifest
+from rbs.errors import ManifestError
+from rbs.evaluation.metrics import METRICS, Metric
+from rbs.evaluation.run import FRAMES, SCANS, Kind
+from rbs.processes import Run
+
+
+@dataclass(frozen=True)
+class Cases:
+    """The cases of a split.
+
+    Attributes:
+        kind: Scans or frames, in words.
+        split: "test" or "val".
+        count: How many there are.
+        pair: From a number below that to the pair: what a restorer is given, and what it is judged by.
+        metrics: What rows are scored by.
+    """
+
+    kind: Kind
+    split: str
+    count: int
+    pair: Callable[[int], Any]
+    metrics: tuple[Metric, ...]
+
+
+def cases_of(plan: Plan, runs: Mapping[tuple[str, int], Run], split: str) -> Cases:
+    """The cases of a plan's manifest.
+
+    Args:
+        plan: The ablation.
+        runs: Its runs, trained: frames are degraded as the full method's training degraded them.
+        split: "test" or "val".
+
+    Raises:
+        ManifestError: The split is empty.
+        RbsError: The teacher cannot be read.
+    """
+    if isinstance(plan.manifest, Manifest):
+        return _scans(plan.manifest, split)
+    data = newest_config(runs[FULL, plan.seeds[0]].folder)["data"]["init_args"]
+    return _frames(plan, plan.manifest, data, split)
+
+
+def _scans(manifest: Manifest, split: str) -> Cases:
+    from rbs.evaluation.evaluate import load_pair
+
+    cases = manifest.split(split)
+    if not cases:
+        fault = f"the split '{split}' is empty"
+        raise ManifestError(fault, file=manifest.path, remedy="add patients to it")
+    return Cases(SCANS, split, len(cases), lambda index: load_pair(cases[index]), METRICS)
+
+
+def _frames(plan: Plan, manifest: FramesManifest, data: Mapping[str, Any], split: str) -> Cases:
+    from rbs.evaluation.frames.metrics import METRICS as FRAME_METRICS
+    from rbs.evaluation.frames.metrics import dice_metric, load_segmenter
+    from rbs.evaluation.frames.pairs import Source
+
+    rows = manifest.rows(split)
+    source = Source(data["preset"], data["longest_side"])
+    metrics = FRAME_METRICS
+    if plan.teacher is not None and all(row.mask for row in rows):
+        # What the priors are about: whether lesions are found in what is restored.
+        metrics = (*metrics, dice_metric(*load_segmenter(plan.teacher)))
+    return Cases(FRAMES, split, len(rows), lambda index: source.pair(rows[index], index), metrics)

@@ -1,0 +1,161 @@
+"""The frames manifest: a CSV of colour frames, their splits, and what belongs to them.
+
+    frame,split,low,mask,group,source
+    images/a_001.jpg,train,,masks/a_001.png,video a,PolypGen
+
+Paths are relative to the manifest's folder. `frame` is the picture of high quality. `low` is the acquired one
+of low quality, of the same size or half of it; where it is empty, frames are degraded on the fly. `mask`
+marks lesions. `group` is the video or the patient, the unit that splits and statistics go by; without one
+each frame stands alone. All columns but `frame` and `split` may be left out.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rbs.data.manifest import SPLITS, patient_key, read_rows, relative_path
+from rbs.errors import ManifestError
+from rbs.files import whole_file
+
+COLUMNS = ("frame", "split", "low", "mask", "group", "source")
+REQUIRED = ("frame", "split")
+
+
+@dataclass(frozen=True)
+class FrameRow:
+    """A row of the manifest.
+
+    Attributes:
+        frame: The picture of high quality.
+        split: "train", "val" or "test".
+        low: The picture of low quality; None to degrade `frame`.
+        mask: Marks lesions; None where nobody has.
+        group: Video or patient; the frame itself where nothing is known.
+        source: Where it is from; may be empty.
+    """
+
+    frame: Path
+    split: str
+    low: Path | None = None
+    mask: Path | None = None
+    group: str = ""
+    source: str = ""
+
+    @property
+    def patient(self) -> str:
+        """The unit that statistics go by."""
+        return self.group
+
+
+@dataclass(frozen=True)
+class FramesManifest:
+    """All rows of a manifest.
+
+    Attributes:
+        path: The CSV.
+        frames: Its rows.
+    """
+
+    path: Path
+    frames: tuple[FrameRow, ...]
+
+    @classmethod
+    def read(cls, path: str | Path) -> FramesManifest:
+        """Read and check a manifest: columns, splits, files, and that no group is in two splits.
+
+        Raises:
+            ManifestError: It is missing or cannot be used; line, fault and remedy are named.
+        """
+        path = Path(path)
+        if not path.is_file():
+            remedy = "make one with `rbs index-frames` or `rbs mucosa`"
+            raise ManifestError("there is no such manifest", file=path, remedy=remedy)
+        rows = [(line, _row(path, line, cells)) for line, cells in read_rows(path, REQUIRED, COLUMNS)]
+        if not rows:
+            raise ManifestError("it lists no frame", file=path, remedy="add rows to it")
+        _refuse_leaks(path, rows)
+        return cls(path, tuple(row for _, row in rows))
+
+    def rows(self, split: str) -> list[FrameRow]:
+        """The frames of "train", "val" or "test".
+
+        Raises:
+            ManifestError: There are none.
+        """
+        found = [frame for frame in self.frames if frame.split == split]
+        if not found:
+            raise ManifestError(f"no frame is in split '{split}'", file=self.path, remedy="give some to it")
+        return found
+
+
+def is_frames_manifest(path: str | Path) -> bool:
+    """Whether the header of a CSV is that of frames; False where it cannot be read."""
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            return "frame" in (name.strip() for name in next(csv.reader(file), []))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False
+
+
+def write_frames_manifest(path: Path, frames: Sequence[FrameRow], *, overwrite: bool = False) -> None:
+    """Write a manifest; paths become relative to its folder where they lie below it.
+
+    Raises:
+        OutputError: It exists, or cannot be written.
+    """
+
+    def relative(file: Path | None) -> str:
+        return "" if file is None else relative_path(file, path.parent)
+
+    with whole_file(path, overwrite=overwrite) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for row in frames:
+            writer.writerow(
+                [relative(row.frame), row.split, relative(row.low), relative(row.mask), row.group, row.source]
+            )
+
+
+def _row(path: Path, line: int, stated: dict[str, str]) -> FrameRow:
+    cells = {name: stated.get(name, "") for name in COLUMNS}
+    if cells["split"] not in SPLITS:
+        raise _fault(path, line, f"unknown split '{cells['split']}'", f"use one of {', '.join(SPLITS)}")
+    if not cells["frame"]:
+        raise _fault(path, line, "frame is empty", "name one, or remove the line")
+
+    def file(name: str) -> Path | None:
+        if not cells[name]:
+            return None
+        found = path.parent / cells[name]
+        if not found.is_file():
+            fault = f"the {name} {found} is missing"
+            raise _fault(path, line, fault, "correct the path; it is relative to the manifest")
+        return found
+
+    frame = file("frame")
+    assert frame is not None
+    group = cells["group"] or cells["frame"]
+    return FrameRow(frame, cells["split"], file("low"), file("mask"), group, cells["source"])
+
+
+def _refuse_leaks(path: Path, rows: Sequence[tuple[int, FrameRow]]) -> None:
+    """No group in two splits, no frame twice."""
+    splits: dict[str, tuple[str, int]] = {}
+    lines: dict[Path, int] = {}
+    for line, row in rows:
+        split, first = splits.setdefault(patient_key(row.group), (row.split, line))
+        if split != row.split:
+            fault = f"group {row.group} is in split {row.split} but in {split} on line {first}"
+            raise _fault(path, line, fault, "keep a video or patient in one split")
+        first = lines.setdefault(row.frame.resolve(), line)
+        if first != line:
+            raise _fault(
+                path, line, f"the frame {row.frame} is listed before, on line {first}", "list it once"
+            )
+
+
+def _fault(path: Path, line: int, fault: str, remedy: str) -> ManifestError:
+    return ManifestError(f"line {line}: {fault}", file=path, remedy=remedy)

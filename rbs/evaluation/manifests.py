@@ -1,0 +1,135 @@
+"""Evaluating whatever a manifest lists, scans or frames, by every metric whose weights are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from rbs.errors import CheckpointError, RbsError
+from rbs.evaluation.inception import load_inception
+from rbs.evaluation.methods import Method
+
+if TYPE_CHECKING:
+    from rbs.endoscopy.degrade import Preset
+    from rbs.endoscopy.manifest import FramesManifest
+    from rbs.evaluation.frames.pairs import Source
+    from rbs.evaluation.metrics import Metric
+
+LONGEST_SIDE = 320
+"""Frames are reduced to this where the weights do not say what they were trained on, pixels."""
+
+
+def evaluate_manifest(
+    path: Path,
+    output: Path,
+    *,
+    trained: Sequence[Method],
+    preset: Preset | None = None,
+    segmenter: Path | None = None,
+    base_checkpoint: Path | None = None,
+    against: str | None = None,
+    split: str = "test",
+    command: str = "",
+    overwrite: bool = False,
+) -> pd.DataFrame:
+    """Evaluate a split of a manifest; see `rbs.evaluation.evaluate` and `rbs.evaluation.frames.evaluate`.
+
+    Args:
+        path: The manifest, of scans or of frames.
+        output: Folder.
+        trained: Methods beside the classical ones.
+        preset: What clean frames are degraded by; None for what the weights were trained on.
+        segmenter: Folder of a teacher adapted to frames, which looks for lesions in restored ones.
+        base_checkpoint: SAM's base weights that it was adapted from; None for the shipped or downloaded ones.
+        against: Method that all others are compared with; None for the best peer of each metric.
+        split: "test" (or "val", "train").
+        command: The command line, for the settings.
+        overwrite: Whether results already in `output` may be replaced.
+
+    Returns:
+        The summary.
+
+    Raises:
+        RbsError: The manifest, one of its files or the weights cannot be used, or the output not be written.
+    """
+    from rbs.endoscopy.manifest import FramesManifest, is_frames_manifest
+
+    frames = is_frames_manifest(path)
+    _must_restore(trained, "frames" if frames else "scans")
+    common = {
+        "trained": trained,
+        "inception": load_inception(),
+        "against": against,
+        "split": split,
+        "command": command,
+        "overwrite": overwrite,
+    }
+    if frames:
+        from rbs.evaluation.frames.evaluate import evaluate_frames
+
+        listed = FramesManifest.read(path)
+        source = _source(listed, split, trained, preset)
+        metrics = _frame_metrics(listed, source, segmenter, base_checkpoint)
+        return evaluate_frames(listed, output, source=source, extra_metrics=metrics, **common)  # type: ignore[arg-type]
+    if preset or segmenter:
+        raise RbsError("--preset and --segmenter are for frames", file=path, remedy="leave them out")
+    from rbs.data.manifest import Manifest
+    from rbs.evaluation.evaluate import evaluate
+    from rbs.evaluation.lpips import lpips_metric
+
+    lpips = lpips_metric()
+    extra = () if lpips is None else (lpips,)
+    return evaluate(Manifest.read(path), output, extra_metrics=extra, **common)  # type: ignore[arg-type]
+
+
+def _must_restore(trained: Sequence[Method], shows: str) -> None:
+    """Find out weights of the other kind before any time is spent."""
+    for method in trained:
+        if method.settings.get("shows", shows) != shows:
+            raise CheckpointError(
+                f"{method.label} restores {method.settings['shows']}, but the manifest lists {shows}",
+                remedy=f"name weights that were trained on {shows}",
+            )
+
+
+def _source(manifest: FramesManifest, split: str, trained: Sequence[Method], preset: Preset | None) -> Source:
+    """How frames become pairs: as in the training of the weights, unless something else is asked for."""
+    from rbs.evaluation.frames.pairs import Source
+
+    known = [method.settings for method in trained]
+    sides = {settings["longest_side"] for settings in known if "longest_side" in settings}
+    if len(sides) > 1:
+        raise CheckpointError(
+            f"the weights were trained on frames of other sizes (longest side {', '.join(map(str, sides))})",
+            remedy="evaluate them apart",
+        )
+    side = sides.pop() if sides else LONGEST_SIDE
+    if all(row.low for row in manifest.frames if row.split in (split, "val")):
+        return Source(None, side)
+    presets = {settings["preset"] for settings in known if settings.get("preset")}
+    if preset is None and len(presets) != 1:
+        found = f"the weights name {', '.join(sorted(presets))}" if presets else "the weights name no preset"
+        raise RbsError(
+            f"it has frames without a low-quality picture, and {found}",
+            file=manifest.path,
+            remedy="say with --preset how they are to be degraded",
+        )
+    return Source(preset or presets.pop(), side)
+
+
+def _frame_metrics(
+    manifest: FramesManifest, source: Source, segmenter: Path | None, base_checkpoint: Path | None
+) -> list[Metric]:
+    from tqdm import tqdm
+
+    from rbs.evaluation.frames.metrics import dice_metric, load_segmenter, lpips_metric, niqe_metric
+
+    rows = [row for row in manifest.frames if row.split == "train"]
+    training = tqdm(rows, desc="fitting NIQE", unit="frame", disable=not rows)
+    metrics = [lpips_metric(), niqe_metric(source.target(row) for row in training)]
+    if segmenter is not None:
+        metrics.append(dice_metric(*load_segmenter(segmenter, base_checkpoint)))
+    return [metric for metric in metrics if metric is not None]
