@@ -5,6 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rbs.errors import CheckpointError
+from rbs.restorers.domain import DOMAINS
+from rbs.teacher import adapters
 from rbs.teacher.adapters import load_teacher, save_teacher, start, trainable_teacher
 from rbs.teacher.sam import build_sam
 from rbs.teacher.teacher import Teacher
@@ -79,6 +81,29 @@ def test_other_base_weights_are_refused(base, tmp_path):
     save_file(state, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match=r"teacher\.json: .*base_sha256.*; name the base weights"):
         load_teacher(tmp_path / "teacher", tmp_path / "other.safetensors")
+
+
+def test_a_teacher_from_before_there_were_frames_is_of_scans(base, tmp_path, counts):
+    teacher = trained(base, "lora")
+    save_teacher(tmp_path, teacher, mode="lora", rank=4, base=base)
+    settings = json.loads((tmp_path / "teacher.json").read_text())
+    assert settings.pop("domain") == "roots"
+    settings["digest"] = adapters._digest(settings)
+    (tmp_path / "teacher.json").write_text(json.dumps(settings))
+    again = load_teacher(tmp_path, base)
+    assert again.images is DOMAINS["roots"]
+    with torch.no_grad():
+        assert torch.allclose(again(counts).masks, teacher(counts).masks, atol=1e-5)
+
+
+def test_a_teacher_of_other_regions_is_refused(base, tmp_path):
+    save_teacher(tmp_path, trained(base, "lora"), mode="lora", rank=4, base=base)
+    settings = json.loads((tmp_path / "teacher.json").read_text())
+    settings["regions"] = settings["regions"][:-1]
+    settings["digest"] = adapters._digest(settings)
+    (tmp_path / "teacher.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match=r"adapted with regions \['skull'.*adapt it anew"):
+        load_teacher(tmp_path, base)
 
 
 def test_damage_is_refused(base, tmp_path):
