@@ -16,7 +16,7 @@ class Recipe:
     """Degradations in the order light travels.
 
     Attributes:
-        steps: At most seven kinds, by ascending stage.
+        steps: By ascending stage; several of one stage stay in their order.
 
     Raises:
         ValueError: A step stands before one that light meets earlier.

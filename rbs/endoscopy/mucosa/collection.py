@@ -8,19 +8,16 @@ OUT/masks/V001_00.png         its polyps, 255; 0 elsewhere
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
+from rbs.endoscopy.frames import write_frame, write_mask
+from rbs.endoscopy.manifest import FrameRow, write_frames_manifest
 from rbs.endoscopy.mucosa.video import Video
 from rbs.errors import OutputError, RbsError
 from rbs.files import whole_file
 from rbs.scans.cohort import split_patients
 
-COLUMNS = ("frame", "split", "mask", "group", "source")
 FORMAT = 1
 """Raised whenever the same seed would make other pictures."""
 
@@ -71,12 +68,11 @@ def write_mucosa(
                 if not (image.is_file() and mask.is_file()):
                     video = video or Video(seed, number, size)
                     picture = video.draw(frame)
-                    _write_png(image, np.round(picture.frame.transpose(1, 2, 0) * 255).astype(np.uint8))
-                    _write_png(mask, picture.polyp.astype(np.uint8) * 255)
-                rows.append((f"images/{name}", split, f"masks/{name}", group, "synthetic"))
+                    write_frame(image, picture.frame, overwrite=True)
+                    write_mask(mask, picture.polyp)
+                rows.append(FrameRow(image, split, None, mask, group, "synthetic"))
                 bar.update()
-    with whole_file(out / "manifest.csv", overwrite=True) as path, path.open("w", newline="") as file:
-        csv.writer(file).writerows([COLUMNS, *rows])
+    write_frames_manifest(out / "manifest.csv", rows, overwrite=True)
     return out / "manifest.csv"
 
 
@@ -102,10 +98,3 @@ def _claim(out: Path, recipe: dict[str, int]) -> None:
 
 def _told(recipe: dict[str, int]) -> str:
     return json.dumps(recipe) + "\n"
-
-
-def _write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
-    from PIL import Image
-
-    with whole_file(path, overwrite=True) as temporary:
-        Image.fromarray(pixels).save(temporary)

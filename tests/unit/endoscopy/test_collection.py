@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from rbs.endoscopy.manifest import FramesManifest
 from rbs.endoscopy.mucosa import Video, write_mucosa
 from rbs.errors import OutputError, RbsError
 
@@ -20,17 +20,20 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_the_manifest_names_frames_and_masks_and_keeps_videos_together(collection: Path) -> None:
-    with (collection / "manifest.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["frame", "split", "mask", "group", "source"]
-    assert len(rows) == 6
-    splits = {(row["group"], row["split"]) for row in rows}
-    assert sorted(split for _, split in splits) == ["test", "train", "val"]
-    for row in rows:
-        for kind, mode in (("frame", "RGB"), ("mask", "L")):
-            with Image.open(collection / row[kind]) as picture:
-                assert (picture.size, picture.mode) == ((64, 64), mode)
+def test_the_manifest_can_be_read_and_keeps_videos_together(collection: Path) -> None:
+    manifest = FramesManifest.read(collection / "manifest.csv")
+    groups = []
+    for split in ("train", "val", "test"):
+        rows = manifest.rows(split)
+        assert len(rows) == 2
+        groups.append({row.group for row in rows})
+        for row in rows:
+            assert row.mask is not None
+            for path, mode in ((row.frame, "RGB"), (row.mask, "L")):
+                with Image.open(path) as picture:
+                    assert (picture.size, picture.mode) == ((64, 64), mode)
+    assert sorted(set.union(*groups)) == ["V001", "V002", "V003"]
+    assert all(len(group) == 1 for group in groups)
 
 
 def test_files_hold_what_was_drawn(collection: Path) -> None:
