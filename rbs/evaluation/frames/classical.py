@@ -124,20 +124,24 @@ def richardson_lucy(pair: FramePair, sigma_px: float) -> Array:
 
 
 _DENOISERS = (
-    Classical("gaussian", "Gaussian, {:g} pixels", gaussian, "sigma_px", (0.5, 0.7, 1.0, 1.4, 2.0)),
+    Classical("gaussian", "Gaussian, {:g} pixels", gaussian, "sigma_px", (0.35, 0.5, 0.7, 1.0, 1.4, 2.0)),
     Classical("median", "Median, {0:g} x {0:g} pixels", median, "size", (3, 5)),
     Classical("nlm", "Non-local means", non_local_means, "strength", (0.4, 0.6, 0.8, 1.0, 1.4)),
 )
 _BM3D = Classical("bm3d", "BM3D, colour", bm3d, "strength", (0.8, 1.0, 1.3, 1.7))
 _LIGHTERS = (
-    Classical("gamma", "Gamma, {:g}", gamma, "exponent", (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)),
+    Classical("gamma", "Gamma, {:g}", gamma, "exponent", (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)),
     Classical(
-        "exposure", "Exposure to a mean of {:g}", exposure, "mean", (0.08, 0.11, 0.14, 0.18, 0.22, 0.27)
+        "exposure",
+        "Exposure to a mean of {:g}",
+        exposure,
+        "mean",
+        (0.08, 0.11, 0.14, 0.18, 0.22, 0.27, 0.35, 0.45),
     ),
-    Classical("clahe", "CLAHE, clip {:g}", clahe, "clip", (0.001, 0.003, 0.01, 0.03)),
+    Classical("clahe", "CLAHE, clip {:g}", clahe, "clip", (0.001, 0.003, 0.01, 0.03, 0.1)),
 )
 _SHARPENERS = (
-    Classical("unsharp", "Unsharp mask, {:g} times", unsharp, "amount", (0.25, 0.5, 1.0, 2.0, 3.0)),
+    Classical("unsharp", "Unsharp mask, {:g} times", unsharp, "amount", (0.1, 0.25, 0.5, 1.0, 2.0)),
     Classical("lucy", "Richardson-Lucy, {:g} pixels", richardson_lucy, "sigma_px", (0.5, 0.8, 1.2, 1.8, 2.5)),
 )
 
