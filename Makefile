@@ -142,6 +142,7 @@ else
 	$(RBS) ablation $(MANIFEST) --experiment $(EXPERIMENT) $(if $(ROWS),--rows $(ROWS)) --seeds $(SEEDS) $(addprefix --split ,$(SPLIT)) \
 	    $(if $(findstring stage2,$(EXPERIMENT)),--stage1 $(RUNS)/stage1/f1.safetensors --teacher $(RUNS)/adapt_sam/teacher) \
 	    --output $(RUNS)/ablation/$(notdir $(basename $(EXPERIMENT)))$(if $(ROWS),_rows) --workers $(WORKERS) \
+	    $(if $(ELSEWHERE),--elsewhere $(ELSEWHERE)) \
 	    --fit $(addprefix --config ,$(OVERLAY)) $(DEGRADED) $(ARGS)
 endif
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rbs.ablation.plan import FULL, Plan, newest_config
@@ -21,6 +22,7 @@ class Cases:
 
     Attributes:
         kind: Scans or frames, in words.
+        manifest: The file that names them.
         split: "test" or "val".
         count: How many there are.
         pair: From a number below that to the pair: what a restorer is given, and what it is judged by.
@@ -28,28 +30,32 @@ class Cases:
     """
 
     kind: Kind
+    manifest: Path
     split: str
     count: int
     pair: Callable[[int], Any]
     metrics: tuple[Metric, ...]
 
 
-def cases_of(plan: Plan, runs: Mapping[tuple[str, int], Run], split: str) -> Cases:
-    """The cases of a plan's manifest.
+def cases_of(
+    plan: Plan, runs: Mapping[tuple[str, int], Run], manifest: Manifest | FramesManifest, split: str
+) -> Cases:
+    """The cases of a manifest: the plan's own, or another.
 
     Args:
         plan: The ablation.
         runs: Its runs, trained: frames are degraded as the full method's training degraded them.
+        manifest: Scans or frames, as the plan's.
         split: "test" or "val".
 
     Raises:
         ManifestError: The split is empty.
         RbsError: The teacher cannot be read.
     """
-    if isinstance(plan.manifest, Manifest):
-        return _scans(plan.manifest, split)
+    if isinstance(manifest, Manifest):
+        return _scans(manifest, split)
     data = newest_config(runs[FULL, plan.seeds[0]].folder)["data"]["init_args"]
-    return _frames(plan, plan.manifest, data, split)
+    return _frames(plan, manifest, data, split)
 
 
 def _scans(manifest: Manifest, split: str) -> Cases:
@@ -59,7 +65,7 @@ def _scans(manifest: Manifest, split: str) -> Cases:
     if not cases:
         fault = f"the split '{split}' is empty"
         raise ManifestError(fault, file=manifest.path, remedy="add patients to it")
-    return Cases(SCANS, split, len(cases), lambda index: load_pair(cases[index]), METRICS)
+    return Cases(SCANS, manifest.path, split, len(cases), lambda index: load_pair(cases[index]), METRICS)
 
 
 def _frames(plan: Plan, manifest: FramesManifest, data: Mapping[str, Any], split: str) -> Cases:
@@ -73,4 +79,6 @@ def _frames(plan: Plan, manifest: FramesManifest, data: Mapping[str, Any], split
     if plan.teacher is not None and all(row.mask for row in rows):
         # What the priors are about: whether lesions are found in what is restored.
         metrics = (*metrics, dice_metric(*load_segmenter(plan.teacher)))
-    return Cases(FRAMES, split, len(rows), lambda index: source.pair(rows[index], index), metrics)
+    return Cases(
+        FRAMES, manifest.path, split, len(rows), lambda index: source.pair(rows[index], index), metrics
+    )

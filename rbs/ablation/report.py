@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ _REFERENCE_WORDS = {FULL: "full method", CONTROL: "stage 1 goes on"}
 
 
 def write_report(
-    plan: Plan, runs: Mapping[tuple[str, int], Run], cases: Cases, per_case: pd.DataFrame
+    plan: Plan, runs: Mapping[tuple[str, int], Run], cases: Cases, per_case: pd.DataFrame, folder: Path
 ) -> tuple[pd.DataFrame, str]:
     """Write ablation.csv, .md and .tex, per_scan.csv or per_frame.csv, and ablation.json for `rbs report`.
 
@@ -34,6 +35,7 @@ def write_report(
         runs: Its runs.
         cases: What was scored.
         per_case: Scores, as `rbs.ablation.scores.score` makes them.
+        folder: Where the files go.
 
     Returns:
         The table (a line a row and metric), and the text.
@@ -57,15 +59,15 @@ def write_report(
         "references": {name: _REFERENCE_WORDS[name] for name in _references(rows)},
         "words": words,
     }
-    with whole_file(plan.output / f"per_{cases.kind.case}.csv", overwrite=True) as path:
+    with whole_file(folder / f"per_{cases.kind.case}.csv", overwrite=True) as path:
         per_case.to_csv(path, index=False, float_format="%.7g")
-    with whole_file(plan.output / "ablation.csv", overwrite=True) as path:
+    with whole_file(folder / "ablation.csv", overwrite=True) as path:
         table.to_csv(path, index=False, float_format="%.7g")
-    with whole_file(plan.output / "ablation.md", overwrite=True) as path:
+    with whole_file(folder / "ablation.md", overwrite=True) as path:
         path.write_text(text, encoding="utf-8")
-    with whole_file(plan.output / "ablation.tex", overwrite=True) as path:
+    with whole_file(folder / "ablation.tex", overwrite=True) as path:
         path.write_text(latex(*print_rows), encoding="utf-8")
-    with whole_file(plan.output / "ablation.json", overwrite=True) as path:
+    with whole_file(folder / "ablation.json", overwrite=True) as path:
         path.write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return table, text
 
@@ -79,10 +81,12 @@ def _main(metrics: Sequence[Metric]) -> Metric:
 def _what(plan: Plan, per_case: pd.DataFrame, cases: Cases) -> str:
     count, seeds = per_case["patient"].nunique(), ", ".join(map(str, plan.seeds))
     units = f"{cases.kind.unit}s"
+    own = cases.manifest == plan.manifest.path
+    other = "" if own else f" of {cases.manifest}, which no row was trained on"
     return (
-        f"{count} {units} of the split `{cases.split}`, seeds {seeds}; the first restorer, the one that"
-        f" ships. Every difference is paired over {units} and seeds, with its 95 % bootstrap interval over"
-        f" both; p is Wilcoxon's signed-rank test over {units}, corrected by Holm over the rows."
+        f"{count} {units} of the split `{cases.split}`{other}, seeds {seeds}; the first restorer, the one"
+        f" that ships. Every difference is paired over {units} and seeds, with its 95 % bootstrap interval"
+        f" over both; p is Wilcoxon's signed-rank test over {units}, corrected by Holm over the rows."
     )
 
 

@@ -24,13 +24,14 @@ Array = npt.NDArray[Any]
 _UNFINISHED = "unfinished_scores"
 
 
-def score(plan: Plan, runs: Mapping[tuple[str, int], Run], cases: Cases) -> pd.DataFrame:
+def score(plan: Plan, runs: Mapping[tuple[str, int], Run], cases: Cases, folder: Path) -> pd.DataFrame:
     """Score the finished runs on every case of a split; an interrupted call goes on where it stopped.
 
     Args:
         plan: The ablation.
         runs: Its runs; those that did not finish are left out.
         cases: What they are scored on.
+        folder: Where what an interrupted call has scored is kept.
 
     Returns:
         A row a case and run: row, seed, patient, case, and every metric of the cases. The weights of stage 1
@@ -47,14 +48,14 @@ def score(plan: Plan, runs: Mapping[tuple[str, int], Run], cases: Cases) -> pd.D
         first = trained_methods(plan.start, None, None)[0]
         methods |= {(STAGE1, seed): (first, first.restore) for seed in plan.seeds}
     inputs = {
-        "manifest": hashlib.sha256(plan.manifest.path.read_bytes()).hexdigest(),
+        "manifest": hashlib.sha256(cases.manifest.read_bytes()).hexdigest(),
         "split": cases.split,
         "metrics": [metric.name for metric in cases.metrics],
         "weights": {
             f"{row} {seed}": method.settings["sha256"] for (row, seed), (method, _) in methods.items()
         },
     }
-    parts = Parts(plan.output / _UNFINISHED, inputs)
+    parts = Parts(folder / _UNFINISHED, inputs)
     rows: list[dict[str, Any]] = []
     for index in tqdm(range(cases.count), desc="scoring", unit=cases.kind.case):
         part = parts.load(index)

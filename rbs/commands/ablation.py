@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from rbs.commands.options import add_fit_options
@@ -35,7 +36,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("runs/ablation"), metavar="DIR", help="default: %(default)s"
     )
+    parser.add_argument(
+        "--elsewhere",
+        type=_named,
+        nargs="+",
+        default=[],
+        metavar="NAME=MANIFEST",
+        help="other scans or frames to score every run on, into OUTPUT/elsewhere/NAME",
+    )
     add_fit_options(parser)
+
+
+def _named(text: str) -> tuple[str, Path]:
+    name, equals, manifest = text.partition("=")
+    if not (equals and manifest and re.fullmatch(r"[\w.-]*\w", name)):
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=MANIFEST; a NAME is letters, digits, _ . -")
+    return name, Path(manifest)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -54,8 +70,12 @@ def run(args: argparse.Namespace) -> None:
     from rbs.processes import alone_in
 
     reader = FramesManifest if is_frames_manifest(args.manifest) else Manifest
+    manifest = reader.read(args.manifest)
+    scored = {args.output: manifest}
+    for name, file in args.elsewhere:
+        scored[args.output / "elsewhere" / name] = reader.read(file)
     plan = Plan(
-        reader.read(args.manifest),
+        manifest,
         args.experiment,
         chosen_rows(args.rows),
         tuple(dict.fromkeys(args.seeds)),
@@ -67,7 +87,8 @@ def run(args: argparse.Namespace) -> None:
     with alone_in(plan.output):
         runs = plan.runs()
         train(runs, plan, args.workers)
-        cases = cases_of(plan, runs, args.split)
-        _, text = write_report(plan, runs, cases, score(plan, runs, cases))
-    print(text)
+        for folder, other in scored.items():
+            cases = cases_of(plan, runs, other, args.split)
+            _, text = write_report(plan, runs, cases, score(plan, runs, cases, folder), folder)
+            print(text)
     print(f"written to {plan.output}")

@@ -36,6 +36,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let children move by up to 6 mm and their bladders fill between the two scans",
     )
+    parser.add_argument(
+        "--dose",
+        type=positive,
+        default=1.0,
+        metavar="FACTOR",
+        help="administered activity against the usual (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--farther",
+        type=float,
+        default=0.0,
+        metavar="MM",
+        help="collimators that much farther from the child, for more blur (default: %(default)g)",
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes to use (default: %(default)s)")
 
 
@@ -47,6 +61,8 @@ def run(args: argparse.Namespace) -> None:
     """
     from rbs.scans.cohort import Acquisition, write_cohort
 
-    acquisition = Acquisition(args.rapid_velocity, args.standard_velocity, args.moving)
+    acquisition = Acquisition(
+        args.rapid_velocity, args.standard_velocity, args.moving, args.dose, args.farther
+    )
     manifest = write_cohort(args.out, args.patients, args.seed, acquisition=acquisition, workers=args.workers)
     print(f"{args.patients} phantom children: {manifest}")

@@ -55,11 +55,24 @@ class Acquisition:
         standard_velocity: cm/min.
         moving: Whether the child moves and its bladder fills between the scans, and Tc-99m decays; otherwise
             they are perfectly registered and expect the same.
+        dose: Administered activity as a factor on what the child's weight asks for.
+        farther_mm: How much farther from the child both collimators are than they would be, mm: blur.
     """
 
     rapid_velocity: float = RAPID_VELOCITY
     standard_velocity: float = STANDARD_VELOCITY
     moving: bool = False
+    dose: float = 1.0
+    farther_mm: float = 0.0
+
+    def settings(self) -> dict[str, Any]:
+        """As a cohort notes them: dose and distance only where unusual, as older cohorts know neither."""
+        later = ("dose", "farther_mm")
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in later or value != getattr(Acquisition, name)
+        }
 
 
 @dataclass(frozen=True)
@@ -114,6 +127,11 @@ def write_cohort(
             f"{patients} patients, seed {seed} and {workers} workers make no cohort",
             remedy="ask for at most 9999 patients, a seed of 0 or more and at least one worker",
         )
+    if not 0 <= acquisition.farther_mm < np.inf:
+        raise RbsError(
+            f"collimators {acquisition.farther_mm:g} mm farther from the child",
+            remedy="give a distance of zero or more",
+        )
     if not 0 < acquisition.standard_velocity < acquisition.rapid_velocity <= FASTEST:
         raise RbsError(
             f"a rapid scan at {acquisition.rapid_velocity:g} cm/min beside a standard one at"
@@ -121,7 +139,7 @@ def write_cohort(
             remedy=f"let the rapid scan be the faster one, at most {FASTEST:g} cm/min",
         )
     out = Path(out)
-    recipe = {"format": FORMAT, "patients": patients, "seed": seed, **asdict(acquisition)}
+    recipe = {"format": FORMAT, "patients": patients, "seed": seed, **acquisition.settings()}
     _claim(out, recipe)
     jobs = [(out, number, seed, acquisition) for number in range(1, patients + 1)]
     if workers == 1:
@@ -159,7 +177,7 @@ def draw_patient(seeds: np.random.SeedSequence, acquisition: Acquisition) -> Pat
     age = float(who.uniform(0.5, 16.0))
     sex: Sex = "F" if who.random() < 0.5 else "M"
     if acquisition.moving:
-        early, late = make_passes(age, sex, who, moves)
+        early, late = make_passes(age, sex, who, moves, acquisition.farther_mm)
         durations = (
             _duration_s(early, acquisition.rapid_velocity),
             _duration_s(late, acquisition.standard_velocity),
@@ -168,10 +186,10 @@ def draw_patient(seeds: np.random.SeedSequence, acquisition: Acquisition) -> Pat
         decayed = 0.5 ** (apart / TC99M_HALF_LIFE_S)
         late = replace(late, expectation=late.expectation * np.float32(decayed))
     else:
-        early = late = make_child(age, sex, who)
+        early = late = make_child(age, sex, who, acquisition.farther_mm)
 
     def draw(phantom: Phantom, velocity: float, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
-        exposure = STANDARD_VELOCITY / velocity
+        exposure = acquisition.dose * STANDARD_VELOCITY / velocity
         return rng.poisson(phantom.expectation.astype(np.float64) * exposure).astype(np.uint16)
 
     rapid = draw(early, acquisition.rapid_velocity, first)
@@ -220,7 +238,7 @@ def _write_patient(job: tuple[Path, int, int, Acquisition]) -> dict[str, str]:
     out, number, seed, acquisition = job
     name = f"P{number:04d}"
     folder = out / name
-    made_from = {"format": FORMAT, "seed": seed, "patient": number, **asdict(acquisition)}
+    made_from = {"format": FORMAT, "seed": seed, "patient": number, **acquisition.settings()}
     told = _read_json(folder / "child.json")
     if told.get("made_from") != made_from or not all((folder / file).is_file() for file in _FILES):
         try:
@@ -263,11 +281,12 @@ def _fill(
         age_y=child.age_y,
         height_m=child.height_cm / 100,
         weight_kg=child.weight_kg,
-        activity_mbq=child.dose_mbq,
+        activity_mbq=child.dose_mbq * acquisition.dose,
     )
     started = datetime(2020, 1, 1, 9) + timedelta(days=number)
     # A child that moves is another acquisition than the one that lies still, so its objects are others too.
-    how = "" if acquisition == Acquisition() else f" {acquisition}"
+    settings = ", ".join(f"{name}={value!r}" for name, value in acquisition.settings().items())
+    how = "" if acquisition == Acquisition() else f" Acquisition({settings})"
     study = StudyHeader(uid_seed=f"phantom {FORMAT} {seed} {number}{how}", started=started)
     later = started
     for file, counts, velocity in (
@@ -288,7 +307,7 @@ def _fill(
             synthetic=True,
         )
         later += timedelta(seconds=round(duration) + PAUSE_S)
-    exposure = np.float32(STANDARD_VELOCITY / acquisition.standard_velocity)
+    exposure = np.float32(acquisition.dose * STANDARD_VELOCITY / acquisition.standard_velocity)
     truth: dict[str, Any] = {"expectation": phantom.expectation * exposure, "labels": phantom.labels}
     told = {
         "made_from": made_from,

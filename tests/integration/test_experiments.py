@@ -433,10 +433,21 @@ def test_an_ablation_of_the_modules(
     assert main(["report", str(tmp_path / "out"), "-o", str(tmp_path / "report.html")]) == 0
     assert re.search(r"<li>SPI (helps|harms|does not help): ", (tmp_path / "report.html").read_text())
     # Nothing is trained twice, and nothing else is passed off as it.
-    assert main([*command, "--fit", *extra]) == 0
+    fewer = manifest.with_name("fewer.csv")
+    fewer.write_text("".join(manifest.read_text().splitlines(keepends=True)[:-1]))
+    assert main([*command, "--elsewhere", f"fewer={fewer}", "--fit", *extra]) == 0
     assert len(trained_here) == 9
+    assert f"of {fewer}, which no row was trained on" in capsys.readouterr().out
+    last = per_scan["patient"].max()
+    pd.testing.assert_frame_equal(
+        pd.read_csv(tmp_path / "out" / "elsewhere" / "fewer" / "per_scan.csv"),
+        per_scan[per_scan["patient"] != last].reset_index(drop=True),
+    )
     assert main([*command, "--fit", *extra, "--trainer.max_steps", "3"]) == 1
     assert "it holds a training that began otherwise: the command changed" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command, "--elsewhere", str(fewer), "--fit", *extra])
+    assert "is not NAME=MANIFEST" in capsys.readouterr().err
 
 
 def test_overlays_are_rows_and_who_saw_one_view_is_given_one(

@@ -79,7 +79,7 @@ class Phantom:
     scan_length_mm: float
 
 
-def make_child(age_y: float, sex: Sex, rng: np.random.Generator) -> Phantom:
+def make_child(age_y: float, sex: Sex, rng: np.random.Generator, farther_mm: float = 0.0) -> Phantom:
     """Draw a child and work out what a standard scan expects of it, 1024 x 256 pixels of 2.26 mm.
 
     Contrast, background, scatter, resolution and counts vary from child to child more widely than on one
@@ -89,15 +89,16 @@ def make_child(age_y: float, sex: Sex, rng: np.random.Generator) -> Phantom:
         age_y: 0.25 to 18 years.
         sex: "F" or "M".
         rng: Source of everything random; equal generators make equal children.
+        farther_mm: How much farther from the child both collimators are than they would be.
 
     Raises:
         RbsError: No such age or sex.
     """
-    return _see(_draw_posed(age_y, sex, rng), rng)[0]
+    return _see(_draw_posed(age_y, sex, rng), rng, farther_mm)[0]
 
 
 def make_passes(
-    age_y: float, sex: Sex, rng: np.random.Generator, moves: np.random.Generator
+    age_y: float, sex: Sex, rng: np.random.Generator, moves: np.random.Generator, farther_mm: float = 0.0
 ) -> tuple[Phantom, Phantom]:
     """The child that `make_child` draws, and the same child after it has moved, under the same camera.
 
@@ -106,14 +107,16 @@ def make_passes(
         sex: "F" or "M".
         rng: Source of everything random about the child.
         moves: Source of its motion between the passes.
+        farther_mm: How much farther from the child both collimators are than they would be.
 
     Raises:
         RbsError: No such age or sex.
     """
     posed = _draw_posed(age_y, sex, rng)
     again = deepcopy(rng)
-    first, remembered = _see(posed, rng)
-    second, _ = _see(posed, again, draw_motion(posed.body, posed.arms, posed.legs, moves), remembered)
+    first, remembered = _see(posed, rng, farther_mm)
+    motion = draw_motion(posed.body, posed.arms, posed.legs, moves)
+    second, _ = _see(posed, again, farther_mm, motion, remembered)
     return first, second
 
 
@@ -184,7 +187,7 @@ def _draw_field(posed: _Posed, rng: np.random.Generator) -> _Field:
     return _Field(rows, slice(first, last), top, origin, tilt)
 
 
-def _draw_camera(body: Body, rng: np.random.Generator) -> Camera:
+def _draw_camera(body: Body, rng: np.random.Generator, farther_mm: float) -> Camera:
     streaks = gaussian_filter(rng.standard_normal((2, COLUMNS)), (0, 10), mode="reflect")
     streaks *= rng.uniform(0.003, 0.012) / streaks.std()
     sensitivity = 1 + streaks
@@ -193,8 +196,8 @@ def _draw_camera(body: Body, rng: np.random.Generator) -> Camera:
     sensitivity[1] *= 1 - rng.uniform(0.04, 0.12) * np.clip(0.5 - beyond / 12, 0, 1)  # the table
     return Camera(
         SPACING_MM,
-        front_mm=body.depth / 2 + rng.uniform(40, 110),
-        back_mm=-body.depth / 2 - rng.uniform(45, 85),
+        front_mm=body.depth / 2 + rng.uniform(40, 110) + farther_mm,
+        back_mm=-body.depth / 2 - rng.uniform(45, 85) - farther_mm,
         blur=rng.uniform(0.92, 1.4),
         scatter=rng.uniform(0.15, 0.35),
         tail_mm=rng.uniform(65, 95),
@@ -203,7 +206,11 @@ def _draw_camera(body: Body, rng: np.random.Generator) -> Camera:
 
 
 def _see(
-    posed: _Posed, rng: np.random.Generator, motion: Motion = STILL, first: _Remembered | None = None
+    posed: _Posed,
+    rng: np.random.Generator,
+    farther_mm: float,
+    motion: Motion = STILL,
+    first: _Remembered | None = None,
 ) -> tuple[Phantom, _Remembered]:
     """One pass: draw the child as it lies after `motion` and project it.
 
@@ -242,7 +249,7 @@ def _see(
     lesions, bones = draw_lesions(canvas, body, rng, None if first is None else first.bones)
     per_mm = soft_tissue(outline, body, texture(60, 0.12) * texture(15, 0.06), rng)
 
-    camera = _draw_camera(body, rng)
+    camera = _draw_camera(body, rng, farther_mm)
     seen = project(canvas.planes, depths, per_mm, outline.front, outline.back, camera, attenuators)
     seen += np.float32(rng.uniform(0.002, 0.012) * seen.mean())  # room, and what leaks through the septa
     dark = int(rng.integers(0, 12))  # columns beyond the edges of the crystal

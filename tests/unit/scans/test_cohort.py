@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from rbs.errors import OutputError, RbsError
@@ -169,6 +170,43 @@ def make_passes_of(number: int, seed: int) -> tuple[float, float]:
     age, sex = float(who.uniform(0.5, 16.0)), "F" if who.random() < 0.5 else "M"
     first, second = make_passes(age, sex, who, moves)  # type: ignore[arg-type]
     return first.expectation.sum(dtype=float), second.expectation.sum(dtype=float)
+
+
+def test_a_low_dose_expects_fewer_counts_of_the_same_child(tmp_path: Path) -> None:
+    write_cohort(tmp_path, 3, seed=5, acquisition=Acquisition(dose=0.25), workers=1, progress=False)
+    usual, folder = make_patient(1, 5).phantom, tmp_path / "P0001"
+    truth = np.load(folder / "truth.npz")
+    assert np.array_equal(truth["labels"], usual.labels)
+    assert np.array_equal(truth["expectation"], usual.expectation * np.float32(0.25))
+    for kind, exposure in (("rapid", 0.5), ("standard", 1)):
+        expected = exposure * truth["expectation"].sum(dtype=float)
+        assert read_nm(folder / f"{kind}.dcm").counts.sum() == pytest.approx(expected, rel=0.02)
+    radiopharmaceutical = pydicom.dcmread(folder / "rapid.dcm").RadiopharmaceuticalInformationSequence[0]
+    assert float(radiopharmaceutical.RadionuclideTotalDose) == pytest.approx(
+        usual.child.dose_mbq / 4, rel=1e-3
+    )
+
+
+def test_collimators_farther_away_blur_the_same_child_and_count_as_much() -> None:
+    near, far = make_patient(1, 5).phantom, make_patient(1, 5, Acquisition(farther_mm=100)).phantom
+    assert np.array_equal(near.labels, far.labels)
+    assert far.expectation.sum(dtype=float) == pytest.approx(near.expectation.sum(dtype=float), rel=1e-4)
+    # 11.2 mm at 200 mm against 7.0 at 100.
+    steep = [np.square(np.diff(one.expectation, axis=-1)).sum(dtype=float) for one in (near, far)]
+    assert steep[1] < 0.7 * steep[0]
+
+
+def test_cohorts_from_before_doses_and_distances_are_still_known() -> None:
+    usual = {"rapid_velocity": 40.0, "standard_velocity": 20.0, "moving": True}
+    assert Acquisition(moving=True).settings() == usual
+    assert Acquisition(moving=True, farther_mm=5).settings() == usual | {"farther_mm": 5}
+
+
+@pytest.mark.parametrize("farther", [-1, float("nan")])
+def test_distances_below_zero_are_refused(farther: float, tmp_path: Path) -> None:
+    with pytest.raises(RbsError, match="give a distance of zero or more"):
+        write_cohort(tmp_path / "out", 3, seed=1, acquisition=Acquisition(farther_mm=farther))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("rapid", "standard"), [(20, 40), (40, 40), (500, 20)])
