@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rbs.restorers.base import Restorer
 from rbs.restorers.domain import DomainName
+from rbs.restorers.spandrel_arch import architecture
 
 
 class NAFNet(Restorer):
@@ -34,11 +35,9 @@ class NAFNet(Restorer):
         if len(enc_blocks) != len(dec_blocks):
             raise ValueError(f"enc_blocks has {len(enc_blocks)} levels but dec_blocks {len(dec_blocks)}")
         super().__init__(width, sigma_px=sigma_px, multiple=2 ** len(enc_blocks), domain=domain)
-        from spandrel.architectures.NAFNet import NAFNet as Blocks
-
         self.width, self.middle_blocks = width, middle_blocks
         self.enc_blocks, self.dec_blocks = list(enc_blocks), list(dec_blocks)
-        self.backbone = Blocks(
+        self.backbone = architecture("NAFNet").NAFNet(
             img_channel=self.seen_channels,
             width=width,
             middle_blk_num=middle_blocks,

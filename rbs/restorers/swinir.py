@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rbs.restorers.base import Restorer
 from rbs.restorers.domain import DomainName
+from rbs.restorers.spandrel_arch import architecture
 
 
 class SwinIR(Restorer):
@@ -38,11 +39,9 @@ class SwinIR(Restorer):
         if len(depths) != len(heads):
             raise ValueError(f"depths has {len(depths)} groups but heads {len(heads)}")
         super().__init__(width, sigma_px=sigma_px, multiple=window, domain=domain)
-        from spandrel.architectures.SwinIR import SwinIR as Blocks
-
         self.width, self.window, self.mlp_ratio = width, window, mlp_ratio
         self.depths, self.heads = list(depths), list(heads)
-        self.backbone = Blocks(
+        self.backbone = architecture("SwinIR").SwinIR(
             # Of a scan one window wide the blocks would not shift their windows.
             img_size=2 * window,
             in_chans=self.seen_channels,
