@@ -31,6 +31,7 @@ PLAIN = (
     "register",
     "prompt",
     "restore",
+    "export",
     "evaluate",
     "assess",
     "benchmark",

@@ -1,0 +1,112 @@
+"""Restorers as ONNX, for programs that have no PyTorch."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rbs.errors import CheckpointError, RbsError
+from rbs.files import whole_file
+from rbs.weights import LoadedRestorer
+
+TOLERANCE = 1e-3
+"""The largest difference between ONNX Runtime and PyTorch that is let pass, as a share of the peak."""
+
+_CHECKED = ((1, 96, 160), (2, 141, 77))
+"""Batch, rows and columns that are tried, none of them those of the export."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far what ONNX Runtime computes is from what PyTorch computes.
+
+    Attributes:
+        largest: Absolute difference of a pixel, as a share of the peak.
+        inputs: What the model takes, in words.
+    """
+
+    largest: float
+    inputs: str
+
+
+def export_onnx(loaded: LoadedRestorer, path: str | Path, *, overwrite: bool = False) -> Parity:
+    """Write a restorer as an ONNX model of any number of images of any size, and try it.
+
+    Inputs are those of `Restorer.forward`: `rapid`, counts at standard scale (raw counts / fraction), float32
+    (B, 2, H, W), and `fraction`, (B,); of colour frames `rapid` is (B, 3, H, W), sRGB 0..1, and `fraction` 1.
+    The answer is `restored`, of the shape of `rapid`. A scan of one view is given twice, and the mean of the
+    two answers taken. Rows that were not scanned are not taken out, see `LoadedRestorer.restore`.
+
+    Args:
+        loaded: The restorer.
+        path: File to write; it carries name, version and SHA-256 of the weights in its metadata.
+        overwrite: Whether an older file may be replaced.
+
+    Raises:
+        CheckpointError: The architecture cannot be exported, or ONNX Runtime computes something else.
+        OutputError: The file cannot be written.
+        RbsError: onnx, onnxscript or onnxruntime is not installed.
+    """
+    restorer = loaded.restorer
+    x, fraction = _drawn(loaded, 2, 64, 48)
+    free = torch.export.Dim.DYNAMIC
+    try:
+        import onnxruntime
+
+        with warnings.catch_warnings(action="ignore"), redirect_stdout(StringIO()):
+            program = torch.onnx.export(
+                restorer,
+                (x, fraction),
+                input_names=["rapid", "fraction"],
+                output_names=["restored"],
+                dynamic_shapes=({0: free, 2: free, 3: free}, {0: free}),
+                dynamo=True,
+            )
+    except ImportError as error:
+        raise RbsError(
+            f"ONNX needs a package that is not there ({error.name})", remedy="pip install 'rbs[onnx]'"
+        ) from error
+    except Exception as error:  # whatever an architecture does that ONNX has no words for
+        fault = f"{loaded.name} cannot be written as ONNX ({type(error).__name__})"
+        raise CheckpointError(fault, remedy="export NAFNet, U-Net or DnCNN") from error
+    assert program is not None  # it is with dynamo
+    program.model.metadata_props["rbs"] = json.dumps(
+        {"name": loaded.name, "version": loaded.version, "weights_sha256": loaded.sha256}, sort_keys=True
+    )
+    with whole_file(path, overwrite=overwrite) as temporary:
+        program.save(temporary)
+        largest = _difference(loaded, onnxruntime.InferenceSession(temporary.read_bytes()))
+        if not largest <= TOLERANCE:
+            fault = f"ONNX Runtime differs from PyTorch by {largest:.2g} of the peak"
+            raise CheckpointError(fault, file=Path(path), remedy="restore with `rbs restore` instead")
+    return Parity(largest, f"{restorer.images.values} (B, {restorer.images.channels}, H, W)")
+
+
+def _difference(loaded: LoadedRestorer, session: object) -> float:
+    """The largest difference of a pixel as a share of the peak, over images of several sizes."""
+    found = []
+    for batch, rows, columns in _CHECKED:
+        x, fraction = _drawn(loaded, batch, rows, columns)
+        with torch.inference_mode():
+            ours = loaded.restorer(x, fraction).numpy()
+        (theirs,) = session.run(None, {"rapid": x.numpy(), "fraction": fraction.numpy()})  # type: ignore[attr-defined]
+        found.append(np.abs(theirs - ours).max() / ours.max())
+    return float(max(found))
+
+
+def _drawn(loaded: LoadedRestorer, batch: int, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """Something to look at: a Poisson scan of half the standard exposure, or noise of all colours."""
+    images = loaded.restorer.images
+    shape, noise = (batch, images.channels, rows, columns), torch.Generator().manual_seed(rows)
+    if images.shows == "frames":
+        return torch.rand(shape, generator=noise), torch.ones(batch)
+    hill = torch.outer(torch.hann_window(rows), torch.hann_window(columns)).expand(shape)
+    return torch.poisson(5 * hill, generator=noise) / 0.5, torch.full((batch,), 0.5)
