@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from rbs.restorers.base import Restorer
 from rbs.restorers.domain import DomainName
@@ -47,6 +48,9 @@ class NAFNet(Restorer):
         # Its last convolution adds to the input image; `Restorer.head` takes its place, and an unused
         # parameter would stop distributed training.
         del self.backbone.ending
+        for block in list(self.backbone.modules()):
+            for name in {"norm1", "norm2"} & set(dict(block.named_children())):
+                setattr(block, name, ChannelNorm(getattr(block, name)))
 
     def features(self, x: Tensor) -> Tensor:
         """Decoder features, (B, seen_channels, H, W) to (B, width, H, W)."""
@@ -61,3 +65,22 @@ class NAFNet(Restorer):
         for decoder, up, skip in zip(net.decoders, net.ups, reversed(skips), strict=True):
             x = decoder(up(x) + skip)
         return x
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation of the channels of (B, C, H, W), by PyTorch's own kernel.
+
+    What `spandrel` brings computes the same step by step, which took a third of the time of restoring a scan.
+
+    Args:
+        norm: Its normalisation, whose weights are taken over.
+    """
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__(len(norm.weight), eps=norm.eps)  # type: ignore[arg-type]
+        self.load_state_dict(norm.state_dict())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise: quick where channels lie last in memory, as `Restorer` lays them."""
+        last = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
+        return last.permute(0, 3, 1, 2)
