@@ -70,6 +70,7 @@ class RBSDataModule(L.LightningDataModule):
         num_workers: Processes that prepare batches.
         single_view_probability: Share of two-view crops that show one of their views twice instead, so that
             the restorer also learns scans of one view.
+        foci: Mean number of foci, most of them faint, that are put into a training crop (`rbs.data.foci`).
         seed: Seed of all random choices. A sample depends on it, the epoch and its place in the epoch alone:
             not on the number of workers or ranks.
 
@@ -89,6 +90,7 @@ class RBSDataModule(L.LightningDataModule):
         samples_per_epoch: int = 1000,
         num_workers: int = 2,
         single_view_probability: float = 0.25,
+        foci: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -102,6 +104,11 @@ class RBSDataModule(L.LightningDataModule):
             )
         if not 0 <= single_view_probability <= 1:
             raise RbsError(f"single_view_probability {single_view_probability} is not within 0 to 1")
+        if foci < 0 or (foci and (pairs == "measured" or deals is not None)):
+            raise RbsError(
+                f"{foci:g} foci a crop, pairs {pairs} and deals {deals} do not go together",
+                remedy="put 0 or more foci into simulated pairs without numbered deals",
+            )
         if min(batch_size, samples_per_epoch, deals or 1) < 1 or deals == 0:
             raise RbsError("batch_size, samples_per_epoch and deals must be at least 1")
         if seed < 0:
@@ -115,6 +122,7 @@ class RBSDataModule(L.LightningDataModule):
         self.samples_per_epoch = samples_per_epoch
         self.num_workers = num_workers
         self.single_view_probability = single_view_probability
+        self.foci = foci
         self.seed = seed
         self._manifest: Manifest | None = None
         self._kept: dict[str, list[LoadedCase]] = {}
@@ -204,6 +212,7 @@ class RBSDataModule(L.LightningDataModule):
             crop=self.crop,
             length=self.samples_per_epoch,
             single_view_probability=self.single_view_probability,
+            foci=self.foci,
             seed=self.seed,
         )
 

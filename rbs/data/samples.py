@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset, DistributedSampler
 
 from rbs.data.augment import LARGEST_SEED, flip_alike
+from rbs.data.foci import draw_foci
 from rbs.data.manifest import Case, LoadedCase
 from rbs.scans.counts import split, thin
 from rbs.scans.scan import Array, View
@@ -60,6 +61,7 @@ class Crops(Dataset[Sample]):
         crop: Rows and columns.
         length: Samples an epoch.
         single_view_probability: Share of samples that show one view twice.
+        foci: Mean number of foci put into a crop.
         seed: Seed.
     """
 
@@ -74,11 +76,13 @@ class Crops(Dataset[Sample]):
         crop: tuple[int, int],
         length: int,
         single_view_probability: float,
+        foci: float,
         seed: int,
     ) -> None:
         self.cases, self.scans = cases, scans
         self.pairs, self.deals, self.fractions, self.crop = pairs, deals, fractions, crop
-        self.length, self.single_view_probability, self.seed = length, single_view_probability, seed
+        self.length, self.single_view_probability, self.foci = length, single_view_probability, foci
+        self.seed = seed
         self.truth = all(scan.labels is not None for scan in scans)
         self.moved = pairs == "measured" and any(scan.motion is not None for scan in scans)
 
@@ -100,9 +104,27 @@ class Crops(Dataset[Sample]):
             return None if whole is None else whole[shown, top : top + height, left : left + width]
 
         deal = None if self.deals is None else int(rng.integers(self.deals))
-        arrays, fraction, target_fraction = self._pair(row, deal, cut, rng)
+        whole, exposure = source(scan, self.pairs)
+        counts, expectation = cut(whole), cut(scan.expectation)
+        if self.foci:
+            known = counts / exposure if expectation is None else expectation
+            foci = draw_foci(known, scan.spacing_mm, self.foci, rng)
+            counts = foci.count(counts, exposure, rng)
+            expectation = None if expectation is None else foci.expect(expectation)
+        if deal is None:
+            # Counts of pixels are independent: dealing the crop's is dealing the scan's.
+            share = float(rng.uniform(*self.fractions))
+            rapid, fraction = self._simulate(counts, expectation, share, rng), share * exposure
+        else:
+            dealt, fraction = self.dealt(row, deal)
+            rapid = cut(dealt)
+        if self.pairs in ("split", "rapid"):
+            target, target_fraction = counts - rapid, exposure - fraction
+        else:
+            target, target_fraction = expectation if self.pairs == "expectation" else counts, 1.0
+        arrays = {"rapid": rapid, "target": target}
         if self.truth:
-            arrays |= {"labels": cut(scan.labels), "expectation": cut(scan.expectation)}
+            arrays |= {"labels": cut(scan.labels), "expectation": expectation}
         if self.moved:
             arrays["displacement"] = displacement(scan, (top, left, height, width))
         arrays, flip = flip_alike(arrays, int(rng.integers(LARGEST_SEED)))
@@ -119,25 +141,6 @@ class Crops(Dataset[Sample]):
             views=views,
             patient=self.cases[row].patient,
         )
-
-    def _pair(
-        self, row: int, deal: int | None, cut: Any, rng: np.random.Generator
-    ) -> tuple[dict[str, Array], float, float]:
-        """Rapid and target crop and their exposures."""
-        scan = self.scans[row]
-        whole, exposure = source(scan, self.pairs)
-        if deal is None:
-            # Counts of pixels are independent: dealing the crop's is dealing the scan's.
-            share = float(rng.uniform(*self.fractions))
-            rapid, p = self._simulate(cut(whole), cut(scan.expectation), share, rng), share * exposure
-        else:
-            dealt, p = self.dealt(row, deal)
-            rapid = cut(dealt)
-        if self.pairs == "expectation":
-            return {"rapid": rapid, "target": cut(scan.expectation)}, p, 1.0
-        if self.pairs == "measured":
-            return {"rapid": rapid, "target": cut(scan.standard)}, p, 1.0
-        return {"rapid": rapid, "target": cut(whole) - rapid}, p, exposure - p
 
     def dealt(self, row: int, deal: int) -> tuple[Array, float]:
         """See `RBSDataModule.dealt`."""

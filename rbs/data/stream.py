@@ -39,6 +39,7 @@ class PhantomStreamDataModule(RBSDataModule):
         samples_per_epoch: Training crops an epoch, over all ranks.
         num_workers: Processes that draw children and prepare batches.
         single_view_probability: Share of crops that show one view twice.
+        foci: Mean number of foci put into a crop.
         seed: Seed of all random choices.
 
     Raises:
@@ -57,6 +58,7 @@ class PhantomStreamDataModule(RBSDataModule):
         samples_per_epoch: int = 1000,
         num_workers: int = 2,
         single_view_probability: float = 0.25,
+        foci: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -68,6 +70,7 @@ class PhantomStreamDataModule(RBSDataModule):
             samples_per_epoch=samples_per_epoch,
             num_workers=num_workers,
             single_view_probability=single_view_probability,
+            foci=foci,
             seed=seed,
         )
         if crops_per_child < 1 or batch_size % crops_per_child or samples_per_epoch % crops_per_child:
@@ -113,6 +116,7 @@ class PhantomStreamDataModule(RBSDataModule):
                 "fractions": self.fractions,
                 "crop": self.crop,
                 "single_view_probability": self.single_view_probability,
+                "foci": self.foci,
             },
         )
 
