@@ -156,7 +156,7 @@ def score_tables(evaluation: Evaluation) -> list[Table]:
         return Cell(
             mean,
             f"{low} to {high}" if low else "",
-            best=method == _best(means[key[1]], metric, evaluation.labels),
+            best=method in _best(means[key[1]], metric, evaluation.labels),
         )
 
     return [
@@ -245,7 +245,7 @@ def set_table(evaluation: Evaluation) -> Table | None:
 
     def cell(method: str, metric: dict[str, Any]) -> Cell:
         value = float(values.get((method, metric["name"]), math.nan))
-        best = method == _best(of_metric[metric["name"]], metric, evaluation.labels)
+        best = method in _best(of_metric[metric["name"]], metric, evaluation.labels)
         return Cell(number(value, 1 if metric["name"] == "fid" else 4), best=best)
 
     metrics = evaluation.settings["sets"]
@@ -374,8 +374,10 @@ def _rows(
     return [(label, cells) for label, cells in rows if empty or any(c.text for c in cells)]
 
 
-def _best(values: pd.Series, metric: dict[str, Any], methods: Iterable[str]) -> str | None:
-    """The best method; None where one passes the ceiling, for then the metric does not measure truth.
+def _best(values: pd.Series, metric: dict[str, Any], methods: Iterable[str]) -> set[str]:
+    """The best methods: one, or several that are equally good.
+
+    None where one passes the ceiling, for then the metric does not measure truth.
 
     By chance any method may pass a ceiling that is the ideal give or take noise: where one value is best, and
     where the noise is subtracted.
@@ -385,8 +387,8 @@ def _best(values: pd.Series, metric: dict[str, Any], methods: Iterable[str]) -> 
     of_methods = cost[cost.index.isin(list(methods))]
     bounded = metric["higher_is_better"] is not None and not metric.get("pooled_from")
     if len(of_methods) < 2 or (bounded and of_methods.min() < cost.get(CEILING, -math.inf)):
-        return None
-    return str(of_methods.idxmin())
+        return set()
+    return {str(name) for name in of_methods.index[of_methods == of_methods.min()]}
 
 
 def _number(value: float, metric: dict[str, Any]) -> str:

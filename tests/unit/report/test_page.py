@@ -9,6 +9,7 @@ from itertools import product
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from rbs.errors import RbsError
@@ -177,6 +178,17 @@ def test_score_table_marks_the_best_only_where_that_means_something(evaluation):
     }
     assert [label for label, _ in tables[0].references] == ["Perfect restoration"]
     assert tables[0].rows[0][1][0].interval == "29.00 to not resolvable"
+
+
+def test_methods_that_are_equally_good_are_all_marked(evaluation):
+    summary = pd.read_csv(evaluation / "summary.csv")
+    methods = set(read_evaluation(evaluation).labels)
+    tied = summary["metric"].eq("psnr") & summary["method"].isin(methods)
+    summary.loc[tied, "mean"] = 20.0
+    summary.to_csv(evaluation / "summary.csv", index=False)
+    table = score_tables(read_evaluation(evaluation))[1]
+    assert len(methods) > 1
+    assert all(cells[0].best for _, cells in table.rows)
 
 
 def test_a_wide_group_is_printed_as_several_tables(evaluation):
