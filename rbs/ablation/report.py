@@ -165,9 +165,9 @@ def _text(
             " not known. Use three or more before believing a difference.\n"
         )
     if count < 6:
+        units = cases.kind.unit if count == 1 else f"{cases.kind.unit}s"
         parts.append(
-            f"With {count} {cases.kind.unit}s the test cannot reach p < 0.05 whatever the difference;"
-            " it needs 6.\n"
+            f"With {count} {units} the test cannot reach p < 0.05 whatever the difference; it needs 6.\n"
         )
     missing = [
         f"{name}/seed_{seed} ({run.state})" for (name, seed), run in runs.items() if run.state != "finished"
