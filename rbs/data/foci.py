@@ -81,7 +81,7 @@ def draw_foci(image: Array, spacing_mm: tuple[float, float], mean: float, rng: n
         contrast = rng.uniform(0.1, COLDEST) if cold else np.exp(rng.uniform(*np.log(CONTRAST)))
         # In the middle of the body both views see it alike; under one surface the other hardly does.
         depth = rng.uniform(0, 1)
-        seen = np.minimum(1, 2 * np.array([depth, 1 - depth]))[:views] if views == 2 else np.ones(views)
+        seen = np.minimum(1, 2 * np.array([depth, 1 - depth])) if views == 2 else np.ones(views)
         far = ((y - row) * spacing_mm[0]) ** 2 + ((x - column) * spacing_mm[1]) ** 2
         shape = np.exp(-4 * np.log(2) * far / fwhm**2)
         for view in range(views):
