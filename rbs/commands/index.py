@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rbs.commands.options import positive
+from rbs.commands.options import add_split_options, positive
 
 if TYPE_CHECKING:
     from rbs.data.index import Index
@@ -49,17 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="CSV of patient,split to follow; an older manifest is one",
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="decides who is in which split (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--shares",
-        type=float,
-        nargs=3,
-        metavar=("TRAIN", "VAL", "TEST"),
-        default=(70, 15, 15),
-        help="per cent of patients in each split (default: 70 15 15)",
-    )
+    add_split_options(parser, "patients")
     parser.add_argument("--workers", type=int, default=2, help="processes to use (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing manifest")
 

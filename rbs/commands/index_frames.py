@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rbs.commands.options import whole_positive
+from rbs.commands.options import add_split_options, whole_positive
 
 if TYPE_CHECKING:
     from rbs.endoscopy.index import FrameIndex
@@ -29,17 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="regular expression whose first group, found in a picture's path below FOLDER, names its video "
         "or patient; without it the layout tells, where it can",
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="decides which group is in which split (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--shares",
-        type=float,
-        nargs=3,
-        metavar=("TRAIN", "VAL", "TEST"),
-        default=(70, 15, 15),
-        help="per cent of groups in each split, where no folder names splits (default: 70 15 15)",
-    )
+    add_split_options(parser, "groups", " where no folder names splits")
     parser.add_argument(
         "--workers", type=whole_positive, default=2, help="threads that read (default: %(default)s)"
     )

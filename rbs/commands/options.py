@@ -49,6 +49,27 @@ def add_standard_velocity(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_split_options(parser: argparse.ArgumentParser, units: str, where: str = "") -> None:
+    """Add --seed and --shares.
+
+    Args:
+        parser: The command's.
+        units: What is dealt to splits.
+        where: When they are.
+    """
+    parser.add_argument(
+        "--seed", type=int, default=0, help=f"decides which {units} are in which split (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--shares",
+        type=float,
+        nargs=3,
+        metavar=("TRAIN", "VAL", "TEST"),
+        default=(70, 15, 15),
+        help=f"per cent of {units} in each split{where} (default: 70 15 15)",
+    )
+
+
 def add_frame_options(parser: argparse.ArgumentParser) -> None:
     """Add --preset."""
     parser.add_argument(

@@ -5,11 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 HELP = "draw the mask of a lesion in a frame with Segment Anything, by points or boxes, or all it finds"
 
@@ -64,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
         RbsError: The frame or SAM's weights cannot be used, a prompt makes no sense, or nothing can be
             written.
     """
-    from rbs.endoscopy.frames import read_frame
+    from rbs.endoscopy.frames import read_frame, write_mask
     from rbs.errors import OutputError, RbsError
     from rbs.teacher.prompts import all_masks, mask_at
     from rbs.teacher.sam import build_sam
@@ -82,22 +77,13 @@ def run(args: argparse.Namespace) -> None:
         except ValueError as error:
             remedy = "count pixels from the upper left corner, right and down"
             raise RbsError(str(error), file=args.frame, remedy=remedy) from error
-        _write(args.out, mask)
+        write_mask(args.out, mask)
         print(f"{args.frame}: {mask.mean():.1%} of the frame -> {args.out}")
         return
     masks = all_masks(sam, frame)
     for number, mask in enumerate(masks, start=1):
-        _write(args.out / f"{number:03d}.png", mask)
+        write_mask(args.out / f"{number:03d}.png", mask)
     print(f"{args.frame}: {len(masks)} masks" + (f", the largest first -> {args.out}" if len(masks) else ""))
-
-
-def _write(path: Path, mask: npt.NDArray[np.bool_]) -> None:
-    from PIL import Image
-
-    from rbs.files import whole_file
-
-    with whole_file(path) as part:
-        Image.fromarray(mask).convert("L").save(part, "PNG")
 
 
 def _numbers(names: str) -> Callable[[str], tuple[float, ...]]:

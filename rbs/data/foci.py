@@ -10,7 +10,8 @@ for noise and flattens them. Here as many as wanted are put in, into phantoms an
 
 with :math:`\bar\lambda` the local mean and :math:`G` a Gaussian of peak 1. Counts stay exactly Poisson: those
 of a hot focus are added as a Poisson draw of their own, those a cold one lacks are taken out by binomial
-thinning.
+thinning. Where the expectation is not known, places and heights go by the counts smoothed over 10 mm, so that
+a few per cent of chance are in them.
 """
 
 from __future__ import annotations

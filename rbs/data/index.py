@@ -155,11 +155,7 @@ def index(
         raise RbsError(
             f"{fault} of {standard:g} cm/min", remedy="state --rapid-velocity or --standard-velocity"
         )
-    if manifest.suffix != ".csv":
-        raise OutputError("the manifest is a CSV file", file=manifest, remedy="name it .csv")
-    if manifest.exists() and not overwrite:
-        remedy = "choose another name, or replace it with --overwrite"
-        raise OutputError("the manifest exists already", file=manifest, remedy=remedy)
+    refuse_unwritable(manifest, overwrite=overwrite)
     if not folder.is_dir():
         raise ScanError("there is no such folder", file=folder, remedy="name the folder of your scans")
     # One way to name a file, here and in the notes of earlier runs, wherever the command was typed.
@@ -236,6 +232,19 @@ def _case(patient: str, split: str, two: Pair) -> Case:
             if finding.view_stated
         },
     )
+
+
+def refuse_unwritable(manifest: Path, *, overwrite: bool) -> None:
+    """See before any work that the manifest of an index may be written.
+
+    Raises:
+        OutputError: It is not named .csv, or exists and must not be replaced.
+    """
+    if manifest.suffix != ".csv":
+        raise OutputError("the manifest is a CSV file", file=manifest, remedy="name it .csv")
+    if manifest.exists() and not overwrite:
+        remedy = "choose another name, or replace it with --overwrite"
+        raise OutputError("the manifest exists already", file=manifest, remedy=remedy)
 
 
 def write_refused(path: Path, refusals: Iterable[Refusal]) -> None:

@@ -133,15 +133,15 @@ def write_frame(path: Path, frame: Frame, *, comment: str = "", overwrite: bool 
         Image.fromarray(eight.transpose(1, 2, 0)).save(part, "PNG", pnginfo=said)
 
 
-def write_mask(path: Path, mask: Mask) -> None:
-    """Write a mask as a PNG of 0 and 255, over an older one.
+def write_mask(path: Path, mask: Mask, *, overwrite: bool = False) -> None:
+    """Write a mask as a PNG of 0 and 255.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: It exists, or cannot be written.
     """
     from PIL import Image
 
-    with whole_file(path, overwrite=True) as part:
+    with whole_file(path, overwrite=overwrite) as part:
         Image.fromarray(mask.astype(np.uint8) * 255).save(part, "PNG")
 
 

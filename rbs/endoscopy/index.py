@@ -19,7 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from rbs.data.findings import Refusal
-from rbs.data.index import SHARES, Split, write_refused
+from rbs.data.index import SHARES, Split, refuse_unwritable, write_refused
 from rbs.data.manifest import SPLITS, relative_path
 from rbs.endoscopy.duplicates import Duplicates, joined, near_duplicates
 from rbs.endoscopy.frames import glance, size_of, write_mask
@@ -28,7 +28,7 @@ from rbs.endoscopy.manifest import FrameRow, write_frames_manifest
 from rbs.endoscopy.pairs import mask_of, refuse_other_scene, refuse_other_size
 from rbs.endoscopy.sketch import Sketch, sketch
 from rbs.endoscopy.valid import valid_area
-from rbs.errors import FrameError, OutputError, RbsError
+from rbs.errors import FrameError, RbsError
 from rbs.files import whole_file
 
 _GLANCE = 160
@@ -116,11 +116,7 @@ def index_frames(
     """
     if not (0 < sum(shares) < inf) or min(shares) < 0 or workers < 1 or seed < 0:
         raise RbsError("the shares, the seed or the workers are out of range", remedy="try 70 15 15, 0 and 2")
-    if manifest.suffix != ".csv":
-        raise OutputError("the manifest is a CSV file", file=manifest, remedy="name it .csv")
-    if manifest.exists() and not overwrite:
-        remedy = "choose another name, or replace it with --overwrite"
-        raise OutputError("the manifest exists already", file=manifest, remedy=remedy)
+    refuse_unwritable(manifest, overwrite=overwrite)
     if not folder.is_dir():
         raise FrameError("there is no such folder", file=folder, remedy="name the folder of your frames")
     folder = folder.resolve()
@@ -340,7 +336,7 @@ def _mask(one: Seen, manifest: Path, folder: Path) -> Path | None:
     else:
         path = (place / one.found.frame.relative_to(folder)).with_suffix(".png")
     if one.found.masks or not path.exists():
-        write_mask(path, mask_of(one.found.frame, *one.found.masks))
+        write_mask(path, mask_of(one.found.frame, *one.found.masks), overwrite=True)
     return path
 
 

@@ -69,7 +69,7 @@ def write_mucosa(
                     video = video or Video(seed, number, size)
                     picture = video.draw(frame)
                     write_frame(image, picture.frame, overwrite=True)
-                    write_mask(mask, picture.polyp)
+                    write_mask(mask, picture.polyp, overwrite=True)
                 rows.append(FrameRow(image, split, None, mask, group, "synthetic"))
                 bar.update()
     write_frames_manifest(out / "manifest.csv", rows, overwrite=True)
