@@ -19,8 +19,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
 import rbs
+from rbs.data.frames_manifest import FrameRow
 from rbs.data.manifest import Case
-from rbs.endoscopy.manifest import FrameRow
 from rbs.errors import RbsError
 
 Mode = Literal["offline", "online", "disabled"]

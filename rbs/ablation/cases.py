@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rbs.ablation.plan import FULL, Plan, newest_config
+from rbs.data.frames_manifest import FramesManifest
 from rbs.data.manifest import Manifest
-from rbs.endoscopy.manifest import FramesManifest
 from rbs.errors import ManifestError
 from rbs.evaluation.metrics import METRICS, Metric
 from rbs.evaluation.run import FRAMES, SCANS, Kind

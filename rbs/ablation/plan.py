@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
+from rbs.data.frames_manifest import FramesManifest
 from rbs.data.manifest import Manifest
-from rbs.endoscopy.manifest import FramesManifest
 from rbs.errors import OutputError, RbsError
 from rbs.files import versions
 from rbs.processes import Run

@@ -65,8 +65,8 @@ def run(args: argparse.Namespace) -> None:
     from rbs.ablation.report import write_report
     from rbs.ablation.scores import score
     from rbs.ablation.train import train
+    from rbs.data.frames_manifest import FramesManifest, is_frames_manifest
     from rbs.data.manifest import Manifest
-    from rbs.endoscopy.manifest import FramesManifest, is_frames_manifest
     from rbs.processes import alone_in
 
     reader = FramesManifest if is_frames_manifest(args.manifest) else Manifest

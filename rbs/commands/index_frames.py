@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rbs.commands.options import add_split_options, whole_positive
 
 if TYPE_CHECKING:
-    from rbs.endoscopy.index import FrameIndex
+    from rbs.data.frames_index import FrameIndex
 
 HELP = "find the frames and masks in a folder of endoscopy, split them by video, write a manifest"
 
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         RbsError: The folder holds nothing that can be used, or an output is in the way.
     """
-    from rbs.endoscopy.index import index_frames
+    from rbs.data.frames_index import index_frames
     from rbs.errors import FrameError
 
     found = index_frames(

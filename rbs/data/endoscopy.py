@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from rbs.data.augment import LARGEST_SEED, flip_alike
+from rbs.data.frames_manifest import FrameRow, FramesManifest
 from rbs.data.samples import GRID, EpochSampler, Sample
 from rbs.endoscopy.degrade import Preset, degraded, enlarge
 from rbs.endoscopy.frames import read_frame, reduced
-from rbs.endoscopy.manifest import FrameRow, FramesManifest
 from rbs.endoscopy.pairs import mask_of, refuse_other_scene, refuse_other_size
 from rbs.endoscopy.valid import valid_area
 from rbs.errors import FrameError, ManifestError, RbsError

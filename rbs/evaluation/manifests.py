@@ -13,8 +13,8 @@ from rbs.evaluation.inception import load_inception
 from rbs.evaluation.methods import Method
 
 if TYPE_CHECKING:
+    from rbs.data.frames_manifest import FramesManifest
     from rbs.endoscopy.degrade import Preset
-    from rbs.endoscopy.manifest import FramesManifest
     from rbs.evaluation.frames.pairs import Source
     from rbs.evaluation.metrics import Metric
 
@@ -55,7 +55,7 @@ def evaluate_manifest(
     Raises:
         RbsError: The manifest, one of its files or the weights cannot be used, or the output not be written.
     """
-    from rbs.endoscopy.manifest import FramesManifest, is_frames_manifest
+    from rbs.data.frames_manifest import FramesManifest, is_frames_manifest
 
     frames = is_frames_manifest(path)
     _must_restore(trained, "frames" if frames else "scans")

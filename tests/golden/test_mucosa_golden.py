@@ -1,6 +1,6 @@
 """Drawn mucosa and degradations of a fixed seed keep their numbers: data sets and cached priors rest on them.
 
-For an intended change of drawn pictures raise `rbs.endoscopy.mucosa.collection.FORMAT`, and take over the
+For an intended change of drawn pictures raise `rbs.data.mucosa.FORMAT`, and take over the
 numbers the failing test prints. They are statistics, no checksum, because the last digits of a filter differ
 between versions of NumPy and SciPy.
 """

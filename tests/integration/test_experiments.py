@@ -20,8 +20,8 @@ from wandb.wandb_agent import Agent
 
 import rbs.ablation.train
 from rbs.cli import main
+from rbs.data.frames_manifest import FramesManifest
 from rbs.data.manifest import Manifest
-from rbs.endoscopy.manifest import FramesManifest
 from rbs.endoscopy.mucosa import write_mucosa
 from rbs.restorers.nafnet import NAFNet
 from rbs.sweep.definition import read_sweep

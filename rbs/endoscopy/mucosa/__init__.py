@@ -6,7 +6,7 @@ makes of it is a frame (`video`) under the mask of a video processor (`overlay`)
 masks and a manifest.
 """
 
-from rbs.endoscopy.mucosa.collection import write_mucosa
+from rbs.data.mucosa import write_mucosa
 from rbs.endoscopy.mucosa.video import Picture, Video
 
 __all__ = ["Picture", "Video", "write_mucosa"]

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 
 import rbs
+from rbs.data.frames_manifest import FrameRow, FramesManifest
 from rbs.endoscopy.degrade import Preset
-from rbs.endoscopy.manifest import FrameRow, FramesManifest
 from rbs.evaluation.frames.classical import peers as peers_for
 from rbs.evaluation.frames.metrics import ALONE, MASK_DEFINITION, METRICS, PEAK_DEFINITION, TASK
 from rbs.evaluation.frames.pairs import FramePair, Source

@@ -13,7 +13,7 @@ from rbs.data.endoscopy import LoadedFrame, load_frame
 from rbs.endoscopy.degrade import Preset, degraded
 
 if TYPE_CHECKING:
-    from rbs.endoscopy.manifest import FrameRow
+    from rbs.data.frames_manifest import FrameRow
     from rbs.weights import LoadedRestorer
 
 Array = npt.NDArray[Any]

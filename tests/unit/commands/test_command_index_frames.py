@@ -5,7 +5,7 @@ from pathlib import Path
 from frame_files import scene, write_box, write_picture
 
 from rbs.cli import main
-from rbs.endoscopy.manifest import FramesManifest
+from rbs.data.frames_manifest import FramesManifest
 
 
 def test_summary_and_manifest(tmp_path: Path, capsys) -> None:

@@ -12,8 +12,8 @@ from lightning.pytorch.loggers import CSVLogger
 from scipy.ndimage import distance_transform_edt
 
 from rbs.data.endoscopy import EndoscopyDataModule
+from rbs.data.frames_manifest import FramesManifest, write_frames_manifest
 from rbs.data.rbs import RBSDataModule
-from rbs.endoscopy.manifest import FramesManifest, write_frames_manifest
 from rbs.endoscopy.mucosa import write_mucosa
 from rbs.errors import CheckpointError, RbsError
 from rbs.losses import Charbonnier

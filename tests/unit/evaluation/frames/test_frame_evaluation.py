@@ -11,7 +11,7 @@ from drawn_frames import write_frames
 
 from rbs.cli import main
 from rbs.data.endoscopy import EndoscopyDataModule
-from rbs.endoscopy.manifest import FramesManifest
+from rbs.data.frames_manifest import FramesManifest
 from rbs.evaluation.frames import evaluate as module
 from rbs.evaluation.frames.evaluate import evaluate_frames, tiles
 from rbs.evaluation.frames.metrics import dice_metric

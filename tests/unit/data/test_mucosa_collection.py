@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rbs.endoscopy.manifest import FramesManifest
+from rbs.data.frames_manifest import FramesManifest
 from rbs.endoscopy.mucosa import Video, write_mucosa
 from rbs.errors import OutputError, RbsError
 

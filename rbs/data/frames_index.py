@@ -19,12 +19,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from rbs.data.findings import Refusal
+from rbs.data.frames_manifest import FrameRow, write_frames_manifest
 from rbs.data.index import SHARES, Split, refuse_unwritable, write_refused
 from rbs.data.manifest import SPLITS, relative_path
 from rbs.endoscopy.duplicates import Duplicates, joined, near_duplicates
 from rbs.endoscopy.frames import glance, size_of, write_mask
 from rbs.endoscopy.layouts import Found, search
-from rbs.endoscopy.manifest import FrameRow, write_frames_manifest
 from rbs.endoscopy.pairs import mask_of, refuse_other_scene, refuse_other_size
 from rbs.endoscopy.sketch import Sketch, sketch
 from rbs.endoscopy.valid import valid_area

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rbs.endoscopy.manifest import FrameRow, FramesManifest, is_frames_manifest, write_frames_manifest
+from rbs.data.frames_manifest import FrameRow, FramesManifest, is_frames_manifest, write_frames_manifest
 from rbs.errors import ManifestError
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from rbs.data.frames_manifest import FrameRow, write_frames_manifest
 from rbs.endoscopy.frames import write_frame, write_mask
-from rbs.endoscopy.manifest import FrameRow, write_frames_manifest
 from rbs.endoscopy.mucosa.video import Video
 from rbs.errors import OutputError, RbsError
 from rbs.files import whole_file

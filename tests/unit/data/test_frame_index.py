@@ -13,9 +13,9 @@ from frame_files import scene, write_box, write_picture
 from PIL import Image
 
 from rbs.data.endoscopy import EndoscopyDataModule
+from rbs.data.frames_index import FrameIndex, index_frames
+from rbs.data.frames_manifest import FrameRow, FramesManifest
 from rbs.endoscopy.frames import read_mask
-from rbs.endoscopy.index import FrameIndex, index_frames
-from rbs.endoscopy.manifest import FrameRow, FramesManifest
 from rbs.errors import FrameError, OutputError, RbsError
 
 Run = Callable[..., FrameIndex]
