@@ -52,7 +52,8 @@ class RestorationTask(TrainingTask):
         base_checkpoint: Base weights of that SAM; None for the shipped or downloaded ones.
         prior: Where priors come from. "cached" and "frozen": the whole rapid scan a crop is of, as the
             stage-1 restorer restores it, read from files or computed at each step. "online": the current
-            restoration of what is trained on.
+            restoration of what is trained on. "truth": as "cached", with true masks in place of the
+            teacher's, which bounds from above what a better teacher could do.
         prior_cache: Folder of the files.
         lr: Peak learning rate of AdamW.
         weight_decay: Its weight decay.
@@ -76,7 +77,7 @@ class RestorationTask(TrainingTask):
         teacher: Path | None = None,
         teacher_size: Size = "vit_t",
         base_checkpoint: Path | None = None,
-        prior: Literal["cached", "frozen", "online"] = "cached",
+        prior: Literal["cached", "frozen", "online", "truth"] = "cached",
         prior_cache: Path = Path("runs/priors"),
         lr: float = 1e-3,
         weight_decay: float = 1e-4,
@@ -246,7 +247,19 @@ class RestorationTask(TrainingTask):
         for case, deal, crop, flip, views in zip(*(batch[name].tolist() for name in names), strict=True):
             prior = self._case_prior(case, deal).crop(*crop).flip(*flip)
             priors.append(replace(prior, embedding=prior.embedding[:, views], masks=prior.masks[:, views]))
-        return SemanticPrior.cat(priors)
+        return self._told(SemanticPrior.cat(priors), batch)
+
+    def _told(self, prior: SemanticPrior, batch: Batch) -> SemanticPrior:
+        """The prior of a batch, with true masks where those are asked for."""
+        if self.prior != "truth":
+            return prior
+        if "labels" not in batch:
+            images = self.cascade.f1.images
+            raise RbsError(
+                f"prior: truth needs the true regions, but a case has no {images.labelled_by}",
+                remedy="train on cases that have them all, or set --model.prior cached",
+            )
+        return prior.with_masks_of(batch["labels"])
 
     def _case_prior(self, case: int, deal: int) -> SemanticPrior:
         """Prior (1, V, ...) of a whole training scan: of the very counts that its crops show."""
@@ -276,7 +289,8 @@ class RestorationTask(TrainingTask):
         x = images_of(batch, self.cascade.f1.images)
         prior: Any = None
         if self.cascade.spi is not None:
-            prior = self._see if self.prior == "online" else self._scan_prior(x, batch["fraction"])
+            online = self.prior == "online"
+            prior = self._see if online else self._told(self._scan_prior(x, batch["fraction"]), batch)
         out = self.cascade(x, batch["fraction"], prior)
         score = self.cascade.f1.images.scores
         scores = score(out.i1, batch)

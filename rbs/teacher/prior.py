@@ -58,6 +58,20 @@ class SemanticPrior:
         pixels = F.interpolate(self.masks.flatten(0, 1), scale_factor=self.mask_stride, mode="bilinear")
         return pixels[..., :height, :width].reshape(b, v, k, height, width)
 
+    def with_masks_of(self, labels: Tensor) -> SemanticPrior:
+        """The prior with true masks, each cell the share of its pixels that bear the label.
+
+        Args:
+            labels: k + 1 for region k, 0 for background, (B, V, H, W), of the same pixels.
+        """
+        k, grid = self.masks.shape[2], self.masks.shape[-2:]
+        shares = F.one_hot(labels.long(), k + 1)[..., 1:].movedim(-1, 2).float()
+        height, width = (cells * self.mask_stride for cells in grid)
+        shares = F.pad(shares, (0, width - labels.shape[-1], 0, height - labels.shape[-2]))
+        return replace(
+            self, masks=F.avg_pool2d(shares.flatten(1, 2), self.mask_stride).view(*self.masks.shape)
+        )
+
     def to(self, device: torch.device | str) -> SemanticPrior:
         """The prior on another device."""
         return replace(self, embedding=self.embedding.to(device), masks=self.masks.to(device))

@@ -44,7 +44,7 @@ OVERLAYS = sorted((ROOT / "experiments" / "overlays").glob("*.yaml"))
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 
 
-ON_FRAMES = ("no_", "prior_none", "prior_online", "teacher_", "stage1_squared")
+ON_FRAMES = ("no_", "prior_none", "prior_online", "prior_truth", "teacher_", "stage1_squared")
 """Beginnings of the overlays that fit colour frames, too; others are about counts, or name a folder."""
 
 

@@ -339,6 +339,26 @@ def test_the_prior_of_a_crop_lies_on_the_crop(tmp_path, teacher, stage1):
         torch.testing.assert_close(prior.masks, expected.masks, atol=3e-3, rtol=0)
 
 
+def test_true_masks_take_the_place_of_the_teachers(tmp_path, teacher, stage1):
+    task, data = stage2(tmp_path, stage1, prior="truth"), Cohort()
+    task.trainer = SimpleNamespace(datamodule=data)
+    task.setup("fit")
+    batch = data.batch(0)
+    with pytest.raises(RbsError, match=r"has no truth file"):
+        task._batch_prior(batch)
+    labels = torch.zeros(2, 2, CROP, CROP, dtype=torch.long)
+    labels[:, :, 8:16, 4:12] = 3
+    prior = task._batch_prior(batch | {"labels": labels})
+    assert torch.equal(prior.masks[:, :, 2, 4:8, 2:6], torch.ones(2, 2, 4, 4))
+    assert prior.masks.sum() == 2 * 2 * 16
+    assert torch.equal(prior.embedding, stage2_prior_embedding(task, batch))
+
+
+def stage2_prior_embedding(task, batch):
+    task.prior = "cached"
+    return task._batch_prior(batch).embedding
+
+
 @pytest.mark.parametrize(
     "off", [{"spi", "scm"}, {"skd"}, {"spi", "skd", "scm"}], ids=lambda off: "+".join(sorted(off))
 )

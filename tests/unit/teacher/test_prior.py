@@ -73,3 +73,17 @@ def test_crops_of_the_prior():
     assert torch.equal(crop.flip(True, False).embedding, grid[..., 2:5, 1:3].flip(-1))
     with pytest.raises(ValueError, match="grid"):
         prior.crop(8, 0, 16, 16)
+
+
+def test_true_masks_are_shares_of_cells(teacher):
+    """Of labels that fill whole cells, the masks are the labels; the last cell overhangs the scan's edge."""
+    prior = teacher(torch.rand(1, 2, 40, 30) * 9)
+    cells = torch.randint(0, 10, (1, 2, *prior.masks.shape[-2:]))
+    labels = cells.repeat_interleave(prior.mask_stride, -2).repeat_interleave(prior.mask_stride, -1)
+    told = prior.with_masks_of(labels)
+    expected = torch.stack([cells == k + 1 for k in range(9)], dim=2).float()
+    assert torch.equal(told.masks, expected)
+    assert torch.equal(told.embedding, prior.embedding)
+    cut = prior.with_masks_of(labels[..., :39, :30])
+    assert cut.masks.shape == prior.masks.shape
+    assert cut.masks.sum() * prior.mask_stride**2 == (labels[..., :39, :30] > 0).sum()
