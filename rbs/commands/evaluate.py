@@ -31,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="SAM's base weights that the teacher was adapted from; default: the shipped or downloaded ones",
     )
+    parser.add_argument(
+        "--adapt",
+        action="store_true",
+        help="scans only: a row more, stage 1 fitted to each scan's own counts",
+    )
     add_frame_options(parser)
     parser.add_argument(
         "--segmenter",
@@ -68,7 +73,9 @@ def run(args: argparse.Namespace) -> None:
     summary = evaluate_manifest(
         args.manifest,
         args.output,
-        trained=trained_methods(args.stage1, args.stage2, args.teacher, args.base_checkpoint),
+        trained=trained_methods(
+            args.stage1, args.stage2, args.teacher, args.base_checkpoint, adapt=args.adapt
+        ),
         preset=args.preset,
         segmenter=args.segmenter,
         base_checkpoint=args.base_checkpoint,

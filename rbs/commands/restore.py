@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=".safetensors or .ckpt (default: the weights of rbs, for scans; there are none for colour)",
     )
+    parser.add_argument(
+        "--adapt",
+        action="store_true",
+        help="scans only: fit the restorer to each scan's own counts first, about a minute a scan",
+    )
     add_reading_options(parser)
     add_standard_velocity(parser)
 
@@ -127,7 +132,7 @@ def _outcomes(
 ) -> Iterator[tuple[str | None, RbsError | None]]:
     """Restore: of each file what was done, and what was not."""
     from rbs.clinic.outcomes import Refused
-    from rbs.errors import CheckpointError
+    from rbs.errors import CheckpointError, RbsError
     from rbs.weights import load_restorer
 
     if kind != "scan" and args.checkpoint is None:
@@ -135,10 +140,16 @@ def _outcomes(
             f"no weights for {kind}s come with rbs",
             remedy="train some with `make train-stage1 DATA=endoscopy` and name them with --checkpoint",
         )
+    if kind != "scan" and args.adapt:
+        raise RbsError(f"--adapt deals counts, and {kind}s have none", remedy="leave it out")
     loaded = load_restorer(args.checkpoint)
     if kind == "scan":
         from rbs.clinic.restore import restore_files as restore_scans
 
+        if args.adapt:
+            from rbs.adapt import AdaptingRestorer
+
+            loaded = AdaptingRestorer.of(loaded)
         scans = restore_scans(
             outputs, loaded, reading=reading_options(args), standard_velocity=args.standard_velocity
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from rbs.errors import CheckpointError
+from rbs.errors import CheckpointError, RbsError
 from rbs.evaluation.classical import Classical, available, best, tune
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ def trained_methods(
     stage2: Path | None,
     teacher: Path | None,
     base_checkpoint: Path | None = None,
+    *,
+    adapt: bool = False,
 ) -> list[Method]:
     """The restorers.
 
@@ -85,17 +87,27 @@ def trained_methods(
         stage2: Weights of stage 2; its second restorer is read from `cascade.safetensors` beside them.
         teacher: Folder of the adapted teacher, for the second restorer.
         base_checkpoint: SAM's base weights that it was adapted from; None for the shipped or downloaded ones.
+        adapt: Whether stage 1 has a second row, fitted to each scan before it restores it.
 
     Raises:
         CheckpointError: One of them is missing or does not fit.
+        RbsError: `adapt` without stage 1.
     """
     from rbs.weights import load_restorer
+
+    if adapt and stage1 is None:
+        raise RbsError("--adapt fits stage 1 to each scan, but none is named", remedy="name it with --stage1")
 
     methods = []
     first = None
     if stage1 is not None:
         first = load_restorer(stage1)
         methods.append(restorer_method("stage1", "Stage 1", first))
+        if adapt:
+            from rbs.adapt import AdaptingRestorer
+
+            own = AdaptingRestorer.of(first)
+            methods.append(restorer_method("stage1_adapted", "Stage 1, adapted to each scan", own))
     if stage2 is not None:
         second = load_restorer(stage2)
         methods.append(restorer_method("stage2_f1", "Stage 2, first restorer (ships)", second))

@@ -47,6 +47,17 @@ def test_another_standard_velocity_is_recorded(rbs, tmp_path: Path, weights: Pat
     assert "10 cm/min" in pydicom.dcmread(out).DerivationDescription
 
 
+def test_weights_may_be_adapted_to_the_scan(rbs, tmp_path: Path, weights: Path, monkeypatch) -> None:
+    monkeypatch.setattr("rbs.adapt.STEPS", 2)
+    scan = write_nm(tmp_path / "in.dcm", poisson())
+    for name, options in (("plain", ()), ("adapted", ("--adapt",))):
+        assert rbs("restore", scan, tmp_path / f"{name}.dcm", "--checkpoint", weights, *options)[0] == 0
+    plain, own = (pydicom.dcmread(tmp_path / f"{name}.dcm") for name in ("plain", "adapted"))
+    assert not np.array_equal(plain.pixel_array, own.pixel_array)
+    assert "f1.safetensors, adapted to each scan" in own.DerivationDescription
+    assert "adapted" not in plain.DerivationDescription
+
+
 def test_a_folder_to_write_to_may_be_new(rbs, tmp_path: Path, weights: Path) -> None:
     scan = write_nm(tmp_path / "in.dcm", poisson())
     assert rbs("restore", scan, f"{tmp_path}/new/", "--checkpoint", weights)[0] == 0
