@@ -91,7 +91,11 @@ def _work(source: Path, out: str) -> tuple[Kind, dict[Path, Path], list[Path]]:
         return kind, {source: target / _name(source, kind) if inside else target}, []
     if target.is_file():
         raise OutputError("it is a file, but IN is a folder", file=target, remedy="name a folder")
-    kind, files = pictures_or_videos(source) or ("scan", dicom_files(source))
+    try:
+        kind, files = pictures_or_videos(source) or ("scan", dicom_files(source))
+    except ScanError as error:
+        fault = "there is no scan (DICOM), picture or video in this folder"
+        raise ScanError(fault, file=source, remedy="check the path") from error
     skipped = [path for path in files if _is_restored(path, kind)]
     outputs = {
         path: target / path.relative_to(source).with_name(_name(path, kind))

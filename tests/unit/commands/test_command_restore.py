@@ -136,7 +136,7 @@ BAD = {
     "empty": (lambda path: path.write_bytes(b""), "empty|DICOM"),
     "text": (lambda path: path.write_text("Dear colleague,\n" * 50), "DICOM"),
     "missing": (lambda path: None, "no such file"),
-    "folder without DICOM": (lambda path: path.mkdir(), "no DICOM file"),
+    "folder without DICOM": (lambda path: path.mkdir(), "scan .DICOM., picture or video"),
     "unknown velocity": (lambda path: write_nm(path, poisson(), velocity=None), "velocity"),
     "unknown view": (lambda path: write_nm(path, poisson(), views=("",)), "view"),
     "standard scan": (lambda path: write_nm(path, poisson(), velocity=20), "nothing to restore"),
