@@ -11,6 +11,9 @@ from pathlib import Path
 
 from rbs.errors import OutputError, RbsError
 
+FINISHED = "finished"
+"""Name of the empty file that marks a version whose training ran to its end."""
+
 
 def versions(run: Path, name: str = "") -> list[Path]:
     """The folders `version_N` that `rbs fit` wrote in that of a run, or a file in each that has it, by N."""

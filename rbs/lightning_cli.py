@@ -10,15 +10,18 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed
 import yaml
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
     BasePredictionWriter,
     EMAWeightAveraging,
@@ -28,13 +31,9 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 
-from rbs.errors import CheckpointError
-from rbs.files import versions, whole_file
+from rbs.errors import CheckpointError, RbsError
+from rbs.files import FINISHED, versions, whole_file
 from rbs.tracking import Mode, ScanPictures, agent_run, default_mode, finish, tracker
-
-FINISHED = "finished"
-"""Name of the empty file that marks a version whose training ran to its end."""
-
 
 _LOCATIONS = {"output", "prior_cache", "init_from", "teacher", "base_checkpoint", "checkpoint"}
 """Arguments that say where files lie, which is not what they hold: tasks compare that by digest."""
@@ -71,6 +70,37 @@ class PredictionWriter(BasePredictionWriter):
             name = f"{patient}_{case}.npz".replace("/", "_")  # a frame by itself is named by its path
             with whole_file(self._folder / name, overwrite=True) as temporary:
                 np.savez_compressed(temporary, **{task.cascade.f1.images.values: image.float().cpu().numpy()})
+
+
+class SameStart(Callback):
+    """Refuses a training whose processes would not all begin at the same checkpoint.
+
+    Each of them looks for `last` by itself, and finds another where its machine does not see the same files.
+
+    Args:
+        checkpoint: Where this process begins; None afresh.
+    """
+
+    def __init__(self, checkpoint: str | None) -> None:
+        self.checkpoint = checkpoint
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Ask the others, before any of them reads a checkpoint.
+
+        Raises:
+            CheckpointError: They begin elsewhere.
+        """
+        if trainer.world_size == 1:
+            return
+        starts: list[str | None] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(starts, self.checkpoint)
+        for rank, other in enumerate(starts):
+            if other != starts[0]:
+                raise CheckpointError(
+                    f"the processes do not begin alike: rank 0 goes on from {starts[0] or 'nothing'}, rank"
+                    f" {rank} from {other or 'nothing'}",
+                    remedy="let --trainer.default_root_dir lie on a disk that all machines see",
+                )
 
 
 class RbsCLI(LightningCLI):
@@ -140,6 +170,7 @@ class RbsCLI(LightningCLI):
             )
             loggers.append(wandb)
         trainer = super().instantiate_trainer(logger=loggers, **kwargs)
+        trainer.callbacks.append(SameStart(options.get("ckpt_path")))  # type: ignore[attr-defined]
         if options.log_images:
             trainer.callbacks.append(ScanPictures(options.images_of_patients))  # type: ignore[attr-defined]
         return trainer
@@ -170,26 +201,51 @@ def run_lightning(arguments: list[str]) -> None:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     torch.set_float32_matmul_precision("high")
-    RbsCLI(
-        LightningModule,
-        LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        seed_everything_default=1,
-        save_config_kwargs={"overwrite": True},
-        trainer_defaults={
-            "default_root_dir": "runs",
-            "callbacks": [LearningRateMonitor(), PredictionWriter()],
-            "gradient_clip_val": 1.0,
-            "log_every_n_steps": 10,
-        },
-        parser_kwargs={"description": "Train and test. --print_config shows every setting and its default."},
-        args=arguments,
-    )
+    with _one_of_several():
+        RbsCLI(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=1,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={
+                "default_root_dir": "runs",
+                "callbacks": [LearningRateMonitor(), PredictionWriter()],
+                "gradient_clip_val": 1.0,
+                "log_every_n_steps": 10,
+            },
+            parser_kwargs={
+                "description": "Train and test. --print_config shows every setting and its default."
+            },
+            args=arguments,
+        )
     finish()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         # Left to the interpreter's end, its threads now and then abort a process that has done its work.
         torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def _one_of_several() -> Iterator[None]:
+    """Say in one sentence that another process is gone: this one's traceback shows only where it waited.
+
+    Raises:
+        RbsError: Another process has ended, or cannot be reached.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # NCCL's errors and those of meeting are of torch's kind; gloo's are known by where they come from.
+        several = torch.distributed.is_available() and isinstance(error, torch.distributed.DistError)
+        if not several and "gloo/transport" not in str(error):
+            raise
+        reason = re.sub(r"^\[.*?\] ", "", str(error).strip().splitlines()[0]).split(". ")[0]
+        raise RbsError(
+            f"another process of this training has ended or cannot be reached ({reason})",
+            remedy="see what it printed last, then give the same command again, with --ckpt_path last to go"
+            " on from the last checkpoint",
+        ) from error
 
 
 def compare_with_checkpoint(path: Path, asked: dict[str, Any]) -> None:

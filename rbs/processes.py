@@ -1,7 +1,8 @@
 """Trainings in processes of their own: several at a time, never one twice, interrupted ones go on.
 
 A run has a folder. Its `run.json` says what it is and how far it came; its `output.txt` holds what it
-printed.
+printed. Where several processes, or machines, share a folder, locks keep them apart: the system gives a lock
+back when whoever holds it has died.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from rbs.errors import OutputError, RbsError
 from rbs.files import whole_file
@@ -24,6 +25,7 @@ State = Literal["unfinished", "finished", "stopped", "failed"]
 
 OUTPUT = "output.txt"
 _NOTES = "run.json"
+_LOCK = ".lock"
 _POLL_S = 0.5
 _PATIENCE_S = 60.0
 """How long a run may take to end when told to; then it is killed."""
@@ -53,6 +55,7 @@ class Run:
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._told_to_stop: float | None = None
+        self._claim: IO[str] | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Run:
@@ -80,6 +83,26 @@ class Run:
         """Whether its process lives."""
         return self._process is not None
 
+    def claim(self) -> bool:
+        """Take it, so that no other process does before it ends here; False where another has it.
+
+        Raises:
+            OutputError: The disk knows no locks.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = (self.folder / _LOCK).open("a")
+        if not _locked(lock):
+            lock.close()
+            return False
+        self._claim = lock
+        return True
+
+    def release(self) -> None:
+        """Leave it to whoever claims it next."""
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
+
     def note(self) -> None:
         """Write `run.json`."""
         notes = {
@@ -105,6 +128,8 @@ class Run:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 process_group=0,
+                # It keeps the claim, should this process be killed and leave it behind.
+                pass_fds=() if self._claim is None else (self._claim.fileno(),),
             )
 
     def stop(self) -> None:
@@ -156,6 +181,7 @@ class Run:
         self.seconds += time.monotonic() - self._started
         self._process = None
         self.note()
+        self.release()
 
     def _signal(self, number: int) -> None:
         assert self._process is not None
@@ -220,17 +246,43 @@ def alone_in(folder: Path) -> Iterator[None]:
     """Keep a second process from working in the same folder.
 
     Raises:
-        OutputError: One does already, or the folder cannot be written.
+        OutputError: One does already, or the folder cannot be written or locked.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+    with (folder / _LOCK).open("a") as lock:
+        if not _locked(lock):
             raise OutputError(
                 "another process is at work in it", file=folder, remedy="wait for it, or name another folder"
-            ) from error
+            )
         yield
+
+
+@contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in the same place, for decisions that take a moment.
+
+    Raises:
+        OutputError: The folder cannot be written or locked.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("a") as lock:
+        _locked(lock, wait=True)
+        yield
+
+
+def _locked(file: IO[str], *, wait: bool = False) -> bool:
+    """Lock an open file until it is closed; False where another process has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise OutputError(
+            f"its disk cannot lock files ({error.strerror}), by which processes keep out of each other's way",
+            file=file.name,
+            remedy="name a folder on another disk, or have this one mounted with locks",
+        ) from error
+    return True
 
 
 @contextmanager

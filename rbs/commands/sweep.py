@@ -1,4 +1,4 @@
-"""`rbs sweep`: runs a W&B sweep file on this machine, without a server."""
+"""`rbs sweep`: runs a W&B sweep file without a server, on one machine or on several that share a folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument("file", type=Path, metavar="FILE", help="sweep file, such as sweeps/stage1.yaml")
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="folder of the runs (default: runs/sweeps/NAME)"
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder of the runs, which several machines may work through (default: runs/sweeps/NAME)",
     )
     add_fit_options(parser)
 
@@ -36,7 +39,11 @@ def run(args: argparse.Namespace) -> None:
     print(table.to_string(index=False, na_rep=""))
     undone = [run for run in runs if run.state in ("failed", "unfinished")]
     for one in undone:
-        print(f"{one.folder.name} {one.state}: {one.last_words()} ({one.folder / 'output.txt'})")
+        if one.claim():
+            one.release()
+            print(f"{one.folder.name} {one.state}: {one.last_words()} ({one.folder / 'output.txt'})")
+        else:
+            print(f"{one.folder.name}: another process is at work on it")
     if undone:
         print("give the same command again to go on with these")
     print(f"written to {output}")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from rbs.errors import OutputError, RbsError
-from rbs.files import versions, whole_file
-from rbs.processes import Run, alone_in, work_through
+from rbs.files import FINISHED, versions, whole_file
+from rbs.processes import Run, in_turn, work_through
 from rbs.sweep.definition import Sweep
 from rbs.sweep.hyperband import to_stop
 from rbs.sweep.search import Tried, planned, propose
@@ -22,10 +22,11 @@ _NOTES = "sweep.json"
 
 
 def run_sweep(sweep: Sweep, output: Path, *, arguments: Sequence[str] = (), workers: int = 1) -> list[Run]:
-    """Run what is missing of a sweep.
+    """Run what is missing of a sweep; other processes, of other machines too, may do so in the same folder.
 
     Runs that finished or were stopped early are never repeated; interrupted and failed ones go on from their
-    last checkpoint.
+    last checkpoint, at most once in this process. Each run is claimed by who works on it, and free again when
+    that process ends, however it does.
 
     Args:
         sweep: The sweep.
@@ -34,48 +35,59 @@ def run_sweep(sweep: Sweep, output: Path, *, arguments: Sequence[str] = (), work
         workers: How many run at a time.
 
     Returns:
-        All runs, in the order they were begun.
+        All runs, in the order they were begun, those of other processes too.
 
     Raises:
-        OutputError: The folder holds another sweep, or is in use.
+        OutputError: The folder holds another sweep, or cannot be written or locked.
         RbsError: The first runs all failed.
     """
-    with alone_in(output):
+    with in_turn(output):
         _belongs(sweep, output, arguments)
-        runs = read_runs(output)
-        again = [run for run in runs if run.state in ("unfinished", "failed")]
-        bar = tqdm(total=planned(sweep), desc=sweep.name, unit="run")
-        bar.update(len(runs) - len(again))
+        failed = {run.folder for run in read_runs(output) if run.state == "failed"}
+    taken: dict[Path, Run] = {}
+    bar = tqdm(total=planned(sweep), desc=sweep.name, unit="run")
 
-        def next_run() -> Run | None:
-            if again:
-                return again.pop(0)
-            tried = [_tried(sweep, run) for run in runs]
+    def command(folder: Path, values: dict[str, Any]) -> list[str]:
+        # `rbs fit` puts a run into <root>/<name>, and goes on with what it finds there.
+        place = [f"--trainer.default_root_dir={output}", f"--name={folder.name}", "--ckpt_path=last"]
+        return sweep.command_line(values, arguments) + place
+
+    def next_run() -> Run | None:
+        with in_turn(output):
+            runs = read_runs(output)
+            for run in runs:
+                if (run.state == "unfinished" or run.folder in failed) and run.folder not in taken:
+                    if not run.claim():
+                        continue
+                    if not _left_behind(run):
+                        run.command = command(run.folder, run.about["values"])
+                        return taken.setdefault(run.folder, run)
+            _show(bar, runs)
+            tried = [_tried(sweep, run, taken) for run in runs]
             if sweep.metric and any(t.result is not None and sweep.metric.reaches(t.result) for t in tried):
                 return None
             found = propose(sweep, tried)
             if found is None:
                 return None
             folder = output / f"{len(runs) + 1:04d}"
-            command = sweep.command_line(found.values, arguments)
-            # `rbs fit` puts a run into <root>/<name>, and goes on with what it finds there.
-            command += [f"--trainer.default_root_dir={output}", f"--name={folder.name}", "--ckpt_path=last"]
-            runs.append(Run(folder, command, {"point": found.point, "values": found.values}))
-            return runs[-1]
+            about = {"point": found.point, "values": found.values}
+            run = taken[folder] = Run(folder, command(folder, found.values), about)
+            run.claim()
+            run.note()  # before another process makes up its mind
+            return run
 
-        def doomed(running: Collection[Run]) -> Collection[Run]:
-            if sweep.hyperband is None or sweep.metric is None:
-                return ()
-            histories = {place: history(run.folder, sweep.metric.name) for place, run in enumerate(runs)}
-            alive = {place: run for place, run in enumerate(runs) if run in running}
-            stopped = to_stop(sweep.hyperband, histories, alive, maximise=sweep.metric.maximise)
-            return [alive[place] for place in stopped]
+    def doomed(running: Collection[Run]) -> Collection[Run]:
+        if sweep.hyperband is None or sweep.metric is None:
+            return ()
+        places = {run.folder: place for place, run in enumerate(read_runs(output))}
+        histories = {place: history(folder, sweep.metric.name) for folder, place in places.items()}
+        alive = {places[run.folder]: run for run in running}
+        stopped = to_stop(sweep.hyperband, histories, alive, maximise=sweep.metric.maximise)
+        return [alive[place] for place in stopped]
 
-        with bar:
-            work_through(
-                next_run, workers=workers, to_stop=doomed, ended=lambda run: bar.update(), group=output.name
-            )
-    return runs
+    with bar:
+        work_through(next_run, workers=workers, to_stop=doomed, group=output.name)
+    return read_runs(output)
 
 
 def read_runs(output: Path) -> list[Run]:
@@ -112,9 +124,27 @@ def result(sweep: Sweep, run: Run) -> float | None:
     return values[-1] if values else None
 
 
-def _tried(sweep: Sweep, run: Run) -> Tried:
+def _left_behind(run: Run) -> bool:
+    """Note that a training had finished after the process that started it was killed; then it is done."""
+    made = versions(run.folder)
+    if not made or not (made[-1] / FINISHED).exists():
+        return False
+    run.state = "finished"
+    run.note()
+    run.release()
+    return True
+
+
+def _show(bar: tqdm[Any], runs: Sequence[Run]) -> None:
+    bar.n = sum(run.state != "unfinished" for run in runs)
+    bar.refresh()
+
+
+def _tried(sweep: Sweep, run: Run, taken: Mapping[Path, Run]) -> Tried:
+    """What is known of a run; one that has not ended goes on here, or is claimed by another process."""
     ended = run.state in ("finished", "stopped")
-    return Tried(run.about["point"], result(sweep, run) if ended else None, running=run.running)
+    running = run.state == "unfinished" and (run.folder not in taken or taken[run.folder].running)
+    return Tried(run.about["point"], result(sweep, run) if ended else None, running=running)
 
 
 def _belongs(sweep: Sweep, output: Path, arguments: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import WeightAveraging
 from monai.optimizers import WarmupCosineSchedule
@@ -81,8 +82,23 @@ class TrainingTask(LightningModule, ABC):
         return int(self.trainer.estimated_stepping_batches)
 
     def on_train_start(self) -> None:
-        """Let a resumed schedule end with this training: its state holds the length planned at first."""
+        """Go on as if there had been no interruption."""
+        # The state of a resumed schedule holds the length planned at first.
         self.lr_schedulers().t_total = self._steps()  # type: ignore[union-attr]
+        loop = self.trainer.fit_loop
+        if not loop.is_resuming:
+            return
+        if loop.restarted_on_epoch_end:
+            # Where max_steps is set, Lightning ends that epoch once more, counts it twice, and so skips the
+            # samples of the next one. This is how it goes on where max_steps is not set.
+            loop._restarting = loop.epoch_loop._restarting = False
+            loop.reset()
+        # Its loaders have begun before it knew which epoch this is, with the samples of the first.
+        assert loop._combined_loader is not None
+        assert loop._data_fetcher is not None
+        for loader in loop._combined_loader.flattened:
+            _set_sampler_epoch(loader, self.current_epoch)
+        iter(loop._data_fetcher)
 
     # --- early failure
 

@@ -15,7 +15,7 @@ import pytest
 import wandb.wandb_agent
 import wandb_file
 import yaml
-from safetensors.torch import load_file
+from trainings import ROOT, apart, of_frames, small, weights
 from wandb.wandb_agent import Agent
 
 import rbs.ablation.train
@@ -30,7 +30,6 @@ from rbs.sweep.runner import run_sweep
 from rbs.sweep.search import propose
 from rbs.weights import load_restorer
 
-ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted(
     path
     for path in (ROOT / "experiments").rglob("*.yaml")
@@ -62,31 +61,6 @@ def runs(tmp_path_factory):
 def frames(tmp_path_factory):
     """Manifest of drawn frames, 96 x 96 pixels: 6 videos of 2, in all splits."""
     return write_mucosa(tmp_path_factory.mktemp("mucosa"), 6, 2, 96, seed=2, progress=False)
-
-
-def of_frames(config: Path) -> bool:
-    return "endoscopy" in yaml.safe_load(config.read_text())["data"]["class_path"]
-
-
-def small(config: Path, manifest: Path, runs: Path) -> list[str]:
-    """Arguments that shrink an experiment to two steps on a tiny cohort; it exercises the same parts."""
-    settings = yaml.safe_load(config.read_text())
-    needed = runs / "endoscopy" if of_frames(config) else runs
-    arguments = ["--config", str(config), "--config", str(ROOT / "experiments" / "overlays" / "cpu.yaml")]
-    arguments += ["--trainer.default_root_dir", str(runs), "--wandb", "disabled", "--trainer.max_steps", "2"]
-    arguments += ["--trainer.limit_val_batches", "1", "--trainer.enable_progress_bar", "false"]
-    arguments += ["--trainer.val_check_interval", "null", "--trainer.check_val_every_n_epoch", "1"]
-    arguments += ["--data.init_args.batch_size", "1", "--data.init_args.samples_per_epoch", "2"]
-    if "manifest" in settings["data"]["init_args"]:
-        arguments += ["--data.init_args.manifest", str(manifest), "--data.init_args.crop", "[64, 64]"]
-    if "crops_per_child" in settings["data"]["init_args"]:
-        arguments += ["--data.init_args.crops_per_child", "1"]
-    if settings["model"]["class_path"].endswith("AdaptTeacher"):
-        arguments += ["--model.init_args.decoder_steps", "2"]
-    if settings["model"].get("init_args", {}).get("stage") == 2:
-        arguments += ["--model.init_args.init_from", str(needed / "stage1" / "f1.safetensors")]
-        arguments += ["--model.init_args.teacher", str(needed / "adapt_sam" / "teacher")]
-    return arguments
 
 
 @pytest.fixture(scope="session")
@@ -268,12 +242,9 @@ def test_two_processes_train(name, runs, tiny_cohort, frames, request):
     alone = [*small(config, frames if of_frames(config) else tiny_cohort, runs), "--name", f"one/{name}"]
     alone += ["--data.init_args.samples_per_epoch", "6", "--data.init_args.batch_size", "2"]
     assert main(["fit", *alone]) == 0
-    one, two = (load_file(runs / ranks / name / "f1.safetensors") for ranks in ("one", "two"))
-    other = load_file(
-        request.getfixturevalue("stage1_of_frames" if of_frames(config) else "stage1") / "f1.safetensors"
-    )
-    apart = max(float((one[key] - two[key]).abs().max()) for key in other)
-    assert apart < 1e-2 * max(float((one[key] - other[key]).abs().max()) for key in other)
+    one, two = (weights(runs / ranks / name / "f1.safetensors") for ranks in ("one", "two"))
+    other = request.getfixturevalue("stage1_of_frames" if of_frames(config) else "stage1")
+    assert apart(one, two) < 1e-2 * apart(one, weights(other / "f1.safetensors"))
 
 
 def test_an_offline_run_records_what_it_is_and_no_image(runs, tiny_cohort):

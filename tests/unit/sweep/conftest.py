@@ -6,11 +6,13 @@ import pytest
 import yaml
 
 PROGRAM = """
-import json, pathlib, sys, time
-given = dict(word[2:].split("=", 1) for word in sys.argv[1:])
+import json, os, pathlib, sys, time
+given = {"parent": os.getppid()} | dict(word[2:].split("=", 1) for word in sys.argv[1:])
 folder = pathlib.Path(given["trainer.default_root_dir"], given["name"])
 with (folder / "starts").open("a") as starts:
     starts.write(json.dumps(given) + "\\n")
+while "gate" in given and not pathlib.Path(given["gate"]).exists():
+    time.sleep(0.05)
 if given.get("fails") == "True":
     sys.exit("it is broken")
 saved = folder / "checkpoint"
@@ -24,6 +26,7 @@ with (version / "metrics.csv").open("w") as file:
         file.write(f"0,{float(given['x']) * (step + 1)},{step}\\n")
         file.flush()
         saved.write_text(str(step + 1))
+(version / "finished").touch()
 """
 
 BASE = {

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -15,15 +16,6 @@ from rbs.processes import Run
 from rbs.sweep.definition import read_sweep
 from rbs.sweep.results import write_results
 from rbs.sweep.runner import history, read_runs, run_sweep
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from rbs.processes import alone_in
-with alone_in(Path(sys.argv[1])):
-    print("in", flush=True)
-    time.sleep(60)
-"""
 
 
 def starts(output):
@@ -132,21 +124,75 @@ def test_one_that_fails_does_not_end_it_and_is_tried_again(write_sweep, tmp_path
     assert list(table["state"]) == ["finished", "failed"]
 
 
-def test_two_sweeps_do_not_share_a_folder(write_sweep, tmp_path):
-    output = tmp_path / "out"
-    output.mkdir()
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(output)],
-        stdout=subprocess.PIPE,
-    )
+@pytest.fixture
+def machines(write_sweep, tmp_path):
+    """One sweep in two processes, as on two machines that share a folder; each has begun one of four runs."""
+    values = {"x": {"values": [1, 2, 3, 4]}, "pause": {"value": 0.2}, "steps": {"value": 12}}
+    gate, output = tmp_path / "gate", tmp_path / "out"
+    path = write_sweep(parameters={**values, "gate": {"value": str(gate)}})
+    command = [sys.executable, "-m", "rbs.cli", "sweep", str(path), "--output", str(output)]
+    processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
     try:
-        assert holder.stdout.readline() == b"in\n"
-        with pytest.raises(OutputError, match="another process is at work in it"):
-            run_sweep(read_sweep(write_sweep()), output)
+        while len(list(output.glob("*/starts"))) < 2:
+            assert all(process.poll() is None for process in processes)
+            time.sleep(0.05)
+        gate.touch()
+        yield processes
     finally:
-        holder.kill()
-        holder.wait()
-    assert len(run_sweep(read_sweep(write_sweep()), output)) == 3
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def parents(output, run):
+    """The processes that started a run, in turn."""
+    return [json.loads(line)["parent"] for line in (output / run / "starts").read_text().splitlines()]
+
+
+def in_the_middle(output, process):
+    """The run that a process is at work on, once it has saved some steps."""
+    (folder,) = (f.parent for f in output.glob("*/starts") if parents(output, f.parent.name) == [process.pid])
+    while not (folder / "checkpoint").exists() or (folder / "checkpoint").read_text() in ("", "1", "2"):
+        assert process.poll() is None
+        time.sleep(0.02)
+    return folder
+
+
+def test_two_machines_share_a_sweep(machines, tmp_path):
+    output = tmp_path / "out"
+    assert [process.wait(120) for process in machines] == [0, 0]
+    assert starts(output) == {"0001": 1, "0002": 1, "0003": 1, "0004": 1}
+    runs = read_runs(output)
+    assert [(run.about["values"]["x"], run.state) for run in runs] == [(x, "finished") for x in (1, 2, 3, 4)]
+    assert {parents(output, run.folder.name)[0] for run in runs} == {process.pid for process in machines}
+    assert len(pd.read_csv(output / "sweep.csv")) == 4
+
+
+def test_a_machine_that_dies_leaves_its_run_to_another(machines, tmp_path):
+    output = tmp_path / "out"
+    first, second = machines
+    run = in_the_middle(output, first)
+    (training,) = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
+    first.kill()
+    os.kill(int(training), signal.SIGKILL)
+    assert second.wait(120) == 0
+    again = {name for name, times in starts(output).items() if times > 1}
+    assert again == {run.name}
+    assert parents(output, run.name) == [first.pid, second.pid]
+    x = Run.read(run).about["values"]["x"]
+    assert history(run, "score") == [float(x * k) for k in range(1, 13)], "it did not go on where it was"
+    assert [run.state for run in read_runs(output)] == ["finished"] * 4
+
+
+def test_a_training_that_outlives_its_sweep_is_not_begun_again(machines, tmp_path):
+    output = tmp_path / "out"
+    first, second = machines
+    run = in_the_middle(output, first)
+    first.kill()
+    assert second.wait(120) == 0
+    assert starts(output) == {"0001": 1, "0002": 1, "0003": 1, "0004": 1}
+    assert [run.state for run in read_runs(output)] == ["finished"] * 4
+    assert len(history(run, "score")) == 12
 
 
 def test_history_joins_the_versions_of_a_resumed_run(tmp_path):

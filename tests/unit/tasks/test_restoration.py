@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch.nn import functional as F
 
+from rbs.data.samples import EpochSampler
 from rbs.errors import CheckpointError, RbsError
 from rbs.losses import PoissonDeviance, RootCharbonnier
 from rbs.restorers.domain import DOMAINS
@@ -60,6 +61,19 @@ def draw(case):
     )
 
 
+class Batches(torch.utils.data.Dataset):
+    """Those of a cohort, other ones each epoch."""
+
+    def __init__(self, cohort):
+        self.cohort = cohort
+
+    def __len__(self):
+        return self.cohort.batches
+
+    def __getitem__(self, index):
+        return self.cohort.batch(index)
+
+
 class Cohort(pl.LightningDataModule):
     """The batches of RBSDataModule, made up."""
 
@@ -76,7 +90,9 @@ class Cohort(pl.LightningDataModule):
         return self.scans[case].rapid, self.scans[case].fraction
 
     def train_dataloader(self):
-        return torch.utils.data.DataLoader([self.batch(i) for i in range(self.batches)], batch_size=None)
+        batches = Batches(self)
+        sampler = EpochSampler(batches, num_replicas=1, rank=0)
+        return torch.utils.data.DataLoader(batches, batch_size=None, sampler=sampler)
 
     def batch(self, index):
         rng = np.random.default_rng(100 + index)
@@ -255,20 +271,28 @@ def test_checkpoint_holds_averaged_weights_and_no_teacher(tmp_path, teacher, sta
     assert content["hyper_parameters"]["losses"][1]["class_path"] == "rbs.losses.RootCharbonnier"
 
 
-def test_resuming_gives_the_same_weights_as_running_through(tmp_path):
-    def run(folder, steps, ckpt=None):
+@pytest.mark.parametrize(
+    "length", [{"steps": 6}, {"steps": -1, "max_epochs": 3}], ids=["max_steps", "max_epochs"]
+)
+@pytest.mark.parametrize("validations", [0, 1.0], ids=["", "validated"])
+def test_resuming_gives_the_same_weights_as_running_through(tmp_path, length, validations):
+    def run(folder, ckpt=None):
         pl.seed_everything(0, verbose=False)
         task = RestorationTask(net(), warmup_steps=1)
-        saver = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=2, save_top_k=-1)
-        run = trainer(folder, saver, steps=4, limit_val_batches=0, max_epochs=2)
-        if steps < 4:
-            run.fit_loop.max_epochs = 1
-        run.fit(task, Cohort(batches=2), ckpt_path=ckpt)
-        return task.state_dict()
+        saver = ModelCheckpoint(folder, filename="{step}", save_on_train_epoch_end=True, save_top_k=-1)
+        average = EMAWeightAveraging(decay=0.5)
+        logger = CSVLogger(folder, name="", version="")
+        fit = trainer(folder, saver, average, limit_val_batches=validations, logger=logger, **length)
+        fit.fit(task, Cohort(batches=2), ckpt_path=ckpt)
+        with (folder / "metrics.csv").open() as file:
+            return task.state_dict(), [row for row in csv.DictReader(file) if row["train/total"]]
 
-    through = run(tmp_path / "a", 4)
-    resumed = run(tmp_path / "b", 4, tmp_path / "a" / "step=2.ckpt")
+    through, logged = run(tmp_path / "a")
+    resumed, again = run(tmp_path / "b", tmp_path / "a" / "step=2.ckpt")
     assert all(torch.equal(through[name], resumed[name]) for name in through)
+    assert [row["step"] for row in again] == ["2", "3", "4", "5"]
+    assert [row["train/total"] for row in again] == [row["train/total"] for row in logged][2:]
+    assert len(list((tmp_path / "b").glob("*.ckpt"))) == 2
 
 
 def fitted(tmp_path, stage1, prior, data=None):

@@ -1,0 +1,45 @@
+"""Trainings of seconds for tests, and how far apart two of them ended."""
+
+from pathlib import Path
+
+import yaml
+from torch import Tensor
+
+from rbs.weights import load_restorer
+
+ROOT = Path(__file__).parents[1]
+
+
+def of_frames(config: Path) -> bool:
+    return "endoscopy" in yaml.safe_load(config.read_text())["data"]["class_path"]
+
+
+def small(config: Path, manifest: Path, runs: Path) -> list[str]:
+    """Arguments that shrink an experiment to two steps on a tiny cohort; it exercises the same parts."""
+    settings = yaml.safe_load(config.read_text())
+    needed = runs / "endoscopy" if of_frames(config) else runs
+    arguments = ["--config", str(config), "--config", str(ROOT / "experiments" / "overlays" / "cpu.yaml")]
+    arguments += ["--trainer.default_root_dir", str(runs), "--wandb", "disabled", "--trainer.max_steps", "2"]
+    arguments += ["--trainer.limit_val_batches", "1", "--trainer.enable_progress_bar", "false"]
+    arguments += ["--trainer.val_check_interval", "null", "--trainer.check_val_every_n_epoch", "1"]
+    arguments += ["--data.init_args.batch_size", "1", "--data.init_args.samples_per_epoch", "2"]
+    if "manifest" in settings["data"]["init_args"]:
+        arguments += ["--data.init_args.manifest", str(manifest), "--data.init_args.crop", "[64, 64]"]
+    if "crops_per_child" in settings["data"]["init_args"]:
+        arguments += ["--data.init_args.crops_per_child", "1"]
+    if settings["model"]["class_path"].endswith("AdaptTeacher"):
+        arguments += ["--model.init_args.decoder_steps", "2"]
+    if settings["model"].get("init_args", {}).get("stage") == 2:
+        arguments += ["--model.init_args.init_from", str(needed / "stage1" / "f1.safetensors")]
+        arguments += ["--model.init_args.teacher", str(needed / "adapt_sam" / "teacher")]
+    return arguments
+
+
+def weights(path: Path) -> dict[str, Tensor]:
+    """Those of the first restorer in a weight file or a checkpoint."""
+    return load_restorer(path).restorer.state_dict()
+
+
+def apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    """The largest difference between two weights."""
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
