@@ -7,7 +7,9 @@ lest they rot.
 from __future__ import annotations
 
 import os
+import resource
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from rbs.data.manifest import Manifest, load_case
 from rbs.endoscopy.mucosa import write_mucosa
 from rbs.evaluation.classical import Pair
 from rbs.evaluation.metrics import Target
+from rbs.memory import keep_memory
 from rbs.scans.cohort import write_cohort
 from rbs.teacher.adapters import save_teacher, start, trainable_teacher
 from rbs.teacher.sam import ARCHITECTURES, SHIPPED, build_sam
@@ -28,6 +31,7 @@ from rbs.weights import LoadedRestorer, load_restorer, save_restorer
 from rbs.weights.export import export_onnx
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+keep_memory()  # as the command `rbs` does
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,8 @@ def device() -> torch.device:
 
 def core_seconds() -> float:
     """Seconds of the cores that this process has had, and those it started that have ended."""
-    spent = os.times()
-    return spent.user + spent.system + spent.children_user + spent.children_system
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -20,7 +20,12 @@ from rbs.scans.dicom_write import Derivation, write_restored_nm
 from rbs.scans.find import header_of
 from rbs.scans.fit import SAME_VELOCITY
 from rbs.scans.scan import STANDARD_VELOCITY, Scan, View
-from rbs.weights import LoadedRestorer
+
+if TYPE_CHECKING:
+    from rbs.clinic.onnx import OnnxRestorer
+    from rbs.weights import LoadedRestorer
+
+Loaded: TypeAlias = "LoadedRestorer | OnnxRestorer"
 
 SHOWN = 3
 """Contradictions listed for one scan; the rest are counted."""
@@ -67,7 +72,7 @@ class Restored:
         return "\n".join([line, *(f"  warning: {warning}" for warning in self.warnings)])
 
 
-def restore_scan(scan: Scan, loaded: LoadedRestorer, standard_velocity: float = STANDARD_VELOCITY) -> Scan:
+def restore_scan(scan: Scan, loaded: Loaded, standard_velocity: float = STANDARD_VELOCITY) -> Scan:
     """Restore a rapid scan to standard exposure.
 
     The restorer is given x = counts / p, p = standard velocity / scan velocity, and both views, the posterior
@@ -98,7 +103,7 @@ def restore_scan(scan: Scan, loaded: LoadedRestorer, standard_velocity: float = 
 
 def restore_files(
     outputs: Mapping[Path, Path],
-    loaded: LoadedRestorer,
+    loaded: Loaded,
     *,
     reading: Mapping[str, Any] | None = None,
     standard_velocity: float = STANDARD_VELOCITY,
@@ -170,7 +175,7 @@ def _studies(files: Iterable[Path]) -> list[list[Path]]:
 def _read(
     path: Path,
     output: Path,
-    loaded: LoadedRestorer,
+    loaded: Loaded,
     reading: Mapping[str, Any],
     standard_velocity: float,
 ) -> tuple[Scan, tuple[str, ...]]:
@@ -190,7 +195,7 @@ def _restore_group(
     group: list[Scan],
     doubts: Mapping[Path, tuple[str, ...]],
     outputs: Mapping[Path, Path],
-    loaded: LoadedRestorer,
+    loaded: Loaded,
     standard_velocity: float,
 ) -> Iterator[Restored | Refused]:
     start = time.perf_counter()
