@@ -68,14 +68,15 @@ def test_stage2(
     SCM is off: it encodes every crop whatever the priors are, which a cache cannot save.
     """
     crop, batch = (sizes.crop, sizes.crop), SCANS_A_STEP[size] if sizes.whole else 1
-    torch.manual_seed(1)
+    teacher = teachers(size)
+    torch.manual_seed(1)  # now, so that all begin alike
     task = RestorationTask(
         NAFNet(),
         stage=2,
         scm=False,
         spi=prior != "none",
         prior="cached" if prior == "none" else prior,
-        teacher=teachers(size),
+        teacher=teacher,
         teacher_size=size,
         base_checkpoint=base_weights(size),
         prior_cache=tmp_path,
