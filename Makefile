@@ -11,6 +11,7 @@ PHANTOMS := data/phantoms/manifest.csv
 PATIENTS ?= 137
 SEED ?= 1
 SEEDS ?= 1 2 3
+STEPS ?= 30
 WORKERS ?= 1
 OVERLAY ?=
 ARGS ?=
@@ -54,7 +55,7 @@ CASCADE = --model.init_args.init_from $(RUNS)/stage1/f1.safetensors --model.init
 EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/f1.safetensors --stage2 $(2)/stage2/f1.safetensors \
 	--teacher $(2)/adapt_sam/teacher $(SEGMENT) $(addprefix --split ,$(SPLIT)) --output $(2)/evaluation --overwrite
 
-.PHONY: help setup demo test fuzz lint data pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 ablation sweep evaluate benchmark report \
+.PHONY: help setup demo test fuzz lint profile bench data pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 ablation sweep evaluate benchmark report \
 	demo-endoscopy clean-demo anew same-data always
 
 help:  ## List the targets
@@ -80,6 +81,12 @@ test: $(READY)  ## Run the tests
 
 fuzz: $(READY)  ## Read 20 000 damaged files (2 minutes of one core)
 	.venv/bin/python tests/fuzz_reader.py --files 20000 $(ARGS)
+
+# Whatever differs between two runs of it, such as the load of the machine, is the same within one: compare ratios.
+bench: $(READY)  ## Measure restoring and training, results kept in runs/bench (12 minutes of two cores): ONLY="restore data"
+	.venv/bin/python -m pytest $(addprefix benchmarks/bench_,$(addsuffix .py,$(or $(ONLY),restore train data teacher))) \
+	    --benchmark-storage=runs/bench --benchmark-save=bench --benchmark-columns=median,iqr,rounds $(ARGS)
+	.venv/bin/python benchmarks/table.py runs/bench
 
 lint: $(READY)  ## Check style, docstrings and types
 	.venv/bin/ruff check .
@@ -145,6 +152,13 @@ else
 	    $(if $(ELSEWHERE),--elsewhere $(ELSEWHERE)) \
 	    --fit $(addprefix --config ,$(OVERLAY)) $(DEGRADED) $(ARGS)
 endif
+
+# Without what a training does besides: no validation, no W&B. ARGS='--config experiments/ablations/prior_online.yaml' adds overlays.
+profile: $(if $(findstring stage2,$(EXPERIMENT)),$(NEEDED),$(MANIFEST)) | $(READY)  ## Where a training step's time goes: EXPERIMENT=experiments/stage1.yaml STEPS=30
+	$(RBS) fit --config $(EXPERIMENT) $(addprefix --config ,$(OVERLAY)) --name profile/$(notdir $(basename $(EXPERIMENT))) --wandb disabled \
+	    $(if $(shell grep manifest: $(EXPERIMENT)),$(call FROM,$(MANIFEST))) $(if $(findstring stage2,$(EXPERIMENT)),$(CASCADE)) \
+	    --trainer.default_root_dir $(RUNS) --trainer.profiler rbs.profiler.StepProfiler --trainer.max_steps $(STEPS) \
+	    --trainer.limit_val_batches 0 --trainer.enable_progress_bar false $(ARGS)
 
 sweep: $(MANIFEST) | $(READY) same-data  ## Search hyper-parameters: FILE=sweeps/stage1.yaml (WORKERS=1)
 	$(RBS) sweep $(or $(FILE),sweeps/stage1.yaml) --output $(RUNS)/sweeps/$(notdir $(basename $(or $(FILE),sweeps/stage1.yaml))) \

@@ -12,6 +12,7 @@ import importlib
 import sys
 
 from rbs.errors import RbsError
+from rbs.memory import keep_memory
 
 TRAINING = {
     "fit": "train: adapt the teacher, stage 1, stage 2",
@@ -52,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         interrupted; 143 when terminated.
     """
     arguments = sys.argv[1:] if argv is None else argv
+    keep_memory()
     try:
         if arguments and arguments[0] in TRAINING:
             from rbs.lightning_cli import run_lightning

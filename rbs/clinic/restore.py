@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -20,7 +20,12 @@ from rbs.scans.dicom_write import Derivation, write_restored_nm
 from rbs.scans.find import header_of
 from rbs.scans.fit import SAME_VELOCITY
 from rbs.scans.scan import STANDARD_VELOCITY, Scan, View
-from rbs.weights import LoadedRestorer
+
+if TYPE_CHECKING:
+    from rbs.clinic.onnx import OnnxRestorer
+    from rbs.weights import LoadedRestorer
+
+Loaded: TypeAlias = "LoadedRestorer | OnnxRestorer"
 
 SHOWN = 3
 """Contradictions listed for one scan; the rest are counted."""
@@ -67,7 +72,7 @@ class Restored:
         return "\n".join([line, *(f"  warning: {warning}" for warning in self.warnings)])
 
 
-def restore_scan(scan: Scan, loaded: LoadedRestorer, standard_velocity: float = STANDARD_VELOCITY) -> Scan:
+def restore_scan(scan: Scan, loaded: Loaded, standard_velocity: float = STANDARD_VELOCITY) -> Scan:
     """Restore a rapid scan to standard exposure.
 
     The restorer is given x = counts / p, p = standard velocity / scan velocity, and both views, the posterior
@@ -98,7 +103,7 @@ def restore_scan(scan: Scan, loaded: LoadedRestorer, standard_velocity: float = 
 
 def restore_files(
     outputs: Mapping[Path, Path],
-    loaded: LoadedRestorer,
+    loaded: Loaded,
     *,
     reading: Mapping[str, Any] | None = None,
     standard_velocity: float = STANDARD_VELOCITY,
@@ -119,13 +124,15 @@ def restore_files(
     """
     for files in _studies(outputs):
         scans: list[Scan] = []
+        doubts: dict[Path, tuple[str, ...]] = {}
         for path in files:
             try:
-                scans.append(_read(path, outputs[path], loaded, reading or {}, standard_velocity))
+                scan, doubts[path] = _read(path, outputs[path], loaded, reading or {}, standard_velocity)
+                scans.append(scan)
             except RbsError as error:
                 yield Refused(path, error)
         for group in pair_views(scans):
-            yield from _restore_group(group, outputs, loaded, standard_velocity)
+            yield from _restore_group(group, doubts, outputs, loaded, standard_velocity)
 
 
 def pair_views(scans: Iterable[Scan]) -> list[list[Scan]]:
@@ -168,11 +175,11 @@ def _studies(files: Iterable[Path]) -> list[list[Path]]:
 def _read(
     path: Path,
     output: Path,
-    loaded: LoadedRestorer,
+    loaded: Loaded,
     reading: Mapping[str, Any],
     standard_velocity: float,
-) -> Scan:
-    """Read a scan that may be restored, or say why not, before any time is spent on it."""
+) -> tuple[Scan, tuple[str, ...]]:
+    """Read a scan that may be restored, with what is doubtful of it, or say why not; before time is spent."""
     if output.exists():
         raise OutputError("the output exists already", file=output, remedy="choose another or remove it")
     scan = read_nm(path, **reading)
@@ -181,11 +188,15 @@ def _read(
         faults = ", and ".join(reason.fault for reason in verdict.reasons)
         remedies = ", and ".join(dict.fromkeys(reason.remedy for reason in verdict.reasons))
         raise ScanError(faults, file=path, remedy=remedies)
-    return scan
+    return scan, verdict.warnings
 
 
 def _restore_group(
-    group: list[Scan], outputs: Mapping[Path, Path], loaded: LoadedRestorer, standard_velocity: float
+    group: list[Scan],
+    doubts: Mapping[Path, tuple[str, ...]],
+    outputs: Mapping[Path, Path],
+    loaded: Loaded,
+    standard_velocity: float,
 ) -> Iterator[Restored | Refused]:
     start = time.perf_counter()
     rapid = group[0]
@@ -199,7 +210,7 @@ def _restore_group(
         yield from (Refused(path, error) for path in paths)
         return
     fraction = rapid.fraction_of(standard_velocity)
-    doubts = contradictions(rapid, restored, fraction)
+    found = contradictions(rapid, restored, fraction)
     seconds = (time.perf_counter() - start) / len(group)
     derivation = Derivation(model=loaded.name, version=rbs.__version__, weight_hash=loaded.sha256)
     for index, (scan, path) in enumerate(zip(group, paths, strict=True)):
@@ -210,8 +221,7 @@ def _restore_group(
         except RbsError as error:
             yield Refused(path, error)
             continue
-        verdict = check(scan, standard_velocity=standard_velocity, trained_on=loaded.provenance).restoring
-        own = [str(doubt) for doubt in doubts if doubt.view in scan.views]
+        own = [str(contradiction) for contradiction in found if contradiction.view in scan.views]
         more = [f"{len(own) - SHOWN} more places like these"] if len(own) > SHOWN else []
         if stored.clipped:
             most = f"{stored.largest:,.0f} counts, the most a file holds"
@@ -227,7 +237,7 @@ def _restore_group(
             standard_velocity=standard_velocity,
             seconds=seconds,
             together_with=paths[1 - index] if len(group) == 2 else None,
-            warnings=(*verdict.warnings, *own[:SHOWN], *more),
+            warnings=(*doubts[path], *own[:SHOWN], *more),
         )
 
 

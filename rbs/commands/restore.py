@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rbs.commands.options import add_reading_options, add_standard_velocity, reading_options, refusals_error
 
 if TYPE_CHECKING:
+    from rbs.clinic.restore import Loaded
     from rbs.endoscopy.kinds import Kind
     from rbs.errors import RbsError
 
@@ -32,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         type=Path,
         metavar="FILE",
-        help=".safetensors or .ckpt (default: the weights of rbs, for scans; there are none for colour)",
+        help=".safetensors or .ckpt, or for scans .onnx, which starts soonest (default: the weights of rbs,"
+        " for scans; there are none for colour)",
     )
     parser.add_argument(
         "--adapt",
@@ -137,7 +139,6 @@ def _outcomes(
     """Restore: of each file what was done, and what was not."""
     from rbs.clinic.outcomes import Refused
     from rbs.errors import CheckpointError, RbsError
-    from rbs.weights import load_restorer
 
     if kind != "scan" and args.checkpoint is None:
         raise CheckpointError(
@@ -146,21 +147,40 @@ def _outcomes(
         )
     if kind != "scan" and args.adapt:
         raise RbsError(f"--adapt deals counts, and {kind}s have none", remedy="leave it out")
-    loaded = load_restorer(args.checkpoint)
     if kind == "scan":
         from rbs.clinic.restore import restore_files as restore_scans
 
-        if args.adapt:
-            from rbs.adapt import AdaptingRestorer
-
-            loaded = AdaptingRestorer.of(loaded)
         scans = restore_scans(
-            outputs, loaded, reading=reading_options(args), standard_velocity=args.standard_velocity
+            outputs,
+            _restorer_of_scans(args.checkpoint, adapt=args.adapt),
+            reading=reading_options(args),
+            standard_velocity=args.standard_velocity,
         )
         for scan in scans:
             yield (None, scan.error) if isinstance(scan, Refused) else (str(scan), None)
     else:
         from rbs.endoscopy.restore import restore_files as restore_frames
+        from rbs.weights import load_restorer
 
-        for done in restore_frames(outputs, kind, loaded):
+        for done in restore_frames(outputs, kind, load_restorer(args.checkpoint)):
             yield (None if isinstance(done, Refused) else str(done)), done.error
+
+
+def _restorer_of_scans(checkpoint: Path | None, *, adapt: bool) -> Loaded:
+    """The weights, or what was exported of them: then without PyTorch, whose import takes longest."""
+    if checkpoint is not None and checkpoint.suffix == ".onnx":
+        from rbs.clinic.onnx import load_onnx
+        from rbs.errors import RbsError
+
+        if adapt:
+            remedy = "name the weights it was exported from"
+            raise RbsError("--adapt trains the network, which an ONNX file does not allow", remedy=remedy)
+        return load_onnx(checkpoint)
+    from rbs.weights import load_restorer
+
+    loaded = load_restorer(checkpoint)
+    if adapt:
+        from rbs.adapt import AdaptingRestorer
+
+        return AdaptingRestorer.of(loaded)
+    return loaded

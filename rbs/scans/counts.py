@@ -135,6 +135,22 @@ def _inverse_table() -> tuple[Array, Array]:
     return means, np.exp(logs) @ anscombe(x)
 
 
+def where_scanned(counts: Array, rapid: Array) -> Array:
+    """Restored counts without what a restorer smooths into rows that no view has scanned.
+
+    Args:
+        counts: Restored counts (V, H, W); the rows above the first and below the last count are set to zero.
+        rapid: The rapid scan (V, H, W).
+
+    Returns:
+        `counts`.
+    """
+    scanned = np.flatnonzero(rapid.any(axis=(0, 2)))
+    first, last = (scanned[0], scanned[-1] + 1) if scanned.size else (0, 0)
+    counts[:, :first], counts[:, last:] = 0, 0
+    return counts
+
+
 def _whole(counts: Array) -> Array:
     counts = np.asarray(counts)
     if (counts < 0).any() or (counts != np.rint(counts)).any():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -21,6 +22,7 @@ from rbs.distillation.skd import SKD
 from rbs.distillation.spi import SPI
 from rbs.errors import CheckpointError, RbsError
 from rbs.losses import Loss, cascade_losses
+from rbs.profiler import TEACHER
 from rbs.restorers.base import Restorer
 from rbs.tasks.task import Batch, TrainingTask, images_of
 from rbs.teacher.cache import PriorCache
@@ -205,7 +207,9 @@ class RestorationTask(TrainingTask):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step on a batch of crops."""
         x = images_of(batch, self.cascade.f1.images)
-        out = self.cascade(x, batch["fraction"], self._batch_prior(batch))
+        with self._profiled():
+            prior = self._batch_prior(batch)
+        out = self.cascade(x, batch["fraction"], prior)
         terms = cascade_losses(
             self.cascade,
             out,
@@ -229,19 +233,28 @@ class RestorationTask(TrainingTask):
     def _on_device(self, name: str) -> nn.Module:
         return self._outside[name].to(self.device)
 
+    def _profiled(self) -> AbstractContextManager[Any]:
+        """What is done in here is done for the teacher's sake (`rbs.profiler`)."""
+        return self.trainer.profiler.profile(TEACHER)  # type: ignore[attr-defined]
+
     def _analyse(self, x: Tensor) -> Tensor:
-        return self._on_device("teacher").encode(x)  # type: ignore[operator]
+        with self._profiled():
+            return self._on_device("teacher").encode(x)  # type: ignore[operator]
 
     def _see(self, x: Tensor) -> SemanticPrior:
         with torch.no_grad():
             return self._on_device("teacher")(x)
+
+    def _watch(self, x: Tensor) -> SemanticPrior:
+        with self._profiled():
+            return self._see(x)
 
     def _batch_prior(self, batch: Batch) -> Any:
         """What `Cascade` takes as the prior of a batch of crops."""
         if "teacher" not in self._outside:
             return None
         if self.prior == "online":
-            return self._see
+            return self._watch
         priors = []
         names = ("case", "deal", "crop", "flip", "views")
         for case, deal, crop, flip, views in zip(*(batch[name].tolist() for name in names), strict=True):

@@ -34,7 +34,8 @@ _TARGETS = ["qkv"]
 def trainable_teacher(size: Size, mode: Mode, rank: int, domain: DomainName = "roots") -> Teacher:
     """A teacher that can be trained: its decoder and, by `mode`, its encoder or an adapter in it.
 
-    It has no weights yet: `start` copies them.
+    It has no weights yet: `start` copies them. Meta's sizes compute the encoder's blocks twice: what a whole
+    scan leaves in them for the gradients would fill an accelerator.
 
     Args:
         size: SAM's size.
@@ -51,6 +52,7 @@ def trainable_teacher(size: Size, mode: Mode, rank: int, domain: DomainName = "r
         teacher.image_encoder.requires_grad_(True)
     elif mode == "lora":
         teacher.image_encoder = adapted(teacher.image_encoder, rank).get_base_model()
+    teacher.recomputes = size != "vit_t" and mode != "decoder"
     return teacher
 
 

@@ -16,6 +16,7 @@ import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from rbs.restorers.domain import DOMAINS, Domain, DomainName
 from rbs.teacher.prior import SemanticPrior
@@ -41,6 +42,7 @@ class Teacher(nn.Module):
         embedding_stride: Side of an embedding cell, image pixels.
         mask_stride: Side of a mask cell, image pixels.
         digest: SHA-256 that identifies weights and settings; empty until the teacher is saved or loaded.
+        recomputes: Whether the encoder's blocks are computed again for their gradients instead of kept.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Teacher(nn.Module):
         self.embedding_stride = CANVAS // architecture.tokens
         self.mask_stride = self.embedding_stride // 2**architecture.doublings
         self.digest = ""
+        self.recomputes = False
 
     def forward(self, x: Tensor) -> SemanticPrior:
         """Embedding and masks of aligned scans at standard scale, or of frames, (B, C, H, W) of any size."""
@@ -138,7 +141,7 @@ class Teacher(nn.Module):
         size = (rows * self.patch, columns * self.patch)
         if picture.shape[-2:] != size:
             picture = F.interpolate(picture, size, mode="bilinear", antialias=True)
-        return encode_window(self.image_encoder, picture)
+        return encode_window(self.image_encoder, picture, recomputes=self.recomputes)
 
     def _decode(self, packed: Tensor) -> Tensor:
         """Region logits (N, K, hm, wm) of a packed embedding."""
@@ -156,7 +159,9 @@ def picture_of(
     return (images.picture(views) - pixel_mean) / pixel_std
 
 
-def encode_window(encoder: ImageEncoderViT, picture: Tensor, top: int = 0, left: int = 0) -> Tensor:
+def encode_window(
+    encoder: ImageEncoderViT, picture: Tensor, top: int = 0, left: int = 0, *, recomputes: bool = False
+) -> Tensor:
     """SAM's image encoder on a picture smaller (or somewhat larger) than its input.
 
     Args:
@@ -164,6 +169,8 @@ def encode_window(encoder: ImageEncoderViT, picture: Tensor, top: int = 0, left:
         picture: Normalised colours, (N, 3, h, w), multiples of the patch.
         top: Row of SAM's token grid on which the picture's first row lies.
         left: Column of SAM's token grid on which the picture's first column lies.
+        recomputes: Whether blocks are computed again for their gradients, so that but one at a time is in
+            memory (Chen et al., arXiv 1604.06174).
 
     Returns:
         Embedding, (N, C, h / patch, w / patch). Equal to encoder(picture) for a picture of SAM's own size.
@@ -179,7 +186,7 @@ def encode_window(encoder: ImageEncoderViT, picture: Tensor, top: int = 0, left:
         )
     tokens = tokens + positions
     for block in encoder.blocks:
-        tokens = block(tokens)
+        tokens = checkpoint(block, tokens, use_reentrant=False) if recomputes else block(tokens)
     return encoder.neck(tokens.permute(0, 3, 1, 2))
 
 

@@ -20,6 +20,7 @@ import rbs
 from rbs.errors import CheckpointError
 from rbs.files import whole_file
 from rbs.restorers.base import Restorer
+from rbs.scans.counts import where_scanned
 from rbs.scans.scan import Array
 
 SHIPPED = Path(__file__).with_name("f1.safetensors")
@@ -114,11 +115,7 @@ class LoadedRestorer:
         x = torch.as_tensor(np.asarray(rapid, dtype=np.float32) / np.float32(fraction), device=device)[None]
         with torch.inference_mode():
             restored = self.restorer(x, torch.tensor([fraction], dtype=torch.float32, device=device))
-        counts = restored[0].cpu().numpy()
-        scanned = np.flatnonzero(rapid.any(axis=(0, 2)))
-        first, last = (scanned[0], scanned[-1] + 1) if scanned.size else (0, 0)
-        counts[:, :first], counts[:, last:] = 0, 0
-        return counts
+        return where_scanned(restored[0].cpu().numpy(), rapid)
 
 
 def _window(side: int) -> Tensor:

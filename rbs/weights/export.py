@@ -47,7 +47,7 @@ def export_onnx(loaded: LoadedRestorer, path: str | Path, *, overwrite: bool = F
 
     Args:
         loaded: The restorer.
-        path: File to write; it carries name, version and SHA-256 of the weights in its metadata.
+        path: File to write; it carries name, version, SHA-256 and provenance of the weights in its metadata.
         overwrite: Whether an older file may be replaced.
 
     Raises:
@@ -78,9 +78,14 @@ def export_onnx(loaded: LoadedRestorer, path: str | Path, *, overwrite: bool = F
         fault = f"{loaded.name} cannot be written as ONNX ({type(error).__name__})"
         raise CheckpointError(fault, remedy="export NAFNet, U-Net or DnCNN") from error
     assert program is not None  # it is with dynamo
-    program.model.metadata_props["rbs"] = json.dumps(
-        {"name": loaded.name, "version": loaded.version, "weights_sha256": loaded.sha256}, sort_keys=True
-    )
+    about = {
+        "name": loaded.name,
+        "version": loaded.version,
+        "weights_sha256": loaded.sha256,
+        "restores": restorer.images.shows,
+        "provenance": loaded.provenance,
+    }
+    program.model.metadata_props["rbs"] = json.dumps(about, sort_keys=True)
     with whole_file(path, overwrite=overwrite) as temporary:
         program.save(temporary)
         largest = _difference(loaded, onnxruntime.InferenceSession(temporary.read_bytes()))

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from rbs.data.samples import EpochSampler
 from rbs.errors import CheckpointError, RbsError
 from rbs.losses import PoissonDeviance, RootCharbonnier
+from rbs.profiler import StepProfiler
 from rbs.restorers.domain import DOMAINS
 from rbs.restorers.nafnet import NAFNet
 from rbs.scores import scan_scores
@@ -319,6 +320,32 @@ def test_cached_priors_train_as_frozen_ones_do(tmp_path, teacher, stage1):
 def test_online_priors_follow_the_current_restoration(tmp_path, teacher, stage1):
     online = fitted(tmp_path, stage1, "online")
     assert not same(online, fitted(tmp_path, stage1, "frozen"))
+
+
+@pytest.mark.parametrize("prior", ["frozen", "online"])
+def test_what_the_teacher_takes_is_counted_as_the_teachers(tmp_path, teacher, stage1, monkeypatch, prior):
+    """It alone lets the clock go on: as SPI looks at the scans, and as SCM encodes what was restored."""
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now, process_time=lambda: clock.now)
+    monkeypatch.setattr("rbs.profiler.time", clock)
+
+    def slowly(work, seconds):
+        def worked(counts):
+            clock.now += seconds
+            return work(counts)
+
+        return worked
+
+    monkeypatch.setattr(teacher, "encode", slowly(teacher.encode, 1))
+    monkeypatch.setattr(teacher, "forward", slowly(teacher.forward, 10))
+    profiler = StepProfiler()
+    task = stage2(tmp_path, stage1, prior=prior)
+    trainer(tmp_path, steps=6, profiler=profiler).fit(task, Cohort(batches=6))
+    result = profiler.result()
+    # Two whole scans, one batch of crops; a look encodes, too.
+    looks, encodings = divmod(result["parts_s"]["teacher"], 10)
+    assert looks == {"frozen": 2, "online": 1}[prior]
+    assert encodings > looks
+    assert result["step_s"] == result["parts_s"]["teacher"]
 
 
 def test_another_stage_1_does_not_read_its_priors(tmp_path, teacher, stage1):

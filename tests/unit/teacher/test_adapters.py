@@ -122,3 +122,31 @@ def test_damage_is_refused(base, tmp_path):
 
 def _plain(name):
     return name.replace(".base_layer.", ".")
+
+
+@pytest.mark.parametrize(
+    ("size", "mode", "twice"),
+    [("vit_t", "lora", False), ("vit_b", "decoder", False), ("vit_b", "lora", True)],
+)
+def test_what_is_small_or_frozen_is_computed_once(size, mode, twice):
+    assert trainable_teacher(size, mode, rank=4).recomputes is twice
+
+
+def test_blocks_computed_again_give_the_same_gradients_and_keep_less(base, counts):
+    gradients, kept = [], []
+    for recomputes in (False, True):
+        torch.manual_seed(0)
+        teacher = trainable_teacher("vit_t", "lora", rank=4)
+        start(teacher, build_sam("vit_t", base))
+        teacher.recomputes = recomputes
+        saved = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, saved=saved: saved.append(t.nbytes) or t, lambda t: t
+        ):
+            loss = teacher.logits(counts).square().mean()
+        loss.backward()
+        kept.append(sum(saved))
+        gradients.append({n: w.grad for n, w in teacher.named_parameters() if w.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert all(torch.equal(gradients[0][name], gradients[1][name]) for name in gradients[0])
+    assert kept[1] < kept[0] / 2

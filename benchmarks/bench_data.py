@@ -1,0 +1,32 @@
+"""Data: crops a second by worker processes, to be set against the step rate of `bench_train.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rbs.data.endoscopy import EndoscopyDataModule
+from rbs.data.rbs import RBSDataModule
+
+
+@pytest.mark.benchmark(group="data: crops by worker processes")
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("kind", ["scans", "scans, dealt", "frames"])
+def test_crops(measure: Any, sizes: Any, cohort: Path, frames: Path, kind: str, workers: int) -> None:
+    """An epoch of training crops in batches of eight, as the two stages draw them."""
+    if workers == 2 and not sizes.whole:
+        pytest.skip("one process more shows nothing new")
+    settings: dict[str, Any] = {
+        "crop": (sizes.crop, sizes.crop),
+        "samples_per_epoch": sizes.samples,
+        "num_workers": workers,
+        "deals": 4 if "dealt" in kind else None,
+    }
+    data: Any = (
+        EndoscopyDataModule(frames, **settings) if kind == "frames" else RBSDataModule(cohort, **settings)
+    )
+    data.setup("fit")
+    loader = data.train_dataloader()
+    measure(lambda: sum(len(batch["rapid"]) for batch in loader), rounds=3, of=sizes.samples)
