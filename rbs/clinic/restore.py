@@ -16,10 +16,11 @@ from rbs.clinic.checks import check, contradictions, nothing_to_restore
 from rbs.clinic.outcomes import Refused
 from rbs.errors import CheckpointError, OutputError, RbsError, ScanError
 from rbs.scans.dicom import read_nm
-from rbs.scans.dicom_write import Derivation, write_restored_nm
-from rbs.scans.find import header_of
+from rbs.scans.dicom_write import Derivation, write_deviation_nm, write_restored_nm
+from rbs.scans.find import EXPORTED, header_of
 from rbs.scans.fit import SAME_VELOCITY
 from rbs.scans.scan import STANDARD_VELOCITY, Scan, View
+from rbs.uncertainty import Uncertainty
 from rbs.weights import LoadedRestorer
 
 SHOWN = 3
@@ -35,6 +36,7 @@ class Restored:
         views: What it shows.
         view_rule: The rule that named the views.
         output: The restored scan.
+        deviation: Its standard deviation, where that was asked for.
         counts: Counts of the rapid scan as acquired.
         expected: The same at standard exposure: counts / fraction.
         restored: Counts of the restored scan, as its file holds them.
@@ -48,6 +50,7 @@ class Restored:
     views: tuple[View, ...]
     view_rule: str | None
     output: Path
+    deviation: Path | None
     counts: float
     expected: float
     restored: float
@@ -63,6 +66,7 @@ class Restored:
             f"{self.source.name} ({', '.join(self.views)} from {self.view_rule}): "
             f"{self.counts:,.0f} counts in, {self.restored:,.0f} out at {self.standard_velocity:g} cm/min "
             f"(bias {bias:+.1f} %{pair}), {self.seconds:.1f} s -> {self.output}"
+            + (f" and {self.deviation.name}" if self.deviation else "")
         )
         return "\n".join([line, *(f"  warning: {warning}" for warning in self.warnings)])
 
@@ -96,10 +100,37 @@ def restore_scan(scan: Scan, loaded: LoadedRestorer, standard_velocity: float = 
     return replace(scan.from_aligned(counts), velocity=standard_velocity)
 
 
+def deviation_of(scan: Scan, uncertainty: Uncertainty, standard_velocity: float = STANDARD_VELOCITY) -> Scan:
+    """The standard deviation of what `restore_scan` makes of a scan, in the counts that it restores.
+
+    Args:
+        scan: Rapid scan that may be restored.
+        uncertainty: A head and the restorer.
+        standard_velocity: cm/min whose counts are wanted.
+
+    Raises:
+        CheckpointError: The head gave something that is no deviation.
+    """
+    deviation = uncertainty.deviation(scan.aligned(), scan.fraction_of(standard_velocity))
+    if not np.isfinite(deviation).all():
+        raise CheckpointError(
+            f"{uncertainty.name} gave values that are not finite", remedy="use other weights"
+        )
+    return replace(scan.from_aligned(deviation), velocity=standard_velocity)
+
+
+def deviation_file(output: Path) -> Path:
+    """Where the standard deviation of a restored file goes: `child_sd.dcm` beside `child.dcm`."""
+    # What follows the last dot of a UID is no suffix.
+    suffix = output.suffix if output.suffix.lower() in EXPORTED else ""
+    return output.with_name(f"{output.name.removesuffix(suffix)}_sd{suffix}")
+
+
 def restore_files(
     outputs: Mapping[Path, Path],
     loaded: LoadedRestorer,
     *,
+    uncertainty: Uncertainty | None = None,
     reading: Mapping[str, Any] | None = None,
     standard_velocity: float = STANDARD_VELOCITY,
 ) -> Iterator[Restored | Refused]:
@@ -111,6 +142,7 @@ def restore_files(
     Args:
         outputs: Where each file's restoration goes.
         loaded: The restorer.
+        uncertainty: Its head; beside every restored file goes then a `deviation_file`.
         reading: Options of `read_nm` for files that do not say all: views, energy_window, velocity.
         standard_velocity: cm/min whose counts are wanted.
 
@@ -120,12 +152,13 @@ def restore_files(
     for files in _studies(outputs):
         scans: list[Scan] = []
         for path in files:
+            made = [outputs[path], *([deviation_file(outputs[path])] if uncertainty else [])]
             try:
-                scans.append(_read(path, outputs[path], loaded, reading or {}, standard_velocity))
+                scans.append(_read(path, made, loaded, reading or {}, standard_velocity))
             except RbsError as error:
                 yield Refused(path, error)
         for group in pair_views(scans):
-            yield from _restore_group(group, outputs, loaded, standard_velocity)
+            yield from _restore_group(group, outputs, loaded, uncertainty, standard_velocity)
 
 
 def pair_views(scans: Iterable[Scan]) -> list[list[Scan]]:
@@ -167,14 +200,15 @@ def _studies(files: Iterable[Path]) -> list[list[Path]]:
 
 def _read(
     path: Path,
-    output: Path,
+    outputs: Iterable[Path],
     loaded: LoadedRestorer,
     reading: Mapping[str, Any],
     standard_velocity: float,
 ) -> Scan:
     """Read a scan that may be restored, or say why not, before any time is spent on it."""
-    if output.exists():
-        raise OutputError("the output exists already", file=output, remedy="choose another or remove it")
+    for output in outputs:
+        if output.exists():
+            raise OutputError("the output exists already", file=output, remedy="choose another or remove it")
     scan = read_nm(path, **reading)
     verdict = check(scan, standard_velocity=standard_velocity, trained_on=loaded.provenance).restoring
     if not verdict.fit:
@@ -185,7 +219,11 @@ def _read(
 
 
 def _restore_group(
-    group: list[Scan], outputs: Mapping[Path, Path], loaded: LoadedRestorer, standard_velocity: float
+    group: list[Scan],
+    outputs: Mapping[Path, Path],
+    loaded: LoadedRestorer,
+    uncertainty: Uncertainty | None,
+    standard_velocity: float,
 ) -> Iterator[Restored | Refused]:
     start = time.perf_counter()
     rapid = group[0]
@@ -195,6 +233,7 @@ def _restore_group(
     paths = [_path(scan) for scan in group]
     try:
         restored = restore_scan(rapid, loaded, standard_velocity)
+        deviation = uncertainty and deviation_of(rapid, uncertainty, standard_velocity)
     except RbsError as error:
         yield from (Refused(path, error) for path in paths)
         return
@@ -203,10 +242,13 @@ def _restore_group(
     seconds = (time.perf_counter() - start) / len(group)
     derivation = Derivation(model=loaded.name, version=rbs.__version__, weight_hash=loaded.sha256)
     for index, (scan, path) in enumerate(zip(group, paths, strict=True)):
-        counts = restored.counts if len(group) == 1 else restored.counts[index : index + 1]
-        result = replace(scan, counts=counts, velocity=standard_velocity)
+        own_frames = slice(None) if len(group) == 1 else slice(index, index + 1)
+        result = replace(scan, counts=restored.counts[own_frames], velocity=standard_velocity)
         try:
             stored = write_restored_nm(outputs[path], result, scan, derivation=derivation)
+            if uncertainty and deviation:
+                of_it = replace(result, counts=deviation.counts[own_frames])
+                _write_deviation(outputs[path], of_it, scan, uncertainty)
         except RbsError as error:
             yield Refused(path, error)
             continue
@@ -221,6 +263,7 @@ def _restore_group(
             views=scan.views,
             view_rule=scan.provenance.view_rule,
             output=outputs[path],
+            deviation=deviation_file(outputs[path]) if uncertainty else None,
             counts=float(scan.counts.sum()),
             expected=float(scan.counts.sum()) / fraction,
             restored=stored.counts,
@@ -229,6 +272,20 @@ def _restore_group(
             together_with=paths[1 - index] if len(group) == 2 else None,
             warnings=(*verdict.warnings, *own[:SHOWN], *more),
         )
+
+
+def _write_deviation(restored: Path, deviation: Scan, source: Scan, uncertainty: Uncertainty) -> None:
+    """Write the deviation beside a restored file, or neither of the two."""
+    derivation = Derivation(
+        model=f"{uncertainty.name} of {uncertainty.loaded.name}",
+        version=rbs.__version__,
+        weight_hash=f"{uncertainty.sha256}, of weights sha256 {uncertainty.loaded.sha256}",
+    )
+    try:
+        write_deviation_nm(deviation_file(restored), deviation, source, derivation=derivation)
+    except RbsError:
+        restored.unlink()
+        raise
 
 
 def _path(scan: Scan) -> Path:

@@ -39,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="scans only: fit the restorer to each scan's own counts first, about a minute a scan",
     )
+    parser.add_argument(
+        "--uncertainty",
+        action="store_true",
+        help="scans only: beside every restored file its standard deviation, NAME_sd; by the head that lies"
+        " beside the weights, f1_uncertainty.safetensors of f1",
+    )
     add_reading_options(parser)
     add_standard_velocity(parser)
 
@@ -55,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     source: Path = args.source
-    kind, outputs, skipped = _work(source, args.target)
+    kind, outputs, skipped = _work(source, args.target, args.uncertainty)
     failed: list[RbsError] = []
     # A single file needs no bar, and a video has one of its own.
     quiet = True if kind == "video" or not source.is_dir() else None
@@ -76,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
         raise refusals_error(len(failed), len(outputs))
 
 
-def _work(source: Path, out: str) -> tuple[Kind, dict[Path, Path], list[Path]]:
+def _work(source: Path, out: str, uncertainty: bool) -> tuple[Kind, dict[Path, Path], list[Path]]:
     """What is to be restored and where to, and what is left alone because rbs made it."""
     from rbs.endoscopy.kinds import kind_of, pictures_or_videos
     from rbs.errors import OutputError, ScanError
@@ -102,10 +108,20 @@ def _work(source: Path, out: str) -> tuple[Kind, dict[Path, Path], list[Path]]:
         raise ScanError(f"it holds only restored {kind}s", file=source, remedy="name the originals")
     sources: dict[Path, Path] = {}
     for path, output in outputs.items():
-        if (first := sources.setdefault(output, path)) != path:
-            fault = f"its restoration would be called {output.name}, as that of {first.name}"
-            raise OutputError(fault, file=path, remedy="rename one of the two")
+        for what, made in _made(output, uncertainty).items():
+            if (first := sources.setdefault(made, path)) != path:
+                fault = f"its {what} would be called {made.name}, as that of {first.name}"
+                raise OutputError(fault, file=path, remedy="rename one of the two")
     return kind, outputs, skipped
+
+
+def _made(output: Path, uncertainty: bool) -> dict[str, Path]:
+    """All that is written for one file."""
+    if not uncertainty:
+        return {"restoration": output}
+    from rbs.clinic.restore import deviation_file
+
+    return {"restoration": output, "standard deviation": deviation_file(output)}
 
 
 def _name(path: Path, kind: Kind) -> str:
@@ -133,7 +149,7 @@ def _outcomes(
     """Restore: of each file what was done, and what was not."""
     from rbs.clinic.outcomes import Refused
     from rbs.errors import CheckpointError, RbsError
-    from rbs.weights import load_restorer
+    from rbs.weights import SHIPPED, load_restorer
 
     if kind != "scan" and args.checkpoint is None:
         raise CheckpointError(
@@ -142,16 +158,31 @@ def _outcomes(
         )
     if kind != "scan" and args.adapt:
         raise RbsError(f"--adapt deals counts, and {kind}s have none", remedy="leave it out")
+    if kind != "scan" and args.uncertainty:
+        raise RbsError(f"--uncertainty is stated in counts, and {kind}s have none", remedy="leave it out")
+    if args.adapt and args.uncertainty:
+        raise RbsError(
+            "--uncertainty speaks for the weights as they are, and --adapt changes them for every scan",
+            remedy="leave one of the two out",
+        )
     loaded = load_restorer(args.checkpoint)
     if kind == "scan":
         from rbs.clinic.restore import restore_files as restore_scans
+        from rbs.uncertainty import head_file, load_uncertainty
 
+        uncertainty = None
+        if args.uncertainty:
+            uncertainty = load_uncertainty(loaded, head_file(args.checkpoint or SHIPPED))
         if args.adapt:
             from rbs.adapt import AdaptingRestorer
 
             loaded = AdaptingRestorer.of(loaded)
         scans = restore_scans(
-            outputs, loaded, reading=reading_options(args), standard_velocity=args.standard_velocity
+            outputs,
+            loaded,
+            uncertainty=uncertainty,
+            reading=reading_options(args),
+            standard_velocity=args.standard_velocity,
         )
         for scan in scans:
             yield (None, scan.error) if isinstance(scan, Refused) else (str(scan), None)
