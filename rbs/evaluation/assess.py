@@ -441,7 +441,9 @@ def summarise_studies(
         wanted = claims | {"calibration_error": "", "pixel_z": "", **errors}
         add_table("uncertainty", "uncertainty", None, {q: u for q, u in wanted.items() if q in table})
     if "coverage" in tables:
-        for (decile, level, method), part in tables["coverage"].groupby(["decile", "level", "method"]):
+        for (decile, level, method), part in tables["coverage"].groupby(
+            ["decile", "level", "method"], sort=False
+        ):
             tenth, claim = f"tenth {decile}", f"claimed {level}"
             add("coverage", tenth, str(method), f"covered_{level}", claim, part["covered"], part["patient"])
             if level == LEVELS[-1]:

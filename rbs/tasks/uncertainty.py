@@ -121,6 +121,24 @@ class UncertaintyTask(TrainingTask):
             root_error(restored, expectation), self.head(features, restored, fraction), self.beta
         )
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say whose errors are learned."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["f1_sha256"] = self._outside["f1"].sha256
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with the errors of another restorer.
+
+        Raises:
+            CheckpointError: The checkpoint is of one.
+        """
+        if checkpoint.get("f1_sha256") != self._outside["f1"].sha256:
+            raise CheckpointError(
+                f"it was trained on other weights than {self._outside['f1'].name}",
+                file=Path(str(self.trainer.ckpt_path)),
+                remedy="delete its version folder to start afresh, or give what it was trained with",
+            )
+
     def write(self, folder: Path) -> None:
         """Fit the factor of the averaged weights on the validation children, and write the head."""
         if not self.trainer.is_global_zero:

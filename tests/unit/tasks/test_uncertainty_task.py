@@ -25,7 +25,9 @@ def f1(tmp_path_factory) -> Path:
 
 
 def fit(task: UncertaintyTask, manifest: Path, folder: Path, pairs: str = "expectation") -> Trainer:
-    data = RBSDataModule(manifest, pairs=pairs, crop=(128, 64), batch_size=2, samples_per_epoch=8, num_workers=0)
+    data = RBSDataModule(
+        manifest, pairs=pairs, crop=(128, 64), batch_size=2, samples_per_epoch=8, num_workers=0
+    )
     trainer = Trainer(
         max_steps=4,
         accelerator="cpu",
@@ -64,6 +66,16 @@ def test_what_cannot_be_trained_is_refused(head, pairs, fault, f1, tiny_cohort, 
     with pytest.raises(RbsError, match=fault):
         fit(UncertaintyTask(head, f1, output=tmp_path), tiny_cohort, tmp_path, pairs)
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_training_goes_on_with_the_same_restorer_only(f1, tiny_cohort, tmp_path):
+    task = UncertaintyTask(UncertaintyHead(4, 6), f1, output=tmp_path)
+    trainer = fit(task, tiny_cohort, tmp_path)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)  # plain data: it runs no code
+    task.on_load_checkpoint(checkpoint)
+    with pytest.raises(CheckpointError, match="other weights than NAFNet mine"):
+        task.on_load_checkpoint({**checkpoint, "f1_sha256": "0" * 64})
 
 
 def test_frames_have_no_known_errors(tmp_path):
