@@ -55,7 +55,7 @@ CASCADE = --model.init_args.init_from $(RUNS)/stage1/f1.safetensors --model.init
 EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/f1.safetensors --stage2 $(2)/stage2/f1.safetensors \
 	--teacher $(2)/adapt_sam/teacher $(SEGMENT) $(addprefix --split ,$(SPLIT)) --output $(2)/evaluation --overwrite
 
-.PHONY: help setup demo test fuzz lint profile bench data pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 ablation sweep evaluate benchmark report \
+.PHONY: help setup demo test fuzz lint profile bench data pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 train-uncertainty ablation sweep evaluate benchmark report \
 	demo-endoscopy clean-demo anew same-data always
 
 help:  ## List the targets
@@ -139,6 +139,12 @@ train-stage2: $(RUNS)/stage2/f1.safetensors  ## Train the cascade with the teach
 $(RUNS)/stage2/f1.safetensors: $(RUNS)/stage1/f1.safetensors $(RUNS)/adapt_sam/teacher/teacher.json \
 		$(EXPERIMENTS)stage2.yaml $(call ANEW,train-stage2) | $(READY) same-data
 	$(call STEP,stage2) $(call FROM,$(MANIFEST)) $(CASCADE) $(call ASKED,train-stage2)
+
+# It lies beside the weights it is bound to: that is where `rbs restore --uncertainty` looks for it.
+train-uncertainty: $(RUNS)/stage1/f1_uncertainty.safetensors  ## Train what states the uncertainty of stage 1 (phantoms only)
+
+$(RUNS)/stage1/f1_uncertainty.safetensors: $(RUNS)/stage1/f1.safetensors experiments/uncertainty.yaml $(call ANEW,train-uncertainty) | same-data
+	$(call STEP,uncertainty) $(call FROM,$(MANIFEST)) --model.init_args.f1 $< --model.init_args.output $(@D) $(call ASKED,train-uncertainty)
 
 # FILE=experiments/ablations/no_spi.yaml trains that one overlay and leaves the rest to you.
 NEEDED = $(RUNS)/stage1/f1.safetensors $(RUNS)/adapt_sam/teacher/teacher.json

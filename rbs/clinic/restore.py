@@ -16,13 +16,14 @@ from rbs.clinic.checks import check, contradictions, nothing_to_restore
 from rbs.clinic.outcomes import Refused
 from rbs.errors import CheckpointError, OutputError, RbsError, ScanError
 from rbs.scans.dicom import read_nm
-from rbs.scans.dicom_write import Derivation, write_restored_nm
-from rbs.scans.find import header_of
+from rbs.scans.dicom_write import Derivation, write_deviation_nm, write_restored_nm
+from rbs.scans.find import EXPORTED, header_of
 from rbs.scans.fit import SAME_VELOCITY
 from rbs.scans.scan import STANDARD_VELOCITY, Scan, View
 
 if TYPE_CHECKING:
     from rbs.clinic.onnx import OnnxRestorer
+    from rbs.uncertainty import Uncertainty
     from rbs.weights import LoadedRestorer
 
 Loaded: TypeAlias = "LoadedRestorer | OnnxRestorer"
@@ -40,6 +41,7 @@ class Restored:
         views: What it shows.
         view_rule: The rule that named the views.
         output: The restored scan.
+        deviation: Its standard deviation, where that was asked for.
         counts: Counts of the rapid scan as acquired.
         expected: The same at standard exposure: counts / fraction.
         restored: Counts of the restored scan, as its file holds them.
@@ -53,6 +55,7 @@ class Restored:
     views: tuple[View, ...]
     view_rule: str | None
     output: Path
+    deviation: Path | None
     counts: float
     expected: float
     restored: float
@@ -68,6 +71,7 @@ class Restored:
             f"{self.source.name} ({', '.join(self.views)} from {self.view_rule}): "
             f"{self.counts:,.0f} counts in, {self.restored:,.0f} out at {self.standard_velocity:g} cm/min "
             f"(bias {bias:+.1f} %{pair}), {self.seconds:.1f} s -> {self.output}"
+            + (f" and {self.deviation.name}" if self.deviation else "")
         )
         return "\n".join([line, *(f"  warning: {warning}" for warning in self.warnings)])
 
@@ -101,10 +105,37 @@ def restore_scan(scan: Scan, loaded: Loaded, standard_velocity: float = STANDARD
     return replace(scan.from_aligned(counts), velocity=standard_velocity)
 
 
+def deviation_of(scan: Scan, uncertainty: Uncertainty, standard_velocity: float = STANDARD_VELOCITY) -> Scan:
+    """The standard deviation of what `restore_scan` makes of a scan, in the counts that it restores.
+
+    Args:
+        scan: Rapid scan that may be restored.
+        uncertainty: A head and the restorer.
+        standard_velocity: cm/min whose counts are wanted.
+
+    Raises:
+        CheckpointError: The head gave something that is no deviation.
+    """
+    deviation = uncertainty.deviation(scan.aligned(), scan.fraction_of(standard_velocity))
+    if not np.isfinite(deviation).all():
+        raise CheckpointError(
+            f"{uncertainty.name} gave values that are not finite", remedy="use other weights"
+        )
+    return replace(scan.from_aligned(deviation), velocity=standard_velocity)
+
+
+def deviation_file(output: Path) -> Path:
+    """Where the standard deviation of a restored file goes: `child_sd.dcm` beside `child.dcm`."""
+    # What follows the last dot of a UID is no suffix.
+    suffix = output.suffix if output.suffix.lower() in EXPORTED else ""
+    return output.with_name(f"{output.name.removesuffix(suffix)}_sd{suffix}")
+
+
 def restore_files(
     outputs: Mapping[Path, Path],
     loaded: Loaded,
     *,
+    uncertainty: Uncertainty | None = None,
     reading: Mapping[str, Any] | None = None,
     standard_velocity: float = STANDARD_VELOCITY,
 ) -> Iterator[Restored | Refused]:
@@ -116,6 +147,7 @@ def restore_files(
     Args:
         outputs: Where each file's restoration goes.
         loaded: The restorer.
+        uncertainty: Its head; beside every restored file goes then a `deviation_file`.
         reading: Options of `read_nm` for files that do not say all: views, energy_window, velocity.
         standard_velocity: cm/min whose counts are wanted.
 
@@ -126,13 +158,14 @@ def restore_files(
         scans: list[Scan] = []
         doubts: dict[Path, tuple[str, ...]] = {}
         for path in files:
+            made = [outputs[path], *([deviation_file(outputs[path])] if uncertainty else [])]
             try:
-                scan, doubts[path] = _read(path, outputs[path], loaded, reading or {}, standard_velocity)
+                scan, doubts[path] = _read(path, made, loaded, reading or {}, standard_velocity)
                 scans.append(scan)
             except RbsError as error:
                 yield Refused(path, error)
         for group in pair_views(scans):
-            yield from _restore_group(group, doubts, outputs, loaded, standard_velocity)
+            yield from _restore_group(group, doubts, outputs, loaded, uncertainty, standard_velocity)
 
 
 def pair_views(scans: Iterable[Scan]) -> list[list[Scan]]:
@@ -174,14 +207,15 @@ def _studies(files: Iterable[Path]) -> list[list[Path]]:
 
 def _read(
     path: Path,
-    output: Path,
+    outputs: Iterable[Path],
     loaded: Loaded,
     reading: Mapping[str, Any],
     standard_velocity: float,
 ) -> tuple[Scan, tuple[str, ...]]:
     """Read a scan that may be restored, with what is doubtful of it, or say why not; before time is spent."""
-    if output.exists():
-        raise OutputError("the output exists already", file=output, remedy="choose another or remove it")
+    for output in outputs:
+        if output.exists():
+            raise OutputError("the output exists already", file=output, remedy="choose another or remove it")
     scan = read_nm(path, **reading)
     verdict = check(scan, standard_velocity=standard_velocity, trained_on=loaded.provenance).restoring
     if not verdict.fit:
@@ -196,6 +230,7 @@ def _restore_group(
     doubts: Mapping[Path, tuple[str, ...]],
     outputs: Mapping[Path, Path],
     loaded: Loaded,
+    uncertainty: Uncertainty | None,
     standard_velocity: float,
 ) -> Iterator[Restored | Refused]:
     start = time.perf_counter()
@@ -206,6 +241,7 @@ def _restore_group(
     paths = [_path(scan) for scan in group]
     try:
         restored = restore_scan(rapid, loaded, standard_velocity)
+        deviation = uncertainty and deviation_of(rapid, uncertainty, standard_velocity)
     except RbsError as error:
         yield from (Refused(path, error) for path in paths)
         return
@@ -214,10 +250,13 @@ def _restore_group(
     seconds = (time.perf_counter() - start) / len(group)
     derivation = Derivation(model=loaded.name, version=rbs.__version__, weight_hash=loaded.sha256)
     for index, (scan, path) in enumerate(zip(group, paths, strict=True)):
-        counts = restored.counts if len(group) == 1 else restored.counts[index : index + 1]
-        result = replace(scan, counts=counts, velocity=standard_velocity)
+        own_frames = slice(None) if len(group) == 1 else slice(index, index + 1)
+        result = replace(scan, counts=restored.counts[own_frames], velocity=standard_velocity)
         try:
             stored = write_restored_nm(outputs[path], result, scan, derivation=derivation)
+            if uncertainty and deviation:
+                of_it = replace(result, counts=deviation.counts[own_frames])
+                _write_deviation(outputs[path], of_it, scan, uncertainty)
         except RbsError as error:
             yield Refused(path, error)
             continue
@@ -231,6 +270,7 @@ def _restore_group(
             views=scan.views,
             view_rule=scan.provenance.view_rule,
             output=outputs[path],
+            deviation=deviation_file(outputs[path]) if uncertainty else None,
             counts=float(scan.counts.sum()),
             expected=float(scan.counts.sum()) / fraction,
             restored=stored.counts,
@@ -239,6 +279,20 @@ def _restore_group(
             together_with=paths[1 - index] if len(group) == 2 else None,
             warnings=(*doubts[path], *own[:SHOWN], *more),
         )
+
+
+def _write_deviation(restored: Path, deviation: Scan, source: Scan, uncertainty: Uncertainty) -> None:
+    """Write the deviation beside a restored file, or neither of the two."""
+    derivation = Derivation(
+        model=f"{uncertainty.name} of {uncertainty.loaded.name}",
+        version=rbs.__version__,
+        weight_hash=f"{uncertainty.sha256}, of weights sha256 {uncertainty.loaded.sha256}",
+    )
+    try:
+        write_deviation_nm(deviation_file(restored), deviation, source, derivation=derivation)
+    except RbsError:
+        restored.unlink()
+        raise
 
 
 def _path(scan: Scan) -> Path:

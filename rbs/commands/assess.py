@@ -15,6 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stage1", type=Path, required=True, metavar="FILE", help="the restorer, .safetensors or .ckpt"
     )
     parser.add_argument(
+        "--uncertainty",
+        action="store_true",
+        help="also ask whether the deviation is true that the head beside the weights states",
+    )
+    parser.add_argument(
         "--split", choices=("train", "val", "test"), default="test", help="default: %(default)s"
     )
     parser.add_argument(
@@ -54,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
     summary = assess(
         Manifest.read(args.manifest),
         args.output,
-        trained_methods(args.stage1, None, None),
+        trained_methods(args.stage1, None, None, uncertainty=args.uncertainty),
         children=args.children,
         draws=args.draws,
         split=args.split,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rbs.clinic.restore import Loaded
     from rbs.endoscopy.kinds import Kind
     from rbs.errors import RbsError
+    from rbs.uncertainty import Uncertainty
 
 HELP = "restore rapid scans (DICOM in, DICOM out), endoscopic pictures and videos (research use only)"
 
@@ -41,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="scans only: fit the restorer to each scan's own counts first, about a minute a scan",
     )
+    parser.add_argument(
+        "--uncertainty",
+        action="store_true",
+        help="scans only: beside every restored file its standard deviation, NAME_sd; by the head that lies"
+        " beside the weights, f1_uncertainty.safetensors of f1",
+    )
     add_reading_options(parser)
     add_standard_velocity(parser)
 
@@ -57,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     source: Path = args.source
-    kind, outputs, skipped = _work(source, args.target)
+    kind, outputs, skipped = _work(source, args.target, args.uncertainty)
     failed: list[RbsError] = []
     # A single file needs no bar, and a video has one of its own.
     quiet = True if kind == "video" or not source.is_dir() else None
@@ -78,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
         raise refusals_error(len(failed), len(outputs))
 
 
-def _work(source: Path, out: str) -> tuple[Kind, dict[Path, Path], list[Path]]:
+def _work(source: Path, out: str, uncertainty: bool) -> tuple[Kind, dict[Path, Path], list[Path]]:
     """What is to be restored and where to, and what is left alone because rbs made it."""
     from rbs.endoscopy.kinds import kind_of, pictures_or_videos
     from rbs.errors import OutputError, ScanError
@@ -108,10 +115,20 @@ def _work(source: Path, out: str) -> tuple[Kind, dict[Path, Path], list[Path]]:
         raise ScanError(f"it holds only restored {kind}s", file=source, remedy="name the originals")
     sources: dict[Path, Path] = {}
     for path, output in outputs.items():
-        if (first := sources.setdefault(output, path)) != path:
-            fault = f"its restoration would be called {output.name}, as that of {first.name}"
-            raise OutputError(fault, file=path, remedy="rename one of the two")
+        for what, made in _made(output, uncertainty).items():
+            if (first := sources.setdefault(made, path)) != path:
+                fault = f"its {what} would be called {made.name}, as that of {first.name}"
+                raise OutputError(fault, file=path, remedy="rename one of the two")
     return kind, outputs, skipped
+
+
+def _made(output: Path, uncertainty: bool) -> dict[str, Path]:
+    """All that is written for one file."""
+    if not uncertainty:
+        return {"restoration": output}
+    from rbs.clinic.restore import deviation_file
+
+    return {"restoration": output, "standard deviation": deviation_file(output)}
 
 
 def _name(path: Path, kind: Kind) -> str:
@@ -147,12 +164,21 @@ def _outcomes(
         )
     if kind != "scan" and args.adapt:
         raise RbsError(f"--adapt deals counts, and {kind}s have none", remedy="leave it out")
+    if kind != "scan" and args.uncertainty:
+        raise RbsError(f"--uncertainty is stated in counts, and {kind}s have none", remedy="leave it out")
+    if args.adapt and args.uncertainty:
+        raise RbsError(
+            "--uncertainty speaks for the weights as they are, and --adapt changes them for every scan",
+            remedy="leave one of the two out",
+        )
     if kind == "scan":
         from rbs.clinic.restore import restore_files as restore_scans
 
+        restorer, uncertainty = _restorer_of_scans(args)
         scans = restore_scans(
             outputs,
-            _restorer_of_scans(args.checkpoint, adapt=args.adapt),
+            restorer,
+            uncertainty=uncertainty,
             reading=reading_options(args),
             standard_velocity=args.standard_velocity,
         )
@@ -166,21 +192,29 @@ def _outcomes(
             yield (None if isinstance(done, Refused) else str(done)), done.error
 
 
-def _restorer_of_scans(checkpoint: Path | None, *, adapt: bool) -> Loaded:
-    """The weights, or what was exported of them: then without PyTorch, whose import takes longest."""
-    if checkpoint is not None and checkpoint.suffix == ".onnx":
+def _restorer_of_scans(args: argparse.Namespace) -> tuple[Loaded, Uncertainty | None]:
+    """The weights, and what states their uncertainty; or what was exported, which needs no PyTorch."""
+    from rbs.errors import RbsError
+
+    if args.checkpoint is not None and args.checkpoint.suffix == ".onnx":
         from rbs.clinic.onnx import load_onnx
-        from rbs.errors import RbsError
 
-        if adapt:
+        if args.adapt or args.uncertainty:
+            option = "--adapt" if args.adapt else "--uncertainty"
             remedy = "name the weights it was exported from"
-            raise RbsError("--adapt trains the network, which an ONNX file does not allow", remedy=remedy)
-        return load_onnx(checkpoint)
-    from rbs.weights import load_restorer
+            raise RbsError(
+                f"{option} looks into the network, which an ONNX file does not allow", remedy=remedy
+            )
+        return load_onnx(args.checkpoint), None
+    from rbs.weights import SHIPPED, load_restorer
 
-    loaded = load_restorer(checkpoint)
-    if adapt:
+    loaded = load_restorer(args.checkpoint)
+    if args.uncertainty:
+        from rbs.uncertainty import head_file, load_uncertainty
+
+        return loaded, load_uncertainty(loaded, head_file(args.checkpoint or SHIPPED))
+    if args.adapt:
         from rbs.adapt import AdaptingRestorer
 
-        return AdaptingRestorer.of(loaded)
-    return loaded
+        return AdaptingRestorer.of(loaded), None
+    return loaded, None

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,15 @@ import pandas as pd
 import rbs
 from rbs.data.manifest import Case, Manifest
 from rbs.errors import ManifestError, OutputError, RbsError
+from rbs.evaluation.calibration import (
+    BLOCK,
+    LEVELS,
+    bootstrap_deviation,
+    calibration_error,
+    coverage,
+    judged_by_counts,
+    judged_by_truth,
+)
 from rbs.evaluation.classical import GAUSSIAN, Pair, best, gaussian, tune
 from rbs.evaluation.consistency import check_consistency
 from rbs.evaluation.evaluate import file_versions, load_pair
@@ -46,6 +55,11 @@ log = logging.getLogger(__name__)
 TRUTH = "truth"
 """The known expectation as if it were a method's answer, where only counts are compared."""
 
+BOOTSTRAP = "bootstrap"
+"""What a deviation that a method states is compared with, as if a method stated it."""
+
+BOOTSTRAP_DRAWS = 8
+
 _TABLES = (
     "foci",
     "lesions",
@@ -56,6 +70,8 @@ _TABLES = (
     "spectra",
     "impulses",
     "blanks",
+    "uncertainty",
+    "coverage",
 )
 
 
@@ -196,6 +212,12 @@ def _units(
             f"{case.patient} texture",
             lambda case=case: _texture(load_pair(case), methods, draws // 4, seed),  # type: ignore[misc]
         )
+        for method in methods:
+            if method.deviation:
+                yield _Unit(
+                    f"{case.patient} bootstrap",
+                    lambda case=case, method=method: (_bootstrap(load_pair(case), method, seed), {}),  # type: ignore[misc]
+                )
     if drawn:
         yield _Unit("blank", lambda: _blank(load_pair(drawn[0]), methods, draws // 4, seed))
 
@@ -205,6 +227,9 @@ def _scan(case: Case, methods: Sequence[Method]) -> dict[str, Rows]:
     pair = load_pair(case)
     target, tables = pair.target, {name: Rows() for name in _TABLES}
     answers = {method.name: method.restore(pair) for method in methods}
+    for method in methods:
+        if method.deviation:
+            _judge_deviation(tables, pair, method.name, answers[method.name], method.deviation(pair))
     for name, answer in answers.items():
         _compare_counts(tables, pair, name, answer)
     if target.expectation is None:
@@ -229,6 +254,41 @@ def _scan(case: Case, methods: Sequence[Method]) -> dict[str, Rows]:
             values = {name: value for name, value in asdict(score).items() if name != "focus"}
             tables["lesions"].append({**known, **asdict(score.focus), **classes, **values})
         tables["growth_plates"].append({**known, **asdict(plate_scores(answer, target))})
+    return tables
+
+
+def _judge_deviation(tables: dict[str, Rows], pair: Pair, name: str, answer: Any, deviation: Any) -> None:
+    """Whether a stated deviation is true: by an independent scan, and by the expectation where known."""
+    target, known = pair.target, {"patient": pair.patient, "method": name}
+    estimate, s = pair.on_target(answer), pair.on_target(deviation)
+    row: dict[str, Any] = {}
+    for what, block in (("pixel", 1), ("block", BLOCK)):
+        judged = judged_by_counts(estimate, s, target.counts, target.exposure, target.mask, block)
+        row |= {f"{what}_z": judged.z, f"{what}_error_by_counts": judged.error}
+        if target.expectation is not None:
+            by_truth = judged_by_truth(estimate, s, target.expectation, target.mask, block)
+            row[f"{what}_error"] = by_truth
+    if target.expectation is not None:
+        found = coverage(estimate, s, target.expectation, target.mask)
+        row["calibration_error"] = calibration_error(found)
+        for level in LEVELS:
+            alike = [entry for entry in found if entry.level == level]
+            row[f"covered_{level}"] = float(
+                np.average([e.covered for e in alike], weights=[e.pixels for e in alike])
+            )
+        tables["coverage"] += [known | asdict(entry) for entry in found]
+    tables["uncertainty"].append(known | row)
+
+
+def _bootstrap(pair: Pair, method: Method, seed: int) -> dict[str, Rows]:
+    """What the parametric bootstrap would state instead of a method's own deviation."""
+
+    def restore(rapid: Any) -> Any:
+        return method.restore(replace(pair, rapid=rapid))
+
+    tables, answer = {name: Rows() for name in _TABLES}, method.restore(pair)
+    deviation = bootstrap_deviation(restore, answer, pair.fraction, BOOTSTRAP_DRAWS, seed)
+    _judge_deviation(tables, pair, BOOTSTRAP, answer, deviation)
     return tables
 
 
@@ -374,6 +434,28 @@ def summarise_studies(
         {"fwhm_mm": "mm", "gain": "of its counts"},
         lambda k: f"{k:g} counts",
     )
+    if "uncertainty" in tables:
+        table, of = tables["uncertainty"], "of what is stated"
+        claims = {f"covered_{level}": f"claimed {level}" for level in LEVELS}
+        errors = {f"{what}_error{by}": of for by in ("", "_by_counts") for what in ("pixel", "block")}
+        wanted = claims | {"calibration_error": "", "pixel_z": "", **errors}
+        add_table("uncertainty", "uncertainty", None, {q: u for q, u in wanted.items() if q in table})
+    if "coverage" in tables:
+        for (decile, level, method), part in tables["coverage"].groupby(
+            ["decile", "level", "method"], sort=False
+        ):
+            tenth, claim = f"tenth {decile}", f"claimed {level}"
+            add("coverage", tenth, str(method), f"covered_{level}", claim, part["covered"], part["patient"])
+            if level == LEVELS[-1]:
+                add(
+                    "coverage",
+                    tenth,
+                    str(method),
+                    "mean_count",
+                    "counts",
+                    part["mean_count"],
+                    part["patient"],
+                )
     for size in FOCUS_SIZES_MM:
         for method, plain, internal, patients in _areas(detections, size):
             add("observer", f"{size:g} mm", method, "auc", "", plain, patients)

@@ -2,12 +2,15 @@
 
 A method that states a standard deviation s beside its estimate T claims that the expectation λ lies within
 T ± ks with the probability erf(k/√2). What share of pixels does so, in each tenth of the pixels ordered by λ,
-is compared with the claim: overconfidence in hot pixels must not be hidden by caution in the background. No
-method of `rbs` states one yet.
+is compared with the claim: overconfidence in hot pixels must not be hidden by caution in the background.
+
+Where no expectation is known, the counts of an independent scan judge: their own noise is known, and what is
+left is the error.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +20,9 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 LEVELS = (0.5, 0.683, 0.9, 0.954)
+
+BLOCK = 16
+"""Edge, in pixels, of the blocks that stand for regions."""
 
 
 @dataclass(frozen=True)
@@ -72,3 +78,90 @@ def coverage(estimate: Array, deviation: Array, expectation: Array, mask: Array)
 def calibration_error(coverages: list[Coverage]) -> float:
     """Mean over deciles and levels of |covered - claimed|: 0 is calibrated."""
     return float(np.mean([abs(entry.covered - entry.level) for entry in coverages]))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Stated deviations against an independent scan.
+
+    Attributes:
+        z: Root mean square of the judge's deviation from what the estimate lets expect, over the standard
+            deviation that its own noise and the stated uncertainty give it together: 1 where both are true.
+        error: Root mean square error of the estimate, the judge's noise taken off, over the root mean square
+            of what is stated: 1 is true, above 1 overconfident. NaN where noise outweighs the error.
+    """
+
+    z: float
+    error: float
+
+
+def judged_by_counts(
+    estimate: Array, deviation: Array, counts: Array, exposure: float, mask: Array, block: int = 1
+) -> Judged:
+    r"""Deviations against the counts y of an independent scan of exposure q.
+
+    .. math::
+        z^2 = \overline{\frac{(y - qT)^2}{qT + q^2 s^2}}, \qquad
+        \text{error}^2 = \frac{\overline{(y - qT)^2} - \overline{y}}{q^2\, \overline{s^2}} .
+
+    In blocks y and T are sums over pixels, and so is its square, as if errors of pixels were independent:
+    the error is then the factor by which a region's deviation is larger than that.
+
+    Args:
+        estimate: T, standard counts (V, H, W).
+        deviation: s, (V, H, W).
+        counts: y, raw counts that share none with the scan the estimate was made of, (V, H, W).
+        exposure: q, relative to the standard scan.
+        mask: The evaluated pixels, bool (V, H, W).
+        block: Edge of the blocks, pixels; blocks of which less than half is evaluated are left out.
+    """
+    expected, found, stated = _summed((exposure * estimate, counts, (exposure * deviation) ** 2), mask, block)
+    squared, variance = (found - expected) ** 2, expected + stated
+    left = squared.mean() - found.mean()
+    return Judged(
+        z=float(np.sqrt((squared[variance > 0] / variance[variance > 0]).mean())),
+        error=float(np.sqrt(left / stated.mean())) if left > 0 and stated.any() else float("nan"),
+    )
+
+
+def judged_by_truth(
+    estimate: Array, deviation: Array, expectation: Array, mask: Array, block: int = 1
+) -> float:
+    """The `error` of `Judged` where the expectation is known, see there."""
+    error, stated = _summed((estimate - expectation, deviation**2), mask, block)
+    return float(np.sqrt((error**2).mean() / stated.mean()))
+
+
+def _summed(images: tuple[Array, ...], mask: Array, block: int) -> list[Array]:
+    """Sums over the evaluated pixels of blocks at least half of which is evaluated, (blocks,) each."""
+    rows, columns = (size // block * block for size in mask.shape[1:])
+
+    def sums(image: Array) -> Array:
+        cut = np.where(mask, image, 0)[:, :rows, :columns].astype(np.float64)
+        return cut.reshape(len(cut), rows // block, block, columns // block, block).sum(axis=(2, 4))
+
+    kept = sums(np.ones(mask.shape)) >= block**2 / 2
+    return [sums(image)[kept] for image in images]
+
+
+def bootstrap_deviation(
+    restore: Callable[[Array], Array], estimate: Array, fraction: float, draws: int, seed: int
+) -> Array:
+    """The parametric bootstrap of an estimate: how much it varies over scans drawn as if it were the truth.
+
+    Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 6. It needs no training, and sees how
+    the noise goes through a method; what the method smooths away every time alike, it cannot see.
+
+    Args:
+        restore: The method, raw counts (V, H, W) to standard counts.
+        estimate: T, what it made of the scan, standard counts (V, H, W).
+        fraction: Exposure p of the rapid scan relative to the standard one.
+        draws: Number of scans drawn, Poisson of p T.
+        seed: Of the draws.
+
+    Returns:
+        Standard counts (V, H, W).
+    """
+    rng = np.random.default_rng(seed)
+    again = [restore(rng.poisson(fraction * np.maximum(estimate, 0))) for _ in range(draws)]
+    return np.std(again, axis=0, ddof=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ class Method:
         restore: Pair to estimate, laid out as the pair: standard counts (V, H, W), or colours (3, H, W).
         settings: What it was made with: tuned parameters, weight hashes.
         raw: Whether its estimates are scaled counts, never smoothed.
+        deviation: Pair to the standard deviation it states of that estimate; None where it states none.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Method:
     restore: Callable[[Any], Array]
     settings: dict[str, Any] = field(default_factory=dict)
     raw: bool = False
+    deviation: Callable[[Any], Array] | None = None
 
     def describe(self) -> dict[str, Any]:
         """Its entry in the settings file."""
@@ -79,6 +81,7 @@ def trained_methods(
     base_checkpoint: Path | None = None,
     *,
     adapt: bool = False,
+    uncertainty: bool = False,
 ) -> list[Method]:
     """The restorers.
 
@@ -88,6 +91,7 @@ def trained_methods(
         teacher: Folder of the adapted teacher, for the second restorer.
         base_checkpoint: SAM's base weights that it was adapted from; None for the shipped or downloaded ones.
         adapt: Whether stage 1 has a second row, fitted to each scan before it restores it.
+        uncertainty: Whether stage 1 states its deviation, by the head that lies beside its weights.
 
     Raises:
         CheckpointError: One of them is missing or does not fit.
@@ -102,7 +106,8 @@ def trained_methods(
     first = None
     if stage1 is not None:
         first = load_restorer(stage1)
-        methods.append(restorer_method("stage1", "Stage 1", first))
+        method = restorer_method("stage1", "Stage 1", first)
+        methods.append(_with_deviation(method, first, stage1) if uncertainty else method)
         if adapt:
             from rbs.adapt import AdaptingRestorer
 
@@ -144,6 +149,19 @@ def restorer_method(name: str, label: str, loaded: LoadedRestorer) -> Method:
             "shows": loaded.restorer.images.shows,
             **loaded.provenance,
         },
+    )
+
+
+def _with_deviation(method: Method, loaded: LoadedRestorer, file: Path) -> Method:
+    """The same row, stating its deviation."""
+    from rbs.uncertainty import head_file, load_uncertainty
+
+    head = load_uncertainty(loaded, head_file(file))
+    settings = {"uncertainty": {"weights": head.name, "sha256": head.sha256, **head.provenance}}
+    return replace(
+        method,
+        settings=method.settings | settings,
+        deviation=lambda pair: head.deviation(pair.rapid, pair.fraction),
     )
 
 

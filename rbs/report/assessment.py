@@ -26,6 +26,7 @@ _NAMES = {
     TRUTH: "Known expectation",
     "ideal rapid": "Ideal observer of the rapid scan",
     "ideal standard": "Ideal observer of the standard scan",
+    "bootstrap": "Parametric bootstrap instead",
 }
 _QUANTITIES = {
     "recovery": "Contrast kept",
@@ -43,7 +44,16 @@ _QUANTITIES = {
     "gain": "Counts kept",
     "auc": "AUC",
     "auc_internal_noise": "AUC, observer with noise of its own",
+    "calibration_error": "Error of coverage",
+    "pixel_z": "z of other counts",
+    "pixel_error": "Error of a pixel",
+    "block_error": "Error of a 16 x 16 block",
+    "pixel_error_by_counts": "Error of a pixel, by other counts",
+    "block_error_by_counts": "Error of a 16 x 16 block, by other counts",
+    "mean_count": "Expected counts",
 }
+COVERAGE = "coverage"
+"""The study that has a table of its own: how much of each tenth of the pixels intervals cover."""
 _SIZES = ("small (", "medium (8", "large (")
 """How the names of the classes of size begin."""
 _COLOURS = ("#7f7f7f", "#c77c11", "#1f4e79", "#2a7f3f", "#8c2d5a", "#5a4fcf")
@@ -108,7 +118,8 @@ def read_assessment(folder: Path) -> Assessment:
 def study_tables(assessment: Assessment) -> list[Table]:
     """A table a study, methods by group and quantity, in pieces that fit a page."""
     tables = []
-    for study, part in assessment.summary.groupby("study", sort=False):
+    summary = assessment.summary
+    for study, part in summary[summary["study"] != COVERAGE].groupby("study", sort=False):
         cells = {
             (row["method"], row["group"], row["quantity"]): _cell(row) for row in part.to_dict("records")
         }
@@ -128,8 +139,25 @@ def study_tables(assessment: Assessment) -> list[Table]:
     return tables
 
 
+def coverage_tables(assessment: Assessment) -> list[Table]:
+    """What intervals cover by tenths of the pixels, few counts first: a table a method that states them."""
+    found = assessment.summary[assessment.summary["study"] == COVERAGE]
+    tables = []
+    for method, part in found.groupby("method", sort=False):
+        quantities = sorted(part["quantity"].unique(), key=lambda name: (name != "mean_count", name))
+        cells = {(row["group"], row["quantity"]): _cell(row) for row in part.to_dict("records")}
+        heads = [_covered(name) for name in quantities]
+        rows = [
+            (str(group), [cells.get((group, name), Cell()) for name in quantities])
+            for group in part["group"].unique()
+        ]
+        title = f"{assessment.labels[str(method)]}: share of pixels that intervals cover"
+        tables.append(Table(title, heads, [], rows))
+    return tables
+
+
 def curves_figure(assessment: Assessment) -> Figure | None:
-    """Noise power, lesion contrast, detection and sharpness in a panel each; None without any of them."""
+    """Noise power, lesion contrast, detection, sharpness, coverage in a panel each; None without any."""
     import matplotlib.pyplot as plt
 
     summary = assessment.summary
@@ -149,9 +177,12 @@ def curves_figure(assessment: Assessment) -> Figure | None:
         if len(found):
             groups = list(dict.fromkeys(found["group"]))
             drawn.append(partial(_points, assessment, found, groups, title, ideal))
+    if (summary["study"] == COVERAGE).any():
+        drawn.append(partial(_coverage, assessment))
     if not drawn:
         return None
-    figure, axes = plt.subplots(2, 2, figsize=(12.5, 7.6), squeeze=False)
+    columns = 2 if len(drawn) <= 4 else 3
+    figure, axes = plt.subplots(2, columns, figsize=(6.25 * columns, 7.6), squeeze=False)
     for axis, draw in zip(axes.flat, drawn, strict=False):
         draw(axis)
         axis.tick_params(labelsize=7)
@@ -202,6 +233,34 @@ def _points(
     axis.grid(axis="y", color="0.92", linewidth=0.6)
 
 
+def _coverage(assessment: Assessment, axis: Axes) -> None:
+    """Covered over claimed, by tenths: a line a method and level, the claims as thin lines."""
+    found = assessment.summary[assessment.summary["study"] == COVERAGE]
+    levels = [name for name in found["quantity"].unique() if name.startswith("covered_")]
+    for name, label, style in _styled(assessment.labels, found["method"].unique()):
+        for k, quantity in enumerate(levels):
+            part = found[(found["method"] == name) & (found["quantity"] == quantity)]
+            tenths = range(1, len(part) + 1)
+            axis.plot(tenths, part["mean"], label=None if k else label, linewidth=1.4, **style)
+            axis.fill_between(tenths, part["low"], part["high"], alpha=0.15, color=style["color"])
+    for quantity in levels:
+        axis.axhline(_level(quantity), color="0.6", linewidth=0.8)
+    axis.set_ylim(0, 1)
+    axis.set_xlabel("tenth of the pixels, from few to many counts", fontsize=8)
+    axis.set_title("share of pixels that intervals cover (grey: claimed)", fontsize=9)
+
+
+def _level(quantity: str) -> float:
+    return float(quantity.removeprefix("covered_"))
+
+
+def _covered(quantity: str) -> tuple[str, str]:
+    """Head of a column: what is claimed."""
+    if quantity.startswith("covered_"):
+        return f"Covered, claimed {100 * _level(quantity):g} %", ""
+    return _QUANTITIES[quantity], "standard scan"
+
+
 def _styled(labels: Mapping[str, str], names: Any) -> list[tuple[str, str, dict[str, Any]]]:
     """Name, label and style of what is drawn, one colour a name in all panels."""
     styles = {
@@ -217,7 +276,8 @@ def _pick(summary: pd.DataFrame, study: str, quantity: str) -> pd.DataFrame:
 
 def _head(column: Mapping[Any, Any]) -> tuple[str, str]:
     group, unit = str(column["group"]), column["unit"]
-    label = _QUANTITIES.get(str(column["quantity"]), str(column["quantity"]))
+    quantity = str(column["quantity"])
+    label = _covered(quantity)[0] if quantity.startswith("covered_") else _QUANTITIES.get(quantity, quantity)
     notes = ["" if group == "all" else group, unit if isinstance(unit, str) else "", f"n = {column['n']}"]
     return label, "; ".join(note for note in notes if note)
 

@@ -21,7 +21,14 @@ from rbs.arrays import read_npz
 from rbs.errors import RbsError
 from rbs.files import whole_file
 from rbs.report import figures
-from rbs.report.assessment import Assessment, curves_figure, is_assessment, read_assessment, study_tables
+from rbs.report.assessment import (
+    Assessment,
+    coverage_tables,
+    curves_figure,
+    is_assessment,
+    read_assessment,
+    study_tables,
+)
 from rbs.report.searches import ablation_figure, ablation_table, cost_table, read_ablation, sweep_table
 from rbs.report.tables import (
     Evaluation,
@@ -200,6 +207,7 @@ def _assessment(assessment: Assessment) -> dict[str, Any]:
         "folder": str(assessment.folder),
         "settings": assessment.settings,
         "tables": study_tables(assessment),
+        "coverage": coverage_tables(assessment),
         "picture": figure and Picture(name, "At a glance", caption, figure),
     }
 

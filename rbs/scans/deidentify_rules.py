@@ -16,7 +16,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from rbs.scans.dicom import RECOVERED, THINNED, WHOLE_BODY
-from rbs.scans.dicom_write import RESTORED
+from rbs.scans.dicom_write import DEVIATION, RESTORED
 
 
 def _names(text: str) -> frozenset[str]:
@@ -176,7 +176,7 @@ def words(text: str) -> list[str]:
 @lru_cache
 def meaning_of(value: str, scheme: str) -> str | None:
     """The meaning of a code by the dictionaries of DICOM (in pydicom) or rbs; None of an unknown one."""
-    for own in (THINNED, RECOVERED, RESTORED):
+    for own in (THINNED, RECOVERED, RESTORED, DEVIATION):
         if (value, scheme) == own[:2]:
             return own[2]
     known = _meanings()

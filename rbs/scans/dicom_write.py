@@ -41,6 +41,9 @@ from rbs.scans.scan import STANDARD_VELOCITY, Array, Scan
 RESTORED = ("RESTORED", "99RBS", "Restoration of a low-count scan")
 """Derivation code of restored scans, which `read_nm` refuses as input."""
 
+DEVIATION = ("DEVIATION", "99RBS", "Standard deviation of restored counts")
+"""Derivation code of the uncertainty of restored scans, likewise."""
+
 SCALES = (1000, 100, 10)
 """Pixel value of one restored count, the finest that fits. Steps of a tenth of a count are lost in the noise;
 coarser ones would quantise the skeleton away for the sake of a hot bladder."""
@@ -300,22 +303,82 @@ def write_restored_nm(
         ScanError: `source` has no header, the frames do not match, or too many pixels are too hot.
         OutputError: The file cannot be written.
     """
+    return _write_result(
+        path,
+        scan,
+        source,
+        derivation,
+        kind=RESTORED,
+        series="restored RESEARCH",
+        holds="Counts",
+        how="Restored to the counts",
+        overwrite=overwrite,
+    )
+
+
+def write_deviation_nm(
+    path: str | Path, scan: Scan, source: Scan, *, derivation: Derivation, overwrite: bool = False
+) -> Stored:
+    """Write the standard deviation of a restored scan, as an object of its own derived from the rapid scan.
+
+    It is stored as a restored scan is, in a series of its own, and says in words what its pixels are.
+
+    Args:
+        path: The file to write.
+        scan: Standard deviation of the restored counts; its velocity is the one those are the counts of.
+        source: The rapid scan, as `read_nm` gave it.
+        derivation: What states it.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        ScanError: As `write_restored_nm`.
+        OutputError: The file cannot be written.
+    """
+    return _write_result(
+        path,
+        scan,
+        source,
+        derivation,
+        kind=DEVIATION,
+        series="SD of restored RESEARCH",
+        holds="Standard deviation of the restored counts",
+        how="Standard deviation, pixel by pixel, of the restored counts",
+        note="; errors of neighbouring pixels go together: that of a region's mean is larger than 1/sqrt(n)",
+        overwrite=overwrite,
+    )
+
+
+def _write_result(
+    path: str | Path,
+    scan: Scan,
+    source: Scan,
+    derivation: Derivation,
+    *,
+    kind: tuple[str, str, str],
+    series: str,
+    holds: str,
+    how: str,
+    note: str = "",
+    overwrite: bool,
+) -> Stored:
+    """Write what a network made of `source`, in counts."""
     with _blaming(source):
         pixels, scale, clipped = _scaled(scan.counts, source.provenance.path)
-        ds = _derived_from(source, scan, "restored RESEARCH")
+        ds = _derived_from(source, scan, series)
         ds.ImageType = ["DERIVED", "SECONDARY", "WHOLE BODY", "EMISSION"]
+        if kind == DEVIATION:
+            ds.SeriesNumber += 1000  # beside the restored one, which is numbered likewise
         if source.velocity is not None:  # the one the scale rests on, also where the user stated it
             ds.ScanVelocity = scan_velocity(source.velocity)
         complete(ds, source)
         made_by = f"{derivation.model}, rbs {derivation.version}, weights sha256 {derivation.weight_hash}"
         exposure = f"of a {scan.velocity or STANDARD_VELOCITY:.4g} cm/min scan"
-        how = f"Restored to the counts {exposure} by {made_by}; pixel value = {scale:g} x counts"
-        _say_how(ds, RESTORED, how)
-        _contribute(ds, "rbs", derivation.model, derivation.version, "Restored a low-count scan")
+        _say_how(ds, kind, f"{how} {exposure} by {made_by}; pixel value = {scale:g} x counts{note}")
+        _contribute(ds, "rbs", derivation.model, derivation.version, kind[2])
         ds.ContentQualification = "RESEARCH"
         ds.ImageComments = "Research use only. Not for diagnostic use."
         set_pixels(ds, pixels)
-        ds.RealWorldValueMappingSequence = [scale_mapping(scale, f"Counts {exposure}")]
+        ds.RealWorldValueMappingSequence = [scale_mapping(scale, f"{holds} {exposure}")]
         window = max(1, round(float(np.percentile(pixels[pixels > 0], 99.5)))) if pixels.any() else 1
         ds.WindowCenter, ds.WindowWidth = f"{window / 2:.10g}", str(window)
         _save(ds, path, overwrite)

@@ -10,7 +10,7 @@ from pydicom import Dataset
 
 from rbs.errors import ScanError
 from rbs.scans.dicom import START, decoded, starts_like_dicom
-from rbs.scans.dicom_write import RESTORED
+from rbs.scans.dicom_write import DEVIATION, RESTORED
 
 EXPORTED = ("", ".dcm", ".ima")
 """Suffixes of hospital exports; many have none, or end in the last number of a UID."""
@@ -55,9 +55,10 @@ def header_of(path: Path) -> Dataset:
 
 
 def is_restored(path: Path) -> bool:
-    """Whether rbs wrote this file as a restoration, to be left alone when its folder is restored again."""
+    """Whether rbs wrote this file as a restoration or its uncertainty, to be left alone in its folder."""
     codes = header_of(path).get("DerivationCodeSequence") or []
-    return any((code.get("CodeValue"), code.get("CodingSchemeDesignator")) == RESTORED[:2] for code in codes)
+    own = (RESTORED[:2], DEVIATION[:2])
+    return any((code.get("CodeValue"), code.get("CodingSchemeDesignator")) in own for code in codes)
 
 
 def _may_be_a_scan(path: Path) -> bool:

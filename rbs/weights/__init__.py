@@ -7,7 +7,7 @@ import importlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ FRAME_TILE = 768
 """Side of the tiles in which large frames are restored, pixels."""
 
 _KEY = "rbs"
+_Module = TypeVar("_Module", bound=nn.Module)
 _RETRAIN = "name a .safetensors or .ckpt file that rbs wrote"
 
 
@@ -110,12 +111,16 @@ class LoadedRestorer:
         Raises:
             CheckpointError: The restorer restores frames.
         """
+        return self.answer(self.restorer, rapid, fraction)
+
+    def answer(self, network: nn.Module, rapid: Array, fraction: float) -> Array:
+        """As `restore`, by a network that is given what the restorer is: itself, or one built around it."""
         self._must_restore("scans")
         device = next(self.restorer.parameters()).device
         x = torch.as_tensor(np.asarray(rapid, dtype=np.float32) / np.float32(fraction), device=device)[None]
         with torch.inference_mode():
-            restored = self.restorer(x, torch.tensor([fraction], dtype=torch.float32, device=device))
-        return where_scanned(restored[0].cpu().numpy(), rapid)
+            answer = network(x, torch.tensor([fraction], dtype=torch.float32, device=device))
+        return where_scanned(answer[0].cpu().numpy(), rapid)
 
 
 def _window(side: int) -> Tensor:
@@ -164,10 +169,8 @@ def load_restorer(path: str | Path | None = None) -> LoadedRestorer:
     """
     file = SHIPPED if path is None else Path(path)
     sha256 = file_sha256(file, "name a weight file with --checkpoint" if path is None else "check the path")
-    if path is None and sha256 != _recorded_sha256():
-        raise CheckpointError(
-            "it differs from the hash recorded beside it", file=file, remedy="install rbs again"
-        )
+    if path is None:
+        check_recorded(file, sha256)
     tensors, description = read_safetensors(file) if file.suffix == ".safetensors" else _read_lightning(file)
     restorer = build_restorer(description, file)
     load_into(restorer, tensors, file)
@@ -199,11 +202,22 @@ def file_sha256(file: Path, remedy: str = "check the path") -> str:
     raise CheckpointError("there is no such weight file", file=file, remedy=remedy)
 
 
-def _recorded_sha256() -> str | None:
+def check_recorded(file: Path, sha256: str) -> None:
+    """See to it that a file among the shipped weights is the one its card tells of; others have no card.
+
+    Raises:
+        CheckpointError: It is not.
+    """
+    if file.parent != SHIPPED.parent:
+        return
     try:
-        return json.loads(SHIPPED.with_suffix(".json").read_text())["sha256"]
+        recorded = json.loads(file.with_suffix(".json").read_text())["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        recorded = None
+    if sha256 != recorded:
+        raise CheckpointError(
+            "it differs from the hash recorded beside it", file=file, remedy="install rbs again"
+        )
 
 
 def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -250,20 +264,34 @@ def _read_lightning(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def build_restorer(description: dict[str, Any], file: Path) -> Restorer:
-    """An untrained restorer from its class path. Nothing but a subclass of `Restorer` is ever called."""
-    path = str(description.get("class_path", ""))
-    if not path:
+    """An untrained restorer from its class path."""
+    if not description.get("class_path"):
         raise CheckpointError(
             "it holds no first restorer", file=file, remedy="name the f1.safetensors beside it"
         )
+    return build_from(description, Restorer, file)  # type: ignore[type-abstract]
+
+
+def build_from(description: dict[str, Any], kind: type[_Module], file: Path) -> _Module:
+    """An untrained module from its class path. Nothing but a subclass of `kind` is ever called.
+
+    Args:
+        description: {"class_path": ..., "init_args": {...}}, and the version of rbs that wrote it.
+        kind: What it must be.
+        file: Where that stands.
+
+    Raises:
+        CheckpointError: It cannot be imported or built, or is something else.
+    """
+    path = str(description.get("class_path", ""))
     module, _, name = path.rpartition(".")
     try:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError):
         remedy = "install the package that defines it"
         raise CheckpointError(f"its class {path!r} cannot be imported", file=file, remedy=remedy) from None
-    if not (isinstance(cls, type) and issubclass(cls, Restorer)):
-        raise CheckpointError(f"{path!r} is not a restorer", file=file, remedy=_RETRAIN)
+    if not (isinstance(cls, type) and issubclass(cls, kind)):
+        raise CheckpointError(f"{path!r} is not a {kind.__name__.lower()}", file=file, remedy=_RETRAIN)
     try:
         return cls(**description.get("init_args", {}))
     except (TypeError, ValueError) as error:

@@ -28,12 +28,15 @@ from rbs.scans.dicom_write import (
     PatientHeader,
     StudyHeader,
     write_acquired_nm,
+    write_deviation_nm,
     write_restored_nm,
     write_thinned_nm,
 )
 from rbs.scans.scan import Scan, View
 
-KINDS = ("acquired", "thinned", "restored")
+KINDS = ("acquired", "thinned", "restored", "deviation")
+MADE = ("restored", "deviation")
+"""Those that hold no counts."""
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,10 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_thinned_nm(files["thinned"], rapid, source, description="half of it", uid_seed="half")
     rapid = read_nm(files["thinned"])
     restored = replace(rapid, counts=rapid.counts * np.float32(1.9), velocity=20.0)
-    write_restored_nm(files["restored"], restored, rapid, derivation=Derivation("f1", "0.1.0", "ab" * 32))
+    by = Derivation("f1", "0.1.0", "ab" * 32)
+    write_restored_nm(files["restored"], restored, rapid, derivation=by)
+    spread = replace(restored, counts=0.1 * np.sqrt(restored.counts))
+    write_deviation_nm(files["deviation"], spread, rapid, derivation=by)
     return files
 
 
@@ -178,7 +184,7 @@ def test_an_orthanc_server_takes_and_gives_back_what_is_written(
         after = pydicom.dcmread(path)
         assert contents(after) == contents(before)
         assert after.file_meta.MediaStorageSOPClassUID == before.SOPClassUID
-        if kind != "restored":
+        if kind not in MADE:
             np.testing.assert_array_equal(read_nm(path).counts, read_nm(written[kind]).counts)
     # One study with a series for each.
     (study,) = json.loads(fetch(f"{address}/studies"))

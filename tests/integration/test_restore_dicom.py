@@ -34,8 +34,8 @@ def files(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     view = ["--view", "anterior"]
     thin = [str(source), str(paths["rapid"]), "--velocity", "40", "--remainder", str(paths["rest"]), *view]
     assert main(["thin", *thin]) == 0
-    assert main(["restore", str(paths["rapid"]), str(paths["restored"])]) == 0
-    return paths
+    assert main(["restore", str(paths["rapid"]), str(paths["restored"]), "--uncertainty"]) == 0
+    return paths | {"restored_sd": folder / "restored_sd.dcm"}
 
 
 def counts_of(path: Path) -> np.ndarray:
@@ -65,7 +65,7 @@ def test_the_scale_reads_back_as_standard_counts(files: dict[str, Path]) -> None
     assert restored.ContentQualification == "RESEARCH"
 
 
-@pytest.mark.parametrize("name", ["rapid", "restored"])
+@pytest.mark.parametrize("name", ["rapid", "restored", "restored_sd"])
 def test_an_independent_judge_finds_nothing_unexplained(files: dict[str, Path], name: str) -> None:
     judged = subprocess.run([judge("dciodvfy"), files[name]], capture_output=True, text=True)
     lines = (judged.stdout + judged.stderr).splitlines()

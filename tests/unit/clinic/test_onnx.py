@@ -89,7 +89,7 @@ def test_what_is_no_export_of_scans_is_refused(exported, tmp_path, monkeypatch, 
         load_onnx(tmp_path / "none.onnx")
     arguments = ["restore", str(exported), str(tmp_path / "x"), "--adapt", "--checkpoint", str(exported)]
     assert main(arguments) == 1
-    assert "--adapt trains the network, which an ONNX file does not allow" in capsys.readouterr().err
+    assert "--adapt looks into the network, which an ONNX file does not allow" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(RbsError, match=r"pip install 'rbs\[onnx\]'"):
         load_onnx(tmp_path / "frames.onnx")

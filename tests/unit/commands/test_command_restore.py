@@ -6,6 +6,7 @@ import io
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,108 @@ def test_weights_may_be_adapted_to_the_scan(rbs, tmp_path: Path, weights: Path, 
     assert not np.array_equal(plain.pixel_array, own.pixel_array)
     assert "f1.safetensors, adapted to each scan" in own.DerivationDescription
     assert "adapted" not in plain.DerivationDescription
+
+
+@pytest.fixture
+def head(weights: Path) -> Iterator[Path]:
+    """An untrained head beside the weights: 0.05 root-counts everywhere."""
+    from rbs.uncertainty import UncertaintyHead, head_file, save_uncertainty
+    from rbs.weights import load_restorer
+
+    path = head_file(weights)
+    save_uncertainty(path, UncertaintyHead(4, 4), load_restorer(weights).sha256, {})
+    yield path
+    path.unlink()
+
+
+def test_the_standard_deviation_is_written_beside_the_restored_file(
+    rbs, tmp_path: Path, weights: Path, head: Path
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    write_nm(folder / "both.dcm", poisson(2), views=BOTH)
+    for view in BOTH:  # restored together, written apart
+        write_nm(folder / f"1.2.{len(view)}", poisson(), views=(view,), study="1.2.3")
+    status, text, errors = rbs("restore", folder, out, "--checkpoint", weights, "--uncertainty")
+    assert (status, errors) == (0, "")
+    names = {"both.dcm", "1.2.8", "1.2.9"}
+    assert {path.name for path in out.iterdir()} == names | {"both_sd.dcm", "1.2.8_sd", "1.2.9_sd"}
+    assert f"-> {out / 'both.dcm'} and both_sd.dcm" in text
+    for name, sd in (("both.dcm", "both_sd.dcm"), ("1.2.8", "1.2.8_sd")):
+        counts, stated = real_world(out / name), real_world(out / sd)
+        s = 0.05 + 1e-4
+        np.testing.assert_allclose(stated, np.sqrt(4 * counts * s**2 + 2 * s**4), atol=2e-3)
+        restored, ds = pydicom.dcmread(out / name), pydicom.dcmread(out / sd)
+        assert ds.StudyInstanceUID == restored.StudyInstanceUID
+        assert ds.SeriesInstanceUID != restored.SeriesInstanceUID
+        assert (
+            "UncertaintyHead f1_uncertainty.safetensors of NAFNet f1.safetensors" in ds.DerivationDescription
+        )
+    # Neither is taken for a scan: not restored again, and refused where it is asked about.
+    assert rbs("restore", out, tmp_path / "again", "--checkpoint", weights)[0] == 1
+    shutil.copy(folder / "both.dcm", out / "new.dcm")
+    status, text, errors = rbs("restore", out, tmp_path / "again", "--checkpoint", weights, "--uncertainty")
+    assert (status, errors.count("was restored by rbs already")) == (0, 6)
+    assert {path.name for path in (tmp_path / "again").iterdir()} == {"new.dcm", "new_sd.dcm"}
+    status, text, errors = rbs("inspect", out)
+    assert errors.count("it is a derived image, not an acquired one") == 6
+    assert "new.dcm" in text
+
+
+def test_without_the_option_nothing_is_stated(rbs, tmp_path: Path, weights: Path, head: Path) -> None:
+    scan = write_nm(tmp_path / "in.dcm", poisson())
+    assert rbs("restore", scan, tmp_path / "a.dcm", "--checkpoint", weights)[0] == 0
+    assert rbs("restore", scan, tmp_path / "b.dcm", "--checkpoint", weights, "--uncertainty")[0] == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"in.dcm", "a.dcm", "b.dcm", "b_sd.dcm"}
+    np.testing.assert_array_equal(real_world(tmp_path / "a.dcm"), real_world(tmp_path / "b.dcm"))
+
+
+def test_both_files_are_written_or_neither(
+    rbs, tmp_path: Path, weights: Path, head: Path, monkeypatch
+) -> None:
+    scan = write_nm(tmp_path / "in.dcm", poisson())
+    (tmp_path / "out_sd.dcm").write_text("precious")
+    status, _, error = rbs("restore", scan, tmp_path / "out.dcm", "--checkpoint", weights, "--uncertainty")
+    assert (status, error.count("\n")) == (1, 1)
+    assert "out_sd.dcm: the output exists already" in error
+    assert (tmp_path / "out_sd.dcm").read_text() == "precious"
+    assert not (tmp_path / "out.dcm").exists()
+    whole = Path.write_bytes
+
+    def full(self: Path, data: bytes) -> int:
+        if "_sd" in self.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return whole(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert rbs("restore", scan, tmp_path / "new.dcm", "--checkpoint", weights, "--uncertainty")[0] == 1
+    assert not list(tmp_path.glob("new*"))
+    write_nm(tmp_path / "folder" / "a.dcm", poisson())
+    write_nm(tmp_path / "folder" / "a_sd.dcm", poisson())
+    arguments = ("restore", tmp_path / "folder", tmp_path / "to", "--checkpoint", weights, "--uncertainty")
+    status, _, error = rbs(*arguments)
+    assert status == 1
+    assert "would be called a_sd.dcm, as that of a.dcm; rename one of the two" in error
+
+
+def test_an_uncertainty_that_cannot_be_stated_is_refused(rbs, tmp_path: Path, weights: Path) -> None:
+    from rbs.uncertainty import UncertaintyHead, head_file, save_uncertainty
+
+    scan, out = write_nm(tmp_path / "in.dcm", poisson()), tmp_path / "out.dcm"
+    own = tmp_path / "f1.safetensors"
+    shutil.copy(weights, own)
+    arguments = ("restore", scan, out, "--checkpoint", own, "--uncertainty")
+    status, _, error = rbs(*arguments)
+    assert status == 1
+    assert error.startswith(f"rbs: {head_file(own)}: there is no such weight file; train one")
+    save_uncertainty(head_file(own), UncertaintyHead(4, 4), "0" * 64, {})
+    status, _, error = rbs(*arguments)
+    assert status == 1
+    assert f"{head_file(own)}: it was trained on other weights than NAFNet f1.safetensors; train" in error
+    status, _, error = rbs(*arguments, "--adapt")
+    assert status == 1
+    assert "--adapt changes them for every scan; leave one of the two out." in error
+    assert error.count("\n") == 1
+    assert not out.exists()
 
 
 def test_a_folder_to_write_to_may_be_new(rbs, tmp_path: Path, weights: Path) -> None:

@@ -1,6 +1,7 @@
 """A whole assessment of a small cohort on disk."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,8 @@ from rbs.evaluation import studies
 from rbs.evaluation.assess import assess, printed_table, summarise_studies
 from rbs.evaluation.classical import gaussian
 from rbs.evaluation.methods import Method
+from rbs.report.assessment import coverage_tables, read_assessment
+from rbs.report.page import write_report
 
 OPTIONS = {"children": 1, "draws": 8}
 
@@ -125,6 +128,43 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(done, cohort, tmp_path):
     assert "P0003" not in calls[before:]  # its scan was finished
     with pytest.raises(OutputError, match="holds results already"):
         assess(cohort, tmp_path / "run", [restorer()], **OPTIONS)
+
+
+def test_a_stated_deviation_is_judged(make_cohort, tmp_path):
+    """A Gaussian filter that states the deviation the raw scan has, and what a bootstrap would state."""
+    manifest = Manifest.read(make_cohort(tmp_path, splits=("test",)))
+
+    def deviation(pair):
+        return np.sqrt(np.maximum(gaussian(pair, 12.0), 0.01) / pair.fraction)
+
+    method = replace(restorer(), deviation=deviation)
+    summary = assess(manifest, tmp_path / "run", [method], **OPTIONS)
+    table = pd.read_csv(tmp_path / "run" / "coverage.csv")
+    assert len(table) == 2 * 10 * 4  # it and its bootstrap
+    assert set(table["method"]) == {"stage1", "bootstrap"}
+    # sqrt(T / p) is what the raw scan would have: far too much for a filter.
+    assert value(summary, "uncertainty", "stage1", "covered_0.683") > 0.95
+    assert value(summary, "uncertainty", "stage1", "pixel_error") < 0.5
+    assert value(summary, "coverage", "stage1", "covered_0.9", "tenth 5") > 0.95
+    # The bootstrap does not see what the filter smooths away.
+    assert value(summary, "uncertainty", "bootstrap", "pixel_error") > 1.2
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert settings["split"] == "test"
+    assert [t.title for t in coverage_tables(read_assessment(tmp_path / "run"))] == [
+        "Stage 1: share of pixels that intervals cover",
+        "Parametric bootstrap instead: share of pixels that intervals cover",
+    ]
+    write_report([tmp_path / "run"], tmp_path / "report.html")
+    assert "Covered, claimed 68.3 %" in (tmp_path / "report.html").read_text()
+
+
+def test_real_scans_are_judged_by_other_counts(tmp_path, make_cohort):
+    manifest = Manifest.read(make_cohort(tmp_path, splits=("test",), truth=False))
+    method = replace(restorer(), deviation=lambda pair: np.ones(pair.rapid.shape))
+    summary = assess(manifest, tmp_path / "run", [method], **OPTIONS)
+    judged = summary[summary["study"] == "uncertainty"]
+    assert set(judged["quantity"]) == {"pixel_z", "pixel_error_by_counts", "block_error_by_counts"}
+    assert "coverage" not in set(summary["study"])
 
 
 def test_real_scans_are_checked_against_their_own_counts(tmp_path, make_cohort):

@@ -22,6 +22,7 @@ from rbs.scans.dicom_write import (
     PatientHeader,
     StudyHeader,
     write_acquired_nm,
+    write_deviation_nm,
     write_restored_nm,
     write_thinned_nm,
 )
@@ -220,6 +221,42 @@ def test_restored_objects_conform(nm_file: Path, tmp_path: Path) -> None:
     restore(read_nm(nm_file), tmp_path / "r.dcm")
     # The checker allows a primary image only; a restoration made after the examination is secondary.
     assert all("<SECONDARY>" in line for line in complaints(tmp_path / "r.dcm"))
+
+
+def test_a_deviation_comes_back_and_says_what_it_is(changed: Changed, tmp_path: Path) -> None:
+    long = changed(
+        lambda ds: setattr(ds, "SeriesDescription", "Whole body bone scan of both views, 3 h p.i., seated")
+    )
+    source = read_nm(long)
+    restored, before = restore(source, tmp_path / "r.dcm")
+    stated = replace(restored, counts=(0.1 * np.sqrt(restored.counts)).astype(np.float32))
+    path = tmp_path / "r_sd.dcm"
+    stored = write_deviation_nm(path, stated, source, derivation=MADE_BY)
+    image, ds = highdicom.imread(path), pydicom.dcmread(path)
+    for frame, counts in enumerate(stated.counts, start=1):
+        read = image.get_frame(frame, apply_real_world_transform=True)
+        np.testing.assert_allclose(read, counts, atol=0.5e-3 * (1 + 1e-6))
+    assert stored.counts == pytest.approx(stated.counts.sum(), rel=1e-3)
+    assert ds.StudyInstanceUID == before.StudyInstanceUID
+    assert (
+        len({ds.SeriesInstanceUID, before.SeriesInstanceUID, source.provenance.header.SeriesInstanceUID}) == 3
+    )
+    assert ds.SeriesNumber == before.SeriesNumber + 1000
+    assert len(ds.SeriesDescription) <= 64
+    assert ds.SeriesDescription.endswith("SD of restored RESEARCH")
+    assert ds.ContentQualification == "RESEARCH"
+    assert ds.DerivationDescription.startswith(
+        "Standard deviation, pixel by pixel, of the restored counts of a 20"
+    )
+    assert "neighbouring pixels" in ds.DerivationDescription
+    assert ds.DerivationCodeSequence[0].CodeValue == "DEVIATION"
+    mapping = ds.RealWorldValueMappingSequence[0]
+    assert mapping.LUTExplanation == "Standard deviation of the restored counts of a 20 cm/min scan"
+    assert ds.SourceImageSequence[0].ReferencedSOPInstanceUID == source.provenance.sop_instance_uid
+    # What the checker says of a restored object, and no more.
+    assert all("<SECONDARY>" in line for line in complaints(path))
+    with pytest.raises(ScanError, match="derived"):
+        read_nm(path)
 
 
 def test_a_restored_real_scan_is_an_nm_object(real_scan: Path, tmp_path: Path) -> None:
