@@ -87,7 +87,8 @@ def test_what_is_no_export_of_scans_is_refused(exported, tmp_path, monkeypatch, 
         load_onnx(tmp_path / "broken.onnx")
     with pytest.raises(CheckpointError, match="there is no such weight file"):
         load_onnx(tmp_path / "none.onnx")
-    assert main(["restore", str(exported), str(tmp_path / "x"), "--adapt", "--checkpoint", str(exported)]) == 1
+    scan, out = str(exported), str(tmp_path / "x")  # the weights are looked at before the scan
+    assert main(["restore", scan, out, "--adapt", "--checkpoint", str(exported)]) == 1
     assert "--adapt trains the network, which an ONNX file does not allow" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(RbsError, match=r"pip install 'rbs\[onnx\]'"):
