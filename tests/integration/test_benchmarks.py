@@ -39,7 +39,8 @@ def test_the_tables_of_what_was_measured(tmp_path):
     (tmp_path / "conftest.py").write_text((ROOT / "benchmarks" / "conftest.py").read_text())
     storage = tmp_path / "bench"
     options = [f"--benchmark-storage={storage}", "--benchmark-save=bench"]
-    subprocess.run([sys.executable, "-m", "pytest", "bench_sums.py", *options], cwd=tmp_path, check=True)
+    command = [sys.executable, "-m", "pytest", str(tmp_path / "bench_sums.py"), *options]
+    subprocess.run(command, cwd=ROOT, check=True)
     (file,) = storage.rglob("*.json")
     runs = json.loads(file.read_text())["benchmarks"]
     assert [run["extra_info"]["of"] for run in runs] == [1, 2]
