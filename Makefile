@@ -55,7 +55,7 @@ CASCADE = --model.init_args.init_from $(RUNS)/stage1/f1.safetensors --model.init
 EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/f1.safetensors --stage2 $(2)/stage2/f1.safetensors \
 	--teacher $(2)/adapt_sam/teacher $(SEGMENT) $(addprefix --split ,$(SPLIT)) --output $(2)/evaluation --overwrite
 
-.PHONY: help setup demo test fuzz lint profile bench data pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 train-uncertainty ablation sweep evaluate benchmark report \
+.PHONY: help setup demo test fuzz lint profile bench data pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 train-uncertainty reproduce-weights ablation sweep evaluate benchmark report \
 	demo-endoscopy clean-demo anew same-data always
 
 help:  ## List the targets
@@ -75,9 +75,10 @@ $(READY): pyproject.toml constraints.txt
 	.venv/bin/uv pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# Two processes of one thread: most tests cannot use a second core, and a file's fixtures are made once.
+# Two processes of one thread: most tests cannot use a second core, and a file's fixtures are made once. Files keep their
+# order, slow integration before quick units, so that both processes end together.
 test: $(READY)  ## Run the tests
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 fuzz: $(READY)  ## Read 20 000 damaged files (2 minutes of one core)
 	.venv/bin/python tests/fuzz_reader.py --files 20000 $(ARGS)
@@ -145,6 +146,15 @@ train-uncertainty: $(RUNS)/stage1/f1_uncertainty.safetensors  ## Train what stat
 
 $(RUNS)/stage1/f1_uncertainty.safetensors: $(RUNS)/stage1/f1.safetensors experiments/uncertainty.yaml $(call ANEW,train-uncertainty) | same-data
 	$(call STEP,uncertainty) $(call FROM,$(MANIFEST)) --model.init_args.f1 $< --model.init_args.output $(@D) $(call ASKED,train-uncertainty)
+
+# What has been trained already is not trained again. Stage 1 of the table is what ships, no. 2 what was trained here.
+reproduce-weights: $(PHANTOMS) | $(READY)  ## Train the shipped weights again (2 hours of two cores) and tell how close they come
+	test -e data/ship/manifest.csv || $(RBS) phantom data/ship --patients 300 --seed 2026
+	test -e $(RUNS)/shipped_f1/f1.safetensors || $(call FIT,experiments/shipped_f1.yaml)
+	$(call FIT,experiments/uncertainty.yaml) --model.init_args.f1 $(RUNS)/shipped_f1/f1.safetensors --model.init_args.output $(RUNS)/shipped_f1
+	$(call FIT,experiments/pretrain_sam.yaml)
+	$(RBS) evaluate $(PHANTOMS) --stage1 rbs/weights/f1.safetensors --stage1 $(RUNS)/shipped_f1/f1.safetensors --against stage1 \
+	    --output $(RUNS)/reproduced --overwrite
 
 # FILE=experiments/ablations/no_spi.yaml trains that one overlay and leaves the rest to you.
 NEEDED = $(RUNS)/stage1/f1.safetensors $(RUNS)/adapt_sam/teacher/teacher.json

@@ -116,5 +116,6 @@ def _crops(rapid: Array, fraction: float) -> Crops:
         length=STEPS * BATCH,
         single_view_probability=SINGLE_VIEW,
         foci=0,
+        scenes=0,
         seed=0,
     )

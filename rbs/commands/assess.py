@@ -12,7 +12,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="CSV of the cases")
     parser.add_argument(
-        "--stage1", type=Path, required=True, metavar="FILE", help="the restorer, .safetensors or .ckpt"
+        "--stage1",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="FILE",
+        help="the restorer, .safetensors or .ckpt; given again: others to compare it with",
     )
     parser.add_argument(
         "--uncertainty",
@@ -59,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     summary = assess(
         Manifest.read(args.manifest),
         args.output,
-        trained_methods(args.stage1, None, None, uncertainty=args.uncertainty),
+        trained_methods(args.stage1[0], None, None, others=args.stage1[1:], uncertainty=args.uncertainty),
         children=args.children,
         draws=args.draws,
         split=args.split,

@@ -14,7 +14,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="CSV of the cases")
     parser.add_argument(
-        "--stage1", type=Path, metavar="FILE", help="restorer of stage 1, .safetensors or .ckpt"
+        "--stage1",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="restorer of stage 1, .safetensors or .ckpt; given again: others to compare it with",
     )
     parser.add_argument(
         "--stage2",
@@ -74,7 +79,12 @@ def run(args: argparse.Namespace) -> None:
         args.manifest,
         args.output,
         trained=trained_methods(
-            args.stage1, args.stage2, args.teacher, args.base_checkpoint, adapt=args.adapt
+            args.stage1[0] if args.stage1 else None,
+            args.stage2,
+            args.teacher,
+            args.base_checkpoint,
+            others=args.stage1[1:],
+            adapt=args.adapt,
         ),
         preset=args.preset,
         segmenter=args.segmenter,

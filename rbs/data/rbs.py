@@ -33,7 +33,8 @@ class RBSDataModule(L.LightningDataModule):
     fraction             float32 (B,)        exposure of `rapid` relative to the standard scan
     target               float32 (B,2,h,w)   counts at the target's own exposure, sharing none with `rapid`
     target_fraction      float32 (B,)        exposure of `target` relative to the standard scan
-    labels               int64 (B,2,h,w)     region labels; only if every training case has a truth file
+    labels               int64 (B,2,h,w)     region labels; only if every training case has a truth file, and
+                                             without `scenes`
     expectation          float32 (B,2,h,w)   expected counts of the standard scan; where labels are
     displacement         float32 (B,2,h,w)   where what `target` shows lies in `rapid`, pixels down, right;
                                              only if a case of the split moved
@@ -71,6 +72,8 @@ class RBSDataModule(L.LightningDataModule):
         single_view_probability: Share of two-view crops that show one of their views twice instead, so that
             the restorer also learns scans of one view.
         foci: Mean number of foci, most of them faint, that are put into a training crop (`rbs.data.foci`).
+        scenes: Share of training crops that show scenes no phantom has (`rbs.data.scenes`), with pairs
+            "expectation".
         seed: Seed of all random choices. A sample depends on it, the epoch and its place in the epoch alone:
             not on the number of workers or ranks.
 
@@ -91,6 +94,7 @@ class RBSDataModule(L.LightningDataModule):
         num_workers: int = 2,
         single_view_probability: float = 0.25,
         foci: float = 0.0,
+        scenes: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -109,6 +113,11 @@ class RBSDataModule(L.LightningDataModule):
                 f"{foci:g} foci a crop, pairs {pairs} and deals {deals} do not go together",
                 remedy="put 0 or more foci into simulated pairs without numbered deals",
             )
+        if not 0 <= scenes <= 1 or (scenes and pairs != "expectation"):
+            raise RbsError(
+                f"a share of {scenes:g} scenes and pairs {pairs} do not go together",
+                remedy="make scenes 0 to 1 of the crops, of phantoms, with pairs: expectation",
+            )
         if min(batch_size, samples_per_epoch, deals or 1) < 1 or deals == 0:
             raise RbsError("batch_size, samples_per_epoch and deals must be at least 1")
         if seed < 0:
@@ -123,6 +132,7 @@ class RBSDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.single_view_probability = single_view_probability
         self.foci = foci
+        self.scenes = scenes
         self.seed = seed
         self._manifest: Manifest | None = None
         self._kept: dict[str, list[LoadedCase]] = {}
@@ -213,6 +223,7 @@ class RBSDataModule(L.LightningDataModule):
             length=self.samples_per_epoch,
             single_view_probability=self.single_view_probability,
             foci=self.foci,
+            scenes=self.scenes,
             seed=self.seed,
         )
 

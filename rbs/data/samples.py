@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, DistributedSampler
 from rbs.data.augment import LARGEST_SEED, flip_alike
 from rbs.data.foci import draw_foci
 from rbs.data.manifest import Case, LoadedCase
+from rbs.data.scenes import draw_scene
 from rbs.scans.counts import split, thin
 from rbs.scans.scan import Array, View
 
@@ -62,6 +63,7 @@ class Crops(Dataset[Sample]):
         length: Samples an epoch.
         single_view_probability: Share of samples that show one view twice.
         foci: Mean number of foci put into a crop.
+        scenes: Share of crops that show scenes instead of the scan.
         seed: Seed.
     """
 
@@ -77,13 +79,15 @@ class Crops(Dataset[Sample]):
         length: int,
         single_view_probability: float,
         foci: float,
+        scenes: float,
         seed: int,
     ) -> None:
         self.cases, self.scans = cases, scans
         self.pairs, self.deals, self.fractions, self.crop = pairs, deals, fractions, crop
-        self.length, self.single_view_probability, self.foci = length, single_view_probability, foci
-        self.seed = seed
-        self.truth = all(scan.labels is not None for scan in scans)
+        self.length, self.single_view_probability = length, single_view_probability
+        self.foci, self.scenes, self.seed = foci, scenes, seed
+        # Labels do not fit what scenes show.
+        self.truth = not scenes and all(scan.labels is not None for scan in scans)
         self.moved = pairs == "measured" and any(scan.motion is not None for scan in scans)
 
     def __len__(self) -> int:
@@ -106,6 +110,9 @@ class Crops(Dataset[Sample]):
         deal = None if self.deals is None else int(rng.integers(self.deals))
         whole, exposure = source(scan, self.pairs)
         counts, expectation = cut(whole), cut(scan.expectation)
+        if self.scenes and rng.random() < self.scenes:
+            assert scan.expectation is not None  # checked in RBSDataModule.setup
+            expectation = draw_scene(scan.expectation[shown], self.crop, rng)
         if self.foci:
             known = counts / exposure if expectation is None else expectation
             foci = draw_foci(known, scan.spacing_mm, self.foci, rng)

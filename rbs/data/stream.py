@@ -40,6 +40,7 @@ class PhantomStreamDataModule(RBSDataModule):
         num_workers: Processes that draw children and prepare batches.
         single_view_probability: Share of crops that show one view twice.
         foci: Mean number of foci put into a crop.
+        scenes: Share of crops that show scenes no phantom has.
         seed: Seed of all random choices.
 
     Raises:
@@ -59,6 +60,7 @@ class PhantomStreamDataModule(RBSDataModule):
         num_workers: int = 2,
         single_view_probability: float = 0.25,
         foci: float = 0.0,
+        scenes: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -71,6 +73,7 @@ class PhantomStreamDataModule(RBSDataModule):
             num_workers=num_workers,
             single_view_probability=single_view_probability,
             foci=foci,
+            scenes=scenes,
             seed=seed,
         )
         if crops_per_child < 1 or batch_size % crops_per_child or samples_per_epoch % crops_per_child:
@@ -117,6 +120,7 @@ class PhantomStreamDataModule(RBSDataModule):
                 "crop": self.crop,
                 "single_view_probability": self.single_view_probability,
                 "foci": self.foci,
+                "scenes": self.scenes,
             },
         )
 

@@ -80,6 +80,7 @@ def trained_methods(
     teacher: Path | None,
     base_checkpoint: Path | None = None,
     *,
+    others: Sequence[Path] = (),
     adapt: bool = False,
     uncertainty: bool = False,
 ) -> list[Method]:
@@ -90,7 +91,8 @@ def trained_methods(
         stage2: Weights of stage 2; its second restorer is read from `cascade.safetensors` beside them.
         teacher: Folder of the adapted teacher, for the second restorer.
         base_checkpoint: SAM's base weights that it was adapted from; None for the shipped or downloaded ones.
-        adapt: Whether stage 1 has a second row, fitted to each scan before it restores it.
+        others: Weights of first restorers to compare with that of stage 1.
+        adapt: Whether these have a second row each, fitted to every scan before it is restored.
         uncertainty: Whether stage 1 states its deviation, by the head that lies beside its weights.
 
     Raises:
@@ -104,15 +106,17 @@ def trained_methods(
 
     methods = []
     first = None
-    if stage1 is not None:
-        first = load_restorer(stage1)
-        method = restorer_method("stage1", "Stage 1", first)
-        methods.append(_with_deviation(method, first, stage1) if uncertainty else method)
+    for number, file in enumerate([stage1, *others] if stage1 is not None else [], 1):
+        loaded = load_restorer(file)
+        first = first or loaded
+        name, label = ("stage1", "Stage 1") if number == 1 else (f"stage1_{number}", f"Stage 1, no. {number}")
+        method = restorer_method(name, label, loaded)
+        methods.append(_with_deviation(method, loaded, file) if uncertainty and number == 1 else method)
         if adapt:
             from rbs.adapt import AdaptingRestorer
 
-            own = AdaptingRestorer.of(first)
-            methods.append(restorer_method("stage1_adapted", "Stage 1, adapted to each scan", own))
+            own = AdaptingRestorer.of(loaded)
+            methods.append(restorer_method(f"{name}_adapted", f"{label}, adapted to each scan", own))
     if stage2 is not None:
         second = load_restorer(stage2)
         methods.append(restorer_method("stage2_f1", "Stage 2, first restorer (ships)", second))

@@ -365,7 +365,7 @@ def test_a_moved_child_lies_on_its_target_however_a_crop_is_cut_and_flipped(tiny
         )
     ]
     settings = {"deals": 1, "fractions": (0.5, 0.5), "crop": (96, 64), "single_view_probability": 0.3}
-    crops = Crops(cases[:1], scans, pairs="measured", length=24, foci=0, seed=0, **settings)
+    crops = Crops(cases[:1], scans, pairs="measured", length=24, foci=0, scenes=0, seed=0, **settings)
     flips = set()
     for sample in map(crops.__getitem__, range(24)):
         flips.add(tuple(sample["flip"].tolist()))

@@ -329,6 +329,24 @@ def test_a_named_checkpoint_that_is_missing_is_an_error(tmp_path):
     assert trained_methods(None, None, None) == []
 
 
+def test_others_are_compared_with_the_first_restorer(tmp_path):
+    from rbs.restorers.nafnet import NAFNet
+    from rbs.weights import save_restorer
+
+    small = {"width": 4, "enc_blocks": (1,), "middle_blocks": 1, "dec_blocks": (1,)}
+    files = [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
+    for file, sigma_px in zip(files, (1.0, 2.0), strict=True):
+        save_restorer(file, NAFNet(**small, sigma_px=sigma_px), {})
+    methods = trained_methods(files[0], None, None, others=files[1:], adapt=True)
+    assert [m.name for m in methods] == ["stage1", "stage1_adapted", "stage1_2", "stage1_2_adapted"]
+    assert [m.settings["weights"].split()[1].rstrip(",") for m in methods] == [
+        "one.safetensors",
+        "one.safetensors",
+        "two.safetensors",
+        "two.safetensors",
+    ]
+
+
 def test_the_cascade_is_read_from_beside_its_first_restorer(manifest, tmp_path):
     from rbs.cascade import Cascade, save_cascade
     from rbs.restorers.nafnet import NAFNet
