@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -66,10 +67,13 @@ def run_sweep(sweep: Sweep, output: Path, *, arguments: Sequence[str] = (), work
             tried = [_tried(sweep, run, taken) for run in runs]
             if sweep.metric and any(t.result is not None and sweep.metric.reaches(t.result) for t in tried):
                 return None
-            found = propose(sweep, tried)
+            # Who deleted the folder of a run gets that one again.
+            numbers = {int(run.folder.name) for run in runs}
+            number = next(n for n in itertools.count(1) if n not in numbers)
+            found = propose(sweep, tried, number - 1)
             if found is None:
                 return None
-            folder = output / f"{len(runs) + 1:04d}"
+            folder = output / f"{number:04d}"
             about = {"point": found.point, "values": found.values}
             run = taken[folder] = Run(folder, command(folder, found.values), about)
             run.claim()

@@ -39,16 +39,21 @@ class Tried:
     running: bool = False
 
 
-def propose(sweep: Sweep, tried: Sequence[Tried]) -> Proposal | None:
-    """The run after those tried; None where the sweep is over.
+def propose(sweep: Sweep, tried: Sequence[Tried], number: int | None = None) -> Proposal | None:
+    """The run with this number, from 0; None where the sweep is over.
 
     Bayesian search is Optuna's tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011) over
     quantiles, ten random points first; W&B's own is a Gaussian process, so the two try different points.
 
+    Args:
+        sweep: The sweep.
+        tried: All other runs.
+        number: None for the one after them.
+
     Raises:
         SweepError: `method: bayes`, and Optuna is not installed.
     """
-    number = len(tried)
+    number = len(tried) if number is None else number
     if number >= planned(sweep):
         return None
     if sweep.method == "grid":

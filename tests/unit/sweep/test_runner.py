@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -214,6 +215,10 @@ def test_damaged_notes_are_named(write_sweep, tmp_path):
     with pytest.raises(RbsError, match="delete its folder to run it again") as refused:
         run_sweep(sweep, output)
     assert refused.value.file == output / "0002" / "run.json"
+    shutil.rmtree(output / "0002")
+    runs = run_sweep(sweep, output)
+    assert starts(output) == {"0001": 1, "0002": 1, "0003": 1}
+    assert list(write_results(sweep, runs, output)["x"]) == [3.0, 2.0, 1.0]
 
 
 def test_threads_are_shared_out_unless_the_user_has(write_sweep, tmp_path, monkeypatch):
