@@ -11,7 +11,7 @@ from rbs.scans.cohort import make_patient
 from rbs.uncertainty import head_file, load_uncertainty
 from rbs.weights import SHIPPED, load_restorer
 
-GOLDEN = {0.5: 0.565, 0.683: 0.743, 0.9: 0.916, 0.954: 0.955}
+GOLDEN = {0.5: 0.548, 0.683: 0.729, 0.9: 0.912, 0.954: 0.953}
 """Share of the body's pixels that is covered. Claimed are the keys: bounds are stated below."""
 
 
