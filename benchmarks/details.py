@@ -78,6 +78,10 @@ def main() -> None:
             lambda image: f"contrast {contrast_left(image, lesioned, lesion):.2f}",
         ),
     ]
+    restored = {
+        pair.patient: [np.asarray(restore(pair), np.float64) for restore in columns.values()]
+        for pair in (child, lesioned)
+    }
     figure, axes = plt.subplots(
         len(rows), len(columns), figsize=(2 * len(columns), 2.35 * len(rows)), layout="constrained"
     )
@@ -85,8 +89,7 @@ def main() -> None:
         axis.set_title(label, fontsize=9)
     for line, (name, pair, view, centre, figure_of_merit) in zip(axes, rows, strict=True):
         black = None
-        for axis, restore in zip(line, columns.values(), strict=True):
-            image = np.asarray(restore(pair), np.float64)
+        for axis, image in zip(line, restored[pair.patient], strict=True):
             cut = around(image[view], centre, pair.target.spacing_mm)
             black = black or 1.1 * float(np.quantile(cut, 0.995))
             axis.imshow(cut, cmap="gray_r", vmin=0, vmax=black, interpolation="nearest")
