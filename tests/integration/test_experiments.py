@@ -219,7 +219,8 @@ def test_predict_writes_restored_frames(runs, frames, stage1_of_frames):
     assert 0 <= colours.min() <= colours.max() <= 1
 
 
-@pytest.mark.parametrize("name", ["stage2", "adapt_sam", "endoscopy/stage2"])  # stage 1: see test_scale
+# Stage 1 of scans: see test_scale. Stage 2 is one task for scans and frames.
+@pytest.mark.parametrize("name", ["adapt_sam", "endoscopy/stage2"])
 def test_two_processes_train(name, runs, tiny_cohort, frames, request):
     config = ROOT / "experiments" / f"{name}.yaml"
     if name.endswith("stage2"):
