@@ -151,7 +151,7 @@ $(RUNS)/stage1/f1_uncertainty.safetensors: $(RUNS)/stage1/f1.safetensors experim
 reproduce-weights: $(PHANTOMS) | $(READY)  ## Train the shipped weights again (2 hours of two cores) and tell how close they come
 	test -e data/ship/manifest.csv || $(RBS) phantom data/ship --patients 300 --seed 2026
 	test -e $(RUNS)/shipped_f1/f1.safetensors || $(call FIT,experiments/shipped_f1.yaml) --trainer.precision bf16-mixed
-	$(call FIT,experiments/uncertainty.yaml) --model.init_args.f1 $(RUNS)/shipped_f1/f1.safetensors --model.init_args.output $(RUNS)/shipped_f1
+	$(call FIT,experiments/uncertainty.yaml) --name shipped_uncertainty --model.init_args.f1 $(RUNS)/shipped_f1/f1.safetensors --model.init_args.output $(RUNS)/shipped_f1
 	$(call FIT,experiments/pretrain_sam.yaml)
 	$(RBS) evaluate $(PHANTOMS) --stage1 rbs/weights/f1.safetensors --stage1 $(RUNS)/shipped_f1/f1.safetensors --against stage1 \
 	    --output $(RUNS)/reproduced --overwrite

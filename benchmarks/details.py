@@ -26,7 +26,7 @@ from rbs.weights import load_restorer
 
 Array = npt.NDArray[np.floating]
 
-GAUSSIAN_MM, BM3D_SIGMA, NLM_STRENGTH = 3.5, 1.2, 1.4
+GAUSSIAN_MM, BM3D_SIGMA, NLM_STRENGTH = 3.5, 1.2, 2.0
 """As `rbs benchmark` tuned them on validation children (docs/peers.md)."""
 SIDE_MM = 130.0
 FAINTEST, STRONGEST = 0.3, 1.0

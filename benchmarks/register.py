@@ -26,7 +26,8 @@ import torch
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 from tqdm import tqdm
 
-from rbs.evaluation.metrics import body_mask, peak_counts, psnr_between
+from rbs.evaluation.metrics import peak_counts, psnr_between
+from rbs.scans.body import body_mask
 from rbs.scans.cohort import Acquisition, make_patient
 from rbs.scans.phantom import SPACING_MM, VIEWS
 from rbs.scans.phantom.child import UNSCANNED

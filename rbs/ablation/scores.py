@@ -45,7 +45,7 @@ def score(plan: Plan, runs: Mapping[tuple[str, int], Run], cases: Cases, folder:
     methods = {key: _restorer(run) for key, run in runs.items() if run.state == "finished"}
     if plan.second_stage:
         assert plan.start is not None  # stage 2 does not train without
-        first = trained_methods(plan.start, None, None)[0]
+        first = trained_methods([plan.start])[0]
         methods |= {(STAGE1, seed): (first, first.restore) for seed in plan.seeds}
     inputs = {
         "manifest": hashlib.sha256(cases.manifest.read_bytes()).hexdigest(),
@@ -80,7 +80,7 @@ def _scored(pair: Any, restore: Callable[[Any], Array], metrics: Sequence[Metric
 
 def _restorer(run: Run) -> tuple[Method, Callable[[Any], Array]]:
     """The first restorer of a run, and how it is used."""
-    method = trained_methods(weights_of(run), None, None)[0]
+    method = trained_methods([weights_of(run)])[0]
     data = newest_config(run.folder)["data"]["init_args"]
     if data.get("single_view_probability") != 1.0:
         return method, method.restore

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     summary = assess(
         Manifest.read(args.manifest),
         args.output,
-        trained_methods(args.stage1[0], None, None, others=args.stage1[1:], uncertainty=args.uncertainty),
+        trained_methods(args.stage1, uncertainty=args.uncertainty),
         children=args.children,
         draws=args.draws,
         split=args.split,

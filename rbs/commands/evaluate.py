@@ -79,12 +79,7 @@ def run(args: argparse.Namespace) -> None:
         args.manifest,
         args.output,
         trained=trained_methods(
-            args.stage1[0] if args.stage1 else None,
-            args.stage2,
-            args.teacher,
-            args.base_checkpoint,
-            others=args.stage1[1:],
-            adapt=args.adapt,
+            args.stage1, args.stage2, args.teacher, args.base_checkpoint, adapt=args.adapt
         ),
         preset=args.preset,
         segmenter=args.segmenter,

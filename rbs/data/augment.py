@@ -19,6 +19,11 @@ LARGEST_SEED = 2**32 - 1
 _FLIPPER = albumentations.Compose([albumentations.HorizontalFlip(p=0.5), albumentations.VerticalFlip(p=0.5)])
 
 
+def log_uniform(span: tuple[float, float], rng: np.random.Generator) -> float:
+    """A number between the two ends of a span, both above zero, its logarithm uniform."""
+    return float(np.exp(rng.uniform(*np.log(span))))
+
+
 def flip_alike(arrays: Mapping[str, Array], seed: int) -> tuple[dict[str, Array], tuple[bool, bool]]:
     """Flip all arrays of one sample alike: left-right and up-down, each with probability 1/2, independently.
 

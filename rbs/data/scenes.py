@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from rbs.data.augment import log_uniform
 from rbs.scans.scan import Array
 
 MAGNIFICATION = (0.6, 1.8)
@@ -51,13 +52,13 @@ def draw_scene(expectation: Array, crop: tuple[int, int], rng: np.random.Generat
     mean = scene.mean()
     if not mean:
         return scene
-    scene = (scene / mean) ** _log_uniform(CONTRAST, rng)
-    return np.asarray(scene * (_log_uniform(ACTIVITY, rng) * mean / scene.mean()), np.float32)
+    scene = (scene / mean) ** log_uniform(CONTRAST, rng)
+    return np.asarray(scene * (log_uniform(ACTIVITY, rng) * mean / scene.mean()), np.float32)
 
 
 def _magnified(expectation: Array, crop: tuple[int, int], rng: np.random.Generator) -> Array:
     """A place of the scan, larger or smaller than it is, and as bright."""
-    factor = _log_uniform(MAGNIFICATION, rng)
+    factor = log_uniform(MAGNIFICATION, rng)
     rows, columns = (
         min(round(side / factor), whole) for side, whole in zip(crop, expectation.shape[1:], strict=True)
     )
@@ -74,7 +75,3 @@ def _magnified(expectation: Array, crop: tuple[int, int], rng: np.random.Generat
     image = torch.from_numpy(np.ascontiguousarray(fuller, np.float32))[None]
     resized = F.interpolate(image, size=crop, mode="bicubic", antialias=True, align_corners=False)
     return np.asarray(resized[0].clamp(min=0).numpy())
-
-
-def _log_uniform(span: tuple[float, float], rng: np.random.Generator) -> float:
-    return float(np.exp(rng.uniform(*np.log(span))))

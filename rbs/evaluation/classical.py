@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rbs.evaluation.metrics import Target, nc_nmse, smooth
+from rbs.evaluation.metrics import Target, nc_nmse
+from rbs.scans.body import smooth
 from rbs.scans.counts import anscombe, inverse_anscombe
 from rbs.scans.register import Motion, warp, whole_pixel_shift
 

@@ -21,7 +21,6 @@ from rbs.evaluation.classical import Pair
 from rbs.evaluation.inception import STANDARD, TILES_DEFINITION, Inception
 from rbs.evaluation.methods import RAPID, Method, classical_methods
 from rbs.evaluation.metrics import (
-    MASK_DEFINITION,
     METRICS,
     PEAK_DEFINITION,
     Metric,
@@ -32,6 +31,7 @@ from rbs.evaluation.parts import Part
 from rbs.evaluation.references import REFERENCES, reference_images, reference_scores
 from rbs.evaluation.run import PICTURED, SCANS, begin, check_against, finish, scored, stamps
 from rbs.evaluation.task_metrics import TASK_METRICS
+from rbs.scans.body import MASK_DEFINITION
 from rbs.scans.counts import split as split_counts
 from rbs.scans.register import residual_misalignment
 

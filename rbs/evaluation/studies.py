@@ -20,7 +20,7 @@ from rbs.evaluation.classical import Pair
 from rbs.evaluation.foci import compare_foci
 from rbs.evaluation.lesions import CAMERA_FWHM_MM
 from rbs.evaluation.methods import Method
-from rbs.evaluation.metrics import Target, smooth
+from rbs.evaluation.metrics import Target
 from rbs.evaluation.noise import (
     impulse_response,
     mean_frequency,
@@ -36,6 +36,7 @@ from rbs.evaluation.observers import (
     log_likelihood_ratio,
     snr_of_auc,
 )
+from rbs.scans.body import smooth
 from rbs.scans.scan import REGIONS
 
 Array = npt.NDArray[Any]

@@ -344,6 +344,7 @@ def write_deviation_nm(
         holds="Standard deviation of the restored counts",
         how="Standard deviation, pixel by pixel, of the restored counts",
         note="; errors of neighbouring pixels go together: that of a region's mean is larger than 1/sqrt(n)",
+        number_after=1000,  # the restored one, which is numbered alike
         overwrite=overwrite,
     )
 
@@ -359,6 +360,7 @@ def _write_result(
     holds: str,
     how: str,
     note: str = "",
+    number_after: int = 0,
     overwrite: bool,
 ) -> Stored:
     """Write what a network made of `source`, in counts."""
@@ -366,8 +368,7 @@ def _write_result(
         pixels, scale, clipped = _scaled(scan.counts, source.provenance.path)
         ds = _derived_from(source, scan, series)
         ds.ImageType = ["DERIVED", "SECONDARY", "WHOLE BODY", "EMISSION"]
-        if kind == DEVIATION:
-            ds.SeriesNumber += 1000  # beside the restored one, which is numbered likewise
+        ds.SeriesNumber += number_after
         if source.velocity is not None:  # the one the scale rests on, also where the user stated it
             ds.ScanVelocity = scan_velocity(source.velocity)
         complete(ds, source)

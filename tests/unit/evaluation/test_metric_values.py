@@ -113,27 +113,6 @@ def test_ms_ssim_has_no_value_where_its_window_does_not_fit(scenes):
     assert metrics.ms_ssim_between(mirror[None], scenes[1][None], ~nothing, 0.1 * peak) == 0
 
 
-def test_body_mask_finds_the_body_at_any_exposure(body):
-    disc = body > 0
-    for exposure in (0.5, 1.0, 4.0):
-        counts = np.random.default_rng(1).poisson(exposure * body)
-        mask = metrics.body_mask(counts, SPACING)
-        overlap = 2 * (mask & disc).sum() / (mask.sum() + disc.sum())
-        assert overlap > 0.85
-        assert mask[disc].mean() > 0.95
-
-
-def test_body_mask_ignores_a_hot_bladder(body):
-    hotter = body.copy()
-    hotter[:, 44:48, 30:34] = 400
-    agree = metrics.body_mask(body, SPACING) == metrics.body_mask(hotter, SPACING)
-    assert agree.mean() > 0.97
-
-
-def test_body_mask_of_nothing_is_empty():
-    assert not metrics.body_mask(np.zeros((1, 32, 32)), SPACING).any()
-
-
 def test_target_of_a_remainder_is_at_standard_scale(body):
     rng = np.random.default_rng(2)
     whole, half = Target(rng.poisson(body), 1.0, SPACING), Target(rng.poisson(body / 2), 0.5, SPACING)
