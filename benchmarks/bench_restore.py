@@ -18,12 +18,14 @@ import torch
 
 import rbs
 from rbs.clinic.checks import check, contradictions
+from rbs.clinic.onnx import load_shipped
 from rbs.clinic.restore import restore_scan
 from rbs.evaluation.classical import Pair, available
 from rbs.evaluation.methods import restorer_method
 from rbs.evaluation.metrics import psnr_truth
 from rbs.scans.dicom import read_nm
 from rbs.scans.dicom_write import Derivation, write_restored_nm
+from rbs.shipped import SHIPPED
 from rbs.weights import LoadedRestorer, load_restorer
 
 AND_MEMORY = """
@@ -57,16 +59,8 @@ def peak_gb(printed: str) -> float | None:
 
 
 @pytest.mark.benchmark(group="process: one two-view scan, start to file")
-@pytest.mark.parametrize("what", ["import torch", "rbs --help", "rbs restore", "rbs restore, ONNX Runtime"])
-def test_process(
-    measure: Any,
-    sizes: Any,
-    child: Path,
-    tmp_path: Path,
-    benchmark: Any,
-    request: pytest.FixtureRequest,
-    what: str,
-) -> None:
+@pytest.mark.parametrize("what", ["import torch", "rbs --help", "rbs restore", "rbs restore, by PyTorch"])
+def test_process(measure: Any, sizes: Any, child: Path, tmp_path: Path, benchmark: Any, what: str) -> None:
     """What starting takes: most of restoring a single scan."""
     if not sizes.whole:
         pytest.skip("a process of its own takes long")
@@ -76,7 +70,7 @@ def test_process(
     if what == "rbs --help":
         measure(lambda: process("from rbs.cli import main; main(['--help'])"), rounds=3)
         return
-    weights = ["--checkpoint", request.getfixturevalue("exported")] if "ONNX" in what else []
+    weights = ["--checkpoint", SHIPPED] if "PyTorch" in what else []
 
     def restore() -> str:
         (tmp_path / "restored.dcm").unlink(missing_ok=True)
@@ -86,12 +80,11 @@ def test_process(
 
 
 @pytest.mark.benchmark(group="process: a folder of scans, by its size")
-@pytest.mark.parametrize("times", [1, 2])
-def test_folder(measure: Any, sizes: Any, child: Path, tmp_path: Path, benchmark: Any, times: int) -> None:
+@pytest.mark.parametrize("number", [50, 200])
+def test_folder(measure: Any, sizes: Any, child: Path, tmp_path: Path, benchmark: Any, number: int) -> None:
     """Memory must not grow with the folder; what the larger takes longer is the scans alone."""
     if not sizes.whole:
         pytest.skip("a process of its own takes long")
-    number = times * sizes.folder
     for name in range(number):
         (tmp_path / "in" / f"{name}").mkdir(parents=True)
         shutil.copy(child, tmp_path / "in" / f"{name}" / "rapid.dcm")
@@ -103,17 +96,31 @@ def test_folder(measure: Any, sizes: Any, child: Path, tmp_path: Path, benchmark
 
 
 @pytest.mark.benchmark(group="restoring: parts, in a process that goes on")
-@pytest.mark.parametrize("part", ["forward", "load weights", "read", "check", "contradictions", "write"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "forward",
+        "forward, by PyTorch",
+        "load weights",
+        "load weights, by PyTorch",
+        "read",
+        "check",
+        "contradictions",
+        "write",
+    ],
+)
 def test_part(
     measure: Any, sizes: Any, child: Path, loaded: LoadedRestorer, tmp_path: Path, part: str
 ) -> None:
     """Each step of `rbs restore` on a scan of full size."""
-    scan = read_nm(child)
-    restored = restore_scan(scan, loaded) if sizes.whole else scan
+    scan, shipped = read_nm(child), load_shipped()
+    restored = restore_scan(scan, shipped) if sizes.whole else scan
     made_by = Derivation(loaded.name, loaded.version, loaded.sha256)
     parts: dict[str, Callable[[], Any]] = {
-        "forward": lambda: restore_scan(scan, loaded),
-        "load weights": load_restorer,
+        "forward": lambda: restore_scan(scan, shipped),
+        "forward, by PyTorch": lambda: restore_scan(scan, loaded),
+        "load weights": load_shipped,
+        "load weights, by PyTorch": load_restorer,
         "read": lambda: read_nm(child),
         "check": lambda: check(scan, trained_on=loaded.provenance),
         "contradictions": lambda: contradictions(scan, restored, 0.5),

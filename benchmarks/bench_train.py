@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +14,7 @@ import pytest
 import torch
 from steps import Training
 
+import rbs
 from rbs.data.endoscopy import EndoscopyDataModule
 from rbs.data.rbs import RBSDataModule
 from rbs.restorers.nafnet import NAFNet
@@ -44,6 +50,41 @@ def test_stage1(measure: Any, benchmark: Any, sizes: Any, cohort: Path, frames: 
     measured(measure, benchmark, training, rounds=6, warm_up=4, of=batch)
 
 
+RANKS_STEPS = (10, 40)
+"""Steps of a short and of a longer training: the difference is steps alone, without start and end."""
+
+
+@pytest.mark.benchmark(group="training: ranks of one thread each, eight crops a step among them")
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_ranks(measure: Any, benchmark: Any, sizes: Any, cohort: Path, tmp_path: Path, ranks: int) -> None:
+    """`rbs fit` by DDP. Seconds are those of the longer training; `a_step_s` is what to compare."""
+    if not sizes.whole:
+        pytest.skip("processes of their own take long")
+    root = Path(rbs.__file__).parents[1]
+    arguments = f"""-m rbs.cli fit --config experiments/stage1.yaml --config experiments/overlays/cpu.yaml
+        --data.manifest {cohort} --data.batch_size {8 // ranks} --wandb disabled
+        --trainer.devices {ranks} --trainer.strategy ddp --trainer.limit_val_batches 0
+        --trainer.num_sanity_val_steps 0 --trainer.enable_progress_bar false"""
+
+    def fit(steps: int) -> float:
+        begun = time.perf_counter()
+        more = ["--trainer.max_steps", str(steps), "--trainer.default_root_dir", str(tmp_path / f"{steps}")]
+        subprocess.run(
+            [sys.executable, *arguments.split(), *more],
+            cwd=root,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            check=True,
+            capture_output=True,
+        )
+        return time.perf_counter() - begun
+
+    short, longer = RANKS_STEPS
+    spent = fit(short)
+    benchmark.extra_info["a_step_s"] = (measure(partial(fit, longer), rounds=1, warm_up=0) - spent) / (
+        longer - short
+    )
+
+
 SCANS_A_STEP = {"vit_t": 4, "vit_b": 1}
 """A single crop with vit_b: its look at a whole scan takes half a minute on two cores."""
 
@@ -68,7 +109,7 @@ def test_stage2(
     SCM is off: it encodes every crop whatever the priors are, which a cache cannot save.
     """
     if prior == "none" and not sizes.whole:
-        pytest.skip("it shows nothing new")
+        pytest.skip("without priors the small run does what it does with cached ones, and less")
     crop, batch = (sizes.crop, sizes.crop), SCANS_A_STEP[size] if sizes.whole else 1
     teacher = teachers(size)
     torch.manual_seed(1)  # now, so that all begin alike

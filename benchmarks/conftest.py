@@ -42,7 +42,6 @@ class Sizes:
         children: Of the cohort.
         scan: Rows and columns of the two-view scan that is restored.
         crop: Side of training crops, pixels.
-        folder: Scans in the smaller folder that is restored; the larger has twice as many.
         samples: Training crops drawn in a round.
         frame: Side of endoscopic frames, pixels.
         whole: Whether what takes long is done at all: large teachers, compilers, processes of their own.
@@ -51,13 +50,12 @@ class Sizes:
     children: int = 8
     scan: tuple[int, int] = (1024, 256)
     crop: int = 128
-    folder: int = 15
     samples: int = 128
     frame: int = 256
     whole: bool = True
 
 
-SMALL = Sizes(children=3, scan=(128, 64), crop=32, folder=1, samples=8, frame=96, whole=False)
+SMALL = Sizes(children=3, scan=(128, 64), crop=32, samples=8, frame=96, whole=False)
 
 
 @pytest.fixture(scope="session")

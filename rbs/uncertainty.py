@@ -16,15 +16,8 @@ from rbs.errors import CheckpointError
 from rbs.restorers.base import Restorer, describe
 from rbs.restorers.domain import FLOOR, ROOT_SCALE
 from rbs.scans.scan import Array
-from rbs.weights import (
-    LoadedRestorer,
-    build_from,
-    check_recorded,
-    file_sha256,
-    load_into,
-    read_safetensors,
-    save_modules,
-)
+from rbs.shipped import check_recorded, file_sha256
+from rbs.weights import LoadedRestorer, build_from, load_into, read_safetensors, save_modules
 
 FITTED_LEVELS = (0.683, 0.9)
 """Probabilities whose intervals the factor of a head is fitted to."""

@@ -17,7 +17,7 @@ from rbs.data.manifest import Manifest
 from rbs.errors import OutputError, RbsError
 from rbs.files import versions
 from rbs.processes import Run
-from rbs.weights import file_sha256
+from rbs.shipped import file_sha256
 
 MODULES = ("spi", "skd", "scm")
 

@@ -1,18 +1,21 @@
-"""Restoring scans by ONNX Runtime from what `rbs export` wrote, without the long import of PyTorch."""
+"""Restoring scans by ONNX Runtime, without the long import of PyTorch: the shipped weights, or an export."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rbs.errors import CheckpointError, RbsError
+from rbs import shipped
+from rbs.errors import CheckpointError
 from rbs.scans.counts import where_scanned
 from rbs.scans.scan import Array
+from rbs.shipped import check_recorded, file_sha256
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -22,12 +25,12 @@ VIEWS = 2
 
 @dataclass(frozen=True)
 class OnnxRestorer:
-    """A restorer of scans that `rbs export` wrote, to be used as `rbs.weights.LoadedRestorer` is.
+    """A restorer of scans in ONNX Runtime, to be used as `rbs.weights.LoadedRestorer` is.
 
     Attributes:
         session: The network.
         name: Its class and the file its weights came from, for headers and reports.
-        sha256: Of the weights it was exported from, hexadecimal.
+        sha256: Of the file of its weights, hexadecimal.
         provenance: What was recorded about their making.
     """
 
@@ -53,27 +56,46 @@ class OnnxRestorer:
         return where_scanned(counts, rapid)
 
 
+def load_shipped() -> OnnxRestorer:
+    """The restorer that comes with rbs: its weights, put into the graph that lies beside them.
+
+    Raises:
+        CheckpointError: One of the two files is missing or not the one its card tells of.
+    """
+    from safetensors import safe_open
+
+    weights, graph = shipped.SHIPPED, shipped.GRAPH
+    sha256 = file_sha256(weights, "name a weight file with --checkpoint")
+    check_recorded(weights, sha256)
+    check_recorded(graph, file_sha256(graph, "install rbs again"))
+    try:
+        with safe_open(weights, framework="np") as content:
+            arrays = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+            description = json.loads(content.metadata()["rbs"])
+        session = session_of(graph.read_bytes(), arrays)
+        architecture = _about(session)["architecture"]
+    except Exception as error:  # ONNX Runtime has kinds of its own for what does not fit
+        fault = f"it does not fit {graph.name} ({type(error).__name__})"
+        raise CheckpointError(fault, file=weights, remedy="install rbs again") from error
+    if any(description.get(name) != value for name, value in architecture.items()):
+        fault = f"it holds another architecture than {graph.name}"
+        raise CheckpointError(fault, file=weights, remedy="install rbs again")
+    kind = architecture["class_path"].rpartition(".")[2]
+    return OnnxRestorer(session, f"{kind} {weights.name} (ONNX)", sha256, description.get("provenance", {}))
+
+
 def load_onnx(path: Path) -> OnnxRestorer:
     """Read what `rbs export` wrote of a restorer of scans.
 
     Raises:
         CheckpointError: The file is missing, cannot be read, or is not of `rbs export`, or not of scans.
-        RbsError: ONNX Runtime is not installed.
     """
-    try:
-        from onnxruntime import InferenceSession, SessionOptions
-    except ImportError as error:
-        raise RbsError(
-            f"ONNX needs a package that is not there ({error.name})", remedy="pip install 'rbs[onnx]'"
-        ) from error
     if not path.is_file():
         raise CheckpointError("there is no such weight file", file=path, remedy="check the path")
-    options = SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", 0))  # 0: one a core
     remedy = "write it with `rbs export`"
     try:
-        session = InferenceSession(path.read_bytes(), options)
-        about = json.loads(session.get_modelmeta().custom_metadata_map["rbs"])
+        session = session_of(path.read_bytes(), {})
+        about = _about(session)
         name, sha256, restores = about["name"], about["weights_sha256"], about["restores"]
     except KeyError:
         raise CheckpointError("it does not say which restorer it holds", file=path, remedy=remedy) from None
@@ -85,3 +107,31 @@ def load_onnx(path: Path) -> OnnxRestorer:
             f"it restores {restores}, not scans", file=path, remedy="name the weights it was exported from"
         )
     return OnnxRestorer(session, f"{name} (ONNX)", sha256, about.get("provenance", {}))
+
+
+def session_of(model: bytes, weights: Mapping[str, Array]) -> InferenceSession:
+    """A network in ONNX Runtime, on as many threads as `OMP_NUM_THREADS` says, or on every core.
+
+    Args:
+        model: An ONNX file.
+        weights: What it left out, by name; float32 or half of it.
+    """
+    from onnxruntime import InferenceSession, OrtValue, SessionOptions
+
+    options = SessionOptions()
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", 0))  # 0: one a core
+    # They must outlive the session's making, which copies them.
+    values = [OrtValue.ortvalue_from_numpy(np.asarray(array, np.float32)) for array in weights.values()]
+    if values:
+        options.add_external_initializers(list(weights), values)
+    return InferenceSession(model, options)
+
+
+def _about(session: InferenceSession) -> dict[str, Any]:
+    """What its writer says of it.
+
+    Raises:
+        KeyError: Nothing.
+    """
+    about: dict[str, Any] = json.loads(session.get_modelmeta().custom_metadata_map["rbs"])
+    return about

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         type=Path,
         metavar="FILE",
-        help=".safetensors or .ckpt, or for scans .onnx, which starts soonest (default: the weights of rbs,"
+        help=".safetensors or .ckpt, or for scans .onnx, which starts sooner (default: the weights of rbs,"
         " for scans; there are none for colour)",
     )
     parser.add_argument(
@@ -193,20 +193,20 @@ def _outcomes(
 
 
 def _restorer_of_scans(args: argparse.Namespace) -> tuple[Loaded, Uncertainty | None]:
-    """The weights, and what states their uncertainty; or what was exported, which needs no PyTorch."""
+    """The weights, and what states their uncertainty; no PyTorch where nothing looks into the network."""
     from rbs.errors import RbsError
 
-    if args.checkpoint is not None and args.checkpoint.suffix == ".onnx":
-        from rbs.clinic.onnx import load_onnx
+    exported = args.checkpoint is not None and args.checkpoint.suffix == ".onnx"
+    looks_inside = "--adapt" if args.adapt else "--uncertainty" if args.uncertainty else None
+    if exported and looks_inside:
+        fault = f"{looks_inside} looks into the network, which an ONNX file does not allow"
+        raise RbsError(fault, remedy="name the weights it was exported from")
+    if exported or (args.checkpoint is None and not looks_inside):
+        from rbs.clinic.onnx import load_onnx, load_shipped
 
-        if args.adapt or args.uncertainty:
-            option = "--adapt" if args.adapt else "--uncertainty"
-            remedy = "name the weights it was exported from"
-            raise RbsError(
-                f"{option} looks into the network, which an ONNX file does not allow", remedy=remedy
-            )
-        return load_onnx(args.checkpoint), None
-    from rbs.weights import SHIPPED, load_restorer
+        return load_onnx(args.checkpoint) if exported else load_shipped(), None
+    from rbs.shipped import SHIPPED
+    from rbs.weights import load_restorer
 
     loaded = load_restorer(args.checkpoint)
     if args.uncertainty:

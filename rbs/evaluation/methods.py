@@ -75,25 +75,23 @@ def classical_methods(
 
 
 def trained_methods(
-    stage1: Path | None,
-    stage2: Path | None,
-    teacher: Path | None,
+    stage1: Sequence[Path],
+    stage2: Path | None = None,
+    teacher: Path | None = None,
     base_checkpoint: Path | None = None,
     *,
-    others: Sequence[Path] = (),
     adapt: bool = False,
     uncertainty: bool = False,
 ) -> list[Method]:
     """The restorers.
 
     Args:
-        stage1: Weights of stage 1, .safetensors or .ckpt.
+        stage1: Weights of stage 1, .safetensors or .ckpt, and of others to compare with it; or none.
         stage2: Weights of stage 2; its second restorer is read from `cascade.safetensors` beside them.
         teacher: Folder of the adapted teacher, for the second restorer.
         base_checkpoint: SAM's base weights that it was adapted from; None for the shipped or downloaded ones.
-        others: Weights of first restorers to compare with that of stage 1.
         adapt: Whether these have a second row each, fitted to every scan before it is restored.
-        uncertainty: Whether stage 1 states its deviation, by the head that lies beside its weights.
+        uncertainty: Whether the first of them states its deviation, by the head that lies beside its weights.
 
     Raises:
         CheckpointError: One of them is missing or does not fit.
@@ -101,12 +99,12 @@ def trained_methods(
     """
     from rbs.weights import load_restorer
 
-    if adapt and stage1 is None:
+    if adapt and not stage1:
         raise RbsError("--adapt fits stage 1 to each scan, but none is named", remedy="name it with --stage1")
 
     methods = []
     first = None
-    for number, file in enumerate([stage1, *others] if stage1 is not None else [], 1):
+    for number, file in enumerate(stage1, 1):
         loaded = load_restorer(file)
         first = first or loaded
         name, label = ("stage1", "Stage 1") if number == 1 else (f"stage1_{number}", f"Stage 1, no. {number}")
@@ -178,8 +176,8 @@ def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: 
     import torch
 
     from rbs.cascade import load_cascade
+    from rbs.shipped import file_sha256
     from rbs.teacher.adapters import load_teacher
-    from rbs.weights import file_sha256
 
     device = _device()
     cascade, provenance = load_cascade(file, second.restorer)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from rbs.errors import CheckpointError, ManifestError, RbsError
-from rbs.evaluation.metrics import body_mask
 from rbs.restorers.base import Restorer
+from rbs.scans.body import body_mask
+from rbs.shipped import SHIPPED
 from rbs.tasks.task import Batch, TrainingTask, images_of
 from rbs.uncertainty import (
     Uncertainty,
@@ -23,7 +24,7 @@ from rbs.uncertainty import (
     root_likelihood,
     save_uncertainty,
 )
-from rbs.weights import SHIPPED, LoadedRestorer, load_restorer
+from rbs.weights import LoadedRestorer, load_restorer
 
 _FITTING_SEED = 20
 

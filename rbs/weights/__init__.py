@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 from dataclasses import dataclass, field
@@ -17,14 +16,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import rbs
+from rbs import shipped
 from rbs.errors import CheckpointError
 from rbs.files import whole_file
 from rbs.restorers.base import Restorer
 from rbs.scans.counts import where_scanned
 from rbs.scans.scan import Array
-
-SHIPPED = Path(__file__).with_name("f1.safetensors")
-"""The restorer that comes with the package; `f1.json` beside it holds its SHA-256, licence and making."""
+from rbs.shipped import check_recorded, file_sha256
 
 FRAME_TILE = 768
 """Side of the tiles in which large frames are restored, pixels."""
@@ -167,7 +165,7 @@ def load_restorer(path: str | Path | None = None) -> LoadedRestorer:
     Raises:
         CheckpointError: The file is missing, truncated, not a checkpoint, or holds another architecture.
     """
-    file = SHIPPED if path is None else Path(path)
+    file = shipped.SHIPPED if path is None else Path(path)
     sha256 = file_sha256(file, "name a weight file with --checkpoint" if path is None else "check the path")
     if path is None:
         check_recorded(file, sha256)
@@ -181,43 +179,6 @@ def load_restorer(path: str | Path | None = None) -> LoadedRestorer:
         sha256=sha256,
         provenance=description.get("provenance", {}),
     )
-
-
-def file_sha256(file: Path, remedy: str = "check the path") -> str:
-    """SHA-256 of a weight file, hexadecimal.
-
-    Args:
-        file: The file.
-        remedy: What to do where it is missing.
-
-    Raises:
-        CheckpointError: The file is missing or cannot be read.
-    """
-    try:
-        if file.is_file():
-            return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError as error:
-        fault = f"it cannot be read ({error.strerror or error})"
-        raise CheckpointError(fault, file=file, remedy="check its permissions") from error
-    raise CheckpointError("there is no such weight file", file=file, remedy=remedy)
-
-
-def check_recorded(file: Path, sha256: str) -> None:
-    """See to it that a file among the shipped weights is the one its card tells of; others have no card.
-
-    Raises:
-        CheckpointError: It is not.
-    """
-    if file.parent != SHIPPED.parent:
-        return
-    try:
-        recorded = json.loads(file.with_suffix(".json").read_text())["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        recorded = None
-    if sha256 != recorded:
-        raise CheckpointError(
-            "it differs from the hash recorded beside it", file=file, remedy="install rbs again"
-        )
 
 
 def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

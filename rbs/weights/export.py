@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rbs.clinic.onnx import session_of
 from rbs.errors import CheckpointError, RbsError
 from rbs.files import whole_file
 from rbs.weights import LoadedRestorer
@@ -37,7 +40,9 @@ class Parity:
     inputs: str
 
 
-def export_onnx(loaded: LoadedRestorer, path: str | Path, *, overwrite: bool = False) -> Parity:
+def export_onnx(
+    loaded: LoadedRestorer, path: str | Path, *, graph_only: bool = False, overwrite: bool = False
+) -> Parity:
     """Write a restorer as an ONNX model of any number of images of any size, and try it.
 
     Inputs are those of `Restorer.forward`: `rapid`, counts at standard scale (raw counts / fraction), float32
@@ -48,22 +53,46 @@ def export_onnx(loaded: LoadedRestorer, path: str | Path, *, overwrite: bool = F
     Args:
         loaded: The restorer.
         path: File to write; it carries name, version, SHA-256 and provenance of the weights in its metadata.
+        graph_only: Leave the weights out, and what tells of them: the file then is the architecture's, good
+            for any weights of it, which `rbs.clinic.onnx` hands to ONNX Runtime by their names.
         overwrite: Whether an older file may be replaced.
 
     Raises:
         CheckpointError: The architecture cannot be exported, or ONNX Runtime computes something else.
         OutputError: The file cannot be written.
-        RbsError: onnx, onnxscript or onnxruntime is not installed.
+        RbsError: onnx or onnxscript is not installed.
     """
     restorer = loaded.restorer
+    program = _exported(loaded)
+    about: dict[str, Any] = {"version": loaded.version, "restores": restorer.images.shows}
+    if graph_only:
+        about |= {"architecture": {name: restorer.spec()[name] for name in ("class_path", "init_args")}}
+        _leave_out(program.model, restorer.state_dict())
+    else:
+        about |= {"name": loaded.name, "weights_sha256": loaded.sha256, "provenance": loaded.provenance}
+    program.model.metadata_props["rbs"] = json.dumps(about, sort_keys=True)
+    with whole_file(path, overwrite=overwrite) as temporary:
+        program.save(temporary)
+        weights = (
+            {name: tensor.numpy() for name, tensor in restorer.state_dict().items()} if graph_only else {}
+        )
+        largest = _difference(loaded, session_of(temporary.read_bytes(), weights))
+        if not largest <= TOLERANCE:
+            fault = f"ONNX Runtime differs from PyTorch by {largest:.2g} of the peak"
+            raise CheckpointError(fault, file=Path(path), remedy="restore with `rbs restore` instead")
+    return Parity(largest, f"{restorer.images.values} (B, {restorer.images.channels}, H, W)")
+
+
+def _exported(loaded: LoadedRestorer) -> Any:
+    """PyTorch's program, without its notes on where each node comes from, an eighth of the file."""
     x, fraction = _drawn(loaded, 2, 64, 48)
     free = torch.export.Dim.DYNAMIC
     try:
-        import onnxruntime
+        import onnxscript  # noqa: F401 - PyTorch calls its absence an error of its own kind
 
         with warnings.catch_warnings(action="ignore"), redirect_stdout(StringIO()):
             program = torch.onnx.export(
-                restorer,
+                loaded.restorer,
                 (x, fraction),
                 input_names=["rapid", "fraction"],
                 output_names=["restored"],
@@ -78,21 +107,23 @@ def export_onnx(loaded: LoadedRestorer, path: str | Path, *, overwrite: bool = F
         fault = f"{loaded.name} cannot be written as ONNX ({type(error).__name__})"
         raise CheckpointError(fault, remedy="export NAFNet, U-Net or DnCNN") from error
     assert program is not None  # it is with dynamo
-    about = {
-        "name": loaded.name,
-        "version": loaded.version,
-        "weights_sha256": loaded.sha256,
-        "restores": restorer.images.shows,
-        "provenance": loaded.provenance,
-    }
-    program.model.metadata_props["rbs"] = json.dumps(about, sort_keys=True)
-    with whole_file(path, overwrite=overwrite) as temporary:
-        program.save(temporary)
-        largest = _difference(loaded, onnxruntime.InferenceSession(temporary.read_bytes()))
-        if not largest <= TOLERANCE:
-            fault = f"ONNX Runtime differs from PyTorch by {largest:.2g} of the peak"
-            raise CheckpointError(fault, file=Path(path), remedy="restore with `rbs restore` instead")
-    return Parity(largest, f"{restorer.images.values} (B, {restorer.images.channels}, H, W)")
+    graph = program.model.graph
+    outputs = (value for node in graph for value in node.outputs)
+    for noted in (*graph, *graph.inputs, *graph.initializers.values(), *outputs):
+        noted.metadata_props.clear()
+    return program
+
+
+def _leave_out(model: Any, weights: Mapping[str, Tensor]) -> None:
+    """Put a name in the place of each weight, as of a file that is not there."""
+    import onnx_ir
+
+    for name in weights:
+        value = model.graph.initializers[name]
+        known = value.const_value
+        value.const_value = onnx_ir.ExternalTensor(
+            "weights", None, None, known.dtype, shape=known.shape, name=name
+        )
 
 
 def _difference(loaded: LoadedRestorer, session: object) -> float:

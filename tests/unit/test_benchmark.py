@@ -18,7 +18,8 @@ from rbs.evaluation.classical import available, gaussian
 from rbs.restorers.diffusion import Diffusion
 from rbs.restorers.dncnn import DnCNN
 from rbs.restorers.swinir import SwinIR
-from rbs.weights import file_sha256, save_restorer
+from rbs.shipped import file_sha256
+from rbs.weights import save_restorer
 
 ROWS, COLUMNS = 48, 32
 

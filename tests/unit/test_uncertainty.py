@@ -13,6 +13,7 @@ import torch
 
 from rbs.errors import CheckpointError
 from rbs.restorers.nafnet import NAFNet
+from rbs.shipped import SHIPPED
 from rbs.uncertainty import (
     UncertaintyHead,
     deviation_in_counts,
@@ -23,7 +24,7 @@ from rbs.uncertainty import (
     root_likelihood,
     save_uncertainty,
 )
-from rbs.weights import SHIPPED, load_restorer, save_restorer
+from rbs.weights import load_restorer, save_restorer
 
 
 @pytest.fixture

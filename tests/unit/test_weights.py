@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from rbs import __version__, weights
+from rbs import __version__, shipped, weights
 from rbs.errors import CheckpointError, OutputError
 from rbs.restorers.dncnn import DnCNN
 from rbs.restorers.unet import UNet
@@ -155,7 +155,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path):
 
 
 def test_the_shipped_file_must_match_its_hash(tmp_path, restorer, monkeypatch):
-    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "f1.safetensors")
+    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "f1.safetensors")
     with pytest.raises(CheckpointError, match="--checkpoint"):
         load_restorer()
     save_restorer(tmp_path / "f1.safetensors", restorer, {})
@@ -198,7 +198,7 @@ def test_a_description_that_is_none(tmp_path):
 
 
 def test_the_shipped_file_needs_its_hash(tmp_path, restorer, monkeypatch):
-    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "f1.safetensors")
+    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "f1.safetensors")
     save_restorer(tmp_path / "f1.safetensors", restorer, {})
     with pytest.raises(CheckpointError, match="install rbs again"):
         load_restorer()

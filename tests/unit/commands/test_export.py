@@ -61,8 +61,8 @@ def test_any_size_gives_the_same_numbers(weights, shape, fraction, tmp_path, cap
 def test_another_answer_is_no_export(weights, tmp_path, monkeypatch, capsys):
     program = SimpleNamespace(model=SimpleNamespace(metadata_props={}), save=lambda path: path.touch())
     identity = SimpleNamespace(run=lambda _, inputs: [inputs["rapid"]])
-    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: program)
-    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda _: identity)
+    monkeypatch.setattr("rbs.weights.export._exported", lambda _: program)
+    monkeypatch.setattr("rbs.weights.export.session_of", lambda *_: identity)
     assert main(["export", str(tmp_path / "f1.onnx"), "--checkpoint", str(weights)]) == 1
     assert "ONNX Runtime differs from PyTorch by" in capsys.readouterr().err
     assert not (tmp_path / "f1.onnx").exists()
@@ -70,6 +70,6 @@ def test_another_answer_is_no_export(weights, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("weights", ["roots"], indirect=True)
 def test_without_onnx_there_is_a_remedy(weights, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert main(["export", str(tmp_path / "f1.onnx"), "--checkpoint", str(weights)]) == 1
     assert "pip install 'rbs[onnx]'" in capsys.readouterr().err

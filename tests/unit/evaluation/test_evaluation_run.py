@@ -325,8 +325,8 @@ def test_pictures_show_the_youngest_the_middle_and_the_oldest(manifest):
 
 def test_a_named_checkpoint_that_is_missing_is_an_error(tmp_path):
     with pytest.raises(CheckpointError, match=r"nothing\.ckpt"):
-        trained_methods(tmp_path / "nothing.ckpt", None, None)
-    assert trained_methods(None, None, None) == []
+        trained_methods([tmp_path / "nothing.ckpt"])
+    assert trained_methods([]) == []
 
 
 def test_others_are_compared_with_the_first_restorer(tmp_path):
@@ -337,7 +337,7 @@ def test_others_are_compared_with_the_first_restorer(tmp_path):
     files = [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
     for file, sigma_px in zip(files, (1.0, 2.0), strict=True):
         save_restorer(file, NAFNet(**small, sigma_px=sigma_px), {})
-    methods = trained_methods(files[0], None, None, others=files[1:], adapt=True)
+    methods = trained_methods(files, adapt=True)
     assert [m.name for m in methods] == ["stage1", "stage1_adapted", "stage1_2", "stage1_2_adapted"]
     assert [m.settings["weights"].split()[1].rstrip(",") for m in methods] == [
         "one.safetensors",
@@ -355,10 +355,10 @@ def test_the_cascade_is_read_from_beside_its_first_restorer(manifest, tmp_path):
     small = {"width": 4, "enc_blocks": (1,), "middle_blocks": 1, "dec_blocks": (1,)}
     f1, f2 = NAFNet(**small), NAFNet(**small)
     save_restorer(tmp_path / "f1.safetensors", f1, {})
-    methods = trained_methods(None, tmp_path / "f1.safetensors", None)
+    methods = trained_methods([], tmp_path / "f1.safetensors")
     assert [m.name for m in methods] == ["stage2_f1"]
     save_cascade(tmp_path / "cascade.safetensors", Cascade(f1, f2), {})
-    methods = trained_methods(tmp_path / "f1.safetensors", tmp_path / "f1.safetensors", None)
+    methods = trained_methods([tmp_path / "f1.safetensors"], tmp_path / "f1.safetensors")
     assert [m.name for m in methods] == ["stage1", "stage2_f1", "stage2_f2"]
     pair = module.load_pair(manifest[0].split("test")[0])
     for method in methods:
@@ -374,7 +374,7 @@ def test_a_restorer_in_the_place_of_the_cascade_is_named(tmp_path):
     for name in ("f1", "cascade"):
         save_restorer(tmp_path / f"{name}.safetensors", DnCNN(depth=3, width=4), {})
     with pytest.raises(CheckpointError, match=r"cascade.safetensors: it holds no second restorer; put"):
-        trained_methods(None, tmp_path / "f1.safetensors", None)
+        trained_methods([], tmp_path / "f1.safetensors")
 
 
 @pytest.mark.parametrize(("recorded", "said"), [({"prior": "online"}, "online"), ({}, "not recorded")])
@@ -387,8 +387,9 @@ def test_the_second_restorer_says_where_its_prior_comes_from(tmp_path, monkeypat
     from rbs.cascade import Cascade, save_cascade
     from rbs.distillation.spi import SPI
     from rbs.restorers.dncnn import DnCNN
+    from rbs.shipped import file_sha256
     from rbs.teacher import adapters
-    from rbs.weights import file_sha256, save_restorer
+    from rbs.weights import save_restorer
 
     asked = []
 
@@ -403,7 +404,7 @@ def test_the_second_restorer_says_where_its_prior_comes_from(tmp_path, monkeypat
     save_restorer(tmp_path / "f1.safetensors", f1, {})
     save_cascade(tmp_path / "cascade.safetensors", Cascade(f1, f2, SPI(6)), {"teacher": "d1", **recorded})
     files = SimpleNamespace(f1=tmp_path / "f1.safetensors", teacher=tmp_path / "t", base=tmp_path / "sam.pth")
-    *_, method = trained_methods(files.f1, files.f1, files.teacher, files.base)
+    *_, method = trained_methods([files.f1], files.f1, files.teacher, files.base)
     assert asked == [(files.teacher, files.base)]
     assert method.settings["prior"].startswith(f"{said} in training; here of the whole scan")
     assert method.settings["sha256"] == file_sha256(tmp_path / "cascade.safetensors")

@@ -1,0 +1,52 @@
+"""The weight files that come with rbs, and that a file is the one its card tells of. Needs no PyTorch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from rbs.errors import CheckpointError
+
+FOLDER = Path(__file__).with_name("weights")
+SHIPPED = FOLDER / "f1.safetensors"
+"""The restorer that comes with the package; `f1.json` beside it holds its SHA-256, licence and making."""
+GRAPH = FOLDER / "f1_graph.onnx"
+"""Its network for ONNX Runtime, without the weights."""
+
+
+def file_sha256(file: Path, remedy: str = "check the path") -> str:
+    """SHA-256 of a weight file, hexadecimal.
+
+    Args:
+        file: The file.
+        remedy: What to do where it is missing.
+
+    Raises:
+        CheckpointError: The file is missing or cannot be read.
+    """
+    try:
+        if file.is_file():
+            return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        fault = f"it cannot be read ({error.strerror or error})"
+        raise CheckpointError(fault, file=file, remedy="check its permissions") from error
+    raise CheckpointError("there is no such weight file", file=file, remedy=remedy)
+
+
+def check_recorded(file: Path, sha256: str) -> None:
+    """See to it that a file among the shipped weights is the one its card tells of; others have no card.
+
+    Raises:
+        CheckpointError: It is not.
+    """
+    if file.parent != SHIPPED.parent:
+        return
+    try:
+        recorded = json.loads(file.with_suffix(".json").read_text())["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        recorded = None
+    if sha256 != recorded:
+        raise CheckpointError(
+            "it differs from the hash recorded beside it", file=file, remedy="install rbs again"
+        )
