@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 import rbs
+from rbs import faint
 from rbs.clinic.checks import check, contradictions, nothing_to_restore
 from rbs.clinic.outcomes import Refused
 from rbs.errors import CheckpointError, OutputError, RbsError, ScanError
@@ -76,7 +77,9 @@ class Restored:
         return "\n".join([line, *(f"  warning: {warning}" for warning in self.warnings)])
 
 
-def restore_scan(scan: Scan, loaded: Loaded, standard_velocity: float = STANDARD_VELOCITY) -> Scan:
+def restore_scan(
+    scan: Scan, loaded: Loaded, standard_velocity: float = STANDARD_VELOCITY, *, keep_faint: bool = False
+) -> Scan:
     """Restore a rapid scan to standard exposure.
 
     The restorer is given x = counts / p, p = standard velocity / scan velocity, and both views, the posterior
@@ -86,6 +89,7 @@ def restore_scan(scan: Scan, loaded: Loaded, standard_velocity: float = STANDARD
         scan: Rapid scan of raw counts.
         loaded: The restorer.
         standard_velocity: cm/min whose counts are wanted.
+        keep_faint: Whether what may be faint foci is given back (`rbs.faint`).
 
     Returns:
         The scan with float32 counts at standard exposure and `velocity` = `standard_velocity`; the header in
@@ -100,6 +104,8 @@ def restore_scan(scan: Scan, loaded: Loaded, standard_velocity: float = STANDARD
         reason = nothing_to_restore(standard_velocity / fraction, standard_velocity)
         raise ScanError(reason.fault, file=scan.provenance.path, remedy=reason.remedy)
     counts = loaded.restore(scan.aligned(), fraction)
+    if keep_faint:
+        counts = faint.keep_faint(counts, scan.aligned(), fraction, scan.spacing_mm)
     if not np.isfinite(counts).all():
         raise CheckpointError(f"{loaded.name} gave values that are not finite", remedy="use other weights")
     return replace(scan.from_aligned(counts), velocity=standard_velocity)
@@ -138,6 +144,7 @@ def restore_files(
     uncertainty: Uncertainty | None = None,
     reading: Mapping[str, Any] | None = None,
     standard_velocity: float = STANDARD_VELOCITY,
+    keep_faint: bool = False,
 ) -> Iterator[Restored | Refused]:
     """Restore DICOM files, study by study, so that only one study is in memory.
 
@@ -150,6 +157,7 @@ def restore_files(
         uncertainty: Its head; beside every restored file goes then a `deviation_file`.
         reading: Options of `read_nm` for files that do not say all: views, energy_window, velocity.
         standard_velocity: cm/min whose counts are wanted.
+        keep_faint: Whether what may be faint foci is given back (`rbs.faint`).
 
     Yields:
         What became of each file.
@@ -165,7 +173,9 @@ def restore_files(
             except RbsError as error:
                 yield Refused(path, error)
         for group in pair_views(scans):
-            yield from _restore_group(group, doubts, outputs, loaded, uncertainty, standard_velocity)
+            yield from _restore_group(
+                group, doubts, outputs, loaded, uncertainty, standard_velocity, keep_faint
+            )
 
 
 def pair_views(scans: Iterable[Scan]) -> list[list[Scan]]:
@@ -232,6 +242,7 @@ def _restore_group(
     loaded: Loaded,
     uncertainty: Uncertainty | None,
     standard_velocity: float,
+    keep_faint: bool,
 ) -> Iterator[Restored | Refused]:
     start = time.perf_counter()
     rapid = group[0]
@@ -240,7 +251,7 @@ def _restore_group(
         rapid = replace(rapid, counts=both, views=(group[0].views[0], group[1].views[0]))
     paths = [_path(scan) for scan in group]
     try:
-        restored = restore_scan(rapid, loaded, standard_velocity)
+        restored = restore_scan(rapid, loaded, standard_velocity, keep_faint=keep_faint)
         deviation = uncertainty and deviation_of(rapid, uncertainty, standard_velocity)
     except RbsError as error:
         yield from (Refused(path, error) for path in paths)
@@ -248,7 +259,8 @@ def _restore_group(
     fraction = rapid.fraction_of(standard_velocity)
     found = contradictions(rapid, restored, fraction)
     seconds = (time.perf_counter() - start) / len(group)
-    derivation = Derivation(model=loaded.name, version=rbs.__version__, weight_hash=loaded.sha256)
+    model = loaded.name + (faint.SUFFIX if keep_faint else "")
+    derivation = Derivation(model=model, version=rbs.__version__, weight_hash=loaded.sha256)
     for index, (scan, path) in enumerate(zip(group, paths, strict=True)):
         own_frames = slice(None) if len(group) == 1 else slice(index, index + 1)
         result = replace(scan, counts=restored.counts[own_frames], velocity=standard_velocity)

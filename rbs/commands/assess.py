@@ -20,6 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the restorer, .safetensors or .ckpt; given again: others to compare it with",
     )
     parser.add_argument(
+        "--keep-faint", action="store_true", help="a method more: the restorer with faint foci kept"
+    )
+    parser.add_argument(
         "--uncertainty",
         action="store_true",
         help="also ask whether the deviation is true that the head beside the weights states",
@@ -64,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     summary = assess(
         Manifest.read(args.manifest),
         args.output,
-        trained_methods(args.stage1, uncertainty=args.uncertainty),
+        trained_methods(args.stage1, keep_faint=args.keep_faint, uncertainty=args.uncertainty),
         children=args.children,
         draws=args.draws,
         split=args.split,

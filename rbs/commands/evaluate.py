@@ -41,6 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="scans only: a row more, stage 1 fitted to each scan's own counts",
     )
+    parser.add_argument(
+        "--keep-faint",
+        action="store_true",
+        help="scans only: a row more, stage 1 with faint foci kept",
+    )
     add_frame_options(parser)
     parser.add_argument(
         "--segmenter",
@@ -79,7 +84,12 @@ def run(args: argparse.Namespace) -> None:
         args.manifest,
         args.output,
         trained=trained_methods(
-            args.stage1, args.stage2, args.teacher, args.base_checkpoint, adapt=args.adapt
+            args.stage1,
+            args.stage2,
+            args.teacher,
+            args.base_checkpoint,
+            adapt=args.adapt,
+            keep_faint=args.keep_faint,
         ),
         preset=args.preset,
         segmenter=args.segmenter,

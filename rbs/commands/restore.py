@@ -43,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="scans only: fit the restorer to each scan's own counts first, about a minute a scan",
     )
     parser.add_argument(
+        "--keep-faint",
+        action="store_true",
+        help="scans only: give back part of what was taken for noise where it may be foci: noisier, and faint"
+        " foci are easier to see",
+    )
+    parser.add_argument(
         "--uncertainty",
         action="store_true",
         help="scans only: beside every restored file its standard deviation, NAME_sd; by the head that lies"
@@ -166,9 +172,16 @@ def _outcomes(
         raise RbsError(f"--adapt deals counts, and {kind}s have none", remedy="leave it out")
     if kind != "scan" and args.uncertainty:
         raise RbsError(f"--uncertainty is stated in counts, and {kind}s have none", remedy="leave it out")
+    if kind != "scan" and args.keep_faint:
+        raise RbsError(f"--keep-faint weighs counts, and {kind}s have none", remedy="leave it out")
     if args.adapt and args.uncertainty:
         raise RbsError(
             "--uncertainty speaks for the weights as they are, and --adapt changes them for every scan",
+            remedy="leave one of the two out",
+        )
+    if args.keep_faint and args.uncertainty:
+        raise RbsError(
+            "--uncertainty speaks for what the weights restore, and --keep-faint adds noise to that",
             remedy="leave one of the two out",
         )
     if kind == "scan":
@@ -181,6 +194,7 @@ def _outcomes(
             uncertainty=uncertainty,
             reading=reading_options(args),
             standard_velocity=args.standard_velocity,
+            keep_faint=args.keep_faint,
         )
         for scan in scans:
             yield (None, scan.error) if isinstance(scan, Refused) else (str(scan), None)

@@ -81,6 +81,7 @@ def trained_methods(
     base_checkpoint: Path | None = None,
     *,
     adapt: bool = False,
+    keep_faint: bool = False,
     uncertainty: bool = False,
 ) -> list[Method]:
     """The restorers.
@@ -91,16 +92,18 @@ def trained_methods(
         teacher: Folder of the adapted teacher, for the second restorer.
         base_checkpoint: SAM's base weights that it was adapted from; None for the shipped or downloaded ones.
         adapt: Whether these have a second row each, fitted to every scan before it is restored.
+        keep_faint: Whether these have one more, with faint foci kept.
         uncertainty: Whether the first of them states its deviation, by the head that lies beside its weights.
 
     Raises:
         CheckpointError: One of them is missing or does not fit.
-        RbsError: `adapt` without stage 1.
+        RbsError: `adapt` or `keep_faint` without stage 1.
     """
     from rbs.weights import load_restorer
 
-    if adapt and not stage1:
-        raise RbsError("--adapt fits stage 1 to each scan, but none is named", remedy="name it with --stage1")
+    if (adapt or keep_faint) and not stage1:
+        option = "--adapt" if adapt else "--keep-faint"
+        raise RbsError(f"{option} is about stage 1, but none is named", remedy="name it with --stage1")
 
     methods = []
     first = None
@@ -115,6 +118,8 @@ def trained_methods(
 
             own = AdaptingRestorer.of(loaded)
             methods.append(restorer_method(f"{name}_adapted", f"{label}, adapted to each scan", own))
+        if keep_faint:
+            methods.append(_with_faint(method))
     if stage2 is not None:
         second = load_restorer(stage2)
         methods.append(restorer_method("stage2_f1", "Stage 2, first restorer (ships)", second))
@@ -151,6 +156,20 @@ def restorer_method(name: str, label: str, loaded: LoadedRestorer) -> Method:
             "shows": loaded.restorer.images.shows,
             **loaded.provenance,
         },
+    )
+
+
+def _with_faint(method: Method) -> Method:
+    """A row more: what that method restores, faint foci kept."""
+    from rbs.faint import SUFFIX, keep_faint
+
+    return replace(
+        method,
+        name=f"{method.name}_faint",
+        label=f"{method.label}{SUFFIX}",
+        restore=lambda pair: keep_faint(
+            method.restore(pair), pair.rapid, pair.fraction, pair.target.spacing_mm
+        ),
     )
 
 

@@ -48,6 +48,19 @@ def test_another_standard_velocity_is_recorded(rbs, tmp_path: Path, weights: Pat
     assert "10 cm/min" in pydicom.dcmread(out).DerivationDescription
 
 
+def test_faint_foci_may_be_kept(rbs, tmp_path: Path, weights: Path) -> None:
+    scan = write_nm(tmp_path / "in.dcm", poisson())
+    for name, options in (("plain", ()), ("kept", ("--keep-faint",))):
+        assert rbs("restore", scan, tmp_path / f"{name}.dcm", "--checkpoint", weights, *options)[0] == 0
+    plain, kept = (real_world(tmp_path / f"{name}.dcm") for name in ("plain", "kept"))
+    assert kept.sum() == pytest.approx(plain.sum(), rel=1e-3)
+    assert kept.std() > plain.std()
+    assert "f1.safetensors, faint foci kept" in pydicom.dcmread(tmp_path / "kept.dcm").DerivationDescription
+    status, _, errors = rbs("restore", scan, tmp_path / "x.dcm", "--keep-faint", "--uncertainty")
+    assert status == 1
+    assert "--keep-faint adds noise to that" in errors
+
+
 def test_weights_may_be_adapted_to_the_scan(rbs, tmp_path: Path, weights: Path, monkeypatch) -> None:
     monkeypatch.setattr("rbs.adapt.STEPS", 2)
     scan = write_nm(tmp_path / "in.dcm", poisson())

@@ -337,6 +337,10 @@ def test_others_are_compared_with_the_first_restorer(tmp_path):
     files = [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
     for file, sigma_px in zip(files, (1.0, 2.0), strict=True):
         save_restorer(file, NAFNet(**small, sigma_px=sigma_px), {})
+    methods = trained_methods(files[:1], keep_faint=True)
+    assert [(m.name, m.label) for m in methods][1] == ("stage1_faint", "Stage 1, faint foci kept")
+    with pytest.raises(RbsError, match="--keep-faint is about stage 1"):
+        trained_methods([], keep_faint=True)
     methods = trained_methods(files, adapt=True)
     assert [m.name for m in methods] == ["stage1", "stage1_adapted", "stage1_2", "stage1_2_adapted"]
     assert [m.settings["weights"].split()[1].rstrip(",") for m in methods] == [

@@ -1,0 +1,84 @@
+"""Restorers on one slow real scan, thinned to several speeds and judged by all other counts.
+
+    pip install 'rbs[bm3d]'
+    python benchmarks/real_scan.py slow.dcm --view anterior --weights rbs/weights/f1.safetensors --adapt
+
+The slow scan's counts are dealt, three times over, into a rapid scan and what is left; the restoration of the
+one is compared with the other, whose own noise is taken off (noise-corrected PSNR). Peers keep the settings
+that suit phantom children best: nothing is tuned on the scan. BM3D is left out where its package is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from rbs.adapt import AdaptingRestorer
+from rbs.evaluation.classical import BM3D, Pair, available, bm3d, gaussian, nc_nmse, non_local_means
+from rbs.evaluation.metrics import Target, decibels
+from rbs.report.plain import markdown
+from rbs.scans.counts import split
+from rbs.scans.dicom import read_nm
+from rbs.scans.scan import STANDARD_VELOCITY, Array
+from rbs.weights import load_restorer
+
+GAUSSIAN_MM, NLM_STRENGTH, BM3D_SIGMA = 3.5, 2.0, 1.2
+"""As `rbs benchmark` tuned them on validation children (docs/peers.md)."""
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("scan", type=Path, help="a raw scan slower than all velocities")
+    parser.add_argument("--view", choices=("anterior", "posterior"), help="where the file is silent")
+    parser.add_argument("--velocities", type=float, nargs="+", default=[40, 60, 80], metavar="V")
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--weights", type=Path, nargs="+", help="several are compared (default: the shipped)")
+    parser.add_argument("--adapt", action="store_true", help="also fitted to the scan")
+    args = parser.parse_args()
+    scan = read_nm(args.scan, **({"views": [args.view]} if args.view else {}))
+    assert scan.velocity is not None, "the file does not say how fast the bed moved"
+    methods = peers()
+    for file in args.weights or [None]:
+        loaded = load_restorer(file)
+        methods[str(file or "f1")] = lambda pair, own=loaded: pair.restored_by(own)  # type: ignore[misc]
+        if args.adapt:
+            adapting = AdaptingRestorer.of(loaded)
+            methods[f"{file or 'f1'}, adapted"] = lambda pair, own=adapting: pair.restored_by(own)  # type: ignore[misc]
+    rows = []
+    for velocity in args.velocities:
+        share = scan.velocity / velocity
+        found: dict[str, list[float]] = {name: [] for name in methods}
+        for draw in range(1, args.draws + 1):
+            rapid, rest = split(scan.aligned(), (share, 1 - share), np.random.default_rng(draw))
+            standard = scan.velocity / STANDARD_VELOCITY
+            target = Target(rest, (1 - share) / standard, scan.spacing_mm)
+            pair = Pair("", rapid, share / standard, target, tuple(scan.views))
+            for name, restore in methods.items():
+                found[name].append(decibels(nc_nmse(restore(pair), target)))
+        for name, dB in found.items():
+            rows.append(
+                [f"{velocity:g}", name, f"{np.mean(dB):.2f}", ", ".join(f"{each:.2f}" for each in dB)]
+            )
+    print(markdown(["cm/min", "method", "NC-PSNR, dB", "each draw"], rows))
+
+
+def peers() -> dict[str, Callable[[Pair], Array]]:
+    """The classical ones."""
+    found: dict[str, Callable[[Pair], Array]] = {
+        "rapid scan, scaled": lambda pair: pair.rapid / pair.fraction,
+        f"Gaussian, {GAUSSIAN_MM:g} mm": lambda pair: gaussian(pair, GAUSSIAN_MM),
+        "Anscombe + non-local means": lambda pair: non_local_means(pair, NLM_STRENGTH),
+    }
+    if BM3D in available():
+        found["Anscombe + BM3D"] = lambda pair: bm3d(pair, BM3D_SIGMA)
+    return found
+
+
+if __name__ == "__main__":
+    main()
