@@ -29,6 +29,8 @@ Mode = Literal["decoder", "lora", "full"]
 
 WEIGHTS, SETTINGS = "teacher.safetensors", "teacher.json"
 _TARGETS = ["qkv"]
+_UNTRAINED = ("iou_prediction_head.", "output_hypernetworks_mlps.0.")
+"""Of the decoder, what no loss reaches: it judges masks, and makes the one mask that nobody asks for."""
 
 
 def trainable_teacher(size: Size, mode: Mode, rank: int, domain: DomainName = "roots") -> Teacher:
@@ -45,8 +47,8 @@ def trainable_teacher(size: Size, mode: Mode, rank: int, domain: DomainName = "r
     """
     teacher = Teacher(size, ARCHITECTURES[size].build(), domain=domain)
     teacher.requires_grad_(False)
-    teacher.mask_decoder.requires_grad_(True)
-    teacher.mask_decoder.iou_prediction_head.requires_grad_(False)  # judges masks; no loss reaches it
+    for name, parameter in teacher.mask_decoder.named_parameters():
+        parameter.requires_grad_(not name.startswith(_UNTRAINED))
     teacher.prompt_encoder.no_mask_embed.requires_grad_(True)
     if mode == "full":
         teacher.image_encoder.requires_grad_(True)
@@ -76,7 +78,7 @@ def adapted(encoder: nn.Module, rank: int) -> PeftModel:
 
 
 def save_teacher(folder: Path, teacher: Teacher, *, mode: Mode, rank: int, base: Path) -> str:
-    """Write what was trained of a teacher, and only that, to `folder`.
+    """Write what was trained of a teacher, and only that, to `folder`, in half precision.
 
     Args:
         folder: Folder of the teacher; an older one in it is replaced.
@@ -88,7 +90,11 @@ def save_teacher(folder: Path, teacher: Teacher, *, mode: Mode, rank: int, base:
     Returns:
         The teacher's digest.
     """
-    state = {f"mask_decoder.{name}": tensor for name, tensor in teacher.mask_decoder.state_dict().items()}
+    state = {
+        f"mask_decoder.{name}": tensor
+        for name, tensor in teacher.mask_decoder.state_dict().items()
+        if not name.startswith(_UNTRAINED)
+    }
     state["no_mask_embed.weight"] = teacher.prompt_encoder.no_mask_embed.weight
     encoder = teacher.image_encoder
     if mode == "lora":
@@ -98,7 +104,7 @@ def save_teacher(folder: Path, teacher: Teacher, *, mode: Mode, rank: int, base:
         state |= {f"image_encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
     settings = _settings(teacher.size, sha256_of(base), teacher.images.name) | {"mode": mode, "rank": rank}
     with whole_file(folder / WEIGHTS, overwrite=True) as part:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, part)
+        save_file({name: tensor.detach().cpu().half().contiguous() for name, tensor in state.items()}, part)
     settings["sha256"] = sha256_of(folder / WEIGHTS)
     settings["digest"] = teacher.digest = _digest(settings)
     with whole_file(folder / SETTINGS, overwrite=True) as part:
@@ -130,7 +136,7 @@ def load_teacher(folder: Path, checkpoint: Path | None = None) -> Teacher:
             )
     teacher = Teacher(settings["size"], build_sam(settings["size"], base), domain=settings["domain"])
     try:
-        teacher.mask_decoder.load_state_dict(_part(state, "mask_decoder."))
+        _load_decoder(teacher.mask_decoder, _part(state, "mask_decoder."))
         teacher.prompt_encoder.no_mask_embed.load_state_dict(_part(state, "no_mask_embed."))
         if settings["mode"] == "lora":
             teacher.image_encoder = _merged(teacher.image_encoder, settings["rank"], _part(state, "lora."))
@@ -180,6 +186,14 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(fault, file=folder / WEIGHTS, remedy=remedy)
     # Teachers from before there were frames do not say what they look at.
     return {"domain": "roots", **settings}, load_file(folder / WEIGHTS)
+
+
+def _load_decoder(decoder: nn.Module, trained: dict[str, Tensor]) -> None:
+    """Put what was trained into a decoder that starts from SAM's."""
+    found = decoder.load_state_dict(trained, strict=False)
+    wrong = [name for name in found.missing_keys if not name.startswith(_UNTRAINED)] + found.unexpected_keys
+    if wrong:
+        raise KeyError(f"mask_decoder.{min(wrong)}")
 
 
 def _merged(encoder: nn.Module, rank: int, layers: dict[str, Tensor]) -> nn.Module:

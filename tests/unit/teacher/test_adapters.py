@@ -57,13 +57,18 @@ def test_round_trip(base, tmp_path, counts, mode):
     assert not any("lora" in name for name, _ in again.named_modules())
     with torch.no_grad():
         wanted, got = teacher(counts), again(counts)
-    assert torch.allclose(got.embedding, wanted.embedding, atol=1e-4)
-    assert torch.allclose(got.masks, wanted.masks, atol=1e-5)
+    # It is written in half precision.
+    assert torch.allclose(got.embedding, wanted.embedding, atol=5e-3)
+    assert torch.allclose(got.masks, wanted.masks, atol=1e-3)
 
 
 def test_only_adapter_and_decoder_are_saved(base, tmp_path):
-    save_teacher(tmp_path, trained(base, "lora"), mode="lora", rank=4, base=base)
+    teacher = trained(base, "lora")
+    save_teacher(tmp_path, teacher, mode="lora", rank=4, base=base)
     names = load_file(tmp_path / "teacher.safetensors")
+    reached = {name for name, weight in teacher.mask_decoder.named_parameters() if weight.requires_grad}
+    assert {n.removeprefix("mask_decoder.") for n in names if n.startswith("mask_decoder.")} == reached
+    assert {tensor.dtype for tensor in names.values()} == {torch.half}
     assert {name.split(".")[0] for name in names} == {"lora", "mask_decoder", "no_mask_embed"}
     adapter = sum(tensor.numel() for name, tensor in names.items() if name.startswith("lora."))
     assert adapter == 6 * 4 * (192 + 3 * 192)  # six blocks, rank 4, A: 192 -> 4, B: 4 -> 576
@@ -93,7 +98,36 @@ def test_a_teacher_from_before_there_were_frames_is_of_scans(base, tmp_path, cou
     again = load_teacher(tmp_path, base)
     assert again.images is DOMAINS["roots"]
     with torch.no_grad():
-        assert torch.allclose(again(counts).masks, teacher(counts).masks, atol=1e-5)
+        assert torch.allclose(again(counts).masks, teacher(counts).masks, atol=1e-3)
+
+
+def test_a_teacher_that_was_written_whole_is_read(base, tmp_path, counts):
+    teacher = trained(base, "lora")
+    save_teacher(tmp_path, teacher, mode="lora", rank=4, base=base)
+    state = load_file(tmp_path / "teacher.safetensors")
+    state |= {f"mask_decoder.{name}": tensor for name, tensor in teacher.mask_decoder.state_dict().items()}
+    rewrite(tmp_path, state)
+    with torch.no_grad():
+        assert torch.allclose(load_teacher(tmp_path, base)(counts).masks, teacher(counts).masks, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["mask_decoder.mask_tokens.weight", "mask_decoder.more"])
+def test_a_decoder_of_another_kind_is_refused(base, tmp_path, name):
+    save_teacher(tmp_path, trained(base, "lora"), mode="lora", rank=4, base=base)
+    state = load_file(tmp_path / "teacher.safetensors")
+    state = {name: torch.ones(1), **state} if name not in state else {n: state[n] for n in state if n != name}
+    rewrite(tmp_path, state)
+    with pytest.raises(CheckpointError, match=f"do not fit SAM vit_t .*{name}"):
+        load_teacher(tmp_path, base)
+
+
+def rewrite(folder, state):
+    """Put other weights into a teacher, and their hash."""
+    save_file(state, folder / "teacher.safetensors")
+    settings = json.loads((folder / "teacher.json").read_text())
+    settings["sha256"] = adapters.sha256_of(folder / "teacher.safetensors")
+    settings["digest"] = adapters._digest(settings)
+    (folder / "teacher.json").write_text(json.dumps(settings))
 
 
 def test_a_teacher_of_other_regions_is_refused(base, tmp_path):
