@@ -89,7 +89,7 @@ def restore_scan(
         scan: Rapid scan of raw counts.
         loaded: The restorer.
         standard_velocity: cm/min whose counts are wanted.
-        keep_faint: Whether what may be faint foci is given back (`rbs.faint`).
+        keep_faint: Whether half of what was taken for noise is put back (`rbs.faint`).
 
     Returns:
         The scan with float32 counts at standard exposure and `velocity` = `standard_velocity`; the header in
@@ -157,7 +157,7 @@ def restore_files(
         uncertainty: Its head; beside every restored file goes then a `deviation_file`.
         reading: Options of `read_nm` for files that do not say all: views, energy_window, velocity.
         standard_velocity: cm/min whose counts are wanted.
-        keep_faint: Whether what may be faint foci is given back (`rbs.faint`).
+        keep_faint: Whether half of what was taken for noise is put back (`rbs.faint`).
 
     Yields:
         What became of each file.

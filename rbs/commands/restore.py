@@ -45,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-faint",
         action="store_true",
-        help="scans only: give back part of what was taken for noise where it may be foci: noisier, and faint"
-        " foci are easier to see",
+        help="scans only: put half of what was taken for noise back, at the camera's blur: noisier, and faint"
+        " foci are easier to tell",
     )
     parser.add_argument(
         "--uncertainty",

@@ -20,14 +20,12 @@ from rbs.evaluation.metrics import Target, nc_nmse
 from rbs.scans.body import smooth
 from rbs.scans.counts import anscombe, inverse_anscombe
 from rbs.scans.register import Motion, warp, whole_pixel_shift
+from rbs.scans.residual import put_back
 
 if TYPE_CHECKING:
     from rbs.weights import LoadedRestorer
 
 Array = npt.NDArray[Any]
-
-RESIDUAL_SIGMA_MM = 4.0
-"""Smoothing of the residual that is put back, about the camera's own blur. See `put_back`."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def total_variation(pair: Pair, weight: float) -> Array:
     from skimage.restoration import denoise_tv_chambolle
 
     denoise = partial(denoise_tv_chambolle, weight=weight, max_num_iter=100)
-    return put_back(pair, stabilised(pair, denoise))
+    return _counts_kept(pair, stabilised(pair, denoise))
 
 
 def wavelet(pair: Pair, sigma: float) -> Array:
@@ -154,7 +152,7 @@ def non_local_means(pair: Pair, strength: float) -> Array:
     from skimage.restoration import denoise_nl_means
 
     denoise = partial(denoise_nl_means, patch_size=5, patch_distance=6, h=strength, sigma=1.0, fast_mode=True)
-    return put_back(pair, stabilised(pair, denoise))
+    return _counts_kept(pair, stabilised(pair, denoise))
 
 
 def bm3d(pair: Pair, sigma: float) -> Array:
@@ -188,25 +186,14 @@ def stabilised(pair: Pair, denoise: Callable[[Array], Array]) -> Array:
     return np.asarray(inverse_anscombe(np.stack(views))) / pair.fraction
 
 
-def put_back(pair: Pair, estimate: Array) -> Array:
-    r"""Put back the counts an estimate lost, as the smooth part of its residual: "twicing" (Tukey 1977).
-
-    .. math::
-        T' = \max\big(T + G_\sigma (R / p - T),\, 0\big)
+def _counts_kept(pair: Pair, estimate: Array) -> Array:
+    """The estimate with the counts back that it lost.
 
     The inverse of Anscombe's transform is exact where a denoiser averages pixels of one mean. Where it
     averages across structures, the mean of square roots lies below the root of the mean, and counts are lost
-    wherever it smooths much. What is lost is still in the residual, the rest of which is noise.
-
-    Args:
-        pair: The rapid scan R of exposure p.
-        estimate: T, standard counts (V, H, W).
-
-    Returns:
-        Standard counts, float64 (V, H, W).
+    wherever it smooths much.
     """
-    residual = pair.rapid / pair.fraction - estimate
-    return np.maximum(estimate + smooth(residual, RESIDUAL_SIGMA_MM, pair.target.spacing_mm), 0)
+    return put_back(estimate, pair.rapid, pair.fraction, pair.target.spacing_mm)
 
 
 @dataclass(frozen=True)
