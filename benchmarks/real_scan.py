@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,12 @@ import numpy as np
 from rbs.adapt import AdaptingRestorer
 from rbs.evaluation.classical import BM3D, Pair, available, bm3d, gaussian, nc_nmse, non_local_means
 from rbs.evaluation.metrics import Target, decibels
+from rbs.faint import SUFFIX, keep_faint
 from rbs.report.plain import markdown
 from rbs.scans.counts import split
 from rbs.scans.dicom import read_nm
 from rbs.scans.scan import STANDARD_VELOCITY, Array
-from rbs.weights import load_restorer
+from rbs.weights import LoadedRestorer, load_restorer
 
 GAUSSIAN_MM, NLM_STRENGTH, BM3D_SIGMA = 3.5, 2.0, 1.2
 """As `rbs benchmark` tuned them on validation children (docs/peers.md)."""
@@ -45,11 +47,12 @@ def main() -> None:
     assert scan.velocity is not None, "the file does not say how fast the bed moved"
     methods = peers()
     for file in args.weights or [None]:
-        loaded = load_restorer(file)
-        methods[str(file or "f1")] = lambda pair, own=loaded: pair.restored_by(own)  # type: ignore[misc]
+        plain = load_restorer(file)
+        name = str(file or "f1")
+        methods[name] = partial(restored, plain)
+        methods[f"{name}{SUFFIX}"] = partial(kept, plain)
         if args.adapt:
-            adapting = AdaptingRestorer.of(loaded)
-            methods[f"{file or 'f1'}, adapted"] = lambda pair, own=adapting: pair.restored_by(own)  # type: ignore[misc]
+            methods[f"{name}, adapted"] = partial(restored, AdaptingRestorer.of(plain))
     rows = []
     for velocity in args.velocities:
         share = scan.velocity / velocity
@@ -66,6 +69,16 @@ def main() -> None:
                 [f"{velocity:g}", name, f"{np.mean(dB):.2f}", ", ".join(f"{each:.2f}" for each in dB)]
             )
     print(markdown(["cm/min", "method", "NC-PSNR, dB", "each draw"], rows))
+
+
+def restored(loaded: LoadedRestorer, pair: Pair) -> Array:
+    """What a restorer makes of it."""
+    return pair.restored_by(loaded)
+
+
+def kept(loaded: LoadedRestorer, pair: Pair) -> Array:
+    """The same, faint foci kept."""
+    return keep_faint(pair.restored_by(loaded), pair.rapid, pair.fraction, pair.target.spacing_mm)
 
 
 def peers() -> dict[str, Callable[[Pair], Array]]:
