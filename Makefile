@@ -84,7 +84,7 @@ fuzz: $(READY)  ## Read 20 000 damaged files (2 minutes of one core)
 	.venv/bin/python tests/fuzz_reader.py --files 20000 $(ARGS)
 
 # Whatever differs between two runs of it, such as the load of the machine, is the same within one: compare ratios.
-bench: $(READY)  ## Measure restoring and training, results kept in runs/bench (12 minutes of two cores): ONLY="restore data"
+bench: $(READY)  ## Measure restoring and training, results kept in runs/bench (25 minutes of two cores): ONLY="restore data"
 	.venv/bin/python -m pytest $(addprefix benchmarks/bench_,$(addsuffix .py,$(or $(ONLY),restore train data teacher))) \
 	    --benchmark-storage=runs/bench --benchmark-save=bench --benchmark-columns=median,iqr,rounds $(ARGS)
 	.venv/bin/python benchmarks/table.py runs/bench

@@ -32,8 +32,18 @@ def measured(measure: Any, benchmark: Any, training: Training, rounds: int, warm
 
 @pytest.mark.benchmark(group="training: a step of stage 1, eight crops")
 @pytest.mark.parametrize("way", ["scans", "scans, bf16", "scans, compiled", "frames", "frames, bf16"])
-def test_stage1(measure: Any, benchmark: Any, sizes: Any, cohort: Path, frames: Path, way: str) -> None:
+def test_stage1(
+    measure: Any,
+    benchmark: Any,
+    sizes: Any,
+    cohort: Path,
+    frames: Path,
+    request: pytest.FixtureRequest,
+    way: str,
+) -> None:
     """As experiments/stage1.yaml and experiments/endoscopy/stage1.yaml train."""
+    if "bf16" in way and sizes.whole:
+        request.getfixturevalue("bfloat16")
     if "compiled" in way and not sizes.whole:
         pytest.skip("compiling takes long")
     crop, batch = (sizes.crop, sizes.crop), 8 if sizes.whole else 2
