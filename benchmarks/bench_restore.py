@@ -138,7 +138,7 @@ def test_part(
 
 
 def plain(loaded: LoadedRestorer, x: torch.Tensor, p: torch.Tensor, exported: Any) -> Callable[[], Any]:
-    """As it ships: 32 bits, channels last."""
+    """PyTorch as it is: 32 bits, channels last."""
     return lambda: loaded.restorer(x, p)
 
 

@@ -174,7 +174,7 @@ def loaded(device: torch.device) -> LoadedRestorer:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory, sizes: Sizes) -> Path:
     """The shipped restorer as ONNX."""
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
     if not sizes.whole:
         pytest.skip("exporting takes long")
     path = tmp_path_factory.mktemp("onnx") / "f1.onnx"

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from details import BM3D_SIGMA, GAUSSIAN_MM, NLM_STRENGTH
 
 from rbs.adapt import AdaptingRestorer
 from rbs.evaluation.classical import BM3D, Pair, available, bm3d, gaussian, nc_nmse, non_local_means
@@ -26,9 +27,6 @@ from rbs.scans.counts import split
 from rbs.scans.dicom import read_nm
 from rbs.scans.scan import STANDARD_VELOCITY, Array
 from rbs.weights import LoadedRestorer, load_restorer
-
-GAUSSIAN_MM, NLM_STRENGTH, BM3D_SIGMA = 3.5, 2.0, 1.2
-"""As `rbs benchmark` tuned them on validation children (docs/peers.md)."""
 
 
 def main() -> None:
@@ -44,7 +42,8 @@ def main() -> None:
     parser.add_argument("--adapt", action="store_true", help="also fitted to the scan")
     args = parser.parse_args()
     scan = read_nm(args.scan, **({"views": [args.view]} if args.view else {}))
-    assert scan.velocity is not None, "the file does not say how fast the bed moved"
+    if scan.velocity is None:
+        parser.error(f"{args.scan} does not say how fast the bed moved")
     methods = peers()
     for file in args.weights or [None]:
         plain = load_restorer(file)

@@ -9,8 +9,8 @@ from rbs.scans.residual import put_back
 from rbs.scans.scan import Array
 
 SHARE = 0.5
-"""Of the smooth part of the residual. Chosen on validation children: less shows fewer foci than a Gaussian
-filter does, and more is noisier and shows no more."""
+"""Of the smooth part of the residual. Chosen on validation children: less shows an observer clearly less than
+a Gaussian filter does, and more costs more than it shows."""
 
 SUFFIX = ", faint foci kept"
 """What headers and tables add to a restorer's name."""
@@ -21,9 +21,9 @@ def keep_faint(restored: Array, rapid: Array, fraction: float, spacing_mm: tuple
 
     The restoration of least error flattens a focus at the edge of visibility, and with it what an observer
     could have made of the counts. They are still in the residual. What is put back answers them linearly,
-    hot or cold, as a Gaussian filter does, so that an observer finds in the sum what the filter shows; and it
-    brings half of the restoration's bias back to what was counted, in every region larger than the camera's
-    blur. The price is half of the filter's noise: docs/task-figures.md has both sides, measured.
+    hot or cold, as a Gaussian filter does, so that an observer finds in the sum nearly what the filter shows;
+    and it brings every region larger than the camera's blur half of the way back to what was counted. The
+    price is half of the filter's noise: docs/task-figures.md has both sides, measured.
 
     Args:
         restored: Standard counts (V, H, W).

@@ -1,24 +1,27 @@
-"""Put a trained f1 and its uncertainty into rbs/weights: f1 in half precision, hashes on their cards.
+"""Put trained weights into rbs/weights: f1 in half precision, its graph, its uncertainty, the teacher.
 
-    python scripts/ship.py runs/shipped_f1
+    python scripts/ship.py runs/shipped_f1 runs/adapt_sam/teacher
 
 All weights that ship may take 12 MB. Half precision rounds a weight by 2e-4 of itself; what that changes in a
-restored scan is printed. The rest of the cards (data, commands, figures) is written by hand.
+restored scan is printed. Hashes go to the cards, whose other facts (data, commands, figures) are written by
+hand.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rbs.scans.cohort import make_patient
-from rbs.shipped import FOLDER, SHIPPED, file_sha256
+from rbs.shipped import FOLDER, GRAPH, SHIPPED, file_sha256
 from rbs.uncertainty import head_file, load_uncertainty, save_uncertainty
 from rbs.weights import load_restorer, save_restorer
+from rbs.weights.export import export_onnx
 
 
 def main() -> None:
@@ -26,25 +29,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help="holds f1.safetensors and f1_uncertainty.safetensors")
-    source = parser.parse_args().folder / SHIPPED.name
-    trained = load_restorer(source)
-    head = load_uncertainty(trained, head_file(source))
+    parser.add_argument("f1", type=Path, help="folder of f1.safetensors and f1_uncertainty.safetensors")
+    parser.add_argument(
+        "teacher", type=Path, nargs="?", help="folder of teacher.safetensors and teacher.json"
+    )
+    args = parser.parse_args()
+    trained = load_restorer(args.f1 / SHIPPED.name)
+    head = load_uncertainty(trained, head_file(args.f1 / SHIPPED.name))
     rapid = make_patient(1, seed=1).rapid
     before = trained.restore(rapid, 0.5)
     save_restorer(SHIPPED, trained.restorer.half(), trained.provenance)
     sha256 = file_sha256(SHIPPED)
-    record(SHIPPED, sha256=sha256)
+    record(SHIPPED.with_suffix(".json"), sha256=sha256)
     save_uncertainty(head_file(SHIPPED), head.head, sha256, head.provenance)
-    record(head_file(SHIPPED), sha256=file_sha256(head_file(SHIPPED)), f1_sha256=sha256)
-    change = np.abs(load_restorer().restore(rapid, 0.5) - before).max() / before.max()
+    head_sha256 = file_sha256(head_file(SHIPPED))
+    record(head_file(SHIPPED).with_suffix(".json"), sha256=head_sha256, f1_sha256=sha256)
+    shipped = load_restorer()
+    export_onnx(shipped, GRAPH, graph_only=True, overwrite=True)
+    record(GRAPH.with_suffix(".json"), sha256=file_sha256(GRAPH))
+    if args.teacher:
+        for name in ("teacher.safetensors", "teacher.json"):
+            shutil.copyfile(args.teacher / name, FOLDER / "teacher" / name)
+        weights = FOLDER / "teacher" / "teacher.safetensors"
+        record(weights.with_name("card.json"), sha256=file_sha256(weights))
+    change = np.abs(shipped.restore(rapid, 0.5) - before).max() / before.max()
     whole = sum(file.stat().st_size for file in FOLDER.rglob("*") if file.suffix in (".safetensors", ".onnx"))
     print(f"largest change of a pixel: {change:.1g} of the peak; all that ships: {whole / 1e6:.2f} MB")
 
 
-def record(file: Path, **values: Any) -> None:
-    """Write values to the card of a file."""
-    card = file.with_suffix(".json")
+def record(card: Path, **values: Any) -> None:
+    """Write values to a card."""
     card.write_text(json.dumps(json.loads(card.read_text()) | values, indent=2) + "\n")
 
 

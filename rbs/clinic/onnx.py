@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rbs import shipped
-from rbs.errors import CheckpointError
+from rbs.errors import CheckpointError, RbsError
+from rbs.runtime import session_of
 from rbs.scans.counts import where_scanned
 from rbs.scans.scan import Array
 from rbs.shipped import check_recorded, file_sha256
@@ -61,6 +60,7 @@ def load_shipped() -> OnnxRestorer:
 
     Raises:
         CheckpointError: One of the two files is missing or not the one its card tells of.
+        RbsError: ONNX Runtime is not installed.
     """
     from safetensors import safe_open
 
@@ -74,6 +74,8 @@ def load_shipped() -> OnnxRestorer:
             description = json.loads(content.metadata()["rbs"])
         session = session_of(graph.read_bytes(), arrays)
         architecture = _about(session)["architecture"]
+    except (RbsError, MemoryError):
+        raise
     except Exception as error:  # ONNX Runtime has kinds of its own for what does not fit
         fault = f"it does not fit {graph.name} ({type(error).__name__})"
         raise CheckpointError(fault, file=weights, remedy="install rbs again") from error
@@ -89,42 +91,27 @@ def load_onnx(path: Path) -> OnnxRestorer:
 
     Raises:
         CheckpointError: The file is missing, cannot be read, or is not of `rbs export`, or not of scans.
+        RbsError: ONNX Runtime is not installed.
     """
     if not path.is_file():
         raise CheckpointError("there is no such weight file", file=path, remedy="check the path")
     remedy = "write it with `rbs export`"
     try:
-        session = session_of(path.read_bytes(), {})
+        session = session_of(path.read_bytes())
         about = _about(session)
         name, sha256, restores = about["name"], about["weights_sha256"], about["restores"]
     except KeyError:
         raise CheckpointError("it does not say which restorer it holds", file=path, remedy=remedy) from None
+    except (RbsError, MemoryError):
+        raise
     except Exception as error:  # ONNX Runtime has kinds of its own for what is no model
-        fault = f"it is truncated or not an ONNX file ({type(error).__name__})"
+        fault = f"it is truncated or not an ONNX file of a whole network ({type(error).__name__})"
         raise CheckpointError(fault, file=path, remedy=remedy) from None
     if restores != "scans":
         raise CheckpointError(
             f"it restores {restores}, not scans", file=path, remedy="name the weights it was exported from"
         )
     return OnnxRestorer(session, f"{name} (ONNX)", sha256, about.get("provenance", {}))
-
-
-def session_of(model: bytes, weights: Mapping[str, Array]) -> InferenceSession:
-    """A network in ONNX Runtime, on as many threads as `OMP_NUM_THREADS` says, or on every core.
-
-    Args:
-        model: An ONNX file.
-        weights: What it left out, by name; float32 or half of it.
-    """
-    from onnxruntime import InferenceSession, OrtValue, SessionOptions
-
-    options = SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", 0))  # 0: one a core
-    # They must outlive the session's making, which copies them.
-    values = [OrtValue.ortvalue_from_numpy(np.asarray(array, np.float32)) for array in weights.values()]
-    if values:
-        options.add_external_initializers(list(weights), values)
-    return InferenceSession(model, options)
 
 
 def _about(session: InferenceSession) -> dict[str, Any]:

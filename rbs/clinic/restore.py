@@ -161,7 +161,12 @@ def restore_files(
 
     Yields:
         What became of each file.
+
+    Raises:
+        ValueError: `uncertainty` with `keep_faint`, of which it knows nothing.
     """
+    if uncertainty and keep_faint:
+        raise ValueError("the uncertainty is of what the weights restore, not of what is put back to that")
     for files in _studies(outputs):
         scans: list[Scan] = []
         doubts: dict[Path, tuple[str, ...]] = {}

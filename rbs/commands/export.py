@@ -14,11 +14,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help=".safetensors or .ckpt (default: the weights of rbs)"
     )
-    parser.add_argument(
-        "--graph-only",
-        action="store_true",
-        help="without the weights: what rbs itself ships, for any weights of this architecture",
-    )
     parser.add_argument("--overwrite", action="store_true", help="replace an older file")
 
 
@@ -32,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     from rbs.weights.export import export_onnx
 
     loaded = load_restorer(args.checkpoint)
-    found = export_onnx(loaded, args.output, graph_only=args.graph_only, overwrite=args.overwrite)
+    found = export_onnx(loaded, args.output, overwrite=args.overwrite)
     print(
         f"{loaded.name} -> {args.output}: rapid, {found.inputs}, and fraction (B,); ONNX Runtime and PyTorch"
         f" differ by at most {found.largest:.1g} of the peak"

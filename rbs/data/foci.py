@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from rbs.data.augment import log_uniform
 from rbs.scans.scan import Array
 
 FWHM_MM = (6.0, 30.0)
@@ -77,9 +78,9 @@ def draw_foci(image: Array, spacing_mm: tuple[float, float], mean: float, rng: n
     y, x = np.mgrid[:rows, :columns]
     for place in rng.choice(weight.size, size=number, p=weight / weight.sum(dtype=np.float64)):
         row, column = divmod(int(place), columns)
-        fwhm = np.exp(rng.uniform(*np.log(FWHM_MM)))
+        fwhm = log_uniform(FWHM_MM, rng)
         cold = rng.random() < COLD_SHARE
-        contrast = rng.uniform(0.1, COLDEST) if cold else np.exp(rng.uniform(*np.log(CONTRAST)))
+        contrast = rng.uniform(0.1, COLDEST) if cold else log_uniform(CONTRAST, rng)
         # In the middle of the body both views see it alike; under one surface the other hardly does.
         depth = rng.uniform(0, 1)
         seen = np.minimum(1, 2 * np.array([depth, 1 - depth])) if views == 2 else np.ones(views)

@@ -97,7 +97,7 @@ def trained_methods(
 
     Raises:
         CheckpointError: One of them is missing or does not fit.
-        RbsError: `adapt` or `keep_faint` without stage 1.
+        RbsError: `adapt` or `keep_faint` without stage 1, or with one of frames.
     """
     from rbs.weights import load_restorer
 
@@ -109,6 +109,9 @@ def trained_methods(
     first = None
     for number, file in enumerate(stage1, 1):
         loaded = load_restorer(file)
+        if (adapt or keep_faint) and loaded.restorer.images.shows != "scans":
+            option = "--adapt" if adapt else "--keep-faint"
+            raise RbsError(f"{option} weighs counts, and frames have none", remedy="leave it out")
         first = first or loaded
         name, label = ("stage1", "Stage 1") if number == 1 else (f"stage1_{number}", f"Stage 1, no. {number}")
         method = restorer_method(name, label, loaded)
@@ -161,10 +164,12 @@ def restorer_method(name: str, label: str, loaded: LoadedRestorer) -> Method:
 
 def _with_faint(method: Method) -> Method:
     """A row more: what that method restores, faint foci kept."""
-    from rbs.faint import SUFFIX, keep_faint
+    from rbs.faint import SHARE, SUFFIX, keep_faint
+    from rbs.scans.residual import SIGMA_MM
 
     return replace(
         method,
+        settings=method.settings | {"put_back": {"share": SHARE, "sigma_mm": SIGMA_MM}},
         name=f"{method.name}_faint",
         label=f"{method.label}{SUFFIX}",
         restore=lambda pair: keep_faint(

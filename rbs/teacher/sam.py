@@ -19,10 +19,11 @@ from torch import nn
 
 from rbs.errors import CheckpointError, RbsError
 from rbs.files import whole_file
+from rbs.shipped import FOLDER
 
 Size = Literal["vit_t", "vit_b", "vit_l", "vit_h"]
 
-SHIPPED = Path(__file__).parent.parent / "weights" / "sam_vit_t.safetensors"
+SHIPPED = FOLDER / "sam_vit_t.safetensors"
 """Base weights of vit_t, trained on drawn shapes (`make pretrain-sam`)."""
 
 _ADDRESS = "https://dl.fbaipublicfiles.com/segment_anything/"

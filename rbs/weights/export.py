@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rbs.clinic.onnx import session_of
 from rbs.errors import CheckpointError, RbsError
 from rbs.files import whole_file
+from rbs.runtime import session_of
 from rbs.weights import LoadedRestorer
 
 TOLERANCE = 1e-3
@@ -54,7 +54,7 @@ def export_onnx(
         loaded: The restorer.
         path: File to write; it carries name, version, SHA-256 and provenance of the weights in its metadata.
         graph_only: Leave the weights out, and what tells of them: the file then is the architecture's, good
-            for any weights of it, which `rbs.clinic.onnx` hands to ONNX Runtime by their names.
+            for any weights of it, which `rbs.runtime` hands to ONNX Runtime by their names.
         overwrite: Whether an older file may be replaced.
 
     Raises:
@@ -118,6 +118,12 @@ def _leave_out(model: Any, weights: Mapping[str, Tensor]) -> None:
     """Put a name in the place of each weight, as of a file that is not there."""
     import onnx_ir
 
+    absent = sorted(weights.keys() - model.graph.initializers.keys())
+    if absent:
+        raise CheckpointError(
+            f"ONNX keeps {len(absent)} of its weights under no name of their own ({absent[0]})",
+            remedy="export it with its weights",
+        )
     for name in weights:
         value = model.graph.initializers[name]
         known = value.const_value
@@ -126,14 +132,14 @@ def _leave_out(model: Any, weights: Mapping[str, Tensor]) -> None:
         )
 
 
-def _difference(loaded: LoadedRestorer, session: object) -> float:
+def _difference(loaded: LoadedRestorer, session: Any) -> float:
     """The largest difference of a pixel as a share of the peak, over images of several sizes."""
     found = []
     for batch, rows, columns in _CHECKED:
         x, fraction = _drawn(loaded, batch, rows, columns)
         with torch.inference_mode():
             ours = loaded.restorer(x, fraction).numpy()
-        (theirs,) = session.run(None, {"rapid": x.numpy(), "fraction": fraction.numpy()})  # type: ignore[attr-defined]
+        (theirs,) = session.run(None, {"rapid": x.numpy(), "fraction": fraction.numpy()})
         found.append(np.abs(theirs - ours).max() / ours.max())
     return float(max(found))
 

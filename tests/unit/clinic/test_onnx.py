@@ -14,10 +14,11 @@ import torch
 
 from rbs import shipped
 from rbs.cli import main
-from rbs.clinic.onnx import load_onnx, load_shipped, session_of
+from rbs.clinic.onnx import load_onnx, load_shipped
 from rbs.data.manifest import Manifest
 from rbs.errors import CheckpointError
 from rbs.restorers.nafnet import NAFNet
+from rbs.runtime import session_of
 from rbs.weights import load_restorer, save_restorer
 from rbs.weights.export import export_onnx
 
@@ -128,7 +129,11 @@ def test_shipped_files_that_do_not_belong_together_are_refused(tmp_path, monkeyp
     with pytest.raises(CheckpointError, match=r"f1_graph.*there is no such weight file"):
         load_shipped()
     put("f1_graph.onnx", graph.read_bytes())
-    with pytest.raises(CheckpointError, match=r"f1.safetensors.*does not fit|another architecture"):
+    with pytest.raises(CheckpointError, match=r"f1.safetensors: it does not fit f1_graph.onnx"):
+        load_shipped()
+    save_restorer(tmp_path / "other.safetensors", NAFNet(sigma_px=2.0), {})  # weights of the same shapes
+    put("f1.safetensors", (tmp_path / "other.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match=r"f1.safetensors: it holds another architecture"):
         load_shipped()
     put("f1_graph.onnx", graph.read_bytes()[:5000])
     with pytest.raises(CheckpointError, match="does not fit f1_graph"):
@@ -150,10 +155,12 @@ def test_what_is_no_export_of_scans_is_refused(exported, tmp_path, capsys):
     with pytest.raises(CheckpointError, match="it does not say which restorer it holds"):
         load_onnx(tmp_path / "other.onnx")
     (tmp_path / "broken.onnx").write_bytes((tmp_path / "frames.onnx").read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match="it is truncated or not an ONNX file"):
+    with pytest.raises(CheckpointError, match="it is truncated or not an ONNX file of a whole network"):
         load_onnx(tmp_path / "broken.onnx")
     with pytest.raises(CheckpointError, match="there is no such weight file"):
         load_onnx(tmp_path / "none.onnx")
+    with pytest.raises(CheckpointError, match="not an ONNX file of a whole network"):
+        load_onnx(shipped.GRAPH)
     arguments = ["restore", str(exported), str(tmp_path / "x"), "--adapt", "--checkpoint", str(exported)]
     assert main(arguments) == 1
     assert "--adapt looks into the network, which an ONNX file does not allow" in capsys.readouterr().err

@@ -13,8 +13,11 @@ import pytest
 import torch
 
 from rbs.cli import main
+from rbs.errors import CheckpointError
 from rbs.restorers.nafnet import NAFNet
+from rbs.runtime import session_of
 from rbs.weights import load_restorer, save_restorer
+from rbs.weights.export import export_onnx
 
 
 @pytest.fixture
@@ -55,6 +58,32 @@ def test_any_size_gives_the_same_numbers(weights, shape, fraction, tmp_path, cap
     assert json.loads(about["rbs"])["weights_sha256"] == loaded.sha256
     assert main(["export", str(file), "--checkpoint", str(weights)]) == 1
     assert "exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("weights", ["roots"], indirect=True)
+def test_a_graph_alone_is_good_for_other_weights(weights, tmp_path):
+    loaded, file = load_restorer(weights), tmp_path / "graph.onnx"
+    assert export_onnx(loaded, file, graph_only=True).largest < 1e-4
+    torch.manual_seed(3)
+    for parameter in loaded.restorer.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    x, p = torch.poisson(torch.full((1, 2, 40, 36), 3.0)), torch.tensor([0.5])
+    with torch.inference_mode():
+        ours = loaded.restorer(x, p).numpy()
+    given = {name: tensor.half().numpy() for name, tensor in loaded.restorer.state_dict().items()}
+    (theirs,) = session_of(file.read_bytes(), given).run(None, {"rapid": x.numpy(), "fraction": p.numpy()})
+    assert 0 < np.abs(theirs - ours).max() < 2e-2 * ours.max()  # weights in half precision
+    about = json.loads(onnx.load(file, load_external_data=False).metadata_props[0].value)
+    assert about["architecture"]["class_path"].endswith("NAFNet")
+    assert "weights_sha256" not in about
+
+
+@pytest.mark.parametrize("weights", ["roots"], indirect=True)
+def test_a_graph_whose_weights_have_other_names_is_refused(weights, tmp_path, monkeypatch):
+    model = SimpleNamespace(metadata_props={}, graph=SimpleNamespace(initializers={}))
+    monkeypatch.setattr("rbs.weights.export._exported", lambda _: SimpleNamespace(model=model))
+    with pytest.raises(CheckpointError, match="under no name of their own"):
+        export_onnx(load_restorer(weights), tmp_path / "graph.onnx", graph_only=True)
 
 
 @pytest.mark.parametrize("weights", ["roots"], indirect=True)

@@ -14,9 +14,11 @@ from rbs.data.manifest import Case, LoadedCase, Manifest
 from rbs.errors import CheckpointError, ManifestError, OutputError, RbsError
 from rbs.evaluation import evaluate as module
 from rbs.evaluation import run as writing
-from rbs.evaluation.classical import available
+from rbs.evaluation.classical import Pair, available
 from rbs.evaluation.inception import Inception
 from rbs.evaluation.methods import Method, trained_methods
+from rbs.evaluation.metrics import Target
+from rbs.faint import keep_faint
 from rbs.files import whole_file
 from rbs.report.tables import read_evaluation
 from rbs.scans.register import estimate_motion
@@ -337,7 +339,16 @@ def test_others_are_compared_with_the_first_restorer(tmp_path):
     files = [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
     for file, sigma_px in zip(files, (1.0, 2.0), strict=True):
         save_restorer(file, NAFNet(**small, sigma_px=sigma_px), {})
-    methods = trained_methods(files[:1], keep_faint=True)
+    plain, kept = trained_methods(files[:1], keep_faint=True)
+    rng = np.random.default_rng(0)
+    pair = Pair(
+        "P", rng.poisson(2.0, (2, 40, 30)), 0.5, Target(rng.poisson(4.0, (2, 40, 30)), 1.0, (2.0, 3.0))
+    )
+    expected = keep_faint(plain.restore(pair), pair.rapid, 0.5, (2.0, 3.0))
+    np.testing.assert_allclose(kept.restore(pair), expected)
+    assert (expected != plain.restore(pair)).any()
+    assert kept.settings["put_back"] == {"share": 0.5, "sigma_mm": 4.0}
+    methods = [plain, kept]
     assert [(m.name, m.label) for m in methods][1] == ("stage1_faint", "Stage 1, faint foci kept")
     with pytest.raises(RbsError, match="--keep-faint is about stage 1"):
         trained_methods([], keep_faint=True)
