@@ -4,9 +4,9 @@
     python benchmarks/details.py data/phantoms/manifest.csv docs/figures/details.png
 
 Test children alone. Columns: what is true, the rapid scan, the tuned Gaussian, Anscombe + BM3D (non-local
-means where the package of BM3D is missing), the shipped f1, f1 adapted to the scan, and the acquired standard
-scan. Each row has one window of grey for all columns. Stated under a picture is the contrast that is left of
-the lesion, or the peak that is left of the growth plates.
+means where the package of BM3D is missing), the shipped f1, f1 with faint foci kept, f1 adapted to the scan,
+and the acquired standard scan. Each row has one window of grey for all columns. Stated under a picture is the
+contrast that is left of the lesion, or the peak that is left of the growth plates.
 """
 
 import argparse
@@ -22,7 +22,8 @@ from rbs.evaluation.classical import BM3D, Pair, available, bm3d, gaussian, non_
 from rbs.evaluation.evaluate import load_pair
 from rbs.evaluation.growth_plates import compare_plates, measure_plates
 from rbs.evaluation.lesions import FocusScore, score_foci
-from rbs.weights import load_restorer
+from rbs.faint import SUFFIX, keep_faint
+from rbs.weights import LoadedRestorer, load_restorer
 
 Array = npt.NDArray[np.floating]
 
@@ -57,6 +58,7 @@ def main() -> None:
         f"Gaussian, {GAUSSIAN_MM:g} mm": lambda p: gaussian(p, GAUSSIAN_MM),
         classical[0]: classical[1],
         "f1": lambda p: p.restored_by(loaded),
+        f"f1{SUFFIX}": lambda p: kept(p, loaded),
         "f1, adapted": lambda p: p.restored_by(adapting),
         "standard scan": lambda p: p.target.counts,
     }
@@ -96,6 +98,11 @@ def main() -> None:
             axis.set(xticks=[], yticks=[], xlabel=figure_of_merit(image))
         line[0].set_ylabel(name)
     figure.savefig(args.output, dpi=110)
+
+
+def kept(pair: Pair, loaded: LoadedRestorer) -> Array:
+    """What a restorer makes of a scan, faint foci kept."""
+    return keep_faint(pair.restored_by(loaded), pair.rapid, pair.fraction, pair.target.spacing_mm)
 
 
 def around(image: Array, centre: tuple[float, float], spacing_mm: tuple[float, float]) -> Array:

@@ -16,12 +16,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from details import BM3D_SIGMA, GAUSSIAN_MM, NLM_STRENGTH
+from details import BM3D_SIGMA, GAUSSIAN_MM, NLM_STRENGTH, kept
 
 from rbs.adapt import AdaptingRestorer
 from rbs.evaluation.classical import BM3D, Pair, available, bm3d, gaussian, nc_nmse, non_local_means
 from rbs.evaluation.metrics import Target, decibels
-from rbs.faint import SUFFIX, keep_faint
+from rbs.faint import SUFFIX
 from rbs.report.plain import markdown
 from rbs.scans.counts import split
 from rbs.scans.dicom import read_nm
@@ -49,7 +49,7 @@ def main() -> None:
         plain = load_restorer(file)
         name = str(file or "f1")
         methods[name] = partial(restored, plain)
-        methods[f"{name}{SUFFIX}"] = partial(kept, plain)
+        methods[f"{name}{SUFFIX}"] = partial(kept, loaded=plain)
         if args.adapt:
             methods[f"{name}, adapted"] = partial(restored, AdaptingRestorer.of(plain))
     rows = []
@@ -73,11 +73,6 @@ def main() -> None:
 def restored(loaded: LoadedRestorer, pair: Pair) -> Array:
     """What a restorer makes of it."""
     return pair.restored_by(loaded)
-
-
-def kept(loaded: LoadedRestorer, pair: Pair) -> Array:
-    """The same, faint foci kept."""
-    return keep_faint(pair.restored_by(loaded), pair.rapid, pair.fraction, pair.target.spacing_mm)
 
 
 def peers() -> dict[str, Callable[[Pair], Array]]:
