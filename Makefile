@@ -150,7 +150,7 @@ $(RUNS)/stage1/f1_uncertainty.safetensors: $(RUNS)/stage1/f1.safetensors experim
 # What has been trained already is not trained again. Stage 1 of the table is what ships, no. 2 what was trained here.
 # PRECISION=32-true where the processor has no bfloat16, which it would imitate ten times as slowly.
 PRECISION ?= bf16-mixed
-reproduce-weights: $(PHANTOMS) $(RUNS)/adapt_sam/teacher/teacher.json | $(READY)  ## Train the shipped weights again (2 hours of two cores) and tell how close they come
+reproduce-weights: $(PHANTOMS) $(RUNS)/adapt_sam/teacher/teacher.json | $(READY)  ## Train the shipped weights again (2 to 3 hours of two cores) and tell how close they come
 	test -e data/ship/manifest.csv || $(RBS) phantom data/ship --patients 300 --seed 2026
 	test -e $(RUNS)/shipped_f1/f1.safetensors || $(call FIT,experiments/shipped_f1.yaml) --trainer.precision $(PRECISION)
 	$(call FIT,experiments/uncertainty.yaml) --name shipped_uncertainty --model.init_args.f1 $(RUNS)/shipped_f1/f1.safetensors --model.init_args.output $(RUNS)/shipped_f1

@@ -101,16 +101,15 @@ def trained_methods(
     """
     from rbs.weights import load_restorer
 
-    if (adapt or keep_faint) and not stage1:
-        option = "--adapt" if adapt else "--keep-faint"
+    option = "--adapt" if adapt else "--keep-faint" if keep_faint else None
+    if option and not stage1:
         raise RbsError(f"{option} is about stage 1, but none is named", remedy="name it with --stage1")
 
     methods = []
     first = None
     for number, file in enumerate(stage1, 1):
         loaded = load_restorer(file)
-        if (adapt or keep_faint) and loaded.restorer.images.shows != "scans":
-            option = "--adapt" if adapt else "--keep-faint"
+        if option and loaded.restorer.images.shows != "scans":
             raise RbsError(f"{option} weighs counts, and frames have none", remedy="leave it out")
         first = first or loaded
         name, label = ("stage1", "Stage 1") if number == 1 else (f"stage1_{number}", f"Stage 1, no. {number}")
