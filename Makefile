@@ -89,10 +89,11 @@ bench: $(READY)  ## Measure restoring and training, results kept in runs/bench (
 	    --benchmark-storage=runs/bench --benchmark-save=bench --benchmark-columns=median,iqr,rounds $(ARGS)
 	.venv/bin/python benchmarks/table.py runs/bench
 
-lint: $(READY)  ## Check style, docstrings and types
+lint: $(READY)  ## Check style, docstrings, types and the direction of imports
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/lint-imports
 
 # ---- the full pipeline: phantoms (or your manifest) -> teacher -> stage 1 -> stage 2 -> table and report
 data: $(MANIFEST)  ## Write the phantom cohort (PATIENTS=137 SEED=1)
@@ -176,7 +177,7 @@ endif
 profile: $(if $(findstring stage2,$(EXPERIMENT)),$(NEEDED),$(MANIFEST)) | $(READY)  ## Where a training step's time goes: EXPERIMENT=experiments/stage1.yaml STEPS=30
 	$(RBS) fit --config $(EXPERIMENT) $(addprefix --config ,$(OVERLAY)) --name profile/$(notdir $(basename $(EXPERIMENT))) --wandb disabled \
 	    $(if $(shell grep manifest: $(EXPERIMENT)),$(call FROM,$(MANIFEST))) $(if $(findstring stage2,$(EXPERIMENT)),$(CASCADE)) \
-	    --trainer.default_root_dir $(RUNS) --trainer.profiler rbs.profiler.StepProfiler --trainer.max_steps $(STEPS) \
+	    --trainer.default_root_dir $(RUNS) --trainer.profiler rbs.tasks.profiler.StepProfiler --trainer.max_steps $(STEPS) \
 	    --trainer.limit_val_batches 0 --trainer.enable_progress_bar false $(ARGS)
 
 sweep: $(MANIFEST) | $(READY) same-data  ## Search hyper-parameters: FILE=sweeps/stage1.yaml (WORKERS=1)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from rbs.data.bone_scans import RBSDataModule
 from rbs.data.endoscopy import EndoscopyDataModule
-from rbs.data.rbs import RBSDataModule
 
 
 @pytest.mark.benchmark(group="data: crops by worker processes")

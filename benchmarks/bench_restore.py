@@ -19,20 +19,20 @@ from pydicom.uid import generate_uid
 
 import rbs
 from rbs.clinic.checks import check, contradictions
-from rbs.clinic.onnx import load_shipped
-from rbs.clinic.restore import restore_scan
-from rbs.evaluation.classical import Pair, available
+from rbs.clinic.restore_scans import restore_scan
 from rbs.evaluation.methods import restorer_method
-from rbs.evaluation.metrics import psnr_truth
-from rbs.scans.dicom import read_nm
-from rbs.scans.dicom_write import Derivation, write_restored_nm
-from rbs.shipped import SHIPPED
-from rbs.weights import LoadedRestorer, load_restorer
+from rbs.evaluation.scans.classical import Pair, available
+from rbs.evaluation.scans.metrics import psnr_truth
+from rbs.inference.onnx import load_shipped
+from rbs.restorers.checkpoint import LoadedRestorer, load_restorer
+from rbs.scans.dicom.reader import read_nm
+from rbs.scans.dicom.writer import Derivation, write_restored_nm
+from rbs.weights.shipped import SHIPPED
 
 AND_MEMORY = """
 import sys
 from pathlib import Path
-from rbs.cli import main
+from rbs.cli.main import main
 status = main(sys.argv[1:])
 told = Path("/proc/self/status")
 lines = told.read_text().splitlines() if told.exists() else []
@@ -69,7 +69,7 @@ def test_process(measure: Any, sizes: Any, child: Path, tmp_path: Path, benchmar
         measure(lambda: process("import torch"), rounds=3)
         return
     if what == "rbs --help":
-        measure(lambda: process("from rbs.cli import main; main(['--help'])"), rounds=3)
+        measure(lambda: process("from rbs.cli.main import main; main(['--help'])"), rounds=3)
         return
     weights = ["--checkpoint", SHIPPED] if "PyTorch" in what else []
 

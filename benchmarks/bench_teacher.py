@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from rbs.evaluation.classical import Pair
-from rbs.teacher.adapters import load_teacher
-from rbs.teacher.teacher import encode_window, picture_of
+from rbs.evaluation.scans.classical import Pair
+from rbs.segmentation.lora import load_teacher
+from rbs.segmentation.teacher import encode_window, picture_of
 
 
 @pytest.mark.benchmark(group="teacher: encoding a view")

@@ -15,8 +15,8 @@ import torch
 from steps import Training
 
 import rbs
+from rbs.data.bone_scans import RBSDataModule
 from rbs.data.endoscopy import EndoscopyDataModule
-from rbs.data.rbs import RBSDataModule
 from rbs.restorers.nafnet import NAFNet
 from rbs.tasks.adapt_teacher import AdaptTeacher
 from rbs.tasks.restoration import RestorationTask

@@ -20,15 +20,15 @@ import torch
 from safetensors.torch import save_file
 
 from rbs.data.manifest import Manifest, load_case
-from rbs.endoscopy.mucosa import write_mucosa
-from rbs.evaluation.classical import Pair
-from rbs.evaluation.metrics import Target
-from rbs.memory import keep_memory
-from rbs.scans.cohort import write_cohort
-from rbs.teacher.adapters import save_teacher, start, trainable_teacher
-from rbs.teacher.sam import ARCHITECTURES, SHIPPED, build_sam
-from rbs.weights import LoadedRestorer, load_restorer, save_restorer
-from rbs.weights.export import export_onnx
+from rbs.evaluation.scans.classical import Pair
+from rbs.evaluation.scans.metrics import Target
+from rbs.inference.onnx_export import export_onnx
+from rbs.restorers.checkpoint import LoadedRestorer, load_restorer, save_restorer
+from rbs.segmentation.lora import save_teacher, start, trainable_teacher
+from rbs.segmentation.sam import ARCHITECTURES, SHIPPED, build_sam
+from rbs.synthetic.cohort import write_cohort
+from rbs.data.mucosa import write_mucosa
+from rbs.utils.memory import keep_memory
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 keep_memory()  # as the command `rbs` does

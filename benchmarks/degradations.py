@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from rbs.endoscopy.degrade import PRESETS, Frame, degraded
-from rbs.endoscopy.valid import valid_area
+from rbs.degradation.optical import PRESETS, Frame, degraded
+from rbs.endoscopy.field_of_view import valid_area
 
 
 def main() -> None:

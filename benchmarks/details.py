@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rbs.adapt import AdaptingRestorer
 from rbs.data.manifest import Manifest
-from rbs.evaluation.classical import BM3D, Pair, available, bm3d, gaussian, non_local_means
-from rbs.evaluation.evaluate import load_pair
-from rbs.evaluation.growth_plates import compare_plates, measure_plates
-from rbs.evaluation.lesions import FocusScore, score_foci
-from rbs.faint import SUFFIX, keep_faint
-from rbs.weights import LoadedRestorer, load_restorer
+from rbs.evaluation.observers.growth_plates import compare_plates, measure_plates
+from rbs.evaluation.observers.lesions import FocusScore, score_foci
+from rbs.evaluation.scans.classical import BM3D, Pair, available, bm3d, gaussian, non_local_means
+from rbs.evaluation.scans.evaluate import load_pair
+from rbs.inference.residual import SUFFIX, keep_faint
+from rbs.inference.test_time_adaptation import AdaptingRestorer
+from rbs.restorers.checkpoint import LoadedRestorer, load_restorer
 
 Array = npt.NDArray[np.floating]
 

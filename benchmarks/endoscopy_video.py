@@ -27,11 +27,11 @@ import numpy.typing as npt
 import torch
 from scipy.ndimage import gaussian_filter
 
-from rbs.benchmark import machine
-from rbs.endoscopy.restore import FrameRestorer
-from rbs.endoscopy.valid import valid_area
+from rbs.clinic.restore_frames import FrameRestorer
+from rbs.endoscopy.field_of_view import valid_area
 from rbs.endoscopy.video import pass_through
-from rbs.weights import load_restorer
+from rbs.multirun.benchmark import machine
+from rbs.restorers.checkpoint import load_restorer
 
 REPEATS = 5
 

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from rbs.endoscopy.degrade import Frame
-from rbs.endoscopy.mucosa import Video
-from rbs.endoscopy.valid import valid_area
+from rbs.degradation.optical import Frame
+from rbs.endoscopy.field_of_view import valid_area
+from rbs.synthetic.mucosa.video import Video
 
 SIDE = 96
 """Of the square whose spectrum is taken, pixels."""

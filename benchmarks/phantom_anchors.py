@@ -18,11 +18,11 @@ import numpy as np
 from scipy.optimize import curve_fit
 
 from rbs.scans.counts import dispersion_index
-from rbs.scans.dicom import read_nm
-from rbs.scans.phantom import COLUMNS, ROWS, SPACING_MM, Phantom, make_child
-from rbs.scans.phantom.growth import Sex, expected_counts
-from rbs.scans.phantom.projection import Camera, project
+from rbs.scans.dicom.reader import read_nm
 from rbs.scans.scan import REGIONS, View
+from rbs.synthetic.skeleton import COLUMNS, ROWS, SPACING_MM, Phantom, make_child
+from rbs.synthetic.skeleton.growth import Sex, expected_counts
+from rbs.synthetic.skeleton.projection import Camera, project
 
 COUNTS = 0.45e6
 """Of every picture and spectrum: one view of a standard scan."""

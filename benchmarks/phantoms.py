@@ -15,7 +15,7 @@ import psutil
 from torch.utils.data import DataLoader, Dataset
 
 from rbs.data.stream import PhantomStreamDataModule
-from rbs.scans.cohort import Acquisition, draw_patient
+from rbs.synthetic.cohort import Acquisition, draw_patient
 
 
 class Moving(Dataset[float]):

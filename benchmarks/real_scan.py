@@ -18,15 +18,15 @@ from pathlib import Path
 import numpy as np
 from details import BM3D_SIGMA, GAUSSIAN_MM, NLM_STRENGTH, kept
 
-from rbs.adapt import AdaptingRestorer
-from rbs.evaluation.classical import BM3D, Pair, available, bm3d, gaussian, nc_nmse, non_local_means
-from rbs.evaluation.metrics import Target, decibels
-from rbs.faint import SUFFIX
-from rbs.report.plain import markdown
-from rbs.scans.counts import split
-from rbs.scans.dicom import read_nm
+from rbs.degradation.thinning import split
+from rbs.evaluation.scans.classical import BM3D, Pair, available, bm3d, gaussian, nc_nmse, non_local_means
+from rbs.evaluation.scans.metrics import Target, decibels
+from rbs.inference.residual import SUFFIX
+from rbs.inference.test_time_adaptation import AdaptingRestorer
+from rbs.restorers.checkpoint import LoadedRestorer, load_restorer
+from rbs.scans.dicom.reader import read_nm
 from rbs.scans.scan import STANDARD_VELOCITY, Array
-from rbs.weights import LoadedRestorer, load_restorer
+from rbs.utils.markdown import markdown
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from rbs.scans.phantom import make_child
-from rbs.scans.pictures import Recovery, recover
+from rbs.scans.pictures.counts import Recovery, recover
+from rbs.synthetic.skeleton import make_child
 
 Array = npt.NDArray[np.generic]
 BINS = ((0.8, 1.0), (1.0, 1.3), (1.3, 2.0), (2.0, 3.0), (3.0, 4.0))

@@ -26,14 +26,14 @@ import torch
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 from tqdm import tqdm
 
-from rbs.evaluation.metrics import peak_counts, psnr_between
+from rbs.evaluation.scans.metrics import peak_counts, psnr_between
+from rbs.restorers.checkpoint import load_restorer
 from rbs.scans.body import body_mask
-from rbs.scans.cohort import Acquisition, make_patient
-from rbs.scans.phantom import SPACING_MM, VIEWS
-from rbs.scans.phantom.child import UNSCANNED
-from rbs.scans.register import Motion, estimate_motion, residual_misalignment, warp
+from rbs.scans.registration import Motion, estimate_motion, residual_misalignment, warp
 from rbs.scans.scan import REGIONS, Array, align
-from rbs.weights import load_restorer
+from rbs.synthetic.cohort import Acquisition, make_patient
+from rbs.synthetic.skeleton import SPACING_MM, VIEWS
+from rbs.synthetic.skeleton.child import UNSCANNED
 
 SEED = 11  # the shipped weights were trained on another
 SPACING = (SPACING_MM, SPACING_MM)

@@ -1,4 +1,4 @@
-"""How well copies of a frame, and pictures of other scenes, are told by `rbs.endoscopy.sketch`.
+"""How well copies of a frame, and pictures of other scenes, are told by `rbs.endoscopy.perceptual_hash`.
 
     RBS_TEST_DATA=... python benchmarks/sketches.py
 
@@ -18,12 +18,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from rbs.endoscopy.degrade import PRESETS, degraded
+from rbs.degradation.optical import PRESETS, degraded
 from rbs.endoscopy.duplicates import DUPLICATE
-from rbs.endoscopy.frames import read_frame, reduced
+from rbs.endoscopy.field_of_view import valid_area
+from rbs.endoscopy.files import read_frame, reduced
 from rbs.endoscopy.pairs import ONE_SCENE
-from rbs.endoscopy.sketch import Sketch, alike, likeness, sketch
-from rbs.endoscopy.valid import valid_area
+from rbs.endoscopy.perceptual_hash import Sketch, alike, likeness, sketch
 
 
 def copies(frame: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

@@ -9,7 +9,7 @@ from typing import Any, Self
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
-from rbs.profiler import StepProfiler
+from rbs.tasks.profiler import StepProfiler
 
 
 class Parts(StepProfiler):

@@ -14,7 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from rbs.report.plain import markdown
+from rbs.utils.markdown import markdown
 
 
 def tables(results: dict[str, Any]) -> str:

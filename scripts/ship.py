@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from rbs.scans.cohort import make_patient
-from rbs.shipped import FOLDER, GRAPH, SHIPPED, file_sha256
-from rbs.uncertainty import head_file, load_uncertainty, save_uncertainty
-from rbs.weights import load_restorer, save_restorer
-from rbs.weights.export import export_onnx
+from rbs.inference.onnx_export import export_onnx
+from rbs.restorers.checkpoint import load_restorer, save_restorer
+from rbs.restorers.uncertainty import head_file, load_uncertainty, save_uncertainty
+from rbs.synthetic.cohort import make_patient
+from rbs.weights.shipped import FOLDER, GRAPH, SHIPPED, file_sha256
 
 
 def main() -> None:

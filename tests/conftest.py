@@ -11,7 +11,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from rbs.data.manifest import Case, write_manifest
-from rbs.scans.dicom_write import PatientHeader, StudyHeader, write_acquired_nm
+from rbs.scans.dicom.writer import PatientHeader, StudyHeader, write_acquired_nm
 from rbs.scans.scan import REGIONS, Scan, View
 
 # Keeps the augmentation library from asking the internet for its newest version.

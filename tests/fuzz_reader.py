@@ -46,8 +46,8 @@ from vendor_files import QUIRKS
 
 from rbs.clinic.checks import check
 from rbs.errors import RbsError
-from rbs.scans.dicom import read_nm
-from rbs.scans.dicom_write import Derivation, write_restored_nm
+from rbs.scans.dicom.reader import read_nm
+from rbs.scans.dicom.writer import Derivation, write_restored_nm
 from rbs.scans.scan import Scan
 
 SECONDS, MEMORY = 10, 2 * 2**30

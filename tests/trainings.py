@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 from torch import Tensor
 
-from rbs.weights import load_restorer
+from rbs.restorers.checkpoint import load_restorer
 
 ROOT = Path(__file__).parents[1]
 

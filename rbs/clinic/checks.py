@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.ndimage import find_objects, label
 
+from rbs.scans.acceptance import SAME_VELOCITY, too_few_counts
 from rbs.scans.counts import dispersion_index
-from rbs.scans.dicom import RAW_DISPERSION, positive_number
-from rbs.scans.dicom_views import UNNAMED, how_to_name
-from rbs.scans.fit import SAME_VELOCITY, too_few_counts
+from rbs.scans.dicom.reader import RAW_DISPERSION, positive_number
+from rbs.scans.dicom.views import UNNAMED, how_to_name
 from rbs.scans.scan import STANDARD_VELOCITY, Array, Scan
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from pydicom.tag import Tag
 
 from rbs.clinic.outcomes import Refused
 from rbs.errors import OutputError, RbsError, ScanError
-from rbs.files import whole_file
-from rbs.scans.deidentify import Pseudonyms, deidentify
-from rbs.scans.deidentify_check import survivors
-from rbs.scans.dicom import blaming
-from rbs.scans.dicom_write import encoded
+from rbs.scans.dicom.deidentify import Pseudonyms, deidentify
+from rbs.scans.dicom.deidentify_check import survivors
+from rbs.scans.dicom.reader import blaming
+from rbs.scans.dicom.writer import encoded
+from rbs.utils.files import whole_file
 
 REPORT = "report.csv"
 MARK = ".rbs-deidentify"
@@ -33,7 +33,7 @@ class Done:
     Attributes:
         output: Its name below OUT: the patient's pseudonym and the new SOP Instance UID.
         patient: The patient's pseudonym.
-        actions: What was done to which attribute, see `rbs.scans.deidentify.Deidentified`.
+        actions: What was done to which attribute, see `rbs.scans.dicom.deidentify.Deidentified`.
         notes: What a user should know.
         already: Whether an earlier run had written it.
     """

@@ -15,13 +15,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from rbs.data.augment import LARGEST_SEED, flip_alike
+from rbs.data.augmentation.geometric import LARGEST_SEED, flip_alike
 from rbs.data.frames_manifest import FrameRow, FramesManifest
 from rbs.data.samples import GRID, EpochSampler, Sample
-from rbs.endoscopy.degrade import Preset, degraded, enlarge
-from rbs.endoscopy.frames import read_frame, reduced
+from rbs.degradation.optical import Preset, degraded, enlarge
+from rbs.endoscopy.field_of_view import valid_area
+from rbs.endoscopy.files import read_frame, reduced
 from rbs.endoscopy.pairs import mask_of, refuse_other_scene, refuse_other_size
-from rbs.endoscopy.valid import valid_area
 from rbs.errors import FrameError, ManifestError, RbsError
 
 Array = npt.NDArray[Any]
@@ -53,8 +53,8 @@ class LoadedFrame:
 class EndoscopyDataModule(L.LightningDataModule):
     """Degraded colour frames and the clean ones, from a frames manifest.
 
-    Batches are those of `rbs.data.rbs.RBSDataModule`, in colours. Training batches hold random crops of B
-    frames:
+    Batches are those of `rbs.data.bone_scans.RBSDataModule`, in colours. Training batches hold
+    random crops of B frames:
 
     ===================  ==================  ================================================================
     rapid                float32 (B,3,h,w)   degraded frame, sRGB 0..1
@@ -79,7 +79,7 @@ class EndoscopyDataModule(L.LightningDataModule):
 
     Args:
         manifest: The CSV that lists the frames.
-        preset: What clean frames are degraded by; see `rbs.endoscopy.degrade`.
+        preset: What clean frames are degraded by; see `rbs.degradation.optical`.
         deals: How many different degradations of each frame there are; None draws one afresh for every crop.
             Numbered ones exist as whole frames (`dealt`), for whoever must see the whole.
         crop: Rows and columns of training crops, multiples of 16.

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rbs.data.manifest import SPLITS, patient_key, read_rows, relative_path
 from rbs.errors import ManifestError
-from rbs.files import whole_file
+from rbs.utils.files import whole_file
 
 COLUMNS = ("frame", "split", "low", "mask", "group", "source")
 REQUIRED = ("frame", "split")

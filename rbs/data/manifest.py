@@ -23,11 +23,10 @@ from typing import Protocol
 
 import numpy as np
 
-from rbs.arrays import read_npz
 from rbs.errors import ManifestError, ScanError
-from rbs.files import whole_file
-from rbs.scans.register import Motion, estimate_motion
+from rbs.scans.registration import Motion, estimate_motion
 from rbs.scans.scan import REGIONS, Array, Scan, View, align
+from rbs.utils.files import read_npz, whole_file
 
 SPLITS = ("train", "val", "test")
 COLUMNS = (
@@ -252,7 +251,7 @@ def load_case(case: Case, *, register: bool = False) -> LoadedCase:
             named), the rapid scan is no faster than the standard one or shares counts with it, or the truth
             file does not hold what it should.
     """
-    from rbs.data.independence import shared_counts
+    from rbs.data.shared_counts import shared_counts
 
     standards = _read_files(case.standard, case.standard_velocity, case.stated_views)
     rapids = _read_files(case.rapid, case.rapid_velocity, case.stated_views)
@@ -448,7 +447,7 @@ def _case(path: Path, line: int, row: dict[str, str]) -> Case:
 
 def _patient_id(file: Path) -> str:
     """Patient ID in the header; empty without one. A file that cannot be read is refused when it is used."""
-    from rbs.scans.dicom import decoded
+    from rbs.scans.dicom.reader import decoded
 
     try:
         header, _ = decoded(file, stop_before_pixels=True, specific_tags=["PatientID"])
@@ -458,7 +457,7 @@ def _patient_id(file: Path) -> str:
 
 
 def _read_files(files: Sequence[Path], velocity: float | None, stated: Mapping[Path, View]) -> list[Scan]:
-    from rbs.scans.dicom import read_nm
+    from rbs.scans.dicom.reader import read_nm
 
     return [
         read_nm(file, velocity=velocity, views=(stated[file],) if file in stated else None) for file in files

@@ -12,11 +12,11 @@ import json
 from pathlib import Path
 
 from rbs.data.frames_manifest import FrameRow, write_frames_manifest
-from rbs.endoscopy.frames import write_frame, write_mask
-from rbs.endoscopy.mucosa.video import Video
+from rbs.endoscopy.files import write_frame, write_mask
 from rbs.errors import OutputError, RbsError
-from rbs.files import whole_file
-from rbs.scans.cohort import split_patients
+from rbs.synthetic.cohort import split_patients
+from rbs.synthetic.mucosa.video import Video
+from rbs.utils.files import whole_file
 
 FORMAT = 1
 """Raised whenever the same seed would make other pictures."""

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, DistributedSampler
 
-from rbs.data.augment import LARGEST_SEED, flip_alike
-from rbs.data.foci import draw_foci
+from rbs.data.augmentation.geometric import LARGEST_SEED, flip_alike
+from rbs.data.augmentation.lesions import draw_foci
+from rbs.data.augmentation.scene_mixing import draw_scene
 from rbs.data.manifest import Case, LoadedCase
-from rbs.data.scenes import draw_scene
-from rbs.scans.counts import split, thin
+from rbs.degradation.thinning import split, thin
 from rbs.scans.scan import Array, View
 
 Pairs = Literal["measured", "split", "rapid", "expectation"]

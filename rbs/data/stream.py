@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from rbs.data.bone_scans import RBSDataModule
 from rbs.data.manifest import Case, LoadedCase
-from rbs.data.rbs import RBSDataModule
 from rbs.data.samples import Crops, EpochSampler, Pairs, Sample
 from rbs.errors import RbsError
-from rbs.scans.cohort import Acquisition, draw_patient
-from rbs.scans.phantom import SPACING_MM, VIEWS
 from rbs.scans.scan import Array, align
+from rbs.synthetic.cohort import Acquisition, draw_patient
+from rbs.synthetic.skeleton import SPACING_MM, VIEWS
 
 _STREAM = 0x5742
 """Sets the children of a stream apart from those of a cohort with the same seed."""

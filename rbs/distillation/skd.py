@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rbs.restorers.domain import DOMAINS, DomainName
+from rbs.restorers.image_domain import DOMAINS, DomainName
 
 
 class SKD(nn.Module):
@@ -16,7 +16,8 @@ class SKD(nn.Module):
           + \operatorname{mean}\big(1 - \cos(W F_1, \operatorname{sg} F_2)\big)
 
     The square root stabilises the variance of counts, so that a bright bladder does not outweigh the
-    skeleton; colours are compared as they are (see `rbs.restorers.domain`). The cosine is taken over channels
+    skeleton; colours are compared as they are (see `rbs.restorers.image_domain`).
+    The cosine is taken over channels
     at each pixel, after a learned 1x1 projection W.
 
     Args:

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rbs.restorers.domain import DOMAINS, DomainName
+from rbs.restorers.image_domain import DOMAINS, DomainName
 
 if TYPE_CHECKING:
-    from rbs.teacher.prior import SemanticPrior
+    from rbs.segmentation.prior import SemanticPrior
 
 
 class SPI(nn.Module):
@@ -27,7 +27,7 @@ class SPI(nn.Module):
     image's grid. Spatial feature modulation: Wang et al., CVPR 2018 (SFT, arXiv 1804.02815) and Park et al.,
     CVPR 2019 (SPADE, arXiv 1903.07291). :math:`\omega` starts at zero, so SPI starts as the identity. Views
     share the weights; the three colours of a frame are one view, and have no square roots (see
-    `rbs.restorers.domain`).
+    `rbs.restorers.image_domain`).
 
     Args:
         embedding_dim: Channels of the teacher's embedding.

@@ -1,6 +1,6 @@
 """Which frames show the same, and must not be on both sides of a split.
 
-They are told by the likeness of their sketches (`rbs.endoscopy.sketch`).
+They are told by the likeness of their sketches (`rbs.endoscopy.perceptual_hash`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from rbs.endoscopy.sketch import Sketch, likeness
+from rbs.endoscopy.perceptual_hash import Sketch, likeness
 
 DUPLICATE = 0.45
 """Likeness from which on two frames are near-duplicates."""

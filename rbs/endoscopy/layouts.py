@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rbs.endoscopy.frames import SUFFIXES
+from rbs.endoscopy.files import SUFFIXES
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rbs.endoscopy.frames import Frame, Mask, read_mask, size_of
-from rbs.endoscopy.sketch import alike, sketch
+from rbs.endoscopy.files import Frame, Mask, read_mask, size_of
+from rbs.endoscopy.perceptual_hash import alike, sketch
 from rbs.errors import ManifestError
 
 ONE_SCENE = 0.3
-"""Likeness (`rbs.endoscopy.sketch`) below which two pictures are of different scenes.
+"""Likeness (`rbs.endoscopy.perceptual_hash`) below which two pictures are of different scenes.
 
 Of 3 000 degraded real frames of all presets one was below, hazy and all but white; of 2 988 with a wrong
 frame six were not (`benchmarks/sketches.py`).

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbs.errors import FrameError, OutputError
-from rbs.files import whole_file
+from rbs.utils.files import whole_file
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer

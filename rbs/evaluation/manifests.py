@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from rbs.errors import CheckpointError, RbsError
-from rbs.evaluation.inception import load_inception
 from rbs.evaluation.methods import Method
+from rbs.evaluation.set_metrics.fid_kid import load_inception
 
 if TYPE_CHECKING:
     from rbs.data.frames_manifest import FramesManifest
-    from rbs.endoscopy.degrade import Preset
-    from rbs.evaluation.frames.pairs import Source
-    from rbs.evaluation.metrics import Metric
+    from rbs.degradation.optical import Preset
+    from rbs.evaluation.endoscopy.pairs import Source
+    from rbs.evaluation.scans.metrics import Metric
 
 LONGEST_SIDE = 320
 """Frames are reduced to this where the weights do not say what they were trained on, pixels."""
@@ -35,7 +35,7 @@ def evaluate_manifest(
     command: str = "",
     overwrite: bool = False,
 ) -> pd.DataFrame:
-    """Evaluate a split of a manifest; see `rbs.evaluation.evaluate` and `rbs.evaluation.frames.evaluate`.
+    """Evaluate a split of a manifest of scans or of frames.
 
     Args:
         path: The manifest, of scans or of frames.
@@ -68,7 +68,7 @@ def evaluate_manifest(
         "overwrite": overwrite,
     }
     if frames:
-        from rbs.evaluation.frames.evaluate import evaluate_frames
+        from rbs.evaluation.endoscopy.evaluate import evaluate_frames
 
         listed = FramesManifest.read(path)
         source = _source(listed, split, trained, preset)
@@ -77,8 +77,8 @@ def evaluate_manifest(
     if preset or segmenter:
         raise RbsError("--preset and --segmenter are for frames", file=path, remedy="leave them out")
     from rbs.data.manifest import Manifest
-    from rbs.evaluation.evaluate import evaluate
-    from rbs.evaluation.lpips import lpips_metric
+    from rbs.evaluation.scans.evaluate import evaluate
+    from rbs.evaluation.set_metrics.lpips import lpips_metric
 
     lpips = lpips_metric()
     extra = () if lpips is None else (lpips,)
@@ -97,7 +97,7 @@ def _must_restore(trained: Sequence[Method], shows: str) -> None:
 
 def _source(manifest: FramesManifest, split: str, trained: Sequence[Method], preset: Preset | None) -> Source:
     """How frames become pairs: as in the training of the weights, unless something else is asked for."""
-    from rbs.evaluation.frames.pairs import Source
+    from rbs.evaluation.endoscopy.pairs import Source
 
     known = [method.settings for method in trained]
     sides = {settings["longest_side"] for settings in known if "longest_side" in settings}
@@ -125,7 +125,7 @@ def _frame_metrics(
 ) -> list[Metric]:
     from tqdm import tqdm
 
-    from rbs.evaluation.frames.metrics import dice_metric, load_segmenter, lpips_metric, niqe_metric
+    from rbs.evaluation.endoscopy.metrics import dice_metric, load_segmenter, lpips_metric, niqe_metric
 
     rows = [row for row in manifest.frames if row.split == "train"]
     training = tqdm(rows, desc="fitting NIQE", unit="frame", disable=not rows)

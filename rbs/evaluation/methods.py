@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from rbs.errors import CheckpointError, RbsError
-from rbs.evaluation.classical import Classical, available, best, tune
+from rbs.evaluation.scans.classical import Classical, available, best, tune
 
 if TYPE_CHECKING:
-    from rbs.weights import LoadedRestorer
+    from rbs.restorers.checkpoint import LoadedRestorer
 
 Array = npt.NDArray[Any]
 
@@ -99,7 +99,7 @@ def trained_methods(
         CheckpointError: One of them is missing or does not fit.
         RbsError: `adapt` or `keep_faint` without stage 1, or with one of frames.
     """
-    from rbs.weights import load_restorer
+    from rbs.restorers.checkpoint import load_restorer
 
     option = "--adapt" if adapt else "--keep-faint" if keep_faint else None
     if option and not stage1:
@@ -116,7 +116,7 @@ def trained_methods(
         method = restorer_method(name, label, loaded)
         methods.append(_with_deviation(method, loaded, file) if uncertainty and number == 1 else method)
         if adapt:
-            from rbs.adapt import AdaptingRestorer
+            from rbs.inference.test_time_adaptation import AdaptingRestorer
 
             own = AdaptingRestorer.of(loaded)
             methods.append(restorer_method(f"{name}_adapted", f"{label}, adapted to each scan", own))
@@ -163,8 +163,7 @@ def restorer_method(name: str, label: str, loaded: LoadedRestorer) -> Method:
 
 def _with_faint(method: Method) -> Method:
     """A row more: what that method restores, faint foci kept."""
-    from rbs.faint import SHARE, SUFFIX, keep_faint
-    from rbs.scans.residual import SIGMA_MM
+    from rbs.inference.residual import SHARE, SIGMA_MM, SUFFIX, keep_faint
 
     return replace(
         method,
@@ -179,7 +178,7 @@ def _with_faint(method: Method) -> Method:
 
 def _with_deviation(method: Method, loaded: LoadedRestorer, file: Path) -> Method:
     """The same row, stating its deviation."""
-    from rbs.uncertainty import head_file, load_uncertainty
+    from rbs.restorers.uncertainty import head_file, load_uncertainty
 
     head = load_uncertainty(loaded, head_file(file))
     settings = {"uncertainty": {"weights": head.name, "sha256": head.sha256, **head.provenance}}
@@ -198,9 +197,9 @@ def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: 
     """
     import torch
 
-    from rbs.cascade import load_cascade
-    from rbs.shipped import file_sha256
-    from rbs.teacher.adapters import load_teacher
+    from rbs.distillation.cascade import load_cascade
+    from rbs.segmentation.lora import load_teacher
+    from rbs.weights.shipped import file_sha256
 
     device = _device()
     cascade, provenance = load_cascade(file, second.restorer)

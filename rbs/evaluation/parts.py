@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbs.arrays import read_npz
-from rbs.files import whole_file
+from rbs.utils.files import read_npz, whole_file
 
 Array = npt.NDArray[Any]
 

@@ -14,13 +14,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from rbs.errors import OutputError, RbsError
-from rbs.evaluation.differences import differences
-from rbs.evaluation.inception import SET_METRICS, Inception, set_scores
 from rbs.evaluation.methods import Method
-from rbs.evaluation.metrics import Metric
 from rbs.evaluation.parts import Part, Parts
-from rbs.evaluation.summary import by_patient, summarise
-from rbs.files import whole_file
+from rbs.evaluation.scans.metrics import Metric
+from rbs.evaluation.set_metrics.fid_kid import SET_METRICS, Inception, set_scores
+from rbs.evaluation.statistics.differences import differences
+from rbs.evaluation.statistics.summary import by_patient, summarise
+from rbs.utils.files import whole_file
 
 Array = npt.NDArray[Any]
 

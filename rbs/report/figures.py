@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from rbs.files import whole_file
+from rbs.utils.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

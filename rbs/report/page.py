@@ -17,9 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 import rbs
-from rbs.arrays import read_npz
 from rbs.errors import RbsError
-from rbs.files import whole_file
 from rbs.report import figures
 from rbs.report.assessment import (
     Assessment,
@@ -41,6 +39,7 @@ from rbs.report.tables import (
     set_table,
     training_logs,
 )
+from rbs.utils.files import read_npz, whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

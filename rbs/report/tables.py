@@ -30,7 +30,7 @@ class Evaluation:
         settings: settings.json.
         summary: summary.csv: method, metric, patients, mean, low, high.
         regions: regions.csv: patient, case, method, region, bias_percent; empty without labels.
-        differences: differences.csv: each method against the best peer, see `rbs.evaluation.differences`.
+        differences: differences.csv: each method against the best peer.
         sets: sets.csv: method, metric, tiles, value; empty without the weights of FID and KID.
     """
 

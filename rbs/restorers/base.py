@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -10,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rbs.restorers.domain import DOMAINS, DomainName
-from rbs.restorers.domain import gaussian as gaussian
+from rbs.restorers.image_domain import DOMAINS, DomainName
+from rbs.utils.checkpoint import describe
 
 
 class Restorer(nn.Module, ABC):
     r"""A network from a rapid scan to the expectation of a standard one, or from a poor frame to a good one.
 
-    Which of them, and on what scale it sees and answers, is its domain (`rbs.restorers.domain`). Its answer
-    is relative to a Gaussian filter of the image,
+    Which of them, and on what scale it sees and answers, is its domain
+    (`rbs.restorers.image_domain`). Its answer is relative to a Gaussian filter of the image,
 
     .. math::
         f(x) = t^{-1}\big(t(G_\sigma x) + \delta\big) ,
@@ -109,13 +108,3 @@ class Restorer(nn.Module, ABC):
     def spec(self) -> dict[str, Any]:
         """How to build this restorer again, untrained: {"class_path": ..., "init_args": {...}}."""
         return describe(self)
-
-
-def describe(thing: Any) -> dict[str, Any]:
-    """Class path and arguments of an object that keeps each constructor argument under its own name."""
-    cls = type(thing)
-    names = list(inspect.signature(cls.__init__).parameters)[1:]
-    return {
-        "class_path": f"{cls.__module__}.{cls.__qualname__}",
-        "init_args": {n: getattr(thing, n) for n in names},
-    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from rbs.restorers.base import Restorer
-from rbs.restorers.domain import DomainName
+from rbs.restorers.image_domain import DomainName
 
 
 class DnCNN(Restorer):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rbs.restorers.base import Restorer
-from rbs.restorers.domain import DomainName
+from rbs.restorers.image_domain import DomainName
 from rbs.restorers.spandrel_arch import architecture
 
 

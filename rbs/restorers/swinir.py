@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from rbs.restorers.base import Restorer
-from rbs.restorers.domain import DomainName
+from rbs.restorers.image_domain import DomainName
 from rbs.restorers.spandrel_arch import architecture
 
 

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rbs.errors import RbsError
-from rbs.restorers.domain import DOMAINS, DomainName
+from rbs.restorers.image_domain import DOMAINS, DomainName
+from rbs.segmentation.dice import DiceTally, regions_found, regions_prompted, write_rows
+from rbs.segmentation.lora import Mode, save_teacher, start, trainable_teacher
+from rbs.segmentation.sam import Size, build_sam, find_checkpoint
 from rbs.tasks.task import Batch, TrainingTask, images_of
-from rbs.teacher.adapters import Mode, save_teacher, start, trainable_teacher
-from rbs.teacher.dice import DiceTally, regions_found, regions_prompted, write_rows
-from rbs.teacher.sam import Size, build_sam, find_checkpoint
 
 _BATCHES_SEEN = 16
 _VIEWS_A_STEP = 4

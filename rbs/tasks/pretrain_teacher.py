@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from rbs.files import whole_file
+from rbs.segmentation.sam import ARCHITECTURES, sha256_of
+from rbs.segmentation.teacher import encode_window, picture_of, window_positions
 from rbs.tasks.task import TrainingTask
-from rbs.teacher.sam import ARCHITECTURES, sha256_of
-from rbs.teacher.teacher import encode_window, picture_of, window_positions
+from rbs.utils.files import whole_file
 
 
 class PretrainTeacher(TrainingTask):
@@ -80,7 +80,7 @@ class PretrainTeacher(TrainingTask):
             "what": "Segment Anything, size vit_t, pretrained on drawn shapes; half precision",
             "sha256": sha256_of(output),
             "licence": "Apache-2.0",
-            "data": "drawn by rbs.data.shapes; no patient data",
+            "data": "drawn by rbs.synthetic.shapes; no patient data",
             "command": "rbs fit --config experiments/pretrain_sam.yaml",
             "seed": torch.initial_seed(),
             "steps": self.trainer.global_step,

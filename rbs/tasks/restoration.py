@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import product
@@ -16,23 +16,31 @@ import torch.distributed
 from torch import Tensor, nn
 
 import rbs
-from rbs.cascade import Cascade, save_cascade
+from rbs.distillation.cascade import Cascade, save_cascade
+from rbs.distillation.objective import cascade_losses
+from rbs.distillation.prior_cache import PriorCache
 from rbs.distillation.scm import SCM
 from rbs.distillation.skd import SKD
 from rbs.distillation.spi import SPI
 from rbs.errors import CheckpointError, RbsError
-from rbs.losses import Loss, cascade_losses
-from rbs.profiler import TEACHER
+from rbs.losses import Charbonnier, Loss, PoissonDeviance
 from rbs.restorers.base import Restorer
+from rbs.restorers.checkpoint import load_restorer, save_restorer
+from rbs.segmentation.prior import SemanticPrior
+from rbs.segmentation.sam import ARCHITECTURES, Size
+from rbs.tasks.profiler import TEACHER
 from rbs.tasks.task import Batch, TrainingTask, images_of
-from rbs.teacher.cache import PriorCache
-from rbs.teacher.prior import SemanticPrior
-from rbs.teacher.sam import ARCHITECTURES, Size
-from rbs.weights import load_restorer, save_restorer
+from rbs.tasks.validation import frame_scores, scan_scores
+
+DEFAULTS: dict[str, tuple[Callable[[], Loss], Callable[[Tensor, Batch], dict[str, float]]]] = {
+    "scans": (PoissonDeviance, scan_scores),
+    "frames": (Charbonnier, frame_scores),
+}
+"""Reconstruction loss and validation scores by the kind of image."""
 
 
 class RestorationTask(TrainingTask):
-    """Trains `rbs.cascade.Cascade` and validates it on whole scans, or on frames where f1 restores frames.
+    """Training of a `Cascade`, validated on whole scans, or on frames where f1 restores frames.
 
     The constructor reads no file: weights and teacher are loaded when fitting or evaluating begins. The
     teacher stays outside the module tree, so that neither checkpoints nor weight averaging carry it.
@@ -101,7 +109,7 @@ class RestorationTask(TrainingTask):
         self.teacher, self.teacher_size, self.base_checkpoint = teacher, teacher_size, base_checkpoint
         self.prior_cache, self.init_from = prior_cache, init_from
         self.skd_weight, self.scm_weight = skd_weight, scm_weight
-        self.losses = nn.ModuleList(losses or [f1.images.loss()])
+        self.losses = nn.ModuleList(losses or [DEFAULTS[f1.images.shows][0]()])
         if stage == 1:
             self.cascade = Cascade(f1)
         else:
@@ -157,7 +165,7 @@ class RestorationTask(TrainingTask):
         if self.teacher is None:
             remedy = "run `make adapt-sam` and give its folder as --model.teacher, or switch spi and scm off"
             raise RbsError("SPI and SCM need the adapted teacher, but none is named", remedy=remedy)
-        from rbs.teacher.adapters import load_teacher
+        from rbs.segmentation.lora import load_teacher
 
         teacher = load_teacher(self.teacher, self.base_checkpoint)
         if teacher.size != self.teacher_size:
@@ -234,7 +242,7 @@ class RestorationTask(TrainingTask):
         return self._outside[name].to(self.device)
 
     def _profiled(self) -> AbstractContextManager[Any]:
-        """What is done in here is done for the teacher's sake (`rbs.profiler`)."""
+        """What is done in here is done for the teacher's sake (`rbs.tasks.profiler`)."""
         return self.trainer.profiler.profile(TEACHER)  # type: ignore[attr-defined]
 
     def _analyse(self, x: Tensor) -> Tensor:
@@ -305,7 +313,7 @@ class RestorationTask(TrainingTask):
             online = self.prior == "online"
             prior = self._see if online else self._told(self._scan_prior(x, batch["fraction"]), batch)
         out = self.cascade(x, batch["fraction"], prior)
-        score = self.cascade.f1.images.scores
+        _, score = DEFAULTS[self.cascade.f1.images.shows]
         scores = score(out.i1, batch)
         if out.i2 is not None:
             scores |= {f"{name}_f2": value for name, value in score(out.i2, batch).items()}

@@ -14,7 +14,7 @@ from monai.optimizers import WarmupCosineSchedule
 from torch import Tensor
 
 from rbs.errors import RbsError
-from rbs.restorers.domain import Domain
+from rbs.restorers.image_domain import Domain
 
 Batch = dict[str, Any]
 

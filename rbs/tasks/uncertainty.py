@@ -12,10 +12,8 @@ from torch import Tensor
 
 from rbs.errors import CheckpointError, ManifestError, RbsError
 from rbs.restorers.base import Restorer
-from rbs.scans.body import body_mask
-from rbs.shipped import SHIPPED
-from rbs.tasks.task import Batch, TrainingTask, images_of
-from rbs.uncertainty import (
+from rbs.restorers.checkpoint import LoadedRestorer, load_restorer
+from rbs.restorers.uncertainty import (
     Uncertainty,
     UncertaintyHead,
     fitted_factor,
@@ -24,13 +22,15 @@ from rbs.uncertainty import (
     root_likelihood,
     save_uncertainty,
 )
-from rbs.weights import LoadedRestorer, load_restorer
+from rbs.scans.body import body_mask
+from rbs.tasks.task import Batch, TrainingTask, images_of
+from rbs.weights.shipped import SHIPPED
 
 _FITTING_SEED = 20
 
 
 class UncertaintyTask(TrainingTask):
-    """Trains `rbs.uncertainty.UncertaintyHead` on the errors of a restorer against the known expectation.
+    """Training of an `UncertaintyHead` on the errors of a restorer against the known expectation.
 
     The restorer stays as it is, and stays outside the module tree: neither checkpoints nor weight averaging
     carry it. Children that it was trained on are the wrong ones to learn its errors from.
@@ -38,7 +38,7 @@ class UncertaintyTask(TrainingTask):
     Args:
         head: The head.
         f1: Weights of the restorer, .safetensors or .ckpt; None for the shipped ones.
-        beta: Of `rbs.uncertainty.root_likelihood`.
+        beta: Of `rbs.restorers.uncertainty.root_likelihood`.
         lr: Peak learning rate of AdamW.
         weight_decay: Its weight decay.
         warmup_steps: Steps of linear warm-up, before a cosine decay to zero over the whole training.

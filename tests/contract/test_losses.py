@@ -5,18 +5,13 @@ import pytest
 import torch
 from scipy.stats import poisson
 
-from rbs.cascade import Cascade, CascadeOutput
-from rbs.losses import (
-    Charbonnier,
-    Loss,
-    PoissonDeviance,
-    RootCharbonnier,
-    SquaredError,
-    cascade_losses,
-    laid_on,
-)
+from rbs.distillation.cascade import Cascade, CascadeOutput
+from rbs.distillation.objective import cascade_losses
+from rbs.losses import Charbonnier, Loss, PoissonDeviance, RootCharbonnier, SquaredError
 from rbs.restorers.dncnn import DnCNN
-from rbs.scans.register import Motion, warp
+from rbs.scans.registration import Motion
+from rbs.scans.registration import warp as warp_by_splines
+from rbs.utils.image_ops import warp
 
 LOSSES = [
     PoissonDeviance(weight=0.5),
@@ -117,9 +112,9 @@ def test_terms_are_named_and_sum_up_by_weight():
 def test_laying_an_estimate_on_its_target_moves_it_and_no_more():
     estimate = torch.rand(2, 2, 12, 10) + 0.1
     shift = torch.tensor([2.0, -3.0]).reshape(1, 2, 1, 1).expand(2, 2, 12, 10)  # what is at x lies at x + u
-    moved = laid_on(estimate, shift)
+    moved = warp(estimate, shift)
     torch.testing.assert_close(moved[..., :-2, 3:], estimate[..., 2:, :-3], rtol=0, atol=1e-5)
-    torch.testing.assert_close(laid_on(estimate, 0 * shift), estimate, rtol=0, atol=1e-5)
+    torch.testing.assert_close(warp(estimate, 0 * shift), estimate, rtol=0, atol=1e-5)
 
 
 def test_it_agrees_with_the_spline_that_evaluation_uses():
@@ -127,8 +122,8 @@ def test_it_agrees_with_the_spline_that_evaluation_uses():
     image = 5 * np.exp(-(((z - 20) / 6.0) ** 2 + ((x - 14) / 4.0) ** 2) / 2)[None]
     motion = Motion("rigid", (1.3, -2.4), 0.05, (20.0, 15.0), np.zeros((2, 0, 0)), 0.1, (9.0, 0.0))
     u = torch.from_numpy(motion.field((40, 30), (1.0, 1.0)))[None]
-    found = laid_on(torch.from_numpy(image)[None], u)[0].numpy()
-    wanted = warp(image, motion, (1.0, 1.0))
+    found = warp(torch.from_numpy(image)[None], u)[0].numpy()
+    wanted = warp_by_splines(image, motion, (1.0, 1.0))
     np.testing.assert_allclose(found, wanted, atol=0.05)
     assert np.abs(image - wanted).max() > 1.5
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from rbs.evaluation.inception import SET_METRICS
-from rbs.evaluation.lpips import find_backbone, lpips_metric
-from rbs.evaluation.metrics import METRICS, NOISY, TRUTH, Target, decibels
+from rbs.evaluation.scans.metrics import METRICS, NOISY, TRUTH, Target, decibels
+from rbs.evaluation.set_metrics.fid_kid import SET_METRICS
+from rbs.evaluation.set_metrics.lpips import find_backbone, lpips_metric
 
 NAMES = [metric.name for metric in METRICS] + ["lpips"]
 

@@ -7,13 +7,14 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from rbs.restorers.base import Restorer, gaussian
+from rbs.restorers.base import Restorer
 from rbs.restorers.diffusion import Diffusion
 from rbs.restorers.dncnn import DnCNN
 from rbs.restorers.nafnet import NAFNet
 from rbs.restorers.restormer import Restormer
 from rbs.restorers.swinir import SwinIR
 from rbs.restorers.unet import UNet
+from rbs.utils.image_ops import gaussian
 
 RESTORERS = {
     "nafnet": lambda **kw: NAFNet(width=4, enc_blocks=[1, 1], middle_blocks=1, dec_blocks=[1, 1], **kw),

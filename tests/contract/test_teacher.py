@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from rbs.scans.scan import REGIONS
-from rbs.teacher.adapters import load_teacher, save_teacher, start, trainable_teacher
-from rbs.teacher.sam import SHIPPED, build_sam
+from rbs.segmentation.lora import load_teacher, save_teacher, start, trainable_teacher
+from rbs.segmentation.sam import SHIPPED, build_sam
 
 
 @pytest.fixture(scope="module", params=["decoder", "lora", "full"])
@@ -51,7 +51,7 @@ def test_the_shipped_base_weights_match_their_card():
 
 
 def test_the_shipped_sam_finds_a_bright_bar_in_its_box():
-    from rbs.teacher.dice import regions_prompted
+    from rbs.segmentation.dice import regions_prompted
 
     labels = torch.zeros(1, 256, 256, dtype=torch.int64)
     labels[0, 60:180, 100:124] = 2

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rbs.endoscopy.degrade import Preset, degraded
-from rbs.endoscopy.mucosa import Video
+from rbs.degradation.optical import Preset, degraded
+from rbs.synthetic.mucosa.video import Video
 
 DRAWN: dict[int, dict[str, float]] = {
     7: {

@@ -1,6 +1,6 @@
 """A phantom of a fixed seed keeps its numbers: training sets and shipped weights rest on them.
 
-For an intended change raise `rbs.scans.cohort.FORMAT` and take over the numbers the failing test prints.
+For an intended change raise `rbs.synthetic.cohort.FORMAT` and take over the numbers the failing test prints.
 They are statistics, no checksum, because the last digits of a filter differ between versions of NumPy
 and SciPy.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rbs.scans.cohort import make_patient
+from rbs.synthetic.cohort import make_patient
 
 GOLDEN = {
     1: {

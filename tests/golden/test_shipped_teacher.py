@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from rbs.scans.cohort import make_patient
-from rbs.shipped import FOLDER, file_sha256
-from rbs.teacher.adapters import load_teacher
-from rbs.teacher.dice import DiceTally, regions_found
+from rbs.segmentation.dice import DiceTally, regions_found
+from rbs.segmentation.lora import load_teacher
+from rbs.synthetic.cohort import make_patient
+from rbs.weights.shipped import FOLDER, file_sha256
 
 GOLDEN = {"skull": 0.912, "spine": 0.689, "legs": 0.738}
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rbs.evaluation.calibration import coverage, judged_by_truth
+from rbs.evaluation.observers.calibration import coverage, judged_by_truth
+from rbs.restorers.checkpoint import load_restorer
+from rbs.restorers.uncertainty import head_file, load_uncertainty
 from rbs.scans.body import body_mask
-from rbs.scans.cohort import make_patient
-from rbs.shipped import SHIPPED
-from rbs.uncertainty import head_file, load_uncertainty
-from rbs.weights import load_restorer
+from rbs.synthetic.cohort import make_patient
+from rbs.weights.shipped import SHIPPED
 
 GOLDEN = {0.5: 0.548, 0.683: 0.729, 0.9: 0.912, 0.954: 0.953}
 """Share of the body's pixels that is covered. Claimed are the keys: bounds are stated below."""

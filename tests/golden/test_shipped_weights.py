@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from rbs.restorers.base import gaussian
-from rbs.scans.cohort import make_patient
-from rbs.weights import load_restorer
+from rbs.restorers.checkpoint import load_restorer
+from rbs.synthetic.cohort import make_patient
+from rbs.utils.image_ops import gaussian
 
 GOLDEN = {"restored": 0.03639, "gaussian": 0.10334, "bias": 0.00091}
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rbs.cli import main
+from rbs.cli.main import main
+from rbs.restorers.checkpoint import save_restorer
 from rbs.restorers.dncnn import DnCNN
-from rbs.weights import save_restorer
 
 
 @pytest.fixture(scope="module")

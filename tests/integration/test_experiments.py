@@ -18,17 +18,17 @@ import yaml
 from trainings import ROOT, apart, of_frames, small, weights
 from wandb.wandb_agent import Agent
 
-import rbs.ablation.train
-from rbs.cli import main
+import rbs.multirun.ablation.train
+from rbs.cli.main import main
 from rbs.data.frames_manifest import FramesManifest
 from rbs.data.manifest import Manifest
-from rbs.endoscopy.mucosa import write_mucosa
+from rbs.multirun.sweep.definition import read_sweep
+from rbs.multirun.sweep.results import results_table
+from rbs.multirun.sweep.runner import run_sweep
+from rbs.multirun.sweep.search import propose
+from rbs.restorers.checkpoint import load_restorer
 from rbs.restorers.nafnet import NAFNet
-from rbs.sweep.definition import read_sweep
-from rbs.sweep.results import results_table
-from rbs.sweep.runner import run_sweep
-from rbs.sweep.search import propose
-from rbs.weights import load_restorer
+from rbs.data.mucosa import write_mucosa
 
 EXPERIMENTS = sorted(
     path
@@ -376,7 +376,7 @@ def trained_here(monkeypatch):
             run.note()
             ended(run)
 
-    monkeypatch.setattr(rbs.ablation.train, "work_through", work_through)
+    monkeypatch.setattr(rbs.multirun.ablation.train, "work_through", work_through)
     return count
 
 

@@ -20,10 +20,10 @@ import pydicom
 import pytest
 from judges import judge
 
+from rbs.degradation.thinning import thin
 from rbs.errors import ScanError
-from rbs.scans.counts import thin
-from rbs.scans.dicom import read_nm
-from rbs.scans.dicom_write import (
+from rbs.scans.dicom.reader import read_nm
+from rbs.scans.dicom.writer import (
     Derivation,
     PatientHeader,
     StudyHeader,

@@ -27,7 +27,7 @@ def source() -> Path:
 
 @pytest.fixture(scope="module")
 def files(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    from rbs.cli import main
+    from rbs.cli.main import main
 
     folder = tmp_path_factory.mktemp("restore")
     paths = {name: folder / f"{name}.dcm" for name in ("rapid", "rest", "restored")}

@@ -13,7 +13,7 @@ import pytest
 import torch
 from trainings import ROOT, apart, small, weights
 
-from rbs.cli import main
+from rbs.cli.main import main
 
 STEPS = 8
 PATIENCE_S = 300

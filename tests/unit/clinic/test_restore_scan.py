@@ -8,11 +8,11 @@ import torch
 from pydicom import Dataset
 from scipy.ndimage import gaussian_filter
 
-from rbs.clinic.restore import pair_views, restore_scan
+from rbs.clinic.restore_scans import pair_views, restore_scan
 from rbs.errors import CheckpointError, ScanError
+from rbs.restorers.checkpoint import LoadedRestorer
 from rbs.restorers.nafnet import NAFNet
 from rbs.scans.scan import Provenance, Scan, View
-from rbs.weights import LoadedRestorer
 
 BOTH = (View.ANTERIOR, View.POSTERIOR)
 

@@ -6,7 +6,7 @@ import pytest
 
 from rbs.data.anatomy import Focus, read_anatomy
 from rbs.errors import ManifestError
-from rbs.scans.cohort import write_cohort
+from rbs.synthetic.cohort import write_cohort
 
 
 def told(folder, **changes):

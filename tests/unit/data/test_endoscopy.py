@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from rbs.data.endoscopy import EndoscopyDataModule
-from rbs.endoscopy.degrade import degraded, halve
+from rbs.degradation.optical import degraded, halve
 from rbs.errors import FrameError, ManifestError, RbsError
 
 SMALL = {"crop": (32, 32), "batch_size": 4, "samples_per_epoch": 12, "num_workers": 0, "longest_side": 64}

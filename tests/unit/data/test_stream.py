@@ -7,7 +7,7 @@ import torch
 from rbs.data.samples import EpochSampler
 from rbs.data.stream import PhantomStreamDataModule
 from rbs.errors import RbsError
-from rbs.scans.cohort import make_patient
+from rbs.synthetic.cohort import make_patient
 
 
 def stream(manifest, **changes):

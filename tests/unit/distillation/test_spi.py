@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from rbs.distillation.spi import SPI
-from rbs.teacher.prior import SemanticPrior
+from rbs.segmentation.prior import SemanticPrior
 
 
 def prior(embedding=None, height=32, width=16):

@@ -12,17 +12,17 @@ from moving_body import SPACING, expectation, passes, rigid
 
 from rbs.data.manifest import Case, LoadedCase, Manifest
 from rbs.errors import CheckpointError, ManifestError, OutputError, RbsError
-from rbs.evaluation import evaluate as module
 from rbs.evaluation import run as writing
-from rbs.evaluation.classical import Pair, available
-from rbs.evaluation.inception import Inception
 from rbs.evaluation.methods import Method, trained_methods
-from rbs.evaluation.metrics import Target
-from rbs.faint import keep_faint
-from rbs.files import whole_file
+from rbs.evaluation.scans import evaluate as module
+from rbs.evaluation.scans.classical import Pair, available
+from rbs.evaluation.scans.metrics import Target
+from rbs.evaluation.set_metrics.fid_kid import Inception
+from rbs.inference.residual import keep_faint
 from rbs.report.tables import read_evaluation
-from rbs.scans.register import estimate_motion
+from rbs.scans.registration import estimate_motion
 from rbs.scans.scan import View
+from rbs.utils.files import whole_file
 
 
 def truth_of(patient):
@@ -332,8 +332,8 @@ def test_a_named_checkpoint_that_is_missing_is_an_error(tmp_path):
 
 
 def test_others_are_compared_with_the_first_restorer(tmp_path):
+    from rbs.restorers.checkpoint import save_restorer
     from rbs.restorers.nafnet import NAFNet
-    from rbs.weights import save_restorer
 
     small = {"width": 4, "enc_blocks": (1,), "middle_blocks": 1, "dec_blocks": (1,)}
     files = [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
@@ -363,9 +363,9 @@ def test_others_are_compared_with_the_first_restorer(tmp_path):
 
 
 def test_the_cascade_is_read_from_beside_its_first_restorer(manifest, tmp_path):
-    from rbs.cascade import Cascade, save_cascade
+    from rbs.distillation.cascade import Cascade, save_cascade
+    from rbs.restorers.checkpoint import save_restorer
     from rbs.restorers.nafnet import NAFNet
-    from rbs.weights import save_restorer
 
     small = {"width": 4, "enc_blocks": (1,), "middle_blocks": 1, "dec_blocks": (1,)}
     f1, f2 = NAFNet(**small), NAFNet(**small)
@@ -383,8 +383,8 @@ def test_the_cascade_is_read_from_beside_its_first_restorer(manifest, tmp_path):
 
 
 def test_a_restorer_in_the_place_of_the_cascade_is_named(tmp_path):
+    from rbs.restorers.checkpoint import save_restorer
     from rbs.restorers.dncnn import DnCNN
-    from rbs.weights import save_restorer
 
     for name in ("f1", "cascade"):
         save_restorer(tmp_path / f"{name}.safetensors", DnCNN(depth=3, width=4), {})
@@ -399,12 +399,12 @@ def test_the_second_restorer_says_where_its_prior_comes_from(tmp_path, monkeypat
 
     import torch
 
-    from rbs.cascade import Cascade, save_cascade
+    from rbs.distillation.cascade import Cascade, save_cascade
     from rbs.distillation.spi import SPI
+    from rbs.restorers.checkpoint import save_restorer
     from rbs.restorers.dncnn import DnCNN
-    from rbs.shipped import file_sha256
-    from rbs.teacher import adapters
-    from rbs.weights import save_restorer
+    from rbs.segmentation import lora as adapters
+    from rbs.weights.shipped import file_sha256
 
     asked = []
 

@@ -1,6 +1,6 @@
 """Tables as text."""
 
-from rbs.report.plain import latex, markdown
+from rbs.utils.markdown import latex, markdown
 
 
 def test_markdown():

@@ -1,6 +1,5 @@
 """A small two-view scan, its file, and a way to change one attribute of it."""
 
-import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -9,10 +8,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from rbs.scans.dicom_write import PatientHeader, StudyHeader, write_acquired_nm
+from rbs.scans.dicom.writer import PatientHeader, StudyHeader, write_acquired_nm
 from rbs.scans.scan import Scan, View
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for nm_files and vendor_files
 
 Change = Callable[[pydicom.FileDataset], object]
 

@@ -8,8 +8,9 @@ import pytest
 from scipy.ndimage import gaussian_filter, zoom
 from scipy.stats import chisquare, poisson
 
+from rbs.degradation.thinning import split, thin
 from rbs.errors import ScanError
-from rbs.scans.counts import anscombe, dispersion_index, inverse_anscombe, split, thin
+from rbs.scans.counts import anscombe, dispersion_index, inverse_anscombe
 
 
 def test_thinned_poisson_counts_are_poisson_and_independent_of_the_rest() -> None:

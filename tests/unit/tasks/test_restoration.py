@@ -16,13 +16,13 @@ from torch.nn import functional as F
 from rbs.data.samples import EpochSampler
 from rbs.errors import CheckpointError, RbsError
 from rbs.losses import PoissonDeviance, RootCharbonnier
-from rbs.profiler import StepProfiler
-from rbs.restorers.domain import DOMAINS
+from rbs.restorers.checkpoint import load_restorer, save_restorer
+from rbs.restorers.image_domain import DOMAINS
 from rbs.restorers.nafnet import NAFNet
-from rbs.scores import scan_scores
+from rbs.segmentation.prior import SemanticPrior
+from rbs.tasks.profiler import StepProfiler
 from rbs.tasks.restoration import RestorationTask, mean_by_patient
-from rbs.teacher.prior import SemanticPrior
-from rbs.weights import load_restorer, save_restorer
+from rbs.tasks.validation import scan_scores
 
 H, W, CROP = 64, 48, 32
 
@@ -149,7 +149,7 @@ def net(**kw):
 @pytest.fixture
 def teacher(monkeypatch):
     fake = FakeTeacher()
-    monkeypatch.setattr("rbs.teacher.adapters.load_teacher", lambda folder, checkpoint: fake)
+    monkeypatch.setattr("rbs.segmentation.lora.load_teacher", lambda folder, checkpoint: fake)
     return fake
 
 
@@ -326,7 +326,7 @@ def test_online_priors_follow_the_current_restoration(tmp_path, teacher, stage1)
 def test_what_the_teacher_takes_is_counted_as_the_teachers(tmp_path, teacher, stage1, monkeypatch, prior):
     """It alone lets the clock go on: as SPI looks at the scans, and as SCM encodes what was restored."""
     clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now, process_time=lambda: clock.now)
-    monkeypatch.setattr("rbs.profiler.time", clock)
+    monkeypatch.setattr("rbs.tasks.profiler.time", clock)
 
     def slowly(work, seconds):
         def worked(counts):

@@ -11,17 +11,17 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from scipy.ndimage import distance_transform_edt
 
+from rbs.data.bone_scans import RBSDataModule
 from rbs.data.endoscopy import EndoscopyDataModule
 from rbs.data.frames_manifest import FramesManifest, write_frames_manifest
-from rbs.data.rbs import RBSDataModule
-from rbs.endoscopy.mucosa import write_mucosa
 from rbs.errors import CheckpointError, RbsError
 from rbs.losses import Charbonnier
+from rbs.restorers.checkpoint import load_restorer, save_restorer
 from rbs.restorers.nafnet import NAFNet
+from rbs.segmentation.lora import load_teacher
+from rbs.data.mucosa import write_mucosa
 from rbs.tasks.adapt_teacher import AdaptTeacher
 from rbs.tasks.restoration import RestorationTask
-from rbs.teacher.adapters import load_teacher
-from rbs.weights import load_restorer, save_restorer
 
 SIDE = 64
 
@@ -217,7 +217,7 @@ def test_the_cascade_trains_with_cached_priors_as_with_frozen_ones(manifest, tmp
 
 
 def test_a_written_cascade_of_frames_is_read_again(manifest, tmp_path, teacher, stage1):
-    from rbs.cascade import load_cascade
+    from rbs.distillation.cascade import load_cascade
 
     task = stage2(tmp_path, stage1, teacher, output=tmp_path)
     trainer(tmp_path, limit_val_batches=0).fit(task, frames(manifest, deals=1))

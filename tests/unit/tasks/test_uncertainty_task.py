@@ -8,12 +8,12 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from rbs.data.rbs import RBSDataModule
+from rbs.data.bone_scans import RBSDataModule
 from rbs.errors import CheckpointError, ManifestError, RbsError
+from rbs.restorers.checkpoint import load_restorer, save_restorer
 from rbs.restorers.nafnet import NAFNet
+from rbs.restorers.uncertainty import UncertaintyHead, load_uncertainty
 from rbs.tasks.uncertainty import UncertaintyTask
-from rbs.uncertainty import UncertaintyHead, load_uncertainty
-from rbs.weights import load_restorer, save_restorer
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,58 @@
+"""`rbs inspect`: what was understood of a scan, and what it is fit for."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rbs.cli.options import add_reading_options, add_standard_velocity, reading_options, refusals_error
+
+HELP = "say what was understood of DICOM files and whether they are fit for restoring and training"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="DICOM file, or folder of them")
+    add_reading_options(parser)
+    add_standard_velocity(parser)
+    parser.add_argument("--json", action="store_true", help="print a JSON list instead of text")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print a report a file.
+
+    Raises:
+        ScanError: Some files could not be read; each is named on standard error first.
+    """
+    import json
+
+    from rbs.clinic.checks import check
+    from rbs.errors import RbsError
+    from rbs.scans.dicom.files import dicom_files
+    from rbs.scans.dicom.reader import read_nm
+
+    reports, refusals, total = [], 0, 0
+    for path in args.files:
+        try:
+            files = dicom_files(path) if path.is_dir() else [path]
+        except RbsError as error:
+            files, refusals, total = [], refusals + 1, total + 1
+            print(f"refused: {error}", file=sys.stderr)
+        for file in files:
+            total += 1
+            try:
+                # The noise of smoothed or rescaled data, and unnamed views, are reported here, not refused.
+                scan = read_nm(file, **reading_options(args), require_raw=False, require_views=False)
+                report = check(scan, standard_velocity=args.standard_velocity)
+            except RbsError as error:
+                refusals += 1
+                print(f"refused: {error}", file=sys.stderr)
+                continue
+            reports.append(report)
+            if not args.json:
+                print(report)
+    if args.json:
+        print(json.dumps([report.as_dict() for report in reports], indent=2))
+    if refusals:
+        raise refusals_error(refusals, total)

@@ -1,0 +1,104 @@
+"""`rbs recover-counts`: count scans from pictures that are scaled counts."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from pathlib import Path
+
+from rbs.cli.options import positive
+
+HELP = "turn 8-bit pictures that are scaled counts back into count scans (DICOM), with a receipt"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument(
+        "source", type=Path, metavar="IN", help="PNG or JPEG, or folder (with those below it)"
+    )
+    parser.add_argument(
+        "target", type=Path, metavar="OUT", help="folder to write; an interrupted run in it is finished"
+    )
+    names = parser.add_mutually_exclusive_group(required=True)
+    names.add_argument(
+        "--table",
+        type=Path,
+        metavar="CSV",
+        help="columns picture (path below IN), patient, view and, with several visits, study",
+    )
+    names.add_argument(
+        "--pattern",
+        type=_pattern,
+        metavar="REGEX",
+        help="finds patient, view and maybe study in the path below IN: '(?P<patient>[0-9]+)_(?P<view>[AP])'",
+    )
+    parser.add_argument(
+        "--spacing-mm",
+        type=positive,
+        required=True,
+        metavar="MM",
+        help="side of a pixel, in no picture",
+    )
+    parser.add_argument(
+        "--velocity", type=positive, metavar="CM_PER_MIN", help="bed velocity, where it is known"
+    )
+    parser.add_argument("--inverted", action="store_true", help="the pictures are black on white")
+    parser.add_argument("--workers", type=int, default=2, help="processes to use (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Recover the pictures.
+
+    Raises:
+        ScanError: IN holds no picture that is asked for, or some were refused.
+        ManifestError: The table is faulty, or two pictures are one view.
+        OutputError: OUT holds something else or cannot be written.
+    """
+    # Each process has a picture of its own; threads within it would only get in the way.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from rbs.errors import RbsError, ScanError
+    from rbs.scans.pictures.counts import SUFFIXES
+    from rbs.scans.pictures.recovery import RECEIPT, Settings, listed, named, recover_pictures
+
+    source = args.source
+    if args.workers < 1:
+        raise RbsError(f"{args.workers} workers do nothing", remedy="ask for at least one with --workers")
+    if not source.exists():
+        raise ScanError("there is no such file or folder", file=source, remedy="check the path")
+    folder = source if source.is_dir() else source.parent
+    files = [source] if source.is_file() else sorted(p for p in source.rglob("*") if _is_picture(p, SUFFIXES))
+    files = [path.relative_to(folder) for path in files]
+    pictures = named(files, args.pattern) if args.pattern else listed(args.table)
+    if args.table and source.is_file():
+        pictures = [picture for picture in pictures if picture.file in files]
+    if not pictures:
+        what = f"none of its {len(files)} pictures matches" if files else "it holds no PNG or JPEG"
+        raise ScanError(what, file=source, remedy="check the path, and the --pattern or the --table")
+    settings = Settings(args.spacing_mm, args.velocity, args.inverted)
+    rows = recover_pictures(folder, pictures, args.target, settings, workers=args.workers)
+    refused = [row for row in rows if row["verdict"] == "refused"]
+    receipt = args.target / RECEIPT
+    print(f"{len(rows) - len(refused)} of {len(rows)} pictures recovered: {receipt}")
+    if over := len(set(files) - {picture.file for picture in pictures}):
+        print(f"{over} other pictures were passed over: the pattern or the table does not name them")
+    if len(rows) == len(refused) == 1:
+        reason = refused[0]["reason"]
+        raise ScanError(reason, file=source, remedy="give one whose greys are counts times one factor")
+    if refused:
+        fault = f"{len(refused)} of {len(rows)} pictures were refused"
+        raise ScanError(fault, remedy=f"the reasons stand in {receipt}")
+
+
+def _is_picture(path: Path, suffixes: tuple[str, ...]) -> bool:
+    return path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"it is no regular expression ({error})") from error
+    if missing := {"patient", "view"} - set(pattern.groupindex):
+        raise argparse.ArgumentTypeError(f"it has no group {' and '.join(sorted(missing))}")
+    return pattern

@@ -1,0 +1,49 @@
+"""`rbs sweep`: runs a W&B sweep file without a server, on one machine or on several that share a folder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rbs.cli.options import add_fit_options
+
+HELP = "search hyper-parameters by a W&B sweep file, without a server"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("file", type=Path, metavar="FILE", help="sweep file, such as sweeps/stage1.yaml")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder of the runs, which several machines may work through (default: runs/sweeps/NAME)",
+    )
+    add_fit_options(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run what is missing, and write tables and figure of all runs.
+
+    Raises:
+        RbsError: The file cannot be used, the folder holds another sweep, or all runs failed.
+    """
+    from rbs.multirun.sweep.definition import read_sweep
+    from rbs.multirun.sweep.results import write_results
+    from rbs.multirun.sweep.runner import run_sweep
+
+    sweep = read_sweep(args.file)
+    output = args.output or Path("runs/sweeps") / args.file.stem
+    runs = run_sweep(sweep, output, arguments=args.fit, workers=args.workers)
+    table = write_results(sweep, runs, output)
+    print(table.to_string(index=False, na_rep=""))
+    undone = [run for run in runs if run.state in ("failed", "unfinished")]
+    for one in undone:
+        if one.claim():
+            one.release()
+            print(f"{one.folder.name} {one.state}: {one.last_words()} ({one.folder / 'output.txt'})")
+        else:
+            print(f"{one.folder.name}: another process is at work on it")
+    if undone:
+        print("give the same command again to go on with these")
+    print(f"written to {output}")

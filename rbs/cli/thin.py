@@ -1,0 +1,86 @@
+"""`rbs thin`: simulate a faster scan from a slower one."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rbs.cli.options import add_reading_options, positive, reading_options
+
+HELP = "simulate a faster scan: keep a binomial share of the counts of a raw scan"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("source", type=Path, metavar="IN", help="DICOM file of raw counts")
+    parser.add_argument("target", type=Path, metavar="OUT", help="DICOM file to write")
+    parser.add_argument(
+        "--velocity", type=positive, required=True, metavar="CM_PER_MIN", help="bed velocity to simulate"
+    )
+    parser.add_argument(
+        "--remainder",
+        type=Path,
+        metavar="FILE",
+        help="also write the counts left over: an independent scan to compare a restoration with",
+    )
+    add_reading_options(parser, velocity="--from-velocity")
+    parser.add_argument("--seed", type=int, default=0, help="of the random draw (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Thin a scan.
+
+    Raises:
+        ScanError: IN cannot be read, is not raw, or is not slower than what shall be simulated.
+        OutputError: An output exists or cannot be written.
+    """
+    import hashlib
+
+    import numpy as np
+
+    from rbs.degradation.thinning import split
+    from rbs.errors import OutputError, ScanError
+    from rbs.scans.dicom.reader import read_nm
+    from rbs.scans.dicom.writer import write_thinned_nm
+
+    if args.remainder is not None and args.remainder.resolve() == args.target.resolve():
+        raise OutputError("OUT and --remainder are the same file", file=args.target, remedy="name two files")
+    scan = read_nm(args.source, **reading_options(args))
+    if scan.velocity is None:
+        remedy = "state it with --from-velocity CM_PER_MIN"
+        raise ScanError("the scan velocity is unknown", file=args.source, remedy=remedy)
+    share = scan.velocity / args.velocity
+    if share >= 1:
+        raise ScanError(
+            f"it was acquired at {scan.velocity:.1f} cm/min: {args.velocity:g} cm/min is no faster",
+            file=args.source,
+            remedy="ask for a faster velocity",
+        )
+    # The seed is mixed with the counts: two views thinned with one seed must not share noise, and the same
+    # counts are thinned alike whatever their file is called.
+    pixels = np.ascontiguousarray(scan.counts, dtype=np.int64).tobytes()
+    mixed = hashlib.sha256(f"{args.seed} {scan.counts.shape} ".encode() + pixels)
+    rng = np.random.default_rng(int.from_bytes(mixed.digest()[:8], "big"))
+    draw = f"{scan.provenance.sop_instance_uid} {mixed.hexdigest()} {scan.velocity!r} {args.velocity!r}"
+    kept, left = split(scan.counts, (share, 1 - share), rng)
+    parts = [(args.target, kept, share, "kept")]
+    if args.remainder is not None:
+        parts.append((args.remainder, left, 1 - share, "left over"))
+    written: list[Path] = []
+    try:
+        for path, counts, part, role in parts:
+            duration = None if scan.duration_s is None else scan.duration_s * part
+            simulated = scan.with_counts(counts, velocity=scan.velocity / part, duration_s=duration)
+            share_of = f"{100 * part:.4g} % of the counts of a {scan.velocity:.4g} cm/min scan"
+            description = f"{share_of}, {role} by binomial thinning, seed {args.seed}"
+            write_thinned_nm(path, simulated, scan, description=description, uid_seed=f"{draw} {role}")
+            written.append(path)
+    except BaseException:
+        # One half of a pair is of no use, and would be in the way of the next attempt.
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
+    print(f"{args.source}: {', '.join(scan.views)} (from {scan.provenance.view_rule})")
+    for path, counts, part, _ in parts:
+        total = int(counts.sum())
+        print(f"{path}: {total:,} counts, {100 * part:.1f} %, as at {scan.velocity / part:.1f} cm/min")

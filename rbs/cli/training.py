@@ -1,0 +1,245 @@
+"""`rbs fit|validate|test|predict`: LightningCLI with its traps closed.
+
+* A checkpoint never overrides what was asked for. Lightning merges the hyper-parameters of `--ckpt_path` over
+  the configuration, so `test --ckpt_path x.ckpt --model.spi false` would silently build spi=True and falsify
+  an ablation. Here a difference is an error that names both values.
+* `--ckpt_path last` resumes the newest unfinished version of the run, or starts afresh where there is none.
+* Loggers: CSV first (it numbers the versions, and reports need no server), W&B second, offline unless asked.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+import yaml
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import (
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+)
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger
+
+from rbs.errors import CheckpointError, RbsError
+from rbs.tasks.callbacks import PredictionWriter, SameStart
+from rbs.tasks.tracking import Mode, ScanPictures, agent_run, default_mode, finish, tracker
+from rbs.utils.files import FINISHED, versions
+
+_LOCATIONS = {"output", "prior_cache", "init_from", "teacher", "base_checkpoint", "checkpoint"}
+"""Arguments that say where files lie, which is not what they hold: tasks compare that by digest."""
+
+
+class RbsCLI(LightningCLI):
+    """LightningCLI with a run name, EMA, checkpoints, offline logging and honest checkpoints."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add `--name`, `--wandb`, `--tags`, `--log_images`, `--checkpoint.*` and `--ema.*`."""
+        parser.add_argument(
+            "--name", type=str, required=True, help="Run name: written to <root>/<name>/version_N."
+        )
+        parser.add_argument(
+            "--wandb",
+            type=Mode,
+            default=default_mode(),
+            help="Weights & Biases: offline keeps everything on this machine.",
+        )
+        parser.add_argument("--tags", type=list[str], default=[], help="Tags of the run in W&B.")
+        parser.add_argument(
+            "--log_images", type=bool, default=False, help="Send a validation scan to W&B; phantoms only."
+        )
+        parser.add_argument(
+            "--images_of_patients", type=bool, default=False, help="With --log_images: patients, too."
+        )
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(EMAWeightAveraging, "ema")
+        parser.set_defaults({"checkpoint.save_last": True, "checkpoint.save_top_k": 1, "ema.decay": 0.999})
+        # At the end of every epoch, not at every validation: those can be far apart.
+        parser.set_defaults({"checkpoint.save_on_train_epoch_end": True})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; a task that writes a product writes it into the run's own folder unless told otherwise."""
+        super().parse_arguments(parser, args)
+        arguments = self.config[self.config.subcommand].model.init_args
+        if "output" in arguments and arguments.output is None:
+            arguments.output = self._folder()
+
+    def _parse_ckpt_path(self) -> None:
+        """Resolve `last`, and refuse a checkpoint whose hyper-parameters differ from the configuration."""
+        options = self.config[self.config.subcommand]
+        if options.get("ckpt_path") == "last":
+            options.ckpt_path = _newest_unfinished(self._folder())
+            print(f"rbs: resuming {options.ckpt_path}" if options.ckpt_path else "rbs: a fresh run")
+        if options.get("ckpt_path"):
+            compare_with_checkpoint(Path(options.ckpt_path), self._asked()["model"])
+
+    def _asked(self) -> dict[str, Any]:
+        """The whole configuration as plain values."""
+        dump = self.parser.dump(self.config, skip_link_targets=False, skip_none=False)
+        asked: dict[str, Any] = yaml.safe_load(dump)[self.config.subcommand]
+        return asked
+
+    def _folder(self) -> Path:
+        """The run's own folder; all runs of a `wandb agent` have one name, and so one folder more."""
+        options = self.config[self.config.subcommand]
+        return Path(options.trainer.default_root_dir) / options.name / (agent_run() or "")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add the loggers; a sweep or a test chooses where runs go by `--trainer.default_root_dir`."""
+        folder = self._folder()
+        options = self.config[self.config.subcommand]
+        csv = CSVLogger(folder.parent, name=folder.name)
+        loggers: list[Logger] = [csv]
+        if options.wandb != "disabled":
+            version = f"{folder.relative_to(options.trainer.default_root_dir)}/version_{csv.version}"
+            wandb = tracker(
+                name=version, folder=csv.log_dir, mode=options.wandb, tags=options.tags, config=self._asked()
+            )
+            loggers.append(wandb)
+        trainer = super().instantiate_trainer(logger=loggers, **kwargs)
+        trainer.callbacks.append(SameStart(options.get("ckpt_path")))  # type: ignore[attr-defined]
+        if options.log_images:
+            trainer.callbacks.append(ScanPictures(options.images_of_patients))  # type: ignore[attr-defined]
+        return trainer
+
+    def after_fit(self) -> None:
+        """Mark the version as finished, so that `last` does not resume it."""
+        folder = self.trainer.log_dir  # every process must ask: the answer is broadcast
+        if folder and self.trainer.is_global_zero and self.trainer.state.finished:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            (Path(folder) / FINISHED).touch()
+
+
+def run_lightning(arguments: list[str]) -> None:
+    """Run `fit`, `validate`, `test` or `predict` with the arguments that follow `rbs`.
+
+    Raises:
+        RbsError: Something that the user can mend.
+    """
+    # Known and harmless; a user cannot act on them.
+    for message in (
+        ".*does not have many workers.*",
+        ".*smaller than the logging interval.*",
+        ".*LightningCLI's args parameter.*",
+        ".*Experiment logs directory .* exists and is not empty.*",  # W&B wrote there a moment ago
+        ".*Modules in eval mode.*",
+        ".*treespec, LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    torch.set_float32_matmul_precision("high")
+    with _one_of_several():
+        RbsCLI(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=1,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={
+                "default_root_dir": "runs",
+                "callbacks": [LearningRateMonitor(), PredictionWriter()],
+                "gradient_clip_val": 1.0,
+                "log_every_n_steps": 10,
+            },
+            parser_kwargs={
+                "description": "Train and test. --print_config shows every setting and its default."
+            },
+            args=arguments,
+        )
+    finish()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        # Left to the interpreter's end, its threads now and then abort a process that has done its work.
+        torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def _one_of_several() -> Iterator[None]:
+    """Say in one sentence that another process is gone: this one's traceback shows only where it waited.
+
+    Raises:
+        RbsError: Another process has ended, or cannot be reached.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # NCCL's errors and those of meeting are of torch's kind; gloo's are known by where they come from.
+        several = torch.distributed.is_available() and isinstance(error, torch.distributed.DistError)
+        if not several and "gloo/transport" not in str(error):
+            raise
+        reason = re.sub(r"^\[.*?\] ", "", str(error).strip().splitlines()[0]).split(". ")[0]
+        raise RbsError(
+            f"another process of this training has ended or cannot be reached ({reason})",
+            remedy="see what it printed last, then give the same command again, with --ckpt_path last to go"
+            " on from the last checkpoint",
+        ) from error
+
+
+def compare_with_checkpoint(path: Path, asked: dict[str, Any]) -> None:
+    """Refuse a checkpoint trained with other hyper-parameters than those asked for.
+
+    Args:
+        path: A Lightning checkpoint.
+        asked: The `model` part of the configuration: `class_path` and `init_args`.
+
+    Raises:
+        CheckpointError: The file is missing or unreadable, or a value differs; the message names both values.
+    """
+    if not path.is_file():
+        raise CheckpointError("there is no such checkpoint", file=path, remedy="check --ckpt_path")
+    try:
+        stored = torch.load(path, weights_only=True, map_location="cpu").get("hyper_parameters", {})
+    except Exception as error:  # torch raises many kinds on a broken file
+        raise CheckpointError(
+            f"it is not a readable checkpoint ({type(error).__name__})", file=path
+        ) from error
+    stored.pop("_instantiator", None)
+    trained = _flat({"class_path": stored.pop("_class_path", None), "init_args": stored})
+    wanted = _flat(asked)
+    differences = [
+        f"{key}: trained with {trained.get(key)}, asked for {wanted.get(key)}"
+        for key in sorted((trained.keys() | wanted.keys()) - _LOCATIONS)
+        if trained.get(key) != wanted.get(key)
+    ]
+    if differences:
+        raise CheckpointError(
+            "it was trained with other settings (" + "; ".join(differences) + ")",
+            file=path,
+            remedy="pass the configuration it was trained with (config.yaml beside its folder), or start from"
+            " its weights with --model.init_from",
+        )
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, str]:
+    """Leaves of a nested configuration by dotted key, as text without the `init_args` levels."""
+    if isinstance(tree, dict):
+        leaves: dict[str, str] = {}
+        for key, value in tree.items():
+            inner = (
+                prefix if key in ("init_args", "dict_kwargs") else f"{prefix}.{key}" if prefix else str(key)
+            )
+            leaves |= _flat(value, inner)
+        return leaves
+    return {prefix: str(tree)}
+
+
+def _newest_unfinished(folder: Path) -> str | None:
+    """Last checkpoint of the newest version that has one; None if that or a newer version has finished.
+
+    A resumed training makes a version of its own: what it resumed stays without a mark of having finished.
+    """
+    for version in reversed(versions(folder)):
+        if (version / FINISHED).exists():
+            return None
+        saved = sorted(version.glob("checkpoints/last*.ckpt"), key=lambda path: path.stat().st_mtime)
+        if saved:
+            return str(saved[-1])
+    return None

@@ -1,0 +1,203 @@
+"""Pictures in, pictures out; videos in, videos out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+import rbs
+from rbs.clinic.outcomes import Refused
+from rbs.degradation.optical import enlarge
+from rbs.endoscopy.field_of_view import valid_area
+from rbs.endoscopy.files import read_frame, write_frame
+from rbs.endoscopy.media_type import Kind
+from rbs.endoscopy.video import SUFFIXES, comment_of, pass_through
+from rbs.errors import CheckpointError, FrameError, OutputError, RbsError
+
+if TYPE_CHECKING:
+    from rbs.restorers.checkpoint import LoadedRestorer
+
+Array = npt.NDArray[Any]
+
+MARK = "Restored by rbs"
+"""Begins the comment in the header of what was restored."""
+X2 = "x2"
+"""The preset whose weights answer at twice the size."""
+LOOKED_AT = 10
+"""Every so many frames of a video the scene is looked for."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A picture or a video that was restored and written.
+
+    Attributes:
+        source: The original.
+        output: The restoration.
+        facts: What was done, for print.
+        error: Why it is not the whole of the source; None where it is.
+    """
+
+    source: Path
+    output: Path
+    facts: str
+    error: RbsError | None = None
+
+    def __str__(self) -> str:
+        return f"{self.source.name}: {self.facts} -> {self.output}"
+
+
+class FrameRestorer:
+    """A restorer of colour frames as files need it.
+
+    Args:
+        loaded: The restorer; moved to an accelerator where there is one.
+
+    Attributes:
+        scale: How much larger its answers are than what it is given.
+        comment: What made them, for headers.
+    """
+
+    def __init__(self, loaded: LoadedRestorer) -> None:
+        import torch
+
+        loaded.restorer.to("cuda" if torch.cuda.is_available() else "cpu")
+        self.loaded = loaded
+        self.scale = 2 if loaded.provenance.get("preset") == X2 else 1
+        self.comment = (
+            f"{MARK} {rbs.__version__} with {loaded.name} (SHA-256 {loaded.sha256}). "
+            "Research use only. Not for diagnostic use."
+        )
+
+    def __call__(self, frame: Array) -> Array:
+        """Restore a frame; borders, insets and burned-in text stay as they are.
+
+        Args:
+            frame: sRGB values float32 (3, H, W), 0..1.
+
+        Returns:
+            Likewise, (3, scale H, scale W).
+        """
+        seen = self._seen(frame)
+        return self._restored(seen, valid_area(seen))
+
+    def film(self) -> Callable[[Array], Array]:
+        """The same for frames that follow each other.
+
+        The scene is looked for in every tenth frame, and stays where it was found once: the dark edge of a
+        lumen, which a single frame cannot tell from a border, must not flicker.
+        """
+        area: Array | None = None
+        number = 0
+
+        def restore(frame: Array) -> Array:
+            nonlocal area, number
+            seen = self._seen(frame)
+            if area is None or number % LOOKED_AT == 0:
+                found = valid_area(seen)
+                area = found if area is None else area | found
+            number += 1
+            return self._restored(seen, area)
+
+        return restore
+
+    def _seen(self, frame: Array) -> Array:
+        if self.scale == 1:
+            return frame
+        rows, columns = frame.shape[1:]
+        return enlarge(frame, (self.scale * rows, self.scale * columns))
+
+    def _restored(self, seen: Array, area: Array) -> Array:
+        restored = self.loaded.restore_frame(seen)
+        if not np.isfinite(restored).all():
+            raise CheckpointError(
+                f"{self.loaded.name} gave values that are not finite", remedy="use other weights"
+            )
+        return np.where(area, restored, seen)
+
+
+def output_name(source: Path, kind: Kind) -> str:
+    """What the restoration of a file in a folder is called.
+
+    Pictures become PNG, which loses nothing; videos keep the suffix of a container that is written, or become
+    Matroska, which holds any sound.
+    """
+    if kind == "picture":
+        return source.with_suffix(".png").name
+    return source.name if source.suffix.lower() in SUFFIXES else source.with_suffix(".mkv").name
+
+
+def is_restored(path: Path, kind: Kind) -> bool:
+    """Whether rbs wrote this file as a restoration."""
+    from PIL import Image
+
+    try:
+        if kind == "video":
+            return comment_of(path).startswith(MARK)
+        with Image.open(path) as picture:
+            return str(picture.info.get("Comment", "")).startswith(MARK)
+    except (OSError, ValueError, SyntaxError, FrameError):
+        return False  # reading it whole will say what is wrong
+
+
+def restore_files(
+    outputs: Mapping[Path, Path], kind: Kind, loaded: LoadedRestorer
+) -> Iterator[Restored | Refused]:
+    """Restore pictures or videos one by one; one that must be refused does not stop the others.
+
+    Args:
+        outputs: Where each file's restoration goes.
+        kind: What the files are.
+        loaded: A restorer of colour frames.
+
+    Yields:
+        What became of each file.
+
+    Raises:
+        CheckpointError: The restorer restores scans, or gives values that are not finite.
+    """
+    restorer = FrameRestorer(loaded)
+    restore = _restore_video if kind == "video" else _restore_picture
+    for source, output in outputs.items():
+        try:
+            if output.exists():
+                raise OutputError(
+                    "the output exists already", file=output, remedy="choose another or remove it"
+                )
+            if is_restored(source, kind):
+                raise FrameError("rbs restored it before", file=source, remedy="name the original")
+            yield restore(source, output, restorer)
+        except CheckpointError:
+            raise
+        except RbsError as error:
+            yield Refused(source, error)
+
+
+def _restore_picture(source: Path, output: Path, restorer: FrameRestorer) -> Restored:
+    start = time.perf_counter()
+    restored = restorer(read_frame(source))
+    write_frame(output, restored, comment=restorer.comment)
+    height, width = restored.shape[1:]
+    return Restored(source, output, f"{width} x {height} pixels, {time.perf_counter() - start:.1f} s")
+
+
+def _restore_video(source: Path, output: Path, restorer: FrameRestorer) -> Restored:
+    passed = pass_through(source, output, restorer.film(), scale=restorer.scale, comment=restorer.comment)
+    width, height = passed.size
+    facts = [
+        f"{passed.frames} frames of {width} x {height} pixels",
+        f"{passed.shown_s:.2f} s at {passed.rate:.4g} frames a second",
+        f"{passed.frames / passed.spent_s:.2g} of them restored a second",
+    ]
+    facts += [f"left out: {', '.join(passed.left_out)}"] if passed.left_out else []
+    error = None
+    if passed.fault:
+        remedy = f"all of it that can be seen was restored to {output}; for the rest, copy or export it again"
+        error = FrameError(passed.fault, file=source, remedy=remedy)
+    return Restored(source, output, ", ".join(facts), error)

@@ -1,0 +1,317 @@
+"""DICOM in, DICOM out: rapid scans restored to the counts of a standard scan."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+import rbs
+from rbs.clinic.checks import check, contradictions, nothing_to_restore
+from rbs.clinic.outcomes import Refused
+from rbs.errors import CheckpointError, OutputError, RbsError, ScanError
+from rbs.inference import residual as faint
+from rbs.scans.acceptance import SAME_VELOCITY
+from rbs.scans.dicom.files import EXPORTED, header_of
+from rbs.scans.dicom.reader import read_nm
+from rbs.scans.dicom.writer import Derivation, write_deviation_nm, write_restored_nm
+from rbs.scans.scan import STANDARD_VELOCITY, Scan, View
+
+if TYPE_CHECKING:
+    from rbs.inference.onnx import OnnxRestorer
+    from rbs.restorers.checkpoint import LoadedRestorer
+    from rbs.restorers.uncertainty import Uncertainty
+
+Loaded: TypeAlias = "LoadedRestorer | OnnxRestorer"
+
+SHOWN = 3
+"""Contradictions listed for one scan; the rest are counted."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """One file restored and written.
+
+    Attributes:
+        source: The rapid scan.
+        views: What it shows.
+        view_rule: The rule that named the views.
+        output: The restored scan.
+        deviation: Its standard deviation, where that was asked for.
+        counts: Counts of the rapid scan as acquired.
+        expected: The same at standard exposure: counts / fraction.
+        restored: Counts of the restored scan, as its file holds them.
+        standard_velocity: cm/min the restored counts belong to.
+        seconds: Time to restore and check it; shared between the two files of a pair.
+        together_with: The file of the opposite view it was restored with.
+        warnings: What to look at before using it.
+    """
+
+    source: Path
+    views: tuple[View, ...]
+    view_rule: str | None
+    output: Path
+    deviation: Path | None
+    counts: float
+    expected: float
+    restored: float
+    standard_velocity: float
+    seconds: float
+    together_with: Path | None
+    warnings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        pair = f", with {self.together_with.name}" if self.together_with else ""
+        bias = 100 * (self.restored / self.expected - 1)
+        line = (
+            f"{self.source.name} ({', '.join(self.views)} from {self.view_rule}): "
+            f"{self.counts:,.0f} counts in, {self.restored:,.0f} out at {self.standard_velocity:g} cm/min "
+            f"(bias {bias:+.1f} %{pair}), {self.seconds:.1f} s -> {self.output}"
+            + (f" and {self.deviation.name}" if self.deviation else "")
+        )
+        return "\n".join([line, *(f"  warning: {warning}" for warning in self.warnings)])
+
+
+def restore_scan(
+    scan: Scan, loaded: Loaded, standard_velocity: float = STANDARD_VELOCITY, *, keep_faint: bool = False
+) -> Scan:
+    """Restore a rapid scan to standard exposure.
+
+    The restorer is given x = counts / p, p = standard velocity / scan velocity, and both views, the posterior
+    one mirrored, where the scan has two.
+
+    Args:
+        scan: Rapid scan of raw counts.
+        loaded: The restorer.
+        standard_velocity: cm/min whose counts are wanted.
+        keep_faint: Whether half of what was taken for noise is put back (`rbs.inference.residual`).
+
+    Returns:
+        The scan with float32 counts at standard exposure and `velocity` = `standard_velocity`; the header in
+        its provenance keeps what was acquired.
+
+    Raises:
+        ScanError: The velocity is unknown, or no faster than the standard.
+        CheckpointError: The restorer gave something that is no counts.
+    """
+    fraction = scan.fraction_of(standard_velocity)
+    if fraction * SAME_VELOCITY >= 1:
+        reason = nothing_to_restore(standard_velocity / fraction, standard_velocity)
+        raise ScanError(reason.fault, file=scan.provenance.path, remedy=reason.remedy)
+    counts = loaded.restore(scan.aligned(), fraction)
+    if keep_faint:
+        counts = faint.keep_faint(counts, scan.aligned(), fraction, scan.spacing_mm)
+    if not np.isfinite(counts).all():
+        raise CheckpointError(f"{loaded.name} gave values that are not finite", remedy="use other weights")
+    return replace(scan.from_aligned(counts), velocity=standard_velocity)
+
+
+def deviation_of(scan: Scan, uncertainty: Uncertainty, standard_velocity: float = STANDARD_VELOCITY) -> Scan:
+    """The standard deviation of what `restore_scan` makes of a scan, in the counts that it restores.
+
+    Args:
+        scan: Rapid scan that may be restored.
+        uncertainty: A head and the restorer.
+        standard_velocity: cm/min whose counts are wanted.
+
+    Raises:
+        CheckpointError: The head gave something that is no deviation.
+    """
+    deviation = uncertainty.deviation(scan.aligned(), scan.fraction_of(standard_velocity))
+    if not np.isfinite(deviation).all():
+        raise CheckpointError(
+            f"{uncertainty.name} gave values that are not finite", remedy="use other weights"
+        )
+    return replace(scan.from_aligned(deviation), velocity=standard_velocity)
+
+
+def deviation_file(output: Path) -> Path:
+    """Where the standard deviation of a restored file goes: `child_sd.dcm` beside `child.dcm`."""
+    # What follows the last dot of a UID is no suffix.
+    suffix = output.suffix if output.suffix.lower() in EXPORTED else ""
+    return output.with_name(f"{output.name.removesuffix(suffix)}_sd{suffix}")
+
+
+def restore_files(
+    outputs: Mapping[Path, Path],
+    loaded: Loaded,
+    *,
+    uncertainty: Uncertainty | None = None,
+    reading: Mapping[str, Any] | None = None,
+    standard_velocity: float = STANDARD_VELOCITY,
+    keep_faint: bool = False,
+) -> Iterator[Restored | Refused]:
+    """Restore DICOM files, study by study, so that only one study is in memory.
+
+    Two one-view files of a study that show opposite views in the same geometry at the same velocity are
+    restored together. A file that must be refused does not stop the others.
+
+    Args:
+        outputs: Where each file's restoration goes.
+        loaded: The restorer.
+        uncertainty: Its head; beside every restored file goes then a `deviation_file`.
+        reading: Options of `read_nm` for files that do not say all: views, energy_window, velocity.
+        standard_velocity: cm/min whose counts are wanted.
+        keep_faint: Whether half of what was taken for noise is put back (`rbs.inference.residual`).
+
+    Yields:
+        What became of each file.
+
+    Raises:
+        ValueError: `uncertainty` with `keep_faint`, of which it knows nothing.
+    """
+    if uncertainty and keep_faint:
+        raise ValueError("the uncertainty is of what the weights restore, not of what is put back to that")
+    for files in _studies(outputs):
+        scans: list[Scan] = []
+        doubts: dict[Path, tuple[str, ...]] = {}
+        for path in files:
+            made = [outputs[path], *([deviation_file(outputs[path])] if uncertainty else [])]
+            try:
+                scan, doubts[path] = _read(path, made, loaded, reading or {}, standard_velocity)
+                scans.append(scan)
+            except RbsError as error:
+                yield Refused(path, error)
+        for group in pair_views(scans):
+            yield from _restore_group(
+                group, doubts, outputs, loaded, uncertainty, standard_velocity, keep_faint
+            )
+
+
+def pair_views(scans: Iterable[Scan]) -> list[list[Scan]]:
+    """Find the one-view scans that two detectors acquired at the same time.
+
+    Returns:
+        Groups of one scan, or of an anterior and a posterior one-view scan. Where more than one of a view
+        would fit, each is left alone: a view of another pass must not lend its anatomy.
+    """
+    alike: dict[Hashable, list[Scan]] = defaultdict(list)
+    groups = []
+    for scan in scans:
+        if len(scan.views) == 1:
+            alike[_acquisition(scan)].append(scan)
+        else:
+            groups.append([scan])
+    for group in alike.values():
+        group = sorted(group, key=lambda scan: scan.views)
+        pair = [scan.views[0] for scan in group] == [View.ANTERIOR, View.POSTERIOR]
+        groups.extend([group] if pair else [[scan] for scan in group])
+    return groups
+
+
+def _acquisition(scan: Scan) -> Hashable:
+    """What two views of one acquisition have in common."""
+    header: Any = scan.provenance.header
+    study = str(getattr(header, "StudyInstanceUID", None) or scan.provenance.path)
+    started = str(getattr(header, "AcquisitionDate", "")), str(getattr(header, "AcquisitionTime", ""))[:6]
+    spacing = tuple(round(mm, 3) for mm in scan.spacing_mm)
+    return study, scan.patient_id, started, scan.counts.shape, spacing, round(scan.velocity or 0, 1)
+
+
+def _studies(files: Iterable[Path]) -> list[list[Path]]:
+    studies: dict[str, list[Path]] = defaultdict(list)
+    for path in files:
+        studies[str(header_of(path).get("StudyInstanceUID") or path)].append(path)
+    return list(studies.values())
+
+
+def _read(
+    path: Path,
+    outputs: Iterable[Path],
+    loaded: Loaded,
+    reading: Mapping[str, Any],
+    standard_velocity: float,
+) -> tuple[Scan, tuple[str, ...]]:
+    """Read a scan that may be restored, with what is doubtful of it, or say why not; before time is spent."""
+    for output in outputs:
+        if output.exists():
+            raise OutputError("the output exists already", file=output, remedy="choose another or remove it")
+    scan = read_nm(path, **reading)
+    verdict = check(scan, standard_velocity=standard_velocity, trained_on=loaded.provenance).restoring
+    if not verdict.fit:
+        faults = ", and ".join(reason.fault for reason in verdict.reasons)
+        remedies = ", and ".join(dict.fromkeys(reason.remedy for reason in verdict.reasons))
+        raise ScanError(faults, file=path, remedy=remedies)
+    return scan, verdict.warnings
+
+
+def _restore_group(
+    group: list[Scan],
+    doubts: Mapping[Path, tuple[str, ...]],
+    outputs: Mapping[Path, Path],
+    loaded: Loaded,
+    uncertainty: Uncertainty | None,
+    standard_velocity: float,
+    keep_faint: bool,
+) -> Iterator[Restored | Refused]:
+    start = time.perf_counter()
+    rapid = group[0]
+    if len(group) == 2:
+        both = np.concatenate([scan.counts for scan in group])
+        rapid = replace(rapid, counts=both, views=(group[0].views[0], group[1].views[0]))
+    paths = [_path(scan) for scan in group]
+    try:
+        restored = restore_scan(rapid, loaded, standard_velocity, keep_faint=keep_faint)
+        deviation = uncertainty and deviation_of(rapid, uncertainty, standard_velocity)
+    except RbsError as error:
+        yield from (Refused(path, error) for path in paths)
+        return
+    fraction = rapid.fraction_of(standard_velocity)
+    found = contradictions(rapid, restored, fraction)
+    seconds = (time.perf_counter() - start) / len(group)
+    model = loaded.name + (faint.SUFFIX if keep_faint else "")
+    derivation = Derivation(model=model, version=rbs.__version__, weight_hash=loaded.sha256)
+    for index, (scan, path) in enumerate(zip(group, paths, strict=True)):
+        own_frames = slice(None) if len(group) == 1 else slice(index, index + 1)
+        result = replace(scan, counts=restored.counts[own_frames], velocity=standard_velocity)
+        try:
+            stored = write_restored_nm(outputs[path], result, scan, derivation=derivation)
+            if uncertainty and deviation:
+                of_it = replace(result, counts=deviation.counts[own_frames])
+                _write_deviation(outputs[path], of_it, scan, uncertainty)
+        except RbsError as error:
+            yield Refused(path, error)
+            continue
+        own = [str(contradiction) for contradiction in found if contradiction.view in scan.views]
+        more = [f"{len(own) - SHOWN} more places like these"] if len(own) > SHOWN else []
+        if stored.clipped:
+            most = f"{stored.largest:,.0f} counts, the most a file holds"
+            more.append(f"pixels clipped at {most}: {stored.clipped:,}")
+        yield Restored(
+            source=path,
+            views=scan.views,
+            view_rule=scan.provenance.view_rule,
+            output=outputs[path],
+            deviation=deviation_file(outputs[path]) if uncertainty else None,
+            counts=float(scan.counts.sum()),
+            expected=float(scan.counts.sum()) / fraction,
+            restored=stored.counts,
+            standard_velocity=standard_velocity,
+            seconds=seconds,
+            together_with=paths[1 - index] if len(group) == 2 else None,
+            warnings=(*doubts[path], *own[:SHOWN], *more),
+        )
+
+
+def _write_deviation(restored: Path, deviation: Scan, source: Scan, uncertainty: Uncertainty) -> None:
+    """Write the deviation beside a restored file, or neither of the two."""
+    derivation = Derivation(
+        model=f"{uncertainty.name} of {uncertainty.loaded.name}",
+        version=rbs.__version__,
+        weight_hash=f"{uncertainty.sha256}, of weights sha256 {uncertainty.loaded.sha256}",
+    )
+    try:
+        write_deviation_nm(deviation_file(restored), deviation, source, derivation=derivation)
+    except RbsError:
+        restored.unlink()
+        raise
+
+
+def _path(scan: Scan) -> Path:
+    assert scan.provenance.path is not None, "a scan read from a file knows the file"
+    return scan.provenance.path

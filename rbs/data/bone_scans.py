@@ -1,0 +1,311 @@
+"""Training samples and whole scans for restoring rapid bone scans.
+
+What a network learns to restore is decided by the pair it is shown. If the simulated rapid scan R is thinned
+out of its target S, squared error converges to R + (1 - p) E[lambda | R]: the noise of R is kept. So no pair
+here shares a count: the target is the disjoint remainder S - R, an independent scan, or the expectation
+itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from rbs.data.manifest import Case, LoadedCase, Manifest, load_case
+from rbs.data.samples import GRID, Crops, EpochSampler, Pairs, Sample, WholeScans, source
+from rbs.errors import ManifestError, RbsError
+from rbs.scans.scan import Array
+
+
+class RBSDataModule(L.LightningDataModule):
+    """Rapid bone scans and their targets, from a manifest.
+
+    Training batches hold random crops of both views, of B samples:
+
+    ===================  ==================  ================================================================
+    rapid                float32 (B,2,h,w)   raw counts of the rapid scan
+    fraction             float32 (B,)        exposure of `rapid` relative to the standard scan
+    target               float32 (B,2,h,w)   counts at the target's own exposure, sharing none with `rapid`
+    target_fraction      float32 (B,)        exposure of `target` relative to the standard scan
+    labels               int64 (B,2,h,w)     region labels; only if every training case has a truth file, and
+                                             without `scenes`
+    expectation          float32 (B,2,h,w)   expected counts of the standard scan; where labels are
+    displacement         float32 (B,2,h,w)   where what `target` shows lies in `rapid`, pixels down, right;
+                                             only if a case of the split moved
+    case                 int64 (B,)          row within the split
+    deal                 int64 (B,)          which of the case's rapid scans, if `deals` numbers them
+    crop                 int64 (B,4)         top, left, height, width in the aligned scan; multiples of 16
+    flip                 bool (B,2)          left-right and up-down flips, applied after cropping
+    views                int64 (B,2)         aligned view each channel shows: [0,1], or [v,v] for one twice
+    patient              list[str]           identifiers
+    ===================  ==================  ================================================================
+
+    Validation and test batches are one whole scan each, not flipped, with as many channels V as it has views,
+    so `views` is (1,V); truth is there if the case has it. They use the acquired rapid and standard scan;
+    where there is no rapid scan, half of the standard scan's counts (drawn once and for all) is the input and
+    the other the target.
+
+    No file is opened before `setup`. The scans a stage needs are then read once and kept in RAM in compact
+    types (about 5 MB for two views of 256x1024 with truth), which worker processes share.
+
+    Args:
+        manifest: The CSV that lists the cases.
+        pairs: "split" deals the standard scan's counts into a rapid scan of random exposure and a disjoint
+            remainder as the target; "measured" takes the acquired rapid and standard scans, and finds how
+            the patient moved from one to the other; "rapid" deals the acquired rapid scan's counts as "split"
+            does the standard scan's, so that no standard scan takes part; "expectation" draws a fresh rapid
+            scan from the known expectation, which is the target (phantoms only).
+        deals: How many different rapid scans are simulated of each case; None simulates one afresh for every
+            crop. Numbered ones exist as whole scans (`dealt`), for whoever must see the whole.
+        fractions: Smallest and largest exposure of simulated rapid scans, relative to the scan they are dealt
+            from; the exposure is uniform between.
+        crop: Rows and columns of training crops, multiples of 16.
+        batch_size: Training crops a batch (a rank).
+        samples_per_epoch: Training crops an epoch, over all ranks.
+        num_workers: Processes that prepare batches.
+        single_view_probability: Share of two-view crops that show one of their views twice instead, so that
+            the restorer also learns scans of one view.
+        foci: Mean number of foci, most of them faint, that are put into a training crop
+            (`rbs.data.augmentation.lesions`).
+        scenes: Share of training crops that show scenes no phantom has
+            (`rbs.data.augmentation.scene_mixing`), with pairs
+            "expectation".
+        seed: Seed of all random choices. A sample depends on it, the epoch and its place in the epoch alone:
+            not on the number of workers or ranks.
+
+    Raises:
+        RbsError: An argument is out of range.
+    """
+
+    def __init__(
+        self,
+        manifest: str | Path = "data/phantoms/manifest.csv",
+        *,
+        pairs: Pairs = "split",
+        deals: int | None = None,
+        fractions: tuple[float, float] = (0.25, 0.75),
+        crop: tuple[int, int] = (256, 128),
+        batch_size: int = 8,
+        samples_per_epoch: int = 1000,
+        num_workers: int = 2,
+        single_view_probability: float = 0.25,
+        foci: float = 0.0,
+        scenes: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if min(crop) < GRID or any(size % GRID for size in crop):
+            raise RbsError(
+                f"the crop {tuple(crop)} is not made of multiples of {GRID}", remedy="try 256 x 128"
+            )
+        if not 0 < fractions[0] <= fractions[1] < 1:
+            raise RbsError(
+                f"the fractions {tuple(fractions)} do not rise within 0 to 1", remedy="try 0.25 and 0.75"
+            )
+        if not 0 <= single_view_probability <= 1:
+            raise RbsError(f"single_view_probability {single_view_probability} is not within 0 to 1")
+        if foci < 0 or (foci and (pairs == "measured" or deals is not None)):
+            raise RbsError(
+                f"{foci:g} foci a crop, pairs {pairs} and deals {deals} do not go together",
+                remedy="put 0 or more foci into simulated pairs without numbered deals",
+            )
+        if not 0 <= scenes <= 1 or (scenes and pairs != "expectation"):
+            raise RbsError(
+                f"a share of {scenes:g} scenes and pairs {pairs} do not go together",
+                remedy="make scenes 0 to 1 of the crops, of phantoms, with pairs: expectation",
+            )
+        if min(batch_size, samples_per_epoch, deals or 1) < 1 or deals == 0:
+            raise RbsError("batch_size, samples_per_epoch and deals must be at least 1")
+        if seed < 0:
+            raise RbsError(f"the seed {seed} is negative")
+        self.manifest = Path(manifest)
+        self.pairs: Pairs = pairs
+        self.deals = 1 if pairs == "measured" else deals
+        self.fractions = fractions
+        self.crop = crop
+        self.batch_size = batch_size
+        self.samples_per_epoch = samples_per_epoch
+        self.num_workers = num_workers
+        self.single_view_probability = single_view_probability
+        self.foci = foci
+        self.scenes = scenes
+        self.seed = seed
+        self._manifest: Manifest | None = None
+        self._kept: dict[str, list[LoadedCase]] = {}
+
+    def setup(self, stage: str) -> None:
+        """Read the scans the stage needs ("fit": train and val, "validate": val, "test" and "predict": test).
+
+        Raises:
+            ManifestError: The manifest or a case is not usable, a split is empty, a scan is smaller than the
+                crop, or `pairs` asks for what a case has not.
+            ScanError: A scan cannot be read.
+        """
+        wanted = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}
+        for name in wanted.get(stage, ()):
+            self._load(name)
+        if stage == "fit":
+            self._check_training()
+
+    def cases(self, split: str) -> list[Case]:
+        """The cases of "train", "val" or "test"; the batch entry `case` indexes this list.
+
+        Raises:
+            ManifestError: The manifest is not usable.
+        """
+        if self._manifest is None:
+            self._manifest = Manifest.read(self.manifest)
+        return self._manifest.split(split)
+
+    def loaded(self, split: str, index: int) -> LoadedCase:
+        """The whole arrays of one case, counts as float32, read now if the split was not set up.
+
+        Raises:
+            ManifestError: The case is not usable.
+            ScanError: A scan cannot be read.
+        """
+        if split not in self._kept:
+            return load_case(self.cases(split)[index])
+        kept = self._kept[split][index]
+        rapid = None if kept.rapid is None else kept.rapid.astype(np.float32)
+        return replace(kept, rapid=rapid, standard=kept.standard.astype(np.float32))
+
+    def dealt(self, case: int, deal: int) -> tuple[Array, float]:
+        """A whole rapid scan of a training case, the one whose crops are shown under this number.
+
+        Args:
+            case: Row in the training split.
+            deal: Its number, below `deals`; measured pairs have the acquired scan alone.
+
+        Returns:
+            Aligned counts (V, H, W), and its exposure relative to the standard scan.
+        """
+        return self._crops().dealt(case, deal)
+
+    def training_ranges(self) -> dict[str, list[float]]:
+        """What the training scans span, so that weights can tell later what they were not trained on.
+
+        Returns:
+            Lowest and highest "spacing_mm" (mm), "counts_per_pixel" (mean of a raw rapid view) and
+            "fraction" (exposure of rapid scans).
+        """
+        scans = self._surveyed()
+        spacing = [value for scan in scans for value in scan.spacing_mm]
+        if self.pairs == "measured":
+            fractions = [scan.fraction for scan in scans if scan.fraction is not None]
+            means = [float(view.mean()) for scan in scans if scan.rapid is not None for view in scan.rapid]
+        else:
+            sources = [source(scan, self.pairs) for scan in scans]
+            fractions = [share * exposure for share in self.fractions for _, exposure in sources]
+            counts = [float(view.mean()) for dealt, _ in sources for view in dealt]
+            means = [min(counts) * self.fractions[0], max(counts) * self.fractions[1]]
+        spans = {"spacing_mm": spacing, "counts_per_pixel": means, "fraction": fractions}
+        return {name: [round(min(values), 4), round(max(values), 4)] for name, values in spans.items()}
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches of random crops, other ones each epoch."""
+        dataset = self._crops()
+        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        return self._loader(dataset, self.batch_size, EpochSampler(dataset, num_replicas=ranks, rank=rank))
+
+    def _crops(self) -> Crops:
+        return Crops(
+            self.cases("train"),
+            self._kept["train"],
+            pairs=self.pairs,
+            deals=self.deals,
+            fractions=self.fractions,
+            crop=self.crop,
+            length=self.samples_per_epoch,
+            single_view_probability=self.single_view_probability,
+            foci=self.foci,
+            scenes=self.scenes,
+            seed=self.seed,
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """Whole validation scans, one at a time."""
+        return self._loader(WholeScans(self.cases("val"), self._kept["val"], seed=self.seed), 1, None)
+
+    def test_dataloader(self) -> DataLoader:
+        """Whole test scans, one at a time."""
+        return self._loader(WholeScans(self.cases("test"), self._kept["test"], seed=self.seed), 1, None)
+
+    def predict_dataloader(self) -> DataLoader:
+        """As `test_dataloader`."""
+        return self.test_dataloader()
+
+    def _loader(self, dataset: Dataset[Sample], batch_size: int, sampler: EpochSampler | None) -> DataLoader:
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _surveyed(self) -> list[LoadedCase]:
+        """Training scans that stand for all."""
+        return self._kept["train"]
+
+    def _load(self, name: str) -> None:
+        if name in self._kept:
+            return
+        cases = self.cases(name)
+        if not cases:
+            raise ManifestError(
+                f"no patient is in split '{name}'", file=self.manifest, remedy=f"give some the split {name}"
+            )
+        bar = tqdm(cases, desc=f"reading {name} scans", unit="case", leave=False)
+        # Validation and test compare with the acquired standard scan whatever the training pairs are.
+        register = self.pairs == "measured" or name != "train"
+        self._kept[name] = [_compact(load_case(case, register=register)) for case in bar]
+
+    def _check_training(self) -> None:
+        cases, kept = self.cases("train"), self._kept["train"]
+        scan, truth = ("rapid", "a rapid scan"), ("expectation", "a truth file")
+        needed = {"measured": scan, "rapid": scan, "expectation": truth}
+        if self.pairs in needed:
+            attribute, name = needed[self.pairs]
+            without = [
+                case.patient
+                for case, scan in zip(cases, kept, strict=True)
+                if getattr(scan, attribute) is None
+            ]
+            if without:
+                raise ManifestError(
+                    f"pairs: {self.pairs} needs {name} of every training patient; {', '.join(without[:5])}"
+                    f"{' and others' if len(without) > 5 else ''} has none",
+                    file=self.manifest,
+                    remedy="use pairs: split",
+                )
+        # All crops of a batch have one size, so the smallest scan bounds it.
+        for axis, name in enumerate(("rows", "columns")):
+            sizes = [scan.standard.shape[1 + axis] for scan in kept]
+            size = min(sizes)
+            smallest = sizes.index(size)
+            if size < self.crop[axis]:
+                raise ManifestError(
+                    f"the scan of patient {cases[smallest].patient} has {size} {name}, fewer than the crop's"
+                    f" {self.crop[axis]}",
+                    file=cases[smallest].standard[0],
+                    remedy=f"use crops of at most {size // GRID * GRID} {name} or leave the patient out",
+                )
+
+
+def _compact(case: LoadedCase) -> LoadedCase:
+    """The same case, its counts as uint16 (what NM files hold) where they fit."""
+
+    def narrow(counts: Array) -> Array:
+        return counts.astype(np.uint16 if counts.max() <= np.iinfo(np.uint16).max else np.int32)
+
+    return replace(
+        case, rapid=None if case.rapid is None else narrow(case.rapid), standard=narrow(case.standard)
+    )

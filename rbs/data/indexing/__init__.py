@@ -1,0 +1,1 @@
+"""Indexing of folders: records, exclusions, pairs and splits for a manifest."""

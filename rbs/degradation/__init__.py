@@ -1,0 +1,1 @@
+"""Degradation of good images: fewer counts, poorer optics."""

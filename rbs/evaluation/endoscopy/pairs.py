@@ -1,0 +1,110 @@
+"""A degraded frame and what restorations of it are judged by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rbs.data.endoscopy import LoadedFrame, load_frame
+from rbs.degradation.optical import Preset, degraded
+from rbs.evaluation.endoscopy.metrics import FrameTarget, psnr
+
+if TYPE_CHECKING:
+    from rbs.data.frames_manifest import FrameRow
+    from rbs.restorers.checkpoint import LoadedRestorer
+
+Array = npt.NDArray[Any]
+
+SEED, WHOLE = 0, 2
+"""With a frame's place in its split, the seed by which `EndoscopyDataModule` degrades whole frames, unless it
+is told otherwise: what is scored here is what trainings are validated and tested by."""
+
+
+@dataclass(frozen=True)
+class FramePair:
+    """A degraded frame and its target; to restorers and statistics what a `classical.Pair` is for scans.
+
+    Attributes:
+        patient: The video or patient, by which statistics go.
+        degraded: float32 (3, H, W), sRGB 0..1.
+        target: What restorations are judged by.
+        degradation: What was done to it, in words; empty for frames that were acquired so.
+    """
+
+    patient: str
+    degraded: Array
+    target: FrameTarget
+    degradation: str = ""
+
+    @property
+    def seen(self) -> tuple[Array, float]:
+        """What restorers are given: the frame, and the exposure of 1 that frames have."""
+        return self.degraded, 1.0
+
+    def restored_by(self, loaded: LoadedRestorer) -> Array:
+        """What a restorer makes of it, (3, H, W)."""
+        return loaded.restore_frame(self.degraded)
+
+    def on_target(self, estimate: Array) -> Array:
+        """An estimate in the range of colours; outside the valid area, the clean frame."""
+        return np.where(self.target.valid, np.clip(estimate, 0, 1), self.target.clean).astype(np.float32)
+
+    def error(self, estimate: Array) -> float:
+        """What peers are tuned by: minus the PSNR of an estimate, dB."""
+        return -psnr(self.on_target(estimate), self.target)
+
+
+@dataclass(frozen=True)
+class Source:
+    """How rows of a manifest become pairs.
+
+    Attributes:
+        preset: What frames are degraded by that have no low-quality picture; None where all have one.
+        longest_side: Longer frames are reduced to this before they are degraded, pixels; None leaves them.
+    """
+
+    preset: Preset | None
+    longest_side: int | None
+
+    def describe(self) -> dict[str, Any]:
+        """For the settings file."""
+        return {"preset": self.preset, "longest_side": self.longest_side}
+
+    def target(self, row: FrameRow) -> FrameTarget:
+        """Read what restorations of a row are judged by.
+
+        Raises:
+            RbsError: A file of the row cannot be used.
+        """
+        return _target(load_frame(row, self.longest_side))
+
+    def pair(self, row: FrameRow, place: int) -> FramePair:
+        """Read a row; degrade it as validation and test do that go with training, where it is not degraded.
+
+        Args:
+            row: The row.
+            place: Its place in its split.
+
+        Raises:
+            RbsError: A file of the row cannot be used.
+        """
+        loaded = load_frame(row, self.longest_side)
+        target = _target(loaded)
+        if loaded.low is not None:
+            return FramePair(row.group, _values(loaded.low), target)
+        assert self.preset is not None
+        low, recipe = degraded(target.clean, self.preset, (SEED, WHOLE, place), target.valid)
+        return FramePair(row.group, low, target, str(recipe))
+
+
+def _target(loaded: LoadedFrame) -> FrameTarget:
+    lesion = None if loaded.labels is None else loaded.labels[0] > 0
+    return FrameTarget(_values(loaded.clean), loaded.valid[0], lesion)
+
+
+def _values(frame: Array) -> Array:
+    """Colours of eight bits as sRGB values, float32 0..1."""
+    return frame.astype(np.float32) / np.float32(255)

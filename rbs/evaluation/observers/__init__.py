@@ -1,0 +1,1 @@
+"""Lesions, growth plates and observers: task-based figures of merit."""

@@ -1,0 +1,503 @@
+"""What physicists ask of a restoration, in one run: foci, observers, noise, sharpness, consistency.
+
+Every scan of a split is restored and searched for what was lost or made up. Where the truth is known, some
+children are also drawn many times over: that is what observers, noise and sharpness need.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import rbs
+from rbs.data.manifest import Case, Manifest
+from rbs.errors import ManifestError, OutputError, RbsError
+from rbs.evaluation.methods import RAPID, Method
+from rbs.evaluation.observers.calibration import (
+    BLOCK,
+    LEVELS,
+    bootstrap_deviation,
+    calibration_error,
+    coverage,
+    judged_by_counts,
+    judged_by_truth,
+)
+from rbs.evaluation.observers.consistency import check_consistency
+from rbs.evaluation.observers.observers import auc as area
+from rbs.evaluation.observers.observers import bootstrap_mean, channelised_auc, within_covariance
+from rbs.evaluation.observers.studies import (
+    FOCUS_SIZES_MM,
+    IDEAL,
+    STANDARD,
+    STANDARD_AUC,
+    Rows,
+    blank_study,
+    detection_study,
+    texture_study,
+)
+from rbs.evaluation.observers.task_metrics import focus_scores, found_foci, plate_scores
+from rbs.evaluation.parts import Part, Parts
+from rbs.evaluation.run import SETTINGS, UNFINISHED, write
+from rbs.evaluation.scans.classical import GAUSSIAN, Pair, best, gaussian, tune
+from rbs.evaluation.scans.evaluate import file_versions, load_pair
+
+log = logging.getLogger(__name__)
+
+TRUTH = "truth"
+"""The known expectation as if it were a method's answer, where only counts are compared."""
+
+BOOTSTRAP = "bootstrap"
+"""What a deviation that a method states is compared with, as if a method stated it."""
+
+BOOTSTRAP_DRAWS = 8
+
+_TABLES = (
+    "foci",
+    "lesions",
+    "growth_plates",
+    "consistency",
+    "clusters",
+    "places",
+    "spectra",
+    "impulses",
+    "blanks",
+    "uncertainty",
+    "coverage",
+)
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """A piece of work that is finished or not: rows by table, and arrays."""
+
+    name: str
+    work: Callable[[], tuple[dict[str, Rows], dict[str, Any]]]
+
+
+def assess(
+    manifest: Manifest,
+    output: Path,
+    trained: Sequence[Method],
+    *,
+    children: int = 6,
+    draws: int = 16,
+    split: str = "test",
+    seed: int = 1,
+    command: str = "",
+    overwrite: bool = False,
+) -> pd.DataFrame:
+    """Run all studies and write their tables; what is finished is kept in `output`/unfinished until all is.
+
+    Args:
+        manifest: The cases. The Gaussian filter is tuned on its validation split.
+        output: Folder: summary.csv, one CSV a study, and, last, settings.json.
+        trained: Methods beside the rapid scan and the Gaussian filter.
+        children: How many phantoms are drawn many times over, evenly spaced by age.
+        draws: How often each of them is, a multiple of 4 from 8 on; a quarter of that for noise.
+        split: "test" (or "val", "train").
+        seed: Seed of all draws.
+        command: The command line, for the settings.
+        overwrite: Whether results already in `output` may be replaced.
+
+    Returns:
+        The summary: columns study, group, method, quantity, unit, n, mean, low, high.
+
+    Raises:
+        ManifestError: The split is empty.
+        OutputError: `output` holds results already, or cannot be written.
+        RbsError: A case cannot be read, or a setting cannot be meant.
+    """
+    from tqdm import tqdm
+
+    cases = manifest.split(split)
+    if not cases:
+        raise ManifestError(f"the split '{split}' is empty", file=manifest.path, remedy="add patients to it")
+    if draws < 8 or draws % 4 or children < 1:
+        raise RbsError(
+            f"{draws} draws of {children} children cannot be halved into training and testing observers",
+            remedy="use a multiple of 4 from 8 on, and one child at least",
+        )
+    if (output / SETTINGS).exists() and not overwrite:
+        raise OutputError("it holds results already", file=output, remedy="choose another or use --overwrite")
+    settings: dict[str, Any] = {
+        "rbs": rbs.__version__,
+        "manifest": str(manifest.path),
+        "manifest_sha256": hashlib.sha256(manifest.path.read_bytes()).hexdigest(),
+        "split": split,
+        "seed": seed,
+        "children": children,
+        "draws": draws,
+        "trained": [{"name": m.name, "label": m.label, "settings": m.settings} for m in trained],
+    }
+    inputs = {**settings, "scans": file_versions([*cases, *manifest.split("val")])}
+    parts = Parts(output / UNFINISHED, inputs)
+    methods = [RAPID, *_gaussian(parts, manifest), *trained]
+    drawn = _spread_by_age([case for case in cases if case.truth], children)
+    units = list(_units(cases, drawn, methods, draws, seed))
+    tables: dict[str, Rows] = {name: [] for name in _TABLES}
+    detections: list[dict[str, Any]] = []
+    for number, unit in enumerate(progress := tqdm(units, desc="assessing", unit="study"), start=1):
+        progress.set_postfix_str(unit.name)
+        part = parts.load(number)
+        if part is None:
+            rows, arrays = unit.work()
+            part = Part([{"table": name, **row} for name in rows for row in rows[name]], [], None, arrays)
+            parts.save(number, part)
+        for row in part.scores:
+            tables[row["table"]].append({key: value for key, value in row.items() if key != "table"})
+        if part.pictures:
+            detections.append(dict(part.pictures))
+    frames = {name: pd.DataFrame(rows) for name, rows in tables.items() if rows}
+    summary = summarise_studies(frames, detections, seed)
+    settings |= {
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "scans": len(cases),
+        "drawn": [case.patient for case in drawn],
+        "methods": [{"name": m.name, "label": m.label, "settings": m.settings} for m in methods],
+        "intervals": "95 % bootstrap over patients, 2000 resamples, this seed",
+        "observer": f"a focus is so strong that the ideal observer of a standard scan has AUC {STANDARD_AUC}",
+    }
+    write(output, {"summary": summary, **frames}, settings)
+    parts.remove()
+    return summary
+
+
+def _gaussian(parts: Parts, manifest: Manifest) -> list[Method]:
+    """The tuned Gaussian filter, tuned once."""
+    from functools import partial
+
+    from tqdm import tqdm
+
+    validation = manifest.split("val")
+    if not validation:
+        log.warning("the Gaussian is left out: there is no validation split to tune it on")
+        return []
+    part = parts.load(0)
+    if part is None:
+        pairs = (load_pair(case) for case in tqdm(validation, desc="tuning", unit="scan"))
+        part = Part([{"sigma_mm": best(tune([GAUSSIAN], pairs)[0])}], [], None, {})
+        parts.save(0, part)
+    sigma = float(part.scores[0]["sigma_mm"])
+    restore = partial(gaussian, sigma_mm=sigma)
+    return [Method("gaussian", f"Gaussian, {sigma:g} mm", restore, {"sigma_mm": sigma, "tuned_on": "val"})]
+
+
+def _spread_by_age(cases: Sequence[Case], count: int) -> list[Case]:
+    order = sorted(cases, key=lambda case: case.age_y or 0.0)
+    places = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
+    return [order[place] for place in places]
+
+
+def _units(
+    cases: Sequence[Case], drawn: Sequence[Case], methods: Sequence[Method], draws: int, seed: int
+) -> Iterator[_Unit]:
+    for case in cases:
+        yield _Unit(f"{case.patient} scan", lambda case=case: (_scan(case, methods), {}))  # type: ignore[misc]
+    for case in drawn:
+        yield _Unit(
+            f"{case.patient} detection",
+            lambda case=case: _detection(load_pair(case), methods, draws, seed),  # type: ignore[misc]
+        )
+        yield _Unit(
+            f"{case.patient} texture",
+            lambda case=case: _texture(load_pair(case), methods, draws // 4, seed),  # type: ignore[misc]
+        )
+        for method in methods:
+            if method.deviation:
+                yield _Unit(
+                    f"{case.patient} bootstrap",
+                    lambda case=case, method=method: (_bootstrap(load_pair(case), method, seed), {}),  # type: ignore[misc]
+                )
+    if drawn:
+        yield _Unit("blank", lambda: _blank(load_pair(drawn[0]), methods, draws // 4, seed))
+
+
+def _scan(case: Case, methods: Sequence[Method]) -> dict[str, Rows]:
+    """The scan as acquired, restored once by every method."""
+    pair = load_pair(case)
+    target, tables = pair.target, {name: Rows() for name in _TABLES}
+    answers = {method.name: method.restore(pair) for method in methods}
+    for method in methods:
+        if method.deviation:
+            _judge_deviation(tables, pair, method.name, answers[method.name], method.deviation(pair))
+    for name, answer in answers.items():
+        _compare_counts(tables, pair, name, answer)
+    if target.expectation is None:
+        return tables
+    if pair.motion is None:
+        _compare_counts(tables, pair, TRUTH, target.expectation)
+    raw = {method.name: method.raw for method in methods}
+    shown = {name: pair.on_target(answer, raw=raw[name]) for name, answer in answers.items()}
+    for name, answer in {**shown, STANDARD: target.standard}.items():
+        known = {"patient": pair.patient, "method": name}
+        found = found_foci(answer, target)
+        assert found is not None  # the expectation is known
+        lesions = "unknown" if target.anatomy is None else "some" if target.anatomy.foci else "none"
+        counts = {
+            "hallucinated": len(found.hallucinated),
+            "lost": len(found.lost),
+            "in_truth": found.in_truth,
+        }
+        tables["foci"].append({**known, "lesions": lesions, "views": len(answer), **counts})
+        for score in focus_scores(answer, target):
+            classes = {"size_class": score.size_class, "contrast_class": score.contrast_class}
+            values = {name: value for name, value in asdict(score).items() if name != "focus"}
+            tables["lesions"].append({**known, **asdict(score.focus), **classes, **values})
+        tables["growth_plates"].append({**known, **asdict(plate_scores(answer, target))})
+    return tables
+
+
+def _judge_deviation(tables: dict[str, Rows], pair: Pair, name: str, answer: Any, deviation: Any) -> None:
+    """Whether a stated deviation is true: by an independent scan, and by the expectation where known."""
+    target, known = pair.target, {"patient": pair.patient, "method": name}
+    estimate, s = pair.on_target(answer), pair.on_target(deviation)
+    row: dict[str, Any] = {}
+    for what, block in (("pixel", 1), ("block", BLOCK)):
+        judged = judged_by_counts(estimate, s, target.counts, target.exposure, target.mask, block)
+        row |= {f"{what}_z": judged.z, f"{what}_error_by_counts": judged.error}
+        if target.expectation is not None:
+            by_truth = judged_by_truth(estimate, s, target.expectation, target.mask, block)
+            row[f"{what}_error"] = by_truth
+    if target.expectation is not None:
+        found = coverage(estimate, s, target.expectation, target.mask)
+        row["calibration_error"] = calibration_error(found)
+        for level in LEVELS:
+            alike = [entry for entry in found if entry.level == level]
+            row[f"covered_{level}"] = float(
+                np.average([e.covered for e in alike], weights=[e.pixels for e in alike])
+            )
+        tables["coverage"] += [known | asdict(entry) for entry in found]
+    tables["uncertainty"].append(known | row)
+
+
+def _bootstrap(pair: Pair, method: Method, seed: int) -> dict[str, Rows]:
+    """What the parametric bootstrap would state instead of a method's own deviation."""
+
+    def restore(rapid: Any) -> Any:
+        return method.restore(replace(pair, rapid=rapid))
+
+    tables, answer = {name: Rows() for name in _TABLES}, method.restore(pair)
+    deviation = bootstrap_deviation(restore, answer, pair.fraction, BOOTSTRAP_DRAWS, seed)
+    _judge_deviation(tables, pair, BOOTSTRAP, answer, deviation)
+    return tables
+
+
+def _compare_counts(tables: dict[str, Rows], pair: Pair, name: str, answer: Any) -> None:
+    found = check_consistency(pair.rapid, answer, pair.fraction, pair.target.spacing_mm)
+    known = {"patient": pair.patient, "method": name}
+    values = {
+        "deviance": found.deviance,
+        "expected": found.expected,
+        "spread": found.spread,
+        "ratio": found.ratio,
+    }
+    tables["consistency"].append({**known, "blocks": found.blocks, **values, "clusters": len(found.clusters)})
+    for cluster in found.clusters:
+        tables["clusters"].append({**known, **asdict(cluster), "view": pair.views[cluster.view]})
+
+
+def _detection(
+    pair: Pair, methods: Sequence[Method], draws: int, seed: int
+) -> tuple[dict[str, Rows], dict[str, Any]]:
+    found = detection_study(pair, methods, draws, seed)
+    rows: Rows = []
+    for number, place in enumerate(found.places):
+        ideal = {
+            f"ideal_auc_{kind}": float(
+                area(found.absent[f"{IDEAL} {kind}"][number].T, found.present[f"{IDEAL} {kind}"][number].T)[0]
+            )
+            for kind in ("rapid", STANDARD)
+        }
+        known = {
+            "row": place.row,
+            "column": place.column,
+            "size_mm": place.size_mm,
+            "contrast": place.contrast,
+        }
+        rows.append({"patient": pair.patient, "draws": draws, "seed": seed, **known, **ideal})
+    arrays = {f"absent/{name}": values for name, values in found.absent.items()}
+    arrays |= {f"present/{name}": values for name, values in found.present.items()}
+    if not found.places:
+        return {"places": rows}, {}
+    sizes = np.array([place.size_mm for place in found.places])
+    return {"places": rows}, {**arrays, "sizes": sizes, "patient": np.array(pair.patient)}
+
+
+def _texture(
+    pair: Pair, methods: Sequence[Method], draws: int, seed: int
+) -> tuple[dict[str, Rows], dict[str, Any]]:
+    spectra, responses = texture_study(pair, methods, draws, seed)
+    known = {"patient": pair.patient, "seed": seed}
+    return {"spectra": [known | row for row in spectra], "impulses": [known | row for row in responses]}, {}
+
+
+def _blank(
+    pair: Pair, methods: Sequence[Method], draws: int, seed: int
+) -> tuple[dict[str, Rows], dict[str, Any]]:
+    rows = blank_study(methods, pair.fraction, pair.target.spacing_mm, draws, seed)
+    return {"blanks": [{"seed": seed, **row} for row in rows]}, {}
+
+
+def summarise_studies(
+    tables: dict[str, pd.DataFrame], detections: Sequence[dict[str, Any]], seed: int
+) -> pd.DataFrame:
+    """Means over patients' scans, lesions or places, with intervals that resample patients.
+
+    Args:
+        tables: The tables of `assess`.
+        detections: The arrays of the detection study, one dictionary a child.
+        seed: Seed of the resampling.
+
+    Returns:
+        Columns study, group, method, quantity, unit, n, mean, low, high.
+    """
+    rows: Rows = []
+
+    def add(
+        study: str, group: str, method: str, quantity: str, unit: str, values: Any, patients: Any
+    ) -> None:
+        numbers = np.asarray(values, dtype=float)
+        kept = int(np.isfinite(numbers).sum())
+        if kept:
+            mean, low, high = bootstrap_mean(
+                np.where(np.isfinite(numbers), numbers, np.nan), np.asarray(patients), seed
+            )
+            names = {"study": study, "group": group, "method": method, "quantity": quantity, "unit": unit}
+            rows.append({**names, "n": kept, "mean": mean, "low": low, "high": high})
+
+    def add_table(
+        name: str,
+        study: str,
+        group: str | None,
+        quantities: dict[str, str],
+        rename: Callable[[Any], str] = str,
+    ) -> None:
+        if name not in tables:
+            return
+        keys = ["method"] if group is None else [group, "method"]
+        for key, part in tables[name].groupby(keys, sort=group is not None):
+            label = "all" if group is None else rename(key[0])
+            for quantity, unit in quantities.items():
+                patients = part["patient"] if "patient" in part else part["draw"]
+                add(study, label, str(key[-1]), quantity, unit, part[quantity], patients)
+
+    if "lesions" in tables:
+        tables = {**tables, "lesions": tables["lesions"].assign(cnr=tables["lesions"]["cnr"].abs())}
+    for group in (None, "size_class", "contrast_class"):
+        add_table("lesions", "lesions", group, {"recovery": "of the truth's", "cnr": ""})
+    add_table(
+        "growth_plates",
+        "growth plates",
+        None,
+        {"peak": "of the truth's", "fwhm": "of the truth's", "asymmetry_error": "%"},
+    )
+    for name, group, study, rename in (
+        ("foci", "lesions", "foci", lambda key: f"lesions: {key}"),
+        ("blanks", "set", "blank images", str),
+    ):
+        if name in tables:
+            table = tables[name]
+            for quantity in ("hallucinated", "lost"):
+                if quantity in table:
+                    tables = {
+                        **tables,
+                        name: tables[name].assign(**{quantity: table[quantity] / table["views"]}),
+                    }
+            add_table(
+                name,
+                study,
+                group,
+                {"hallucinated": "a view"} | ({"lost": "a view"} if name == "foci" else {}),
+                rename,
+            )
+    add_table("consistency", "consistency", None, {"ratio": "of the expected deviance", "clusters": "a scan"})
+    if "spectra" in tables:
+        first = tables["spectra"].drop_duplicates(["patient", "method"])
+        tables = {**tables, "spectra": first.assign(variance=100 * first["variance"] / first["mean_count"])}
+    add_table(
+        "spectra", "noise", None, {"variance": "% of a standard scan's", "mean_frequency_per_mm": "1/mm"}
+    )
+    add_table(
+        "impulses",
+        "impulse response",
+        "impulse_counts",
+        {"fwhm_mm": "mm", "gain": "of its counts"},
+        lambda k: f"{k:g} counts",
+    )
+    if "uncertainty" in tables:
+        table, of = tables["uncertainty"], "of what is stated"
+        claims = {f"covered_{level}": f"claimed {level}" for level in LEVELS}
+        errors = {f"{what}_error{by}": of for by in ("", "_by_counts") for what in ("pixel", "block")}
+        wanted = claims | {"calibration_error": "", "pixel_z": "", **errors}
+        add_table("uncertainty", "uncertainty", None, {q: u for q, u in wanted.items() if q in table})
+    if "coverage" in tables:
+        for (decile, level, method), part in tables["coverage"].groupby(
+            ["decile", "level", "method"], sort=False
+        ):
+            tenth, claim = f"tenth {decile}", f"claimed {level}"
+            add("coverage", tenth, str(method), f"covered_{level}", claim, part["covered"], part["patient"])
+            if level == LEVELS[-1]:
+                add(
+                    "coverage",
+                    tenth,
+                    str(method),
+                    "mean_count",
+                    "counts",
+                    part["mean_count"],
+                    part["patient"],
+                )
+    for size in FOCUS_SIZES_MM:
+        for method, plain, internal, patients in _areas(detections, size):
+            add("observer", f"{size:g} mm", method, "auc", "", plain, patients)
+            if internal is not None:
+                add("observer", f"{size:g} mm", method, "auc_internal_noise", "", internal, patients)
+    return pd.DataFrame(rows)
+
+
+def _areas(detections: Sequence[dict[str, Any]], size: float) -> Iterator[tuple[str, Any, Any, Any]]:
+    """Method, its AUC at each place without and with internal noise, and the patient of each place.
+
+    Internal noise has the variance that the standard scan's own noise has in each channel: the same for every
+    method, as a reader's is who sees all of them in one window of grey.
+    """
+    kept = [(d, d["sizes"] == size) for d in detections]
+    kept = [(d, inside) for d, inside in kept if inside.any()]
+    if not kept:
+        return
+
+    def pooled(key: str) -> Any:
+        return np.concatenate([d[key][inside] for d, inside in kept])
+
+    patients = np.concatenate([np.repeat(str(d["patient"]), inside.sum()) for d, inside in kept])
+    internal = np.diag(np.diag(within_covariance(pooled(f"absent/{STANDARD}"))))
+    for name in (key.removeprefix("absent/") for key in kept[0][0] if key.startswith("absent/")):
+        absent, present = pooled(f"absent/{name}"), pooled(f"present/{name}")
+        if name.startswith(IDEAL):
+            yield name, area(absent[..., 0], present[..., 0]), None, patients
+        else:
+            yield name, channelised_auc(absent, present), channelised_auc(absent, present, internal), patients
+
+
+def printed_table(summary: pd.DataFrame) -> str:
+    """The summary as one table: a row a study, group and quantity, a column a method."""
+    keys = ["study", "group", "quantity", "unit"]
+    table = summary.pivot(index=keys, columns="method", values="mean")
+    order = summary[keys].drop_duplicates()
+    table = table.loc[
+        [tuple(row) for row in order.itertuples(index=False)], summary["method"].drop_duplicates()
+    ]
+    return str(
+        table.map(lambda value: "" if math.isnan(value) else f"{value:.3g}")
+        .reset_index()
+        .to_string(index=False)
+    )

@@ -1,0 +1,308 @@
+"""Studies that need many draws of one child: detection, texture and sharpness, and images without anatomy.
+
+Whole scans are drawn and restored, never crops: restorers with channel attention (NAFNet) look at the whole
+image, so a crop of any size is restored differently. Instead many foci, or many impulses, are put into each
+draw, far enough apart that none reaches another's window.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rbs.evaluation.methods import Method
+from rbs.evaluation.observers.lesion_detection import compare_foci
+from rbs.evaluation.observers.lesions import CAMERA_FWHM_MM
+from rbs.evaluation.observers.noise_power import (
+    impulse_response,
+    mean_frequency,
+    noise_power_spectrum,
+    radial_spectrum,
+    soft_tissue_windows,
+    spectrum_variance,
+)
+from rbs.evaluation.observers.observers import (
+    WINDOW,
+    amplitude_for,
+    dog_channels,
+    log_likelihood_ratio,
+    snr_of_auc,
+)
+from rbs.evaluation.scans.classical import Pair
+from rbs.evaluation.scans.metrics import Target
+from rbs.scans.body import smooth
+from rbs.scans.scan import REGIONS
+
+Array = npt.NDArray[Any]
+Rows = list[dict[str, Any]]
+
+STANDARD = "standard"
+"""The raw standard scan as if it were a method's answer."""
+IDEAL = "ideal"
+"""Prefix of the ideal observer's rows."""
+
+BONES = ("skull", "spine", "thorax", "pelvis", "arms", "legs")
+APART = 33
+"""Pixels between two foci or impulses at least, in rows or in columns."""
+FOCUS_SIZES_MM = (5.0, 10.0, 20.0)
+STANDARD_AUC = 0.95
+"""Every focus is as strong as the ideal observer of the standard scan needs for this."""
+IMPULSES = (20.0, 100.0, 500.0)
+"""Standard counts put into one pixel."""
+BLANK_LEVELS = (0.05, 0.5, 2.0)
+"""Standard counts a pixel of images that hold nothing."""
+BLANK_SHAPE = (2, 512, 256)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a focus may stand.
+
+    Attributes:
+        row: Row of its centre.
+        column: Column of its centre.
+        size_mm: FWHM before the camera's blur, mm.
+        contrast: Its peak after the blur over the local expectation.
+        levels: Local expectation (V,), standard counts a pixel.
+        signal: What it adds to the expectation, standard counts (V, WINDOW, WINDOW).
+    """
+
+    row: int
+    column: int
+    size_mm: float
+    contrast: float
+    levels: Array
+    signal: Array
+
+    @property
+    def window(self) -> tuple[slice, slice, slice]:
+        """Its window in (V, H, W)."""
+        half = WINDOW // 2
+        return (
+            slice(None),
+            slice(self.row - half, self.row + half + 1),
+            slice(self.column - half, self.column + half + 1),
+        )
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Observers' data of one child.
+
+    Attributes:
+        places: Where foci were put.
+        absent: By method, channel outputs without the focus (places, draws / 2, channels of all views), those
+            of each view over the root of its local expectation; for "ideal rapid" and "ideal standard" the
+            likelihood ratio, (places, draws / 2, 1).
+        present: The same with the focus.
+    """
+
+    places: list[Place]
+    absent: dict[str, Array]
+    present: dict[str, Array]
+
+
+def generator(seed: int, patient: str, study: str) -> np.random.Generator:
+    """The source of randomness of one study of one child: the same whatever else is run."""
+    return np.random.default_rng([seed, zlib.crc32(patient.encode()), zlib.crc32(study.encode())])
+
+
+def bone_places(expectation: Array, labels: Array, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """Random pixels of bone in both views, `APART` from each other and half a window from the border."""
+    numbers = [REGIONS.index(name) + 1 for name in BONES]
+    half = WINDOW // 2
+    bone = np.asarray(np.isin(labels, numbers).all(axis=0) & (expectation > 1e-3).all(axis=0))
+    bone[:half], bone[-half:], bone[:, :half], bone[:, -half:] = False, False, False, False
+    found: list[tuple[int, int]] = []
+    for row, column in rng.permutation(np.argwhere(bone)):
+        if all(max(abs(row - r), abs(column - c)) >= APART for r, c in found):
+            found.append((int(row), int(column)))
+    return found
+
+
+def make_places(target: Target, rng: np.random.Generator) -> list[Place]:
+    """Foci of the sizes in turn at random places in bone, each as strong as `STANDARD_AUC` asks.
+
+    A focus is a Gaussian of sqrt(size² + 7²) mm FWHM in both views, in either in proportion to its local
+    expectation (smoothed by 6 mm).
+    """
+    assert target.expectation is not None
+    assert target.labels is not None
+    expectation = np.maximum(target.expectation.astype(np.float64), 1e-6)
+    local = smooth(expectation, 6.0, target.spacing_mm)
+    y, x = ((np.arange(WINDOW) - WINDOW // 2) * s for s in target.spacing_mm)
+    places = []
+    for number, (row, column) in enumerate(bone_places(expectation, target.labels, rng)):
+        size = FOCUS_SIZES_MM[number % len(FOCUS_SIZES_MM)]
+        width = math.hypot(size, CAMERA_FWHM_MM)
+        gaussian = np.exp(-4 * math.log(2) * (y[:, None] ** 2 + x**2) / width**2)
+        levels = local[:, row, column]
+        place = Place(row, column, size, 0.0, levels, levels[:, None, None] * gaussian)
+        contrast = amplitude_for(expectation[place.window], place.signal, snr_of_auc(STANDARD_AUC))
+        places.append(replace(place, contrast=contrast, signal=contrast * place.signal))
+    return places
+
+
+def detection_study(pair: Pair, methods: Sequence[Method], draws: int, seed: int) -> Detection:
+    """Draw a child with and without foci at known places, restore it, and take down what observers see.
+
+    In every draw each place holds its focus or not, by chance; in the next it is the other way round.
+
+    Args:
+        pair: A phantom.
+        methods: Ways to restore; each sees the same rapid draws.
+        draws: Even.
+        seed: Seed.
+    """
+    target, p = pair.target, pair.fraction
+    assert target.expectation is not None
+    rng = generator(seed, pair.patient, "detection")
+    expectation = np.maximum(target.expectation.astype(np.float64), 1e-6)
+    places = make_places(target, rng)
+    channels = dog_channels()
+    scores: dict[tuple[str, int, int], list[Array]] = {}
+
+    def note(name: str, place: int, present: int, values: Array) -> None:
+        scores.setdefault((name, place, present), []).append(values)
+
+    bits = np.zeros(len(places), dtype=int)
+    for draw in range(draws if places else 0):
+        bits = rng.integers(0, 2, len(places)) if draw % 2 == 0 else 1 - bits
+        mean = expectation.copy()
+        for place, present in zip(places, bits, strict=True):
+            mean[place.window] += present * place.signal
+        rapid = rng.poisson(p * mean).astype(np.float32)
+        standard = rng.poisson(mean).astype(np.float32)
+        images = {m.name: m.restore(replace(pair, rapid=rapid)) for m in methods}
+        for number, (place, present) in enumerate(zip(places, bits, strict=True)):
+            for name, image in (*images.items(), (STANDARD, standard)):
+                seen = image[place.window].reshape(len(image), -1).astype(np.float64) @ channels.T
+                note(name, number, present, (seen / np.sqrt(place.levels)[:, None]).ravel())
+            for name, counts, exposure in (("rapid", rapid, p), (STANDARD, standard, 1.0)):
+                background = exposure * expectation[place.window]
+                ratio = log_likelihood_ratio(counts[place.window], background, exposure * place.signal)
+                note(f"{IDEAL} {name}", number, present, np.array([ratio]))
+    names = list(dict.fromkeys(name for name, _, _ in scores))
+    sides = [
+        {name: np.array([scores[name, place, present] for place in range(len(places))]) for name in names}
+        for present in (0, 1)
+    ]
+    return Detection(places, *sides)
+
+
+def texture_study(pair: Pair, methods: Sequence[Method], draws: int, seed: int) -> tuple[Rows, Rows]:
+    """Noise power spectrum in soft tissue and local impulse response in bone.
+
+    The response is the difference between restorations of a draw with and without the impulses' own Poisson
+    counts: everything else in the two is the same.
+
+    Args:
+        pair: A phantom.
+        methods: Ways to restore.
+        draws: Two at least.
+        seed: Seed.
+
+    Returns:
+        Rows of the spectra, one a method and ring of frequency; of the responses, one a method and impulse.
+    """
+    target, p = pair.target, pair.fraction
+    assert target.expectation is not None
+    assert target.labels is not None
+    rng = generator(seed, pair.patient, "texture")
+    expectation = np.maximum(target.expectation.astype(np.float64), 1e-6)
+    rapid = rng.poisson(p * expectation, (draws, *expectation.shape)).astype(np.float32)
+    standard = rng.poisson(expectation, rapid.shape).astype(np.float32)
+    windows = soft_tissue_windows(target.labels, target.mask)
+    level = (
+        float(np.mean([expectation[v, r : r + 16, c : c + 16].mean() for v, r, c in windows]))
+        if windows
+        else 0.0
+    )
+    # A source in the body is seen by both detectors. All strengths stand in one draw: they are far apart.
+    places: dict[float, list[tuple[int, int, int]]] = {counts: [] for counts in IMPULSES}
+    extra = np.zeros_like(rapid)
+    for number, (row, column) in enumerate(bone_places(expectation, target.labels, rng)):
+        counts = IMPULSES[number % len(IMPULSES)]
+        for view in range(len(expectation)):
+            places[counts].append((view, row, column))
+            extra[:, view, row, column] = rng.poisson(p * counts, draws)
+
+    spectra: Rows = []
+    responses: Rows = []
+    for method in (*methods, None):
+        name = STANDARD if method is None else method.name
+        restored = standard if method is None else _restore(method, pair, rapid)
+        if windows:
+            nps = noise_power_spectrum(restored, windows, target.spacing_mm)
+            known = {
+                "method": name,
+                "windows": len(windows),
+                "mean_count": level,
+                "variance": spectrum_variance(nps, target.spacing_mm),
+                "mean_frequency_per_mm": mean_frequency(nps, target.spacing_mm),
+            }
+            spectra += [
+                {**known, "frequency_per_mm": f, "nps_counts2_mm2": power}
+                for f, power in radial_spectrum(nps, target.spacing_mm)
+            ]
+        if method is None or not extra.any():
+            continue
+        raised = _restore(method, pair, rapid + extra)
+        for counts, at in places.items():
+            if at:
+                found = impulse_response(raised, restored, at, counts, target.spacing_mm)[1]
+                known = {"method": name, "impulse_counts": counts, "places": len(at), "draws": draws}
+                responses.append({**known, "fwhm_mm": found.fwhm_mm, "gain": found.gain})
+    return spectra, responses
+
+
+def blank_study(
+    methods: Sequence[Method], fraction: float, spacing_mm: tuple[float, float], draws: int, seed: int
+) -> Rows:
+    """Foci that methods see where there is nothing: constant images without noise, and Poisson noise alone.
+
+    Args:
+        methods: Ways to restore.
+        fraction: p of the rapid scans.
+        spacing_mm: Row and column spacing, mm.
+        draws: Poisson draws of each level.
+        seed: Seed.
+
+    Returns:
+        One row a method, level and draw.
+    """
+    rng = generator(seed, "", "blank")
+    rows: Rows = []
+    for level in BLANK_LEVELS:
+        truth = np.full(BLANK_SHAPE, level)
+        inputs = [("flat", fraction * truth)] + [
+            ("noise", rng.poisson(fraction * truth)) for _ in range(draws)
+        ]
+        for number, (kind, rapid) in enumerate(inputs):
+            pair = Pair("", rapid.astype(np.float32), fraction, Target(truth, 1.0, spacing_mm, truth))
+            images = {m.name: m.restore(pair) for m in methods}
+            if kind == "noise":
+                images[STANDARD] = rng.poisson(truth)
+            rows += [
+                {
+                    "set": kind,
+                    "counts_a_pixel": level,
+                    "draw": number,
+                    "method": name,
+                    "views": len(truth),
+                    "hallucinated": len(compare_foci(image, truth, spacing_mm).hallucinated),
+                    "bias_percent": 100 * (float(image.mean(dtype=np.float64)) / level - 1),
+                }
+                for name, image in images.items()
+            ]
+    return rows
+
+
+def _restore(method: Method, pair: Pair, draws: Array) -> Array:
+    return np.stack([method.restore(replace(pair, rapid=rapid)) for rapid in draws])

@@ -1,0 +1,1 @@
+"""Evaluation of restored scans against standard scans and truth."""

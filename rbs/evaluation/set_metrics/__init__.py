@@ -1,0 +1,1 @@
+"""Metrics by pretrained networks: LPIPS, FID and KID."""

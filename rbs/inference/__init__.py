@@ -1,0 +1,1 @@
+"""Inference: arrays in, arrays out."""

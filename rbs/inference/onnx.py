@@ -1,0 +1,160 @@
+"""Restoring scans by ONNX Runtime, without the long import of PyTorch: the shipped weights, or an export."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rbs.errors import CheckpointError, RbsError
+from rbs.scans.counts import where_scanned
+from rbs.scans.scan import Array
+from rbs.weights import shipped
+from rbs.weights.shipped import check_recorded, file_sha256
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+VIEWS = 2
+
+
+@dataclass(frozen=True)
+class OnnxRestorer:
+    """A restorer of scans in ONNX Runtime, to be used as `rbs.restorers.checkpoint.LoadedRestorer` is.
+
+    Attributes:
+        session: The network.
+        name: Its class and the file its weights came from, for headers and reports.
+        sha256: Of the file of its weights, hexadecimal.
+        provenance: What was recorded about their making.
+    """
+
+    session: InferenceSession
+    name: str
+    sha256: str
+    provenance: dict[str, Any]
+
+    def restore(self, rapid: Array, fraction: float) -> Array:
+        """Restore a whole scan: `rbs.restorers.checkpoint.LoadedRestorer.restore` says how.
+
+        Args:
+            rapid: Raw counts, aligned (V, H, W).
+            fraction: Exposure relative to the standard scan.
+
+        Returns:
+            Standard counts (V, H, W), float32.
+        """
+        x = np.asarray(rapid, dtype=np.float32)[None] / np.float32(fraction)
+        both = np.repeat(x, VIEWS // len(rapid), axis=1)
+        (answer,) = self.session.run(None, {"rapid": both, "fraction": np.array([fraction], np.float32)})
+        counts = answer[0] if len(rapid) == VIEWS else answer[0].mean(axis=0, keepdims=True)
+        return where_scanned(counts, rapid)
+
+
+def load_shipped() -> OnnxRestorer:
+    """The restorer that comes with rbs: its weights, put into the graph that lies beside them.
+
+    Raises:
+        CheckpointError: One of the two files is missing or not the one its card tells of.
+        RbsError: ONNX Runtime is not installed.
+    """
+    from safetensors import safe_open
+
+    weights, graph = shipped.SHIPPED, shipped.GRAPH
+    sha256 = file_sha256(weights, "name a weight file with --checkpoint")
+    check_recorded(weights, sha256)
+    check_recorded(graph, file_sha256(graph, "install rbs again"))
+    try:
+        with safe_open(weights, framework="np") as content:
+            arrays = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+            description = json.loads(content.metadata()["rbs"])
+        session = session_of(graph.read_bytes(), arrays)
+        architecture = _about(session)["architecture"]
+    except (RbsError, MemoryError):
+        raise
+    except Exception as error:  # ONNX Runtime has kinds of its own for what does not fit
+        fault = f"it does not fit {graph.name} ({type(error).__name__})"
+        raise CheckpointError(fault, file=weights, remedy="install rbs again") from error
+    if any(description.get(name) != value for name, value in architecture.items()):
+        fault = f"it holds another architecture than {graph.name}"
+        raise CheckpointError(fault, file=weights, remedy="install rbs again")
+    kind = architecture["class_path"].rpartition(".")[2]
+    return OnnxRestorer(session, f"{kind} {weights.name} (ONNX)", sha256, description.get("provenance", {}))
+
+
+def load_onnx(path: Path) -> OnnxRestorer:
+    """Read what `rbs export` wrote of a restorer of scans.
+
+    Raises:
+        CheckpointError: The file is missing, cannot be read, or is not of `rbs export`, or not of scans.
+        RbsError: ONNX Runtime is not installed.
+    """
+    if not path.is_file():
+        raise CheckpointError("there is no such weight file", file=path, remedy="check the path")
+    remedy = "write it with `rbs export`"
+    try:
+        session = session_of(path.read_bytes())
+        about = _about(session)
+        name, sha256, restores = about["name"], about["weights_sha256"], about["restores"]
+    except KeyError:
+        raise CheckpointError("it does not say which restorer it holds", file=path, remedy=remedy) from None
+    except (RbsError, MemoryError):
+        raise
+    except Exception as error:  # ONNX Runtime has kinds of its own for what is no model
+        fault = f"it is truncated or not an ONNX file of a whole network ({type(error).__name__})"
+        raise CheckpointError(fault, file=path, remedy=remedy) from None
+    if restores != "scans":
+        raise CheckpointError(
+            f"it restores {restores}, not scans", file=path, remedy="name the weights it was exported from"
+        )
+    return OnnxRestorer(session, f"{name} (ONNX)", sha256, about.get("provenance", {}))
+
+
+def _about(session: InferenceSession) -> dict[str, Any]:
+    """What its writer says of it.
+
+    Raises:
+        KeyError: Nothing.
+    """
+    about: dict[str, Any] = json.loads(session.get_modelmeta().custom_metadata_map["rbs"])
+    return about
+
+
+def session_of(model: bytes, weights: Mapping[str, Array] | None = None) -> InferenceSession:
+    """A network on the processor, on as many threads as `OMP_NUM_THREADS` says, or as it may have.
+
+    Args:
+        model: An ONNX file.
+        weights: What it left out, by name; float32 or half of it.
+
+    Raises:
+        RbsError: ONNX Runtime is not installed. What it says of a faulty model is of kinds of its own.
+    """
+    try:
+        from onnxruntime import InferenceSession, OrtValue, SessionOptions
+    except ImportError as error:
+        raise RbsError(f"ONNX Runtime is not there ({error})", remedy="pip install onnxruntime") from error
+    options = SessionOptions()
+    options.intra_op_num_threads = _threads()
+    weights = weights or {}
+    # They must outlive the session's making, which copies them.
+    values = [OrtValue.ortvalue_from_numpy(np.asarray(array, np.float32)) for array in weights.values()]
+    if values:
+        options.add_external_initializers(list(weights), values)
+    return InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _threads() -> int:
+    """As the environment says, or one for each core that this process may use.
+
+    ONNX Runtime's own choice is one a core of the machine, also where a job was given few of them.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if first.isdigit() and int(first):
+        return int(first)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,154 @@
+"""Restorers as ONNX, for programs that have no PyTorch."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rbs.errors import CheckpointError, RbsError
+from rbs.inference.onnx import session_of
+from rbs.restorers.checkpoint import LoadedRestorer
+from rbs.utils.files import whole_file
+
+TOLERANCE = 1e-3
+"""The largest difference between ONNX Runtime and PyTorch that is let pass, as a share of the peak."""
+
+_CHECKED = ((1, 96, 160), (2, 141, 77))
+"""Batch, rows and columns that are tried, none of them those of the export."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far what ONNX Runtime computes is from what PyTorch computes.
+
+    Attributes:
+        largest: Absolute difference of a pixel, as a share of the peak.
+        inputs: What the model takes, in words.
+    """
+
+    largest: float
+    inputs: str
+
+
+def export_onnx(
+    loaded: LoadedRestorer, path: str | Path, *, graph_only: bool = False, overwrite: bool = False
+) -> Parity:
+    """Write a restorer as an ONNX model of any number of images of any size, and try it.
+
+    Inputs are those of `Restorer.forward`: `rapid`, counts at standard scale (raw counts / fraction), float32
+    (B, 2, H, W), and `fraction`, (B,); of colour frames `rapid` is (B, 3, H, W), sRGB 0..1, and `fraction` 1.
+    The answer is `restored`, of the shape of `rapid`. A scan of one view is given twice, and the mean of the
+    two answers taken. Rows that were not scanned are not taken out, see `LoadedRestorer.restore`.
+
+    Args:
+        loaded: The restorer.
+        path: File to write; it carries name, version, SHA-256 and provenance of the weights in its metadata.
+        graph_only: Leave the weights out, and what tells of them: the file then is the architecture's, good
+            for any weights of it, which `rbs.inference.onnx` hands to ONNX Runtime by their names.
+        overwrite: Whether an older file may be replaced.
+
+    Raises:
+        CheckpointError: The architecture cannot be exported, or ONNX Runtime computes something else.
+        OutputError: The file cannot be written.
+        RbsError: onnx or onnxscript is not installed.
+    """
+    restorer = loaded.restorer
+    program = _exported(loaded)
+    about: dict[str, Any] = {"version": loaded.version, "restores": restorer.images.shows}
+    if graph_only:
+        about |= {"architecture": {name: restorer.spec()[name] for name in ("class_path", "init_args")}}
+        _leave_out(program.model, restorer.state_dict())
+    else:
+        about |= {"name": loaded.name, "weights_sha256": loaded.sha256, "provenance": loaded.provenance}
+    program.model.metadata_props["rbs"] = json.dumps(about, sort_keys=True)
+    with whole_file(path, overwrite=overwrite) as temporary:
+        program.save(temporary)
+        weights = (
+            {name: tensor.numpy() for name, tensor in restorer.state_dict().items()} if graph_only else {}
+        )
+        largest = _difference(loaded, session_of(temporary.read_bytes(), weights))
+        if not largest <= TOLERANCE:
+            fault = f"ONNX Runtime differs from PyTorch by {largest:.2g} of the peak"
+            raise CheckpointError(fault, file=Path(path), remedy="restore with `rbs restore` instead")
+    return Parity(largest, f"{restorer.images.values} (B, {restorer.images.channels}, H, W)")
+
+
+def _exported(loaded: LoadedRestorer) -> Any:
+    """PyTorch's program, without its notes on where each node comes from, an eighth of the file."""
+    x, fraction = _drawn(loaded, 2, 64, 48)
+    free = torch.export.Dim.DYNAMIC
+    try:
+        import onnxscript  # noqa: F401 - PyTorch calls its absence an error of its own kind
+
+        with warnings.catch_warnings(action="ignore"), redirect_stdout(StringIO()):
+            program = torch.onnx.export(
+                loaded.restorer,
+                (x, fraction),
+                input_names=["rapid", "fraction"],
+                output_names=["restored"],
+                dynamic_shapes=({0: free, 2: free, 3: free}, {0: free}),
+                dynamo=True,
+            )
+    except ImportError as error:
+        raise RbsError(
+            f"ONNX needs a package that is not there ({error.name})", remedy="pip install 'rbs[onnx]'"
+        ) from error
+    except Exception as error:  # whatever an architecture does that ONNX has no words for
+        fault = f"{loaded.name} cannot be written as ONNX ({type(error).__name__})"
+        raise CheckpointError(fault, remedy="export NAFNet, U-Net or DnCNN") from error
+    assert program is not None  # it is with dynamo
+    graph = program.model.graph
+    outputs = (value for node in graph for value in node.outputs)
+    for noted in (*graph, *graph.inputs, *graph.initializers.values(), *outputs):
+        noted.metadata_props.clear()
+    return program
+
+
+def _leave_out(model: Any, weights: Mapping[str, Tensor]) -> None:
+    """Put a name in the place of each weight, as of a file that is not there."""
+    import onnx_ir
+
+    absent = sorted(weights.keys() - model.graph.initializers.keys())
+    if absent:
+        raise CheckpointError(
+            f"ONNX keeps {len(absent)} of its weights under no name of their own ({absent[0]})",
+            remedy="export it with its weights",
+        )
+    for name in weights:
+        value = model.graph.initializers[name]
+        known = value.const_value
+        value.const_value = onnx_ir.ExternalTensor(
+            "weights", None, None, known.dtype, shape=known.shape, name=name
+        )
+
+
+def _difference(loaded: LoadedRestorer, session: Any) -> float:
+    """The largest difference of a pixel as a share of the peak, over images of several sizes."""
+    found = []
+    for batch, rows, columns in _CHECKED:
+        x, fraction = _drawn(loaded, batch, rows, columns)
+        with torch.inference_mode():
+            ours = loaded.restorer(x, fraction).numpy()
+        (theirs,) = session.run(None, {"rapid": x.numpy(), "fraction": fraction.numpy()})
+        found.append(np.abs(theirs - ours).max() / ours.max())
+    return float(max(found))
+
+
+def _drawn(loaded: LoadedRestorer, batch: int, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """Something to look at: a Poisson scan of half the standard exposure, or noise of all colours."""
+    images = loaded.restorer.images
+    shape, noise = (batch, images.channels, rows, columns), torch.Generator().manual_seed(rows)
+    if images.shows == "frames":
+        return torch.rand(shape, generator=noise), torch.ones(batch)
+    hill = torch.outer(torch.hann_window(rows), torch.hann_window(columns)).expand(shape)
+    return torch.poisson(5 * hill, generator=noise) / 0.5, torch.full((batch,), 0.5)

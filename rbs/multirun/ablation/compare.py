@@ -1,0 +1,103 @@
+r"""Differences between rows, paired over patients and seeds.
+
+Row a minus row b of one patient and one seed shares the patient, the scans, the start and the crops; what is
+left is what the rows do differently, and chance. The interval resamples patients and seeds, each as a whole
+(Owen, "The pigeonhole bootstrap", Ann Appl Stat 2007;1:386, arXiv 0712.1111), so it covers other patients and
+other trainings, as far as so few seeds can tell. The p-value is Wilcoxon's signed-rank test over patients of
+the mean over seeds, and Holm's correction (Scand J Stat 1979;6:65) holds over all rows of a table.
+
+A metric in dB whose single values are not defined (`pooled_from`) is compared by the ratio of its mean
+errors: :math:`10 \log_{10}(\bar e_b / \bar e_a)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from rbs.evaluation.scans.metrics import Metric, decibels
+from rbs.evaluation.statistics.differences import signed_rank_p
+from rbs.evaluation.statistics.summary import CONFIDENCE, RESAMPLES
+
+Array = npt.NDArray[np.float64]
+
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Row a minus row b.
+
+    Attributes:
+        mean: In the metric's unit.
+        low: Lower end of the 95 % interval; NaN with fewer than two patients.
+        high: Upper end.
+        p: Of Wilcoxon's test, before any correction; NaN with too few patients to show anything.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+def scores_of(per_scan: pd.DataFrame, row: str, metric: Metric) -> Array:
+    """Scores (seeds, patients) of a row: means over the scans of a patient.
+
+    Distances from the ideal where one value is best. Of a metric that is pooled from another column, that
+    column.
+    """
+    table = per_scan[per_scan["row"] == row]
+    column = metric.pooled_from or metric.name
+    found = table.groupby(["seed", "patient"])[column].mean().unstack("patient").to_numpy(dtype=np.float64)
+    return np.abs(found - metric.ideal) if metric.higher_is_better is None else found
+
+
+def value(scores: Array, metric: Metric) -> float:
+    """Mean over seeds and patients, in the metric's unit; NaN for the decibels of an error below zero."""
+    return decibels(scores.mean()) if metric.pooled_from else float(scores.mean())
+
+
+def paired(pairs: Sequence[tuple[Array, Array]], metric: Metric, seed: int = 0) -> Difference:
+    """The mean difference a - b over pairs of rows.
+
+    Args:
+        pairs: Scores (seeds, patients) of a and of b, as `scores_of` gives them; one pair for two rows,
+            several for what their differences have in common.
+        metric: What the scores are.
+        seed: Of the resampling.
+    """
+    mean = _statistic(pairs, metric)
+    seeds, patients = pairs[0][0].shape
+    if patients < 2:
+        return Difference(mean, np.nan, np.nan, np.nan)
+    rng = np.random.default_rng(seed)
+    draws = np.empty(RESAMPLES)
+    for k in range(RESAMPLES):
+        chosen = np.ix_(rng.integers(seeds, size=seeds), rng.integers(patients, size=patients))
+        draws[k] = _statistic([(a[chosen], b[chosen]) for a, b in pairs], metric)
+    low, high = np.nanquantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    by_patient = np.mean([(a - b).mean(axis=0) for a, b in pairs], axis=0)
+    return Difference(mean, float(low), float(high), signed_rank_p(by_patient))
+
+
+def improves(difference: Difference, p: float, metric: Metric) -> bool | None:
+    """Whether a is better than b, or worse; None where neither can be said.
+
+    Args:
+        difference: a minus b.
+        p: Its p-value, corrected.
+        metric: What it is a difference of; sizes where zero is best, so less is better.
+    """
+    clear = p < SIGNIFICANT and not difference.low <= 0 <= difference.high
+    return (difference.mean > 0) == bool(metric.higher_is_better) if clear else None
+
+
+def _statistic(pairs: Sequence[tuple[Array, Array]], metric: Metric) -> float:
+    if metric.pooled_from:
+        return float(np.mean([decibels(a.mean()) - decibels(b.mean()) for a, b in pairs]))
+    return float(np.mean([a.mean() - b.mean() for a, b in pairs]))

@@ -1,0 +1,187 @@
+"""Weight files of restorers: safetensors with what built them, hashed. The shipped ones lie here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from rbs.errors import CheckpointError
+from rbs.restorers.base import Restorer
+from rbs.scans.counts import where_scanned
+from rbs.scans.scan import Array
+from rbs.utils.checkpoint import KEY, RETRAIN, build_from, load_into, read_safetensors, save_modules
+from rbs.weights import shipped
+from rbs.weights.shipped import check_recorded, file_sha256
+
+FRAME_TILE = 768
+"""Side of the tiles in which large frames are restored, pixels."""
+
+
+@dataclass(frozen=True)
+class LoadedRestorer:
+    """A restorer read from a file.
+
+    Attributes:
+        restorer: In evaluation mode, on the CPU.
+        name: Its class and the file it came from, for headers and reports ("NAFNet f1.safetensors").
+        version: The version of rbs that wrote it; "unknown" where the file does not say.
+        sha256: Of the file, hexadecimal.
+        provenance: What its writer recorded about its making.
+    """
+
+    restorer: Restorer
+    name: str
+    version: str
+    sha256: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def restore_frame(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Restore a colour frame on the device that the restorer is on.
+
+        Frames of more than `FRAME_TILE` pixels a side are restored in tiles of that size, which overlap by a
+        quarter and fade into each other: memory does not grow with the frame.
+
+        Args:
+            frame: sRGB values 0..1, (3, H, W).
+
+        Returns:
+            The restored frame, of the same kind and shape.
+
+        Raises:
+            CheckpointError: The restorer restores scans.
+        """
+        self._must_restore("frames")
+        device = next(self.restorer.parameters()).device
+        x = torch.as_tensor(np.asarray(frame, dtype=np.float32), device=device)[None]
+
+        def restored(tiles: Tensor) -> Tensor:
+            return self.restorer(tiles, torch.ones(len(tiles), device=device))
+
+        with torch.inference_mode():
+            if max(x.shape[-2:]) <= FRAME_TILE:
+                return restored(x)[0].cpu().numpy()
+            from monai.inferers import sliding_window_inference
+
+            rows, columns = (min(FRAME_TILE, side) for side in x.shape[-2:])
+            # MONAI's own weights are not small at a tile's rim where that lies near the frame's border.
+            fading = torch.outer(_window(rows), _window(columns)).to(device)
+            whole = sliding_window_inference(
+                x, (rows, columns), 1, restored, overlap=0.25, mode="gaussian", roi_weight_map=fading
+            )
+        return whole[0].clamp(0, 1).cpu().numpy()
+
+    def _must_restore(self, what: str) -> None:
+        images = self.restorer.images
+        if images.shows != what:
+            raise CheckpointError(
+                f"{self.name} restores {images.shows}, not {what}",
+                remedy=f"name weights that were trained on {what}",
+            )
+
+    def restore(self, rapid: Array, fraction: float) -> Array:
+        """Restore a whole scan on the device that the restorer is on.
+
+        Rows at the top and at the bottom in which no view counted anything were not scanned; what the
+        restorer smooths into them is taken out again.
+
+        Args:
+            rapid: Raw counts, aligned (V, H, W).
+            fraction: Exposure relative to the standard scan.
+
+        Returns:
+            Standard counts (V, H, W), float32.
+
+        Raises:
+            CheckpointError: The restorer restores frames.
+        """
+        return self.answer(self.restorer, rapid, fraction)
+
+    def answer(self, network: nn.Module, rapid: Array, fraction: float) -> Array:
+        """As `restore`, by a network that is given what the restorer is: itself, or one built around it."""
+        self._must_restore("scans")
+        device = next(self.restorer.parameters()).device
+        x = torch.as_tensor(np.asarray(rapid, dtype=np.float32) / np.float32(fraction), device=device)[None]
+        with torch.inference_mode():
+            answer = network(x, torch.tensor([fraction], dtype=torch.float32, device=device))
+        return where_scanned(answer[0].cpu().numpy(), rapid)
+
+
+def _window(side: int) -> Tensor:
+    """Weights of a tile's rows or columns: Hann's, nowhere zero."""
+    return torch.hann_window(side + 2, periodic=False)[1:-1]
+
+
+def save_restorer(path: str | Path, restorer: Restorer, provenance: dict[str, Any]) -> None:
+    """Write a restorer's weights and what built it, replacing an older file whole.
+
+    Args:
+        path: A .safetensors file.
+        restorer: The restorer.
+        provenance: How it was made: values JSON can hold.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    save_modules(path, {"": restorer}, {**restorer.spec(), "provenance": provenance})
+
+
+def load_restorer(path: str | Path | None = None) -> LoadedRestorer:
+    """Read a restorer.
+
+    Args:
+        path: A .safetensors file of `save_restorer`, a Lightning .ckpt of `RestorationTask` (its first
+            restorer, the averaged weights where weights were averaged), or None for the shipped one.
+
+    Returns:
+        The restorer and where it comes from.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, not a checkpoint, or holds another architecture.
+    """
+    file = shipped.SHIPPED if path is None else Path(path)
+    sha256 = file_sha256(file, "name a weight file with --checkpoint" if path is None else "check the path")
+    if path is None:
+        check_recorded(file, sha256)
+    tensors, description = read_safetensors(file) if file.suffix == ".safetensors" else _read_lightning(file)
+    restorer = build_restorer(description, file)
+    load_into(restorer, tensors, file)
+    return LoadedRestorer(
+        restorer=restorer.eval(),
+        name=f"{type(restorer).__name__} {file.name}",
+        version=str(description.get("version", "unknown")),
+        sha256=sha256,
+        provenance=description.get("provenance", {}),
+    )
+
+
+def _read_lightning(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    # A pickle runs code when it is loaded freely, and weights travel between hospitals: tensors and plain
+    # containers are all that is accepted, and all that RestorationTask writes.
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no pickle make the unpickler raise anything at all
+        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        fault = f"it is truncated or not a checkpoint ({reason})"
+        raise CheckpointError(fault, file=file, remedy=RETRAIN) from None
+    if not isinstance(checkpoint, dict) or KEY not in checkpoint or "state_dict" not in checkpoint:
+        raise CheckpointError("it is not a checkpoint of RestorationTask", file=file, remedy=RETRAIN)
+    # Where Lightning's WeightAveraging callback ran, "state_dict" holds the averaged weights already; the
+    # last step's are under "current_model_state".
+    prefix = "cascade.f1."
+    tensors = {n.removeprefix(prefix): t for n, t in checkpoint["state_dict"].items() if n.startswith(prefix)}
+    return tensors, checkpoint[KEY]
+
+
+def build_restorer(description: dict[str, Any], file: Path) -> Restorer:
+    """An untrained restorer from its class path."""
+    if not description.get("class_path"):
+        raise CheckpointError(
+            "it holds no first restorer", file=file, remedy="name the f1.safetensors beside it"
+        )
+    return build_from(description, Restorer, file)  # type: ignore[type-abstract]

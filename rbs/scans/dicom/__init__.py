@@ -1,0 +1,1 @@
+"""Nuclear Medicine DICOM: reading, writing, de-identification."""

@@ -1,0 +1,95 @@
+"""Whether anything that was removed from a file is still in it: the last look before it is handed over."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from io import BytesIO
+
+import pydicom
+from pydicom import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+
+from rbs.scans.dicom.deidentify import Deidentified, texts
+from rbs.scans.dicom.deidentify_rules import safe_words, words
+
+SHORTEST = 3
+"""Letters or digits of the shortest removed text that is looked for: shorter ones are everywhere."""
+
+_ANYWHERE = 6
+"""Letters from which a removed text is looked for in all bytes; shorter ones only among the words of texts,
+since the bytes of tags and lengths may spell them."""
+
+_CHECKED = ("UI", "DA", "DT", "TM", "DS", "IS", "AS", "AT", "US", "SS", "UL", "SL", "FL", "FD", "OB", "OW")
+"""Types of numbers, dates, UIDs and pixels, some of which are by chance equal to a removed number. Whether
+they may stay was decided by their form, value by value."""
+
+_FIGURES = re.compile(r"[\d.]+", re.ASCII)
+_PSEUDONYMS = ("PatientID", "PatientName")
+
+
+def survivors(content: bytes, done: Deidentified) -> list[str]:
+    """Look through a written file for anything that was removed from its source.
+
+    Every text that was removed or replaced, as a whole and word by word, is looked for in all bytes of the
+    file but those of numbers, dates, UIDs and pixels; words that rbs itself writes into every file are not
+    ("body"), nor those of fewer than three letters. Also, there must be no byte outside the elements, and no
+    character beyond ASCII, so that no name can hide in another character set.
+
+    Args:
+        content: The file.
+        done: How it was made.
+
+    Returns:
+        Where the removed texts came from; or what else is wrong. Never the text.
+    """
+    with warnings.catch_warnings(action="ignore"):
+        ds = pydicom.dcmread(BytesIO(content))
+        again = BytesIO()
+        ds.save_as(again, enforce_file_format=True)
+    if again.getvalue() != content or content[:128] != bytes(128):
+        return ["bytes outside its elements"]
+    _blank(ds)
+    _blank(ds.file_meta)
+    told = [text for part in (ds.file_meta, ds) for element in part for text in texts(element)]
+    if not all(text.isascii() for text in told):
+        return ["characters beyond ASCII"]
+    there = {word for text in told for word in words(text)}
+    everything = _serialised(ds).lower()
+    safe = safe_words() | {word for text in done.made for word in words(text)} | {"pydicom"}
+    found = []
+    for where, text in done.removed:
+        for needle in _needles(text, safe):
+            # A part of a word that rbs writes ("poster" of "posterior") proves nothing; that word alone does.
+            part_of_safe = any(needle in word for word in safe)
+            if needle in there or (
+                len(needle) >= _ANYWHERE and not part_of_safe and needle.encode() in everything
+            ):
+                found.append(where)
+    return list(dict.fromkeys(found))
+
+
+def _needles(text: str, safe: set[str]) -> set[str]:
+    """What to look for: the text as a whole, and the words of it that are not safe anyway."""
+    if _FIGURES.fullmatch(text):  # the parts of UIDs and decimals are everywhere
+        return {text} if len(text) >= SHORTEST and text not in safe else set()
+    parts = [word for word in words(text) if word not in safe and len(word) >= SHORTEST]
+    return {*parts, text.strip().casefold()} if parts else set()
+
+
+def _blank(ds: Dataset) -> None:
+    for element in ds:
+        if element.VR == "SQ":
+            for item in element.value:
+                _blank(item)
+        elif element.VR in _CHECKED or element.keyword in _PSEUDONYMS:
+            element.value = None
+
+
+def _serialised(ds: Dataset) -> bytes:
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, False
+    with warnings.catch_warnings(action="ignore"):
+        write_dataset(buffer, ds)
+    return bytes(buffer.getvalue())

@@ -1,0 +1,397 @@
+"""Reading Nuclear Medicine whole-body images, and refusing those that are not raw counts.
+
+Thinning, Poisson losses and the restoration itself hold only for the integers a camera counted, so a file is
+refused unless it shows that it holds them.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom import Dataset, FileDataset
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+    NuclearMedicineImageStorage,
+)
+
+from rbs.errors import RbsError, ScanError
+from rbs.scans.counts import dispersion_index
+from rbs.scans.dicom.pixels import EXPORT_RAW, LOSSLESS, MOST_PIXELS, stored_pixels, whole_number
+from rbs.scans.dicom.views import UNNAMED, name_views
+from rbs.scans.scan import Array, Provenance, Scan, View
+
+THINNED = ("THINNED", "99RBS", "Binomial thinning of raw counts")
+"""Derivation code of simulated scans: derived, yet still raw Poisson counts, so `read_nm` accepts them."""
+
+RECOVERED = ("RECOVERED", "99RBS", "Counts recovered from a picture")
+"""Derivation code of counts recovered from pictures (`rbs.scans.pictures`), accepted by `read_nm`."""
+
+WHOLE_BODY = ("WHOLE BODY", "WHOLEBODY", "STATIC", "")
+"""What cameras call a whole-body scan in the third value of Image Type."""
+
+RAW_DISPERSION = (0.8, 1.2)
+"""Noise variance over mean of raw counts; smoothed, rescaled and 8-bit data fall outside."""
+
+_EXPORT_PLAIN = "export it uncompressed (Explicit VR Little Endian)"
+_LOG = logging.getLogger("rbs")
+
+START = 132
+"""Bytes by which a DICOM file is known."""
+
+
+def read_nm(
+    path: str | Path,
+    *,
+    views: tuple[View, ...] | None = None,
+    energy_window: int | None = None,
+    velocity: float | None = None,
+    require_raw: bool = True,
+    require_views: bool = True,
+) -> Scan:
+    """Read the raw counts of a whole-body scan from a DICOM Nuclear Medicine file.
+
+    Args:
+        path: A file of one or two views.
+        views: The view of each frame, for files that do not name them.
+        energy_window: The energy window to read, counted from 1, for files with several.
+        velocity: Bed velocity, cm/min, for files that do not state it.
+        require_raw: Whether to refuse counts whose noise is not Poisson (see `dispersion_index`).
+        require_views: Whether to refuse a file whose views nothing names. Otherwise they are arbitrary, and
+            the provenance has no view rule: good for looking at, not for restoring.
+
+    Returns:
+        The scan with integer counts, posterior frames not mirrored, and the header in its provenance.
+
+    Raises:
+        ScanError: The file cannot be read, is no whole-body scan, does not hold raw counts, or states another
+            view or velocity than was given.
+    """
+    path = Path(path)
+    with blaming(path):
+        return _read(path, views, energy_window, velocity, require_raw, require_views)
+
+
+@contextmanager
+def blaming(path: Path) -> Iterator[None]:
+    """Whatever goes wrong with a file in here is said of it in one sentence, without values of its header.
+
+    Raises:
+        ScanError: It is no DICOM file, cannot be opened, or is damaged.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # pydicom's quote header values, and names with them
+            yield
+    except RbsError:
+        raise
+    except InvalidDicomError as error:
+        raise ScanError(
+            "it is not a DICOM file", file=path, remedy="name a DICOM Nuclear Medicine file"
+        ) from error
+    except Exception as error:  # a damaged file surfaces in pydicom as nearly any exception there is
+        if isinstance(error, OSError) and error.strerror:
+            fault, remedy = f"it cannot be read ({error.strerror})", "check the name and the permissions"
+            raise ScanError(fault, file=path, remedy=remedy) from error
+        fault = f"it cannot be decoded ({first_line(error)})"
+        raise ScanError(fault, file=path, remedy="export it again") from error
+
+
+def first_line(error: Exception) -> str:
+    """What pydicom says, without the values it quotes and the traceback it adds in the lines below."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return re.sub(r"""(['"]).*\1""", "...", line)[:150]
+
+
+def decoded(path: Path, **options: Any) -> tuple[FileDataset, list[str]]:
+    """Read a file and decode every element now.
+
+    pydicom would decode an element when it is first asked for, and fail where nobody expects it. Damaged
+    elements are left out, or they would fail later, on writing. Files without a preamble are read too.
+
+    Args:
+        path: The file.
+        options: Those of `pydicom.dcmread`.
+
+    Returns:
+        The data set, and what was left out.
+
+    Raises:
+        InvalidDicomError: It is no DICOM file.
+        ScanError: It would fill the memory.
+        Exception: Nearly any, on a file damaged in its structure.
+    """
+    try:
+        _refuse_to_inflate(path)
+        ds = pydicom.dcmread(path, **options)
+    except InvalidDicomError:
+        with path.open("rb") as file:
+            if not starts_like_dicom(file.read(START)):
+                raise
+        ds = pydicom.dcmread(path, force=True, **options)
+    if not ds.file_meta.get("TransferSyntaxUID"):
+        implicit, little = ds.original_encoding
+        ds.file_meta.TransferSyntaxUID = (
+            ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        )
+    return ds, _decode_elements(ds)
+
+
+def starts_like_dicom(start: bytes) -> bool:
+    """Whether a file begins as DICOM does: with a preamble, or at once with an element of group 2 or 8."""
+    if len(start) < 8 or start[128:START] == b"DICM":
+        return start[128:START] == b"DICM"
+    # The first element of an old file is a short one: a length, a character set or the image type.
+    for order in "<>":
+        group, element, length = struct.unpack(f"{order}HHI", start[:8])
+        if group in (2, 8) and element <= 0x20 and (length <= 1024 or start[4:6].isalpha()):
+            return True
+    return False
+
+
+def _refuse_to_inflate(path: Path) -> None:
+    """Refuse a deflated file that would inflate to gigabytes, which pydicom would do at once."""
+    meta = read_file_meta_info(path)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    with path.open("rb") as file:
+        file.seek(START + 12 + meta.FileMetaInformationGroupLength)
+        while piece := file.read(2**14):
+            size += len(inflater.decompress(piece))
+            if size > 8 * MOST_PIXELS:
+                fault = "it inflates to more than a whole-body scan holds"
+                raise ScanError(fault, file=path, remedy=_EXPORT_PLAIN)
+
+
+def _read(
+    path: Path,
+    views: tuple[View, ...] | None,
+    energy_window: int | None,
+    velocity: float | None,
+    require_raw: bool,
+    require_views: bool,
+) -> Scan:
+    if path.is_file() and path.stat().st_size == 0:
+        raise ScanError("it is empty", file=path, remedy="export it again")
+    ds, damaged = decoded(path)
+    for element in damaged:
+        _LOG.warning("%s: left out the damaged element %s", path, element)
+    transfer_syntax = ds.file_meta.TransferSyntaxUID
+    _refuse_other_images(ds, path)
+    _refuse_processed(ds, transfer_syntax, path)
+    counts = stored_pixels(ds, path)
+    header = Dataset()
+    # Command and file groups have no place in a data set; a damaged file may hold them all the same.
+    header.update({e.tag: e for e in ds if e.tag.group >= 0x0008 and e.keyword != "PixelData"})
+    _drop_zeros(header)
+    counts = _select_window(header, counts, energy_window, path)
+    if counts.shape[0] > 2:
+        raise ScanError(
+            f"it holds {counts.shape[0]} frames",
+            file=path,
+            remedy="name a whole-body scan of one or two views",
+        )
+    _check_counts(header, counts, require_raw, path)
+    names: tuple[View, ...] = tuple(View)[: len(counts)]
+    rule: str | None = None
+    try:
+        names, rule = name_views(header, len(counts), views, path)
+        _LOG.info("%s: views %s, named by %s", path, ", ".join(names), rule)
+    except ScanError as error:
+        if require_views or error.fault != UNNAMED:
+            raise
+    kind = _shown(UID(str(header.get("SOPClassUID") or "")).name) or "object of no class"
+    return Scan(
+        counts=counts,
+        views=names,
+        spacing_mm=_spacing(header, path),
+        velocity=_velocity(header, velocity, path),
+        duration_s=positive_number(header.get("ActualFrameDuration"), 1e-3),
+        patient_id=str(header.get("PatientID") or ""),
+        provenance=Provenance(
+            path=path,
+            sop_instance_uid=str(header.get("SOPInstanceUID") or "") or None,
+            view_rule=rule,
+            stored_as=f"{kind}, {ds.BitsStored} bits, {transfer_syntax.name}",
+            header=header,
+        ),
+    )
+
+
+def _decode_elements(ds: Dataset) -> list[str]:
+    damaged = []
+    for tag in list(ds.keys()):
+        try:
+            element = ds[tag]
+            for item in element.value if element.VR == "SQ" else ():
+                damaged += _decode_elements(item)
+        except Exception as error:  # as in read_nm
+            damaged.append(f"{tag} ({type(error).__name__})")
+            del ds[tag]
+    return damaged
+
+
+def _refuse_other_images(ds: Dataset, path: Path) -> None:
+    if ds.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+        remedy = "name the folder it stands in"
+        raise ScanError("it is a DICOMDIR, the table of contents of a folder", file=path, remedy=remedy)
+    sop_class, modality = str(ds.get("SOPClassUID") or ""), str(ds.get("Modality") or "")
+    if sop_class != NuclearMedicineImageStorage:
+        if modality != "NM":
+            what = _shown(UID(sop_class).name) or "an object of no stated class"
+            raise ScanError(
+                f"it is {what} (modality {_shown(modality) or 'not stated'}), no Nuclear Medicine image",
+                file=path,
+                remedy="name a DICOM Nuclear Medicine file",
+            )
+        stored_as = _shown(UID(sop_class).name) or "no class"
+        _LOG.info("%s: stored as %s, read as NM for its modality", path, stored_as)
+    kinds = _image_type(ds)
+    if len(kinds) > 2 and kinds[2] not in WHOLE_BODY:
+        raise ScanError(f"its image type is {_shown(kinds[2])}", file=path, remedy="name a whole-body scan")
+    if "TRANSMISSION" in kinds:
+        raise ScanError("it is a transmission image", file=path, remedy="name an emission scan")
+
+
+def _refuse_processed(ds: Dataset, transfer_syntax: UID, path: Path) -> None:
+    codes = ds.get("DerivationCodeSequence") or []
+    found = {(str(c.get("CodeValue")), str(c.get("CodingSchemeDesignator"))) for c in codes}
+    counted = bool(found & {THINNED[:2], RECOVERED[:2]})  # derived by rbs, yet counts
+    if str(ds.get("LossyImageCompression") or "") == "01" and not counted:
+        raise ScanError("its pixels are lossily compressed", file=path, remedy=EXPORT_RAW)
+    if transfer_syntax not in LOSSLESS:
+        fault = f"it is stored as {_shown(transfer_syntax.name)}, which is lossy or cannot be decoded here"
+        raise ScanError(fault, file=path, remedy=_EXPORT_PLAIN)
+    if "DERIVED" in _image_type(ds)[:1] and not counted:
+        raise ScanError(
+            "it is a derived image, not an acquired one (ImageType)", file=path, remedy=EXPORT_RAW
+        )
+    if ds.get("SamplesPerPixel", 1) != 1:
+        raise ScanError("it is a colour picture", file=path, remedy=EXPORT_RAW)
+    photometric = str(ds.get("PhotometricInterpretation") or "MONOCHROME2")
+    if photometric != "MONOCHROME2":
+        fault = f"its pixels are {_shown(photometric)}, not MONOCHROME2"
+        raise ScanError(fault, file=path, remedy=EXPORT_RAW)
+    slope, intercept = ds.get("RescaleSlope"), ds.get("RescaleIntercept")
+    if slope not in (None, 1) or intercept not in (None, 0):
+        _LOG.warning("%s: RescaleSlope %s and intercept %s ignored: NM has none", path, slope, intercept)
+
+
+def _shown(value: str) -> str:
+    """A header value as a message may show it: one of damaged length runs on into the patient's name."""
+    return value if len(value) <= 100 and value.isprintable() else "something unreadable"
+
+
+def _image_type(ds: Dataset) -> list[str]:
+    value = ds.get("ImageType") or []
+    return [str(part).strip().upper() for part in ([value] if isinstance(value, str) else value)]
+
+
+def _drop_zeros(header: Dataset) -> None:
+    """Leave out what a workstation writes for an unknown size, weight or dose: nobody weighs 0 kg."""
+    tracers = header.get("RadiopharmaceuticalInformationSequence") or []
+    known_to_be = [(header, "PatientSize"), (header, "PatientWeight")]
+    for part, keyword in known_to_be + [(tracer, "RadionuclideTotalDose") for tracer in tracers]:
+        if keyword in part and positive_number(part.get(keyword)) is None:
+            del part[keyword]
+
+
+def _select_window(header: Dataset, counts: Array, energy_window: int | None, path: Path) -> Array:
+    """Keep the frames of one energy window, and make `header` describe them alone."""
+    frames = counts.shape[0]
+    vector = _vector(header, "EnergyWindowVector")
+    windows = sorted(set(vector)) if len(vector) == frames else []
+    number = len(windows) or whole_number(header, "NumberOfEnergyWindows", 1, path)
+    if number == 1 and energy_window in (None, *windows, 1):
+        return counts
+    if energy_window is None or energy_window not in windows:
+        which = ", ".join(map(str, windows)) or "of unstated frames"
+        remedy = "choose one with --energy-window N" if windows else EXPORT_RAW
+        asked = "" if energy_window is None else f", not {energy_window}"
+        raise ScanError(f"it holds {number} energy windows ({which}){asked}", file=path, remedy=remedy)
+    kept = [i for i, window in enumerate(vector) if window == energy_window]
+    detectors = _vector(header, "DetectorVector")
+    header.NumberOfFrames, header.NumberOfEnergyWindows = len(kept), 1
+    header.EnergyWindowVector = [1] * len(kept)
+    if len(detectors) == frames:
+        header.DetectorVector = [detectors[i] for i in kept]
+    items = header.get("EnergyWindowInformationSequence") or []
+    header.EnergyWindowInformationSequence = items[energy_window - 1 : energy_window]
+    header.CountsAccumulated = int(counts[kept].sum())
+    return counts[kept]
+
+
+def _check_counts(header: Dataset, counts: Array, require_raw: bool, path: Path) -> None:
+    if (counts < 0).any():
+        raise ScanError("some pixels are negative, which counts cannot be", file=path, remedy=EXPORT_RAW)
+    for frame, total in enumerate(counts.sum(axis=(1, 2), dtype=np.int64), start=1):
+        if total == 0:
+            raise ScanError(f"frame {frame} holds no counts", file=path, remedy="acquire or export it again")
+    stated = positive_number(header.get("CountsAccumulated"))
+    if stated is not None and stated != counts.sum(dtype=np.int64):
+        _LOG.warning("%s: the pixels sum to %d, CountsAccumulated says %d", path, counts.sum(), stated)
+    # A view of its own each: one processed view must not hide behind a raw one of more counts.
+    for frame, index in enumerate(map(dispersion_index, counts), start=1):
+        if np.isnan(index):
+            _LOG.warning("%s: frame %d has too few counts to tell whether they are raw", path, frame)
+        elif require_raw and not RAW_DISPERSION[0] <= index <= RAW_DISPERSION[1]:
+            raise ScanError(
+                f"the noise variance of frame {frame} is {index:.2g} times its mean, so it was smoothed or "
+                "rescaled",
+                file=path,
+                remedy=EXPORT_RAW,
+            )
+
+
+def _spacing(header: Dataset, path: Path) -> tuple[float, float]:
+    spacing = [positive_number(value) for value in np.atleast_1d(header.get("PixelSpacing") or [])]
+    if len(spacing) != 2 or spacing[0] is None or spacing[1] is None:
+        raise ScanError(
+            "its pixel spacing is missing or zero",
+            file=path,
+            remedy="export it with the PixelSpacing attribute",
+        )
+    return spacing[0], spacing[1]
+
+
+def _velocity(header: Dataset, option: float | None, path: Path) -> float | None:
+    stated = positive_number(header.get("ScanVelocity"), 6)  # mm/s to cm/min
+    # The header holds mm/s with few digits: 6.666667 is 40 cm/min, not 40.000002.
+    stated = None if stated is None else round(stated, 4)
+    if option is not None and stated is not None and abs(option - stated) > 0.05 * stated:
+        raise ScanError(
+            f"its ScanVelocity says {stated:g} cm/min, but {option:g} cm/min was given",
+            file=path,
+            remedy="give none for this file, or correct its header",
+        )
+    return option if stated is None else stated
+
+
+def positive_number(value: Any, factor: float = 1.0) -> float | None:
+    """A number times `factor`; None where it is missing or zero, as workstations write unknown values."""
+    try:
+        number = float(value) * factor
+    except (TypeError, ValueError):
+        return None
+    return number if np.isfinite(number) and number > 0 else None
+
+
+def _vector(header: Dataset, keyword: str) -> list[int]:
+    value = header.get(keyword)
+    return [] if value is None else [int(v) for v in np.atleast_1d(value)]

@@ -1,0 +1,1 @@
+"""Counts from 8-bit pictures."""

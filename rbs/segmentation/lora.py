@@ -1,0 +1,210 @@
+"""Saving and loading an adapted teacher: a folder with adapter, decoder and settings, not SAM itself.
+
+LoRA (Hu et al., arXiv 2106.09685) comes from PEFT and sits on the encoder's fused query-key-value
+projections:
+
+    W' = W + (alpha / r) B A.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from segment_anything.modeling import Sam
+from torch import Tensor, nn
+
+from rbs.errors import CheckpointError
+from rbs.restorers.image_domain import DOMAINS, DomainName
+from rbs.segmentation.sam import ARCHITECTURES, Size, build_sam, find_checkpoint, sha256_of
+from rbs.segmentation.teacher import Teacher, region_decoder
+from rbs.segmentation.tiles import CANVAS
+from rbs.utils.files import whole_file
+
+Mode = Literal["decoder", "lora", "full"]
+
+WEIGHTS, SETTINGS = "teacher.safetensors", "teacher.json"
+_TARGETS = ["qkv"]
+_UNTRAINED = ("iou_prediction_head.", "output_hypernetworks_mlps.0.")
+"""Of the decoder, what no loss reaches: it judges masks, and makes the one mask that nobody asks for."""
+
+
+def trainable_teacher(size: Size, mode: Mode, rank: int, domain: DomainName = "roots") -> Teacher:
+    """A teacher that can be trained: its decoder and, by `mode`, its encoder or an adapter in it.
+
+    It has no weights yet: `start` copies them. Meta's sizes compute the encoder's blocks twice: what a whole
+    scan leaves in them for the gradients would fill an accelerator.
+
+    Args:
+        size: SAM's size.
+        mode: "decoder" leaves the encoder frozen, "lora" adapts it by LoRA, "full" trains all of it.
+        rank: Rank of the adapter.
+        domain: What it looks at.
+    """
+    teacher = Teacher(size, ARCHITECTURES[size].build(), domain=domain)
+    teacher.requires_grad_(False)
+    for name, parameter in teacher.mask_decoder.named_parameters():
+        parameter.requires_grad_(not name.startswith(_UNTRAINED))
+    teacher.prompt_encoder.no_mask_embed.requires_grad_(True)
+    if mode == "full":
+        teacher.image_encoder.requires_grad_(True)
+    elif mode == "lora":
+        teacher.image_encoder = adapted(teacher.image_encoder, rank).get_base_model()
+    teacher.recomputes = size != "vit_t" and mode != "decoder"
+    return teacher
+
+
+def start(teacher: Teacher, sam: Sam) -> None:
+    """Copy SAM's base weights into a trainable teacher; its adapter, untrained, changes nothing."""
+    encoder = teacher.image_encoder.state_dict()
+    base = sam.image_encoder.state_dict()
+    for name in encoder:
+        if "lora_" not in name:
+            encoder[name] = base[name.replace(".base_layer.", ".")]
+    teacher.image_encoder.load_state_dict(encoder)
+    teacher.prompt_encoder.load_state_dict(sam.prompt_encoder.state_dict())
+    decoder = region_decoder(teacher.size, sam.mask_decoder, len(teacher.images.regions))
+    teacher.mask_decoder.load_state_dict(decoder.state_dict())
+
+
+def adapted(encoder: nn.Module, rank: int) -> PeftModel:
+    """The encoder with untrained LoRA layers in it; all else of it is frozen."""
+    # alpha = 2 r: the adapter's step does not depend on its rank.
+    return get_peft_model(encoder, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_TARGETS))
+
+
+def save_teacher(folder: Path, teacher: Teacher, *, mode: Mode, rank: int, base: Path) -> str:
+    """Write what was trained of a teacher, and only that, to `folder`, in half precision.
+
+    Args:
+        folder: Folder of the teacher; an older one in it is replaced.
+        teacher: A teacher from `trainable_teacher`.
+        mode: What of its encoder was trained.
+        rank: Rank of its adapter.
+        base: The checkpoint of SAM that it started from.
+
+    Returns:
+        The teacher's digest.
+    """
+    state = {
+        f"mask_decoder.{name}": tensor
+        for name, tensor in teacher.mask_decoder.state_dict().items()
+        if not name.startswith(_UNTRAINED)
+    }
+    state["no_mask_embed.weight"] = teacher.prompt_encoder.no_mask_embed.weight
+    encoder = teacher.image_encoder
+    if mode == "lora":
+        layers = {name: tensor for name, tensor in encoder.state_dict().items() if "lora_" in name}
+        state |= {f"lora.{name}": tensor for name, tensor in layers.items()}
+    elif mode == "full":
+        state |= {f"image_encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    settings = _settings(teacher.size, sha256_of(base), teacher.images.name) | {"mode": mode, "rank": rank}
+    with whole_file(folder / WEIGHTS, overwrite=True) as part:
+        save_file({name: tensor.detach().cpu().half().contiguous() for name, tensor in state.items()}, part)
+    settings["sha256"] = sha256_of(folder / WEIGHTS)
+    settings["digest"] = teacher.digest = _digest(settings)
+    with whole_file(folder / SETTINGS, overwrite=True) as part:
+        part.write_text(json.dumps(settings, indent=2) + "\n")
+    return teacher.digest
+
+
+def load_teacher(folder: Path, checkpoint: Path | None = None) -> Teacher:
+    """The adapted teacher in `folder`, frozen, in evaluation mode, its adapter merged into the encoder.
+
+    Args:
+        folder: What `save_teacher` wrote.
+        checkpoint: SAM's base weights, see `build_sam`.
+
+    Raises:
+        CheckpointError: A file is missing or damaged, or the teacher was adapted from other base weights or
+            made for other regions or by other settings than this version's.
+    """
+    folder = Path(folder)
+    settings, state = _read(folder)
+    base = find_checkpoint(settings["size"], checkpoint)
+    wanted = _settings(settings["size"], sha256_of(base), settings["domain"])
+    for name, value in wanted.items():
+        if settings.get(name) != value:
+            raise CheckpointError(
+                f"the teacher was adapted with {name} {settings.get(name)!r}, but here it is {value!r}",
+                file=folder / SETTINGS,
+                remedy="name the base weights it was adapted from, or adapt it anew with `make adapt-sam`",
+            )
+    teacher = Teacher(settings["size"], build_sam(settings["size"], base), domain=settings["domain"])
+    try:
+        _load_decoder(teacher.mask_decoder, _part(state, "mask_decoder."))
+        teacher.prompt_encoder.no_mask_embed.load_state_dict(_part(state, "no_mask_embed."))
+        if settings["mode"] == "lora":
+            teacher.image_encoder = _merged(teacher.image_encoder, settings["rank"], _part(state, "lora."))
+        elif settings["mode"] == "full":
+            teacher.image_encoder.load_state_dict(_part(state, "image_encoder."))
+    except (RuntimeError, KeyError) as error:
+        fault = f"its weights do not fit SAM {settings['size']} ({str(error).splitlines()[0]})"
+        raise CheckpointError(
+            fault, file=folder / WEIGHTS, remedy="adapt the teacher anew with `make adapt-sam`"
+        ) from error
+    teacher.digest = settings["digest"]
+    return teacher.requires_grad_(False).eval()
+
+
+def _settings(size: str, base_sha256: str, domain: DomainName) -> dict[str, Any]:
+    """What a teacher depends on besides its own weights."""
+    images = DOMAINS[domain]
+    return {
+        "size": size,
+        "base_sha256": base_sha256,
+        "domain": domain,
+        "regions": list(images.regions),
+        "canvas": CANVAS,
+        **images.display,
+    }
+
+
+def _digest(settings: dict[str, Any]) -> str:
+    rest = {name: value for name, value in settings.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    remedy = "adapt a teacher with `make adapt-sam`"
+    for name in (SETTINGS, WEIGHTS):
+        if not (folder / name).exists():
+            raise CheckpointError("there is no such file", file=folder / name, remedy=remedy)
+    try:
+        settings = json.loads((folder / SETTINGS).read_text())
+        whole = settings["digest"] == _digest(settings) and settings["sha256"] == sha256_of(folder / WEIGHTS)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"it cannot be read ({error})", file=folder / SETTINGS, remedy=remedy
+        ) from error
+    if not whole:
+        fault = "the teacher's weights and settings do not belong together, or one of them is damaged"
+        raise CheckpointError(fault, file=folder / WEIGHTS, remedy=remedy)
+    # Teachers from before there were frames do not say what they look at.
+    return {"domain": "roots", **settings}, load_file(folder / WEIGHTS)
+
+
+def _load_decoder(decoder: nn.Module, trained: dict[str, Tensor]) -> None:
+    """Put what was trained into a decoder that starts from SAM's."""
+    found = decoder.load_state_dict(trained, strict=False)
+    wrong = [name for name in found.missing_keys if not name.startswith(_UNTRAINED)] + found.unexpected_keys
+    if wrong:
+        raise KeyError(f"mask_decoder.{min(wrong)}")
+
+
+def _merged(encoder: nn.Module, rank: int, layers: dict[str, Tensor]) -> nn.Module:
+    model = adapted(encoder, rank)
+    inner: nn.Module = model.get_base_model()
+    missing = {name for name in inner.state_dict() if "lora_" in name} ^ set(layers)
+    if missing:
+        raise KeyError(f"adapter layer {min(missing)}")
+    inner.load_state_dict(layers, strict=False)
+    return model.merge_and_unload()
+
+
+def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

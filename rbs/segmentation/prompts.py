@@ -1,0 +1,95 @@
+"""SAM's own prompts on a frame: points, boxes, or a grid of points over all of it; no adapted decoder needed.
+
+They make masks where there are none yet, for a person to check. The prompting is `segment_anything`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from segment_anything import SamAutomaticMaskGenerator, SamPredictor
+from segment_anything.modeling import Sam
+
+Mask = npt.NDArray[np.bool_]
+Point = tuple[float, float]
+Box = tuple[float, float, float, float]
+
+
+def mask_at(
+    sam: Sam,
+    frame: npt.NDArray[np.float32],
+    *,
+    points: Sequence[Point] = (),
+    outside: Sequence[Point] = (),
+    boxes: Sequence[Box] = (),
+) -> Mask:
+    """What SAM finds at the points and in the boxes, joined.
+
+    Args:
+        sam: A model of `rbs.segmentation.sam.build_sam`.
+        frame: sRGB values 0..1, (3, H, W).
+        points: Pixels (x, y), right and down, of one object. Of SAM's three proposals the one it trusts most
+            is taken.
+        outside: Pixels that are no part of it.
+        boxes: Corners (x0, y0, x1, y1) around one object each.
+
+    Returns:
+        Mask, bool (H, W).
+
+    Raises:
+        ValueError: There is neither a point nor a box, or one lies outside the frame.
+    """
+    if not (points or boxes):
+        raise ValueError("SAM needs a point or a box")
+    height, width = frame.shape[1:]
+    for x, y in (*points, *outside, *(box[:2] for box in boxes), *(box[2:] for box in boxes)):
+        if not (0 <= x <= width and 0 <= y <= height):
+            raise ValueError(f"({x:g}, {y:g}) lies outside the frame of {width} x {height} pixels")
+    predictor = SamPredictor(sam)
+    predictor.set_image(_eight_bit(frame))
+    found = np.zeros((height, width), bool)
+    if points:
+        kinds = np.array([1] * len(points) + [0] * len(outside))
+        masks, quality, _ = predictor.predict(np.array([*points, *outside], float), kinds)
+        found |= masks[quality.argmax()]
+    for box in boxes:
+        masks, _, _ = predictor.predict(box=np.array(box, float), multimask_output=False)
+        found |= masks[0]
+    return found
+
+
+def all_masks(
+    sam: Sam,
+    frame: npt.NDArray[np.float32],
+    *,
+    points_a_side: int = 32,
+    least_quality: float = 0.88,
+    least_stability: float = 0.95,
+) -> npt.NDArray[np.bool_]:
+    """Everything SAM finds from a grid of points, the largest first.
+
+    Args:
+        sam: A model of `rbs.segmentation.sam.build_sam`.
+        frame: sRGB values 0..1, (3, H, W).
+        points_a_side: The grid has as many rows and columns.
+        least_quality: Masks SAM trusts less, by its own estimate of their overlap with the truth, are left
+            out.
+        least_stability: So are those which change more, as an overlap, when the threshold is moved.
+
+    Returns:
+        Masks, bool (N, H, W); N may be 0.
+    """
+    generator = SamAutomaticMaskGenerator(
+        sam,
+        points_per_side=points_a_side,
+        pred_iou_thresh=least_quality,
+        stability_score_thresh=least_stability,
+    )
+    found = sorted(generator.generate(_eight_bit(frame)), key=lambda mask: -mask["area"])
+    return np.array([mask["segmentation"] for mask in found], bool).reshape(-1, *frame.shape[1:])
+
+
+def _eight_bit(frame: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    return (255 * frame.clip(0, 1)).round().astype(np.uint8).transpose(1, 2, 0)

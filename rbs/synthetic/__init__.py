@@ -1,0 +1,1 @@
+"""Synthetic children and mucosa: data that belong to nobody."""

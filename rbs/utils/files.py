@@ -1,0 +1,108 @@
+"""Files: written whole or not at all, and the versions of a run."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rbs.errors import OutputError, RbsError
+
+FINISHED = "finished"
+"""Name of the empty file that marks a version whose training ran to its end."""
+
+
+def versions(run: Path, name: str = "") -> list[Path]:
+    """The folders `version_N` that `rbs fit` wrote in that of a run, or a file in each that has it, by N."""
+    numbered = {int(path.name.split("_")[1]): path / name for path in run.glob("version_*")}
+    return [numbered[n] for n in sorted(numbered) if numbered[n].exists()]
+
+
+@contextmanager
+def whole_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
+
+    A reader therefore sees the old file, or the new one, never half of one: also on a full disk.
+
+    Args:
+        path: Where the file shall stand. Parent folders are made.
+        overwrite: Whether an existing file may be replaced.
+
+    Yields:
+        The temporary path to write to; it has the suffix of `path` and does not exist yet.
+
+    Raises:
+        OutputError: `path` exists already, the disk is full, or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        if path.exists() and not overwrite:
+            raise OutputError(
+                "the output exists already", file=path, remedy="choose another name or remove it first"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.mkdtemp(prefix=".writing-", dir=path.parent)
+        temporary = Path(folder) / path.name
+        yield temporary
+        if path.exists() and not overwrite:
+            raise OutputError(
+                "the output appeared while it was being made", file=path, remedy="choose another name"
+            )
+        # Some writers make files that only their owner can read; on a shared disk others must read them too.
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except RbsError:
+        raise
+    except Exception as error:
+        if not (isinstance(error, OSError) or _disk_is_full(error)):
+            raise
+        fault, remedy = _explain(error)
+        raise OutputError(fault, file=path, remedy=remedy) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+            temporary.parent.rmdir()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _explain(error: Exception) -> tuple[str, str]:
+    """Fault and remedy."""
+    if _disk_is_full(error):
+        return "the disk is full; nothing was written", "free some space"
+    reason = getattr(error, "strerror", None) or error
+    return f"it cannot be written ({reason})", "check the folder and its permissions"
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether that is behind an error: libraries wrap the system's own, or only quote it (safetensors)."""
+    while error is not None:
+        if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """All arrays of an .npz file by name.
+
+    Raises:
+        ValueError: The file is missing, damaged, or no .npz file.
+    """
+    try:
+        with np.load(path) as content:
+            return dict(content)
+    except Exception as error:  # a flipped bit surfaces in zipfile, zlib or numpy as nearly any exception
+        raise ValueError(" ".join(str(error).split())[:150] or type(error).__name__) from error

@@ -1,0 +1,145 @@
+"""The command line: lazy, and honest about checkpoints."""
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from rbs.cli.main import main
+from rbs.cli.training import FINISHED, _newest_unfinished, compare_with_checkpoint
+from rbs.errors import CheckpointError
+
+
+def test_help_imports_no_heavy_library():
+    heavy = ["torch", "lightning", "pydicom", "matplotlib", "monai", "pandas", "skimage"]
+    code = f"""
+import sys
+from rbs.cli.main import main
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+print("HEAVY", [m for m in {heavy!r} if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "restore" in done.stdout
+    assert "HEAVY []" in done.stdout
+
+
+def test_user_error_is_one_sentence_and_status_1(tmp_path, capsys):
+    missing = tmp_path / "nowhere.dcm"
+    assert main(["thin", str(missing), str(tmp_path / "out.dcm"), "--velocity", "40"]) == 1
+    message = capsys.readouterr().err
+    assert str(missing) in message
+    assert "Traceback" not in message
+    assert len(message.strip().splitlines()) == 1
+
+
+def test_unknown_command_is_refused(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["restroe"])
+    assert stop.value.code == 2
+    assert "restroe" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "said"),
+    [
+        (KeyboardInterrupt(), 130, "rbs: interrupted"),
+        (SIGTERMException(), 143, "rbs: terminated"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/ward/scan.dcm"),
+            1,
+            "rbs: /ward/scan.dcm: it cannot be read or written (Permission denied); check the permissions.",
+        ),
+    ],
+    ids=["interrupt", "sigterm", "permission"],
+)
+def test_whatever_stops_a_command_says_so_and_gives_its_status(monkeypatch, capsys, raised, status, said):
+    def stop(*_):
+        raise raised
+
+    monkeypatch.setattr("rbs.cli.inspect.run", stop)
+    monkeypatch.setattr("rbs.cli.training.run_lightning", stop)
+    for arguments in (["inspect", "x"], ["fit"]):
+        assert main(arguments) == status
+        assert capsys.readouterr().err == f"{said}\n"
+
+
+def test_an_interrupted_training_is_not_taken_for_a_failure(monkeypatch):
+    def shut_down_gracefully(_):  # as Lightning does
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)
+
+    monkeypatch.setattr("rbs.cli.training.run_lightning", shut_down_gracefully)
+    assert main(["fit"]) == 130
+
+
+def test_a_folder_that_may_not_be_searched_is_refused_in_one_sentence(monkeypatch, tmp_path, capsys):
+    def no_entry(self):  # as pathlib does up to Python 3.11
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "is_dir", no_entry)
+    assert main(["restore", str(tmp_path / "scan.dcm"), str(tmp_path / "out.dcm")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"rbs: {tmp_path / 'scan.dcm'}: ")
+    assert error.count("\n") == 1
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "last.ckpt"
+    hyper_parameters = {
+        "_class_path": "a.Task",
+        "_instantiator": "x",
+        "spi": True,
+        "f1": {"class_path": "b.Net"},
+    }
+    torch.save({"hyper_parameters": hyper_parameters, "state_dict": {}}, path)
+    return path
+
+
+def asked(**changes):
+    init_args = {"spi": True, "f1": {"class_path": "b.Net", "init_args": {}}, **changes}
+    return {"class_path": "a.Task", "init_args": init_args}
+
+
+def test_matching_checkpoint_passes(checkpoint):
+    compare_with_checkpoint(checkpoint, asked())
+
+
+def test_checkpoint_that_differs_names_both_values(checkpoint):
+    with pytest.raises(CheckpointError, match="spi: trained with True, asked for False"):
+        compare_with_checkpoint(checkpoint, asked(spi=False))
+    with pytest.raises(CheckpointError, match=r"f1\.class_path: trained with b\.Net, asked for b\.Other"):
+        compare_with_checkpoint(checkpoint, asked(f1={"class_path": "b.Other"}))
+
+
+def test_missing_and_broken_checkpoints_are_named(tmp_path):
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        compare_with_checkpoint(tmp_path / "none.ckpt", asked())
+    broken = tmp_path / "broken.ckpt"
+    broken.write_bytes(b"PK not really")
+    with pytest.raises(CheckpointError, match=r"broken\.ckpt"):
+        compare_with_checkpoint(broken, asked())
+
+
+def test_last_is_the_newest_unless_it_has_finished(tmp_path):
+    assert _newest_unfinished(tmp_path) is None
+    for version in (2, 10):
+        folder = tmp_path / f"version_{version}" / "checkpoints"
+        folder.mkdir(parents=True)
+        (folder / "last.ckpt").touch()
+    assert _newest_unfinished(tmp_path) == str(tmp_path / "version_10" / "checkpoints" / "last.ckpt")
+    # Interrupted before its first checkpoint, or no training at all.
+    (tmp_path / "version_11").mkdir()
+    assert _newest_unfinished(tmp_path) == str(tmp_path / "version_10" / "checkpoints" / "last.ckpt")
+    # Version 10 went on with what version 2 began, and finished: nothing is left to resume.
+    (tmp_path / "version_10" / FINISHED).touch()
+    assert _newest_unfinished(tmp_path) is None

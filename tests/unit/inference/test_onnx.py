@@ -1,0 +1,164 @@
+"""Restoring by ONNX Runtime: the same scans as by PyTorch, which is not even imported."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pydicom
+import pytest
+import torch
+
+from rbs.cli.main import main
+from rbs.data.manifest import Manifest
+from rbs.errors import CheckpointError
+from rbs.inference.onnx import load_onnx, load_shipped, session_of
+from rbs.inference.onnx_export import export_onnx
+from rbs.restorers.checkpoint import load_restorer, save_restorer
+from rbs.restorers.nafnet import NAFNet
+from rbs.weights import shipped
+
+RANGES = {"spacing_mm": [9.0, 9.1]}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A small network that is no mere Gaussian filter."""
+    torch.manual_seed(0)
+    restorer = NAFNet(width=4, enc_blocks=[1], middle_blocks=1, dec_blocks=[1])
+    torch.nn.init.normal_(restorer.head.weight, std=0.05)
+    path = tmp_path_factory.mktemp("weights") / "f1.safetensors"
+    save_restorer(path, restorer, RANGES)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(weights):
+    export_onnx(load_restorer(weights), weights.with_suffix(".onnx"))
+    return weights.with_suffix(".onnx")
+
+
+@pytest.mark.parametrize("shape", [(2, 61, 40), (1, 61, 40)])
+def test_it_gives_what_the_weights_give(weights, exported, shape):
+    rapid = np.random.default_rng(0).poisson(3.0, shape)
+    rapid[:, :7] = rapid[:, 50:] = 0
+    loaded, other = load_restorer(weights), load_onnx(exported)
+    ours, theirs = (restorer.restore(rapid, 0.5) for restorer in (loaded, other))
+    np.testing.assert_allclose(theirs, ours, atol=1e-4 * ours.max())
+    assert theirs.dtype == np.float32
+    assert not theirs[:, :7].any()
+    assert not theirs[:, 50:].any()
+    assert (other.sha256, other.provenance) == (loaded.sha256, RANGES)
+    assert loaded.name in other.name
+
+
+def test_a_scan_is_restored_without_pytorch(weights, exported, make_cohort, tmp_path, capsys):
+    manifest = make_cohort(tmp_path / "cohort", splits=("test",), shape=(256, 128))
+    rapid = Manifest.read(manifest).split("test")[0].rapid[0]
+    assert main(["restore", str(rapid), str(tmp_path / "a.dcm"), "--checkpoint", str(weights)]) == 0
+    said = capsys.readouterr().out
+    code = (
+        "import sys; from rbs.cli.main import main; status = main(sys.argv[1:]);"
+        "sys.exit(status or 3 * ('torch' in sys.modules))"
+    )
+    command = [sys.executable, "-c", code, "restore", rapid, tmp_path / "b.dcm", "--checkpoint", exported]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "is outside what the weights were trained on" in said
+    assert "is outside what the weights were trained on" in done.stdout
+    by_torch, by_onnx = (pydicom.dcmread(tmp_path / name) for name in ("a.dcm", "b.dcm"))
+    difference = by_torch.pixel_array.astype(int) - by_onnx.pixel_array.astype(int)
+    assert abs(difference).max() <= 1  # the last digit of a rounded pixel
+    assert load_restorer(weights).sha256 in by_onnx.DerivationDescription
+
+
+def test_the_shipped_weights_need_no_pytorch(make_cohort, tmp_path):
+    manifest = make_cohort(tmp_path / "cohort", splits=("test",), shape=(256, 128))
+    rapid = Manifest.read(manifest).split("test")[0].rapid[0]
+    code = "import sys; from rbs.cli.main import main; "
+    code += "sys.exit(main(sys.argv[1:]) or 3 * ('torch' in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "restore", rapid, tmp_path / "a.dcm"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert load_restorer().sha256 in pydicom.dcmread(tmp_path / "a.dcm").DerivationDescription
+
+
+@pytest.mark.parametrize("shape", [(2, 61, 40), (1, 64, 48)])
+def test_the_shipped_weights_give_what_pytorch_gives(shape):
+    rapid = np.random.default_rng(0).poisson(3.0, shape)
+    ours, theirs = (restorer.restore(rapid, 0.5) for restorer in (load_restorer(), load_shipped()))
+    np.testing.assert_allclose(theirs, ours, atol=1e-5 * ours.max())
+    assert load_shipped().provenance == load_restorer().provenance
+
+
+def test_the_shipped_graph_is_that_of_any_weights():
+    """Or it would have to be made again with every training, and nobody would notice that it was not."""
+    torch.manual_seed(1)
+    restorer = NAFNet().eval()
+    for parameter in restorer.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    weights = {name: tensor.numpy() for name, tensor in restorer.state_dict().items()}
+    x, fraction = torch.poisson(torch.full((1, 2, 50, 70), 3.0)), torch.tensor([0.4])
+    with torch.inference_mode():
+        ours = restorer(x, fraction).numpy()
+    (theirs,) = session_of(shipped.GRAPH.read_bytes(), weights).run(
+        None, {"rapid": x.numpy(), "fraction": fraction.numpy()}
+    )
+    np.testing.assert_allclose(theirs, ours, atol=1e-4 * ours.max())
+
+
+def test_shipped_files_that_do_not_belong_together_are_refused(tmp_path, monkeypatch):
+    def put(name, content):
+        (tmp_path / name).write_bytes(content)
+        card = json.dumps({"sha256": hashlib.sha256(content).hexdigest()})
+        (tmp_path / name).with_suffix(".json").write_text(card)
+
+    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "f1.safetensors")
+    monkeypatch.setattr(shipped, "GRAPH", tmp_path / "f1_graph.onnx")
+    graph = Path(shipped.__file__).parent / "weights" / "f1_graph.onnx"
+    with pytest.raises(CheckpointError, match="name a weight file with --checkpoint"):
+        load_shipped()
+    save_restorer(tmp_path / "other.safetensors", NAFNet(width=4), {})
+    put("f1.safetensors", (tmp_path / "other.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match=r"f1_graph.*there is no such weight file"):
+        load_shipped()
+    put("f1_graph.onnx", graph.read_bytes())
+    with pytest.raises(CheckpointError, match=r"f1.safetensors: it does not fit f1_graph.onnx"):
+        load_shipped()
+    save_restorer(tmp_path / "other.safetensors", NAFNet(sigma_px=2.0), {})  # weights of the same shapes
+    put("f1.safetensors", (tmp_path / "other.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match=r"f1.safetensors: it holds another architecture"):
+        load_shipped()
+    put("f1_graph.onnx", graph.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match="does not fit f1_graph"):
+        load_shipped()
+    (tmp_path / "f1_graph.onnx").write_bytes(graph.read_bytes())
+    with pytest.raises(CheckpointError, match="it differs from the hash recorded beside it"):
+        load_shipped()
+
+
+def test_what_is_no_export_of_scans_is_refused(exported, tmp_path, capsys):
+    model = onnx.load(exported)
+    (about,) = model.metadata_props
+    about.value = about.value.replace('"restores": "scans"', '"restores": "frames"')
+    onnx.save(model, tmp_path / "frames.onnx")
+    with pytest.raises(CheckpointError, match="it restores frames, not scans"):
+        load_onnx(tmp_path / "frames.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(CheckpointError, match="it does not say which restorer it holds"):
+        load_onnx(tmp_path / "other.onnx")
+    (tmp_path / "broken.onnx").write_bytes((tmp_path / "frames.onnx").read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="it is truncated or not an ONNX file of a whole network"):
+        load_onnx(tmp_path / "broken.onnx")
+    with pytest.raises(CheckpointError, match="there is no such weight file"):
+        load_onnx(tmp_path / "none.onnx")
+    with pytest.raises(CheckpointError, match="not an ONNX file of a whole network"):
+        load_onnx(shipped.GRAPH)
+    arguments = ["restore", str(exported), str(tmp_path / "x"), "--adapt", "--checkpoint", str(exported)]
+    assert main(arguments) == 1
+    assert "--adapt looks into the network, which an ONNX file does not allow" in capsys.readouterr().err

@@ -1,0 +1,186 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from rbs.errors import CheckpointError
+from rbs.restorers.image_domain import DOMAINS
+from rbs.segmentation import lora as adapters
+from rbs.segmentation.lora import load_teacher, save_teacher, start, trainable_teacher
+from rbs.segmentation.sam import build_sam
+from rbs.segmentation.teacher import Teacher
+
+MODES = ("decoder", "lora", "full")
+
+
+def trained(base, mode):
+    """A teacher after two steps of training on noise."""
+    torch.manual_seed(0)
+    teacher = trainable_teacher("vit_t", mode, rank=4)
+    start(teacher, build_sam("vit_t", base))
+    weights = [weight for weight in teacher.parameters() if weight.requires_grad]
+    optimizer = torch.optim.SGD(weights, lr=1e-2)
+    for _ in range(2):
+        optimizer.zero_grad()
+        teacher.logits(torch.rand(1, 1, 64, 64) * 9).square().mean().backward()
+        optimizer.step()
+    return teacher.eval()
+
+
+def test_an_untrained_adapter_changes_nothing(base, counts):
+    teacher = trainable_teacher("vit_t", "lora", rank=4)
+    start(teacher, build_sam("vit_t", base))
+    plain = Teacher("vit_t", build_sam("vit_t", base))
+    assert torch.equal(teacher.encode(counts), plain.encode(counts))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_trained(base, mode):
+    before = build_sam("vit_t", base).image_encoder.state_dict()
+    after = trained(base, mode).image_encoder.state_dict()
+    changed = [
+        name for name in after if "lora_" not in name and not torch.equal(after[name], before[_plain(name)])
+    ]
+    adapters = [name for name in after if "lora_B" in name and after[name].abs().sum() > 0]
+    assert bool(changed) == (mode == "full")
+    assert len(adapters) == (6 if mode == "lora" else 0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_round_trip(base, tmp_path, counts, mode):
+    teacher = trained(base, mode)
+    digest = save_teacher(tmp_path, teacher, mode=mode, rank=4, base=base)
+    again = load_teacher(tmp_path, base)
+    assert again.digest == digest
+    assert not any(weight.requires_grad for weight in again.parameters())
+    assert not any("lora" in name for name, _ in again.named_modules())
+    with torch.no_grad():
+        wanted, got = teacher(counts), again(counts)
+    # It is written in half precision.
+    assert torch.allclose(got.embedding, wanted.embedding, atol=5e-3)
+    assert torch.allclose(got.masks, wanted.masks, atol=1e-3)
+
+
+def test_only_adapter_and_decoder_are_saved(base, tmp_path):
+    teacher = trained(base, "lora")
+    save_teacher(tmp_path, teacher, mode="lora", rank=4, base=base)
+    names = load_file(tmp_path / "teacher.safetensors")
+    reached = {name for name, weight in teacher.mask_decoder.named_parameters() if weight.requires_grad}
+    assert {n.removeprefix("mask_decoder.") for n in names if n.startswith("mask_decoder.")} == reached
+    assert {tensor.dtype for tensor in names.values()} == {torch.half}
+    assert {name.split(".")[0] for name in names} == {"lora", "mask_decoder", "no_mask_embed"}
+    adapter = sum(tensor.numel() for name, tensor in names.items() if name.startswith("lora."))
+    assert adapter == 6 * 4 * (192 + 3 * 192)  # six blocks, rank 4, A: 192 -> 4, B: 4 -> 576
+
+
+def test_digest_tells_weights_apart(base, tmp_path):
+    digests = {save_teacher(tmp_path, trained(base, m), mode=m, rank=4, base=base) for m in MODES}
+    assert len(digests) == 3
+
+
+def test_other_base_weights_are_refused(base, tmp_path):
+    save_teacher(tmp_path / "teacher", trained(base, "lora"), mode="lora", rank=4, base=base)
+    state = load_file(base)
+    state["image_encoder.pos_embed"] += 1
+    save_file(state, tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match=r"teacher\.json: .*base_sha256.*; name the base weights"):
+        load_teacher(tmp_path / "teacher", tmp_path / "other.safetensors")
+
+
+def test_a_teacher_from_before_there_were_frames_is_of_scans(base, tmp_path, counts):
+    teacher = trained(base, "lora")
+    save_teacher(tmp_path, teacher, mode="lora", rank=4, base=base)
+    settings = json.loads((tmp_path / "teacher.json").read_text())
+    assert settings.pop("domain") == "roots"
+    settings["digest"] = adapters._digest(settings)
+    (tmp_path / "teacher.json").write_text(json.dumps(settings))
+    again = load_teacher(tmp_path, base)
+    assert again.images is DOMAINS["roots"]
+    with torch.no_grad():
+        assert torch.allclose(again(counts).masks, teacher(counts).masks, atol=1e-3)
+
+
+def test_a_teacher_that_was_written_whole_is_read(base, tmp_path, counts):
+    teacher = trained(base, "lora")
+    save_teacher(tmp_path, teacher, mode="lora", rank=4, base=base)
+    state = load_file(tmp_path / "teacher.safetensors")
+    state |= {f"mask_decoder.{name}": tensor for name, tensor in teacher.mask_decoder.state_dict().items()}
+    rewrite(tmp_path, state)
+    with torch.no_grad():
+        assert torch.allclose(load_teacher(tmp_path, base)(counts).masks, teacher(counts).masks, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["mask_decoder.mask_tokens.weight", "mask_decoder.more"])
+def test_a_decoder_of_another_kind_is_refused(base, tmp_path, name):
+    save_teacher(tmp_path, trained(base, "lora"), mode="lora", rank=4, base=base)
+    state = load_file(tmp_path / "teacher.safetensors")
+    state = {name: torch.ones(1), **state} if name not in state else {n: state[n] for n in state if n != name}
+    rewrite(tmp_path, state)
+    with pytest.raises(CheckpointError, match=f"do not fit SAM vit_t .*{name}"):
+        load_teacher(tmp_path, base)
+
+
+def rewrite(folder, state):
+    """Put other weights into a teacher, and their hash."""
+    save_file(state, folder / "teacher.safetensors")
+    settings = json.loads((folder / "teacher.json").read_text())
+    settings["sha256"] = adapters.sha256_of(folder / "teacher.safetensors")
+    settings["digest"] = adapters._digest(settings)
+    (folder / "teacher.json").write_text(json.dumps(settings))
+
+
+def test_a_teacher_of_other_regions_is_refused(base, tmp_path):
+    save_teacher(tmp_path, trained(base, "lora"), mode="lora", rank=4, base=base)
+    settings = json.loads((tmp_path / "teacher.json").read_text())
+    settings["regions"] = settings["regions"][:-1]
+    settings["digest"] = adapters._digest(settings)
+    (tmp_path / "teacher.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match=r"adapted with regions \['skull'.*adapt it anew"):
+        load_teacher(tmp_path, base)
+
+
+def test_damage_is_refused(base, tmp_path):
+    save_teacher(tmp_path, trained(base, "lora"), mode="lora", rank=4, base=base)
+    settings = json.loads((tmp_path / "teacher.json").read_text())
+    (tmp_path / "teacher.json").write_text(json.dumps(settings | {"rank": 8}))
+    with pytest.raises(CheckpointError, match="do not belong together"):
+        load_teacher(tmp_path, base)
+    (tmp_path / "teacher.json").write_text("{")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_teacher(tmp_path, base)
+    (tmp_path / "teacher.json").unlink()
+    with pytest.raises(CheckpointError, match="no such file; adapt a teacher"):
+        load_teacher(tmp_path, base)
+
+
+def _plain(name):
+    return name.replace(".base_layer.", ".")
+
+
+@pytest.mark.parametrize(
+    ("size", "mode", "twice"),
+    [("vit_t", "lora", False), ("vit_b", "decoder", False), ("vit_b", "lora", True)],
+)
+def test_what_is_small_or_frozen_is_computed_once(size, mode, twice):
+    assert trainable_teacher(size, mode, rank=4).recomputes is twice
+
+
+def test_blocks_computed_again_give_the_same_gradients_and_keep_less(base, counts):
+    gradients, kept = [], []
+    for recomputes in (False, True):
+        torch.manual_seed(0)
+        teacher = trainable_teacher("vit_t", "lora", rank=4)
+        start(teacher, build_sam("vit_t", base))
+        teacher.recomputes = recomputes
+        saved = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, saved=saved: saved.append(t.nbytes) or t, lambda t: t
+        ):
+            loss = teacher.logits(counts).square().mean()
+        loss.backward()
+        kept.append(sum(saved))
+        gradients.append({n: w.grad for n, w in teacher.named_parameters() if w.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert all(torch.equal(gradients[0][name], gradients[1][name]) for name in gradients[0])
+    assert kept[1] < kept[0] / 2
