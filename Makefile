@@ -51,8 +51,8 @@ ANEW = $(if $(call ASKED,$(1)),anew)
 FIT = $(RBS) fit --config $(1) $(addprefix --config ,$(OVERLAY)) --trainer.default_root_dir $(RUNS) --ckpt_path last
 FROM = --data.manifest $(1) $(DEGRADED)
 STEP = $(call FIT,$(EXPERIMENTS)$(1).yaml) --name $(1)
-CASCADE = --model.init_args.init_from $(RUNS)/stage1/f1.safetensors --model.init_args.teacher $(RUNS)/adapt_sam/teacher
-EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/f1.safetensors --stage2 $(2)/stage2/f1.safetensors \
+CASCADE = --model.init_args.init_from $(RUNS)/stage1/restorer.safetensors --model.init_args.teacher $(RUNS)/adapt_sam/teacher
+EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/restorer.safetensors --stage2 $(2)/stage2/restorer.safetensors \
 	--teacher $(2)/adapt_sam/teacher $(SEGMENT) $(addprefix --split ,$(SPLIT)) --output $(2)/evaluation --overwrite
 
 .PHONY: help setup demo test fuzz lint profile bench data pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 train-uncertainty reproduce-weights ablation sweep evaluate benchmark report \
@@ -131,21 +131,21 @@ adapt-sam-ablation: $(RUNS)/adapt_sam/teacher/teacher.json  ## The alternatives:
 	$(call FIT,$(EXPERIMENTS)adapt_sam.yaml --config experiments/ablations/teacher_untouched.yaml) \
 	    $(call FROM,$(TEACHER_MANIFEST)) --model.init_args.output $(RUNS)/adapt_sam_untouched
 
-train-stage1: $(RUNS)/stage1/f1.safetensors  ## Train the first restorer, the one that ships
+train-stage1: $(RUNS)/stage1/restorer.safetensors  ## Train the first restorer, the one that ships
 
-$(RUNS)/stage1/f1.safetensors: $(MANIFEST) $(EXPERIMENTS)stage1.yaml $(call ANEW,train-stage1) | $(READY) same-data
+$(RUNS)/stage1/restorer.safetensors: $(MANIFEST) $(EXPERIMENTS)stage1.yaml $(call ANEW,train-stage1) | $(READY) same-data
 	$(call STEP,stage1) $(call FROM,$(MANIFEST)) $(call ASKED,train-stage1)
 
-train-stage2: $(RUNS)/stage2/f1.safetensors  ## Train the cascade with the teacher's priors
+train-stage2: $(RUNS)/stage2/restorer.safetensors  ## Train the cascade with the teacher's priors
 
-$(RUNS)/stage2/f1.safetensors: $(RUNS)/stage1/f1.safetensors $(RUNS)/adapt_sam/teacher/teacher.json \
+$(RUNS)/stage2/restorer.safetensors: $(RUNS)/stage1/restorer.safetensors $(RUNS)/adapt_sam/teacher/teacher.json \
 		$(EXPERIMENTS)stage2.yaml $(call ANEW,train-stage2) | $(READY) same-data
 	$(call STEP,stage2) $(call FROM,$(MANIFEST)) $(CASCADE) $(call ASKED,train-stage2)
 
 # It lies beside the weights it is bound to: that is where `rbs restore --uncertainty` looks for it.
-train-uncertainty: $(RUNS)/stage1/f1_uncertainty.safetensors  ## Train what states the uncertainty of stage 1 (phantoms only)
+train-uncertainty: $(RUNS)/stage1/restorer_uncertainty.safetensors  ## Train what states the uncertainty of stage 1 (phantoms only)
 
-$(RUNS)/stage1/f1_uncertainty.safetensors: $(RUNS)/stage1/f1.safetensors experiments/uncertainty.yaml $(call ANEW,train-uncertainty) | same-data
+$(RUNS)/stage1/restorer_uncertainty.safetensors: $(RUNS)/stage1/restorer.safetensors experiments/uncertainty.yaml $(call ANEW,train-uncertainty) | same-data
 	$(call STEP,uncertainty) $(call FROM,$(MANIFEST)) --model.init_args.f1 $< --model.init_args.output $(@D) $(call ASKED,train-uncertainty)
 
 # What has been trained already is not trained again. Stage 1 of the table is what ships, no. 2 what was trained here.
@@ -153,21 +153,21 @@ $(RUNS)/stage1/f1_uncertainty.safetensors: $(RUNS)/stage1/f1.safetensors experim
 PRECISION ?= bf16-mixed
 reproduce-weights: $(PHANTOMS) $(RUNS)/adapt_sam/teacher/teacher.json | $(READY)  ## Train the shipped weights again (2 to 3 hours of two cores) and tell how close they come
 	test -e data/ship/manifest.csv || $(RBS) phantom data/ship --patients 300 --seed 2026
-	test -e $(RUNS)/shipped_f1/f1.safetensors || $(call FIT,experiments/shipped_f1.yaml) --trainer.precision $(PRECISION)
-	$(call FIT,experiments/uncertainty.yaml) --name shipped_uncertainty --model.init_args.f1 $(RUNS)/shipped_f1/f1.safetensors --model.init_args.output $(RUNS)/shipped_f1
+	test -e $(RUNS)/shipped_restorer/restorer.safetensors || $(call FIT,experiments/shipped_restorer.yaml) --trainer.precision $(PRECISION)
+	$(call FIT,experiments/uncertainty.yaml) --name shipped_uncertainty --model.init_args.f1 $(RUNS)/shipped_restorer/restorer.safetensors --model.init_args.output $(RUNS)/shipped_restorer
 	$(call FIT,experiments/pretrain_sam.yaml)
-	$(RBS) evaluate $(PHANTOMS) --stage1 rbs/weights/f1.safetensors --stage1 $(RUNS)/shipped_f1/f1.safetensors --against stage1 \
+	$(RBS) evaluate $(PHANTOMS) --stage1 rbs/weights/restorer.safetensors --stage1 $(RUNS)/shipped_restorer/restorer.safetensors --against stage1 \
 	    --output $(RUNS)/reproduced --overwrite
 	@echo "Dice of the teacher, beside that of its card (rbs/weights/README.md):"; cat $(RUNS)/adapt_sam/dice.csv
 
 # FILE=experiments/ablations/no_spi.yaml trains that one overlay and leaves the rest to you.
-NEEDED = $(RUNS)/stage1/f1.safetensors $(RUNS)/adapt_sam/teacher/teacher.json
+NEEDED = $(RUNS)/stage1/restorer.safetensors $(RUNS)/adapt_sam/teacher/teacher.json
 ablation: $(if $(findstring stage2,$(EXPERIMENT)),$(NEEDED),$(MANIFEST)) | $(READY) same-data  ## What SPI, SKD and SCM are worth, or ROWS="overlays": all trained and compared (SEEDS="1 2 3")
 ifdef FILE
 	$(call FIT,$(EXPERIMENTS)stage2.yaml) $(CASCADE) --config $(FILE) $(call FROM,$(MANIFEST)) $(ARGS)
 else
 	$(RBS) ablation $(MANIFEST) --experiment $(EXPERIMENT) $(if $(ROWS),--rows $(ROWS)) --seeds $(SEEDS) $(addprefix --split ,$(SPLIT)) \
-	    $(if $(findstring stage2,$(EXPERIMENT)),--stage1 $(RUNS)/stage1/f1.safetensors --teacher $(RUNS)/adapt_sam/teacher) \
+	    $(if $(findstring stage2,$(EXPERIMENT)),--stage1 $(RUNS)/stage1/restorer.safetensors --teacher $(RUNS)/adapt_sam/teacher) \
 	    --output $(RUNS)/ablation/$(notdir $(basename $(EXPERIMENT)))$(if $(ROWS),_rows) --workers $(WORKERS) \
 	    $(if $(ELSEWHERE),--elsewhere $(ELSEWHERE)) \
 	    --fit $(addprefix --config ,$(OVERLAY)) $(DEGRADED) $(ARGS)
@@ -186,7 +186,7 @@ sweep: $(MANIFEST) | $(READY) same-data  ## Search hyper-parameters: FILE=sweeps
 
 evaluate: $(RUNS)/evaluation/settings.json  ## Evaluate stages 1 and 2 beside the classical peers
 
-$(RUNS)/evaluation/settings.json: $(RUNS)/stage2/f1.safetensors
+$(RUNS)/evaluation/settings.json: $(RUNS)/stage2/restorer.safetensors
 	$(call EVALUATE,$(MANIFEST),$(RUNS))
 
 # Trainings that are finished are skipped, interrupted ones go on; stage 1 is the peer they all are compared with.
@@ -196,10 +196,10 @@ BENCHMARKED = $(RUNS)/stage1 $(PEERS:%=$(RUNS)/peers/%)
 benchmark: $(RUNS)/benchmark/benchmark.md  ## Train the peers and compare all: PEERS="unet dncnn" chooses some
 	@cat $<
 
-$(RUNS)/benchmark/benchmark.md: $(BENCHMARKED:%=%/f1.safetensors) $(RUNS)/benchmark/peers
+$(RUNS)/benchmark/benchmark.md: $(BENCHMARKED:%=%/restorer.safetensors) $(RUNS)/benchmark/peers
 	$(RBS) benchmark $(MANIFEST) $(BENCHMARKED) $(addprefix --split ,$(SPLIT)) --output $(@D) --overwrite
 
-$(RUNS)/peers/%/f1.safetensors: $(MANIFEST) $(EXPERIMENTS)stage1.yaml experiments/peers/%.yaml | $(READY) same-data
+$(RUNS)/peers/%/restorer.safetensors: $(MANIFEST) $(EXPERIMENTS)stage1.yaml experiments/peers/%.yaml | $(READY) same-data
 	$(call FIT,$(EXPERIMENTS)stage1.yaml --config experiments/peers/$*.yaml) $(call FROM,$(MANIFEST))
 
 # Other peers make another table; the same ones leave it as it is.
@@ -225,16 +225,16 @@ $(DEMO)/phantoms/manifest.csv: | $(READY)
 $(DEMO)/adapt_sam/teacher/teacher.json: $(DEMO)/phantoms/manifest.csv
 	$(call DEMO_FIT,adapt_sam)
 
-$(DEMO)/stage1/f1.safetensors: $(DEMO)/phantoms/manifest.csv
+$(DEMO)/stage1/restorer.safetensors: $(DEMO)/phantoms/manifest.csv
 	$(call DEMO_FIT,stage1)
 
-$(DEMO)/stage2/f1.safetensors: $(DEMO)/stage1/f1.safetensors $(DEMO)/adapt_sam/teacher/teacher.json
+$(DEMO)/stage2/restorer.safetensors: $(DEMO)/stage1/restorer.safetensors $(DEMO)/adapt_sam/teacher/teacher.json
 	$(call DEMO_FIT,stage2)
 
-$(DEMO)/evaluation/settings.json: $(DEMO)/stage2/f1.safetensors
+$(DEMO)/evaluation/settings.json: $(DEMO)/stage2/restorer.safetensors
 	$(call EVALUATE,$(DEMO)/phantoms/manifest.csv,$(DEMO))
 
-$(DEMO)/restored.dcm: $(DEMO)/stage2/f1.safetensors
+$(DEMO)/restored.dcm: $(DEMO)/stage2/restorer.safetensors
 	rm -f $@
 	$(RBS) restore $(DEMO)/phantoms/P0016/rapid.dcm $@ --checkpoint $<
 

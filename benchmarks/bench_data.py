@@ -22,7 +22,7 @@ def test_crops(measure: Any, sizes: Any, cohort: Path, frames: Path, kind: str, 
         "crop": (sizes.crop, sizes.crop),
         "samples_per_epoch": sizes.samples,
         "num_workers": workers,
-        "deals": 4 if "dealt" in kind else None,
+        "realisations": 4 if "dealt" in kind else None,
     }
     data: Any = (
         EndoscopyDataModule(frames, **settings) if kind == "frames" else RBSDataModule(cohort, **settings)

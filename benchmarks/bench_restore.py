@@ -195,7 +195,7 @@ def onnx_int8(loaded: LoadedRestorer, x: torch.Tensor, p: torch.Tensor, exported
 
         def get_next(self) -> dict[str, Any] | None:
             crop = next(self.crops, None)
-            return None if crop is None else {"rapid": crop.numpy(), "fraction": p.cpu().numpy()}
+            return None if crop is None else {"rapid": crop.numpy(), "exposure": p.cpu().numpy()}
 
     quantize_static(
         path, int8, Crops(), quant_format=QuantFormat.QDQ, op_types_to_quantize=["Conv"], per_channel=True
@@ -210,7 +210,7 @@ def session(path: Path, x: torch.Tensor, p: torch.Tensor) -> Callable[[], Any]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     network = onnxruntime.InferenceSession(path.read_bytes(), options)
-    inputs = {"rapid": x.cpu().numpy(), "fraction": p.cpu().numpy()}
+    inputs = {"rapid": x.cpu().numpy(), "exposure": p.cpu().numpy()}
     return lambda: torch.from_numpy(network.run(None, inputs)[0])
 
 
@@ -234,8 +234,8 @@ def test_forward(
         pytest.skip("compiling takes long")
     if way is bfloat16 and sizes.whole:
         request.getfixturevalue("bfloat16")
-    seen, fraction = pair.seen
-    x, p = torch.as_tensor(seen, device=device)[None], torch.full((1,), fraction, device=device)
+    seen, exposure = pair.seen
+    x, p = torch.as_tensor(seen, device=device)[None], torch.full((1,), exposure, device=device)
     with torch.inference_mode():
         wanted = loaded.restorer(x, p)[0].cpu().numpy()
         start = time.perf_counter()
@@ -276,19 +276,19 @@ def test_peer(measure: Any, loaded: LoadedRestorer, pair: Pair, benchmark: Any, 
 @pytest.mark.parametrize("times", [1, 2, 4])
 def test_pixels(measure: Any, loaded: LoadedRestorer, pair: Pair, device: Any, times: int) -> None:
     """A scan as it is, twice as long, and that twice as wide."""
-    seen, fraction = pair.seen
+    seen, exposure = pair.seen
     x = torch.as_tensor(seen, device=device)[None].repeat(1, 1, min(times, 2), max(1, times // 2))
     with torch.inference_mode():
-        measure(partial(loaded.restorer, x, torch.full((1,), fraction, device=device)), rounds=3, of=times)
+        measure(partial(loaded.restorer, x, torch.full((1,), exposure, device=device)), rounds=3, of=times)
 
 
 @pytest.mark.benchmark(group="scaling: forward by scans at once")
 @pytest.mark.parametrize("batch", [1, 2, 4])
 def test_batch(measure: Any, loaded: LoadedRestorer, pair: Pair, device: Any, batch: int) -> None:
     """Whether several scans at once cost less each."""
-    seen, fraction = pair.seen
+    seen, exposure = pair.seen
     x = torch.as_tensor(seen, device=device)[None].repeat(batch, 1, 1, 1)
     with torch.inference_mode():
         measure(
-            partial(loaded.restorer, x, torch.full((batch,), fraction, device=device)), rounds=3, of=batch
+            partial(loaded.restorer, x, torch.full((batch,), exposure, device=device)), rounds=3, of=batch
         )

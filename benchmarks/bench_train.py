@@ -137,7 +137,7 @@ def test_stage2(
     )
     manifest = one_to_train_on(cohort) if size == "vit_b" else cohort
     data = RBSDataModule(
-        manifest, deals=1, crop=crop, batch_size=batch, num_workers=0, single_view_probability=0.0
+        manifest, realisations=1, crop=crop, batch_size=batch, num_workers=0, single_view_probability=0.0
     )
     slow = size == "vit_b" and prior == "frozen"
     measured(measure, benchmark, Training(task, data), 2 if slow else 5, 1 if slow else 4, batch)

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from rbs.data.manifest import Manifest, load_case
+from rbs.data.mucosa import write_mucosa
 from rbs.evaluation.scans.classical import Pair
 from rbs.evaluation.scans.metrics import Target
 from rbs.inference.onnx_export import export_onnx
@@ -27,7 +28,6 @@ from rbs.restorers.checkpoint import LoadedRestorer, load_restorer, save_restore
 from rbs.segmentation.lora import save_teacher, start, trainable_teacher
 from rbs.segmentation.sam import ARCHITECTURES, SHIPPED, build_sam
 from rbs.synthetic.cohort import write_cohort
-from rbs.data.mucosa import write_mucosa
 from rbs.utils.memory import keep_memory
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -153,7 +153,7 @@ def pair(cohort: Path, sizes: Sizes) -> Pair:
     (case,) = Manifest.read(cohort).split("test")
     scan = load_case(case)
     assert scan.rapid is not None
-    assert scan.fraction is not None
+    assert scan.exposure is not None
     rows, columns = (
         slice((whole - part) // 3 * (part < whole), (whole - part) // 3 * (part < whole) + part)
         for whole, part in zip(scan.standard.shape[1:], sizes.scan, strict=True)
@@ -161,7 +161,7 @@ def pair(cohort: Path, sizes: Sizes) -> Pair:
     cut = (slice(None), rows, columns)
     assert scan.expectation is not None
     target = Target(scan.standard[cut], 1.0, scan.spacing_mm, expectation=scan.expectation[cut])
-    return Pair(case.patient, scan.rapid[cut], scan.fraction, target)
+    return Pair(case.patient, scan.rapid[cut], scan.exposure, target)
 
 
 @pytest.fixture(scope="session")
@@ -177,7 +177,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, sizes: Sizes) -> Path:
     pytest.importorskip("onnxscript")
     if not sizes.whole:
         pytest.skip("exporting takes long")
-    path = tmp_path_factory.mktemp("onnx") / "f1.onnx"
+    path = tmp_path_factory.mktemp("onnx") / "restorer.onnx"
     export_onnx(load_restorer(), path)
     return path
 
@@ -185,7 +185,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, sizes: Sizes) -> Path:
 @pytest.fixture(scope="session")
 def stage1(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights for stage 2 to start from: the shipped ones."""
-    path = tmp_path_factory.mktemp("stage1") / "f1.safetensors"
+    path = tmp_path_factory.mktemp("stage1") / "restorer.safetensors"
     save_restorer(path, load_restorer().restorer, {})
     return path
 

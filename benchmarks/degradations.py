@@ -35,9 +35,9 @@ def main() -> None:
     for preset in PRESETS:
         noise, alike, seconds = [], [], 0.0
         for number, (frame, valid) in enumerate(zip(frames, valids, strict=True)):
-            for deal in range(3):
+            for realisation in range(3):
                 began = time.process_time()
-                seen, _ = degraded(frame, preset, (0, number, deal), valid)
+                seen, _ = degraded(frame, preset, (0, number, realisation), valid)
                 seconds += time.process_time() - began
                 noise.append(-10 * np.log10(((seen - frame)[:, valid] ** 2).mean()))
                 alike.append(similarity(seen, frame)[valid].mean())

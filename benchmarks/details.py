@@ -54,7 +54,7 @@ def main() -> None:
         classical = ("Anscombe + BM3D", lambda p: bm3d(p, BM3D_SIGMA))
     columns: dict[str, Callable[[Pair], Array]] = {
         "expectation (truth)": lambda p: p.target.expectation,
-        "rapid scan, scaled": lambda p: p.rapid / p.fraction,
+        "rapid scan, scaled": lambda p: p.rapid / p.exposure,
         f"Gaussian, {GAUSSIAN_MM:g} mm": lambda p: gaussian(p, GAUSSIAN_MM),
         classical[0]: classical[1],
         "f1": lambda p: p.restored_by(loaded),
@@ -102,7 +102,7 @@ def main() -> None:
 
 def kept(pair: Pair, loaded: LoadedRestorer) -> Array:
     """What a restorer makes of a scan, faint foci kept."""
-    return keep_faint(pair.restored_by(loaded), pair.rapid, pair.fraction, pair.target.spacing_mm)
+    return keep_faint(pair.restored_by(loaded), pair.rapid, pair.exposure, pair.target.spacing_mm)
 
 
 def around(image: Array, centre: tuple[float, float], spacing_mm: tuple[float, float]) -> Array:

@@ -1,6 +1,6 @@
 """Frames a second of `rbs restore` on a video, and where the time goes.
 
-    python benchmarks/endoscopy_video.py f1.safetensors [clip.mp4] [--frames 50] [--size 640 512]
+    python benchmarks/endoscopy_video.py restorer.safetensors [clip.mp4] [--frames 50] [--size 640 512]
 
 Without a clip one is drawn: coloured noise that wanders, which no codec has an easy time with. Without an
 accelerator this runs on as many cores as PyTorch has threads (OMP_NUM_THREADS). Prints JSON: frames a second

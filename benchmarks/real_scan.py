@@ -1,7 +1,7 @@
 """Restorers on one slow real scan, thinned to several speeds and judged by all other counts.
 
     pip install 'rbs[bm3d]'
-    python benchmarks/real_scan.py slow.dcm --view anterior --weights rbs/weights/f1.safetensors --adapt
+    python benchmarks/real_scan.py slow.dcm --view anterior --weights rbs/weights/restorer.safetensors --adapt
 
 The slow scan's counts are dealt, three times over, into a rapid scan and what is left; the restoration of the
 one is compared with the other, whose own noise is taken off (noise-corrected PSNR). Peers keep the settings
@@ -78,7 +78,7 @@ def restored(loaded: LoadedRestorer, pair: Pair) -> Array:
 def peers() -> dict[str, Callable[[Pair], Array]]:
     """The classical ones."""
     found: dict[str, Callable[[Pair], Array]] = {
-        "rapid scan, scaled": lambda pair: pair.rapid / pair.fraction,
+        "rapid scan, scaled": lambda pair: pair.rapid / pair.exposure,
         f"Gaussian, {GAUSSIAN_MM:g} mm": lambda pair: gaussian(pair, GAUSSIAN_MM),
         "Anscombe + non-local means": lambda pair: non_local_means(pair, NLM_STRENGTH),
     }

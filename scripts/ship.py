@@ -1,6 +1,6 @@
 """Put trained weights into rbs/weights: f1 in half precision, its graph, its uncertainty, the teacher.
 
-    python scripts/ship.py runs/shipped_f1 runs/adapt_sam/teacher
+    python scripts/ship.py runs/shipped_restorer runs/adapt_sam/teacher
 
 All weights that ship may take 12 MB. Half precision rounds a weight by 2e-4 of itself; what that changes in a
 restored scan is printed. Hashes go to the cards, whose other facts (data, commands, figures) are written by
@@ -29,7 +29,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("f1", type=Path, help="folder of f1.safetensors and f1_uncertainty.safetensors")
+    parser.add_argument(
+        "f1", type=Path, help="folder of restorer.safetensors and restorer_uncertainty.safetensors"
+    )
     parser.add_argument(
         "teacher", type=Path, nargs="?", help="folder of teacher.safetensors and teacher.json"
     )

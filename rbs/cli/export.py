@@ -29,6 +29,6 @@ def run(args: argparse.Namespace) -> None:
     loaded = load_restorer(args.checkpoint)
     found = export_onnx(loaded, args.output, overwrite=args.overwrite)
     print(
-        f"{loaded.name} -> {args.output}: rapid, {found.inputs}, and fraction (B,); ONNX Runtime and PyTorch"
+        f"{loaded.name} -> {args.output}: rapid, {found.inputs}, and exposure (B,); ONNX Runtime and PyTorch"
         f" differ by at most {found.largest:.1g} of the peak"
     )

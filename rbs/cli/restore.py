@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--uncertainty",
         action="store_true",
         help="scans only: beside every restored file its standard deviation, NAME_sd; by the head that lies"
-        " beside the weights, f1_uncertainty.safetensors of f1",
+        " beside the weights, restorer_uncertainty.safetensors of f1",
     )
     add_reading_options(parser)
     add_standard_velocity(parser)

@@ -164,7 +164,7 @@ def check(
         scan: The scan as read.
         standard_velocity: Velocity restored scans shall have, cm/min.
         trained_on: Provenance of the weights that would restore it. Warns where it holds the ranges
-            "spacing_mm", "counts_per_pixel" or "fraction" as (lowest, highest) and the scan lies outside.
+            "spacing_mm", "counts_per_pixel" or "exposure" as (lowest, highest) and the scan lies outside.
     """
     frames, rows, columns = scan.counts.shape
     counts = scan.counts.reshape(frames, -1).sum(axis=1)
@@ -254,7 +254,7 @@ def _out_of_range(scan: Scan, standard_velocity: float, trained_on: Mapping[str,
         "counts_per_pixel": ("{} counts per pixel", scan.counts.mean(axis=(1, 2))),
     }
     if scan.velocity is not None:
-        measured["fraction"] = ("{} of the standard counts", [scan.fraction_of(standard_velocity)])
+        measured["exposure"] = ("{} of the standard counts", [scan.exposure_of(standard_velocity)])
     for key, (phrase, values) in measured.items():
         limits = trained_on.get(key)
         if not (isinstance(limits, list | tuple) and len(limits) == 2):
@@ -345,23 +345,23 @@ def poisson_z(observed: Array, expected: Array) -> Array:
     return np.sign(n - m) * np.sqrt(np.maximum(deviance, 0))
 
 
-def contradictions(rapid: Scan, restored: Scan, fraction: float) -> list[Contradiction]:
+def contradictions(rapid: Scan, restored: Scan, exposure: float) -> list[Contradiction]:
     """Where the rapid counts are no plausible Poisson draw from the restored ones.
 
     A check that needs no reference: over blocks of 16 x 16 pixels the rapid counts R must look like a draw
-    from fraction * T, T the restored counts. It finds what a restorer dropped or invented, not finer texture.
+    from exposure * T, T the restored counts. It finds what a restorer dropped or invented, not finer texture.
 
     Args:
         rapid: The scan as acquired.
         restored: The same scan at standard exposure.
-        fraction: Exposure of the rapid scan over the standard one.
+        exposure: Exposure of the rapid scan over the standard one.
 
     Returns:
         Clusters of touching blocks with |z| > 4 on the same side, the largest deviation first.
     """
     found = []
     # Half a count a block: an estimate that rounds air to zero is not contradicted by a single stray count.
-    expected = np.maximum(fraction * _blocks(restored.counts), 0.5)
+    expected = np.maximum(exposure * _blocks(restored.counts), 0.5)
     for view, z in zip(rapid.views, poisson_z(_blocks(rapid.counts), expected), strict=True):
         for flagged in (z > MAX_Z, z < -MAX_Z):
             clusters, _ = label(flagged, structure=np.ones((3, 3)))

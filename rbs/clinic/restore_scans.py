@@ -44,7 +44,7 @@ class Restored:
         output: The restored scan.
         deviation: Its standard deviation, where that was asked for.
         counts: Counts of the rapid scan as acquired.
-        expected: The same at standard exposure: counts / fraction.
+        expected: The same at standard exposure: counts / exposure.
         restored: Counts of the restored scan, as its file holds them.
         standard_velocity: cm/min the restored counts belong to.
         seconds: Time to restore and check it; shared between the two files of a pair.
@@ -99,13 +99,13 @@ def restore_scan(
         ScanError: The velocity is unknown, or no faster than the standard.
         CheckpointError: The restorer gave something that is no counts.
     """
-    fraction = scan.fraction_of(standard_velocity)
-    if fraction * SAME_VELOCITY >= 1:
-        reason = nothing_to_restore(standard_velocity / fraction, standard_velocity)
+    exposure = scan.exposure_of(standard_velocity)
+    if exposure * SAME_VELOCITY >= 1:
+        reason = nothing_to_restore(standard_velocity / exposure, standard_velocity)
         raise ScanError(reason.fault, file=scan.provenance.path, remedy=reason.remedy)
-    counts = loaded.restore(scan.aligned(), fraction)
+    counts = loaded.restore(scan.aligned(), exposure)
     if keep_faint:
-        counts = faint.keep_faint(counts, scan.aligned(), fraction, scan.spacing_mm)
+        counts = faint.keep_faint(counts, scan.aligned(), exposure, scan.spacing_mm)
     if not np.isfinite(counts).all():
         raise CheckpointError(f"{loaded.name} gave values that are not finite", remedy="use other weights")
     return replace(scan.from_aligned(counts), velocity=standard_velocity)
@@ -122,7 +122,7 @@ def deviation_of(scan: Scan, uncertainty: Uncertainty, standard_velocity: float 
     Raises:
         CheckpointError: The head gave something that is no deviation.
     """
-    deviation = uncertainty.deviation(scan.aligned(), scan.fraction_of(standard_velocity))
+    deviation = uncertainty.deviation(scan.aligned(), scan.exposure_of(standard_velocity))
     if not np.isfinite(deviation).all():
         raise CheckpointError(
             f"{uncertainty.name} gave values that are not finite", remedy="use other weights"
@@ -261,8 +261,8 @@ def _restore_group(
     except RbsError as error:
         yield from (Refused(path, error) for path in paths)
         return
-    fraction = rapid.fraction_of(standard_velocity)
-    found = contradictions(rapid, restored, fraction)
+    exposure = rapid.exposure_of(standard_velocity)
+    found = contradictions(rapid, restored, exposure)
     seconds = (time.perf_counter() - start) / len(group)
     model = loaded.name + (faint.SUFFIX if keep_faint else "")
     derivation = Derivation(model=model, version=rbs.__version__, weight_hash=loaded.sha256)
@@ -289,7 +289,7 @@ def _restore_group(
             output=outputs[path],
             deviation=deviation_file(outputs[path]) if uncertainty else None,
             counts=float(scan.counts.sum()),
-            expected=float(scan.counts.sum()) / fraction,
+            expected=float(scan.counts.sum()) / exposure,
             restored=stored.counts,
             standard_velocity=standard_velocity,
             seconds=seconds,

@@ -30,16 +30,16 @@ class RBSDataModule(L.LightningDataModule):
 
     ===================  ==================  ================================================================
     rapid                float32 (B,2,h,w)   raw counts of the rapid scan
-    fraction             float32 (B,)        exposure of `rapid` relative to the standard scan
+    exposure             float32 (B,)        exposure of `rapid` relative to the standard scan
     target               float32 (B,2,h,w)   counts at the target's own exposure, sharing none with `rapid`
-    target_fraction      float32 (B,)        exposure of `target` relative to the standard scan
+    target_exposure      float32 (B,)        exposure of `target` relative to the standard scan
     labels               int64 (B,2,h,w)     region labels; only if every training case has a truth file, and
                                              without `scenes`
     expectation          float32 (B,2,h,w)   expected counts of the standard scan; where labels are
     displacement         float32 (B,2,h,w)   where what `target` shows lies in `rapid`, pixels down, right;
                                              only if a case of the split moved
     case                 int64 (B,)          row within the split
-    deal                 int64 (B,)          which of the case's rapid scans, if `deals` numbers them
+    realisation          int64 (B,)          which of the case's rapid scans, if `realisations` is a number
     crop                 int64 (B,4)         top, left, height, width in the aligned scan; multiples of 16
     flip                 bool (B,2)          left-right and up-down flips, applied after cropping
     views                int64 (B,2)         aligned view each channel shows: [0,1], or [v,v] for one twice
@@ -56,14 +56,14 @@ class RBSDataModule(L.LightningDataModule):
 
     Args:
         manifest: The CSV that lists the cases.
-        pairs: "split" deals the standard scan's counts into a rapid scan of random exposure and a disjoint
-            remainder as the target; "measured" takes the acquired rapid and standard scans, and finds how
-            the patient moved from one to the other; "rapid" deals the acquired rapid scan's counts as "split"
-            does the standard scan's, so that no standard scan takes part; "expectation" draws a fresh rapid
-            scan from the known expectation, which is the target (phantoms only).
-        deals: How many different rapid scans are simulated of each case; None simulates one afresh for every
-            crop. Numbered ones exist as whole scans (`dealt`), for whoever must see the whole.
-        fractions: Smallest and largest exposure of simulated rapid scans, relative to the scan they are dealt
+        pairs: "split" divides the standard scan's counts into a rapid scan of random exposure and a
+            disjoint remainder as the target; "measured" takes the acquired rapid and standard scans, and finds
+            how the patient moved from one to the other; "rapid" divides the acquired rapid scan's counts as
+            "split" does the standard scan's, so that no standard scan takes part; "expectation" draws a fresh
+            rapid scan from the known expectation, which is the target (phantoms only).
+        realisations: Number of rapid scans simulated of each case; None simulates one afresh for every crop.
+            Numbered ones exist as whole scans (`realisation`), for whoever must see the whole.
+        exposures: Smallest and largest exposure of simulated rapid scans, relative to the scan they are drawn
             from; the exposure is uniform between.
         crop: Rows and columns of training crops, multiples of 16.
         batch_size: Training crops a batch (a rank).
@@ -88,8 +88,8 @@ class RBSDataModule(L.LightningDataModule):
         manifest: str | Path = "data/phantoms/manifest.csv",
         *,
         pairs: Pairs = "split",
-        deals: int | None = None,
-        fractions: tuple[float, float] = (0.25, 0.75),
+        realisations: int | None = None,
+        exposures: tuple[float, float] = (0.25, 0.75),
         crop: tuple[int, int] = (256, 128),
         batch_size: int = 8,
         samples_per_epoch: int = 1000,
@@ -104,30 +104,30 @@ class RBSDataModule(L.LightningDataModule):
             raise RbsError(
                 f"the crop {tuple(crop)} is not made of multiples of {GRID}", remedy="try 256 x 128"
             )
-        if not 0 < fractions[0] <= fractions[1] < 1:
+        if not 0 < exposures[0] <= exposures[1] < 1:
             raise RbsError(
-                f"the fractions {tuple(fractions)} do not rise within 0 to 1", remedy="try 0.25 and 0.75"
+                f"the exposures {tuple(exposures)} do not rise within 0 to 1", remedy="try 0.25 and 0.75"
             )
         if not 0 <= single_view_probability <= 1:
             raise RbsError(f"single_view_probability {single_view_probability} is not within 0 to 1")
-        if foci < 0 or (foci and (pairs == "measured" or deals is not None)):
+        if foci < 0 or (foci and (pairs == "measured" or realisations is not None)):
             raise RbsError(
-                f"{foci:g} foci a crop, pairs {pairs} and deals {deals} do not go together",
-                remedy="put 0 or more foci into simulated pairs without numbered deals",
+                f"{foci:g} foci a crop, pairs {pairs} and realisations {realisations} do not go together",
+                remedy="put 0 or more foci into simulated pairs without numbered realisations",
             )
         if not 0 <= scenes <= 1 or (scenes and pairs != "expectation"):
             raise RbsError(
                 f"a share of {scenes:g} scenes and pairs {pairs} do not go together",
                 remedy="make scenes 0 to 1 of the crops, of phantoms, with pairs: expectation",
             )
-        if min(batch_size, samples_per_epoch, deals or 1) < 1 or deals == 0:
-            raise RbsError("batch_size, samples_per_epoch and deals must be at least 1")
+        if min(batch_size, samples_per_epoch, realisations or 1) < 1 or realisations == 0:
+            raise RbsError("batch_size, samples_per_epoch and realisations must be at least 1")
         if seed < 0:
             raise RbsError(f"the seed {seed} is negative")
         self.manifest = Path(manifest)
         self.pairs: Pairs = pairs
-        self.deals = 1 if pairs == "measured" else deals
-        self.fractions = fractions
+        self.realisations = 1 if pairs == "measured" else realisations
+        self.exposures = exposures
         self.crop = crop
         self.batch_size = batch_size
         self.samples_per_epoch = samples_per_epoch
@@ -176,36 +176,36 @@ class RBSDataModule(L.LightningDataModule):
         rapid = None if kept.rapid is None else kept.rapid.astype(np.float32)
         return replace(kept, rapid=rapid, standard=kept.standard.astype(np.float32))
 
-    def dealt(self, case: int, deal: int) -> tuple[Array, float]:
+    def realisation(self, case: int, realisation: int) -> tuple[Array, float]:
         """A whole rapid scan of a training case, the one whose crops are shown under this number.
 
         Args:
             case: Row in the training split.
-            deal: Its number, below `deals`; measured pairs have the acquired scan alone.
+            realisation: Its number, below `realisations`; measured pairs have the acquired scan alone.
 
         Returns:
             Aligned counts (V, H, W), and its exposure relative to the standard scan.
         """
-        return self._crops().dealt(case, deal)
+        return self._crops().realisation(case, realisation)
 
     def training_ranges(self) -> dict[str, list[float]]:
         """What the training scans span, so that weights can tell later what they were not trained on.
 
         Returns:
             Lowest and highest "spacing_mm" (mm), "counts_per_pixel" (mean of a raw rapid view) and
-            "fraction" (exposure of rapid scans).
+            "exposure" (exposure of rapid scans).
         """
         scans = self._surveyed()
         spacing = [value for scan in scans for value in scan.spacing_mm]
         if self.pairs == "measured":
-            fractions = [scan.fraction for scan in scans if scan.fraction is not None]
+            exposures = [scan.exposure for scan in scans if scan.exposure is not None]
             means = [float(view.mean()) for scan in scans if scan.rapid is not None for view in scan.rapid]
         else:
             sources = [source(scan, self.pairs) for scan in scans]
-            fractions = [share * exposure for share in self.fractions for _, exposure in sources]
+            exposures = [relative * exposure for relative in self.exposures for _, exposure in sources]
             counts = [float(view.mean()) for dealt, _ in sources for view in dealt]
-            means = [min(counts) * self.fractions[0], max(counts) * self.fractions[1]]
-        spans = {"spacing_mm": spacing, "counts_per_pixel": means, "fraction": fractions}
+            means = [min(counts) * self.exposures[0], max(counts) * self.exposures[1]]
+        spans = {"spacing_mm": spacing, "counts_per_pixel": means, "exposure": exposures}
         return {name: [round(min(values), 4), round(max(values), 4)] for name, values in spans.items()}
 
     def train_dataloader(self) -> DataLoader:
@@ -219,8 +219,8 @@ class RBSDataModule(L.LightningDataModule):
             self.cases("train"),
             self._kept["train"],
             pairs=self.pairs,
-            deals=self.deals,
-            fractions=self.fractions,
+            realisations=self.realisations,
+            exposures=self.exposures,
             crop=self.crop,
             length=self.samples_per_epoch,
             single_view_probability=self.single_view_probability,

@@ -58,13 +58,13 @@ class EndoscopyDataModule(L.LightningDataModule):
 
     ===================  ==================  ================================================================
     rapid                float32 (B,3,h,w)   degraded frame, sRGB 0..1
-    fraction             float32 (B,)        ones
+    exposure             float32 (B,)        ones
     target               float32 (B,3,h,w)   clean frame
-    target_fraction      float32 (B,)        ones
+    target_exposure      float32 (B,)        ones
     valid                bool (B,1,h,w)      False on black borders, insets and burned-in text
     labels               int64 (B,1,h,w)     0 background, 1 lesion; only if every training frame has a mask
     case                 int64 (B,)          row within the split
-    deal                 int64 (B,)          which of the frame's degradations, if `deals` numbers them
+    realisation          int64 (B,)          which of the frame's degradations, if `realisations` is a number
     crop                 int64 (B,4)         top, left, height, width; multiples of 16
     flip                 bool (B,2)          left-right and up-down flips, applied after cropping
     views                int64 (B,1)         zeros: a frame is one view
@@ -80,8 +80,8 @@ class EndoscopyDataModule(L.LightningDataModule):
     Args:
         manifest: The CSV that lists the frames.
         preset: What clean frames are degraded by; see `rbs.degradation.optical`.
-        deals: How many different degradations of each frame there are; None draws one afresh for every crop.
-            Numbered ones exist as whole frames (`dealt`), for whoever must see the whole.
+        realisations: Number of degradations of each frame; None draws one afresh for every crop.
+            Numbered ones exist as whole frames (`realisation`), for whoever must see the whole.
         crop: Rows and columns of training crops, multiples of 16.
         batch_size: Training crops a batch (a rank).
         samples_per_epoch: Training crops an epoch, over all ranks.
@@ -100,7 +100,7 @@ class EndoscopyDataModule(L.LightningDataModule):
         manifest: str | Path = "data/frames/manifest.csv",
         *,
         preset: Preset = "mixed",
-        deals: int | None = None,
+        realisations: int | None = None,
         crop: tuple[int, int] = (128, 128),
         batch_size: int = 8,
         samples_per_epoch: int = 1000,
@@ -113,8 +113,8 @@ class EndoscopyDataModule(L.LightningDataModule):
             raise RbsError(
                 f"the crop {tuple(crop)} is not made of multiples of {GRID}", remedy="try 128 x 128"
             )
-        if min(batch_size, samples_per_epoch) < 1 or (deals is not None and deals < 1):
-            raise RbsError("batch_size, samples_per_epoch and deals must be at least 1")
+        if min(batch_size, samples_per_epoch) < 1 or (realisations is not None and realisations < 1):
+            raise RbsError("batch_size, samples_per_epoch and realisations must be at least 1")
         if longest_side is not None and longest_side < max(crop):
             raise RbsError(
                 f"frames of {longest_side} pixels do not hold crops of {tuple(crop)}",
@@ -124,7 +124,7 @@ class EndoscopyDataModule(L.LightningDataModule):
             raise RbsError(f"the seed {seed} is negative")
         self.manifest = Path(manifest)
         self.preset: Preset = preset
-        self.deals = deals
+        self.realisations = realisations
         self.crop, self.batch_size, self.samples_per_epoch = crop, batch_size, samples_per_epoch
         self.longest_side, self.num_workers, self.seed = longest_side, num_workers, seed
         self._manifest: FramesManifest | None = None
@@ -156,17 +156,17 @@ class EndoscopyDataModule(L.LightningDataModule):
             self._manifest = FramesManifest.read(self.manifest)
         return self._manifest.rows(split)
 
-    def dealt(self, case: int, deal: int) -> tuple[Array, float]:
+    def realisation(self, case: int, realisation: int) -> tuple[Array, float]:
         """A whole degraded training frame, the one whose crops are shown under this number.
 
         Args:
             case: Row in the training split.
-            deal: Its number, below `deals`.
+            realisation: Its number, below `realisations`.
 
         Returns:
             sRGB values (3, H, W), and 1: frames have no exposure.
         """
-        return self._crops().dealt(case, deal), 1.0
+        return self._crops().realisation(case, realisation), 1.0
 
     def training_ranges(self) -> dict[str, Any]:
         """What the training frames are, so that weights can tell later what they were trained for."""
@@ -196,7 +196,7 @@ class EndoscopyDataModule(L.LightningDataModule):
             self.cases("train"),
             self._kept["train"],
             preset=self.preset,
-            deals=self.deals,
+            realisations=self.realisations,
             crop=self.crop,
             length=self.samples_per_epoch,
             seed=self.seed,
@@ -246,7 +246,7 @@ class FrameCrops(Dataset[Sample]):
         rows: Rows of the manifest.
         frames: Their pictures.
         preset: See `EndoscopyDataModule`, as all that follow.
-        deals: Number of degradations a frame, or None.
+        realisations: Number of degradations a frame, or None.
         crop: Rows and columns.
         length: Samples an epoch.
         seed: Seed.
@@ -258,12 +258,12 @@ class FrameCrops(Dataset[Sample]):
         frames: Sequence[LoadedFrame],
         *,
         preset: Preset,
-        deals: int | None,
+        realisations: int | None,
         crop: tuple[int, int],
         length: int,
         seed: int,
     ) -> None:
-        self.rows, self.frames, self.preset, self.deals = rows, frames, preset, deals
+        self.rows, self.frames, self.preset, self.realisations = rows, frames, preset, realisations
         self.crop, self.length, self.seed = crop, length, seed
         self.labelled = all(frame.labels is not None for frame in frames)
         self._dealt: dict[tuple[int, int], Array] = {}
@@ -278,10 +278,10 @@ class FrameCrops(Dataset[Sample]):
         rng = np.random.default_rng((self.seed, 1, index))
         frame = self.frames[row]
         top, left = _place_crop(frame.valid[0], self.crop, rng)
-        deal = None if self.deals is None else int(rng.integers(self.deals))
+        realisation = None if self.realisations is None else int(rng.integers(self.realisations))
         # The whole frame is degraded, though a crop is shown: light and haze belong to the field of view.
         afresh = (self.seed, 4, index)
-        low = _low(frame, self.preset, afresh) if deal is None else self.dealt(row, deal)
+        low = _low(frame, self.preset, afresh) if realisation is None else self.realisation(row, realisation)
         height, width = self.crop
         cut = np.s_[:, top : top + height, left : left + width]
         arrays = {"rapid": low[cut], "target": _values(frame.clean[cut]), "valid": frame.valid[cut]}
@@ -292,18 +292,18 @@ class FrameCrops(Dataset[Sample]):
         return _sample(
             arrays,
             case=row,
-            deal=deal,
+            realisation=realisation,
             crop=(top, left, height, width),
             flip=flip,
             patient=self.rows[row].group,
         )
 
-    def dealt(self, row: int, deal: int) -> Array:
-        """See `EndoscopyDataModule.dealt`."""
-        if (row, deal) not in self._dealt:
-            low = _low(self.frames[row], self.preset, (self.seed, 3, row, deal))
-            self._dealt[row, deal] = np.rint(255 * low).astype(np.uint8)
-        return _values(self._dealt[row, deal])
+    def realisation(self, row: int, realisation: int) -> Array:
+        """See `EndoscopyDataModule.realisation`."""
+        if (row, realisation) not in self._dealt:
+            low = _low(self.frames[row], self.preset, (self.seed, 3, row, realisation))
+            self._dealt[row, realisation] = np.rint(255 * low).astype(np.uint8)
+        return _values(self._dealt[row, realisation])
 
 
 class WholeFrames(Dataset[Sample]):
@@ -332,7 +332,7 @@ class WholeFrames(Dataset[Sample]):
             arrays["labels"] = frame.labels
         crop = (0, 0, *frame.clean.shape[1:])
         return _sample(
-            arrays, case=row, deal=None, crop=crop, flip=(False, False), patient=self.rows[row].group
+            arrays, case=row, realisation=None, crop=crop, flip=(False, False), patient=self.rows[row].group
         )
 
 
@@ -392,7 +392,7 @@ def _sample(
     arrays: dict[str, Array],
     *,
     case: int,
-    deal: int | None,
+    realisation: int | None,
     crop: tuple[int, ...],
     flip: tuple[bool, bool],
     patient: str,
@@ -403,13 +403,13 @@ def _sample(
         name: torch.from_numpy(np.ascontiguousarray(array, dtype=types.get(name, np.float32)))
         for name, array in arrays.items()
     }
-    numbered = {} if deal is None else {"deal": torch.tensor(deal)}
+    numbered = {} if realisation is None else {"realisation": torch.tensor(realisation)}
     return (
         tensors
         | numbered
         | {
-            "fraction": torch.tensor(1.0),
-            "target_fraction": torch.tensor(1.0),
+            "exposure": torch.tensor(1.0),
+            "target_exposure": torch.tensor(1.0),
             "case": torch.tensor(case),
             "crop": torch.tensor(crop),
             "flip": torch.tensor(flip),

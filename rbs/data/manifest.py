@@ -106,7 +106,7 @@ class LoadedCase:
     Attributes:
         rapid: Raw counts of the rapid scan, float32 (V, H, W), or None without one.
         standard: Raw counts of the standard scan, float32 (V, H, W).
-        fraction: Counts of the rapid scan as a fraction of the standard one, or None without a rapid scan.
+        exposure: Counts of the rapid scan as a exposure of the standard one, or None without a rapid scan.
         labels: Region labels, uint8 (V, H, W), 0 background and k + 1 for REGIONS[k]; None without truth.
         expectation: Expected counts of the standard scan, float32 (V, H, W); None without truth.
         views: The view of each of the V channels.
@@ -117,7 +117,7 @@ class LoadedCase:
 
     rapid: Array | None
     standard: Array
-    fraction: float | None
+    exposure: float | None
     labels: Array | None
     expectation: Array | None
     views: tuple[View, ...]
@@ -257,12 +257,12 @@ def load_case(case: Case, *, register: bool = False) -> LoadedCase:
     rapids = _read_files(case.rapid, case.rapid_velocity, case.stated_views)
     check_together(case.rapid, rapids, case.standard, standards)
     standard = _join(standards)
-    rapid, fraction = None, None
+    rapid, exposure = None, None
     if rapids:
         rapid = _join(rapids)
         # The standard scan is asked first, so that the one without a velocity is the one named.
-        standard.fraction_of()
-        fraction = rapid.fraction_of(standard.velocity)  # type: ignore[arg-type]
+        standard.exposure_of()
+        exposure = rapid.exposure_of(standard.velocity)  # type: ignore[arg-type]
         if fault := shared_counts(rapids, standards):
             raise ManifestError(
                 fault,
@@ -278,7 +278,7 @@ def load_case(case: Case, *, register: bool = False) -> LoadedCase:
     return LoadedCase(
         rapid=None if rapid is None else rapid.aligned(),
         standard=standard.aligned(),
-        fraction=fraction,
+        exposure=exposure,
         labels=labels,
         expectation=expectation,
         views=views,

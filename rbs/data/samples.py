@@ -26,7 +26,7 @@ _TRIES = 4
 _ENOUGH = 0.5
 """A crop is taken when its mean count is this share of the scan's; after `_TRIES` refusals the fullest is."""
 
-_WHOLE_SCAN_FRACTION = 0.5
+_WHOLE_SCAN_EXPOSURE = 0.5
 """Rapid exposure simulated for validation where no rapid scan was acquired."""
 
 
@@ -57,8 +57,8 @@ class Crops(Dataset[Sample]):
         cases: Cases.
         scans: Their arrays.
         pairs: See `RBSDataModule`, as all that follow.
-        deals: Number of simulated rapid scans a case, or None.
-        fractions: Range of simulated exposures.
+        realisations: Number of simulated rapid scans a case, or None.
+        exposures: Range of simulated exposures.
         crop: Rows and columns.
         length: Samples an epoch.
         single_view_probability: Share of samples that show one view twice.
@@ -73,8 +73,8 @@ class Crops(Dataset[Sample]):
         scans: Sequence[LoadedCase],
         *,
         pairs: Pairs,
-        deals: int | None,
-        fractions: tuple[float, float],
+        realisations: int | None,
+        exposures: tuple[float, float],
         crop: tuple[int, int],
         length: int,
         single_view_probability: float,
@@ -83,7 +83,7 @@ class Crops(Dataset[Sample]):
         seed: int,
     ) -> None:
         self.cases, self.scans = cases, scans
-        self.pairs, self.deals, self.fractions, self.crop = pairs, deals, fractions, crop
+        self.pairs, self.realisations, self.exposures, self.crop = pairs, realisations, exposures, crop
         self.length, self.single_view_probability = length, single_view_probability
         self.foci, self.scenes, self.seed = foci, scenes, seed
         # Labels do not fit what scenes show.
@@ -107,28 +107,28 @@ class Crops(Dataset[Sample]):
         def cut(whole: Array | None) -> Any:
             return None if whole is None else whole[shown, top : top + height, left : left + width]
 
-        deal = None if self.deals is None else int(rng.integers(self.deals))
-        whole, exposure = source(scan, self.pairs)
+        realisation = None if self.realisations is None else int(rng.integers(self.realisations))
+        whole, source_exposure = source(scan, self.pairs)
         counts, expectation = cut(whole), cut(scan.expectation)
         if self.scenes and rng.random() < self.scenes:
             assert scan.expectation is not None  # checked in RBSDataModule.setup
             expectation = draw_scene(scan.expectation[shown], self.crop, rng)
         if self.foci:
-            known = counts / exposure if expectation is None else expectation
+            known = counts / source_exposure if expectation is None else expectation
             foci = draw_foci(known, scan.spacing_mm, self.foci, rng)
-            counts = foci.count(counts, exposure, rng)
+            counts = foci.count(counts, source_exposure, rng)
             expectation = None if expectation is None else foci.expect(expectation)
-        if deal is None:
+        if realisation is None:
             # Counts of pixels are independent: dealing the crop's is dealing the scan's.
-            share = float(rng.uniform(*self.fractions))
-            rapid, fraction = self._simulate(counts, expectation, share, rng), share * exposure
+            relative = float(rng.uniform(*self.exposures))
+            rapid, exposure = self._simulate(counts, expectation, relative, rng), relative * source_exposure
         else:
-            dealt, fraction = self.dealt(row, deal)
+            dealt, exposure = self.realisation(row, realisation)
             rapid = cut(dealt)
         if self.pairs in ("split", "rapid"):
-            target, target_fraction = counts - rapid, exposure - fraction
+            target, target_exposure = counts - rapid, source_exposure - exposure
         else:
-            target, target_fraction = expectation if self.pairs == "expectation" else counts, 1.0
+            target, target_exposure = expectation if self.pairs == "expectation" else counts, 1.0
         arrays = {"rapid": rapid, "target": target}
         if self.truth:
             arrays |= {"labels": cut(scan.labels), "expectation": expectation}
@@ -139,38 +139,38 @@ class Crops(Dataset[Sample]):
         channels = [shown.index(view) for view in views]
         return _sample(
             {name: array[channels] for name, array in arrays.items()} | moved,
-            fraction=fraction,
-            target_fraction=target_fraction,
+            exposure=exposure,
+            target_exposure=target_exposure,
             case=row,
-            deal=deal,
+            realisation=realisation,
             crop=(top, left, height, width),
             flip=flip,
             views=views,
             patient=self.cases[row].patient,
         )
 
-    def dealt(self, row: int, deal: int) -> tuple[Array, float]:
-        """See `RBSDataModule.dealt`."""
+    def realisation(self, row: int, realisation: int) -> tuple[Array, float]:
+        """See `RBSDataModule.realisation`."""
         scan = self.scans[row]
         if self.pairs == "measured":
             assert scan.rapid is not None
-            assert scan.fraction is not None  # both checked in RBSDataModule.setup
-            return scan.rapid, scan.fraction
-        rng = np.random.default_rng((self.seed, 3, row, deal))
-        # Few deals spread over all exposures: each has its share of the range.
-        low, high = self.fractions
-        share = float(low + (high - low) * (deal + rng.random()) / (self.deals or 1))
-        whole, exposure = source(scan, self.pairs)
-        return self._simulate(whole, scan.expectation, share, rng), share * exposure
+            assert scan.exposure is not None  # both checked in RBSDataModule.setup
+            return scan.rapid, scan.exposure
+        rng = np.random.default_rng((self.seed, 3, row, realisation))
+        # Few realisations spread over all exposures: each has its share of the range.
+        low, high = self.exposures
+        relative = float(low + (high - low) * (realisation + rng.random()) / (self.realisations or 1))
+        whole, source_exposure = source(scan, self.pairs)
+        return self._simulate(whole, scan.expectation, relative, rng), relative * source_exposure
 
     def _simulate(
-        self, counts: Array, expectation: Array | None, share: float, rng: np.random.Generator
+        self, counts: Array, expectation: Array | None, relative: float, rng: np.random.Generator
     ) -> Array:
-        """A rapid scan of a share of the exposure of `counts`."""
+        """A rapid scan of exposure `relative` to that of `counts`."""
         if self.pairs == "expectation":
             assert expectation is not None  # checked in RBSDataModule.setup
-            return rng.poisson(share * expectation)
-        return thin(counts, share, rng)
+            return rng.poisson(relative * expectation)
+        return thin(counts, relative, rng)
 
 
 class WholeScans(Dataset[Sample]):
@@ -190,16 +190,16 @@ class WholeScans(Dataset[Sample]):
 
     def __getitem__(self, row: int) -> Sample:
         scan = self.scans[row]
-        if scan.rapid is not None and scan.fraction is not None:
-            arrays, fraction, target_fraction = (
+        if scan.rapid is not None and scan.exposure is not None:
+            arrays, exposure, target_exposure = (
                 {"rapid": scan.rapid, "target": scan.standard},
-                scan.fraction,
+                scan.exposure,
                 1.0,
             )
         else:
-            fraction, target_fraction = _WHOLE_SCAN_FRACTION, 1 - _WHOLE_SCAN_FRACTION
+            exposure, target_exposure = _WHOLE_SCAN_EXPOSURE, 1 - _WHOLE_SCAN_EXPOSURE
             rng = np.random.default_rng((self.seed, 2, row))
-            rapid, rest = split(scan.standard, (fraction, target_fraction), rng)
+            rapid, rest = split(scan.standard, (exposure, target_exposure), rng)
             arrays = {"rapid": rapid, "target": rest}
         if scan.labels is not None and scan.expectation is not None:
             arrays |= {"labels": scan.labels, "expectation": scan.expectation}
@@ -207,10 +207,10 @@ class WholeScans(Dataset[Sample]):
             arrays["displacement"] = displacement(scan, (0, 0, *scan.standard.shape[1:]))
         return _sample(
             arrays,
-            fraction=fraction,
-            target_fraction=target_fraction,
+            exposure=exposure,
+            target_exposure=target_exposure,
             case=row,
-            deal=None,
+            realisation=None,
             crop=(0, 0, *scan.standard.shape[1:]),
             flip=(False, False),
             views=tuple(range(len(scan.views))),
@@ -223,8 +223,8 @@ def source(scan: LoadedCase, pairs: Pairs) -> tuple[Array, float]:
     if pairs != "rapid":
         return scan.standard, 1.0
     assert scan.rapid is not None
-    assert scan.fraction is not None  # both checked in RBSDataModule.setup
-    return scan.rapid, scan.fraction
+    assert scan.exposure is not None  # both checked in RBSDataModule.setup
+    return scan.rapid, scan.exposure
 
 
 def displacement(scan: LoadedCase, crop: tuple[int, int, int, int]) -> Array:
@@ -249,10 +249,10 @@ def _turned(u: Array, flip: tuple[bool, bool]) -> Array:
 def _sample(
     arrays: dict[str, Array],
     *,
-    fraction: float,
-    target_fraction: float,
+    exposure: float,
+    target_exposure: float,
     case: int,
-    deal: int | None,
+    realisation: int | None,
     crop: tuple[int, ...],
     flip: tuple[bool, bool],
     views: tuple[int, ...],
@@ -264,13 +264,13 @@ def _sample(
         name: torch.from_numpy(np.ascontiguousarray(array, dtype=types.get(name, np.float32)))
         for name, array in arrays.items()
     }
-    numbered = {} if deal is None else {"deal": torch.tensor(deal)}
+    numbered = {} if realisation is None else {"realisation": torch.tensor(realisation)}
     return (
         tensors
         | numbered
         | {
-            "fraction": torch.tensor(fraction, dtype=torch.float32),
-            "target_fraction": torch.tensor(target_fraction, dtype=torch.float32),
+            "exposure": torch.tensor(exposure, dtype=torch.float32),
+            "target_exposure": torch.tensor(target_exposure, dtype=torch.float32),
             "case": torch.tensor(case),
             "crop": torch.tensor(crop),
             "flip": torch.tensor(flip),

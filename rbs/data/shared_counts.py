@@ -15,7 +15,7 @@ from rbs.scans.dicom.reader import THINNED
 from rbs.scans.scan import Scan
 
 _PART = re.compile(r"([\d.e+-]+) % of the counts .*, (kept|left over) by binomial thinning, seed (-?\d+)")
-"""How `rbs thin` describes the parts that it deals a scan to."""
+"""How `rbs thin` describes the parts that it realisations a scan to."""
 
 
 def shared_counts(rapid: Sequence[Scan], standard: Sequence[Scan]) -> str | None:

@@ -33,7 +33,7 @@ class PhantomStreamDataModule(RBSDataModule):
         manifest: The CSV of the validation and test cases.
         crops_per_child: Crops of each child, in one batch; divides `batch_size` and `samples_per_epoch`.
         pairs: See `RBSDataModule`, as all that follow.
-        fractions: Smallest and largest exposure of simulated rapid scans.
+        exposures: Smallest and largest exposure of simulated rapid scans.
         crop: Rows and columns.
         batch_size: Training crops a batch (a rank).
         samples_per_epoch: Training crops an epoch, over all ranks.
@@ -53,7 +53,7 @@ class PhantomStreamDataModule(RBSDataModule):
         *,
         crops_per_child: int = 4,
         pairs: Pairs = "split",
-        fractions: tuple[float, float] = (0.25, 0.75),
+        exposures: tuple[float, float] = (0.25, 0.75),
         crop: tuple[int, int] = (256, 128),
         batch_size: int = 8,
         samples_per_epoch: int = 1000,
@@ -66,7 +66,7 @@ class PhantomStreamDataModule(RBSDataModule):
         super().__init__(
             manifest,
             pairs=pairs,
-            fractions=fractions,
+            exposures=exposures,
             crop=crop,
             batch_size=batch_size,
             samples_per_epoch=samples_per_epoch,
@@ -97,7 +97,7 @@ class PhantomStreamDataModule(RBSDataModule):
             collate_fn=_collate,
         )
 
-    def dealt(self, case: int, deal: int) -> tuple[Array, float]:
+    def realisation(self, case: int, realisation: int) -> tuple[Array, float]:
         """Not to be had: a child is gone after its crops.
 
         Raises:
@@ -115,8 +115,8 @@ class PhantomStreamDataModule(RBSDataModule):
             seed=self.seed,
             settings={
                 "pairs": self.pairs,
-                "deals": self.deals,
-                "fractions": self.fractions,
+                "realisations": self.realisations,
+                "exposures": self.exposures,
                 "crop": self.crop,
                 "single_view_probability": self.single_view_probability,
                 "foci": self.foci,
@@ -166,7 +166,7 @@ class Children(Dataset[list[Sample]]):
         loaded = LoadedCase(
             rapid=align(patient.rapid, VIEWS),
             standard=align(patient.standard, VIEWS),
-            fraction=acquisition.standard_velocity / acquisition.rapid_velocity,
+            exposure=acquisition.standard_velocity / acquisition.rapid_velocity,
             labels=align(truth.labels, VIEWS),
             expectation=align(truth.expectation, VIEWS),
             views=VIEWS,

@@ -65,20 +65,20 @@ class Cascade(nn.Module):
     def forward(
         self,
         x: Tensor,
-        fraction: Tensor,
+        exposure: Tensor,
         prior: SemanticPrior | Callable[[Tensor], SemanticPrior] | None = None,
     ) -> CascadeOutput:
         """Restore.
 
         Args:
             x: Rapid scan at standard scale, counts (B, V, H, W), or frames (B, 3, H, W).
-            fraction: Its exposure relative to the standard scan, (B,).
+            exposure: Its exposure relative to the standard scan, (B,).
             prior: Of these pixels, or a function of I1 that makes it; needed where there is an SPI.
 
         Raises:
             ValueError: There is an SPI but no prior.
         """
-        i1, features1 = self.f1.restore_with_features(x, fraction)
+        i1, features1 = self.f1.restore_with_features(x, exposure)
         if self.f2 is None:
             return CascadeOutput(i1, features1)
         if callable(prior):
@@ -88,7 +88,7 @@ class Cascade(nn.Module):
             if prior is None:
                 raise ValueError("semantic prior integration needs a prior")
             fused = self.spi(i1, prior)
-        i2, features2 = self.f2.restore_with_features(fused, fraction)
+        i2, features2 = self.f2.restore_with_features(fused, exposure)
         return CascadeOutput(i1, features1, i2, features2, prior)
 
 
@@ -131,7 +131,7 @@ def load_cascade(path: Path, f1: Restorer) -> tuple[Cascade, dict[str, Any]]:
         raise CheckpointError(
             "it holds no second restorer",
             file=path,
-            remedy="put the cascade.safetensors there that stage 2 wrote beside its f1.safetensors",
+            remedy="put the cascade.safetensors there that stage 2 wrote beside its restorer.safetensors",
         )
     f2 = build_restorer(description["f2"], path)
     spi = SPI(description["embedding_dim"], domain=f2.domain) if description.get("embedding_dim") else None

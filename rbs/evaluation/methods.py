@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 log = logging.getLogger(__name__)
 
 CASCADE_FILE = "cascade.safetensors"
-"""Where training puts the second restorer, beside f1.safetensors."""
+"""Where training puts the second restorer, beside restorer.safetensors."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Method:
         return {"name": self.name, "label": self.label, "settings": self.settings}
 
 
-RAPID = Method("rapid", "Rapid scan, scaled", lambda pair: pair.rapid / pair.fraction, raw=True)
+RAPID = Method("rapid", "Rapid scan, scaled", lambda pair: pair.rapid / pair.exposure, raw=True)
 
 
 def classical_methods(
@@ -171,7 +171,7 @@ def _with_faint(method: Method) -> Method:
         name=f"{method.name}_faint",
         label=f"{method.label}{SUFFIX}",
         restore=lambda pair: keep_faint(
-            method.restore(pair), pair.rapid, pair.fraction, pair.target.spacing_mm
+            method.restore(pair), pair.rapid, pair.exposure, pair.target.spacing_mm
         ),
     )
 
@@ -185,7 +185,7 @@ def _with_deviation(method: Method, loaded: LoadedRestorer, file: Path) -> Metho
     return replace(
         method,
         settings=method.settings | settings,
-        deviation=lambda pair: head.deviation(pair.rapid, pair.fraction),
+        deviation=lambda pair: head.deviation(pair.rapid, pair.exposure),
     )
 
 
@@ -224,10 +224,10 @@ def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: 
     cascade.to(device)
 
     def restore(pair: Any) -> Array:
-        x, fraction = _tensors(pair, device)
+        x, exposure = _tensors(pair, device)
         with torch.inference_mode():
-            prior = teacher(first.restorer(x, fraction)) if teacher is not None else None
-            restored = cascade(x, fraction, prior).i2
+            prior = teacher(first.restorer(x, exposure)) if teacher is not None else None
+            restored = cascade(x, exposure, prior).i2
         assert restored is not None  # the cascade has a second restorer
         return restored[0].cpu().numpy()
 
@@ -237,6 +237,6 @@ def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: 
 def _tensors(pair: Any, device: str) -> tuple[Any, Any]:
     import torch
 
-    image, fraction = pair.seen
+    image, exposure = pair.seen
     x = torch.as_tensor(image, dtype=torch.float32, device=device)
-    return x[None], torch.tensor([fraction], dtype=torch.float32, device=device)
+    return x[None], torch.tensor([exposure], dtype=torch.float32, device=device)

@@ -39,19 +39,19 @@ class OnnxRestorer:
     sha256: str
     provenance: dict[str, Any]
 
-    def restore(self, rapid: Array, fraction: float) -> Array:
+    def restore(self, rapid: Array, exposure: float) -> Array:
         """Restore a whole scan: `rbs.restorers.checkpoint.LoadedRestorer.restore` says how.
 
         Args:
             rapid: Raw counts, aligned (V, H, W).
-            fraction: Exposure relative to the standard scan.
+            exposure: Exposure relative to the standard scan.
 
         Returns:
             Standard counts (V, H, W), float32.
         """
-        x = np.asarray(rapid, dtype=np.float32)[None] / np.float32(fraction)
+        x = np.asarray(rapid, dtype=np.float32)[None] / np.float32(exposure)
         both = np.repeat(x, VIEWS // len(rapid), axis=1)
-        (answer,) = self.session.run(None, {"rapid": both, "fraction": np.array([fraction], np.float32)})
+        (answer,) = self.session.run(None, {"rapid": both, "exposure": np.array([exposure], np.float32)})
         counts = answer[0] if len(rapid) == VIEWS else answer[0].mean(axis=0, keepdims=True)
         return where_scanned(counts, rapid)
 

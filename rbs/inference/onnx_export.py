@@ -45,8 +45,8 @@ def export_onnx(
 ) -> Parity:
     """Write a restorer as an ONNX model of any number of images of any size, and try it.
 
-    Inputs are those of `Restorer.forward`: `rapid`, counts at standard scale (raw counts / fraction), float32
-    (B, 2, H, W), and `fraction`, (B,); of colour frames `rapid` is (B, 3, H, W), sRGB 0..1, and `fraction` 1.
+    Inputs are those of `Restorer.forward`: `rapid`, counts at standard scale (raw counts / exposure), float32
+    (B, 2, H, W), and `exposure`, (B,); of colour frames `rapid` is (B, 3, H, W), sRGB 0..1, and `exposure` 1.
     The answer is `restored`, of the shape of `rapid`. A scan of one view is given twice, and the mean of the
     two answers taken. Rows that were not scanned are not taken out, see `LoadedRestorer.restore`.
 
@@ -85,7 +85,7 @@ def export_onnx(
 
 def _exported(loaded: LoadedRestorer) -> Any:
     """PyTorch's program, without its notes on where each node comes from, an eighth of the file."""
-    x, fraction = _drawn(loaded, 2, 64, 48)
+    x, exposure = _drawn(loaded, 2, 64, 48)
     free = torch.export.Dim.DYNAMIC
     try:
         import onnxscript  # noqa: F401 - PyTorch calls its absence an error of its own kind
@@ -93,8 +93,8 @@ def _exported(loaded: LoadedRestorer) -> Any:
         with warnings.catch_warnings(action="ignore"), redirect_stdout(StringIO()):
             program = torch.onnx.export(
                 loaded.restorer,
-                (x, fraction),
-                input_names=["rapid", "fraction"],
+                (x, exposure),
+                input_names=["rapid", "exposure"],
                 output_names=["restored"],
                 dynamic_shapes=({0: free, 2: free, 3: free}, {0: free}),
                 dynamo=True,
@@ -136,10 +136,10 @@ def _difference(loaded: LoadedRestorer, session: Any) -> float:
     """The largest difference of a pixel as a share of the peak, over images of several sizes."""
     found = []
     for batch, rows, columns in _CHECKED:
-        x, fraction = _drawn(loaded, batch, rows, columns)
+        x, exposure = _drawn(loaded, batch, rows, columns)
         with torch.inference_mode():
-            ours = loaded.restorer(x, fraction).numpy()
-        (theirs,) = session.run(None, {"rapid": x.numpy(), "fraction": fraction.numpy()})
+            ours = loaded.restorer(x, exposure).numpy()
+        (theirs,) = session.run(None, {"rapid": x.numpy(), "exposure": exposure.numpy()})
         found.append(np.abs(theirs - ours).max() / ours.max())
     return float(max(found))
 

@@ -18,7 +18,7 @@ SUFFIX = ", faint foci kept"
 """What headers and tables add to a restorer's name."""
 
 
-def keep_faint(restored: Array, rapid: Array, fraction: float, spacing_mm: tuple[float, float]) -> Array:
+def keep_faint(restored: Array, rapid: Array, exposure: float, spacing_mm: tuple[float, float]) -> Array:
     """Put half of the smooth residual back to a restoration.
 
     The restoration of least error flattens a focus at the edge of visibility, and with it what an observer
@@ -30,18 +30,18 @@ def keep_faint(restored: Array, rapid: Array, fraction: float, spacing_mm: tuple
     Args:
         restored: Standard counts (V, H, W).
         rapid: The raw counts it was made from, (V, H, W).
-        fraction: Their exposure relative to the standard scan.
+        exposure: Their exposure relative to the standard scan.
         spacing_mm: Rows, columns.
 
     Returns:
         Standard counts (V, H, W), float32.
     """
-    kept = put_back(restored, rapid, fraction, spacing_mm, SHARE)
+    kept = put_back(restored, rapid, exposure, spacing_mm, SHARE)
     return where_scanned(kept.astype(np.float32), np.asarray(rapid))
 
 
 def put_back(
-    estimate: Array, rapid: Array, fraction: float, spacing_mm: tuple[float, float], share: float = 1.0
+    estimate: Array, rapid: Array, exposure: float, spacing_mm: tuple[float, float], share: float = 1.0
 ) -> Array:
     r"""Put back the counts an estimate lost, as the smooth part of its residual: "twicing" (Tukey 1977).
 
@@ -53,12 +53,12 @@ def put_back(
     Args:
         estimate: T, standard counts (V, H, W).
         rapid: Raw counts R (V, H, W).
-        fraction: Their exposure p relative to the standard scan.
+        exposure: Their exposure p relative to the standard scan.
         spacing_mm: Rows, columns.
         share: How much of it is put back.
 
     Returns:
         Standard counts, float64 (V, H, W).
     """
-    residual = np.asarray(rapid, np.float64) / fraction - estimate
+    residual = np.asarray(rapid, np.float64) / exposure - estimate
     return np.maximum(estimate + share * smooth(residual, SIGMA_MM, spacing_mm), 0)

@@ -46,16 +46,16 @@ class AdaptingRestorer(LoadedRestorer):
             }
         )
 
-    def restore(self, rapid: Array, fraction: float) -> Array:
+    def restore(self, rapid: Array, exposure: float) -> Array:
         """See `LoadedRestorer.restore`. The weights themselves stay as they are."""
         self._must_restore("scans")
-        own = adapted(self.restorer, rapid, fraction)
+        own = adapted(self.restorer, rapid, exposure)
         plain = LoadedRestorer(own, self.name, self.version, self.sha256, self.provenance)
-        answers = [np.flip(plain.restore(np.flip(rapid, axes), fraction), axes) for axes in MIRRORS]
+        answers = [np.flip(plain.restore(np.flip(rapid, axes), exposure), axes) for axes in MIRRORS]
         return np.asarray(sum(answers) / np.float32(len(answers)))
 
 
-def adapted(restorer: Restorer, rapid: Array, fraction: float) -> Restorer:
+def adapted(restorer: Restorer, rapid: Array, exposure: float) -> Restorer:
     r"""A copy of a restorer, trained for a moment on the scan it is to restore.
 
     A Poisson scan's counts, dealt by a coin, are two independent scans (binomial thinning), so that one
@@ -72,7 +72,7 @@ def adapted(restorer: Restorer, rapid: Array, fraction: float) -> Restorer:
     Args:
         restorer: It is left as it is.
         rapid: Raw counts, aligned (V, H, W).
-        fraction: Exposure p relative to the standard scan.
+        exposure: Exposure p relative to the standard scan.
 
     Returns:
         The copy, in evaluation mode, with averaged weights. The crops and the dealing are the same each time.
@@ -84,11 +84,11 @@ def adapted(restorer: Restorer, rapid: Array, fraction: float) -> Restorer:
     optimizer = torch.optim.Adam(own.parameters(), lr=LEARNING_RATE)
     loss = PoissonDeviance()
     device = next(own.parameters()).device
-    for batch in DataLoader(_crops(rapid, fraction), batch_size=BATCH):
+    for batch in DataLoader(_crops(rapid, exposure), batch_size=BATCH):
         given: dict[str, Tensor] = {name: batch[name].to(device) for name in _USED}
-        x = given["rapid"] / given["fraction"][:, None, None, None]
+        x = given["rapid"] / given["exposure"][:, None, None, None]
         optimizer.zero_grad()
-        loss(own(x, given["fraction"]), given["target"], given["target_fraction"]).backward()
+        loss(own(x, given["exposure"]), given["target"], given["target_exposure"]).backward()
         torch.nn.utils.clip_grad_norm_(own.parameters(), LARGEST_GRADIENT)
         optimizer.step()
         averaged.update_parameters(own)
@@ -96,22 +96,22 @@ def adapted(restorer: Restorer, rapid: Array, fraction: float) -> Restorer:
     return own.eval().requires_grad_(False)
 
 
-_USED = ("rapid", "fraction", "target", "target_fraction")
+_USED = ("rapid", "exposure", "target", "target_exposure")
 
 
-def _crops(rapid: Array, fraction: float) -> Crops:
+def _crops(rapid: Array, exposure: float) -> Crops:
     """Training samples dealt out of one scan; scans smaller than a crop are one."""
     counts = np.asarray(rapid)
     # Restorers know views as first and second; which they are called, nobody asks.
     views = (View.ANTERIOR, View.POSTERIOR)[: len(counts)]
-    scan = LoadedCase(counts, counts, fraction, None, None, views, (1.0, 1.0))
+    scan = LoadedCase(counts, counts, exposure, None, None, views, (1.0, 1.0))
     height, width = (min(CROP, side // GRID * GRID or side) for side in counts.shape[1:])
     return Crops(
         [Case("", "train", (), ())],
         [scan],
         pairs="rapid",
-        deals=None,
-        fractions=SHARES,
+        realisations=None,
+        exposures=SHARES,
         crop=(height, width),
         length=STEPS * BATCH,
         single_view_probability=SINGLE_VIEW,

@@ -52,7 +52,7 @@ class Run:
 
     Attributes:
         folder: Where `rbs fit` wrote it.
-        weights: Its f1.safetensors.
+        weights: Its restorer.safetensors.
         config: The configuration it was made with, complete.
     """
 
@@ -67,11 +67,11 @@ class Run:
         Raises:
             CheckpointError: It left no weights, or no configuration.
         """
-        weights = folder / "f1.safetensors"
+        weights = folder / "restorer.safetensors"
         if not weights.is_file():
             remedy = "train it with `make benchmark`, which goes on where a training was interrupted"
             raise CheckpointError(
-                "it holds no f1.safetensors of a finished training", file=folder, remedy=remedy
+                "it holds no restorer.safetensors of a finished training", file=folder, remedy=remedy
             )
         configs = versions(folder, "config.yaml")
         if not configs:
@@ -159,10 +159,10 @@ def multiply_adds(restorer: Restorer, shape: tuple[int, int, int] = SHAPE) -> in
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    x, fraction = torch.ones(1, *shape), torch.full((1,), 0.5)
+    x, exposure = torch.ones(1, *shape), torch.full((1,), 0.5)
     # Not in inference mode, which hides linear layers from the counter.
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        restorer.eval()(x, fraction)
+        restorer.eval()(x, exposure)
     return counter.get_total_flops() // 2
 
 

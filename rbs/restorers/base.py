@@ -61,29 +61,29 @@ class Restorer(nn.Module, ABC):
     def features(self, x: Tensor) -> Tensor:
         """The backbone: (B, seen_channels, H, W) to (B, feature_channels, H, W), multiples of `multiple`."""
 
-    def forward(self, x: Tensor, fraction: Tensor) -> Tensor:
+    def forward(self, x: Tensor, exposure: Tensor) -> Tensor:
         """Restore an image.
 
         Args:
-            x: Rapid scan at standard scale (raw counts / fraction), counts (B, V, H, W), V = 1 or 2; or
+            x: Rapid scan at standard scale (raw counts / exposure), counts (B, V, H, W), V = 1 or 2; or
                 frames, sRGB values 0..1, (B, 3, H, W). Any H and W.
-            fraction: Exposure p of the rapid scan relative to the standard one, (B,); of a frame 1.
+            exposure: Exposure p of the rapid scan relative to the standard one, (B,); of a frame 1.
 
         Returns:
             Non-negative counts at standard scale, or sRGB values 0..1, of the shape of `x`, float32.
 
         Raises:
-            ValueError: `x` is no image of the domain, or `fraction` is not (B,).
+            ValueError: `x` is no image of the domain, or `exposure` is not (B,).
         """
-        return self.restore_with_features(x, fraction)[0]
+        return self.restore_with_features(x, exposure)[0]
 
-    def restore_with_features(self, x: Tensor, fraction: Tensor) -> tuple[Tensor, Tensor]:
+    def restore_with_features(self, x: Tensor, exposure: Tensor) -> tuple[Tensor, Tensor]:
         """As `forward`, returning also the backbone's features (B, feature_channels, H, W)."""
         if not self.images.fits(x):
             raise ValueError(f"{self.images.shows} must be {self.images.shape}, not {tuple(x.shape)}")
-        if fraction.shape != x.shape[:1]:
+        if exposure.shape != x.shape[:1]:
             raise ValueError(
-                f"one fraction an image: expected shape ({x.shape[0]},), not {tuple(fraction.shape)}"
+                f"one exposure an image: expected shape ({x.shape[0]},), not {tuple(exposure.shape)}"
             )
         channels, height, width = x.shape[1:]
         # One view is shown twice and the two answers averaged, so one set of weights serves both kinds of
@@ -91,7 +91,7 @@ class Restorer(nn.Module, ABC):
         x = x.expand(-1, self.images.channels, -1, -1)
         # Squares and square roots of counts lose the Poisson noise in bfloat16: physics stays in float32.
         with torch.autocast(x.device.type, enabled=False):
-            x, p = x.float(), fraction.float()[:, None, None, None]
+            x, p = x.float(), exposure.float()[:, None, None, None]
             seen, start = self.images.see(x, p, self.sigma_px)
         bottom, right = -height % self.multiple, -width % self.multiple
         padded = F.pad(seen, (0, right, 0, bottom), mode="replicate")

@@ -29,7 +29,7 @@ class LoadedRestorer:
 
     Attributes:
         restorer: In evaluation mode, on the CPU.
-        name: Its class and the file it came from, for headers and reports ("NAFNet f1.safetensors").
+        name: Its class and the file it came from, for headers and reports ("NAFNet restorer.safetensors").
         version: The version of rbs that wrote it; "unknown" where the file does not say.
         sha256: Of the file, hexadecimal.
         provenance: What its writer recorded about its making.
@@ -84,7 +84,7 @@ class LoadedRestorer:
                 remedy=f"name weights that were trained on {what}",
             )
 
-    def restore(self, rapid: Array, fraction: float) -> Array:
+    def restore(self, rapid: Array, exposure: float) -> Array:
         """Restore a whole scan on the device that the restorer is on.
 
         Rows at the top and at the bottom in which no view counted anything were not scanned; what the
@@ -92,7 +92,7 @@ class LoadedRestorer:
 
         Args:
             rapid: Raw counts, aligned (V, H, W).
-            fraction: Exposure relative to the standard scan.
+            exposure: Exposure relative to the standard scan.
 
         Returns:
             Standard counts (V, H, W), float32.
@@ -100,15 +100,15 @@ class LoadedRestorer:
         Raises:
             CheckpointError: The restorer restores frames.
         """
-        return self.answer(self.restorer, rapid, fraction)
+        return self.answer(self.restorer, rapid, exposure)
 
-    def answer(self, network: nn.Module, rapid: Array, fraction: float) -> Array:
+    def answer(self, network: nn.Module, rapid: Array, exposure: float) -> Array:
         """As `restore`, by a network that is given what the restorer is: itself, or one built around it."""
         self._must_restore("scans")
         device = next(self.restorer.parameters()).device
-        x = torch.as_tensor(np.asarray(rapid, dtype=np.float32) / np.float32(fraction), device=device)[None]
+        x = torch.as_tensor(np.asarray(rapid, dtype=np.float32) / np.float32(exposure), device=device)[None]
         with torch.inference_mode():
-            answer = network(x, torch.tensor([fraction], dtype=torch.float32, device=device))
+            answer = network(x, torch.tensor([exposure], dtype=torch.float32, device=device))
         return where_scanned(answer[0].cpu().numpy(), rapid)
 
 
@@ -182,6 +182,6 @@ def build_restorer(description: dict[str, Any], file: Path) -> Restorer:
     """An untrained restorer from its class path."""
     if not description.get("class_path"):
         raise CheckpointError(
-            "it holds no first restorer", file=file, remedy="name the f1.safetensors beside it"
+            "it holds no first restorer", file=file, remedy="name the restorer.safetensors beside it"
         )
     return build_from(description, Restorer, file)  # type: ignore[type-abstract]

@@ -95,16 +95,16 @@ class Diffusion(Restorer):
         assert isinstance(joined, Tensor)  # as the backbone returns one
         return joined
 
-    def denoising_error(self, x: Tensor, fraction: Tensor, clean: Tensor) -> Tensor:
+    def denoising_error(self, x: Tensor, exposure: Tensor, clean: Tensor) -> Tensor:
         """Mean squared error of the predicted u at random noise levels, the training loss.
 
         Args:
             x: Rapid scan at standard scale, counts (B, V, H, W), V = 1 or 2, H and W multiples of `multiple`.
-            fraction: Its exposure relative to the standard scan, (B,).
+            exposure: Its exposure relative to the standard scan, (B,).
             clean: The expectation of the standard scan, counts (B, V, H, W).
         """
         with torch.autocast(x.device.type, enabled=False):  # as in `restore_with_features`
-            x, p = x.float().expand(-1, 2, -1, -1), fraction.float()[:, None, None, None]
+            x, p = x.float().expand(-1, 2, -1, -1), exposure.float()[:, None, None, None]
             channels, root = self.images.see(x, p, self.sigma_px)
         u = (self.images.start(clean) - root) / DELTA_SCALE
         noise = torch.randn_like(u)

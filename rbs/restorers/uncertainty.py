@@ -66,13 +66,13 @@ class UncertaintyHead(nn.Module):
         self.layers = nn.Sequential(*layer(feature_channels + 3), *layer(width), last)
         self.register_buffer("factor", torch.ones(()))
 
-    def forward(self, features: Tensor, restored: Tensor, fraction: Tensor) -> Tensor:
+    def forward(self, features: Tensor, restored: Tensor, exposure: Tensor) -> Tensor:
         """The standard deviation of the root.
 
         Args:
             features: Of the restorer, (B, feature_channels, H, W).
             restored: What it made of them, standard counts (B, V, H, W), V = 1 or 2.
-            fraction: Exposure of the rapid scan relative to the standard one, (B,).
+            exposure: Exposure of the rapid scan relative to the standard one, (B,).
 
         Returns:
             s, root-counts (B, V, H, W), float32, above zero.
@@ -80,7 +80,7 @@ class UncertaintyHead(nn.Module):
         views = restored.shape[1]
         with torch.autocast(restored.device.type, enabled=False):
             roots = (restored.float() + FLOOR).sqrt().expand(-1, 2, -1, -1) / ROOT_SCALE
-            noise = (0.5 / fraction.float().sqrt())[:, None, None, None].expand(-1, 1, *roots.shape[-2:])
+            noise = (0.5 / exposure.float().sqrt())[:, None, None, None].expand(-1, 1, *roots.shape[-2:])
             s = F.softplus(self.layers(torch.cat([features.float(), roots, noise], dim=1))) + SMALLEST
         # One view is shown twice, and what is said of the two is averaged, as the restorer does.
         return self.factor * (s if views == 2 else s.mean(dim=1, keepdim=True))
@@ -140,9 +140,9 @@ class _Deviation(nn.Module):
         super().__init__()
         self.restorer, self.head = restorer, head
 
-    def forward(self, x: Tensor, fraction: Tensor) -> Tensor:
-        restored, features = self.restorer.restore_with_features(x, fraction)
-        return deviation_in_counts(self.head(features, restored, fraction), restored)
+    def forward(self, x: Tensor, exposure: Tensor) -> Tensor:
+        restored, features = self.restorer.restore_with_features(x, exposure)
+        return deviation_in_counts(self.head(features, restored, exposure), restored)
 
 
 @dataclass(frozen=True)
@@ -165,12 +165,12 @@ class Uncertainty:
     sha256: str
     provenance: dict[str, Any] = field(default_factory=dict)
 
-    def deviation(self, rapid: Array, fraction: float) -> Array:
+    def deviation(self, rapid: Array, exposure: float) -> Array:
         """The standard deviation of what the restorer makes of a scan.
 
         Args:
             rapid: Raw counts, aligned (V, H, W).
-            fraction: Exposure relative to the standard scan.
+            exposure: Exposure relative to the standard scan.
 
         Returns:
             Standard counts (V, H, W), float32; 0 in rows that were not scanned, of which nothing is said.
@@ -179,11 +179,11 @@ class Uncertainty:
             CheckpointError: The restorer restores frames.
         """
         network = _Deviation(self.loaded.restorer, self.head)
-        return self.loaded.answer(network.to(next(self.loaded.restorer.parameters()).device), rapid, fraction)
+        return self.loaded.answer(network.to(next(self.loaded.restorer.parameters()).device), rapid, exposure)
 
 
 def head_file(weights: Path) -> Path:
-    """Where the head of a restorer's weights lies: beside them, `f1_uncertainty.safetensors` of `f1`."""
+    """File of the head that belongs to a restorer's weights: beside them, its name ending in _uncertainty."""
     return weights.with_name(f"{weights.stem}_uncertainty.safetensors")
 
 

@@ -119,11 +119,11 @@ class Scan:
         """Rows and columns of a frame."""
         return self.counts.shape[1], self.counts.shape[2]
 
-    def fraction_of(self, velocity: float = STANDARD_VELOCITY) -> float:
-        """Counts of this scan as a fraction of those it would hold at `velocity` (cm/min).
+    def exposure_of(self, velocity: float = STANDARD_VELOCITY) -> float:
+        """Counts of this scan as a exposure of those it would hold at `velocity` (cm/min).
 
         The dwell time is the axial field of view over the velocity, so counts go as 1/velocity: a 40 cm/min
-        scan holds the fraction 0.5 of a 20 cm/min scan.
+        scan holds the exposure 0.5 of a 20 cm/min scan.
 
         Raises:
             ScanError: The scan does not know its velocity.

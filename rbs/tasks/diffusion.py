@@ -21,8 +21,8 @@ class DiffusionTask(RestorationTask):
         weight_decay: Its weight decay.
         warmup_steps: Steps of linear warm-up, before a cosine decay to zero over the whole training.
         init_from: Weights to start from, .safetensors or .ckpt.
-        output: Folder to which the trained restorer is written, as `f1.safetensors`. None: the command line
-            puts in the run's own folder.
+        output: Folder to which the trained restorer is written, as `restorer.safetensors`. None: the command
+            line puts in the run's own folder.
     """
 
     def __init__(
@@ -60,6 +60,6 @@ class DiffusionTask(RestorationTask):
         """One step on a batch of crops."""
         x = images_of(batch, self.cascade.f1.images)
         f1: Diffusion = self.cascade.f1  # type: ignore[assignment]
-        error = f1.denoising_error(x, batch["fraction"], batch["target"])
+        error = f1.denoising_error(x, batch["exposure"], batch["target"])
         self.log("train/total", error.detach(), batch_size=len(x))
         return self.total(batch, {"total": error})

@@ -69,7 +69,7 @@ class RestorationTask(TrainingTask):
         weight_decay: Its weight decay.
         warmup_steps: Steps of linear warm-up, before a cosine decay to zero over the whole training.
         init_from: Weights of f1 to start from, .safetensors or .ckpt; stage 2 needs them.
-        output: Folder to which the trained restorer is written, as `f1.safetensors`; stage 2 adds
+        output: Folder to which the trained restorer is written, as `restorer.safetensors`; stage 2 adds
             `cascade.safetensors` with f2 and SPI. None: the command line puts in the run's own folder.
     """
 
@@ -146,7 +146,7 @@ class RestorationTask(TrainingTask):
     def _load_stage1(self, *, into_f1: bool) -> None:
         if self.init_from is None:
             if self.stage == 2:
-                remedy = "run `make train-stage1` and give its f1.safetensors as --model.init_from"
+                remedy = "run `make train-stage1` and give its restorer.safetensors as --model.init_from"
                 raise RbsError(
                     "stage 2 starts from the weights of stage 1, but none are named", remedy=remedy
                 )
@@ -184,9 +184,9 @@ class RestorationTask(TrainingTask):
 
     # --- training
 
-    def forward(self, x: Tensor, fraction: Tensor) -> Tensor:
+    def forward(self, x: Tensor, exposure: Tensor) -> Tensor:
         """The first restorer: what runs at the bedside."""
-        return self.cascade.f1(x, fraction)
+        return self.cascade.f1(x, exposure)
 
     def on_fit_start(self) -> None:
         """Fill the cache of priors, each process its share.
@@ -196,20 +196,20 @@ class RestorationTask(TrainingTask):
         """
         if self.prior == "online" or "teacher" not in self._outside:
             return
-        deals = self._datamodule.deals
-        if deals is None:
+        realisations = self._datamodule.realisations
+        if realisations is None:
             raise RbsError(
                 f"prior: {self.prior} looks at whole rapid scans, but each crop has a rapid scan of its own",
-                remedy="set --data.deals 4, or --model.prior online",
+                remedy="set --data.realisations 4, or --model.prior online",
             )
         if self.prior == "frozen":
             return
         from tqdm import tqdm
 
-        scans = list(product(range(len(self._datamodule.cases("train"))), range(deals)))
+        scans = list(product(range(len(self._datamodule.cases("train"))), range(realisations)))
         mine = scans[self.global_rank :: self.trainer.world_size]
-        for case, deal in tqdm(mine, desc="semantic priors", disable=self.global_rank != 0):
-            self._case_prior(case, deal)
+        for case, realisation in tqdm(mine, desc="semantic priors", disable=self.global_rank != 0):
+            self._case_prior(case, realisation)
         self.trainer.strategy.barrier()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -217,12 +217,12 @@ class RestorationTask(TrainingTask):
         x = images_of(batch, self.cascade.f1.images)
         with self._profiled():
             prior = self._batch_prior(batch)
-        out = self.cascade(x, batch["fraction"], prior)
+        out = self.cascade(x, batch["exposure"], prior)
         terms = cascade_losses(
             self.cascade,
             out,
             batch["target"],
-            batch["target_fraction"],
+            batch["target_exposure"],
             losses=list(self.losses),  # type: ignore[arg-type]
             skd_weight=self.skd_weight,
             scm_weight=self.scm_weight,
@@ -264,9 +264,11 @@ class RestorationTask(TrainingTask):
         if self.prior == "online":
             return self._watch
         priors = []
-        names = ("case", "deal", "crop", "flip", "views")
-        for case, deal, crop, flip, views in zip(*(batch[name].tolist() for name in names), strict=True):
-            prior = self._case_prior(case, deal).crop(*crop).flip(*flip)
+        names = ("case", "realisation", "crop", "flip", "views")
+        for case, realisation, crop, flip, views in zip(
+            *(batch[name].tolist() for name in names), strict=True
+        ):
+            prior = self._case_prior(case, realisation).crop(*crop).flip(*flip)
             priors.append(replace(prior, embedding=prior.embedding[:, views], masks=prior.masks[:, views]))
         return self._told(SemanticPrior.cat(priors), batch)
 
@@ -282,26 +284,26 @@ class RestorationTask(TrainingTask):
             )
         return prior.with_masks_of(batch["labels"])
 
-    def _case_prior(self, case: int, deal: int) -> SemanticPrior:
+    def _case_prior(self, case: int, realisation: int) -> SemanticPrior:
         """Prior (1, V, ...) of a whole training scan: of the very counts that its crops show."""
-        rapid, fraction = self._datamodule.dealt(case, deal)
-        x = torch.as_tensor(rapid, dtype=torch.float32, device=self.device)[None] / fraction
-        return self._scan_prior(x, torch.tensor([fraction], device=self.device))
+        rapid, exposure = self._datamodule.realisation(case, realisation)
+        x = torch.as_tensor(rapid, dtype=torch.float32, device=self.device)[None] / exposure
+        return self._scan_prior(x, torch.tensor([exposure], device=self.device))
 
-    def _scan_prior(self, x: Tensor, fraction: Tensor) -> SemanticPrior:
+    def _scan_prior(self, x: Tensor, exposure: Tensor) -> SemanticPrior:
         """Prior of a whole scan (1, V, H, W) as the frozen stage-1 restorer restores it."""
 
         def compute(x: Tensor) -> SemanticPrior:
             # Priors must not depend on whether they are asked for inside a mixed-precision step.
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                return self._see(self._on_device("stage1")(x, fraction.float()))
+                return self._see(self._on_device("stage1")(x, exposure.float()))
 
         if self._cache is None or self.prior == "frozen":
             prior = compute(x)
             # As the cache rounds them, so that both ways train alike.
             masks = (prior.masks * 255).round() / 255
             return replace(prior, embedding=prior.embedding.half().float(), masks=masks)
-        return self._cache.get_or_compute(x, compute, f"exposure {float(fraction):.6f}")
+        return self._cache.get_or_compute(x, compute, f"exposure {float(exposure):.6f}")
 
     # --- evaluation on whole scans
 
@@ -311,8 +313,8 @@ class RestorationTask(TrainingTask):
         prior: Any = None
         if self.cascade.spi is not None:
             online = self.prior == "online"
-            prior = self._see if online else self._told(self._scan_prior(x, batch["fraction"]), batch)
-        out = self.cascade(x, batch["fraction"], prior)
+            prior = self._see if online else self._told(self._scan_prior(x, batch["exposure"]), batch)
+        out = self.cascade(x, batch["exposure"], prior)
         _, score = DEFAULTS[self.cascade.f1.images.shows]
         scores = score(out.i1, batch)
         if out.i2 is not None:
@@ -333,7 +335,7 @@ class RestorationTask(TrainingTask):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The first restoration of a whole scan, counts at standard scale (1, V, H, W); or of a frame."""
-        return self(images_of(batch, self.cascade.f1.images), batch["fraction"])
+        return self(images_of(batch, self.cascade.f1.images), batch["exposure"])
 
     def _log_scores(self, split: str) -> None:
         parts: list[Any] = [self._scores]
@@ -374,7 +376,7 @@ class RestorationTask(TrainingTask):
         """Write the trained restorer, and the cascade where there is one."""
         if not self.trainer.is_global_zero:
             return
-        save_restorer(folder / "f1.safetensors", self.cascade.f1, self._provenance())
+        save_restorer(folder / "restorer.safetensors", self.cascade.f1, self._provenance())
         if self.cascade.f2 is not None:
             save_cascade(folder / "cascade.safetensors", self.cascade, self._provenance())
 

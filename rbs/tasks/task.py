@@ -30,7 +30,7 @@ def images_of(batch: Batch, domain: Domain, what: Literal["rapid", "target"] = "
     Raises:
         RbsError: They are not.
     """
-    exposure = batch["fraction" if what == "rapid" else "target_fraction"]
+    exposure = batch["exposure" if what == "rapid" else "target_exposure"]
     x: Tensor = batch[what] / exposure[:, None, None, None]
     if not domain.fits(x):
         raise RbsError(

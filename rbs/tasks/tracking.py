@@ -111,9 +111,9 @@ class ScanPictures(Callback):
 
         if batch_idx or trainer.sanity_checking or not isinstance(pl_module, RestorationTask):
             return
-        x = batch["rapid"] / batch["fraction"][:, None, None, None]
-        restored = pl_module(x, batch["fraction"])
-        standard = batch["target"] / batch["target_fraction"][:, None, None, None]
+        x = batch["rapid"] / batch["exposure"][:, None, None, None]
+        restored = pl_module(x, batch["exposure"])
+        standard = batch["target"] / batch["target_exposure"][:, None, None, None]
         panels = [image[0].float().cpu().numpy() for image in (x, restored, standard)]
         images = pl_module.cascade.f1.images
         drawn, caption = (

@@ -114,12 +114,12 @@ class UncertaintyTask(TrainingTask):
 
     def _loss(self, batch: Batch, expectation: Tensor) -> Tensor:
         f1: Restorer = self._outside["f1"].restorer.to(self.device)
-        x, fraction = images_of(batch, f1.images), batch["fraction"]
+        x, exposure = images_of(batch, f1.images), batch["exposure"]
         # As f1 works at the bedside: its errors must not be those of a lower precision.
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            restored, features = f1.restore_with_features(x, fraction)
+            restored, features = f1.restore_with_features(x, exposure)
         return root_likelihood(
-            root_error(restored, expectation), self.head(features, restored, fraction), self.beta
+            root_error(restored, expectation), self.head(features, restored, exposure), self.beta
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -162,15 +162,15 @@ class UncertaintyTask(TrainingTask):
     def _fitted_factor(self, uncertainty: Uncertainty) -> float:
         """`fitted_factor` of the pixels of all bodies, at exposures spread over those of the training."""
         errors, deviations = [], []
-        low, high = self._datamodule.fractions
+        low, high = self._datamodule.exposures
         rng = np.random.default_rng(_FITTING_SEED)
-        for index, fraction in enumerate(np.linspace(low, high, len(self._datamodule.cases("val")))):
+        for index, exposure in enumerate(np.linspace(low, high, len(self._datamodule.cases("val")))):
             scan = self._datamodule.loaded("val", index)
-            rapid = rng.poisson(fraction * scan.expectation)
+            rapid = rng.poisson(exposure * scan.expectation)
             mask = body_mask(scan.standard, scan.spacing_mm)
-            restored = uncertainty.loaded.restore(rapid, float(fraction))
+            restored = uncertainty.loaded.restore(rapid, float(exposure))
             errors.append((restored - scan.expectation)[mask])
-            deviations.append(uncertainty.deviation(rapid, float(fraction))[mask])
+            deviations.append(uncertainty.deviation(rapid, float(exposure))[mask])
         stated = np.concatenate(deviations)
         known = stated > 0  # rows that counted nothing state nothing
         return fitted_factor(np.concatenate(errors)[known], stated[known])

@@ -22,7 +22,7 @@ def scan_scores(restored: Tensor, batch: dict[str, Any]) -> dict[str, float]:
 
     Args:
         restored: Counts at standard scale, (1, V, H, W).
-        batch: "target" (1, V, H, W) counts, "target_fraction" (1,); for phantoms, "expectation"; and of a
+        batch: "target" (1, V, H, W) counts, "target_exposure" (1,); for phantoms, "expectation"; and of a
             patient who moved, "displacement" (1, 2, H, W), by which the restored scan is laid on the target.
 
     Returns:
@@ -32,7 +32,7 @@ def scan_scores(restored: Tensor, batch: dict[str, Any]) -> dict[str, float]:
     if "displacement" in batch:
         restored = warp(restored, batch["displacement"])
     restored = restored.double()
-    q = float(batch["target_fraction"][0])
+    q = float(batch["target_exposure"][0])
     standard = batch["target"].double() / q
     peak = torch.quantile(gaussian(standard, PEAK_SIGMA_PX).flatten(), 0.999)
     noise = standard.mean() / q

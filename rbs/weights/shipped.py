@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rbs.errors import CheckpointError
 
-FOLDER = Path(__file__).with_name("weights")
-SHIPPED = FOLDER / "f1.safetensors"
-"""The restorer that comes with the package; `f1.json` beside it holds its SHA-256, licence and making."""
-GRAPH = FOLDER / "f1_graph.onnx"
+FOLDER = Path(__file__).parent
+SHIPPED = FOLDER / "restorer.safetensors"
+"""The shipped restorer; `restorer.json` beside it holds its SHA-256, licence and making."""
+GRAPH = FOLDER / "restorer_graph.onnx"
 """Its network for ONNX Runtime, without the weights."""
 
 

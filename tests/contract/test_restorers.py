@@ -108,9 +108,9 @@ def test_the_fraction_matters_once_trained(make):
 
 def test_what_else_is_in_the_batch_does_not_matter(make):
     restorer, x = trained(make()), scan(3, 2, 16, 16)
-    fraction = torch.tensor([0.5, 0.25, 1.0])
-    alone = torch.cat([restorer(x[i : i + 1], fraction[i : i + 1]) for i in range(3)])
-    torch.testing.assert_close(restorer(x, fraction), alone, atol=1e-5, rtol=1e-4)
+    exposure = torch.tensor([0.5, 0.25, 1.0])
+    alone = torch.cat([restorer(x[i : i + 1], exposure[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(restorer(x, exposure), alone, atol=1e-5, rtol=1e-4)
 
 
 def test_spec_builds_it_again(make):
@@ -155,7 +155,7 @@ def test_the_own_channel_has_known_noise():
 
 @pytest.mark.parametrize(("shape", "batch"), [((1, 3, 8, 8), 1), ((2, 8, 8), 2), ((2, 2, 8, 8), 1)])
 def test_wrong_shapes_are_refused(make, shape, batch):
-    with pytest.raises(ValueError, match=r"must be|one fraction"):
+    with pytest.raises(ValueError, match=r"must be|one exposure"):
         make()(torch.ones(shape), torch.full((batch,), 0.5))
 
 

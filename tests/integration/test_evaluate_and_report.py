@@ -22,8 +22,8 @@ def cohort(make_cohort, tmp_path_factory) -> Path:
 @pytest.fixture
 def f1(tmp_path: Path) -> Path:
     """An untrained restorer: a Gaussian filter of one pixel."""
-    save_restorer(tmp_path / "f1.safetensors", DnCNN(depth=3, width=4, sigma_px=1.0), {"steps": 0})
-    return tmp_path / "f1.safetensors"
+    save_restorer(tmp_path / "restorer.safetensors", DnCNN(depth=3, width=4, sigma_px=1.0), {"steps": 0})
+    return tmp_path / "restorer.safetensors"
 
 
 def test_evaluate_then_report(cohort: Path, f1: Path, tmp_path: Path, capsys, monkeypatch) -> None:
@@ -37,7 +37,7 @@ def test_evaluate_then_report(cohort: Path, f1: Path, tmp_path: Path, capsys, mo
     assert [name for name in rows if name not in printed] == []
     assert "too few to test: better in" in printed
     settings = json.loads((run / "settings.json").read_text())
-    assert (settings["patients"], settings["fractions"]) == (2, [0.5])
+    assert (settings["patients"], settings["exposures"]) == (2, [0.5])
     assert sorted(path.name for path in run.iterdir()) == [
         "differences.csv",
         "per_patient.csv",
@@ -49,7 +49,7 @@ def test_evaluate_then_report(cohort: Path, f1: Path, tmp_path: Path, capsys, mo
         "summary.csv",
     ]
     assert main(["report", str(run), "-o", str(page), "--figures", str(folder)]) == 0
-    assert "DnCNN f1.safetensors" in page.read_text()
+    assert "DnCNN restorer.safetensors" in page.read_text()
     assert (run / "sets.csv").read_text() == "method,metric,tiles,value\n"  # no weights, no figure
     assert {path.suffix for path in folder.iterdir()} == {".svg", ".pdf"}
     assert main(evaluate) == 1

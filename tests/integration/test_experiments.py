@@ -22,13 +22,13 @@ import rbs.multirun.ablation.train
 from rbs.cli.main import main
 from rbs.data.frames_manifest import FramesManifest
 from rbs.data.manifest import Manifest
+from rbs.data.mucosa import write_mucosa
 from rbs.multirun.sweep.definition import read_sweep
 from rbs.multirun.sweep.results import results_table
 from rbs.multirun.sweep.runner import run_sweep
 from rbs.multirun.sweep.search import propose
 from rbs.restorers.checkpoint import load_restorer
 from rbs.restorers.nafnet import NAFNet
-from rbs.data.mucosa import write_mucosa
 
 EXPERIMENTS = sorted(
     path
@@ -106,7 +106,7 @@ def test_every_peer_runs_on_stage_1(peer, runs, tiny_cohort, capsys):
     assert main(["fit", *arguments[:2], "--config", str(peer), *arguments[2:]]) == 0
     wanted = yaml.safe_load(peer.read_text())
     assert wanted["name"] == f"peers/{peer.stem}"
-    trained = load_restorer(runs / wanted["name"] / "f1.safetensors")
+    trained = load_restorer(runs / wanted["name"] / "restorer.safetensors")
     f1 = wanted.get("model", {}).get("init_args", {}).get("f1", {"class_path": "rbs.restorers.nafnet.NAFNet"})
     assert trained.restorer.spec()["class_path"] == f1["class_path"]
     assert trained.provenance["steps"] == 2
@@ -119,7 +119,7 @@ def test_peers_of_frames_keep_to_colours(peer, runs, frames):
     arguments = small(ROOT / "experiments" / "endoscopy" / "stage1.yaml", frames, runs)
     arguments += ["--trainer.default_root_dir", str(runs / "endoscopy")]
     assert main(["fit", *arguments[:2], "--config", str(overlay), *arguments[2:]]) == 0
-    trained = load_restorer(runs / "endoscopy" / "peers" / peer / "f1.safetensors")
+    trained = load_restorer(runs / "endoscopy" / "peers" / peer / "restorer.safetensors")
     wanted = yaml.safe_load(overlay.read_text())["model"]["init_args"]["f1"]
     assert trained.restorer.spec()["class_path"] == wanted["class_path"]
     assert (trained.restorer.domain, trained.provenance["preset"]) == ("colours", "mixed")
@@ -185,7 +185,7 @@ def test_interrupted_training_on_frames_resumes(runs, frames, capsys):
     capsys.readouterr()
     assert main(["fit", *arguments, "--ckpt_path", "last", "--trainer.max_steps", "4"]) == 0
     assert f"rbs: resuming {runs / 'again' / 'version_0'}" in capsys.readouterr().out
-    assert load_restorer(runs / "again" / "f1.safetensors").provenance["steps"] == 4
+    assert load_restorer(runs / "again" / "restorer.safetensors").provenance["steps"] == 4
 
 
 def test_checkpoint_does_not_override_the_command_line(runs, tiny_cohort, stage1, teacher, capsys):
@@ -234,7 +234,7 @@ def test_two_processes_train(name, runs, tiny_cohort, frames, request):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "MEMBER: 2/2" in done.stderr + done.stdout
-    product = "teacher/teacher.json" if name.endswith("adapt_sam") else "f1.safetensors"
+    product = "teacher/teacher.json" if name.endswith("adapt_sam") else "restorer.safetensors"
     assert (runs / "two" / name / product).is_file()
     assert len(list((runs / "two" / name).glob("version_*"))) == 1
     if name.endswith("adapt_sam"):
@@ -243,9 +243,9 @@ def test_two_processes_train(name, runs, tiny_cohort, frames, request):
     alone = [*small(config, frames if of_frames(config) else tiny_cohort, runs), "--name", f"one/{name}"]
     alone += ["--data.init_args.samples_per_epoch", "6", "--data.init_args.batch_size", "2"]
     assert main(["fit", *alone]) == 0
-    one, two = (weights(runs / ranks / name / "f1.safetensors") for ranks in ("one", "two"))
+    one, two = (weights(runs / ranks / name / "restorer.safetensors") for ranks in ("one", "two"))
     other = request.getfixturevalue("stage1_of_frames" if of_frames(config) else "stage1")
-    assert apart(one, two) < 1e-2 * apart(one, weights(other / "f1.safetensors"))
+    assert apart(one, two) < 1e-2 * apart(one, weights(other / "restorer.safetensors"))
 
 
 def test_an_offline_run_records_what_it_is_and_no_image(runs, tiny_cohort):
@@ -388,7 +388,7 @@ def test_an_ablation_of_the_modules(
     monkeypatch.chdir(ROOT)
     extra = small(ROOT / "experiments" / "stage2.yaml", manifest, runs)[2:]  # without the experiment
     command = ["ablation", str(manifest), "--seeds", "1", "--output", str(tmp_path / "out")]
-    command += ["--stage1", str(stage1 / "f1.safetensors"), "--teacher", str(teacher)]
+    command += ["--stage1", str(stage1 / "restorer.safetensors"), "--teacher", str(teacher)]
     assert main([*command, "--fit", *extra]) == 0
     assert len(trained_here) == 9
     settings = [
@@ -473,7 +473,12 @@ def test_an_ablation_on_frames(
         "--output",
         str(tmp_path / "out"),
     ]
-    command += ["--stage1", str(stage1_of_frames / "f1.safetensors"), "--teacher", str(teacher_of_frames)]
+    command += [
+        "--stage1",
+        str(stage1_of_frames / "restorer.safetensors"),
+        "--teacher",
+        str(teacher_of_frames),
+    ]
     assert main([*command, "--fit", *extra]) == 0
     assert [run.folder.parent.name for run in trained_here] == ["full", "stage1_goes_on", "no_spi"]
     table = pd.read_csv(tmp_path / "out" / "ablation.csv")

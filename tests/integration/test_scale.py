@@ -69,12 +69,12 @@ def two_agents(arguments, log):
 
 def ended_like(alone, folder, version):
     """Same weights, on both ranks, and same figures of validation as one process has."""
-    one = weights(alone / "f1.safetensors")
+    one = weights(alone / "restorer.safetensors")
     far = apart(one, weights(alone / "version_0" / "checkpoints" / "epoch=1-step=4.ckpt"))
-    assert apart(one, weights(folder / "f1.safetensors")) < 1e-2 * far
+    assert apart(one, weights(folder / "restorer.safetensors")) < 1e-2 * far
     ranks = [torch.load(folder / version / f"rank_{rank}.pt") for rank in (0, 1)]
     assert apart(*ranks) == 0
-    assert apart(ranks[0], weights(folder / "f1.safetensors")) == 0
+    assert apart(ranks[0], weights(folder / "restorer.safetensors")) == 0
     scores = validated(folder / version)
     wanted = validated(alone / "version_0").loc[scores.index]
     assert wanted["val/nc_psnr"].iloc[-1] != wanted["val/nc_psnr"].iloc[-2]
@@ -122,7 +122,7 @@ def test_a_training_goes_on_after_a_rank_was_killed(training, alone, tmp_path):
     else:  # Lightning's observer was faster
         assert first.returncode == -signal.SIGKILL
         assert "terminated with code -9" in said
-    assert not (folder / "f1.safetensors").exists()
+    assert not (folder / "restorer.safetensors").exists()
     codes, said = two_agents(arguments, tmp_path / "agent")
     assert codes == [0, 0], said[-3000:]
     assert said.count(f"rbs: resuming {folder / 'version_0'}") == 2

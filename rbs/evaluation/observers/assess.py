@@ -287,13 +287,13 @@ def _bootstrap(pair: Pair, method: Method, seed: int) -> dict[str, Rows]:
         return method.restore(replace(pair, rapid=rapid))
 
     tables, answer = {name: Rows() for name in _TABLES}, method.restore(pair)
-    deviation = bootstrap_deviation(restore, answer, pair.fraction, BOOTSTRAP_DRAWS, seed)
+    deviation = bootstrap_deviation(restore, answer, pair.exposure, BOOTSTRAP_DRAWS, seed)
     _judge_deviation(tables, pair, BOOTSTRAP, answer, deviation)
     return tables
 
 
 def _compare_counts(tables: dict[str, Rows], pair: Pair, name: str, answer: Any) -> None:
-    found = check_consistency(pair.rapid, answer, pair.fraction, pair.target.spacing_mm)
+    found = check_consistency(pair.rapid, answer, pair.exposure, pair.target.spacing_mm)
     known = {"patient": pair.patient, "method": name}
     values = {
         "deviance": found.deviance,
@@ -344,7 +344,7 @@ def _texture(
 def _blank(
     pair: Pair, methods: Sequence[Method], draws: int, seed: int
 ) -> tuple[dict[str, Rows], dict[str, Any]]:
-    rows = blank_study(methods, pair.fraction, pair.target.spacing_mm, draws, seed)
+    rows = blank_study(methods, pair.exposure, pair.target.spacing_mm, draws, seed)
     return {"blanks": [{"seed": seed, **row} for row in rows]}, {}
 
 

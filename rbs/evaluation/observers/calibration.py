@@ -145,7 +145,7 @@ def _summed(images: tuple[Array, ...], mask: Array, block: int) -> list[Array]:
 
 
 def bootstrap_deviation(
-    restore: Callable[[Array], Array], estimate: Array, fraction: float, draws: int, seed: int
+    restore: Callable[[Array], Array], estimate: Array, exposure: float, draws: int, seed: int
 ) -> Array:
     """The parametric bootstrap of an estimate: how much it varies over scans drawn as if it were the truth.
 
@@ -155,7 +155,7 @@ def bootstrap_deviation(
     Args:
         restore: The method, raw counts (V, H, W) to standard counts.
         estimate: T, what it made of the scan, standard counts (V, H, W).
-        fraction: Exposure p of the rapid scan relative to the standard one.
+        exposure: Exposure p of the rapid scan relative to the standard one.
         draws: Number of scans drawn, Poisson of p T.
         seed: Of the draws.
 
@@ -163,5 +163,5 @@ def bootstrap_deviation(
         Standard counts (V, H, W).
     """
     rng = np.random.default_rng(seed)
-    again = [restore(rng.poisson(fraction * np.maximum(estimate, 0))) for _ in range(draws)]
+    again = [restore(rng.poisson(exposure * np.maximum(estimate, 0))) for _ in range(draws)]
     return np.std(again, axis=0, ddof=1)

@@ -82,19 +82,19 @@ class Consistency:
 
 
 def check_consistency(
-    rapid: Array, estimate: Array, fraction: float, spacing_mm: tuple[float, float]
+    rapid: Array, estimate: Array, exposure: float, spacing_mm: tuple[float, float]
 ) -> Consistency:
     """Compare a restoration with the rapid scan it was made from.
 
     Args:
         rapid: R, raw counts (V, H, W), never interpolated.
         estimate: T, standard counts (V, H, W), on the grid of the rapid scan.
-        fraction: p, exposure of the rapid scan relative to the standard one.
+        exposure: p, exposure of the rapid scan relative to the standard one.
         spacing_mm: Row and column spacing, mm.
     """
     size = tuple(max(1, round(BLOCK_MM / s)) for s in spacing_mm)
     r = _block_sums(rapid, size)
-    m = np.maximum(fraction * _block_sums(estimate, size), LEAST_MEAN)
+    m = np.maximum(exposure * _block_sums(estimate, size), LEAST_MEAN)
     d = poisson_deviance(r, m)
     mean, variance = deviance_moments(m)
     z = np.sign(r - m) * np.sqrt(d)

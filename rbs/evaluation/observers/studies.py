@@ -160,7 +160,7 @@ def detection_study(pair: Pair, methods: Sequence[Method], draws: int, seed: int
         draws: Even.
         seed: Seed.
     """
-    target, p = pair.target, pair.fraction
+    target, p = pair.target, pair.exposure
     assert target.expectation is not None
     rng = generator(seed, pair.patient, "detection")
     expectation = np.maximum(target.expectation.astype(np.float64), 1e-6)
@@ -211,7 +211,7 @@ def texture_study(pair: Pair, methods: Sequence[Method], draws: int, seed: int) 
     Returns:
         Rows of the spectra, one a method and ring of frequency; of the responses, one a method and impulse.
     """
-    target, p = pair.target, pair.fraction
+    target, p = pair.target, pair.exposure
     assert target.expectation is not None
     assert target.labels is not None
     rng = generator(seed, pair.patient, "texture")
@@ -263,13 +263,13 @@ def texture_study(pair: Pair, methods: Sequence[Method], draws: int, seed: int) 
 
 
 def blank_study(
-    methods: Sequence[Method], fraction: float, spacing_mm: tuple[float, float], draws: int, seed: int
+    methods: Sequence[Method], exposure: float, spacing_mm: tuple[float, float], draws: int, seed: int
 ) -> Rows:
     """Foci that methods see where there is nothing: constant images without noise, and Poisson noise alone.
 
     Args:
         methods: Ways to restore.
-        fraction: p of the rapid scans.
+        exposure: p of the rapid scans.
         spacing_mm: Row and column spacing, mm.
         draws: Poisson draws of each level.
         seed: Seed.
@@ -281,11 +281,11 @@ def blank_study(
     rows: Rows = []
     for level in BLANK_LEVELS:
         truth = np.full(BLANK_SHAPE, level)
-        inputs = [("flat", fraction * truth)] + [
-            ("noise", rng.poisson(fraction * truth)) for _ in range(draws)
+        inputs = [("flat", exposure * truth)] + [
+            ("noise", rng.poisson(exposure * truth)) for _ in range(draws)
         ]
         for number, (kind, rapid) in enumerate(inputs):
-            pair = Pair("", rapid.astype(np.float32), fraction, Target(truth, 1.0, spacing_mm, truth))
+            pair = Pair("", rapid.astype(np.float32), exposure, Target(truth, 1.0, spacing_mm, truth))
             images = {m.name: m.restore(pair) for m in methods}
             if kind == "noise":
                 images[STANDARD] = rng.poisson(truth)

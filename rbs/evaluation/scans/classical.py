@@ -35,7 +35,7 @@ class Pair:
     Attributes:
         patient: Identifier.
         rapid: Raw counts (V, H, W).
-        fraction: p, exposure of the rapid scan relative to the standard scan.
+        exposure: p, exposure of the rapid scan relative to the standard scan.
         target: A scan independent of it.
         views: The view of each of the V channels.
         motion: How the patient moved from target to rapid scan; None for not at all.
@@ -43,7 +43,7 @@ class Pair:
 
     patient: str
     rapid: Array
-    fraction: float
+    exposure: float
     target: Target
     views: tuple[str, ...] = ("anterior", "posterior")
     motion: Motion | None = None
@@ -51,11 +51,11 @@ class Pair:
     @property
     def seen(self) -> tuple[Array, float]:
         """What restorers are given: the rapid scan at standard scale, float32 (V, H, W), and its exposure."""
-        return np.asarray(self.rapid, dtype=np.float32) / np.float32(self.fraction), self.fraction
+        return np.asarray(self.rapid, dtype=np.float32) / np.float32(self.exposure), self.exposure
 
     def restored_by(self, loaded: LoadedRestorer) -> Array:
         """What a restorer makes of it, standard counts (V, H, W)."""
-        return loaded.restore(self.rapid, self.fraction)
+        return loaded.restore(self.rapid, self.exposure)
 
     def error(self, estimate: Array) -> float:
         """What peers are tuned by: the noise-corrected error of an estimate made of it, relative to P²."""
@@ -78,7 +78,7 @@ class Pair:
 
 def gaussian(pair: Pair, sigma_mm: float) -> Array:
     """The rapid scan at standard scale, smoothed by a Gaussian of `sigma_mm`; float64 (V, H, W)."""
-    return smooth(pair.rapid, sigma_mm, pair.target.spacing_mm) / pair.fraction
+    return smooth(pair.rapid, sigma_mm, pair.target.spacing_mm) / pair.exposure
 
 
 def median(pair: Pair, size: float) -> Array:
@@ -88,7 +88,7 @@ def median(pair: Pair, size: float) -> Array:
     """
     from scipy.ndimage import median_filter
 
-    return median_filter(pair.rapid / pair.fraction, size=(1, int(size), int(size)), mode="reflect")
+    return median_filter(pair.rapid / pair.exposure, size=(1, int(size), int(size)), mode="reflect")
 
 
 def total_variation(pair: Pair, weight: float) -> Array:
@@ -183,7 +183,7 @@ def stabilised(pair: Pair, denoise: Callable[[Array], Array]) -> Array:
         Standard counts, float64 (V, H, W).
     """
     views = [denoise(view) for view in anscombe(pair.rapid)]
-    return np.asarray(inverse_anscombe(np.stack(views))) / pair.fraction
+    return np.asarray(inverse_anscombe(np.stack(views))) / pair.exposure
 
 
 def _counts_kept(pair: Pair, estimate: Array) -> Array:
@@ -193,7 +193,7 @@ def _counts_kept(pair: Pair, estimate: Array) -> Array:
     averages across structures, the mean of square roots lies below the root of the mean, and counts are lost
     wherever it smooths much.
     """
-    return put_back(estimate, pair.rapid, pair.fraction, pair.target.spacing_mm)
+    return put_back(estimate, pair.rapid, pair.exposure, pair.target.spacing_mm)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ Array = npt.NDArray[Any]
 
 log = logging.getLogger(__name__)
 
-SIMULATED_FRACTION = 0.5
+SIMULATED_EXPOSURE = 0.5
 """Exposure of the rapid scan dealt out of the standard scan where none was acquired."""
 
 
@@ -47,16 +47,16 @@ def load_pair(case: Case) -> Pair:
         RbsError: A file of the case cannot be used.
     """
     loaded = load_case(case, register=True)
-    counts, exposure = loaded.standard, 1.0
-    rapid, fraction = loaded.rapid, loaded.fraction
-    if rapid is None or fraction is None:
-        fraction, exposure = SIMULATED_FRACTION, 1 - SIMULATED_FRACTION
+    counts, target_exposure = loaded.standard, 1.0
+    rapid, exposure = loaded.rapid, loaded.exposure
+    if rapid is None or exposure is None:
+        exposure, target_exposure = SIMULATED_EXPOSURE, 1 - SIMULATED_EXPOSURE
         rng = np.random.default_rng(zlib.crc32(case.patient.encode()))
-        rapid, counts = split_counts(counts, (fraction, exposure), rng)
+        rapid, counts = split_counts(counts, (exposure, target_exposure), rng)
     anatomy = read_anatomy(case.truth)
-    target = Target(counts, exposure, loaded.spacing_mm, loaded.expectation, loaded.labels, anatomy)
+    target = Target(counts, target_exposure, loaded.spacing_mm, loaded.expectation, loaded.labels, anatomy)
     views = tuple(str(view) for view in loaded.views)
-    return Pair(case.patient, rapid, fraction, target, views, loaded.motion)
+    return Pair(case.patient, rapid, exposure, target, views, loaded.motion)
 
 
 def evaluate(
@@ -125,7 +125,7 @@ def evaluate(
         lambda index: _score(index, cases[index], methods, metrics, inception, pictured=index in pictured),
         SCANS,
     )
-    fractions = {round(row["fraction"], 4) for part in finished for row in part.scores}
+    exposures = {round(row["exposure"], 4) for part in finished for row in part.scores}
     summary = finish(
         output,
         finished,
@@ -140,7 +140,7 @@ def evaluate(
         settings={
             **made_from,
             "command": command,
-            "fractions": sorted(fractions),
+            "exposures": sorted(exposures),
             "peak": PEAK_DEFINITION,
             "mask": MASK_DEFINITION,
             "aggregation": "mean over a patient's scans, then over patients; 95 % bootstrap over patients",
@@ -202,7 +202,7 @@ def _score(
     known = {
         "patient": case.patient,
         "case": index,
-        "fraction": pair.fraction,
+        "exposure": pair.exposure,
         "peak": target.peak,
         "mean_count": target.mean_count,
         **_movement(pair),

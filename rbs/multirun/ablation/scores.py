@@ -88,7 +88,7 @@ def _restorer(run: Run) -> tuple[Method, Callable[[Any], Array]]:
     def view_by_view(pair: Pair) -> Array:
         # It was never shown two views, so it is not given two.
         views = range(len(pair.rapid))
-        alone = (Pair(pair.patient, pair.rapid[v : v + 1], pair.fraction, pair.target) for v in views)
+        alone = (Pair(pair.patient, pair.rapid[v : v + 1], pair.exposure, pair.target) for v in views)
         return np.concatenate([method.restore(one) for one in alone])
 
     return method, view_by_view
@@ -96,4 +96,4 @@ def _restorer(run: Run) -> tuple[Method, Callable[[Any], Array]]:
 
 def weights_of(run: Run) -> Path:
     """The first restorer a run has written."""
-    return run.folder / "f1.safetensors"
+    return run.folder / "restorer.safetensors"

@@ -7,7 +7,7 @@ means of w r and of the histogram agree, found for each comb by iteration:
 
     h(g) ~ Poisson(mu(g)),   mu(g) = w(g) r(g; s, sigma),   L = sum_g h log mu - mu
 
-All scales compete in one table, multiples and fractions of the true one among them, and those that alias on
+All scales compete in one table, multiples and exposures of the true one among them, and those that alias on
 the integers (0.8, 1.33 and 4 have one period): which teeth are missing tells them apart.
 """
 

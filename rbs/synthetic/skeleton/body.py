@@ -53,7 +53,7 @@ class Body:
         return self.hip - self.head
 
     def along(self, t: float) -> float:
-        """Height at the fraction t of the way from the chin to the hip joints."""
+        """Height at the exposure t of the way from the chin to the hip joints."""
         return self.head + t * self.trunk
 
     def midline(self, z: float) -> float:

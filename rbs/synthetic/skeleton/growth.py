@@ -81,12 +81,12 @@ def expected_counts(weight_kg: float) -> float:
 
 
 def head_fraction(age_y: float) -> float:
-    """Height of the head as a fraction of the height of the body."""
+    """Height of the head as a exposure of the height of the body."""
     return float(np.interp(age_y, (0.5, 2, 6, 12, 18), (0.24, 0.20, 0.17, 0.14, 0.13)))
 
 
 def hip_fraction(age_y: float) -> float:
-    """Distance of the hip joints from the vertex as a fraction of the height of the body."""
+    """Distance of the hip joints from the vertex as a exposure of the height of the body."""
     return float(
         np.interp(age_y, (0.5, 1, 2, 4, 6, 10, 14, 18), (0.61, 0.60, 0.57, 0.54, 0.52, 0.49, 0.48, 0.48))
     )

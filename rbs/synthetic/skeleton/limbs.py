@@ -336,5 +336,5 @@ def _outwards(across: Vector, side: int) -> float:
 
 
 def _between(start: Vector, end: Vector) -> Callable[[float], Vector]:
-    """The point at a fraction of the way."""
+    """The point at a exposure of the way."""
     return lambda t: start + (end - start) * t

@@ -31,7 +31,7 @@ class Camera:
         front_mm: y of the anterior collimator's face, mm.
         back_mm: y of the posterior collimator's face, mm, negative.
         blur: Factor on the nominal resolution.
-        scatter: Scattered counts as a fraction of all.
+        scatter: Scattered counts as a exposure of all.
         tail_mm: FWHM of scatter, mm.
         sensitivity: Of each column of the anterior and the posterior view, about 1, (2, columns): the moving
             bed smears what the field lacks in uniformity into streaks along the body; the table weakens

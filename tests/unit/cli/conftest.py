@@ -12,7 +12,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from rbs.restorers.checkpoint import save_restorer
     from rbs.restorers.nafnet import NAFNet
 
-    path = tmp_path_factory.mktemp("weights") / "f1.safetensors"
+    path = tmp_path_factory.mktemp("weights") / "restorer.safetensors"
     net = NAFNet(width=4, enc_blocks=(1,), middle_blocks=1, dec_blocks=(1,), sigma_px=1.5)
     save_restorer(path, net, {"spacing_mm": [2.0, 2.6]})
     return path

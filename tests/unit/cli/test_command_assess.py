@@ -14,8 +14,8 @@ from rbs.restorers.dncnn import DnCNN
 @pytest.fixture
 def f1(tmp_path):
     """An untrained restorer: a Gaussian filter of one pixel."""
-    save_restorer(tmp_path / "f1.safetensors", DnCNN(depth=3, width=4, sigma_px=1.0), {"steps": 0})
-    return tmp_path / "f1.safetensors"
+    save_restorer(tmp_path / "restorer.safetensors", DnCNN(depth=3, width=4, sigma_px=1.0), {"steps": 0})
+    return tmp_path / "restorer.safetensors"
 
 
 def test_tables_and_settings(tiny_cohort, f1, tmp_path, capsys, monkeypatch):
@@ -28,7 +28,7 @@ def test_tables_and_settings(tiny_cohort, f1, tmp_path, capsys, monkeypatch):
         word for word in ("observer", "hallucinated", "ideal rapid", "stage1") if word not in printed
     ] == []
     settings = json.loads((run / "settings.json").read_text())
-    assert settings["methods"][-1]["settings"]["weights"] == "DnCNN f1.safetensors"
+    assert settings["methods"][-1]["settings"]["weights"] == "DnCNN restorer.safetensors"
     # An untrained restorer is a linear filter: an impulse keeps its counts, within their Poisson noise.
     impulses = pd.read_csv(run / "impulses.csv").query("method == 'stage1'")
     assert len(impulses) > 0

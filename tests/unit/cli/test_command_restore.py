@@ -37,7 +37,7 @@ def test_a_file_is_restored_to_standard_counts(rbs, tmp_path: Path, weights: Pat
     assert written.ImageType[0] == "DERIVED"
     assert float(written.ScanVelocity) == pytest.approx(40 / 6, rel=1e-4)
     assert int(written.CountsAccumulated) == counts.sum()
-    assert "NAFNet f1.safetensors" in written.DerivationDescription
+    assert "NAFNet restorer.safetensors" in written.DerivationDescription
 
 
 def test_another_standard_velocity_is_recorded(rbs, tmp_path: Path, weights: Path) -> None:
@@ -55,7 +55,10 @@ def test_faint_foci_may_be_kept(rbs, tmp_path: Path, weights: Path) -> None:
     plain, kept = (real_world(tmp_path / f"{name}.dcm") for name in ("plain", "kept"))
     assert kept.sum() == pytest.approx(plain.sum(), rel=1e-3)
     assert kept.std() > plain.std()
-    assert "f1.safetensors, faint foci kept" in pydicom.dcmread(tmp_path / "kept.dcm").DerivationDescription
+    assert (
+        "restorer.safetensors, faint foci kept"
+        in pydicom.dcmread(tmp_path / "kept.dcm").DerivationDescription
+    )
     status, _, errors = rbs("restore", scan, tmp_path / "x.dcm", "--keep-faint", "--uncertainty")
     assert status == 1
     assert "--keep-faint adds noise to that" in errors
@@ -68,7 +71,7 @@ def test_weights_may_be_adapted_to_the_scan(rbs, tmp_path: Path, weights: Path, 
         assert rbs("restore", scan, tmp_path / f"{name}.dcm", "--checkpoint", weights, *options)[0] == 0
     plain, own = (pydicom.dcmread(tmp_path / f"{name}.dcm") for name in ("plain", "adapted"))
     assert not np.array_equal(plain.pixel_array, own.pixel_array)
-    assert "f1.safetensors, adapted to each scan" in own.DerivationDescription
+    assert "restorer.safetensors, adapted to each scan" in own.DerivationDescription
     assert "adapted" not in plain.DerivationDescription
 
 
@@ -104,7 +107,8 @@ def test_the_standard_deviation_is_written_beside_the_restored_file(
         assert ds.StudyInstanceUID == restored.StudyInstanceUID
         assert ds.SeriesInstanceUID != restored.SeriesInstanceUID
         assert (
-            "UncertaintyHead f1_uncertainty.safetensors of NAFNet f1.safetensors" in ds.DerivationDescription
+            "UncertaintyHead restorer_uncertainty.safetensors of NAFNet restorer.safetensors"
+            in ds.DerivationDescription
         )
     # Neither is taken for a scan: not restored again, and refused where it is asked about.
     assert rbs("restore", out, tmp_path / "again", "--checkpoint", weights)[0] == 1
@@ -157,7 +161,7 @@ def test_an_uncertainty_that_cannot_be_stated_is_refused(rbs, tmp_path: Path, we
     from rbs.restorers.uncertainty import UncertaintyHead, head_file, save_uncertainty
 
     scan, out = write_nm(tmp_path / "in.dcm", poisson()), tmp_path / "out.dcm"
-    own = tmp_path / "f1.safetensors"
+    own = tmp_path / "restorer.safetensors"
     shutil.copy(weights, own)
     arguments = ("restore", scan, out, "--checkpoint", own, "--uncertainty")
     status, _, error = rbs(*arguments)
@@ -166,7 +170,9 @@ def test_an_uncertainty_that_cannot_be_stated_is_refused(rbs, tmp_path: Path, we
     save_uncertainty(head_file(own), UncertaintyHead(4, 4), "0" * 64, {})
     status, _, error = rbs(*arguments)
     assert status == 1
-    assert f"{head_file(own)}: it was trained on other weights than NAFNet f1.safetensors; train" in error
+    assert (
+        f"{head_file(own)}: it was trained on other weights than NAFNet restorer.safetensors; train" in error
+    )
     status, _, error = rbs(*arguments, "--adapt")
     assert status == 1
     assert "--adapt changes them for every scan; leave one of the two out." in error

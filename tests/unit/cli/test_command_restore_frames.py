@@ -21,7 +21,7 @@ def everything_is_scene(monkeypatch):
 
 @pytest.fixture
 def colours(tmp_path) -> Path:
-    path = tmp_path / "weights" / "f1.safetensors"
+    path = tmp_path / "weights" / "restorer.safetensors"
     save_restorer(path, DnCNN(depth=3, width=4, domain="colours"), {"preset": "denoise"})
     return path
 
@@ -40,7 +40,7 @@ def test_a_picture_comes_back_pixel_by_pixel_and_says_who_made_it(rbs, tmp_path,
     with Image.open(tmp_path / "out.png") as picture:
         comment = picture.info["Comment"]
     assert comment.startswith("Restored by rbs ")
-    assert "DnCNN f1.safetensors (SHA-256 " in comment
+    assert "DnCNN restorer.safetensors (SHA-256 " in comment
     assert comment.endswith("Research use only. Not for diagnostic use.")
 
 
@@ -163,7 +163,7 @@ def test_pictures_have_no_counts_to_adapt_to(rbs, tmp_path, colours):
     source = write_picture(tmp_path / "a.png")
     status, _, errors = rbs("restore", source, tmp_path / "out.png", "--checkpoint", colours, "--adapt")
     assert status == 1
-    assert "--adapt deals counts, and pictures have none; leave it out" in errors
+    assert "--adapt realisations counts, and pictures have none; leave it out" in errors
 
 
 def test_weights_of_scans_are_refused_for_pictures(rbs, tmp_path, weights):

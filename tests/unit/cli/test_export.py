@@ -26,31 +26,31 @@ def weights(tmp_path, request):
     restorer = NAFNet(width=8, enc_blocks=(1, 1), middle_blocks=1, dec_blocks=(1, 1), domain=request.param)
     for parameter in restorer.parameters():  # untrained, it would be a Gaussian filter or nothing at all
         torch.nn.init.normal_(parameter, std=0.1)
-    save_restorer(tmp_path / "f1.safetensors", restorer, {})
-    return tmp_path / "f1.safetensors"
+    save_restorer(tmp_path / "restorer.safetensors", restorer, {})
+    return tmp_path / "restorer.safetensors"
 
 
 @pytest.mark.parametrize(
-    ("weights", "shape", "fraction"),
+    ("weights", "shape", "exposure"),
     [("roots", (2, 2, 70, 33), 0.25), ("colours", (1, 3, 51, 64), 1.0)],
     indirect=["weights"],
 )
-def test_any_size_gives_the_same_numbers(weights, shape, fraction, tmp_path, capsys):
-    file = tmp_path / "f1.onnx"
+def test_any_size_gives_the_same_numbers(weights, shape, exposure, tmp_path, capsys):
+    file = tmp_path / "restorer.onnx"
     assert main(["export", str(file), "--checkpoint", str(weights)]) == 0
     assert "of the peak" in capsys.readouterr().out
-    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".safetensors"] == ["f1.onnx"]
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".safetensors"] == ["restorer.onnx"]
     loaded = load_restorer(weights)
     rng = np.random.default_rng(0)
     x = (
-        rng.poisson(3, shape).astype(np.float32) / fraction
+        rng.poisson(3, shape).astype(np.float32) / exposure
         if shape[1] == 2
         else rng.random(shape, np.float32)
     )
-    p = np.full(shape[0], fraction, np.float32)
+    p = np.full(shape[0], exposure, np.float32)
     with torch.inference_mode():
         ours = loaded.restorer(torch.from_numpy(x), torch.from_numpy(p)).numpy()
-    (theirs,) = onnxruntime.InferenceSession(file).run(None, {"rapid": x, "fraction": p})
+    (theirs,) = onnxruntime.InferenceSession(file).run(None, {"rapid": x, "exposure": p})
     assert theirs.shape == ours.shape
     assert np.abs(theirs - ours).max() < 1e-3 * ours.max()
     assert np.abs(ours - x).max() > 0.01 * ours.max()
@@ -71,7 +71,7 @@ def test_a_graph_alone_is_good_for_other_weights(weights, tmp_path):
     with torch.inference_mode():
         ours = loaded.restorer(x, p).numpy()
     given = {name: tensor.half().numpy() for name, tensor in loaded.restorer.state_dict().items()}
-    (theirs,) = session_of(file.read_bytes(), given).run(None, {"rapid": x.numpy(), "fraction": p.numpy()})
+    (theirs,) = session_of(file.read_bytes(), given).run(None, {"rapid": x.numpy(), "exposure": p.numpy()})
     assert 0 < np.abs(theirs - ours).max() < 2e-2 * ours.max()  # weights in half precision
     about = json.loads(onnx.load(file, load_external_data=False).metadata_props[0].value)
     assert about["architecture"]["class_path"].endswith("NAFNet")
@@ -92,13 +92,13 @@ def test_another_answer_is_no_export(weights, tmp_path, monkeypatch, capsys):
     identity = SimpleNamespace(run=lambda _, inputs: [inputs["rapid"]])
     monkeypatch.setattr("rbs.inference.onnx_export._exported", lambda _: program)
     monkeypatch.setattr("rbs.inference.onnx_export.session_of", lambda *_: identity)
-    assert main(["export", str(tmp_path / "f1.onnx"), "--checkpoint", str(weights)]) == 1
+    assert main(["export", str(tmp_path / "restorer.onnx"), "--checkpoint", str(weights)]) == 1
     assert "ONNX Runtime differs from PyTorch by" in capsys.readouterr().err
-    assert not (tmp_path / "f1.onnx").exists()
+    assert not (tmp_path / "restorer.onnx").exists()
 
 
 @pytest.mark.parametrize("weights", ["roots"], indirect=True)
 def test_without_onnx_there_is_a_remedy(weights, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    assert main(["export", str(tmp_path / "f1.onnx"), "--checkpoint", str(weights)]) == 1
+    assert main(["export", str(tmp_path / "restorer.onnx"), "--checkpoint", str(weights)]) == 1
     assert "pip install 'rbs[onnx]'" in capsys.readouterr().err

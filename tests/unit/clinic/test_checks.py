@@ -71,10 +71,10 @@ def test_the_standard_is_what_the_hospital_calls_standard(rapid: Scan) -> None:
 
 
 def test_the_range_of_the_weights_warns(rapid: Scan) -> None:
-    inside = {"spacing_mm": [2.2, 2.4], "counts_per_pixel": [0.3, 9.0], "fraction": [0.25, 0.75]}
+    inside = {"spacing_mm": [2.2, 2.4], "counts_per_pixel": [0.3, 9.0], "exposure": [0.25, 0.75]}
     assert check(rapid, trained_on=inside).restoring.warnings == ()
     assert check(rapid, trained_on={"licence": "x"}).restoring.warnings == ()
-    others = {"spacing_mm": [4.0, 5.0], "counts_per_pixel": [90, 99], "fraction": [0.2, 0.3]}
+    others = {"spacing_mm": [4.0, 5.0], "counts_per_pixel": [90, 99], "exposure": [0.2, 0.3]}
     for key, limits in others.items():
         warnings = check(rapid, trained_on={**inside, key: limits}).restoring.warnings
         assert len(warnings) == 1, key

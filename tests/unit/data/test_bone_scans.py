@@ -20,9 +20,9 @@ from rbs.utils.image_ops import warp
 
 SHAPES = {
     "rapid": ((4, 2, 64, 32), torch.float32),
-    "fraction": ((4,), torch.float32),
+    "exposure": ((4,), torch.float32),
     "target": ((4, 2, 64, 32), torch.float32),
-    "target_fraction": ((4,), torch.float32),
+    "target_exposure": ((4,), torch.float32),
     "labels": ((4, 2, 64, 32), torch.int64),
     "expectation": ((4, 2, 64, 32), torch.float32),
     "case": ((4,), torch.int64),
@@ -71,11 +71,11 @@ def test_construction_opens_nothing_and_setup_tells_what_is_missing(tmp_path: Pa
 
 @pytest.mark.parametrize("pairs", ["measured", "split", "rapid", "expectation"])
 def test_batches_have_the_promised_shapes_and_ranges(tiny_cohort: Path, pairs: str) -> None:
-    data = module(tiny_cohort, pairs=pairs, fractions=(0.3, 0.4))
+    data = module(tiny_cohort, pairs=pairs, exposures=(0.3, 0.4))
     batches = epoch(data)
     assert len(batches) == 4
     for batch in batches:
-        numbered = {"deal"} if pairs == "measured" else set()
+        numbered = {"realisation"} if pairs == "measured" else set()
         assert set(batch) == {*SHAPES, "patient"} | numbered
         assert {name: (tuple(batch[name].shape), batch[name].dtype) for name in SHAPES} == SHAPES
         assert batch["patient"] == [data.cases("train")[i].patient for i in batch["case"]]
@@ -84,13 +84,13 @@ def test_batches_have_the_promised_shapes_and_ranges(tiny_cohort: Path, pairs: s
         assert not (left % 16).any()
         assert ((top >= 0) & (top + height <= 128) & (left >= 0) & (left + width <= 64)).all()
         assert torch.equal(batch["rapid"], batch["rapid"].round())
-        fraction = batch["fraction"]
+        exposure = batch["exposure"]
         low, high = {"measured": (0.49, 0.51), "rapid": (0.15, 0.2)}.get(pairs, (0.3, 0.4))
-        assert ((fraction > low) & (fraction < high)).all()
-        expected = {"split": 1 - fraction, "rapid": 0.5 - fraction}.get(pairs, torch.ones(4))
-        torch.testing.assert_close(batch["target_fraction"], expected)
+        assert ((exposure > low) & (exposure < high)).all()
+        expected = {"split": 1 - exposure, "rapid": 0.5 - exposure}.get(pairs, torch.ones(4))
+        torch.testing.assert_close(batch["target_exposure"], expected)
     # Over an epoch, each exposure holds its share of the expectation: nothing is scaled twice or not at all.
-    for counts, share in (("rapid", "fraction"), ("target", "target_fraction")):
+    for counts, share in (("rapid", "exposure"), ("target", "target_exposure")):
         observed = sum(b[counts].sum() for b in batches)
         expected = sum((b["expectation"] * b[share][:, None, None, None]).sum() for b in batches)
         assert observed / expected == pytest.approx(1, abs=0.03)
@@ -132,15 +132,17 @@ def test_dealt_pairs_share_no_count(tiny_cohort: Path, pairs: str, dealt: str) -
 @pytest.mark.parametrize("pairs", ["split", "rapid", "expectation", "measured"])
 def test_crops_of_numbered_rapid_scans_are_of_whole_ones(tiny_cohort: Path, pairs: str) -> None:
     """What sees the whole rapid scan sees the input of the crop, and no count of its target."""
-    data = module(tiny_cohort, pairs=pairs, deals=3, samples_per_epoch=48)
+    data = module(tiny_cohort, pairs=pairs, realisations=3, samples_per_epoch=48)
     seen = set()
     for batch in epoch(data):
-        for i, (case, deal) in enumerate(zip(batch["case"].tolist(), batch["deal"].tolist(), strict=True)):
+        for i, (case, realisation) in enumerate(
+            zip(batch["case"].tolist(), batch["realisation"].tolist(), strict=True)
+        ):
             top, left, height, width = batch["crop"][i].tolist()
             cut = np.s_[batch["views"][i], top : top + height, left : left + width]
-            rapid, fraction = data.dealt(case, deal)
+            rapid, exposure = data.realisation(case, realisation)
             np.testing.assert_array_equal(undone(batch["rapid"][i], batch["flip"][i]).numpy(), rapid[cut])
-            assert batch["fraction"][i] == np.float32(fraction)
+            assert batch["exposure"][i] == np.float32(exposure)
             if pairs in ("split", "rapid"):
                 target, loaded = (
                     undone(batch["target"][i], batch["flip"][i]).numpy(),
@@ -148,10 +150,12 @@ def test_crops_of_numbered_rapid_scans_are_of_whole_ones(tiny_cohort: Path, pair
                 )
                 whole = loaded.standard if pairs == "split" else loaded.rapid
                 np.testing.assert_array_equal(target, (whole - rapid)[cut])
-            seen.add((case, deal, fraction))
-    numbers = {deal for _, deal, _ in seen}
+            seen.add((case, realisation, exposure))
+    numbers = {realisation for _, realisation, _ in seen}
     assert numbers == ({0} if pairs == "measured" else {0, 1, 2})
-    assert len(seen) == len({(case, deal) for case, deal, _ in seen}), "a number keeps its exposure"
+    assert len(seen) == len({(case, realisation) for case, realisation, _ in seen}), (
+        "a number keeps its exposure"
+    )
 
 
 @pytest.mark.parametrize("pairs", ["split", "rapid", "expectation", "measured"])
@@ -161,7 +165,7 @@ def test_noise_of_input_and_target_is_independent(make_cohort, tmp_path: Path, p
         manifest,
         pairs=pairs,
         crop=(128, 64),
-        fractions=(0.5, 0.5),
+        exposures=(0.5, 0.5),
         samples_per_epoch=8,
         single_view_probability=0,
     )
@@ -171,7 +175,7 @@ def test_noise_of_input_and_target_is_independent(make_cohort, tmp_path: Path, p
         residual = [
             (batch[name] - batch[share][:, None, None, None] * mean)
             / (batch[share][:, None, None, None] * mean).sqrt()
-            for name, share in (("rapid", "fraction"), ("target", "target_fraction"))
+            for name, share in (("rapid", "exposure"), ("target", "target_exposure"))
         ]
         correlations += [(a * b).mean().item() for a, b in zip(*residual, strict=True)]
     # Had the target held the counts of its rapid scan, the correlation would be sqrt(p) = 0.71. One
@@ -268,7 +272,7 @@ def test_whole_scans_are_shown_as_acquired(tiny_cohort: Path, stage: str, split:
     assert batch["crop"].tolist() == [[0, 0, 128, 64]]
     assert batch["flip"].tolist() == [[False, False]]
     assert batch["views"].tolist() == [[0, 1]]
-    assert batch["target_fraction"].tolist() == [1.0]
+    assert batch["target_exposure"].tolist() == [1.0]
     again = data.loaded(split, 0)
     np.testing.assert_array_equal(again.standard, loaded.standard)
     assert again.standard.dtype == np.float32
@@ -289,7 +293,7 @@ def test_scans_of_one_view_without_rapid_or_truth(make_cohort, tmp_path: Path) -
     (batch,), (again,) = data.val_dataloader(), module(manifest, "validate").val_dataloader()
     assert batch["rapid"].shape == (1, 1, 128, 64)
     assert batch["views"].tolist() == [[0]]
-    assert batch["fraction"].item() == batch["target_fraction"].item() == 0.5
+    assert batch["exposure"].item() == batch["target_exposure"].item() == 0.5
     np.testing.assert_array_equal((batch["rapid"] + batch["target"])[0], data.loaded("val", 0).standard)
     assert torch.equal(batch["rapid"], again["rapid"])
     for pairs, lacking in (("measured", "a rapid scan"), ("expectation", "a truth file")):
@@ -324,11 +328,11 @@ def test_faults_name_the_patient_and_the_remedy(tiny_cohort: Path, make_cohort, 
     module(manifest)
     for bad in (
         {"crop": (100, 32)},
-        {"fractions": (0.5, 0.2)},
-        {"fractions": (0.5, 1.0)},
+        {"exposures": (0.5, 0.2)},
+        {"exposures": (0.5, 1.0)},
         {"single_view_probability": 2.0},
         {"batch_size": 0},
-        {"deals": 0},
+        {"realisations": 0},
         {"seed": -1},
     ):
         with pytest.raises(RbsError):
@@ -336,7 +340,7 @@ def test_faults_name_the_patient_and_the_remedy(tiny_cohort: Path, make_cohort, 
 
 
 def test_training_ranges_span_what_is_trained_on(tiny_cohort: Path) -> None:
-    data = RBSDataModule(tiny_cohort, crop=(64, 48), fractions=(0.25, 0.5), num_workers=0)
+    data = RBSDataModule(tiny_cohort, crop=(64, 48), exposures=(0.25, 0.5), num_workers=0)
     data.setup("fit")
     ranges = data.training_ranges()
     means = [
@@ -344,7 +348,7 @@ def test_training_ranges_span_what_is_trained_on(tiny_cohort: Path) -> None:
         for case in data.cases("train")
         for view in (0, 1)
     ]
-    assert ranges["fraction"] == [0.25, 0.5]
+    assert ranges["exposure"] == [0.25, 0.5]
     assert ranges["spacing_mm"] == [9.6, 9.6]
     assert ranges["counts_per_pixel"] == pytest.approx([0.25 * min(means), 0.5 * max(means)], rel=1e-3)
 
@@ -364,7 +368,7 @@ def test_a_moved_child_lies_on_its_target_however_a_crop_is_cut_and_flipped(tiny
             motion=motion,
         )
     ]
-    settings = {"deals": 1, "fractions": (0.5, 0.5), "crop": (96, 64), "single_view_probability": 0.3}
+    settings = {"realisations": 1, "exposures": (0.5, 0.5), "crop": (96, 64), "single_view_probability": 0.3}
     crops = Crops(cases[:1], scans, pairs="measured", length=24, foci=0, scenes=0, seed=0, **settings)
     flips = set()
     for sample in map(crops.__getitem__, range(24)):

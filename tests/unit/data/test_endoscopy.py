@@ -66,27 +66,27 @@ def test_a_batch_is_what_the_class_says(make):
         "target": ((4, 3, 32, 32), torch.float32),
         "valid": ((4, 1, 32, 32), torch.bool),
         "labels": ((4, 1, 32, 32), torch.int64),
-        "fraction": ((4,), torch.float32),
-        "target_fraction": ((4,), torch.float32),
+        "exposure": ((4,), torch.float32),
+        "target_exposure": ((4,), torch.float32),
         "case": ((4,), torch.int64),
         "crop": ((4, 4), torch.int64),
         "flip": ((4, 2), torch.bool),
         "views": ((4, 1), torch.int64),
     }
-    assert batch["fraction"].eq(1).all()
-    assert batch["target_fraction"].eq(1).all()
+    assert batch["exposure"].eq(1).all()
+    assert batch["target_exposure"].eq(1).all()
     assert 0 <= batch["rapid"].min() <= batch["rapid"].max() <= 1
     assert set(batch["patient"]) <= {"video 0", "video 1", "video 2"}
 
 
 def test_crops_are_of_the_frames_they_name(make, tmp_path):
-    data = set_up(make(), preset="low-light", deals=2)
+    data = set_up(make(), preset="low-light", realisations=2)
     for batch in data.train_dataloader():
         for k in range(4):
             case, (top, left, height, width) = int(batch["case"][k]), batch["crop"][k].tolist()
             cut = np.s_[:, top : top + height, left : left + width]
             clean = scene(case).transpose(2, 0, 1).astype(np.float32) / 255
-            low, exposure = data.dealt(case, int(batch["deal"][k]))
+            low, exposure = data.realisation(case, int(batch["realisation"][k]))
             dims = [d for d, flipped in zip((-1, -2), batch["flip"][k].tolist(), strict=True) if flipped]
             assert exposure == 1
             np.testing.assert_array_equal(batch["target"][k].flip(dims), clean[cut])
@@ -94,18 +94,20 @@ def test_crops_are_of_the_frames_they_name(make, tmp_path):
 
 
 def test_a_deal_is_the_degradation_of_its_number(make):
-    data = set_up(make(), preset="mixed", deals=3, seed=5)
+    data = set_up(make(), preset="mixed", realisations=3, seed=5)
     clean = scene(1).transpose(2, 0, 1).astype(np.float32) / 255
     wanted, _ = degraded(clean, "mixed", (5, 3, 1, 2), np.ones(clean.shape[1:], bool))
-    np.testing.assert_allclose(data.dealt(1, 2)[0], wanted, atol=1e-6)
-    assert not np.array_equal(data.dealt(1, 2)[0], data.dealt(1, 0)[0])
+    np.testing.assert_allclose(data.realisation(1, 2)[0], wanted, atol=1e-6)
+    assert not np.array_equal(data.realisation(1, 2)[0], data.realisation(1, 0)[0])
 
 
-@pytest.mark.parametrize("deals", [None, 2])
-def test_samples_do_not_depend_on_workers_or_ranks(make, deals):
+@pytest.mark.parametrize("realisations", [None, 2])
+def test_samples_do_not_depend_on_workers_or_ranks(make, realisations):
     manifest = make()
-    alone = [b["rapid"] for b in set_up(manifest, preset="denoise", deals=deals).train_dataloader()]
-    helped = set_up(manifest, preset="denoise", deals=deals, num_workers=2)
+    alone = [
+        b["rapid"] for b in set_up(manifest, preset="denoise", realisations=realisations).train_dataloader()
+    ]
+    helped = set_up(manifest, preset="denoise", realisations=realisations, num_workers=2)
     for ours, theirs in zip(alone, helped.train_dataloader(), strict=True):
         assert torch.equal(ours, theirs["rapid"])
 
@@ -190,6 +192,12 @@ def test_what_cannot_be_used_is_told(make, tmp_path):
     Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(tmp_path / "0.png")
     with pytest.raises(FrameError, match=r"0.png: it shows nothing; leave it out"):
         set_up(manifest)
-    for options in ({"crop": (30, 32)}, {"batch_size": 0}, {"deals": 0}, {"seed": -1}, {"longest_side": 16}):
+    for options in (
+        {"crop": (30, 32)},
+        {"batch_size": 0},
+        {"realisations": 0},
+        {"seed": -1},
+        {"longest_side": 16},
+    ):
         with pytest.raises(RbsError):
             EndoscopyDataModule("m.csv", **{**SMALL, **options})

@@ -121,7 +121,7 @@ def test_a_case_is_loaded_aligned(tiny_cohort: Path) -> None:
     np.testing.assert_array_equal(
         loaded.expectation, [truth["expectation"][0], truth["expectation"][1][:, ::-1]]
     )
-    assert loaded.fraction == pytest.approx(0.5, rel=1e-4)
+    assert loaded.exposure == pytest.approx(0.5, rel=1e-4)
     assert loaded.views == (View.ANTERIOR, View.POSTERIOR)
     assert loaded.spacing_mm == pytest.approx((9.6, 9.6))
     assert loaded.standard.dtype == loaded.rapid.dtype == loaded.expectation.dtype == np.float32
@@ -227,7 +227,7 @@ def test_the_manifest_states_what_headers_do_not(make_cohort, tmp_path: Path) ->
     manifest = Manifest.read(path)
     loaded = load_case(manifest.cases[0])
     np.testing.assert_array_equal(loaded.standard, [wanted[View.ANTERIOR], wanted[View.POSTERIOR]])
-    assert loaded.fraction == pytest.approx(0.5)
+    assert loaded.exposure == pytest.approx(0.5)
     again = tmp_path / "again.csv"
     write_manifest(again, manifest.cases)
     np.testing.assert_array_equal(load_case(Manifest.read(again).cases[0]).rapid, loaded.rapid)

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from rbs.data.frames_manifest import FramesManifest
-from rbs.errors import OutputError, RbsError
 from rbs.data.mucosa import write_mucosa
+from rbs.errors import OutputError, RbsError
 from rbs.synthetic.mucosa.video import Video
 
 

@@ -50,9 +50,9 @@ def refused(rapid: Path, standard: Path, fault: str) -> None:
 def test_what_is_left_over_is_independent(slow: Path, thin: Thin) -> None:
     """Both documented ways: the remainder itself, and a standard scan thinned out of the remainder."""
     rapid, rest = thin(slow, 80, seed=1)
-    assert load(rapid, rest).fraction == pytest.approx(1 / 3, rel=1e-3)
+    assert load(rapid, rest).exposure == pytest.approx(1 / 3, rel=1e-3)
     standard, _ = thin(rest, 40, seed=2)
-    assert load(rapid, standard).fraction == pytest.approx(1 / 2, rel=1e-3)
+    assert load(rapid, standard).exposure == pytest.approx(1 / 2, rel=1e-3)
 
 
 def test_a_scan_and_what_was_thinned_out_of_it(slow: Path, thin: Thin) -> None:
@@ -98,4 +98,4 @@ def test_a_faint_independent_scan_is_no_part(slow: Path, tmp_path: Path) -> None
     faint.ScanVelocity = "66.667"
     faint.SOPInstanceUID = faint.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     faint.save_as(tmp_path / "faint.dcm")
-    assert load(tmp_path / "faint.dcm", slow).fraction == pytest.approx(0.05, rel=1e-3)
+    assert load(tmp_path / "faint.dcm", slow).exposure == pytest.approx(0.05, rel=1e-3)

@@ -41,7 +41,7 @@ def test_batches_are_those_of_the_manifest_module(batches):
 def test_pairs_are_disjoint_draws_of_what_is_expected(batches):
     rapid, target, expected, p = (
         torch.cat([b[name] for b in batches]).double()
-        for name in ("rapid", "target", "expectation", "fraction")
+        for name in ("rapid", "target", "expectation", "exposure")
     )
     p = p[:, None, None, None]
     assert torch.equal(rapid, rapid.round())
@@ -93,20 +93,20 @@ def test_measured_pairs_are_the_two_scans_as_acquired(tiny_cohort):
         for name, whole in (("rapid", child.rapid), ("target", child.standard)):
             cut = np.flip(whole[:, top : top + height, left : left + width], flips)
             assert np.array_equal(sample[name].numpy(), cut)
-        assert sample["fraction"] == 0.5
-        assert sample["target_fraction"] == 1
+        assert sample["exposure"] == 0.5
+        assert sample["target_exposure"] == 1
 
 
 def test_whole_scans_of_a_stream_are_refused(tiny_cohort):
     with pytest.raises(RbsError, match="prior online"):
-        stream(tiny_cohort).dealt(0, 0)
+        stream(tiny_cohort).realisation(0, 0)
 
 
 def test_ranges_span_the_first_children(tiny_cohort):
     data = stream(tiny_cohort)
     data.setup("fit")
     ranges = data.training_ranges()
-    assert ranges["fraction"] == [0.25, 0.75]
+    assert ranges["exposure"] == [0.25, 0.75]
     assert ranges["spacing_mm"] == [2.26, 2.26]
     low, high = ranges["counts_per_pixel"]
     assert 0.1 < low < high < 4

@@ -54,8 +54,8 @@ def manifest(tmp_path, monkeypatch):
         rapid = None if case.patient == "P6" else rng.poisson(truth / 2).astype(np.float32)
         labels = (truth > 1).astype(np.uint8)
         standard = rng.poisson(truth).astype(np.float32)
-        fraction = None if rapid is None else 0.5
-        return LoadedCase(rapid, standard, fraction, labels, truth, tuple(View), (4.0, 4.0))
+        exposure = None if rapid is None else 0.5
+        return LoadedCase(rapid, standard, exposure, labels, truth, tuple(View), (4.0, 4.0))
 
     monkeypatch.setattr(module, "load_case", load)
     manifest = Manifest(path, tuple(cases))
@@ -197,7 +197,7 @@ def test_a_scan_without_a_rapid_one_is_dealt_into_disjoint_parts(manifest):
     rng = np.random.default_rng(6)
     standard = rng.poisson(truth_of("P6"))
     np.testing.assert_array_equal(found.rapid + found.target.counts, standard)
-    assert (found.fraction, found.target.exposure) == (0.5, 0.5)
+    assert (found.exposure, found.target.exposure) == (0.5, 0.5)
 
 
 def test_the_peers_are_tuned_without_the_test_split(manifest):
@@ -369,11 +369,11 @@ def test_the_cascade_is_read_from_beside_its_first_restorer(manifest, tmp_path):
 
     small = {"width": 4, "enc_blocks": (1,), "middle_blocks": 1, "dec_blocks": (1,)}
     f1, f2 = NAFNet(**small), NAFNet(**small)
-    save_restorer(tmp_path / "f1.safetensors", f1, {})
-    methods = trained_methods([], tmp_path / "f1.safetensors")
+    save_restorer(tmp_path / "restorer.safetensors", f1, {})
+    methods = trained_methods([], tmp_path / "restorer.safetensors")
     assert [m.name for m in methods] == ["stage2_f1"]
     save_cascade(tmp_path / "cascade.safetensors", Cascade(f1, f2), {})
-    methods = trained_methods([tmp_path / "f1.safetensors"], tmp_path / "f1.safetensors")
+    methods = trained_methods([tmp_path / "restorer.safetensors"], tmp_path / "restorer.safetensors")
     assert [m.name for m in methods] == ["stage1", "stage2_f1", "stage2_f2"]
     pair = module.load_pair(manifest[0].split("test")[0])
     for method in methods:
@@ -389,7 +389,7 @@ def test_a_restorer_in_the_place_of_the_cascade_is_named(tmp_path):
     for name in ("f1", "cascade"):
         save_restorer(tmp_path / f"{name}.safetensors", DnCNN(depth=3, width=4), {})
     with pytest.raises(CheckpointError, match=r"cascade.safetensors: it holds no second restorer; put"):
-        trained_methods([], tmp_path / "f1.safetensors")
+        trained_methods([], tmp_path / "restorer.safetensors")
 
 
 @pytest.mark.parametrize(("recorded", "said"), [({"prior": "online"}, "online"), ({}, "not recorded")])
@@ -416,9 +416,11 @@ def test_the_second_restorer_says_where_its_prior_comes_from(tmp_path, monkeypat
 
     monkeypatch.setattr(adapters, "load_teacher", load_teacher)
     f1, f2 = DnCNN(depth=3, width=4), DnCNN(depth=3, width=4, sigma_px=0.0)
-    save_restorer(tmp_path / "f1.safetensors", f1, {})
+    save_restorer(tmp_path / "restorer.safetensors", f1, {})
     save_cascade(tmp_path / "cascade.safetensors", Cascade(f1, f2, SPI(6)), {"teacher": "d1", **recorded})
-    files = SimpleNamespace(f1=tmp_path / "f1.safetensors", teacher=tmp_path / "t", base=tmp_path / "sam.pth")
+    files = SimpleNamespace(
+        f1=tmp_path / "restorer.safetensors", teacher=tmp_path / "t", base=tmp_path / "sam.pth"
+    )
     *_, method = trained_methods([files.f1], files.f1, files.teacher, files.base)
     assert asked == [(files.teacher, files.base)]
     assert method.settings["prior"].startswith(f"{said} in training; here of the whole scan")

@@ -30,7 +30,7 @@ def weights(tmp_path_factory):
     torch.manual_seed(0)
     restorer = NAFNet(width=4, enc_blocks=[1], middle_blocks=1, dec_blocks=[1])
     torch.nn.init.normal_(restorer.head.weight, std=0.05)
-    path = tmp_path_factory.mktemp("weights") / "f1.safetensors"
+    path = tmp_path_factory.mktemp("weights") / "restorer.safetensors"
     save_restorer(path, restorer, RANGES)
     return path
 
@@ -102,11 +102,11 @@ def test_the_shipped_graph_is_that_of_any_weights():
     for parameter in restorer.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     weights = {name: tensor.numpy() for name, tensor in restorer.state_dict().items()}
-    x, fraction = torch.poisson(torch.full((1, 2, 50, 70), 3.0)), torch.tensor([0.4])
+    x, exposure = torch.poisson(torch.full((1, 2, 50, 70), 3.0)), torch.tensor([0.4])
     with torch.inference_mode():
-        ours = restorer(x, fraction).numpy()
+        ours = restorer(x, exposure).numpy()
     (theirs,) = session_of(shipped.GRAPH.read_bytes(), weights).run(
-        None, {"rapid": x.numpy(), "fraction": fraction.numpy()}
+        None, {"rapid": x.numpy(), "exposure": exposure.numpy()}
     )
     np.testing.assert_allclose(theirs, ours, atol=1e-4 * ours.max())
 
@@ -117,26 +117,26 @@ def test_shipped_files_that_do_not_belong_together_are_refused(tmp_path, monkeyp
         card = json.dumps({"sha256": hashlib.sha256(content).hexdigest()})
         (tmp_path / name).with_suffix(".json").write_text(card)
 
-    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "f1.safetensors")
-    monkeypatch.setattr(shipped, "GRAPH", tmp_path / "f1_graph.onnx")
-    graph = Path(shipped.__file__).parent / "weights" / "f1_graph.onnx"
+    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "restorer.safetensors")
+    monkeypatch.setattr(shipped, "GRAPH", tmp_path / "restorer_graph.onnx")
+    graph = Path(shipped.__file__).parent / "weights" / "restorer_graph.onnx"
     with pytest.raises(CheckpointError, match="name a weight file with --checkpoint"):
         load_shipped()
     save_restorer(tmp_path / "other.safetensors", NAFNet(width=4), {})
-    put("f1.safetensors", (tmp_path / "other.safetensors").read_bytes())
-    with pytest.raises(CheckpointError, match=r"f1_graph.*there is no such weight file"):
+    put("restorer.safetensors", (tmp_path / "other.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match=r"restorer_graph.*there is no such weight file"):
         load_shipped()
-    put("f1_graph.onnx", graph.read_bytes())
-    with pytest.raises(CheckpointError, match=r"f1.safetensors: it does not fit f1_graph.onnx"):
+    put("restorer_graph.onnx", graph.read_bytes())
+    with pytest.raises(CheckpointError, match=r"restorer.safetensors: it does not fit restorer_graph.onnx"):
         load_shipped()
     save_restorer(tmp_path / "other.safetensors", NAFNet(sigma_px=2.0), {})  # weights of the same shapes
-    put("f1.safetensors", (tmp_path / "other.safetensors").read_bytes())
-    with pytest.raises(CheckpointError, match=r"f1.safetensors: it holds another architecture"):
+    put("restorer.safetensors", (tmp_path / "other.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match=r"restorer.safetensors: it holds another architecture"):
         load_shipped()
-    put("f1_graph.onnx", graph.read_bytes()[:5000])
-    with pytest.raises(CheckpointError, match="does not fit f1_graph"):
+    put("restorer_graph.onnx", graph.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match="does not fit restorer_graph"):
         load_shipped()
-    (tmp_path / "f1_graph.onnx").write_bytes(graph.read_bytes())
+    (tmp_path / "restorer_graph.onnx").write_bytes(graph.read_bytes())
     with pytest.raises(CheckpointError, match="it differs from the hash recorded beside it"):
         load_shipped()
 

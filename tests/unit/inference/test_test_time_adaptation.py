@@ -15,7 +15,7 @@ from rbs.restorers.dncnn import DnCNN
 
 def loaded(**arguments) -> LoadedRestorer:
     torch.manual_seed(0)
-    return LoadedRestorer(DnCNN(depth=3, width=8, **arguments), "DnCNN f1.safetensors", "1", "0" * 64)
+    return LoadedRestorer(DnCNN(depth=3, width=8, **arguments), "DnCNN restorer.safetensors", "1", "0" * 64)
 
 
 def ladder(rows: int = 160, columns: int = 96) -> np.ndarray:
@@ -46,13 +46,13 @@ def test_a_scan_unlike_the_training_is_restored_better(scan, monkeypatch):
     assert after.shape == rapid.shape
     assert all(torch.equal(kept[name], tensor) for name, tensor in before.restorer.state_dict().items())
     np.testing.assert_array_equal(after, own.restore(rapid, 0.5))
-    assert own.name == "DnCNN f1.safetensors, adapted to each scan"
+    assert own.name == "DnCNN restorer.safetensors, adapted to each scan"
     assert own.sha256 == before.sha256
     assert own.provenance["adapted"]["steps"] == adapt.STEPS
 
 
 def test_a_mirrored_scan_gives_the_mirrored_answer(scan, monkeypatch):
-    monkeypatch.setattr(adapt, "adapted", lambda restorer, rapid, fraction: restorer)
+    monkeypatch.setattr(adapt, "adapted", lambda restorer, rapid, exposure: restorer)
     restorer = loaded()
     torch.nn.init.normal_(restorer.restorer.head.weight, std=0.1)
     own = AdaptingRestorer.of(restorer)

@@ -26,7 +26,7 @@ ROWS, COLUMNS = 48, 32
 
 def run_of(folder: Path, width: int = 4, version: int = 0) -> Path:
     """What `rbs fit` leaves of a DnCNN."""
-    save_restorer(folder / "f1.safetensors", DnCNN(depth=3, width=width, sigma_px=1.0), {"steps": 7})
+    save_restorer(folder / "restorer.safetensors", DnCNN(depth=3, width=width, sigma_px=1.0), {"steps": 7})
     (folder / f"version_{version}").mkdir()
     (folder / f"version_{version}" / "config.yaml").write_text("name: it\n")
     return folder
@@ -105,7 +105,7 @@ def test_one_table_of_all(tiny_cohort, tmp_path, monkeypatch, capsys):
     assert {"ceiling", "rapid", *classical, "stage1", "wide_50%"} <= set(table.index)
     for run in runs:
         row = table.loc[run.name]
-        assert row["sha256"] == file_sha256(run / "f1.safetensors")
+        assert row["sha256"] == file_sha256(run / "restorer.safetensors")
         assert row["config"] == str(run / "version_0" / "config.yaml")
         assert row["command"] == f"rbs fit --config {row['config']}"
         assert row["steps"] == 7
@@ -132,7 +132,7 @@ def test_one_table_of_frames(tmp_path, monkeypatch):
     manifest = write_frames(tmp_path / "frames", {"train": 1, "val": 1, "test": 2})
     run = tmp_path / "stage1"
     restorer = DnCNN(depth=3, width=4, domain="colours")
-    save_restorer(run / "f1.safetensors", restorer, {"preset": "deblur", "longest_side": 320})
+    save_restorer(run / "restorer.safetensors", restorer, {"preset": "deblur", "longest_side": 320})
     (run / "version_0").mkdir()
     (run / "version_0" / "config.yaml").write_text("name: it\n")
     output = tmp_path / "benchmark"

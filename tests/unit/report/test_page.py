@@ -51,7 +51,7 @@ def evaluation(tmp_path):
         "split": "test",
         "patients": 2,
         "scans": 2,
-        "fractions": [0.5],
+        "exposures": [0.5],
         "peak": "peak of the scan",
         "mask": "the mask of the body",
         "methods": [{"name": n, "label": label, "settings": {}} for n, label in METHODS.items()],

@@ -27,19 +27,19 @@ def restorer():
 
 
 def test_round_trip_gives_the_same_restorer_and_its_making(tmp_path, restorer):
-    file = tmp_path / "new" / "f1.safetensors"
+    file = tmp_path / "new" / "restorer.safetensors"
     save_restorer(file, restorer, {"steps": 12, "manifest": "cohort"})
     loaded = load_restorer(file)
     assert torch.equal(loaded.restorer(SCAN, HALF), restorer(SCAN, HALF))
     assert not loaded.restorer.training
     assert loaded.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
-    assert (loaded.version, loaded.name) == (__version__, "DnCNN f1.safetensors")
+    assert (loaded.version, loaded.name) == (__version__, "DnCNN restorer.safetensors")
     assert loaded.provenance == {"steps": 12, "manifest": "cohort"}
 
 
 def test_rows_that_were_not_scanned_stay_empty(tmp_path, restorer):
     """A restorer smooths over the edge of a partial scan; nobody was there."""
-    file = tmp_path / "f1.safetensors"
+    file = tmp_path / "restorer.safetensors"
     save_restorer(file, restorer, {})
     counts = np.zeros((2, 24, 16), np.uint16)
     counts[:, 5:20] = np.random.default_rng(0).poisson(3.0, (2, 15, 16))
@@ -106,7 +106,7 @@ def test_a_truncated_file(tmp_path, restorer, suffix):
 
 
 def test_another_architecture_names_the_tensors(tmp_path, restorer):
-    file = tmp_path / "f1.safetensors"
+    file = tmp_path / "restorer.safetensors"
     weights.save_modules(file, {"": restorer}, UNet(channels=[4, 8]).spec())
     with pytest.raises(
         CheckpointError, match=r"another architecture than UNet: 16 missing \(backbone.Conv1.*unexpected"
@@ -115,7 +115,7 @@ def test_another_architecture_names_the_tensors(tmp_path, restorer):
 
 
 def test_another_width_names_the_tensors(tmp_path, restorer):
-    file = tmp_path / "f1.safetensors"
+    file = tmp_path / "restorer.safetensors"
     weights.save_modules(file, {"": restorer}, DnCNN(depth=3, width=5).spec())
     with pytest.raises(CheckpointError, match=r"misshapen \(backbone.conv_list"):
         load_restorer(file)
@@ -123,14 +123,14 @@ def test_another_width_names_the_tensors(tmp_path, restorer):
 
 @pytest.mark.parametrize("path", ["os.system", "subprocess.Popen", "no.such.Net", "nodots", ""])
 def test_a_class_that_is_no_restorer_is_never_called(tmp_path, restorer, path):
-    file = tmp_path / "f1.safetensors"
+    file = tmp_path / "restorer.safetensors"
     weights.save_modules(file, {"": restorer}, {"class_path": path, "init_args": {"command": "false"}})
     with pytest.raises(CheckpointError, match=r"is not a restorer|cannot be imported|no first restorer"):
         load_restorer(file)
 
 
 def test_constructor_arguments_it_does_not_know(tmp_path, restorer):
-    file = tmp_path / "f1.safetensors"
+    file = tmp_path / "restorer.safetensors"
     weights.save_modules(file, {"": restorer}, {**restorer.spec(), "init_args": {"wings": 2}})
     with pytest.raises(CheckpointError, match=rf"wings.*rbs {re.escape(__version__)}"):
         load_restorer(file)
@@ -156,14 +156,14 @@ def test_code_in_a_pickle_is_not_run(tmp_path):
 
 
 def test_the_shipped_file_must_match_its_hash(tmp_path, restorer, monkeypatch):
-    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "f1.safetensors")
+    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "restorer.safetensors")
     with pytest.raises(CheckpointError, match="--checkpoint"):
         load_restorer()
-    save_restorer(tmp_path / "f1.safetensors", restorer, {})
-    digest = hashlib.sha256((tmp_path / "f1.safetensors").read_bytes()).hexdigest()
-    (tmp_path / "f1.json").write_text(json.dumps({"sha256": digest}))
+    save_restorer(tmp_path / "restorer.safetensors", restorer, {})
+    digest = hashlib.sha256((tmp_path / "restorer.safetensors").read_bytes()).hexdigest()
+    (tmp_path / "restorer.json").write_text(json.dumps({"sha256": digest}))
     assert load_restorer().sha256 == digest
-    (tmp_path / "f1.json").write_text(json.dumps({"sha256": "0" * 64}))
+    (tmp_path / "restorer.json").write_text(json.dumps({"sha256": "0" * 64}))
     with pytest.raises(CheckpointError, match="install rbs again"):
         load_restorer()
 
@@ -199,15 +199,15 @@ def test_a_description_that_is_none(tmp_path):
 
 
 def test_the_shipped_file_needs_its_hash(tmp_path, restorer, monkeypatch):
-    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "f1.safetensors")
-    save_restorer(tmp_path / "f1.safetensors", restorer, {})
+    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "restorer.safetensors")
+    save_restorer(tmp_path / "restorer.safetensors", restorer, {})
     with pytest.raises(CheckpointError, match="install rbs again"):
         load_restorer()
 
 
 def test_a_full_disk_is_said_and_leaves_the_older_file(tmp_path, restorer, monkeypatch):
     """safetensors quotes the system's error in one of its own, which is no OSError."""
-    file = tmp_path / "f1.safetensors"
+    file = tmp_path / "restorer.safetensors"
     save_restorer(file, restorer, {"steps": 1})
 
     def full(*_, **__):
@@ -228,8 +228,8 @@ def of_frames(tmp_path, weight=0.05):
     torch.manual_seed(0)
     net = DnCNN(depth=3, width=4, domain="colours")
     torch.nn.init.normal_(net.head.weight, std=weight)
-    save_restorer(tmp_path / "f1.safetensors", net, {"preset": "mixed"})
-    return load_restorer(tmp_path / "f1.safetensors")
+    save_restorer(tmp_path / "restorer.safetensors", net, {"preset": "mixed"})
+    return load_restorer(tmp_path / "restorer.safetensors")
 
 
 def test_a_frame_is_restored_within_0_and_1(tmp_path):
@@ -273,7 +273,7 @@ def test_a_restorer_of_scans_refuses_frames_and_the_other_way_round(tmp_path, re
 def test_weights_from_before_there_were_frames_are_of_scans(tmp_path, restorer):
     spec = restorer.spec()
     del spec["init_args"]["domain"]
-    weights.save_modules(tmp_path / "f1.safetensors", {"": restorer}, spec)
-    loaded = load_restorer(tmp_path / "f1.safetensors")
+    weights.save_modules(tmp_path / "restorer.safetensors", {"": restorer}, spec)
+    loaded = load_restorer(tmp_path / "restorer.safetensors")
     assert loaded.restorer.domain == "roots"
     assert torch.equal(loaded.restorer(SCAN, HALF), restorer(SCAN, HALF))

@@ -107,8 +107,8 @@ def test_counts_stay_above_zero_and_it_learns():
 def test_the_domain_is_written_and_read_with_the_weights(tmp_path, domain):
     restorer = NAFNet(**SMALL, domain=domain).eval()
     torch.nn.init.normal_(restorer.head.weight, std=0.1)
-    save_restorer(tmp_path / "f1.safetensors", restorer, {})
-    again = load_restorer(tmp_path / "f1.safetensors").restorer
+    save_restorer(tmp_path / "restorer.safetensors", restorer, {})
+    again = load_restorer(tmp_path / "restorer.safetensors").restorer
     assert again.images is DOMAINS[domain]
     x, p = image(domain), HALF.expand(2)
     assert torch.equal(again(x, p), restorer(x, p))

@@ -31,8 +31,8 @@ from rbs.weights.shipped import SHIPPED
 def f1(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     net = NAFNet(width=4, enc_blocks=(1,), middle_blocks=1, dec_blocks=(1,))
-    save_restorer(tmp_path / "f1.safetensors", net, {})
-    return tmp_path / "f1.safetensors"
+    save_restorer(tmp_path / "restorer.safetensors", net, {})
+    return tmp_path / "restorer.safetensors"
 
 
 def save(f1: Path, head: UncertaintyHead, f1_sha256: str | None = None) -> Path:
@@ -90,15 +90,15 @@ def test_a_head_learns_where_errors_are_large() -> None:
     torch.manual_seed(0)
     head, feature = UncertaintyHead(1, 4), torch.zeros(1, 1, 32, 32)
     feature[..., 16:] = 1
-    restored, fraction = torch.ones(1, 2, 32, 32), torch.tensor([0.5])
+    restored, exposure = torch.ones(1, 2, 32, 32), torch.tensor([0.5])
     optimizer = torch.optim.Adam(head.parameters(), 2e-2)
     for _ in range(200):
         error = (0.02 + 0.18 * feature) * torch.randn(1, 2, 32, 32)
         optimizer.zero_grad()
-        root_likelihood(error, head(feature, restored, fraction)).backward()
+        root_likelihood(error, head(feature, restored, exposure)).backward()
         optimizer.step()
     with torch.no_grad():
-        s = head(feature, restored, fraction)
+        s = head(feature, restored, exposure)
     assert float(s[..., 19:].mean()) == pytest.approx(0.2, rel=0.15)
     assert float(s[..., :13].mean()) == pytest.approx(0.02, rel=0.25)
 
@@ -130,7 +130,9 @@ def test_one_view_is_given_one_deviation(f1: Path) -> None:
 
 def test_a_head_is_bound_to_its_weights(f1: Path, tmp_path: Path) -> None:
     file = save(f1, UncertaintyHead(4, 6), "0" * 64)
-    with pytest.raises(CheckpointError, match=r"trained on other weights than NAFNet f1.safetensors; train"):
+    with pytest.raises(
+        CheckpointError, match=r"trained on other weights than NAFNet restorer.safetensors; train"
+    ):
         load_uncertainty(load_restorer(f1), file)
     with pytest.raises(CheckpointError, match="holds no uncertainty head"):
         load_uncertainty(load_restorer(f1), f1)

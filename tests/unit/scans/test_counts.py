@@ -44,10 +44,10 @@ def test_thinning_by_everything_or_nothing() -> None:
     assert not thin(counts, 0.0, rng).any()
 
 
-@pytest.mark.parametrize("fractions", [(0.6, 0.5), (-0.1,), (1.2,), (float("nan"),)])
-def test_fractions_that_are_no_shares_are_refused(fractions: tuple[float, ...]) -> None:
+@pytest.mark.parametrize("exposures", [(0.6, 0.5), (-0.1,), (1.2,), (float("nan"),)])
+def test_fractions_that_are_no_shares_are_refused(exposures: tuple[float, ...]) -> None:
     with pytest.raises(ScanError, match="shares"):
-        split(np.ones((2, 2), int), fractions, np.random.default_rng(0))
+        split(np.ones((2, 2), int), exposures, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("value", [0.5, -1.0, np.nan])
@@ -80,8 +80,8 @@ def test_dispersion_of_a_real_scan_and_of_thinned_ones(real_scan: Path) -> None:
     counts = pydicom.dcmread(real_scan).pixel_array
     rng = np.random.default_rng(5)
     assert dispersion_index(counts) == pytest.approx(1, abs=0.06)
-    for fraction in (0.5, 0.25, 0.05):
-        assert dispersion_index(thin(counts, fraction, rng)) == pytest.approx(1, abs=0.06)
+    for exposure in (0.5, 0.25, 0.05):
+        assert dispersion_index(thin(counts, exposure, rng)) == pytest.approx(1, abs=0.06)
     assert dispersion_index(np.rint(255 * np.minimum(counts / 60, 1) ** 0.5)) > 1.2
     assert dispersion_index(np.rint(counts / 3)) < 0.8
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from rbs.degradation.optical import to_linear
-from rbs.synthetic.mucosa.video import Picture, Video
 from rbs.synthetic.mucosa.camera import rays
 from rbs.synthetic.mucosa.overlay import draw_overlay
 from rbs.synthetic.mucosa.scene import Instrument, Polyp, Scene
 from rbs.synthetic.mucosa.shade import Surface, exposed, mucosa_albedo, radiance
+from rbs.synthetic.mucosa.video import Picture, Video
 from rbs.synthetic.mucosa.wall import ANGLES, Wall, noise
 
 VIDEOS, SIZE = 14, 96

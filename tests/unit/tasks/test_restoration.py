@@ -57,7 +57,7 @@ def draw(case):
     return SimpleNamespace(
         rapid=rng.poisson(truth / 2).astype(np.float32),
         standard=rng.poisson(truth).astype(np.float32),
-        fraction=0.5,
+        exposure=0.5,
         expectation=truth,
     )
 
@@ -78,17 +78,17 @@ class Batches(torch.utils.data.Dataset):
 class Cohort(pl.LightningDataModule):
     """The batches of RBSDataModule, made up."""
 
-    def __init__(self, cases=3, batches=2, poison=None, deals=1):
+    def __init__(self, cases=3, batches=2, poison=None, realisations=1):
         super().__init__()
         self.manifest = Path("cohort/manifest.csv")
         self.scans = [draw(case) for case in range(cases)]
-        self.batches, self.poison, self.deals = batches, poison, deals
+        self.batches, self.poison, self.realisations = batches, poison, realisations
 
     def cases(self, split):
         return self.scans
 
-    def dealt(self, case, deal):
-        return self.scans[case].rapid, self.scans[case].fraction
+    def realisation(self, case, realisation):
+        return self.scans[case].rapid, self.scans[case].exposure
 
     def train_dataloader(self):
         batches = Batches(self)
@@ -113,11 +113,11 @@ class Cohort(pl.LightningDataModule):
             rapid[0, 0, 0, 0] = torch.nan
         return {
             "rapid": rapid,
-            "fraction": torch.full((2,), 0.5),
+            "exposure": torch.full((2,), 0.5),
             "target": torch.stack(target),
-            "target_fraction": torch.ones(2),
+            "target_exposure": torch.ones(2),
             "case": torch.tensor(case),
-            "deal": torch.zeros(2, dtype=torch.long),
+            "realisation": torch.zeros(2, dtype=torch.long),
             "crop": torch.tensor(crop),
             "flip": torch.tensor(np.array(flip)),
             "views": torch.tensor(views),
@@ -128,9 +128,9 @@ class Cohort(pl.LightningDataModule):
         whole = [
             {
                 "rapid": torch.tensor(scan.rapid)[None],
-                "fraction": torch.tensor([0.5]),
+                "exposure": torch.tensor([0.5]),
                 "target": torch.tensor(scan.standard)[None],
-                "target_fraction": torch.ones(1),
+                "target_exposure": torch.ones(1),
                 "expectation": torch.tensor(scan.expectation)[None],
                 "case": torch.tensor([case]),
                 "patient": [f"P{case}"],
@@ -196,7 +196,7 @@ def test_stage_1_trains_logs_and_writes_a_restorer(tmp_path):
     losses = [float(row["train/rec1"]) for row in rows if row["train/rec1"]]
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
     assert {"train/total", "val/nc_psnr", "val/count_bias", "val/psnr_expectation"} <= rows[-1].keys()
-    loaded = load_restorer(tmp_path / "out" / "f1.safetensors")
+    loaded = load_restorer(tmp_path / "out" / "restorer.safetensors")
     x = torch.ones(1, 2, 16, 16)
     assert torch.equal(loaded.restorer(x, torch.tensor([0.5])), task(x, torch.tensor([0.5])))
     assert loaded.provenance["steps"] == 30
@@ -233,7 +233,7 @@ def test_training_meets_a_target_that_moved(tmp_path):
 def test_a_whole_scan_is_scored_where_its_target_lies():
     scan = draw(0)
     target, truth = (torch.tensor(counts)[None] for counts in (scan.standard, scan.expectation))
-    batch = {"target": target, "target_fraction": torch.ones(1), "expectation": truth}
+    batch = {"target": target, "target_exposure": torch.ones(1), "expectation": truth}
     u = torch.zeros(1, 2, H, W)
     u[:, 1] = -2
     moved = batch | {name: batch[name].roll(2, -1) for name in ("target", "expectation")}
@@ -264,7 +264,7 @@ def test_checkpoint_holds_averaged_weights_and_no_teacher(tmp_path, teacher, sta
     averaged = content["state_dict"]["cascade.f1.head.weight"]
     assert torch.equal(loaded.restorer.head.weight, averaged)
     assert not torch.equal(averaged, content["current_model_state"]["cascade.f1.head.weight"])
-    written = load_restorer(tmp_path / "out" / "f1.safetensors")
+    written = load_restorer(tmp_path / "out" / "restorer.safetensors")
     assert torch.equal(written.restorer.head.weight, averaged)
     assert written.provenance["modules"] == ["spi", "skd", "scm"]
     assert written.provenance["teacher"] == "fake"
@@ -358,17 +358,17 @@ def test_another_stage_1_does_not_read_its_priors(tmp_path, teacher, stage1):
 
 def test_whole_scan_priors_need_numbered_rapid_scans(tmp_path, teacher, stage1):
     for prior in ("cached", "frozen"):
-        with pytest.raises(RbsError, match=r"--data\.deals 4"):
-            fitted(tmp_path, stage1, prior, Cohort(deals=None))
-    fitted(tmp_path, stage1, "online", Cohort(deals=None))
+        with pytest.raises(RbsError, match=r"--data\.realisations 4"):
+            fitted(tmp_path, stage1, prior, Cohort(realisations=None))
+    fitted(tmp_path, stage1, "online", Cohort(realisations=None))
 
 
 def test_priors_of_another_exposure_are_others(tmp_path, teacher, stage1):
     fitted(tmp_path, stage1, "cached")
     files = set((tmp_path / "priors").iterdir())
     brighter = Cohort(batches=4)
-    for scan in brighter.scans:  # the same picture x = rapid / fraction, said to be of another exposure
-        scan.fraction, scan.rapid = scan.fraction / 2, scan.rapid / 2
+    for scan in brighter.scans:  # the same picture x = rapid / exposure, said to be of another exposure
+        scan.exposure, scan.rapid = scan.exposure / 2, scan.rapid / 2
     fitted(tmp_path, stage1, "cached", brighter)
     assert len(set((tmp_path / "priors").iterdir())) > len(files)
 
@@ -381,7 +381,7 @@ def test_the_prior_of_a_crop_lies_on_the_crop(tmp_path, teacher, stage1):
     # Even kernels, so that a mirrored scan gives the mirrored prior.
     for kernel in (teacher.embed, teacher.mask):
         kernel.data = kernel.data.mean(dim=(-2, -1), keepdim=True).expand_as(kernel).contiguous()
-    task._outside["stage1"] = type("Same", (torch.nn.Module,), {"forward": lambda self, x, fraction: x})()
+    task._outside["stage1"] = type("Same", (torch.nn.Module,), {"forward": lambda self, x, exposure: x})()
     for index in range(8):
         batch = data.batch(index)
         prior = task._batch_prior(batch)
@@ -454,7 +454,7 @@ def test_a_training_that_is_over_still_writes_the_averaged_weights(tmp_path):
         saver = ModelCheckpoint(tmp_path, filename="last", every_n_train_steps=4)
         run = trainer(tmp_path, saver, EMAWeightAveraging(decay=0.9), limit_val_batches=0)
         run.fit(task, Cohort(batches=4), ckpt_path=ckpt)
-        return load_restorer(folder / "f1.safetensors").restorer
+        return load_restorer(folder / "restorer.safetensors").restorer
 
     first = fit(tmp_path / "first")
     again = fit(tmp_path / "again", tmp_path / "last.ckpt")
@@ -536,7 +536,7 @@ def test_noise_corrected_psnr_is_that_against_the_expectation():
     restored = truth + 0.7 * torch.randn(truth.shape, generator=generator)
     for q in (1.0, 0.5):
         target = torch.poisson(q * truth, generator=generator)
-        batch = {"target": target, "target_fraction": torch.tensor([q]), "expectation": truth}
+        batch = {"target": target, "target_exposure": torch.tensor([q]), "expectation": truth}
         scores = scan_scores(restored, batch)
         peak = 10 ** (scores["psnr_expectation"] / 20) * 0.7
         assert scores["nc_psnr"] == pytest.approx(20 * np.log10(peak / 0.7), abs=1.0)
@@ -547,7 +547,7 @@ def test_noise_corrected_psnr_is_that_against_the_expectation():
 def test_noise_corrected_psnr_survives_an_estimate_below_zero():
     standard = torch.full((1, 2, 16, 16), 4.0)
     assert np.isfinite(
-        scan_scores(standard, {"target": standard, "target_fraction": torch.ones(1)})["nc_psnr"]
+        scan_scores(standard, {"target": standard, "target_exposure": torch.ones(1)})["nc_psnr"]
     )
 
 

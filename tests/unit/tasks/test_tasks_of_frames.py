@@ -14,12 +14,12 @@ from scipy.ndimage import distance_transform_edt
 from rbs.data.bone_scans import RBSDataModule
 from rbs.data.endoscopy import EndoscopyDataModule
 from rbs.data.frames_manifest import FramesManifest, write_frames_manifest
+from rbs.data.mucosa import write_mucosa
 from rbs.errors import CheckpointError, RbsError
 from rbs.losses import Charbonnier
 from rbs.restorers.checkpoint import load_restorer, save_restorer
 from rbs.restorers.nafnet import NAFNet
 from rbs.segmentation.lora import load_teacher
-from rbs.data.mucosa import write_mucosa
 from rbs.tasks.adapt_teacher import AdaptTeacher
 from rbs.tasks.restoration import RestorationTask
 
@@ -69,7 +69,7 @@ def teacher(manifest, tmp_path_factory):
 @pytest.fixture(scope="module")
 def stage1(tmp_path_factory):
     torch.manual_seed(5)
-    restorer, file = net(), tmp_path_factory.mktemp("stage1") / "f1.safetensors"
+    restorer, file = net(), tmp_path_factory.mktemp("stage1") / "restorer.safetensors"
     torch.nn.init.normal_(restorer.head.weight, std=0.02)
     save_restorer(file, restorer, {})
     return file
@@ -97,7 +97,7 @@ def test_stage_1_learns_logs_and_writes_a_restorer_of_frames(manifest, tmp_path)
     assert np.mean(losses[-30:]) < 0.9 * np.mean(losses[:10])  # degradations differ: the score tells more
     scores = {name: float(rows[-1][f"val/{name}"]) for name in ("psnr", "ssim")}
     assert scores["psnr"] > before["val/psnr"] + 1
-    loaded = load_restorer(tmp_path / "out" / "f1.safetensors")
+    loaded = load_restorer(tmp_path / "out" / "restorer.safetensors")
     frame = np.random.default_rng(0).random((3, 20, 24), dtype=np.float32)
     assert loaded.restore_frame(frame).shape == frame.shape
     wanted = {"domain": "colours", "preset": "low-light", "longest_side": 320, "steps": 60}
@@ -112,8 +112,8 @@ def test_validation_looks_at_valid_pixels_only(manifest, tmp_path, monkeypatch):
     spoilt = RestorationTask(net())
     restore = spoilt.cascade.f1.restore_with_features
 
-    def spoil(x, fraction):
-        out, features = restore(x, fraction)
+    def spoil(x, exposure):
+        out, features = restore(x, exposure)
         # SSIM's window reaches five pixels beyond what is valid.
         valid = data._kept["val"][spoil.seen].valid[0]
         spoil.seen += 1
@@ -200,7 +200,7 @@ def test_the_cascade_trains_with_cached_priors_as_with_frozen_ones(manifest, tmp
     for prior in ("cached", "frozen", "online"):
         task = stage2(tmp_path, stage1, teacher, prior=prior, output=tmp_path / prior)
         logger = CSVLogger(tmp_path, name=prior, version="")
-        trainer(tmp_path, steps=3, logger=logger).fit(task, frames(manifest, deals=2))
+        trainer(tmp_path, steps=3, logger=logger).fit(task, frames(manifest, realisations=2))
         logged = csv.DictReader((tmp_path / prior / "metrics.csv").open()).fieldnames
         names = {"train/skd", "train/scm", "val/psnr", "val/ssim", "val/psnr_f2", "val/ssim_f2"}
         assert names <= set(logged)
@@ -210,7 +210,7 @@ def test_the_cascade_trains_with_cached_priors_as_with_frozen_ones(manifest, tmp
     )
     assert same(trained["cached"], trained["frozen"])
     assert not same(trained["cached"], trained["online"])
-    provenance = load_restorer(tmp_path / "cached" / "f1.safetensors").provenance
+    provenance = load_restorer(tmp_path / "cached" / "restorer.safetensors").provenance
     assert provenance["modules"] == ["spi", "skd", "scm"]
     assert provenance["teacher"] == load_teacher(teacher).digest
     assert (tmp_path / "cached" / "cascade.safetensors").exists()
@@ -220,8 +220,8 @@ def test_a_written_cascade_of_frames_is_read_again(manifest, tmp_path, teacher, 
     from rbs.distillation.cascade import load_cascade
 
     task = stage2(tmp_path, stage1, teacher, output=tmp_path)
-    trainer(tmp_path, limit_val_batches=0).fit(task, frames(manifest, deals=1))
-    f1 = load_restorer(tmp_path / "f1.safetensors").restorer
+    trainer(tmp_path, limit_val_batches=0).fit(task, frames(manifest, realisations=1))
+    f1 = load_restorer(tmp_path / "restorer.safetensors").restorer
     again, _ = load_cascade(tmp_path / "cascade.safetensors", f1)
     x = torch.rand(1, 3, 40, 56)
     prior = load_teacher(teacher)(x)
@@ -234,7 +234,7 @@ def test_a_written_cascade_of_frames_is_read_again(manifest, tmp_path, teacher, 
 def test_every_parameter_of_the_colour_cascade_is_used(manifest, tmp_path, teacher, stage1):
     """Unused parameters stop distributed training."""
     task = stage2(tmp_path, stage1, teacher)
-    trainer(tmp_path, steps=1, limit_val_batches=0).fit(task, frames(manifest, deals=1))
+    trainer(tmp_path, steps=1, limit_val_batches=0).fit(task, frames(manifest, realisations=1))
     unused = [n for n, p in task.cascade.named_parameters() if p.grad is None]
     assert unused == []
 

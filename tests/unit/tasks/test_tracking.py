@@ -6,8 +6,8 @@ import pytest
 
 from rbs.data.bone_scans import RBSDataModule
 from rbs.data.endoscopy import EndoscopyDataModule
-from rbs.errors import RbsError
 from rbs.data.mucosa import write_mucosa
+from rbs.errors import RbsError
 from rbs.tasks.tracking import ScanPictures, agent_run, colour_picture, default_mode, picture
 
 

@@ -50,7 +50,7 @@ def test_the_head_is_written_bound_and_fitted_and_f1_stays(f1, tiny_cohort, tmp_
     assert torch.isfinite(trainer.callback_metrics["val/total"])
     found = load_uncertainty(load_restorer(f1), tmp_path / "mine_uncertainty.safetensors")
     assert found.provenance["steps"] == 4
-    assert found.provenance["fraction"] == [0.25, 0.75]
+    assert found.provenance["exposure"] == [0.25, 0.75]
     assert float(found.head.factor) == pytest.approx(found.provenance["factor"])
     assert found.head.factor != 1
 

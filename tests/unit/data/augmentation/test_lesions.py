@@ -86,8 +86,8 @@ def test_crops_hold_them_and_their_pairs_stay_what_they_were(tiny_cohort, pairs)
         )
         data.setup("fit")
         (batch,) = data.train_dataloader()
-        rapid = (batch["rapid"] / batch["fraction"][:, None, None, None]).sum()
-        target = (batch["target"] / batch["target_fraction"][:, None, None, None]).sum()
+        rapid = (batch["rapid"] / batch["exposure"][:, None, None, None]).sum()
+        target = (batch["target"] / batch["target_exposure"][:, None, None, None]).sum()
         assert float(rapid / target) == pytest.approx(1, abs=0.03)
         assert float(batch["expectation"].sum() / target) == pytest.approx(1, abs=0.03)
         sums[foci] = float(target)
@@ -95,7 +95,7 @@ def test_crops_hold_them_and_their_pairs_stay_what_they_were(tiny_cohort, pairs)
 
 
 @pytest.mark.parametrize(
-    "settings", [{"foci": -1}, {"foci": 1, "deals": 2}, {"foci": 1, "pairs": "measured"}]
+    "settings", [{"foci": -1}, {"foci": 1, "realisations": 2}, {"foci": 1, "pairs": "measured"}]
 )
 def test_where_they_cannot_go_they_are_refused(settings) -> None:
     with pytest.raises(RbsError, match="do not go together"):

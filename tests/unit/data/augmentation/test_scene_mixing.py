@@ -83,7 +83,7 @@ def test_crops_show_them_and_their_counts_are_poisson(tiny_cohort) -> None:
         data = RBSDataModule(
             tiny_cohort,
             pairs="expectation",
-            fractions=(0.5, 0.5),
+            exposures=(0.5, 0.5),
             crop=(64, 64),
             batch_size=48,
             samples_per_epoch=48,

@@ -90,7 +90,7 @@ def test_a_pair_of_a_visit_is_one_line(scan: Scan, run: Run) -> None:
     assert _rows(found) == [("A", "fast", "slow")]
     (case,) = Manifest.read(found.manifest).cases
     assert (case.age_y, case.sex, case.height_cm, case.weight_kg) == (1.5, "F", 118.0, None)
-    assert load_case(case).fraction == pytest.approx(0.5, rel=1e-4)
+    assert load_case(case).exposure == pytest.approx(0.5, rel=1e-4)
     assert found.manifest.read_text().count("../ward/PAT1/ST1/") == 2
     assert _refused(found) == {}
 
@@ -223,7 +223,7 @@ def test_velocities_are_stated_for_files_that_do_not_say(scan: Scan, run: Run) -
     assert _rows(found) == [("A", "fast", "slow"), ("C", "known", "silent")]
     assert set(_refused(found)) == {"alone"}
     assert [(c.rapid_velocity, c.standard_velocity) for c in found.cases] == [(40, 20), (None, 20)]
-    assert [load_case(c).fraction for c in Manifest.read(found.manifest).cases] == [pytest.approx(0.5)] * 2
+    assert [load_case(c).exposure for c in Manifest.read(found.manifest).cases] == [pytest.approx(0.5)] * 2
     # Of two silent scans of other durations not both can have the one velocity given.
     found = run(stated=Stated(standard_velocity=20))
     assert _rows(found) == [("B", "", "alone"), ("C", "known", "silent")]

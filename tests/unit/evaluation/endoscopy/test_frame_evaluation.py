@@ -177,7 +177,7 @@ def colours(path: Path, **provenance) -> Path:
 def test_one_command_for_either_manifest(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("RBS_WEIGHTS", raising=False)
     manifest = write_frames(tmp_path / "frames")
-    weights = colours(tmp_path / "f1.safetensors", preset="deblur", longest_side=None)
+    weights = colours(tmp_path / "restorer.safetensors", preset="deblur", longest_side=None)
     out = tmp_path / "run"
     arguments = ["evaluate", str(manifest), "--stage1", str(weights), "--output", str(out)]
     assert main(arguments) == 0
@@ -220,10 +220,10 @@ def test_frames_of_low_quality_are_taken_as_they_are(tmp_path, monkeypatch):
 def test_what_does_not_fit_is_refused_before_any_work(tmp_path, capsys, arguments, fault):
     manifest = write_frames(tmp_path / "frames")
     files = {
-        "scans": "rbs/weights/f1.safetensors",
-        "deblur": colours(tmp_path / "a" / "f1.safetensors", preset="deblur", longest_side=320),
-        "denoise": colours(tmp_path / "b" / "f1.safetensors", preset="denoise", longest_side=320),
-        "large": colours(tmp_path / "c" / "f1.safetensors", preset="deblur", longest_side=640),
+        "scans": "rbs/weights/restorer.safetensors",
+        "deblur": colours(tmp_path / "a" / "restorer.safetensors", preset="deblur", longest_side=320),
+        "denoise": colours(tmp_path / "b" / "restorer.safetensors", preset="denoise", longest_side=320),
+        "large": colours(tmp_path / "c" / "restorer.safetensors", preset="deblur", longest_side=640),
     }
     given = [str(files.get(word, word)) for word in arguments]
     assert main(["evaluate", str(manifest), *given, "--output", str(tmp_path / "run")]) == 1

@@ -135,7 +135,7 @@ def test_a_stated_deviation_is_judged(make_cohort, tmp_path):
     manifest = Manifest.read(make_cohort(tmp_path, splits=("test",)))
 
     def deviation(pair):
-        return np.sqrt(np.maximum(gaussian(pair, 12.0), 0.01) / pair.fraction)
+        return np.sqrt(np.maximum(gaussian(pair, 12.0), 0.01) / pair.exposure)
 
     method = replace(restorer(), deviation=deviation)
     summary = assess(manifest, tmp_path / "run", [method], **OPTIONS)

@@ -115,7 +115,7 @@ def test_blank_images(monkeypatch):
     monkeypatch.setattr(studies, "BLANK_SHAPE", (2, 128, 96))
 
     def paint(pair):
-        image = pair.rapid / pair.fraction
+        image = pair.rapid / pair.exposure
         image[0, 60:64, 40:44] += 20
         return image
 

@@ -1,10 +1,10 @@
 """Counts from pictures: exact where the picture is a scaled count, refused where it is anything else."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pictures_of import counts_of_a_body, exported, through_jpeg
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.stats import poisson
@@ -15,8 +15,6 @@ from rbs.scans.pictures.counts import read_picture, recover
 from rbs.scans.pictures.grey_levels import fit_comb, teeth
 from rbs.scans.scan import View
 from rbs.synthetic.skeleton import make_child
-
-from pictures_of import counts_of_a_body, exported, through_jpeg
 
 
 @pytest.fixture(scope="module")

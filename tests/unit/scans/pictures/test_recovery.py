@@ -4,13 +4,13 @@ import csv
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 from judges import judge
+from pictures_of import counts_of_a_body, exported
 from PIL import Image
 
 from rbs.cli import main as cli
@@ -20,8 +20,6 @@ from rbs.scans.dicom.reader import read_nm
 from rbs.scans.pictures import recovery
 from rbs.scans.pictures.recovery import Picture, Settings, listed, named, recover_pictures
 from rbs.scans.scan import View
-
-from pictures_of import counts_of_a_body, exported
 
 PATTERN = "(?P<patient>[0-9]+)_(?P<view>[AP])"
 
