@@ -39,7 +39,8 @@ lines = told.read_text().splitlines() if told.exists() else []
 print(next((line for line in lines if line.startswith("VmHWM")), ""))
 sys.exit(status)
 """
-"""`rbs`, saying in the end what memory it took; the system's answer would begin with that of who asked."""
+"""`rbs`, saying in the end what memory it took; the system's answer would begin with that of who
+asked."""
 
 
 def process(code: str, *arguments: str | Path) -> str:

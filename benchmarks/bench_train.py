@@ -61,7 +61,8 @@ def test_stage1(
 
 
 RANKS_STEPS = (10, 40)
-"""Steps of a short and of a longer training: the difference is steps alone, without start and end."""
+"""Steps of a short and of a longer training: the difference is steps alone, without start and
+end."""
 
 
 @pytest.mark.benchmark(group="training: ranks of one thread each, eight crops a step among them")

@@ -1,7 +1,7 @@
 """What the benchmarks share: sizes, subjects, the machine, and how wall and core seconds are taken.
 
-`make bench` runs them on whole scans. With --benchmark-disable each runs once on a small one: a test does so,
-lest they rot.
+`make bench` runs them on whole scans. With --benchmark-disable each runs once on a small one: a
+test does so, lest they rot.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class Sizes:
         crop: Side of training crops, pixels.
         samples: Training crops drawn in a round.
         frame: Side of endoscopic frames, pixels.
-        whole: Whether what takes long is done at all: large teachers, compilers, processes of their own.
+        whole: Whether what takes long is done at all: large teachers, compilers, processes of their
+            own.
     """
 
     children: int = 8
@@ -87,9 +88,9 @@ def core_seconds() -> float:
 def measure(benchmark: Any, device: torch.device) -> Callable[..., Any]:
     """A function that measures another one, and returns what that returned last.
 
-    measure(work, rounds=5, warm_up=1, of=1, **about): `of` is how many things a call works on, and `about`
-    what else the table shall say. Core seconds stand beside wall seconds: on a busy machine they are what to
-    go by.
+    measure(work, rounds=5, warm_up=1, of=1, **about): `of` is how many things a call works on, and
+    `about` what else the table shall say. Core seconds stand beside wall seconds: on a busy machine
+    they are what to go by.
     """
 
     def measured(

@@ -2,9 +2,10 @@
 
     python benchmarks/degradations.py FOLDER_OF_PICTURES
 
-Prints for each preset the PSNR of degraded frames against the clean ones in their valid area (median and 90 %
-range over frames, three draws each), SSIM there (median), and seconds of one core a frame. Frames are reduced
-by area until their longer side is at most 320 pixels, as the data module reads them.
+Prints for each preset the PSNR of degraded frames against the clean ones in their valid area
+(median and 90 % range over frames, three draws each), SSIM there (median), and seconds of one core
+a frame. Frames are reduced by area until their longer side is at most 320 pixels, as the data
+module reads them.
 """
 
 import argparse

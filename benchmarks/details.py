@@ -3,10 +3,11 @@
     pip install 'rbs[bm3d]'
     python benchmarks/details.py data/phantoms/manifest.csv docs/figures/details.png
 
-Test children alone. Columns: what is true, the rapid scan, the tuned Gaussian, Anscombe + BM3D (non-local
-means where the package of BM3D is missing), the shipped f1, f1 with faint foci kept, f1 adapted to the scan,
-and the acquired standard scan. Each row has one window of grey for all columns. Stated under a picture is the
-contrast that is left of the lesion, or the peak that is left of the growth plates.
+Test children alone. Columns: what is true, the rapid scan, the tuned Gaussian, Anscombe + BM3D
+(non-local means where the package of BM3D is missing), the shipped f1, f1 with faint foci kept, f1
+adapted to the scan, and the acquired standard scan. Each row has one window of grey for all
+columns. Stated under a picture is the contrast that is left of the lesion, or the peak that is left
+of the growth plates.
 """
 
 import argparse
@@ -31,7 +32,8 @@ GAUSSIAN_MM, BM3D_SIGMA, NLM_STRENGTH = 3.5, 1.2, 2.0
 """As `rbs benchmark` tuned them on validation children (docs/peers.md)."""
 SIDE_MM = 130.0
 FAINTEST, STRONGEST = 0.3, 1.0
-"""Of the lesion that is shown: its contrast in the expectation, one that is neither plain nor hopeless."""
+"""Of the lesion that is shown: its contrast in the expectation, one that is neither plain nor
+hopeless."""
 
 
 def main() -> None:

@@ -2,11 +2,11 @@
 
     python benchmarks/endoscopy_video.py restorer.safetensors [clip.mp4] [--frames 50] [--size 640 512]
 
-Without a clip one is drawn: coloured noise that wanders, which no codec has an easy time with. Without an
-accelerator this runs on as many cores as PyTorch has threads (OMP_NUM_THREADS). Prints JSON: frames a second
-of the whole way from file to file, with the weights and with a function that does nothing (decoding, colours
-and encoding alone), the network alone, and the peak memory of the process. Run it on a quiet machine; on a
-busy one the core seconds are what to go by.
+Without a clip one is drawn: coloured noise that wanders, which no codec has an easy time with.
+Without an accelerator this runs on as many cores as PyTorch has threads (OMP_NUM_THREADS). Prints
+JSON: frames a second of the whole way from file to file, with the weights and with a function that
+does nothing (decoding, colours and encoding alone), the network alone, and the peak memory of the
+process. Run it on a quiet machine; on a busy one the core seconds are what to go by.
 """
 
 from __future__ import annotations

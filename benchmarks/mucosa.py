@@ -2,8 +2,9 @@
 
     python benchmarks/mucosa.py FOLDER_OF_PICTURES
 
-Prints mean and standard deviation over frames of some statistics of the valid area: real frames reduced by
-area until their longer side is at most 400 pixels, and drawn ones of 256 pixels; and the time to draw them.
+Prints mean and standard deviation over frames of some statistics of the valid area: real frames
+reduced by area until their longer side is at most 400 pixels, and drawn ones of 256 pixels; and the
+time to draw them.
 """
 
 import argparse

@@ -2,8 +2,9 @@
 
     python benchmarks/phantom_anchors.py OUT [--real scan.dcm --view anterior]
 
-Prints the table of anchors as Markdown and writes phantoms.png and varieties.png. With a real raw scan also
-beside_real.png and the distance of the power spectra. Nothing of the real scan leaves OUT.
+Prints the table of anchors as Markdown and writes phantoms.png and varieties.png. With a real raw
+scan also beside_real.png and the distance of the power spectra. Nothing of the real scan leaves
+OUT.
 """
 
 from __future__ import annotations

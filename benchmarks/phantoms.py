@@ -2,8 +2,9 @@
 
     python benchmarks/phantoms.py
 
-Prints children a second, each with both views of both scans: lying still, with four training crops, and
-moving between the scans. Also the resident memory of the processes that draw them, early and late.
+Prints children a second, each with both views of both scans: lying still, with four training crops,
+and moving between the scans. Also the resident memory of the processes that draw them, early and
+late.
 """
 
 import argparse

@@ -2,9 +2,10 @@
 
     python benchmarks/recover_counts.py --phantoms 40
 
-Draws Poisson counts of phantom children, as they are and with three times the counts (as an adult's scan),
-exports them as PNG and JPEG at random scales, whole or with the lowest counts cut or a polygon blanked, and
-recovers them; then does the same with pictures that are no scaled counts. Prints Markdown tables.
+Draws Poisson counts of phantom children, as they are and with three times the counts (as an adult's
+scan), exports them as PNG and JPEG at random scales, whole or with the lowest counts cut or a
+polygon blanked, and recovers them; then does the same with pictures that are no scaled counts.
+Prints Markdown tables.
 """
 
 from __future__ import annotations

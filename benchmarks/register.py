@@ -2,15 +2,16 @@
 
     python benchmarks/register.py --phantoms 21
 
-The rapid scan of every phantom is one Poisson draw of half its expectation. For every motion the standard
-scan is drawn from the expectation resampled (splines of order 5) where the body moved to, its bladder and
-kidneys filled by a factor of 1 to 1.5, all else decayed by 1.5 %. "whole" motions shift and turn the whole
-body; "segments" move head, trunk, arms and legs by themselves as well. Their size is the median displacement
-inside the body. Prints, as medians over phantoms of the median and 95th percentile over the body: the error
-without registration, after the whole-pixel shift, after rigid registration and as rbs registers, and the
-residual it reports; then the PSNR of the rapid scan's expectation, and of the restored scan, against the
-moved expectation. Last, judged by landmarks: children who were drawn anew where they moved to (`rbs phantom
---moving`), which no resampling and no blended field took part in.
+The rapid scan of every phantom is one Poisson draw of half its expectation. For every motion the
+standard scan is drawn from the expectation resampled (splines of order 5) where the body moved to,
+its bladder and kidneys filled by a factor of 1 to 1.5, all else decayed by 1.5 %. "whole" motions
+shift and turn the whole body; "segments" move head, trunk, arms and legs by themselves as well.
+Their size is the median displacement inside the body. Prints, as medians over phantoms of the
+median and 95th percentile over the body: the error without registration, after the whole-pixel
+shift, after rigid registration and as rbs registers, and the residual it reports; then the PSNR of
+the rapid scan's expectation, and of the restored scan, against the moved expectation. Last, judged
+by landmarks: children who were drawn anew where they moved to (`rbs phantom --moving`), which no
+resampling and no blended field took part in.
 """
 
 from __future__ import annotations

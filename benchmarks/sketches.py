@@ -2,8 +2,9 @@
 
     RBS_TEST_DATA=... python benchmarks/sketches.py
 
-On the real frames of RBS_TEST_DATA/endoscopy: likeness of different frames, of a frame and its copies, and of
-frames and degraded ones, their own and others', as `rbs index-frames` and the data module compare them.
+On the real frames of RBS_TEST_DATA/endoscopy: likeness of different frames, of a frame and its
+copies, and of frames and degraded ones, their own and others', as `rbs index-frames` and the data
+module compare them.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python benchmarks/table.py [runs/bench]
 
-Wall seconds and core seconds are medians, for each thing that a call works on; ratios are to the first row of
-a group. On a machine that does other work besides, core seconds are what to go by.
+Wall seconds and core seconds are medians, for each thing that a call works on; ratios are to the
+first row of a group. On a machine that does other work besides, core seconds are what to go by.
 """
 
 from __future__ import annotations

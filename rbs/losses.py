@@ -53,11 +53,12 @@ class PoissonDeviance(Loss):
     r"""Half the Poisson deviance a pixel: the negative log-likelihood of the target, less its least value.
 
     .. math::
-        \ell = \mu - t \log\mu - (t - t\log t), \qquad \mu = q\,(I + \epsilon), \quad t = y + q\,\epsilon
+        \ell = \mu - t \log\mu - (t - t\log t), \qquad \mu = q\,(I + \epsilon), \quad t = y +
+        q\,\epsilon
 
-    for counts y measured at exposure q. The small :math:`\epsilon` keeps the logarithm finite where nothing
-    is expected; being added to both sides it leaves the minimum in expectation at :math:`I =
-    \operatorname{E}[y]/q`.
+    for counts y measured at exposure q. The small :math:`\epsilon` keeps the logarithm finite where
+    nothing is expected; being added to both sides it leaves the minimum in expectation at :math:`I
+    = \operatorname{E}[y]/q`.
 
     Args:
         weight: Its factor in the total.
@@ -83,8 +84,8 @@ class PoissonDeviance(Loss):
 class SquaredError(Loss):
     r"""Squared error at standard scale, :math:`\overline{(I - y/q)^2}`.
 
-    Minimal at the mean, as the likelihood is, but it weighs bright pixels, which are the noisiest, most: the
-    variance of :math:`y/q` is :math:`I/q`.
+    Minimal at the mean, as the likelihood is, but it weighs bright pixels, which are the noisiest,
+    most: the variance of :math:`y/q` is :math:`I/q`.
     """
 
     def forward(self, estimate: Tensor, target: Tensor, exposure: Tensor) -> Tensor:
@@ -95,8 +96,8 @@ class SquaredError(Loss):
 class RootCharbonnier(Loss):
     r"""Robust distance in the square-root domain, :math:`\sqrt{(\sqrt{qI + 3/8} - \sqrt{y + 3/8})^2 + e^2}`.
 
-    Charbonnier et al., ICIP 1994. Unlike the likelihood it is not minimal at the mean: use it beside, not
-    instead.
+    Charbonnier et al., ICIP 1994. Unlike the likelihood it is not minimal at the mean: use it
+    beside, not instead.
 
     Args:
         weight: Its factor in the total.
@@ -117,8 +118,8 @@ class RootCharbonnier(Loss):
 class Charbonnier(Loss):
     r"""Robust distance of colours, :math:`\sqrt{(I - y/q)^2 + e^2}`, q being 1 for frames.
 
-    Charbonnier et al., ICIP 1994: nearly the absolute difference, so that a few large errors, at edges and
-    highlights, do not outweigh all small ones; smooth where it is zero.
+    Charbonnier et al., ICIP 1994: nearly the absolute difference, so that a few large errors, at
+    edges and highlights, do not outweigh all small ones; smooth where it is zero.
 
     Args:
         weight: Its factor in the total.

@@ -2,9 +2,9 @@
 
     python scripts/ship.py runs/shipped_restorer runs/adapt_sam/teacher
 
-All weights that ship may take 12 MB. Half precision rounds a weight by 2e-4 of itself; what that changes in a
-restored scan is printed. Hashes go to the cards, whose other facts (data, commands, figures) are written by
-hand.
+All weights that ship may take 12 MB. Half precision rounds a weight by 2e-4 of itself; what that
+changes in a restored scan is printed. Hashes go to the cards, whose other facts (data, commands,
+figures) are written by hand.
 """
 
 from __future__ import annotations

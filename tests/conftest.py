@@ -49,7 +49,8 @@ def cartoon_child(rows: int, columns: int, rng: np.random.Generator) -> tuple[np
         inside, level = shapes[name]
         labels[inside] = REGIONS.index(name) + 1
         expectation[inside] = level
-    # No camera sees sharp edges, and the reader takes their contrast for noise that raw counts do not have.
+    # No camera sees sharp edges, and the reader takes their contrast for noise that raw counts do
+    # not have.
     expectation = gaussian_filter(expectation, 1.2)
     scale = rng.uniform(0.8, 1.2)
     frames = np.stack([expectation, 0.8 * expectation[:, ::-1]])  # the camera sees the back mirrored

@@ -2,15 +2,16 @@
 
     python tests/fuzz_reader.py --files 20000
 
-Takes every form of file in `vendor_files` that is read, damages it (bits, bytes, lengths, tags, value
-representations, elements, geometry, nesting), and demands of each result:
+Takes every form of file in `vendor_files` that is read, damages it (bits, bytes, lengths, tags,
+value representations, elements, geometry, nesting), and demands of each result:
 
-* `read_nm` gives a scan or an `RbsError` that names the file, a fault and a remedy, and not the patient; it
-  takes less than 10 s and no more than 2 GiB, and nothing else happens.
-* A scan holds no wrong counts. They are those of the intact file; or else the damage changed the stored
-  pixels themselves, their shape, sign or encoding, to others as valid, and pydicom alone, and dcmtk where it
-  can read the file, find the same; and where CountsAccumulated survived, the reader has warned that they
-  disagree with it. (Pixels that changed places, and any in a file that states no sum, nobody can tell.)
+* `read_nm` gives a scan or an `RbsError` that names the file, a fault and a remedy, and not the
+  patient; it takes less than 10 s and no more than 2 GiB, and nothing else happens.
+* A scan holds no wrong counts. They are those of the intact file; or else the damage changed the
+  stored pixels themselves, their shape, sign or encoding, to others as valid, and pydicom alone,
+  and dcmtk where it can read the file, find the same; and where CountsAccumulated survived, the
+  reader has warned that they disagree with it. (Pixels that changed places, and any in a file that
+  states no sum, nobody can tell.)
 * Whatever was read can be reported, and is restored or refused with an `RbsError`.
 
 Each file follows from the seed and its number alone: `--only NUMBER` makes one again.

@@ -1,7 +1,8 @@
 """Reading the .wandb file of an offline run: records of W&B's own protocol in LevelDB's log format.
 
-W&B 0.31 reads them with its Go client only. The format: after a header of seven bytes, blocks of 32 kB hold
-pieces of records: a checksum (4 bytes), a length (2), a kind (1: whole, 2: first, 3: middle, 4: last).
+W&B 0.31 reads them with its Go client only. The format: after a header of seven bytes, blocks of 32
+kB hold pieces of records: a checksum (4 bytes), a length (2), a kind (1: whole, 2: first, 3:
+middle, 4: last).
 """
 
 import json

@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> None:
     """Run all studies and print the table; what was interrupted goes on where it stopped.
 
     Raises:
-        RbsError: The manifest, a scan or a checkpoint cannot be used, or the output cannot be written.
+        RbsError: The manifest, a scan or a checkpoint cannot be used, or the output cannot be
+            written.
     """
     import shlex
     import sys

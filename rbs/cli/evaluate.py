@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> None:
     """Evaluate and print the summary; an evaluation that was interrupted goes on where it stopped.
 
     Raises:
-        RbsError: The manifest, a scan or a checkpoint cannot be used, or the output cannot be written.
+        RbsError: The manifest, a scan or a checkpoint cannot be used, or the output cannot be
+            written.
     """
     import shlex
     import sys

@@ -21,7 +21,8 @@ def run(args: argparse.Namespace) -> None:
     """Write the file, and say what it takes and how true it is.
 
     Raises:
-        RbsError: The weights cannot be read or exported, ONNX is missing, or the file cannot be written.
+        RbsError: The weights cannot be read or exported, ONNX is missing, or the file cannot be
+            written.
     """
     from rbs.inference.onnx_export import export_onnx
     from rbs.restorers.checkpoint import load_restorer

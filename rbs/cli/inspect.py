@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> None:
         for file in files:
             total += 1
             try:
-                # The noise of smoothed or rescaled data, and unnamed views, are reported here, not refused.
+                # The noise of smoothed or rescaled data, and unnamed views, are reported here, not
+                # refused.
                 scan = read_nm(file, **reading_options(args), require_raw=False, require_views=False)
                 report = check(scan, standard_velocity=args.standard_velocity)
             except RbsError as error:

@@ -1,8 +1,8 @@
 """The command `rbs`: training through Lightning, everything else through plain subcommands.
 
 Each plain subcommand is a module of `rbs.cli` (a hyphen is an underscore there) with `HELP`,
-`add_arguments(parser)` and `run(args)`. None imports a heavy library before it runs, so that `rbs --help`
-does not wait for a deep-learning framework.
+`add_arguments(parser)` and `run(args)`. None imports a heavy library before it runs, so that `rbs
+--help` does not wait for a deep-learning framework.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def main(argv: list[str] | None = None) -> int:
         argv: Arguments after the program name; those of the process by default.
 
     Returns:
-        The exit status: 0; 1 after an error that the user can mend, printed as one sentence; 130 when
-        interrupted; 143 when terminated.
+        The exit status: 0; 1 after an error that the user can mend, printed as one sentence; 130
+        when interrupted; 143 when terminated.
     """
     arguments = sys.argv[1:] if argv is None else argv
     keep_memory()

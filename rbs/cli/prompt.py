@@ -56,8 +56,8 @@ def run(args: argparse.Namespace) -> None:
     """Write the mask, or the masks.
 
     Raises:
-        RbsError: The frame or SAM's weights cannot be used, a prompt makes no sense, or nothing can be
-            written.
+        RbsError: The frame or SAM's weights cannot be used, a prompt makes no sense, or nothing can
+            be written.
     """
     from rbs.endoscopy.files import read_frame, write_mask
     from rbs.errors import OutputError, RbsError

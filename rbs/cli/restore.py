@@ -62,8 +62,8 @@ def run(args: argparse.Namespace) -> None:
     """Restore a file or a folder, a line each.
 
     Raises:
-        RbsError: IN was refused, or some file in it; each is named on standard error first. Or a video ends
-            early or is damaged: what can be seen of it is restored all the same.
+        RbsError: IN was refused, or some file in it; each is named on standard error first. Or a
+            video ends early or is damaged: what can be seen of it is restored all the same.
         CheckpointError: The weights do not fit.
         OutputError: The output exists or cannot be written.
     """

@@ -56,8 +56,8 @@ def run(args: argparse.Namespace) -> None:
             file=args.source,
             remedy="ask for a faster velocity",
         )
-    # The seed is mixed with the counts: two views thinned with one seed must not share noise, and the same
-    # counts are thinned alike whatever their file is called.
+    # The seed is mixed with the counts: two views thinned with one seed must not share noise, and
+    # the same counts are thinned alike whatever their file is called.
     pixels = np.ascontiguousarray(scan.counts, dtype=np.int64).tobytes()
     mixed = hashlib.sha256(f"{args.seed} {scan.counts.shape} ".encode() + pixels)
     rng = np.random.default_rng(int.from_bytes(mixed.digest()[:8], "big"))

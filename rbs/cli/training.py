@@ -1,10 +1,13 @@
 """`rbs fit|validate|test|predict`: LightningCLI with its traps closed.
 
-* A checkpoint never overrides what was asked for. Lightning merges the hyper-parameters of `--ckpt_path` over
-  the configuration, so `test --ckpt_path x.ckpt --model.spi false` would silently build spi=True and falsify
-  an ablation. Here a difference is an error that names both values.
-* `--ckpt_path last` resumes the newest unfinished version of the run, or starts afresh where there is none.
-* Loggers: CSV first (it numbers the versions, and reports need no server), W&B second, offline unless asked.
+* A checkpoint never overrides what was asked for. Lightning merges the hyper-parameters of
+  `--ckpt_path` over the configuration, so `test --ckpt_path x.ckpt --model.spi false` would
+  silently build spi=True and falsify an ablation. Here a difference is an error that names both
+  values.
+* `--ckpt_path last` resumes the newest unfinished version of the run, or starts afresh where there
+  is none.
+* Loggers: CSV first (it numbers the versions, and reports need no server), W&B second, offline
+  unless asked.
 """
 
 from __future__ import annotations
@@ -157,7 +160,8 @@ def run_lightning(arguments: list[str]) -> None:
         )
     finish()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        # Left to the interpreter's end, its threads now and then abort a process that has done its work.
+        # Left to the interpreter's end, its threads now and then abort a process that has done its
+        # work.
         torch.distributed.destroy_process_group()
 
 
@@ -171,7 +175,8 @@ def _one_of_several() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # NCCL's errors and those of meeting are of torch's kind; gloo's are known by where they come from.
+        # NCCL's errors and those of meeting are of torch's kind; gloo's are known by where they
+        # come from.
         several = torch.distributed.is_available() and isinstance(error, torch.distributed.DistError)
         if not several and "gloo/transport" not in str(error):
             raise
@@ -191,7 +196,8 @@ def compare_with_checkpoint(path: Path, asked: dict[str, Any]) -> None:
         asked: The `model` part of the configuration: `class_path` and `init_args`.
 
     Raises:
-        CheckpointError: The file is missing or unreadable, or a value differs; the message names both values.
+        CheckpointError: The file is missing or unreadable, or a value differs; the message names
+            both values.
     """
     if not path.is_file():
         raise CheckpointError("there is no such checkpoint", file=path, remedy="check --ckpt_path")
@@ -234,7 +240,8 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, str]:
 def _newest_unfinished(folder: Path) -> str | None:
     """Last checkpoint of the newest version that has one; None if that or a newer version has finished.
 
-    A resumed training makes a version of its own: what it resumed stays without a mark of having finished.
+    A resumed training makes a version of its own: what it resumed stays without a mark of having
+    finished.
     """
     for version in reversed(versions(folder)):
         if (version / FINISHED).exists():

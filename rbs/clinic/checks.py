@@ -24,13 +24,15 @@ TC_99M = 140.5
 """Energy of the photons of technetium-99m, keV."""
 
 LONGEST = 2.0
-"""How many times its stated length a scan may cover in its time; run-in and run-out take some, too."""
+"""How many times its stated length a scan may cover in its time; run-in and run-out take some,
+too."""
 
 BLOCK = 16
 """Edge, in pixels, of the blocks the consistency check compares."""
 
 MAX_Z = 4.0
-"""Deviation, in standard deviations of the rapid counts, from which a block counts as contradicting them."""
+"""Deviation, in standard deviations of the rapid counts, from which a block counts as contradicting
+them."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class FitReport:
         counts: Counts of each view.
         counts_stated: Counts of all views as the camera states them (CountsAccumulated).
         counts_per_pixel: Mean counts per pixel of each view, over the whole frame.
-        dispersion: Noise dispersion index of each view, 1 for raw counts; None where too few tell it.
+        dispersion: Noise dispersion index of each view, 1 for raw counts; None where too few tell
+            it.
         energy_window_kev: Lower and upper limit of the energy window.
         restoring: Fit to be restored.
         training: Fit to train on.
@@ -164,7 +167,8 @@ def check(
         scan: The scan as read.
         standard_velocity: Velocity restored scans shall have, cm/min.
         trained_on: Provenance of the weights that would restore it. Warns where it holds the ranges
-            "spacing_mm", "counts_per_pixel" or "exposure" as (lowest, highest) and the scan lies outside.
+            "spacing_mm", "counts_per_pixel" or "exposure" as (lowest, highest) and the scan lies
+            outside.
     """
     frames, rows, columns = scan.counts.shape
     counts = scan.counts.reshape(frames, -1).sum(axis=1)
@@ -312,7 +316,8 @@ class Contradiction:
         rows: First and one past the last row, in pixels of the frame as stored.
         columns: First and one past the last column.
         blocks: Number of blocks in the cluster.
-        z: The largest deviation in it, in standard deviations; negative where the restoration holds too much.
+        z: The largest deviation in it, in standard deviations; negative where the restoration holds
+            too much.
     """
 
     view: str
@@ -348,8 +353,9 @@ def poisson_z(observed: Array, expected: Array) -> Array:
 def contradictions(rapid: Scan, restored: Scan, exposure: float) -> list[Contradiction]:
     """Where the rapid counts are no plausible Poisson draw from the restored ones.
 
-    A check that needs no reference: over blocks of 16 x 16 pixels the rapid counts R must look like a draw
-    from exposure * T, T the restored counts. It finds what a restorer dropped or invented, not finer texture.
+    A check that needs no reference: over blocks of 16 x 16 pixels the rapid counts R must look like
+    a draw from exposure * T, T the restored counts. It finds what a restorer dropped or invented,
+    not finer texture.
 
     Args:
         rapid: The scan as acquired.
@@ -360,7 +366,8 @@ def contradictions(rapid: Scan, restored: Scan, exposure: float) -> list[Contrad
         Clusters of touching blocks with |z| > 4 on the same side, the largest deviation first.
     """
     found = []
-    # Half a count a block: an estimate that rounds air to zero is not contradicted by a single stray count.
+    # Half a count a block: an estimate that rounds air to zero is not contradicted by a single
+    # stray count.
     expected = np.maximum(exposure * _blocks(restored.counts), 0.5)
     for view, z in zip(rapid.views, poisson_z(_blocks(rapid.counts), expected), strict=True):
         for flagged in (z > MAX_Z, z < -MAX_Z):

@@ -90,8 +90,8 @@ def begin(source: Path, target: Path, key: Path | None = None) -> Pseudonyms:
 def deidentify_files(files: Iterable[Path], target: Path, pseudonyms: Pseudonyms) -> Iterator[Done | Refused]:
     """De-identify files into OUT/<pseudonym>/<SOP Instance UID>.dcm; a refused one does not stop the others.
 
-    A file is written to a temporary place, read again and searched for all that was removed, and only then
-    given its name. What an earlier run has written is made again and compared.
+    A file is written to a temporary place, read again and searched for all that was removed, and
+    only then given its name. What an earlier run has written is made again and compared.
 
     Yields:
         What became of each file.
@@ -106,7 +106,8 @@ def deidentify_files(files: Iterable[Path], target: Path, pseudonyms: Pseudonyms
 def write_report(target: Path, outcomes: Sequence[Done | Refused]) -> None:
     """Write OUT/report.csv: a line for each file and attribute with what was done to it, never a value.
 
-    Refused files are listed with the reason, but not by name: names of files often are names of patients.
+    Refused files are listed with the reason, but not by name: names of files often are names of
+    patients.
 
     Raises:
         OutputError: It cannot be written.

@@ -90,8 +90,8 @@ class FrameRestorer:
     def film(self) -> Callable[[Array], Array]:
         """The same for frames that follow each other.
 
-        The scene is looked for in every tenth frame, and stays where it was found once: the dark edge of a
-        lumen, which a single frame cannot tell from a border, must not flicker.
+        The scene is looked for in every tenth frame, and stays where it was found once: the dark
+        edge of a lumen, which a single frame cannot tell from a border, must not flicker.
         """
         area: Array | None = None
         number = 0
@@ -125,8 +125,8 @@ class FrameRestorer:
 def output_name(source: Path, kind: Kind) -> str:
     """What the restoration of a file in a folder is called.
 
-    Pictures become PNG, which loses nothing; videos keep the suffix of a container that is written, or become
-    Matroska, which holds any sound.
+    Pictures become PNG, which loses nothing; videos keep the suffix of a container that is written,
+    or become Matroska, which holds any sound.
     """
     if kind == "picture":
         return source.with_suffix(".png").name

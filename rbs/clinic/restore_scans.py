@@ -82,8 +82,8 @@ def restore_scan(
 ) -> Scan:
     """Restore a rapid scan to standard exposure.
 
-    The restorer is given x = counts / p, p = standard velocity / scan velocity, and both views, the posterior
-    one mirrored, where the scan has two.
+    The restorer is given x = counts / p, p = standard velocity / scan velocity, and both views, the
+    posterior one mirrored, where the scan has two.
 
     Args:
         scan: Rapid scan of raw counts.
@@ -92,8 +92,8 @@ def restore_scan(
         keep_faint: Whether half of what was taken for noise is put back (`rbs.inference.residual`).
 
     Returns:
-        The scan with float32 counts at standard exposure and `velocity` = `standard_velocity`; the header in
-        its provenance keeps what was acquired.
+        The scan with float32 counts at standard exposure and `velocity` = `standard_velocity`; the
+        header in its provenance keeps what was acquired.
 
     Raises:
         ScanError: The velocity is unknown, or no faster than the standard.
@@ -148,8 +148,8 @@ def restore_files(
 ) -> Iterator[Restored | Refused]:
     """Restore DICOM files, study by study, so that only one study is in memory.
 
-    Two one-view files of a study that show opposite views in the same geometry at the same velocity are
-    restored together. A file that must be refused does not stop the others.
+    Two one-view files of a study that show opposite views in the same geometry at the same velocity
+    are restored together. A file that must be refused does not stop the others.
 
     Args:
         outputs: Where each file's restoration goes.
@@ -187,8 +187,8 @@ def pair_views(scans: Iterable[Scan]) -> list[list[Scan]]:
     """Find the one-view scans that two detectors acquired at the same time.
 
     Returns:
-        Groups of one scan, or of an anterior and a posterior one-view scan. Where more than one of a view
-        would fit, each is left alone: a view of another pass must not lend its anatomy.
+        Groups of one scan, or of an anterior and a posterior one-view scan. Where more than one of
+        a view would fit, each is left alone: a view of another pass must not lend its anatomy.
     """
     alike: dict[Hashable, list[Scan]] = defaultdict(list)
     groups = []

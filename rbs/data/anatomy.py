@@ -23,7 +23,8 @@ class Focus:
         column: Column of its centre.
         fwhm_mm: Full width at half maximum before the camera blurs it, mm.
         contrast: Planar density at its centre relative to the bone; below 1 it is cold.
-        kind: "hot", "cold" or "fracture" (a hot line, `fwhm_mm` wide); "" where older phantoms do not say.
+        kind: "hot", "cold" or "fracture" (a hot line, `fwhm_mm` wide); "" where older phantoms do
+            not say.
     """
 
     region: str

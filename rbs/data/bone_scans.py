@@ -1,9 +1,9 @@
 """Training samples and whole scans for restoring rapid bone scans.
 
-What a network learns to restore is decided by the pair it is shown. If the simulated rapid scan R is thinned
-out of its target S, squared error converges to R + (1 - p) E[lambda | R]: the noise of R is kept. So no pair
-here shares a count: the target is the disjoint remainder S - R, an independent scan, or the expectation
-itself.
+What a network learns to restore is decided by the pair it is shown. If the simulated rapid scan R
+is thinned out of its target S, squared error converges to R + (1 - p) E[lambda | R]: the noise of R
+is kept. So no pair here shares a count: the target is the disjoint remainder S - R, an independent
+scan, or the expectation itself.
 """
 
 from __future__ import annotations
@@ -46,38 +46,40 @@ class RBSDataModule(L.LightningDataModule):
     patient              list[str]           identifiers
     ===================  ==================  ================================================================
 
-    Validation and test batches are one whole scan each, not flipped, with as many channels V as it has views,
-    so `views` is (1,V); truth is there if the case has it. They use the acquired rapid and standard scan;
-    where there is no rapid scan, half of the standard scan's counts (drawn once and for all) is the input and
-    the other the target.
+    Validation and test batches are one whole scan each, not flipped, with as many channels V as it
+    has views, so `views` is (1,V); truth is there if the case has it. They use the acquired rapid
+    and standard scan; where there is no rapid scan, half of the standard scan's counts (drawn once
+    and for all) is the input and the other the target.
 
-    No file is opened before `setup`. The scans a stage needs are then read once and kept in RAM in compact
-    types (about 5 MB for two views of 256x1024 with truth), which worker processes share.
+    No file is opened before `setup`. The scans a stage needs are then read once and kept in RAM in
+    compact types (about 5 MB for two views of 256x1024 with truth), which worker processes share.
 
     Args:
         manifest: The CSV that lists the cases.
         pairs: "split" divides the standard scan's counts into a rapid scan of random exposure and a
-            disjoint remainder as the target; "measured" takes the acquired rapid and standard scans, and finds
-            how the patient moved from one to the other; "rapid" divides the acquired rapid scan's counts as
-            "split" does the standard scan's, so that no standard scan takes part; "expectation" draws a fresh
-            rapid scan from the known expectation, which is the target (phantoms only).
-        realisations: Number of rapid scans simulated of each case; None simulates one afresh for every crop.
-            Numbered ones exist as whole scans (`realisation`), for whoever must see the whole.
-        exposures: Smallest and largest exposure of simulated rapid scans, relative to the scan they are drawn
-            from; the exposure is uniform between.
+            disjoint remainder as the target; "measured" takes the acquired rapid and standard
+            scans, and finds how the patient moved from one to the other; "rapid" divides the
+            acquired rapid scan's counts as "split" does the standard scan's, so that no standard
+            scan takes part; "expectation" draws a fresh rapid scan from the known expectation,
+            which is the target (phantoms only).
+        realisations: Number of rapid scans simulated of each case; None simulates one afresh for
+            every crop. Numbered ones exist as whole scans (`realisation`), for whoever must see the
+            whole.
+        exposures: Smallest and largest exposure of simulated rapid scans, relative to the scan they
+            are drawn from; the exposure is uniform between.
         crop: Rows and columns of training crops, multiples of 16.
         batch_size: Training crops a batch (a rank).
         samples_per_epoch: Training crops an epoch, over all ranks.
         num_workers: Processes that prepare batches.
-        single_view_probability: Share of two-view crops that show one of their views twice instead, so that
-            the restorer also learns scans of one view.
+        single_view_probability: Share of two-view crops that show one of their views twice instead,
+            so that the restorer also learns scans of one view.
         foci: Mean number of foci, most of them faint, that are put into a training crop
             (`rbs.data.augmentation.lesions`).
         scenes: Share of training crops that show scenes no phantom has
             (`rbs.data.augmentation.scene_mixing`), with pairs
             "expectation".
-        seed: Seed of all random choices. A sample depends on it, the epoch and its place in the epoch alone:
-            not on the number of workers or ranks.
+        seed: Seed of all random choices. A sample depends on it, the epoch and its place in the
+            epoch alone: not on the number of workers or ranks.
 
     Raises:
         RbsError: An argument is out of range.
@@ -143,8 +145,8 @@ class RBSDataModule(L.LightningDataModule):
         """Read the scans the stage needs ("fit": train and val, "validate": val, "test" and "predict": test).
 
         Raises:
-            ManifestError: The manifest or a case is not usable, a split is empty, a scan is smaller than the
-                crop, or `pairs` asks for what a case has not.
+            ManifestError: The manifest or a case is not usable, a split is empty, a scan is smaller
+                than the crop, or `pairs` asks for what a case has not.
             ScanError: A scan cannot be read.
         """
         wanted = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}
@@ -181,7 +183,8 @@ class RBSDataModule(L.LightningDataModule):
 
         Args:
             case: Row in the training split.
-            realisation: Its number, below `realisations`; measured pairs have the acquired scan alone.
+            realisation: Its number, below `realisations`; measured pairs have the acquired scan
+                alone.
 
         Returns:
             Aligned counts (V, H, W), and its exposure relative to the standard scan.
@@ -264,7 +267,8 @@ class RBSDataModule(L.LightningDataModule):
                 f"no patient is in split '{name}'", file=self.manifest, remedy=f"give some the split {name}"
             )
         bar = tqdm(cases, desc=f"reading {name} scans", unit="case", leave=False)
-        # Validation and test compare with the acquired standard scan whatever the training pairs are.
+        # Validation and test compare with the acquired standard scan whatever the training pairs
+        # are.
         register = self.pairs == "measured" or name != "train"
         self._kept[name] = [_compact(load_case(case, register=register)) for case in bar]
 

@@ -40,7 +40,8 @@ class LoadedFrame:
     Attributes:
         clean: uint8 (3, H, W), sRGB.
         valid: False on black borders, insets and burned-in text, bool (1, H, W).
-        low: The acquired low-quality picture on the grid of `clean`, uint8 (3, H, W); None without one.
+        low: The acquired low-quality picture on the grid of `clean`, uint8 (3, H, W); None without
+            one.
         labels: 1 in lesions, uint8 (1, H, W); None without a mask.
     """
 
@@ -71,11 +72,11 @@ class EndoscopyDataModule(L.LightningDataModule):
     patient              list[str]           the group: video, patient, or the frame itself
     ===================  ==================  ================================================================
 
-    Validation and test batches are one whole frame each, always degraded the same way. Where the manifest
-    names pictures of low quality, they take the place of the degraded ones.
+    Validation and test batches are one whole frame each, always degraded the same way. Where the
+    manifest names pictures of low quality, they take the place of the degraded ones.
 
-    No file is opened before `setup`. The frames a stage needs are then read once and kept in RAM in eight
-    bits (a quarter of a megabyte for 320 x 256 pixels), which worker processes share.
+    No file is opened before `setup`. The frames a stage needs are then read once and kept in RAM in
+    eight bits (a quarter of a megabyte for 320 x 256 pixels), which worker processes share.
 
     Args:
         manifest: The CSV that lists the frames.
@@ -85,11 +86,11 @@ class EndoscopyDataModule(L.LightningDataModule):
         crop: Rows and columns of training crops, multiples of 16.
         batch_size: Training crops a batch (a rank).
         samples_per_epoch: Training crops an epoch, over all ranks.
-        longest_side: Longer frames are reduced to this when read, before they are degraded, pixels; None
-            leaves them as they are.
+        longest_side: Longer frames are reduced to this when read, before they are degraded, pixels;
+            None leaves them as they are.
         num_workers: Processes that prepare batches.
-        seed: Seed of all random choices. A sample depends on it, the epoch and its place in the epoch alone:
-            not on the number of workers or ranks.
+        seed: Seed of all random choices. A sample depends on it, the epoch and its place in the
+            epoch alone: not on the number of workers or ranks.
 
     Raises:
         RbsError: An argument is out of range.
@@ -134,7 +135,8 @@ class EndoscopyDataModule(L.LightningDataModule):
         """Read the frames the stage needs ("fit": train and val, "validate": val, "test", "predict": test).
 
         Raises:
-            ManifestError: The manifest is not usable, a split is empty, or a frame is smaller than the crop.
+            ManifestError: The manifest is not usable, a split is empty, or a frame is smaller than
+                the crop.
             FrameError: A picture cannot be used.
         """
         wanted = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}
@@ -279,7 +281,8 @@ class FrameCrops(Dataset[Sample]):
         frame = self.frames[row]
         top, left = _place_crop(frame.valid[0], self.crop, rng)
         realisation = None if self.realisations is None else int(rng.integers(self.realisations))
-        # The whole frame is degraded, though a crop is shown: light and haze belong to the field of view.
+        # The whole frame is degraded, though a crop is shown: light and haze belong to the field of
+        # view.
         afresh = (self.seed, 4, index)
         low = _low(frame, self.preset, afresh) if realisation is None else self.realisation(row, realisation)
         height, width = self.crop
@@ -345,8 +348,8 @@ def load_frame(row: FrameRow, longest_side: int | None) -> LoadedFrame:
 
     Raises:
         FrameError: A picture cannot be used, or shows nothing.
-        ManifestError: The mask or the picture of low quality has another size than the frame, or the latter
-            shows another scene.
+        ManifestError: The mask or the picture of low quality has another size than the frame, or
+            the latter shows another scene.
     """
     whole = read_frame(row.frame)
     clean = reduced(whole, longest_side)

@@ -3,10 +3,11 @@
     frame,split,low,mask,group,source
     images/a_001.jpg,train,,masks/a_001.png,video a,PolypGen
 
-Paths are relative to the manifest's folder. `frame` is the picture of high quality. `low` is the acquired one
-of low quality, of the same size or half of it; where it is empty, frames are degraded on the fly. `mask`
-marks lesions. `group` is the video or the patient, the unit that splits and statistics go by; without one
-each frame stands alone. All columns but `frame` and `split` may be left out.
+Paths are relative to the manifest's folder. `frame` is the picture of high quality. `low` is the
+acquired one of low quality, of the same size or half of it; where it is empty, frames are degraded
+on the fly. `mask` marks lesions. `group` is the video or the patient, the unit that splits and
+statistics go by; without one each frame stands alone. All columns but `frame` and `split` may be
+left out.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@
 
 Paths are relative to the manifest's folder. Two files of one view each are joined with ";"
 (`ant.dcm;post.dcm`); where the headers do not name the views, the manifest does
-(`anterior=ant.dcm;posterior=post.dcm`). `rapid` is empty where only a standard scan exists, `truth` for every
-real patient. Every column but `patient`, `split` and `standard` may be left out; `rapid_velocity` and
-`standard_velocity` (cm/min) are for files that do not state theirs. A patient may have several rows (visits),
-all in one split.
+(`anterior=ant.dcm;posterior=post.dcm`). `rapid` is empty where only a standard scan exists, `truth`
+for every real patient. Every column but `patient`, `split` and `standard` may be left out;
+`rapid_velocity` and `standard_velocity` (cm/min) are for files that do not state theirs. A patient
+may have several rows (visits), all in one split.
 """
 
 from __future__ import annotations
@@ -106,13 +106,15 @@ class LoadedCase:
     Attributes:
         rapid: Raw counts of the rapid scan, float32 (V, H, W), or None without one.
         standard: Raw counts of the standard scan, float32 (V, H, W).
-        exposure: Counts of the rapid scan as a exposure of the standard one, or None without a rapid scan.
-        labels: Region labels, uint8 (V, H, W), 0 background and k + 1 for REGIONS[k]; None without truth.
+        exposure: Counts of the rapid scan as a exposure of the standard one, or None without a
+            rapid scan.
+        labels: Region labels, uint8 (V, H, W), 0 background and k + 1 for REGIONS[k]; None without
+            truth.
         expectation: Expected counts of the standard scan, float32 (V, H, W); None without truth.
         views: The view of each of the V channels.
         spacing_mm: Row and column spacing, mm.
-        motion: Where the patient of the standard scan lies in the rapid one; None where nothing moved as far
-            as can be told, or nobody asked.
+        motion: Where the patient of the standard scan lies in the rapid one; None where nothing
+            moved as far as can be told, or nobody asked.
     """
 
     rapid: Array | None
@@ -142,9 +144,9 @@ class Manifest:
         """Read and check a manifest: every file must exist, but of scans only the Patient ID is read.
 
         Raises:
-            ManifestError: The file is missing, no CSV or empty; it lacks a column; or one of its lines
-                (named) has an unknown split, a missing or repeated file, a patient of another split, by name
-                or by Patient ID, or a bad number.
+            ManifestError: The file is missing, no CSV or empty; it lacks a column; or one of its
+                lines (named) has an unknown split, a missing or repeated file, a patient of another
+                split, by name or by Patient ID, or a bad number.
         """
         path = Path(path)
         rows = read_rows(path)
@@ -242,14 +244,15 @@ def load_case(case: Case, *, register: bool = False) -> LoadedCase:
 
     Args:
         case: A row of the manifest.
-        register: Whether to find out how the patient moved between the two scans, which takes about a second.
+        register: Whether to find out how the patient moved between the two scans, which takes about
+            a second.
 
     Raises:
-        ScanError: A scan cannot be read or, asked to register, holds next to nothing; or the velocity of a
-            rapid scan or its standard scan is unknown.
-        ManifestError: Two files of the case differ in patient, shape, views, spacing or velocity (both are
-            named), the rapid scan is no faster than the standard one or shares counts with it, or the truth
-            file does not hold what it should.
+        ScanError: A scan cannot be read or, asked to register, holds next to nothing; or the
+            velocity of a rapid scan or its standard scan is unknown.
+        ManifestError: Two files of the case differ in patient, shape, views, spacing or velocity
+            (both are named), the rapid scan is no faster than the standard one or shares counts
+            with it, or the truth file does not hold what it should.
     """
     from rbs.data.shared_counts import shared_counts
 
@@ -302,8 +305,9 @@ def check_together(
         standards: What they hold.
 
     Raises:
-        ManifestError: Two files (both are named) differ in patient, shape, views, spacing or velocity, show
-            the same view of one scan, or the rapid scan is no faster than the standard one.
+        ManifestError: Two files (both are named) differ in patient, shape, views, spacing or
+            velocity, show the same view of one scan, or the rapid scan is no faster than the
+            standard one.
     """
     refuse_two_patients([*rapid, *standard], [*rapids, *standards])
     for files, scans in ((standard, standards), (rapid, rapids)):
@@ -543,7 +547,8 @@ def _read_truth(file: Path, scan_file: Path, scan: Scan, views: tuple[View, ...]
         raise _unlike(
             file, scan_file, f"shape: {expectation.shape}, labels {labels.shape}, and {shape} pixels"
         )
-    # Frames are stored as the camera writes them: anterior, posterior (not mirrored), or the one view.
+    # Frames are stored as the camera writes them: anterior, posterior (not mirrored), or the one
+    # view.
     frames = (View.ANTERIOR, View.POSTERIOR) if len(expectation) == 2 else views
     if len(frames) != len(expectation) or not set(views) <= set(frames):
         raise _unlike(file, scan_file, f"views: {len(expectation)} frames and {', '.join(views)}")

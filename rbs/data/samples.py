@@ -20,11 +20,13 @@ Pairs = Literal["measured", "split", "rapid", "expectation"]
 Sample = dict[str, Any]
 
 GRID = 16
-"""Crops begin and end on multiples of this many pixels, so that they fall on whole cells of cached priors."""
+"""Crops begin and end on multiples of this many pixels, so that they fall on whole cells of cached
+priors."""
 
 _TRIES = 4
 _ENOUGH = 0.5
-"""A crop is taken when its mean count is this share of the scan's; after `_TRIES` refusals the fullest is."""
+"""A crop is taken when its mean count is this share of the scan's; after `_TRIES` refusals the
+fullest is."""
 
 _WHOLE_SCAN_EXPOSURE = 0.5
 """Rapid exposure simulated for validation where no rapid scan was acquired."""
@@ -33,8 +35,9 @@ _WHOLE_SCAN_EXPOSURE = 0.5
 class EpochSampler(DistributedSampler):
     """Numbers samples through all epochs: epoch e yields e n to (e + 1) n - 1, dealt over the ranks.
 
-    The number alone tells a worker process which sample to draw, also one that lives on from an earlier
-    epoch. Lightning calls `set_epoch`, and leaves samplers of this base class in place under several ranks.
+    The number alone tells a worker process which sample to draw, also one that lives on from an
+    earlier epoch. Lightning calls `set_epoch`, and leaves samplers of this base class in place
+    under several ranks.
 
     Args:
         dataset: Its length is n.
@@ -293,9 +296,9 @@ def _choose_views(views: tuple[View, ...], single: float, rng: np.random.Generat
 def _place_crop(counts: Array, crop: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
     """Top and left of a crop that has some of the body in it.
 
-    Most of a scan is air. A random place is taken if its mean count (V, h, w) is at least half of the whole
-    scan's, otherwise another is tried; after four the fullest is taken, so that empty margins stay rare but
-    not unseen.
+    Most of a scan is air. A random place is taken if its mean count (V, h, w) is at least half of
+    the whole scan's, otherwise another is tried; after four the fullest is taken, so that empty
+    margins stay rare but not unseen.
     """
     enough = _ENOUGH * counts.mean()
     best, fullest = (0, 0), -1.0

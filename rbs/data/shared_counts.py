@@ -1,7 +1,7 @@
 """Whether two scans are independent: no count may be in both.
 
-What restores a rapid scan is judged by, and trained against, a scan that holds none of its counts. Where it
-does, the noise of the rapid scan is in the answer, and keeping it is rewarded.
+What restores a rapid scan is judged by, and trained against, a scan that holds none of its counts.
+Where it does, the noise of the rapid scan is in the answer, and keeping it is rewarded.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ _PART = re.compile(r"([\d.e+-]+) % of the counts .*, (kept|left over) by binomia
 def shared_counts(rapid: Sequence[Scan], standard: Sequence[Scan]) -> str | None:
     """Why two scans share counts, as a clause about the rapid one; None where nothing says that they do.
 
-    Headers tell what was thinned from what one step back; the counts tell the rest, for a part nowhere
-    exceeds its whole, whereas of two independent scans each exceeds the other in many pixels.
+    Headers tell what was thinned from what one step back; the counts tell the rest, for a part
+    nowhere exceeds its whole, whereas of two independent scans each exceeds the other in many
+    pixels.
 
     Args:
         rapid: The scan, or its files of one view each, as `read_nm` gave them.

@@ -25,13 +25,14 @@ _SURVEYED = 16
 class PhantomStreamDataModule(RBSDataModule):
     """Training crops of phantom children drawn on the fly; validation and test scans from a manifest.
 
-    Batches are those of `RBSDataModule`. Child n depends on the seed and n alone, whatever the number of
-    workers and ranks, and is never one of a cohort that `rbs phantom` writes, with whatever seed. A worker
-    holds one child at a time.
+    Batches are those of `RBSDataModule`. Child n depends on the seed and n alone, whatever the
+    number of workers and ranks, and is never one of a cohort that `rbs phantom` writes, with
+    whatever seed. A worker holds one child at a time.
 
     Args:
         manifest: The CSV of the validation and test cases.
-        crops_per_child: Crops of each child, in one batch; divides `batch_size` and `samples_per_epoch`.
+        crops_per_child: Crops of each child, in one batch; divides `batch_size` and
+            `samples_per_epoch`.
         pairs: See `RBSDataModule`, as all that follow.
         exposures: Smallest and largest exposure of simulated rapid scans.
         crop: Rows and columns.

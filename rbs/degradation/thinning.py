@@ -41,7 +41,8 @@ def split(counts: Array, fractions: Sequence[float], rng: np.random.Generator) -
         One int32 array a fraction, each of the shape of `counts`.
 
     Raises:
-        ScanError: The counts are not whole non-negative numbers, or the fractions are no shares of 1.
+        ScanError: The counts are not whole non-negative numbers, or the fractions are no shares of
+            1.
     """
     if any(not 0 <= p <= 1 for p in fractions) or sum(fractions) > 1 + 1e-9:
         raise ScanError(
@@ -51,7 +52,8 @@ def split(counts: Array, fractions: Sequence[float], rng: np.random.Generator) -
     left = 1.0
     parts = []
     for p in fractions:
-        # Given the parts dealt before, what is left is binomial with the share p of the probability left.
+        # Given the parts dealt before, what is left is binomial with the share p of the probability
+        # left.
         part = rng.binomial(rest, min(1.0, p / left) if left > 0 else 0.0)
         parts.append(part.astype(np.int32))
         rest = rest - part

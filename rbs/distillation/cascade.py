@@ -47,8 +47,10 @@ class Cascade(nn.Module):
         f1: First restorer, the one that ships.
         f2: Second restorer, training only; None for the first alone.
         spi: Fuses I1 with the prior; None for the identity.
-        skd: Distillation from f2 to f1; None for none. Used by `rbs.distillation.objective.cascade_losses`.
-        scm: Semantic consistency; None for none. Used by `rbs.distillation.objective.cascade_losses`.
+        skd: Distillation from f2 to f1; None for none. Used by
+            `rbs.distillation.objective.cascade_losses`.
+        scm: Semantic consistency; None for none. Used by
+            `rbs.distillation.objective.cascade_losses`.
     """
 
     def __init__(
@@ -124,7 +126,8 @@ def load_cascade(path: Path, f1: Restorer) -> tuple[Cascade, dict[str, Any]]:
         The cascade without its training losses, in evaluation mode, and its provenance.
 
     Raises:
-        CheckpointError: The file is missing, truncated, holds another architecture or no second restorer.
+        CheckpointError: The file is missing, truncated, holds another architecture or no second
+            restorer.
     """
     tensors, description = read_safetensors(path)
     if not isinstance(description.get("f2"), dict):

@@ -35,14 +35,15 @@ def cascade_losses(
         losses: Reconstruction losses, applied to I1 and, where there is one, to I2.
         skd_weight: Factor of SKD in the total.
         scm_weight: Factor of SCM in the total.
-        analyser: Counts (B, V, H, W) to features (B, V, C, h, w), weights frozen; needed where there is an
-            SCM.
-        displacement: Where the target lies in the estimates, (B, 2, H, W), see `warp`; None where nothing
-            moved. The reconstruction losses leave out a margin of its largest value, beyond which some
-            target lies outside the crop.
+        analyser: Counts (B, V, H, W) to features (B, V, C, h, w), weights frozen; needed where
+            there is an SCM.
+        displacement: Where the target lies in the estimates, (B, 2, H, W), see `warp`; None where
+            nothing moved. The reconstruction losses leave out a margin of its largest value, beyond
+            which some target lies outside the crop.
 
     Returns:
-        Scalars, unweighted: "rec1", "rec2", "skd", "scm", others by class name and restorer; and their
+        Scalars, unweighted: "rec1", "rec2", "skd", "scm", others by class name and restorer; and
+            their
         weighted sum, "total". Terms that are off are absent.
 
     Raises:

@@ -22,9 +22,9 @@ from rbs.utils.files import whole_file
 class PriorCache:
     """Priors keyed by what they were computed from.
 
-    Embeddings are kept in half precision, masks in steps of 1/255. The prior is rounded before it is
-    returned the first time, so training with the cache and training with the frozen teacher see the same
-    numbers. Several processes may share the folder. A damaged file counts as absent.
+    Embeddings are kept in half precision, masks in steps of 1/255. The prior is rounded before it
+    is returned the first time, so training with the cache and training with the frozen teacher see
+    the same numbers. Several processes may share the folder. A damaged file counts as absent.
 
     Args:
         folder: Where the files lie.

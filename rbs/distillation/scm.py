@@ -10,8 +10,8 @@ from torch import Tensor, nn
 class SCM(nn.Module):
     r"""Compares region prototypes of both restorations, and how the regions of each relate.
 
-    With features F of a frozen analyser and the teacher's masks M, the prototype of region k and the
-    relations are
+    With features F of a frozen analyser and the teacher's masks M, the prototype of region k and
+    the relations are
 
     .. math::
         \pi_k = \frac{\sum_u M_k(u) F(u)}{\sum_u M_k(u)}, \qquad R_{kl} = \cos(\pi_k, \pi_l)
@@ -23,8 +23,8 @@ class SCM(nn.Module):
     over the regions present in the view. It has no parameters.
 
     Args:
-        least_mass: A region counts as present if its mask sums to at least this many cells of the feature
-            grid.
+        least_mass: A region counts as present if its mask sums to at least this many cells of the
+            feature grid.
     """
 
     def __init__(self, least_mass: float = 0.1) -> None:

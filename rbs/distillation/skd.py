@@ -12,11 +12,12 @@ class SKD(nn.Module):
     r"""Pulls the first restorer's output and decoder features to the second's, which it does not move (sg).
 
     .. math::
-        L = \operatorname{mean}\Big|\sqrt{I_1 + \tfrac38} - \operatorname{sg}\sqrt{I_2 + \tfrac38}\Big|
+        L = \operatorname{mean}\Big|\sqrt{I_1 + \tfrac38} - \operatorname{sg}\sqrt{I_2 +
+        \tfrac38}\Big|
           + \operatorname{mean}\big(1 - \cos(W F_1, \operatorname{sg} F_2)\big)
 
-    The square root stabilises the variance of counts, so that a bright bladder does not outweigh the
-    skeleton; colours are compared as they are (see `rbs.restorers.image_domain`).
+    The square root stabilises the variance of counts, so that a bright bladder does not outweigh
+    the skeleton; colours are compared as they are (see `rbs.restorers.image_domain`).
     The cosine is taken over channels
     at each pixel, after a learned 1x1 projection W.
 

@@ -18,16 +18,17 @@ class SPI(nn.Module):
     r"""Fuses a restoration with the teacher's embedding E and region masks M by feature-wise modulation.
 
     .. math::
-        h = \phi(\sqrt{I_1}), \quad c = \uparrow(W_E E) + \uparrow(W_M M), \quad (\gamma, \beta) = \psi(c)
+        h = \phi(\sqrt{I_1}), \quad c = \uparrow(W_E E) + \uparrow(W_M M), \quad (\gamma, \beta) =
+        \psi(c)
 
     .. math::
         \mathrm{SPI}(I_1) = \big(\sqrt{I_1} + \omega(h (1 + \gamma) + \beta)\big)^2
 
-    with convolutions :math:`\phi, \psi, \omega`, 1x1 projections :math:`W`, and bilinear upsampling to the
-    image's grid. Spatial feature modulation: Wang et al., CVPR 2018 (SFT, arXiv 1804.02815) and Park et al.,
-    CVPR 2019 (SPADE, arXiv 1903.07291). :math:`\omega` starts at zero, so SPI starts as the identity. Views
-    share the weights; the three colours of a frame are one view, and have no square roots (see
-    `rbs.restorers.image_domain`).
+    with convolutions :math:`\phi, \psi, \omega`, 1x1 projections :math:`W`, and bilinear upsampling
+    to the image's grid. Spatial feature modulation: Wang et al., CVPR 2018 (SFT, arXiv 1804.02815)
+    and Park et al., CVPR 2019 (SPADE, arXiv 1903.07291). :math:`\omega` starts at zero, so SPI
+    starts as the identity. Views share the weights; the three colours of a frame are one view, and
+    have no square roots (see `rbs.restorers.image_domain`).
 
     Args:
         embedding_dim: Channels of the teacher's embedding.
@@ -61,8 +62,8 @@ class SPI(nn.Module):
         height, width = restored.shape[-2:]
         with torch.autocast(restored.device.type, enabled=False):
             start = self.images.start(self.images.views(restored.float()))
-        # 1x1 convolutions and upsampling commute: projecting first upsamples `width` channels instead of
-        # hundreds.
+        # 1x1 convolutions and upsampling commute: projecting first upsamples `width` channels
+        # instead of hundreds.
         embedding = _upsample(self.embedding(prior.embedding.flatten(0, 1)), prior.embedding_stride)
         masks = _upsample(self.masks(prior.masks.flatten(0, 1)), prior.mask_stride)
         condition = embedding[..., :height, :width] + masks[..., :height, :width]

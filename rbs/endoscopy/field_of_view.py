@@ -1,8 +1,9 @@
 """Where a frame shows what the camera saw: not on black borders, insets and burned-in text.
 
-The field of an endoscope is convex: an octagon, a circle, or what the picture's edges leave of them. So it is
-the convex hull of the largest coherent area that is not border; dark lumen at its rim lies inside. What
-reaches into it from outside (a black patch over a name, an inset, a line of text) is taken out afterwards.
+The field of an endoscope is convex: an octagon, a circle, or what the picture's edges leave of
+them. So it is the convex hull of the largest coherent area that is not border; dark lumen at its
+rim lies inside. What reaches into it from outside (a black patch over a name, an inset, a line of
+text) is taken out afterwards.
 """
 
 from __future__ import annotations

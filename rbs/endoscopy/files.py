@@ -34,8 +34,9 @@ _LABELS = 32
 def read_frame(path: Path) -> Frame:
     """Read a picture of any depth and kind of colour as a frame.
 
-    Grey pictures and palettes become colours, sixteen bits keep their depth where Pillow does (grey ones),
-    what is transparent is shown on black, and the orientation that a camera noted is applied.
+    Grey pictures and palettes become colours, sixteen bits keep their depth where Pillow does (grey
+    ones), what is transparent is shown on black, and the orientation that a camera noted is
+    applied.
 
     Args:
         path: A picture in one of `FORMATS`.
@@ -44,8 +45,8 @@ def read_frame(path: Path) -> Frame:
         float32 (3, H, W), sRGB 0..1.
 
     Raises:
-        FrameError: The file is missing, no picture, damaged, too large, holds several pictures, floating
-            point, or 12 bits in the lowest of 16.
+        FrameError: The file is missing, no picture, damaged, too large, holds several pictures,
+            floating point, or 12 bits in the lowest of 16.
     """
     return _colours(path, _decoded(path))
 
@@ -62,8 +63,8 @@ def glance(path: Path, longest_side: int) -> Frame:
 def read_mask(path: Path) -> Mask:
     """Read a mask: whatever is not black, or not clear, is in it.
 
-    Compression and interpolation blur the edges of masks: of a JPEG, and of a mask of more values than a map
-    of labels has, what is brighter than half is in it.
+    Compression and interpolation blur the edges of masks: of a JPEG, and of a mask of more values
+    than a map of labels has, what is brighter than half is in it.
 
     Raises:
         FrameError: As `read_frame`.

@@ -1,9 +1,9 @@
 """The folders that public collections of endoscopy come in, and those that people make.
 
-A layout is known by the names of folders, wherever below the folder given they stand, so that a whole
-download, a part of it, or several collections side by side are all read. The first of `LAYOUTS` that knows a
-folder takes it with all that is in it; a folder that none knows is searched. Pictures in no known layout are
-frames without masks.
+A layout is known by the names of folders, wherever below the folder given they stand, so that a
+whole download, a part of it, or several collections side by side are all read. The first of
+`LAYOUTS` that knows a folder takes it with all that is in it; a folder that none knows is searched.
+Pictures in no known layout are frames without masks.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Found:
         frame: The picture as it should be.
         source: The layout, and the part of it.
         low: The picture as it was acquired; None without one.
-        masks: What marks lesions or instruments, one file each or all in one; none where nobody has.
+        masks: What marks lesions or instruments, one file each or all in one; none where nobody
+            has.
         healthy: Whether the frame is published as one without lesions, so that its mask is blank.
         group: The video or patient; empty where the layout does not tell.
         guessed: Whether the group is only the name of a folder.
@@ -79,8 +80,8 @@ class Search:
 
     Attributes:
         frames: All frames, by path.
-        passed_over: How many pictures of a layout are neither frames nor masks (drawn boxes, right eyes,
-            copies, pictures without their counterpart), by the folder they are in.
+        passed_over: How many pictures of a layout are neither frames nor masks (drawn boxes, right
+            eyes, copies, pictures without their counterpart), by the folder they are in.
     """
 
     frames: tuple[Found, ...]
@@ -111,7 +112,8 @@ def _search(folder: Path, root: Path, passed_over: Counter[str]) -> Iterator[Fou
         yield from _search(folder / name, root, passed_over)
 
 
-# --- layouts: from a folder and the names of those in it to its frames, or None if it is another layout
+# --- layouts: from a folder and the names of those in it to its frames, or None if it is another
+# layout
 
 Layout = Callable[[Path, list[str]], list[Found] | None]
 
@@ -119,10 +121,10 @@ Layout = Callable[[Path, list[str]], list[Found] | None]
 def polypgen(folder: Path, below: list[str]) -> list[Found] | None:
     """PolypGen, its single frames, sequences and sequences without a polyp.
 
-    data_C1/images_C1 and masks_C1, to C6; sequenceData/positive/seq1/images_seq1 and masks_seq1, to 23;
-    sequenceData/negativeOnly/seq1_neg, to 23; imagesAll_positive holds copies. A sequence is a group.
-    Of single frames nothing tells whose they are, but that those of centre 1 are named by the folder of
-    the recorder they lay in, as 326OLCV1_100H0006.
+    data_C1/images_C1 and masks_C1, to C6; sequenceData/positive/seq1/images_seq1 and masks_seq1, to
+    23; sequenceData/negativeOnly/seq1_neg, to 23; imagesAll_positive holds copies. A sequence is a
+    group. Of single frames nothing tells whose they are, but that those of centre 1 are named by
+    the folder of the recorder they lay in, as 326OLCV1_100H0006.
     """
     if folder.name == "imagesAll_positive":
         return []
@@ -149,8 +151,8 @@ def _polypgen_group(part: str, frame: Path) -> str:
 def hyperkvasir(folder: Path, below: list[str]) -> list[Found] | None:
     """HyperKvasir.
 
-    labeled-images/lower-gi-tract/CATEGORY/FINDING/*.jpg, and upper; segmented-images/images and masks;
-    unlabeled-images/images. Nothing tells whose they are.
+    labeled-images/lower-gi-tract/CATEGORY/FINDING/*.jpg, and upper; segmented-images/images and
+    masks; unlabeled-images/images. Nothing tells whose they are.
     """
     if folder.name in ("labeled-images", "unlabeled-images"):
         kind = "HyperKvasir unlabeled"
@@ -194,9 +196,10 @@ def _clinicdb_group(frame: Path) -> str:
 def endovis(folder: Path, below: list[str]) -> list[Found] | None:
     """EndoVis, the challenges of robotic instruments.
 
-    instrument_dataset_1/left_frames with masks of each instrument in ground_truth/NAME_labels, or of all in
-    gt/BinarySegmentation; seq_1/left_frames of the scene segmentation, whose labels are no masks. A video
-    is a group, also where its frames are divided into training and test. Right frames show the same.
+    instrument_dataset_1/left_frames with masks of each instrument in ground_truth/NAME_labels, or
+    of all in gt/BinarySegmentation; seq_1/left_frames of the scene segmentation, whose labels are
+    no masks. A video is a group, also where its frames are divided into training and test. Right
+    frames show the same.
     """
     if "left_frames" not in below or not re.fullmatch(r"(instrument_dataset|seq)_\d+", folder.name):
         return None

@@ -19,8 +19,8 @@ PICTURES = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 def kind_of(path: Path) -> Kind | None:
     """What a file holds; None for anything else.
 
-    DICOM is told by its beginning, pictures by Pillow and videos by FFmpeg. What none of these opens is what
-    its name says: reading it will say what is wrong with it.
+    DICOM is told by its beginning, pictures by Pillow and videos by FFmpeg. What none of these
+    opens is what its name says: reading it will say what is wrong with it.
     """
     from PIL import Image
 

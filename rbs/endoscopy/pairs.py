@@ -13,8 +13,8 @@ from rbs.errors import ManifestError
 ONE_SCENE = 0.3
 """Likeness (`rbs.endoscopy.perceptual_hash`) below which two pictures are of different scenes.
 
-Of 3 000 degraded real frames of all presets one was below, hazy and all but white; of 2 988 with a wrong
-frame six were not (`benchmarks/sketches.py`).
+Of 3 000 degraded real frames of all presets one was below, hazy and all but white; of 2 988 with a
+wrong frame six were not (`benchmarks/sketches.py`).
 """
 
 

@@ -1,14 +1,14 @@
 """What a frame shows, in 1024 bits: by which copies of it are known again, and pictures of other scenes.
 
-A perceptual hash. Where the frame is valid (no borders, insets and text, which all frames of one processor
-have in common) it is reduced to 32 x 32 cells, and a bit says whether a cell is brighter than its
-surroundings, under a Gaussian of two cells. So little depends on exposure, tone curve, size or compression.
-The likeness of two sketches is twice the share of cells in which they agree, of those that both show, less 1:
-zero on average for frames that have nothing in common.
+A perceptual hash. Where the frame is valid (no borders, insets and text, which all frames of one
+processor have in common) it is reduced to 32 x 32 cells, and a bit says whether a cell is brighter
+than its surroundings, under a Gaussian of two cells. So little depends on exposure, tone curve,
+size or compression. The likeness of two sketches is twice the share of cells in which they agree,
+of those that both show, less 1: zero on average for frames that have nothing in common.
 
-On 200 real frames (`benchmarks/sketches.py`) it is 0.53 and more for a frame and its copies (JPEG of quality
-20, other sizes, a quarter of the brightness, squared or clipped values, another colour), 0.56 for the one
-pair that shows the same a second later, and at most 0.34 for the 19 899 others.
+On 200 real frames (`benchmarks/sketches.py`) it is 0.53 and more for a frame and its copies (JPEG
+of quality 20, other sizes, a quarter of the brightness, squared or clipped values, another colour),
+0.56 for the one pair that shows the same a second later, and at most 0.34 for the 19 899 others.
 """
 
 from __future__ import annotations

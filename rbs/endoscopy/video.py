@@ -1,9 +1,10 @@
 """A video through a function of its frames. Times, shape, kind of colours and sound stay as they were.
 
-Pictures are decoded and encoded by PyAV (FFmpeg). The function sees sRGB; the conversion from and to the
-video's own luma and chroma uses the matrix and the range that the video states. Where it states none, that of
-high definition (BT.709) is assumed from 720 lines on and that of standard definition (BT.601) below, limited
-range, as players do; what was assumed is written down in the output.
+Pictures are decoded and encoded by PyAV (FFmpeg). The function sees sRGB; the conversion from and
+to the video's own luma and chroma uses the matrix and the range that the video states. Where it
+states none, that of high definition (BT.709) is assumed from 720 lines on and that of standard
+definition (BT.601) below, limited range, as players do; what was assumed is written down in the
+output.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ SUFFIXES = (".mkv", ".mp4", ".m4v", ".mov")
 """Of the videos that are written: containers that hold H.264 and the time of every frame."""
 
 READ = "asf,avi,flv,matroska,mov,mpeg,mpegts,mxf,ogg"
-"""FFmpeg's names of the containers that are read. Playlists, which name other files or hosts, are not among
-them."""
+"""FFmpeg's names of the containers that are read. Playlists, which name other files or hosts, are
+not among them."""
 
 STATES_DURATION = {"asf", "avi", "flv", "matroska", "mov", "mxf"}
 """Those of them whose header says how long the video is, so that a shorter one was cut off."""
@@ -49,8 +50,9 @@ TOLERANCE_FRAMES = 3
 
 CODEC: Final = "libx264"
 QUALITY = {"crf": "16", "preset": "medium", "bf": "0"}
-"""H.264 at a quality at which its own loss is hard to see. Frames are coded in the order they are shown in:
-in another, containers get the duration wrong where frames do not follow each other evenly."""
+"""H.264 at a quality at which its own loss is hard to see. Frames are coded in the order they are
+shown in: in another, containers get the duration wrong where frames do not follow each other
+evenly."""
 
 HIGH_DEFINITION_LINES = 720
 BT709, UNSTATED_MATRIX, BT601 = 1, 2, 6
@@ -161,11 +163,13 @@ def pass_through(
 ) -> Passed:
     """Write a video whose frames are those of another one, each put through a function.
 
-    Kept are the time and the duration of every frame, the frame rate, the pixel aspect, the rotation, depth
-    and sub-sampling of the colours, and the sound where the new container can hold it; other streams are left
-    out and named. The size is kept, times `scale`. One frame at a time is in memory.
+    Kept are the time and the duration of every frame, the frame rate, the pixel aspect, the
+    rotation, depth and sub-sampling of the colours, and the sound where the new container can hold
+    it; other streams are left out and named. The size is kept, times `scale`. One frame at a time
+    is in memory.
 
-    A source that ends early or is damaged goes through as far as it can be decoded, and `fault` says so.
+    A source that ends early or is damaged goes through as far as it can be decoded, and `fault`
+    says so.
 
     Args:
         source: A video in one of the containers `READ`.
@@ -175,8 +179,8 @@ def pass_through(
         comment: For the header of the output.
 
     Raises:
-        FrameError: The source is no video, no frame of it can be decoded, or its frames are interlaced, of
-            high dynamic range or of several sizes.
+        FrameError: The source is no video, no frame of it can be decoded, or its frames are
+            interlaced, of high dynamic range or of several sizes.
         OutputError: The target exists, its name has another suffix, or it cannot be written.
     """
     import av
@@ -371,7 +375,8 @@ def stored_as(source: VideoFormat, width: int, height: int) -> str:
 
     Args:
         source: The source's format.
-        width: Of the output, pixels; an odd width cannot be sub-sampled across, nor an odd height down.
+        width: Of the output, pixels; an odd width cannot be sub-sampled across, nor an odd height
+            down.
         height: Of the output, pixels.
     """
     across, down = 16 // source.chroma_width(16), 16 // source.chroma_height(16)

@@ -43,7 +43,8 @@ def evaluate_manifest(
         trained: Methods beside the classical ones.
         preset: What clean frames are degraded by; None for what the weights were trained on.
         segmenter: Folder of a teacher adapted to frames, which looks for lesions in restored ones.
-        base_checkpoint: SAM's base weights that it was adapted from; None for the shipped or downloaded ones.
+        base_checkpoint: SAM's base weights that it was adapted from; None for the shipped or
+            downloaded ones.
         against: Method that all others are compared with; None for the best peer of each metric.
         split: "test" (or "val", "train").
         command: The command line, for the settings.
@@ -53,7 +54,8 @@ def evaluate_manifest(
         The summary.
 
     Raises:
-        RbsError: The manifest, one of its files or the weights cannot be used, or the output not be written.
+        RbsError: The manifest, one of its files or the weights cannot be used, or the output not be
+            written.
     """
     from rbs.data.frames_manifest import FramesManifest, is_frames_manifest
 

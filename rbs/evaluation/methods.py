@@ -32,10 +32,12 @@ class Method:
     Attributes:
         name: As in the CSV files.
         label: As printed.
-        restore: Pair to estimate, laid out as the pair: standard counts (V, H, W), or colours (3, H, W).
+        restore: Pair to estimate, laid out as the pair: standard counts (V, H, W), or colours (3,
+            H, W).
         settings: What it was made with: tuned parameters, weight hashes.
         raw: Whether its estimates are scaled counts, never smoothed.
-        deviation: Pair to the standard deviation it states of that estimate; None where it states none.
+        deviation: Pair to the standard deviation it states of that estimate; None where it states
+            none.
     """
 
     name: str
@@ -87,13 +89,17 @@ def trained_methods(
     """The restorers.
 
     Args:
-        stage1: Weights of stage 1, .safetensors or .ckpt, and of others to compare with it; or none.
-        stage2: Weights of stage 2; its second restorer is read from `cascade.safetensors` beside them.
+        stage1: Weights of stage 1, .safetensors or .ckpt, and of others to compare with it; or
+            none.
+        stage2: Weights of stage 2; its second restorer is read from `cascade.safetensors` beside
+            them.
         teacher: Folder of the adapted teacher, for the second restorer.
-        base_checkpoint: SAM's base weights that it was adapted from; None for the shipped or downloaded ones.
+        base_checkpoint: SAM's base weights that it was adapted from; None for the shipped or
+            downloaded ones.
         adapt: Whether these have a second row each, fitted to every scan before it is restored.
         keep_faint: Whether these have one more, with faint foci kept.
-        uncertainty: Whether the first of them states its deviation, by the head that lies beside its weights.
+        uncertainty: Whether the first of them states its deviation, by the head that lies beside
+            its weights.
 
     Raises:
         CheckpointError: One of them is missing or does not fit.
@@ -192,8 +198,9 @@ def _with_deviation(method: Method, loaded: LoadedRestorer, file: Path) -> Metho
 def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: Path | None) -> list[Method]:
     """The whole cascade of stage 2; its prior is that of the whole scan as stage 1 restores it.
 
-    That is what training uses with `prior: cached` and `prior: frozen`; with `prior: online` it uses the
-    prior of the crop as the first restorer of stage 2 restores it at that step, which no longer exists.
+    That is what training uses with `prior: cached` and `prior: frozen`; with `prior: online` it
+    uses the prior of the crop as the first restorer of stage 2 restores it at that step, which no
+    longer exists.
     """
     import torch
 

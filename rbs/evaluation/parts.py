@@ -28,7 +28,8 @@ class Part:
         regions: Its rows of regions.csv.
         shown: What settings.json says of its pictures; None where it has none.
         pictures: Its arrays of pictures.npz.
-        features: Method or reference to the features of its tiles (N, D), for figures of the whole split.
+        features: Method or reference to the features of its tiles (N, D), for figures of the whole
+            split.
     """
 
     scores: list[dict[str, Any]]
@@ -42,7 +43,8 @@ class Parts:
     """The parts in a folder; those that were made from anything else than `inputs` are thrown away.
 
     Args:
-        folder: Where they lie; it is made, so that a place that cannot be written is found out first.
+        folder: Where they lie; it is made, so that a place that cannot be written is found out
+            first.
         inputs: All that decides the results, as JSON can hold it.
 
     Raises:

@@ -113,8 +113,8 @@ def finish(
 ) -> pd.DataFrame:
     """Make the tables of all parts and write them.
 
-    Writes per_CASE.csv, per_UNIT.csv, regions.csv, differences.csv, sets.csv, pictures.npz, summary.csv and,
-    last, settings.json: without it the results are not whole.
+    Writes per_CASE.csv, per_UNIT.csv, regions.csv, differences.csv, sets.csv, pictures.npz,
+    summary.csv and, last, settings.json: without it the results are not whole.
 
     Args:
         output: Folder.

@@ -91,7 +91,8 @@ def load_onnx(path: Path) -> OnnxRestorer:
     """Read what `rbs export` wrote of a restorer of scans.
 
     Raises:
-        CheckpointError: The file is missing, cannot be read, or is not of `rbs export`, or not of scans.
+        CheckpointError: The file is missing, cannot be read, or is not of `rbs export`, or not of
+            scans.
         RbsError: ONNX Runtime is not installed.
     """
     if not path.is_file():
@@ -133,7 +134,8 @@ def session_of(model: bytes, weights: Mapping[str, Array] | None = None) -> Infe
         weights: What it left out, by name; float32 or half of it.
 
     Raises:
-        RbsError: ONNX Runtime is not installed. What it says of a faulty model is of kinds of its own.
+        RbsError: ONNX Runtime is not installed. What it says of a faulty model is of kinds of its
+            own.
     """
     try:
         from onnxruntime import InferenceSession, OrtValue, SessionOptions

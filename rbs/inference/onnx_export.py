@@ -21,7 +21,8 @@ from rbs.restorers.checkpoint import LoadedRestorer
 from rbs.utils.files import whole_file
 
 TOLERANCE = 1e-3
-"""The largest difference between ONNX Runtime and PyTorch that is let pass, as a share of the peak."""
+"""The largest difference between ONNX Runtime and PyTorch that is let pass, as a share of the
+peak."""
 
 _CHECKED = ((1, 96, 160), (2, 141, 77))
 """Batch, rows and columns that are tried, none of them those of the export."""
@@ -45,20 +46,24 @@ def export_onnx(
 ) -> Parity:
     """Write a restorer as an ONNX model of any number of images of any size, and try it.
 
-    Inputs are those of `Restorer.forward`: `rapid`, counts at standard scale (raw counts / exposure), float32
-    (B, 2, H, W), and `exposure`, (B,); of colour frames `rapid` is (B, 3, H, W), sRGB 0..1, and `exposure` 1.
-    The answer is `restored`, of the shape of `rapid`. A scan of one view is given twice, and the mean of the
-    two answers taken. Rows that were not scanned are not taken out, see `LoadedRestorer.restore`.
+    Inputs are those of `Restorer.forward`: `rapid`, counts at standard scale (raw counts /
+    exposure), float32 (B, 2, H, W), and `exposure`, (B,); of colour frames `rapid` is (B, 3, H, W),
+    sRGB 0..1, and `exposure` 1. The answer is `restored`, of the shape of `rapid`. A scan of one
+    view is given twice, and the mean of the two answers taken. Rows that were not scanned are not
+    taken out, see `LoadedRestorer.restore`.
 
     Args:
         loaded: The restorer.
-        path: File to write; it carries name, version, SHA-256 and provenance of the weights in its metadata.
-        graph_only: Leave the weights out, and what tells of them: the file then is the architecture's, good
-            for any weights of it, which `rbs.inference.onnx` hands to ONNX Runtime by their names.
+        path: File to write; it carries name, version, SHA-256 and provenance of the weights in its
+            metadata.
+        graph_only: Leave the weights out, and what tells of them: the file then is the
+            architecture's, good for any weights of it, which `rbs.inference.onnx` hands to ONNX
+            Runtime by their names.
         overwrite: Whether an older file may be replaced.
 
     Raises:
-        CheckpointError: The architecture cannot be exported, or ONNX Runtime computes something else.
+        CheckpointError: The architecture cannot be exported, or ONNX Runtime computes something
+            else.
         OutputError: The file cannot be written.
         RbsError: onnx or onnxscript is not installed.
     """

@@ -11,8 +11,8 @@ from rbs.scans.scan import Array
 SIGMA_MM = 4.0
 """Smoothing of the residual that is put back, about the camera's own blur."""
 SHARE = 0.5
-"""Of the smooth part of the residual. Chosen on validation children: less shows an observer clearly less than
-a Gaussian filter does, and more costs more than it shows."""
+"""Of the smooth part of the residual. Chosen on validation children: less shows an observer clearly
+less than a Gaussian filter does, and more costs more than it shows."""
 
 SUFFIX = ", faint foci kept"
 """What headers and tables add to a restorer's name."""
@@ -21,11 +21,12 @@ SUFFIX = ", faint foci kept"
 def keep_faint(restored: Array, rapid: Array, exposure: float, spacing_mm: tuple[float, float]) -> Array:
     """Put half of the smooth residual back to a restoration.
 
-    The restoration of least error flattens a focus at the edge of visibility, and with it what an observer
-    could have made of the counts. They are still in the residual. What is put back answers them linearly,
-    hot or cold, as a Gaussian filter does, so that an observer finds in the sum nearly what the filter shows;
-    and it brings every region larger than the camera's blur half of the way back to what was counted. The
-    price is half of the filter's noise: docs/task-figures.md has both sides, measured.
+    The restoration of least error flattens a focus at the edge of visibility, and with it what an
+    observer could have made of the counts. They are still in the residual. What is put back answers
+    them linearly, hot or cold, as a Gaussian filter does, so that an observer finds in the sum
+    nearly what the filter shows; and it brings every region larger than the camera's blur half of
+    the way back to what was counted. The price is half of the filter's noise: docs/task-figures.md
+    has both sides, measured.
 
     Args:
         restored: Standard counts (V, H, W).

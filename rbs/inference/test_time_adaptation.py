@@ -58,16 +58,18 @@ class AdaptingRestorer(LoadedRestorer):
 def adapted(restorer: Restorer, rapid: Array, exposure: float) -> Restorer:
     r"""A copy of a restorer, trained for a moment on the scan it is to restore.
 
-    A Poisson scan's counts, dealt by a coin, are two independent scans (binomial thinning), so that one
-    judges what is made of the other without anybody knowing the truth:
+    A Poisson scan's counts, dealt by a coin, are two independent scans (binomial thinning), so that
+    one judges what is made of the other without anybody knowing the truth:
 
     .. math::
-        \min_f \; \operatorname{E}\, \ell\big(f(a / up),\; r - a\big), \qquad a \sim \mathrm{Binomial}(r, u)
+        \min_f \; \operatorname{E}\, \ell\big(f(a / up),\; r - a\big), \qquad a \sim
+        \mathrm{Binomial}(r, u)
 
-    for counts r at exposure p, shares u between `SHARES` and the Poisson deviance at exposure (1 - u) p. What
-    a restorer trained on phantoms does not know of patients it finds in this one: the principle of
-    Noise2Noise (Lehtinen et al., ICML 2018) on one image, as in Noise2Fast and ZS-N2N (CVPR 2023), from
-    trained weights instead of none. A few steps: many would learn the noise by heart.
+    for counts r at exposure p, shares u between `SHARES` and the Poisson deviance at exposure (1 -
+    u) p. What a restorer trained on phantoms does not know of patients it finds in this one: the
+    principle of Noise2Noise (Lehtinen et al., ICML 2018) on one image, as in Noise2Fast and ZS-N2N
+    (CVPR 2023), from trained weights instead of none. A few steps: many would learn the noise by
+    heart.
 
     Args:
         restorer: It is left as it is.
@@ -75,7 +77,8 @@ def adapted(restorer: Restorer, rapid: Array, exposure: float) -> Restorer:
         exposure: Exposure p relative to the standard scan.
 
     Returns:
-        The copy, in evaluation mode, with averaged weights. The crops and the dealing are the same each time.
+        The copy, in evaluation mode, with averaged weights. The crops and the dealing are the same
+        each time.
     """
     if not rapid.any():
         return restorer

@@ -99,12 +99,12 @@ class Cost:
 
     Attributes:
         seconds: Median time, s, of up to `REPEATS` restorations after one that is not counted.
-        memory_mb: Peak memory, MB: what a process holds that does nothing else, or on a GPU, what is
-            allocated there.
+        memory_mb: Peak memory, MB: what a process holds that does nothing else, or on a GPU, what
+            is allocated there.
         parameters: Number of weights; None without a network.
-        macs: Multiply-adds of convolutions, matrix products and attention: half of what PyTorch's counter of
-            floating-point operations says. All steps and tiles of an iterative restorer count; elementwise
-            operations and normalisations do not. None without a network.
+        macs: Multiply-adds of convolutions, matrix products and attention: half of what PyTorch's
+            counter of floating-point operations says. All steps and tiles of an iterative restorer
+            count; elementwise operations and normalisations do not. None without a network.
     """
 
     seconds: float
@@ -173,7 +173,8 @@ def _peak_memory_mb() -> float:
         return torch.cuda.max_memory_allocated() / 1e6
     status = Path("/proc/self/status")
     if status.exists():
-        # Linux hands ru_maxrss on to a process that is spawned: the peak would be that of who spawned it.
+        # Linux hands ru_maxrss on to a process that is spawned: the peak would be that of who
+        # spawned it.
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,8 +1,8 @@
 """Trainings in processes of their own: several at a time, never one twice, interrupted ones go on.
 
-A run has a folder. Its `run.json` says what it is and how far it came; its `output.txt` holds what it
-printed. Where several processes, or machines, share a folder, locks keep them apart: the system gives a lock
-back when whoever holds it has died.
+A run has a folder. Its `run.json` says what it is and how far it came; its `output.txt` holds what
+it printed. Where several processes, or machines, share a folder, locks keep them apart: the system
+gives a lock back when whoever holds it has died.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ _PATIENCE_S = 60.0
 
 _INTERRUPTED = {130, 143, -signal.SIGINT, -signal.SIGTERM}
 _HOPELESS = 3
-"""A series whose first so many runs all fail is given up: the fault lies in what they have in common."""
+"""A series whose first so many runs all fail is given up: the fault lies in what they have in
+common."""
 
 
 class Run:
@@ -202,7 +203,8 @@ def work_through(
     However this ends, no process outlives it; what was interrupted goes on when asked for again.
 
     Args:
-        next_run: The next one; None where there is none (yet: it is asked again when one has ended).
+        next_run: The next one; None where there is none (yet: it is asked again when one has
+            ended).
         workers: How many run at a time.
         to_stop: Which of those that run are to be stopped, asked all the time.
         ended: Told of every run that has ended.

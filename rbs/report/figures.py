@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 KNEES = (0.64, 0.84)
-"""Where the knees lie between the top and the bottom of the body: the growth plates of distal femur and
-proximal tibia are at 0.28 of the height above the soles in children and adults, give or take the pose."""
+"""Where the knees lie between the top and the bottom of the body: the growth plates of distal femur
+and proximal tibia are at 0.28 of the height above the soles in children and adults, give or take
+the pose."""
 
 DIFFERENCE_SHARE = 0.25
 """Difference maps saturate at this share of P."""
@@ -149,7 +150,8 @@ def curves_figure(table: pd.DataFrame) -> Figure | None:
     """Curves of a training run: a panel for each logged name, training and validation together.
 
     Args:
-        table: As Lightning's CSVLogger writes it: step, epoch, train/NAME, val/NAME, many cells empty.
+        table: As Lightning's CSVLogger writes it: step, epoch, train/NAME, val/NAME, many cells
+            empty.
 
     Returns:
         None where there is nothing to draw.
@@ -262,7 +264,8 @@ def png(figure: Figure) -> bytes:
 
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=DPI)
-    # Noise does not compress: 128 colours a picture make the page a third as large and look the same.
+    # Noise does not compress: 128 colours a picture make the page a third as large and look the
+    # same.
     Image.open(drawn).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
     return small.getvalue()
 

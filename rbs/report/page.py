@@ -93,14 +93,16 @@ def write_report(
 ) -> None:
     """Write one self-contained page about all results found in the given folders.
 
-    Evaluations, assessments (settings.json beside summary.csv), benchmarks, ablations, sweeps, training runs
-    (the version_N/metrics.csv of each experiment, joined) and dice.csv files are found in the folders and
-    below them. The trainings that an ablation or a sweep is made of are not shown one by one.
+    Evaluations, assessments (settings.json beside summary.csv), benchmarks, ablations, sweeps,
+    training runs (the version_N/metrics.csv of each experiment, joined) and dice.csv files are
+    found in the folders and below them. The trainings that an ablation or a sweep is made of are
+    not shown one by one.
 
     Args:
         runs: Folders.
         output: The HTML file.
-        figure_folder: Where every figure of the page is written as SVG and PDF, too; None for nowhere.
+        figure_folder: Where every figure of the page is written as SVG and PDF, too; None for
+            nowhere.
         overwrite: Whether an existing page is replaced.
 
     Raises:

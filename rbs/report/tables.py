@@ -311,9 +311,9 @@ def significant(value: float, digits: int = 3) -> str:
 def training_logs(files: Sequence[Path]) -> list[TrainingLog]:
     """The log of each training run: of .../EXPERIMENT/version_N/metrics.csv all N joined, others alone.
 
-    Each resumption writes a version of its own, which goes on from a checkpoint: it replaces what the
-    versions before it logged at its first step and later. Versions without training points (`rbs validate`)
-    are left out.
+    Each resumption writes a version of its own, which goes on from a checkpoint: it replaces what
+    the versions before it logged at its first step and later. Versions without training points
+    (`rbs validate`) are left out.
 
     Raises:
         RbsError: A file cannot be read.
@@ -379,8 +379,8 @@ def _best(values: pd.Series, metric: dict[str, Any], methods: Iterable[str]) -> 
 
     None where one passes the ceiling, for then the metric does not measure truth.
 
-    By chance any method may pass a ceiling that is the ideal give or take noise: where one value is best, and
-    where the noise is subtracted.
+    By chance any method may pass a ceiling that is the ideal give or take noise: where one value is
+    best, and where the noise is subtracted.
     """
     cost = (values - metric["ideal"]).abs() if metric["higher_is_better"] is None else values
     cost = -cost if metric["higher_is_better"] else cost

@@ -22,20 +22,22 @@ class Restorer(nn.Module, ABC):
     .. math::
         f(x) = t^{-1}\big(t(G_\sigma x) + \delta\big) ,
 
-    :math:`t` being the square root for counts and nothing at all for colours, with :math:`\delta` from a
-    zero-initialised convolution: an untrained restorer *is* the Gaussian filter, or the identity where
+    :math:`t` being the square root for counts and nothing at all for colours, with :math:`\delta`
+        from a
+    zero-initialised convolution: an untrained restorer *is* the Gaussian filter, or the identity
+    where
     :math:`\sigma = 0` and for colours.
 
-    A subclass builds its backbone, of `seen_channels`, after calling this constructor and implements
-    `features`. Every argument of its own constructor must be kept as an attribute of the same name: `spec`
-    reads them back.
+    A subclass builds its backbone, of `seen_channels`, after calling this constructor and
+    implements `features`. Every argument of its own constructor must be kept as an attribute of the
+    same name: `spec` reads them back.
 
     Args:
         feature_channels: Channels C of the feature map the backbone returns.
-        sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity, as colours
-            always do.
-        multiple: Heights and widths the backbone accepts are multiples of this; others are padded by
-            replication.
+        sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity,
+            as colours always do.
+        multiple: Heights and widths the backbone accepts are multiples of this; others are padded
+            by replication.
         domain: What it restores: "roots" and "counts" are scans, "colours" are frames.
 
     Attributes:
@@ -65,12 +67,13 @@ class Restorer(nn.Module, ABC):
         """Restore an image.
 
         Args:
-            x: Rapid scan at standard scale (raw counts / exposure), counts (B, V, H, W), V = 1 or 2; or
-                frames, sRGB values 0..1, (B, 3, H, W). Any H and W.
+            x: Rapid scan at standard scale (raw counts / exposure), counts (B, V, H, W), V = 1 or
+                2; or frames, sRGB values 0..1, (B, 3, H, W). Any H and W.
             exposure: Exposure p of the rapid scan relative to the standard one, (B,); of a frame 1.
 
         Returns:
-            Non-negative counts at standard scale, or sRGB values 0..1, of the shape of `x`, float32.
+            Non-negative counts at standard scale, or sRGB values 0..1, of the shape of `x`,
+            float32.
 
         Raises:
             ValueError: `x` is no image of the domain, or `exposure` is not (B,).
@@ -86,16 +89,18 @@ class Restorer(nn.Module, ABC):
                 f"one exposure an image: expected shape ({x.shape[0]},), not {tuple(exposure.shape)}"
             )
         channels, height, width = x.shape[1:]
-        # One view is shown twice and the two answers averaged, so one set of weights serves both kinds of
-        # scan.
+        # One view is shown twice and the two answers averaged, so one set of weights serves both
+        # kinds of scan.
         x = x.expand(-1, self.images.channels, -1, -1)
-        # Squares and square roots of counts lose the Poisson noise in bfloat16: physics stays in float32.
+        # Squares and square roots of counts lose the Poisson noise in bfloat16: physics stays in
+        # float32.
         with torch.autocast(x.device.type, enabled=False):
             x, p = x.float(), exposure.float()[:, None, None, None]
             seen, start = self.images.see(x, p, self.sigma_px)
         bottom, right = -height % self.multiple, -width % self.multiple
         padded = F.pad(seen, (0, right, 0, bottom), mode="replicate")
-        # Convolutions of few channels run faster with channels last, on a CPU and under bfloat16 on a GPU.
+        # Convolutions of few channels run faster with channels last, on a CPU and under bfloat16 on
+        # a GPU.
         features = self.features(padded.contiguous(memory_format=torch.channels_last))
         features = features[..., :height, :width]
         delta = self.head(features)

@@ -29,7 +29,8 @@ class LoadedRestorer:
 
     Attributes:
         restorer: In evaluation mode, on the CPU.
-        name: Its class and the file it came from, for headers and reports ("NAFNet restorer.safetensors").
+        name: Its class and the file it came from, for headers and reports ("NAFNet
+            restorer.safetensors").
         version: The version of rbs that wrote it; "unknown" where the file does not say.
         sha256: Of the file, hexadecimal.
         provenance: What its writer recorded about its making.
@@ -44,8 +45,8 @@ class LoadedRestorer:
     def restore_frame(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Restore a colour frame on the device that the restorer is on.
 
-        Frames of more than `FRAME_TILE` pixels a side are restored in tiles of that size, which overlap by a
-        quarter and fade into each other: memory does not grow with the frame.
+        Frames of more than `FRAME_TILE` pixels a side are restored in tiles of that size, which
+        overlap by a quarter and fade into each other: memory does not grow with the frame.
 
         Args:
             frame: sRGB values 0..1, (3, H, W).
@@ -69,7 +70,8 @@ class LoadedRestorer:
             from monai.inferers import sliding_window_inference
 
             rows, columns = (min(FRAME_TILE, side) for side in x.shape[-2:])
-            # MONAI's own weights are not small at a tile's rim where that lies near the frame's border.
+            # MONAI's own weights are not small at a tile's rim where that lies near the frame's
+            # border.
             fading = torch.outer(_window(rows), _window(columns)).to(device)
             whole = sliding_window_inference(
                 x, (rows, columns), 1, restored, overlap=0.25, mode="gaussian", roi_weight_map=fading
@@ -87,8 +89,8 @@ class LoadedRestorer:
     def restore(self, rapid: Array, exposure: float) -> Array:
         """Restore a whole scan on the device that the restorer is on.
 
-        Rows at the top and at the bottom in which no view counted anything were not scanned; what the
-        restorer smooths into them is taken out again.
+        Rows at the top and at the bottom in which no view counted anything were not scanned; what
+        the restorer smooths into them is taken out again.
 
         Args:
             rapid: Raw counts, aligned (V, H, W).
@@ -135,14 +137,16 @@ def load_restorer(path: str | Path | None = None) -> LoadedRestorer:
     """Read a restorer.
 
     Args:
-        path: A .safetensors file of `save_restorer`, a Lightning .ckpt of `RestorationTask` (its first
-            restorer, the averaged weights where weights were averaged), or None for the shipped one.
+        path: A .safetensors file of `save_restorer`, a Lightning .ckpt of `RestorationTask` (its
+            first restorer, the averaged weights where weights were averaged), or None for the
+            shipped one.
 
     Returns:
         The restorer and where it comes from.
 
     Raises:
-        CheckpointError: The file is missing, truncated, not a checkpoint, or holds another architecture.
+        CheckpointError: The file is missing, truncated, not a checkpoint, or holds another
+            architecture.
     """
     file = shipped.SHIPPED if path is None else Path(path)
     sha256 = file_sha256(file, "name a weight file with --checkpoint" if path is None else "check the path")
@@ -161,8 +165,8 @@ def load_restorer(path: str | Path | None = None) -> LoadedRestorer:
 
 
 def _read_lightning(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    # A pickle runs code when it is loaded freely, and weights travel between hospitals: tensors and plain
-    # containers are all that is accepted, and all that RestorationTask writes.
+    # A pickle runs code when it is loaded freely, and weights travel between hospitals: tensors and
+    # plain containers are all that is accepted, and all that RestorationTask writes.
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no pickle make the unpickler raise anything at all
@@ -171,8 +175,8 @@ def _read_lightning(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(fault, file=file, remedy=RETRAIN) from None
     if not isinstance(checkpoint, dict) or KEY not in checkpoint or "state_dict" not in checkpoint:
         raise CheckpointError("it is not a checkpoint of RestorationTask", file=file, remedy=RETRAIN)
-    # Where Lightning's WeightAveraging callback ran, "state_dict" holds the averaged weights already; the
-    # last step's are under "current_model_state".
+    # Where Lightning's WeightAveraging callback ran, "state_dict" holds the averaged weights
+    # already; the last step's are under "current_model_state".
     prefix = "cascade.f1."
     tensors = {n.removeprefix(prefix): t for n, t in checkpoint["state_dict"].items() if n.startswith(prefix)}
     return tensors, checkpoint[KEY]

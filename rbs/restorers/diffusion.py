@@ -13,7 +13,8 @@ from torch import Tensor
 from rbs.restorers.base import Restorer
 
 DELTA_SCALE = 0.15
-"""Square-root counts: the spread, within the body of phantoms, of what a Gaussian filter is wrong by."""
+"""Square-root counts: the spread, within the body of phantoms, of what a Gaussian filter is wrong
+by."""
 
 TRAINING_STEPS = 1000
 """Noise levels, the linear schedule of Ho et al., NeurIPS 2020, arXiv 2006.11239."""
@@ -22,21 +23,23 @@ TRAINING_STEPS = 1000
 class Diffusion(Restorer):
     r"""Draws a clean scan, given the rapid one, by a few steps of DDIM (Song et al., arXiv 2010.02502).
 
-    What is drawn is the correction of the Gaussian filter in the square-root domain, which for the clean scan
+    What is drawn is the correction of the Gaussian filter in the square-root domain, which for the
+    clean scan
     :math:`\lambda` is
 
     .. math::
         u = \frac{1}{0.15}\Big(\sqrt{\lambda + \epsilon} - \sqrt{G_\sigma x + \epsilon}\Big),
 
-    of about unit variance within the body. The network sees :math:`u_t = \sqrt{\bar\alpha_t}\, u + \sqrt{1 -
-    \bar\alpha_t}\, n` beside what every restorer sees of the rapid scan, and predicts u; the prediction of
-    the last step is the restoration. The starting noise is always the same, so a scan is always restored
-    alike. A diffusion model draws samples of whatever its targets are, noise included: it is trained by
-    `rbs.tasks.diffusion.DiffusionTask` against the known expectation of phantoms. It restores scans only:
-    what it draws is scaled to what square roots of counts need.
+    of about unit variance within the body. The network sees :math:`u_t = \sqrt{\bar\alpha_t}\, u +
+    \sqrt{1 - \bar\alpha_t}\, n` beside what every restorer sees of the rapid scan, and predicts u;
+    the prediction of the last step is the restoration. The starting noise is always the same, so a
+    scan is always restored alike. A diffusion model draws samples of whatever its targets are,
+    noise included: it is trained by `rbs.tasks.diffusion.DiffusionTask` against the known
+    expectation of phantoms. It restores scans only: what it draws is scaled to what square roots of
+    counts need.
 
-    MONAI's U-Net normalises groups of channels over its field of view, and attends within it: scans larger
-    than a training crop are seen in overlapping tiles of that size at every step.
+    MONAI's U-Net normalises groups of channels over its field of view, and attends within it: scans
+    larger than a training crop are seen in overlapping tiles of that size at every step.
 
     Args:
         channels: Channels of each level, finest first, multiples of `groups`.
@@ -74,7 +77,8 @@ class Diffusion(Restorer):
         """Features of the last step of DDIM, (B, 5, H, W) to (B, channels[0], H, W)."""
         noise = torch.randn(1, 2, *x.shape[-2:], generator=torch.Generator().manual_seed(0))
         u = noise.to(x.device).expand(len(x), -1, -1, -1)
-        # MONAI's own list of steps and the steps it takes differ; these agree, and end at the least noise.
+        # MONAI's own list of steps and the steps it takes differ; these agree, and end at the least
+        # noise.
         stride = TRAINING_STEPS // self.steps
         for t in range((self.steps - 1) * stride, 0, -stride):
             predicted = self.head(self._tiled(torch.cat([x, u], dim=1), t)).float() / DELTA_SCALE
@@ -99,7 +103,8 @@ class Diffusion(Restorer):
         """Mean squared error of the predicted u at random noise levels, the training loss.
 
         Args:
-            x: Rapid scan at standard scale, counts (B, V, H, W), V = 1 or 2, H and W multiples of `multiple`.
+            x: Rapid scan at standard scale, counts (B, V, H, W), V = 1 or 2, H and W multiples of
+                `multiple`.
             exposure: Its exposure relative to the standard scan, (B,).
             clean: The expectation of the standard scan, counts (B, V, H, W).
         """

@@ -1,7 +1,7 @@
 """What an image is: the one place that tells scans of counts and colour frames apart.
 
-A restorer is told its domain by name; cascade, losses, teacher and tasks ask that domain. Nothing else in the
-method knows which kind of image it works on.
+A restorer is told its domain by name; cascade, losses, teacher and tasks ask that domain. Nothing
+else in the method knows which kind of image it works on.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ LOCAL_MEAN_SIGMA_PX = 2.0
 """Width of the Gaussian that makes the local-mean channels, pixels."""
 
 ROOT_SCALE = 2.0
-"""Square roots are divided by this: scans of 0.1 to 50 counts a pixel then lie between 0.2 and 3.5."""
+"""Square roots are divided by this: scans of 0.1 to 50 counts a pixel then lie between 0.2 and
+3.5."""
 
 COUNTS_SCALE = 4.0
 """Counts are divided by this: those of 0.1 to 50 a pixel then lie between 0.03 and 12."""
 
 FLOOR = 1e-4
-"""Counts added under the square root, and taken off after squaring, so that its slope is finite at zero."""
+"""Counts added under the square root, and taken off after squaring, so that its slope is finite at
+zero."""
 
 GREY_HALF = 3.0
 """Root-counts that are drawn half-way to white."""
@@ -49,7 +51,8 @@ class Domain(ABC):
         view_channels: Channels of one view, which is what SAM and SPI look at.
         seen_channels: Channels `see` makes of them.
         scale: What networks see is divided by this, to be of order one.
-        regions: What the teacher tells apart; labels hold k + 1 for regions[k], and 0 for background.
+        regions: What the teacher tells apart; labels hold k + 1 for regions[k], and 0 for
+            background.
         upright: Whether the teacher may rely on what is up.
         labelled_by: What of a case holds the labels.
         how_to_label: What to do where that is missing.
@@ -90,8 +93,8 @@ class Domain(ABC):
             sigma_px: Width of the Gaussian filter its answer is relative to, pixels.
 
         Returns:
-            What the backbone sees, (B, seen_channels, H, W): images, their local mean and whatever `known`
-            says; and what the answer is relative to, (B, channels, H, W).
+            What the backbone sees, (B, seen_channels, H, W): images, their local mean and whatever
+            `known` says; and what the answer is relative to, (B, channels, H, W).
         """
         local = self.start(gaussian(x, LOCAL_MEAN_SIGMA_PX))
         seen = [self.own(x, p) / self.scale, local / self.scale, *self.known(x, p)]
@@ -126,15 +129,16 @@ class SquareRoots(Domain):
     r"""Counts at standard scale, seen as square roots: their noise is of known, constant size.
 
     Raw counts of a rapid scan are Poisson with mean :math:`p\lambda`, where :math:`\lambda` is the
-    expectation of the standard scan and :math:`p` the exposure; restorers take them at standard scale,
+    expectation of the standard scan and :math:`p` the exposure; restorers take them at standard
+    scale,
     :math:`x = r/p`. Then
 
     .. math::
         s = \sqrt{x + \tfrac{3}{8p}}, \qquad \operatorname{std}(s) \approx \frac{1}{2\sqrt p}
 
-    whatever :math:`\lambda` (Anscombe, Biometrika 1948;35:246), so the backbone sees an image of known,
-    constant noise beside its local mean and that noise level. The answer is given on the same scale,
-    relative to a Gaussian filter, and is never below zero:
+    whatever :math:`\lambda` (Anscombe, Biometrika 1948;35:246), so the backbone sees an image of
+    known, constant noise beside its local mean and that noise level. The answer is given on the
+    same scale, relative to a Gaussian filter, and is never below zero:
 
     .. math::
         f(x) = \Big(\sqrt{G_\sigma x + \epsilon} + \delta\Big)^2 - \epsilon .
@@ -180,8 +184,8 @@ class SquareRoots(Domain):
 
             z = sqrt(counts + 3/8) - sqrt(3/8),    grey = 255 z / (z + GREY_HALF)
 
-        The root evens out the Poisson noise. Nothing is taken from the image itself: a crop looks as it does
-        within its scan.
+        The root evens out the Poisson noise. Nothing is taken from the image itself: a crop looks
+        as it does within its scan.
         """
         root = (views.clamp(min=0) + 0.375).sqrt() - math.sqrt(0.375)
         return 255 * root / (root + GREY_HALF)
@@ -193,8 +197,8 @@ class Counts(SquareRoots):
     .. math::
         f(x) = \max(G_\sigma x + \delta, 0)
 
-    The channels are the same, scan, local mean and noise level; the noise of the first grows with the square
-    root of the counts.
+    The channels are the same, scan, local mean and noise level; the noise of the first grows with
+    the square root of the counts.
     """
 
     name: ClassVar[DomainName] = "counts"
@@ -221,8 +225,9 @@ class Colours(Domain):
     .. math::
         f(x) = \min(\max(x + \delta, 0), 1)
 
-    The answer is relative to the frame itself, whatever `sigma_px`: what a frame lacks may be sharpness or
-    light, and no filter is a better start than it. Nothing is known of its noise. `p` takes no part.
+    The answer is relative to the frame itself, whatever `sigma_px`: what a frame lacks may be
+    sharpness or light, and no filter is a better start than it. Nothing is known of its noise. `p`
+    takes no part.
     """
 
     name: ClassVar[DomainName] = "colours"
@@ -260,8 +265,8 @@ class Colours(Domain):
     def answer(self, start: Tensor, delta: Tensor) -> Tensor:
         """See `Domain.answer`: a sum within 0..1.
 
-        The gradient is that of the sum. That of the clamp is zero for black and saturated pixels, so that
-        where a network goes too far, no loss could call it back.
+        The gradient is that of the sum. That of the clamp is zero for black and saturated pixels,
+        so that where a network goes too far, no loss could call it back.
         """
         colours = start + delta
         return colours.detach().clamp(0, 1) + (colours - colours.detach())

@@ -45,8 +45,8 @@ class NAFNet(Restorer):
             enc_blk_nums=self.enc_blocks,
             dec_blk_nums=self.dec_blocks,
         )
-        # Its last convolution adds to the input image; `Restorer.head` takes its place, and an unused
-        # parameter would stop distributed training.
+        # Its last convolution adds to the input image; `Restorer.head` takes its place, and an
+        # unused parameter would stop distributed training.
         del self.backbone.ending
         for block in list(self.backbone.modules()):
             for name in {"norm1", "norm2"} & set(dict(block.named_children())):
@@ -70,7 +70,8 @@ class NAFNet(Restorer):
 class ChannelNorm(nn.LayerNorm):
     """Layer normalisation of the channels of (B, C, H, W), by PyTorch's own kernel.
 
-    What `spandrel` brings computes the same step by step, which took a third of the time of restoring a scan.
+    What `spandrel` brings computes the same step by step, which took a third of the time of
+    restoring a scan.
 
     Args:
         norm: Its normalisation, whose weights are taken over.

@@ -13,8 +13,9 @@ from rbs.restorers.image_domain import DomainName
 class Restormer(Restorer):
     """Restormer as `deepinv` builds it, with the published layer normalisation of each pixel.
 
-    MONAI's normalises each channel over the whole image instead, which would tell a crop from a whole scan.
-    The defaults have 1.0 M parameters; published for photographs are width 48 and blocks (4, 6, 6, 8).
+    MONAI's normalises each channel over the whole image instead, which would tell a crop from a
+    whole scan. The defaults have 1.0 M parameters; published for photographs are width 48 and
+    blocks (4, 6, 6, 8).
 
     Args:
         width: Channels at full resolution; they double at every level.
@@ -47,7 +48,8 @@ class Restormer(Restorer):
             num_blocks=self.blocks,
             num_refinement_blocks=refinement_blocks,
             heads=self.heads,
-            # Adds the embedded input to the features instead of the input to the output: the head comes last.
+            # Adds the embedded input to the features instead of the input to the output: the head
+            # comes last.
             dual_pixel_task=True,
             pretrained=None,
         )

@@ -12,9 +12,9 @@ from typing import Any
 def architecture(name: str) -> ModuleType:
     """The module `spandrel.architectures.<name>`.
 
-    The package's own `__init__` imports every architecture there is, and with one of them torchvision and
-    `torch._dynamo`: half of what `rbs restore` took to start. So it is not run before somebody asks for
-    something of it.
+    The package's own `__init__` imports every architecture there is, and with one of them
+    torchvision and `torch._dynamo`: half of what `rbs restore` took to start. So it is not run
+    before somebody asks for something of it.
 
     Args:
         name: As `spandrel` spells it, such as "NAFNet".
@@ -26,7 +26,8 @@ def architecture(name: str) -> ModuleType:
 
 def _later(name: str) -> ModuleType:
     """A package that is run when an attribute is asked for that it has not got; its submodules can be had."""
-    # Not importlib's LazyLoader: that one runs the package for the sake of its __path__, for any submodule.
+    # Not importlib's LazyLoader: that one runs the package for the sake of its __path__, for any
+    # submodule.
     spec = find_spec(name)
     if spec is None or spec.loader is None:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)

@@ -37,11 +37,11 @@ class UncertaintyHead(nn.Module):
         \sqrt{T + \epsilon} - \sqrt{\lambda + \epsilon} \;\sim\; \mathcal{N}(0, s^2), \qquad
         s = c\,\operatorname{softplus} h(\text{features}, \sqrt{T + \epsilon}, 1 / 2\sqrt p) ,
 
-    of a restorer that is trained and stays as it is. There the noise of counts is of one size, so that s
-    varies little and says mostly what is peculiar to a place. It is trained by the Gaussian likelihood
-    (Nix & Weigend, ICNN 1994; Kendall & Gal, NeurIPS 2017, arXiv 1703.04977), see `root_likelihood`; one
-    factor c, fitted afterwards on other children, makes the intervals hold what they claim (Guo et al., ICML
-    2017, arXiv 1706.04599, did so for classes).
+    of a restorer that is trained and stays as it is. There the noise of counts is of one size, so
+    that s varies little and says mostly what is peculiar to a place. It is trained by the Gaussian
+    likelihood (Nix & Weigend, ICNN 1994; Kendall & Gal, NeurIPS 2017, arXiv 1703.04977), see
+    `root_likelihood`; one factor c, fitted afterwards on other children, makes the intervals hold
+    what they claim (Guo et al., ICML 2017, arXiv 1706.04599, did so for classes).
 
     Args:
         feature_channels: Channels of the restorer's features.
@@ -102,7 +102,8 @@ def root_likelihood(error: Tensor, s: Tensor, beta: float = 0.5) -> Tensor:
         \ell = \overline{\lfloor s^{2\beta} \rfloor \Big(\log s + \frac{e^2}{2 s^2}\Big)}
 
     with no gradient through :math:`\lfloor\cdot\rfloor`: whatever the weight, it is least where
-    :math:`s^2 = \operatorname{E} e^2`. Without it (beta = 0) the air, where nothing can go wrong, would
+    :math:`s^2 = \operatorname{E} e^2`. Without it (beta = 0) the air, where nothing can go wrong,
+        would
     outweigh the body: most pixels are air, and a relative error of s costs the same everywhere.
 
     Args:
@@ -121,7 +122,8 @@ def deviation_in_counts(s: Tensor, restored: Tensor) -> Tensor:
         \operatorname{std}\big(r^2\big) = \sqrt{4 \rho^2 s^2 + 2 s^4}, \qquad
         r \sim \mathcal{N}(\rho, s^2), \quad \rho^2 = T + \epsilon .
 
-    The first term is the delta method; the second is what is left of it where a pixel expects no counts.
+    The first term is the delta method; the second is what is left of it where a pixel expects no
+    counts.
 
     Args:
         s: Root-counts.
@@ -173,7 +175,8 @@ class Uncertainty:
             exposure: Exposure relative to the standard scan.
 
         Returns:
-            Standard counts (V, H, W), float32; 0 in rows that were not scanned, of which nothing is said.
+            Standard counts (V, H, W), float32; 0 in rows that were not scanned, of which nothing is
+            said.
 
         Raises:
             CheckpointError: The restorer restores frames.
@@ -211,7 +214,8 @@ def load_uncertainty(loaded: LoadedRestorer, path: Path) -> Uncertainty:
         path: A file of `save_uncertainty`; see `head_file`.
 
     Raises:
-        CheckpointError: The file is missing or damaged, holds no head, or was trained on other weights.
+        CheckpointError: The file is missing or damaged, holds no head, or was trained on other
+            weights.
     """
     train = "train one with `make train-uncertainty`; the one that ships is of the shipped weights"
     sha256 = file_sha256(path, train)
@@ -239,8 +243,8 @@ def fitted_factor(errors: Array, deviations: Array, levels: Sequence[float] = FI
     .. math::
         c = \frac1n \sum_\ell \frac{Q_\ell(|e| / s)}{\Phi^{-1}\big((1 + \ell)/2\big)}
 
-    with Q the quantile. One number can make one level true; of errors that are no normal deviates, several
-    are met halfway.
+    with Q the quantile. One number can make one level true; of errors that are no normal deviates,
+    several are met halfway.
 
     Args:
         errors: e, of any shape.

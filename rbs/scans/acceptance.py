@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from rbs.scans.scan import Scan
 
 MIN_COUNTS = 20_000
-"""Counts a view below which there is no skeleton to restore. A 10 kg child at 40 cm/min has about 110 000."""
+"""Counts a view below which there is no skeleton to restore. A 10 kg child at 40 cm/min has about
+110 000."""
 
 SAME_VELOCITY = 1.05
-"""A scan up to this many times as fast as the standard is a standard scan: cameras do not run exactly."""
+"""A scan up to this many times as fast as the standard is a standard scan: cameras do not run
+exactly."""
 
 
 def too_few_counts(scan: Scan, names: Sequence[str]) -> Iterator[str]:

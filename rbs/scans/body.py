@@ -32,9 +32,9 @@ def smooth(counts: Array, sigma_mm: float, spacing_mm: tuple[float, float]) -> A
 def body_mask(standard: Array, spacing_mm: tuple[float, float]) -> Array:
     """The body, found in the standard scan.
 
-    The scan is smoothed with a 9 mm Gaussian (some 200 pixels, so even 0.3 counts a pixel are known to 13 %).
-    In each view, the pixels above that view's mean are surely body; a quarter of their median is the
-    threshold. The median makes it insensitive to a hot bladder or injection site.
+    The scan is smoothed with a 9 mm Gaussian (some 200 pixels, so even 0.3 counts a pixel are known
+    to 13 %). In each view, the pixels above that view's mean are surely body; a quarter of their
+    median is the threshold. The median makes it insensitive to a hot bladder or injection site.
 
     Args:
         standard: Counts at any exposure (V, H, W).

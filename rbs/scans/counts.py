@@ -1,6 +1,7 @@
 """Count statistics: thinning, disjoint splitting, noise dispersion and variance stabilisation.
 
-Everything here rests on counts being Poisson: on integers a camera counted, neither scaled nor smoothed.
+Everything here rests on counts being Poisson: on integers a camera counted, neither scaled nor
+smoothed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from rbs.scans.scan import Array
 
 ENOUGH_COUNTS = 1000
 ENOUGH_PIXELS = 2500
-"""Below either number the dispersion index says nothing: its spread is about sqrt(2 / independent blocks)."""
+"""Below either number the dispersion index says nothing: its spread is about sqrt(2 / independent
+blocks)."""
 
 _TABLE_END = 100.0
 """Mean up to which the inverse Anscombe transform is tabulated."""
@@ -22,11 +24,11 @@ _TABLE_END = 100.0
 def dispersion_index(counts: Array) -> float:
     """Noise variance over mean: 1 for raw counts, s for counts scaled by s, well below 1 once smoothed.
 
-    The contrast d = (a - b - c + e) / 2 of a 2x2 block [[a, b], [c, e]] cancels the anatomy to first order,
-    and for Poisson counts its variance is the block's mean. The index is sum(w d^2) / sum(w mean) over all
-    blocks, with w the inverse of the mean of the 12 pixels around the block: they are independent of it, so
-    Poisson counts give 1 without bias, and a few steep hot pixels (bladder, injection site) do not drown the
-    rest of the body.
+    The contrast d = (a - b - c + e) / 2 of a 2x2 block [[a, b], [c, e]] cancels the anatomy to
+    first order, and for Poisson counts its variance is the block's mean. The index is sum(w d^2) /
+    sum(w mean) over all blocks, with w the inverse of the mean of the 12 pixels around the block:
+    they are independent of it, so Poisson counts give 1 without bias, and a few steep hot pixels
+    (bladder, injection site) do not drown the rest of the body.
 
     Args:
         counts: (rows, columns) or (frames, rows, columns).
@@ -58,9 +60,9 @@ def anscombe(counts: Array) -> Array:
 def inverse_anscombe(values: Array) -> Array:
     """Mean of the Poisson counts whose transform has the mean `values`: the exact unbiased inverse.
 
-    Solves E[2 sqrt(X + 3/8) | mean] = value from a table of the Poisson sums; above a mean of 100 the
-    asymptotically unbiased (z/2)^2 - 1/8 agrees with it. Values below the transform of zero counts give 0.
-    Mäkitalo & Foi, IEEE Trans. Image Process. 20 (2011) 99-109.
+    Solves E[2 sqrt(X + 3/8) | mean] = value from a table of the Poisson sums; above a mean of 100
+    the asymptotically unbiased (z/2)^2 - 1/8 agrees with it. Values below the transform of zero
+    counts give 0. Mäkitalo & Foi, IEEE Trans. Image Process. 20 (2011) 99-109.
 
     Args:
         values: Transformed values, any shape; such as a denoised `anscombe` image.
@@ -88,7 +90,8 @@ def where_scanned(counts: Array, rapid: Array) -> Array:
     """Restored counts without what a restorer smooths into rows that no view has scanned.
 
     Args:
-        counts: Restored counts (V, H, W); the rows above the first and below the last count are set to zero.
+        counts: Restored counts (V, H, W); the rows above the first and below the last count are set
+            to zero.
         rapid: The rapid scan (V, H, W).
 
     Returns:

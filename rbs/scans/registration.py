@@ -1,26 +1,29 @@
 """How a patient moved between two passes, found and undone without interpolating counts.
 
-Between a rapid and a standard pass a child moves by millimetres: as a whole, and head, trunk and limbs by
-themselves. What the standard (fixed) scan shows at x, the rapid (moving) scan shows at x + u(x); u is
-estimated here. Raw counts stay where they are, for interpolated they would no longer be Poisson: `warp` moves
-what is smooth, a restoration, onto the other scan, and `whole_pixel_shift` moves counts by whole pixels.
+Between a rapid and a standard pass a child moves by millimetres: as a whole, and head, trunk and
+limbs by themselves. What the standard (fixed) scan shows at x, the rapid (moving) scan shows at x +
+u(x); u is estimated here. Raw counts stay where they are, for interpolated they would no longer be
+Poisson: `warp` moves what is smooth, a restoration, onto the other scan, and `whole_pixel_shift`
+moves counts by whole pixels.
 
-The estimate is the most probable u given both scans. Counts smoothed by a Gaussian of s pixels and multiplied
-by 4 pi s^2 have variance and mean alike, as Poisson counts have, so that Anscombe's transform gives them unit
-variance: a for the fixed scan, b for the moving one of exposure p. With the weighted mean t = (a + sqrt(p) b)
-/ (1 + p), whose noise is independent of that of the difference d = b / sqrt(p) - a, Gauss-Newton steps solve
+The estimate is the most probable u given both scans. Counts smoothed by a Gaussian of s pixels and
+multiplied by 4 pi s^2 have variance and mean alike, as Poisson counts have, so that Anscombe's
+transform gives them unit
+variance: a for the fixed scan, b for the moving one of exposure p. With the weighted mean t = (a +
+sqrt(p) b) / (1 + p), whose noise is independent of that of the difference d = b / sqrt(p) - a,
+Gauss-Newton steps solve
 
     (C^-1 + sum_x w g g' / v) u_next = sum_x w g (g' u - d) / v,    g = grad t,    v = 4 pi s^2 (1 + 1/p),
 
-summed over the pixels of all views: aligned, they move alike. The weights w (Welsch's) silence what changed
-otherwise than by moving, such as a filling bladder. The prior covariance C holds the shift and rotation of
-the whole body and, for its segments, a Gaussian process of correlation length `REACH_MM`. Whether anything
-moved, and how much the segments did so by themselves, is decided by the evidence, the probability of the
-scans under each C.
+summed over the pixels of all views: aligned, they move alike. The weights w (Welsch's) silence what
+changed otherwise than by moving, such as a filling bladder. The prior covariance C holds the shift
+and rotation of the whole body and, for its segments, a Gaussian process of correlation length
+`REACH_MM`. Whether anything moved, and how much the segments did so by themselves, is decided by
+the evidence, the probability of the scans under each C.
 
-Lucas & Kanade, IJCAI 1981, 674-679. Evidence: MacKay, Neural Comput. 4 (1992) 415-447. Weights: Holland &
-Welsch, Commun. Stat. A6 (1977) 813-827. Smooth displacements as modes of a Gaussian process: Lüthi et al.,
-IEEE Trans. Pattern Anal. Mach. Intell. 40 (2018) 1860-1873.
+Lucas & Kanade, IJCAI 1981, 674-679. Evidence: MacKay, Neural Comput. 4 (1992) 415-447. Weights:
+Holland & Welsch, Commun. Stat. A6 (1977) 813-827. Smooth displacements as modes of a Gaussian
+process: Lüthi et al., IEEE Trans. Pattern Anal. Mach. Intell. 40 (2018) 1860-1873.
 """
 
 from __future__ import annotations
@@ -51,7 +54,8 @@ SEGMENTS_MM = (0.5, 1.0, 2.0, 4.0)
 """Prior spreads of the segments' own displacements; the evidence chooses."""
 
 DECISIVE = 7.0
-"""Logarithm of the odds, 1000 : 1, at which a simpler motion is given up for one that explains more."""
+"""Logarithm of the odds, 1000 : 1, at which a simpler motion is given up for one that explains
+more."""
 
 BLOCK_MM = (120.0, 90.0)
 """Rows and columns of the blocks in which the residual is measured."""
@@ -66,14 +70,17 @@ class Motion:
     """Displacement u: what the fixed scan shows at x, the moving scan shows at x + u(x).
 
     Attributes:
-        kind: "none" where nothing moved as far as can be told (u is 0), "rigid" where the body moved as a
-            whole, "segments" where its parts moved by themselves as well.
+        kind: "none" where nothing moved as far as can be told (u is 0), "rigid" where the body
+            moved as a whole, "segments" where its parts moved by themselves as well.
         shift_mm: Shift of the whole body at `centre_mm`, towards higher rows and columns.
         angle: Its rotation, radians; positive turns rows (down) towards columns (right).
         centre_mm: Point about which it turns, rows and columns from the first pixel.
-        bumps: What segments add, (2, m, n): weights of Gaussians of sigma `REACH_MM`, half that far apart.
-        sd_mm: Expected error of |u|, its median over the body (square root of the posterior variance).
-        log_odds: Evidence for "rigid" over "none" and for "segments" over "rigid", natural logarithms.
+        bumps: What segments add, (2, m, n): weights of Gaussians of sigma `REACH_MM`, half that far
+            apart.
+        sd_mm: Expected error of |u|, its median over the body (square root of the posterior
+            variance).
+        log_odds: Evidence for "rigid" over "none" and for "segments" over "rigid", natural
+            logarithms.
     """
 
     kind: Literal["none", "rigid", "segments"]
@@ -134,8 +141,8 @@ class Residual:
 def estimate_motion(fixed: Array, moving: Array, spacing_mm: Spacing, *, segments: bool = True) -> Motion:
     """Find how the patient moved from one scan to the other.
 
-    Finds shifts of any size that leave most of the body in both scans, rotations of a few degrees, and
-    segments that moved by up to some 10 mm among themselves.
+    Finds shifts of any size that leave most of the body in both scans, rotations of a few degrees,
+    and segments that moved by up to some 10 mm among themselves.
 
     Args:
         fixed: Raw counts, aligned (V, H, W): the standard scan.
@@ -180,10 +187,10 @@ def residual_misalignment(
 ) -> Residual:
     """Displacement left once a motion is taken off, by another estimator: block by block, without a prior.
 
-    What the motion left out, because it was too small to be certain of or too local for its prior, shows as a
-    median or 95th percentile above the floor. Blocks in which counting noise alone exceeds a pixel are not
-    measured. Where the motion was estimated from these very counts it has followed some of their noise, so a
-    perfect one stays somewhat below the floor.
+    What the motion left out, because it was too small to be certain of or too local for its prior,
+    shows as a median or 95th percentile above the floor. Blocks in which counting noise alone
+    exceeds a pixel are not measured. Where the motion was estimated from these very counts it has
+    followed some of their noise, so a perfect one stays somewhat below the floor.
 
     Args:
         fixed: As for `estimate_motion`.
@@ -246,9 +253,9 @@ def residual_misalignment(
 def warp(image: Array, motion: Motion, spacing_mm: Spacing) -> Array:
     """Lay a smooth image on the fixed scan: `image` at x + u(x), by cubic splines.
 
-    Not for counts, nor for anything with their noise: interpolating averages it away. Beyond the border the
-    outermost pixels go on. Counts a pixel are taken along as they are, which conserves the total where parts
-    move rigidly.
+    Not for counts, nor for anything with their noise: interpolating averages it away. Beyond the
+    border the outermost pixels go on. Counts a pixel are taken along as they are, which conserves
+    the total where parts move rigidly.
 
     Args:
         image: Aligned estimate on the grid of the moving scan, (V, H, W).
@@ -262,7 +269,8 @@ def warp(image: Array, motion: Motion, spacing_mm: Spacing) -> Array:
         return image
     shape = image.shape[1:]
     at = np.indices(shape) + motion.field(shape, spacing_mm) / np.asarray(spacing_mm)[:, None, None]
-    # From float64: the spline's overshoot beside nothing is cut off, the rest is exact where nothing moves.
+    # From float64: the spline's overshoot beside nothing is cut off, the rest is exact where
+    # nothing moves.
     views = [map_coordinates(view.astype(np.float64), at, order=3, mode="nearest") for view in image]
     return np.maximum(np.stack(views), 0).astype(image.dtype)
 
@@ -270,7 +278,8 @@ def warp(image: Array, motion: Motion, spacing_mm: Spacing) -> Array:
 def whole_pixel_shift(counts: Array, motion: Motion, spacing_mm: Spacing) -> tuple[Array, Array]:
     """Lay counts on the fixed scan by whole pixels: every pixel keeps its counts, none is mixed with another.
 
-    Undoes the shift of the whole body to within half a pixel; its rotation and the motion of segments stay.
+    Undoes the shift of the whole body to within half a pixel; its rotation and the motion of
+    segments stay.
 
     Args:
         counts: Aligned counts of the moving scan, (V, H, W).
@@ -278,7 +287,8 @@ def whole_pixel_shift(counts: Array, motion: Motion, spacing_mm: Spacing) -> tup
         spacing_mm: Row and column spacing.
 
     Returns:
-        The moved counts, zero where the moving scan does not reach, and bool (H, W), true where it does.
+        The moved counts, zero where the moving scan does not reach, and bool (H, W), true where it
+        does.
     """
     down, across = (round(shift / size) for shift, size in zip(motion.shift_mm, spacing_mm, strict=True))
     rows, columns = counts.shape[1:]
@@ -306,7 +316,8 @@ class _Views:
     """
 
     def __init__(self, fixed: Array, moving: Array, spacing_mm: Spacing, sigma_mm: float) -> None:
-        # Of pixels coarser than usual: smoothed by less than two, the scan is sampled too sparsely here.
+        # Of pixels coarser than usual: smoothed by less than two, the scan is sampled too sparsely
+        # here.
         sigma_mm = max(sigma_mm, 2 * max(spacing_mm))
         sigma = [sigma_mm / size for size in spacing_mm]
         self.spacing_mm, self.sigma_mm = spacing_mm, sigma_mm
@@ -326,7 +337,8 @@ class _Views:
         self.around = (1, *(2 * int(np.ceil(s / _STRIDE)) + 1 for s in sigma))
         body = pooled.sum(axis=0)
         self.body = (body > body.mean())[rows[:, None], columns]
-        # What the camera saw: its edge stays where it is, and would hold back a body that crosses it.
+        # What the camera saw: its edge stays where it is, and would hold back a body that crosses
+        # it.
         self.seen = [_extent((fixed + moving).sum(axis=(0, 2 - axis)), 2 * sigma[axis]) for axis in (0, 1)]
 
     def offset(self) -> Array:
@@ -348,7 +360,8 @@ class _Views:
             u: Displacement (2, z, x), mm.
 
         Returns:
-            Information about u (3, z, x): zz, zx, xx, 1/mm²; and pull towards a better u (2, z, x), 1/mm.
+            Information about u (3, z, x): zz, zx, xx, 1/mm²; and pull towards a better u (2, z, x),
+            1/mm.
         """
         p = self.exposure
         at = np.stack(
@@ -364,8 +377,8 @@ class _Views:
         mean, difference = (a + np.sqrt(p) * b) / (1 + p), b / np.sqrt(p) - a
         gz = np.gradient(mean, self.z[1] - self.z[0], axis=1)
         gx = np.gradient(mean, self.x[1] - self.x[0], axis=2)
-        # Slopes that noise alone would show say nothing: they are shrunk by their signal's share of their
-        # energy.
+        # Slopes that noise alone would show say nothing: they are shrunk by their signal's share of
+        # their energy.
         noise = 1 / ((1 + p) * self.sigma_mm**2)
         real = np.maximum(0, 1 - 3 * noise / np.maximum(gz**2 + gx**2, 1e-12))
         gz, gx = real * gz, real * gx
@@ -374,11 +387,13 @@ class _Views:
         weight = known.astype(np.float32)
         scale = spread
         for _ in range(2 if known.any() else 0):
-            # Counts of the body may differ by more than the exposure: by decay, or by what the bladder took.
+            # Counts of the body may differ by more than the exposure: by decay, or by what the
+            # bladder took.
             gain = (weight * difference * mean).sum() / (weight * mean**2).sum()
             left = difference - gain * mean
             scale = max(spread, 1.4826 * float(np.median(np.abs(left[known]))))
-            # Around a filling bladder runs a ring where the change passes for noise: it is silenced with it.
+            # Around a filling bladder runs a ring where the change passes for noise: it is silenced
+            # with it.
             weight = known * minimum_filter(np.exp(-0.5 * (left / (_CUT * scale)) ** 2), self.around)
             difference = left
         weight = weight * (_STRIDE**2 / (self.pooled * spread**2))
@@ -389,9 +404,9 @@ class _Views:
 class _Model:
     """Displacements as a sum of a few shapes: the whole body's motion, and modes for that of its segments.
 
-    Parameters are shift (rows and columns, mm) and angle (radians), then the weights of the modes along rows
-    and along columns. A mode is a product of one along the rows and one along the columns, so that no matrix
-    grows with the image.
+    Parameters are shift (rows and columns, mm) and angle (radians), then the weights of the modes
+    along rows and along columns. A mode is a product of one along the rows and one along the
+    columns, so that no matrix grows with the image.
 
     Args:
         views: Gives the grid and the centre of the body, about which it turns.
@@ -525,8 +540,8 @@ def _gaussians(at: Array, count: int) -> Array:
 def _root(at: Array) -> Array:
     """What makes independent modes of unit spread of the m Gaussians that cover `at`: (m, modes).
 
-    The Gaussians are the prior covariance; modes of less than a thousandth of the largest variance are left
-    out.
+    The Gaussians are the prior covariance; modes of less than a thousandth of the largest variance
+    are left out.
     """
     count = int(np.ceil(2 * at[-1] / REACH_MM)) + 5
     nodes = REACH_MM * (np.arange(count) / 2 - 1)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 STANDARD_VELOCITY = 20.0
-"""Bed velocity of a standard whole-body scan, cm/min; restored scans carry the counts of this velocity."""
+"""Bed velocity of a standard whole-body scan, cm/min; restored scans carry the counts of this
+velocity."""
 
 REGIONS = (
     "skull",
@@ -31,9 +32,9 @@ REGIONS = (
     "urinary tract",
     "hot spots",
 )
-"""Anatomical regions in the order of their label values: label 0 is background and soft tissue, label k+1 is
-REGIONS[k]. Labels exclude each other; the later region wins where two overlap (a growth plate is not "legs",
-a lesion, labelled "hot spots", is not "spine")."""
+"""Anatomical regions in the order of their label values: label 0 is background and soft tissue,
+label k+1 is REGIONS[k]. Labels exclude each other; the later region wins where two overlap (a
+growth plate is not "legs", a lesion, labelled "hot spots", is not "spine")."""
 
 
 class View(StrEnum):
@@ -50,8 +51,8 @@ class Provenance:
     Attributes:
         path: The file it was read from.
         sop_instance_uid: Its SOP Instance UID.
-        view_rule: The rule that named the views ("ViewCodeSequence", "StartAngle", "option", ...); None where
-            nothing did.
+        view_rule: The rule that named the views ("ViewCodeSequence", "StartAngle", "option", ...);
+            None where nothing did.
         stored_as: The class of the object, the bits of a pixel and the transfer syntax.
         header: The source data set without its pixels; derived objects are written from it.
     """
@@ -68,7 +69,8 @@ class Scan:
     """One acquisition of one or two views.
 
     Attributes:
-        counts: Non-negative counts, (frames, rows, columns). Integers where acquired, floats where estimated.
+        counts: Non-negative counts, (frames, rows, columns). Integers where acquired, floats where
+            estimated.
         views: One view a frame. Posterior frames are as the camera wrote them, not mirrored.
         spacing_mm: Row and column spacing of a pixel, mm.
         velocity: Bed velocity, cm/min; None where the file does not say.
@@ -122,8 +124,8 @@ class Scan:
     def exposure_of(self, velocity: float = STANDARD_VELOCITY) -> float:
         """Counts of this scan as a exposure of those it would hold at `velocity` (cm/min).
 
-        The dwell time is the axial field of view over the velocity, so counts go as 1/velocity: a 40 cm/min
-        scan holds the exposure 0.5 of a 20 cm/min scan.
+        The dwell time is the axial field of view over the velocity, so counts go as 1/velocity: a
+        40 cm/min scan holds the exposure 0.5 of a 20 cm/min scan.
 
         Raises:
             ScanError: The scan does not know its velocity.

@@ -2,8 +2,8 @@
 
     Dice = 2 |A and B| / (|A| + |B|)
 
-Pixels are summed over the views of a patient before dividing; then the mean is over patients who have the
-region.
+Pixels are summed over the views of a patient before dividing; then the mean is over patients who
+have the region.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ def regions_prompted(
         images: What is looked at.
 
     Returns:
-        Masks, bool (V, K, h, w), and labels, (V, h, w), both in the packed picture: Dice is the same there.
+        Masks, bool (V, K, h, w), and labels, (V, h, w), both in the packed picture: Dice is the
+        same there.
     """
     shape = Teacher(size, sam)
     layout = plan(image.shape[1], image.shape[2], shape.embedding_stride)

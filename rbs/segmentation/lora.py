@@ -30,18 +30,20 @@ Mode = Literal["decoder", "lora", "full"]
 WEIGHTS, SETTINGS = "teacher.safetensors", "teacher.json"
 _TARGETS = ["qkv"]
 _UNTRAINED = ("iou_prediction_head.", "output_hypernetworks_mlps.0.")
-"""Of the decoder, what no loss reaches: it judges masks, and makes the one mask that nobody asks for."""
+"""Of the decoder, what no loss reaches: it judges masks, and makes the one mask that nobody asks
+for."""
 
 
 def trainable_teacher(size: Size, mode: Mode, rank: int, domain: DomainName = "roots") -> Teacher:
     """A teacher that can be trained: its decoder and, by `mode`, its encoder or an adapter in it.
 
-    It has no weights yet: `start` copies them. Meta's sizes compute the encoder's blocks twice: what a whole
-    scan leaves in them for the gradients would fill an accelerator.
+    It has no weights yet: `start` copies them. Meta's sizes compute the encoder's blocks twice:
+    what a whole scan leaves in them for the gradients would fill an accelerator.
 
     Args:
         size: SAM's size.
-        mode: "decoder" leaves the encoder frozen, "lora" adapts it by LoRA, "full" trains all of it.
+        mode: "decoder" leaves the encoder frozen, "lora" adapts it by LoRA, "full" trains all of
+            it.
         rank: Rank of the adapter.
         domain: What it looks at.
     """
@@ -120,8 +122,8 @@ def load_teacher(folder: Path, checkpoint: Path | None = None) -> Teacher:
         checkpoint: SAM's base weights, see `build_sam`.
 
     Raises:
-        CheckpointError: A file is missing or damaged, or the teacher was adapted from other base weights or
-            made for other regions or by other settings than this version's.
+        CheckpointError: A file is missing or damaged, or the teacher was adapted from other base
+            weights or made for other regions or by other settings than this version's.
     """
     folder = Path(folder)
     settings, state = _read(folder)

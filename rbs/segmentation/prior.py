@@ -15,13 +15,13 @@ class SemanticPrior:
     """Image embedding and region masks of a batch of aligned scans, or of frames, which have one view.
 
     Both are grids that lie on the scan: cell (i, j) of the embedding covers the scan pixels from
-    (i, j) * embedding_stride to (i + 1, j + 1) * embedding_stride, and so for the masks. Where the scan is no
-    multiple of a stride, the last cells overhang its edge.
+    (i, j) * embedding_stride to (i + 1, j + 1) * embedding_stride, and so for the masks. Where the
+    scan is no multiple of a stride, the last cells overhang its edge.
 
     Attributes:
         embedding: Image embedding, (B, V, C, h, w).
-        masks: Probabilities of the regions in the order of the domain's `regions`, (B, V, K, hm, wm); what is
-            missing to a sum of 1 is background.
+        masks: Probabilities of the regions in the order of the domain's `regions`, (B, V, K, hm,
+            wm); what is missing to a sum of 1 is background.
         embedding_stride: Side of an embedding cell, scan pixels.
         mask_stride: Side of a mask cell, scan pixels.
     """

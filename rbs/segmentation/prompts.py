@@ -1,6 +1,7 @@
 """SAM's own prompts on a frame: points, boxes, or a grid of points over all of it; no adapted decoder needed.
 
-They make masks where there are none yet, for a person to check. The prompting is `segment_anything`'s.
+They make masks where there are none yet, for a person to check. The prompting is
+`segment_anything`'s.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def mask_at(
     Args:
         sam: A model of `rbs.segmentation.sam.build_sam`.
         frame: sRGB values 0..1, (3, H, W).
-        points: Pixels (x, y), right and down, of one object. Of SAM's three proposals the one it trusts most
-            is taken.
+        points: Pixels (x, y), right and down, of one object. Of SAM's three proposals the one it
+            trusts most is taken.
         outside: Pixels that are no part of it.
         boxes: Corners (x0, y0, x1, y1) around one object each.
 
@@ -74,8 +75,8 @@ def all_masks(
         sam: A model of `rbs.segmentation.sam.build_sam`.
         frame: sRGB values 0..1, (3, H, W).
         points_a_side: The grid has as many rows and columns.
-        least_quality: Masks SAM trusts less, by its own estimate of their overlap with the truth, are left
-            out.
+        least_quality: Masks SAM trusts less, by its own estimate of their overlap with the truth,
+            are left out.
         least_stability: So are those which change more, as an overlap, when the threshold is moved.
 
     Returns:

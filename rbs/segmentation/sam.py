@@ -32,8 +32,8 @@ META_CHECKPOINTS = {
     "vit_l": ("sam_vit_l_0b3195.pth", "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622"),
     "vit_b": ("sam_vit_b_01ec64.pth", "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912"),
 }
-"""File name and SHA-256 of Meta's checkpoints (Apache-2.0). The hex digits in the names are of the MD5
-sum."""
+"""File name and SHA-256 of Meta's checkpoints (Apache-2.0). The hex digits in the names are of the
+MD5 sum."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ class Architecture:
     def decoder(self, masks: int = 3) -> MaskDecoder:
         """The mask decoder, randomly initialised, for `masks` masks beside SAM's single one.
 
-        SAM doubles its embedding twice. Ours doubles further where `doublings` says so: a growth plate is 2-4
-        scan pixels thick, and masks of 4-pixel cells cannot hold it.
+        SAM doubles its embedding twice. Ours doubles further where `doublings` says so: a growth
+        plate is 2-4 scan pixels thick, and masks of 4-pixel cells cannot hold it.
         """
         decoder = MaskDecoder(
             num_multimask_outputs=masks,
@@ -136,8 +136,8 @@ def build_sam(size: Size, checkpoint: Path | None = None) -> Sam:
 
     Args:
         size: "vit_h", "vit_l", "vit_b": Meta's models; "vit_t": the small one of this package.
-        checkpoint: Its weights, .pth or .safetensors. None takes the shipped file for vit_t and downloads
-            Meta's otherwise, once (see `find_checkpoint`).
+        checkpoint: Its weights, .pth or .safetensors. None takes the shipped file for vit_t and
+            downloads Meta's otherwise, once (see `find_checkpoint`).
 
     Raises:
         CheckpointError: The file is missing, does not fit the size, or cannot be downloaded.

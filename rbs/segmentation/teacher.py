@@ -1,9 +1,9 @@
 """The teacher: SAM with a prompt-free decoder that draws one mask a region: skeletal ones, or the lesion.
 
-The decoder follows SAMed (Zhang & Liu, "Customized Segment Anything Model for Medical Image Segmentation",
-arXiv 2304.13785): SAM's own, with as many masks as there are regions and no prompt but its learned "no
-prompt" embedding. The masks exclude each other, so their probabilities are a softmax with a background logit
-of zero:
+The decoder follows SAMed (Zhang & Liu, "Customized Segment Anything Model for Medical Image
+Segmentation", arXiv 2304.13785): SAM's own, with as many masks as there are regions and no prompt
+but its learned "no prompt" embedding. The masks exclude each other, so their probabilities are a
+softmax with a background logit of zero:
 
     p_k = exp(z_k) / (1 + sum_j exp(z_j))
 """
@@ -31,9 +31,10 @@ class Teacher(nn.Module):
 
     Args:
         size: The size of `sam`.
-        sam: The Segment Anything Model it is made from. Its image and prompt encoders are taken over.
-        mask_decoder: Decoder with one mask a region. None copies that of `sam`, each region starting from
-            one of its three masks.
+        sam: The Segment Anything Model it is made from. Its image and prompt encoders are taken
+            over.
+        mask_decoder: Decoder with one mask a region. None copies that of `sam`, each region
+            starting from one of its three masks.
         domain: What it looks at: "colours" are frames, all else are scans.
 
     Attributes:
@@ -41,8 +42,10 @@ class Teacher(nn.Module):
         embedding_dim: Channels C of the embedding.
         embedding_stride: Side of an embedding cell, image pixels.
         mask_stride: Side of a mask cell, image pixels.
-        digest: SHA-256 that identifies weights and settings; empty until the teacher is saved or loaded.
-        recomputes: Whether the encoder's blocks are computed again for their gradients instead of kept.
+        digest: SHA-256 that identifies weights and settings; empty until the teacher is saved or
+            loaded.
+        recomputes: Whether the encoder's blocks are computed again for their gradients instead of
+            kept.
     """
 
     def __init__(
@@ -94,8 +97,8 @@ class Teacher(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Image embedding (B, V, C, h, w) of the V views of scans at standard scale, or frames (V = 1).
 
-        It is differentiable by them. Crops cost what their area costs: they are read at the same zoom
-        as whole scans, on the corner of SAM's input that they fill.
+        It is differentiable by them. Crops cost what their area costs: they are read at the same
+        zoom as whole scans, on the corner of SAM's input that they fill.
         """
         layout = plan(x.shape[2], x.shape[3], self.embedding_stride)
         parts = [
@@ -169,11 +172,12 @@ def encode_window(
         picture: Normalised colours, (N, 3, h, w), multiples of the patch.
         top: Row of SAM's token grid on which the picture's first row lies.
         left: Column of SAM's token grid on which the picture's first column lies.
-        recomputes: Whether blocks are computed again for their gradients, so that but one at a time is in
-            memory (Chen et al., arXiv 1604.06174).
+        recomputes: Whether blocks are computed again for their gradients, so that but one at a time
+            is in memory (Chen et al., arXiv 1604.06174).
 
     Returns:
-        Embedding, (N, C, h / patch, w / patch). Equal to encoder(picture) for a picture of SAM's own size.
+        Embedding, (N, C, h / patch, w / patch). Equal to encoder(picture) for a picture of SAM's
+        own size.
     """
     tokens = encoder.patch_embed(picture)
     rows, columns = tokens.shape[1:3]

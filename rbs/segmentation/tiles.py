@@ -1,9 +1,9 @@
 """Packing long scans into SAM's square picture without padding.
 
-A whole-body scan of 1024 x 256 pixels would fill a quarter of the square. Its upper and lower halves side by
-side fill it: 512 x 512. In general a view of H x W pixels is cut into n = round(sqrt(H / W)) bands along H
-which lie side by side. Bands consist of whole embedding cells, so what the encoder says can be laid back on
-the scan exactly.
+A whole-body scan of 1024 x 256 pixels would fill a quarter of the square. Its upper and lower
+halves side by side fill it: 512 x 512. In general a view of H x W pixels is cut into n =
+round(sqrt(H / W)) bands along H which lie side by side. Bands consist of whole embedding cells, so
+what the encoder says can be laid back on the scan exactly.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CANVAS = 512
-"""Side, in scan pixels, of the packed picture that SAM's input holds: the zoom is the same for crops and
-scans."""
+"""Side, in scan pixels, of the packed picture that SAM's input holds: the zoom is the same for
+crops and scans."""
 
 _LARGEST = 1.5
 """Packed pictures up to so many canvases wide are taken as they are; larger ones are shrunk."""

@@ -5,8 +5,9 @@ OUT/cohort.json                   what the cohort was made from
 OUT/P0001/rapid.dcm               40 cm/min, its own Poisson draw
 OUT/P0001/standard.dcm            20 cm/min, another one; perfectly registered, or of a child that has moved
 OUT/P0001/truth.npz               expectation float32 and labels uint8 of the standard scan, both
-                                  (2, rows, columns); of a child that has moved also expectation_rapid: what
-                                  the rapid scan's pose would have given at the standard velocity
+                                  (2, rows, columns); of a child that has moved also
+                                  expectation_rapid: what the rapid scan's pose would have given at
+                                      the standard velocity
 OUT/P0001/child.json              the child, its lesions and its landmarks
 """
 
@@ -53,10 +54,11 @@ class Acquisition:
     Attributes:
         rapid_velocity: cm/min.
         standard_velocity: cm/min.
-        moving: Whether the child moves and its bladder fills between the scans, and Tc-99m decays; otherwise
-            they are perfectly registered and expect the same.
+        moving: Whether the child moves and its bladder fills between the scans, and Tc-99m decays;
+            otherwise they are perfectly registered and expect the same.
         dose: Administered activity as a factor on what the child's weight asks for.
-        farther_mm: How much farther from the child both collimators are than they would be, mm: blur.
+        farther_mm: How much farther from the child both collimators are than they would be, mm:
+            blur.
     """
 
     rapid_velocity: float = RAPID_VELOCITY
@@ -284,7 +286,8 @@ def _fill(
         activity_mbq=child.dose_mbq * acquisition.dose,
     )
     started = datetime(2020, 1, 1, 9) + timedelta(days=number)
-    # A child that moves is another acquisition than the one that lies still, so its objects are others too.
+    # A child that moves is another acquisition than the one that lies still, so its objects are
+    # others too.
     settings = ", ".join(f"{name}={value!r}" for name, value in acquisition.settings().items())
     how = "" if acquisition == Acquisition() else f" Acquisition({settings})"
     study = StudyHeader(uid_seed=f"phantom {FORMAT} {seed} {number}{how}", started=started)

@@ -1,7 +1,7 @@
 """Drawn shapes with prompts: what the small SAM learns to segment before it has seen a scan.
 
-Each picture holds expected counts of random shapes (tubes, bars, blobs, rings, rows of arcs, polygons),
-blurred as a gamma camera blurs, and a Poisson draw of them. Nothing in it is anatomy.
+Each picture holds expected counts of random shapes (tubes, bars, blobs, rings, rows of arcs,
+polygons), blurred as a gamma camera blurs, and a Poisson draw of them. Nothing in it is anatomy.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def draw(rng: Generator, side: int) -> tuple[Array, Array]:
         side: Rows and columns, pixels.
 
     Returns:
-        Counts, float32 (side, side), at the scale of a standard scan, and the object that each pixel shows,
-        uint8 (side, side), 0 where none does.
+        Counts, float32 (side, side), at the scale of a standard scan, and the object that each
+        pixel shows, uint8 (side, side), 0 where none does.
     """
     y, x = np.mgrid[:side, :side].astype(np.float32)
     bed = (
@@ -62,9 +62,9 @@ def draw_batch(rng: Generator, images: int, side: int, prompts: int) -> dict[str
     """A batch of pictures with prompts for random objects in them.
 
     Returns:
-        "counts" float32 (B, 1, side, side); "masks" uint8 (B, P, side, side), the objects asked for; "points"
-        float32 (B, P, 2), a pixel (x, y) of each; "boxes" float32 (B, P, 4), a loose box (x0, y0, x1, y1) of
-        each.
+        "counts" float32 (B, 1, side, side); "masks" uint8 (B, P, side, side), the objects asked
+        for; "points" float32 (B, P, 2), a pixel (x, y) of each; "boxes" float32 (B, P, 4), a loose
+        box (x0, y0, x1, y1) of each.
     """
     batch: dict[str, list[Array]] = {"counts": [], "masks": [], "points": [], "boxes": []}
     while len(batch["counts"]) < images:
@@ -84,13 +84,14 @@ def draw_batch(rng: Generator, images: int, side: int, prompts: int) -> dict[str
 class ShapesDataModule(lightning.LightningDataModule):
     """Batches of drawn shapes, the same for the same (seed, epoch, index).
 
-    Pictures are 64, 128, 256 or 512 pixels wide, the small ones in more and fuller batches: they teach edges
-    at many steps a minute, the large ones SAM's whole input.
+    Pictures are 64, 128, 256 or 512 pixels wide, the small ones in more and fuller batches: they
+    teach edges at many steps a minute, the large ones SAM's whole input.
 
     Args:
         batch_size: Pictures of 64 x 64 in a batch.
         prompts: Objects asked for in a picture.
-        samples_per_epoch: Pictures an epoch if all were small; the number of batches is this by `batch_size`.
+        samples_per_epoch: Pictures an epoch if all were small; the number of batches is this by
+            `batch_size`.
         validation_batches: Batches in the validation set, which does not change.
         num_workers: Processes that draw.
         seed: Seed of the drawing.

@@ -29,31 +29,34 @@ _STATES = {"state_dict", "current_model_state"}
 """Where a checkpoint holds weights: the averaged ones, and those of the last step."""
 
 Find = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""From a scan (V, H, W) or frame (3, H, W) and its labels: masks of regions found, and labels as large."""
+"""From a scan (V, H, W) or frame (3, H, W) and its labels: masks of regions found, and labels as
+large."""
 
 
 class AdaptTeacher(TrainingTask):
     """Train the mask decoder and, by `mode`, the image encoder on labelled images of both qualities.
 
-    The loss is Dice + cross-entropy of the softmax over background and regions, weighted by the inverse root
-    of their frequency. First the decoder alone learns for `decoder_steps` quick steps, from embeddings of a
-    few scans that are computed once: the encoder is better not moved by a decoder that draws at random. At
-    the end of training the teacher is written, and Dice per region on the validation patients; with mode
-    "lora" also that of the untouched SAM when the true regions are shown to it by boxes ("base").
+    The loss is Dice + cross-entropy of the softmax over background and regions, weighted by the
+    inverse root of their frequency. First the decoder alone learns for `decoder_steps` quick steps,
+    from embeddings of a few scans that are computed once: the encoder is better not moved by a
+    decoder that draws at random. At the end of training the teacher is written, and Dice per region
+    on the validation patients; with mode "lora" also that of the untouched SAM when the true
+    regions are shown to it by boxes ("base").
 
     Args:
-        mode: "lora" adapts the encoder by LoRA, "decoder" leaves it as it is, "full" trains all of it.
+        mode: "lora" adapts the encoder by LoRA, "decoder" leaves it as it is, "full" trains all of
+            it.
         size: SAM's size.
         rank: Rank of the LoRA adapter.
-        domain: What it looks at: scans ("roots") with the regions of the skeleton, or frames ("colours") with
-            the lesion.
+        domain: What it looks at: scans ("roots") with the regions of the skeleton, or frames
+            ("colours") with the lesion.
         checkpoint: SAM's base weights; None for the shipped ones, or Meta's, downloaded once.
         lr: Peak learning rate.
         weight_decay: Weight decay of AdamW.
         warmup_steps: Steps over which the learning rate rises.
         decoder_steps: Steps of the decoder alone, before those of the trainer.
-        output: Folder that gets the teacher, as `teacher/` (mode "lora") or `teacher_<mode>/`, and the table
-            `dice.csv`, which may hold other modes already. None writes nothing.
+        output: Folder that gets the teacher, as `teacher/` (mode "lora") or `teacher_<mode>/`, and
+            the table `dice.csv`, which may hold other modes already. None writes nothing.
     """
 
     def __init__(
@@ -73,7 +76,8 @@ class AdaptTeacher(TrainingTask):
         self.save_hyperparameters()
         self.mode, self.size, self.rank = mode, size, rank
         self.checkpoint, self.decoder_steps = checkpoint, decoder_steps
-        # Without weights yet, but of the final shape: weight averaging copies the module before `setup`.
+        # Without weights yet, but of the final shape: weight averaging copies the module before
+        # `setup`.
         self.teacher = trainable_teacher(size, mode, rank, domain)
         self.images = DOMAINS[domain]
         self.dice = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
@@ -222,8 +226,8 @@ class AdaptTeacher(TrainingTask):
     def _any_level(self, batch: Batch) -> Tensor:
         """Each image of the batch at a random one of its levels.
 
-        Where the expectation is known it is the third level: a teacher is later shown restored scans, which
-        hold hardly any noise.
+        Where the expectation is known it is the third level: a teacher is later shown restored
+        scans, which hold hardly any noise.
         """
         levels = [images for _, images in self._levels(batch)]
         if "expectation" in batch:

@@ -18,8 +18,8 @@ from rbs.utils.files import whole_file
 class PredictionWriter(BasePredictionWriter):
     """Writes each restored image of `rbs predict` as `<version>/restored/<patient>_<case>.npz`.
 
-    Such a file holds `counts`, float32 (V, H, W) at standard scale, aligned (posterior mirrored); or of a
-    frame `colours`, sRGB values 0..1, float32 (3, H, W).
+    Such a file holds `counts`, float32 (V, H, W) at standard scale, aligned (posterior mirrored);
+    or of a frame `colours`, sRGB values 0..1, float32 (3, H, W).
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,8 @@ class PredictionWriter(BasePredictionWriter):
 class SameStart(Callback):
     """Refuses a training whose processes would not all begin at the same checkpoint.
 
-    Each of them looks for `last` by itself, and finds another where its machine does not see the same files.
+    Each of them looks for `last` by itself, and finds another where its machine does not see the
+    same files.
 
     Args:
         checkpoint: Where this process begins; None afresh.

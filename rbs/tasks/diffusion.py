@@ -19,10 +19,11 @@ class DiffusionTask(RestorationTask):
         f1: The restorer.
         lr: Peak learning rate of AdamW.
         weight_decay: Its weight decay.
-        warmup_steps: Steps of linear warm-up, before a cosine decay to zero over the whole training.
+        warmup_steps: Steps of linear warm-up, before a cosine decay to zero over the whole
+            training.
         init_from: Weights to start from, .safetensors or .ckpt.
-        output: Folder to which the trained restorer is written, as `restorer.safetensors`. None: the command
-            line puts in the run's own folder.
+        output: Folder to which the trained restorer is written, as `restorer.safetensors`. None:
+            the command line puts in the run's own folder.
     """
 
     def __init__(

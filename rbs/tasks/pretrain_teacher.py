@@ -1,9 +1,10 @@
 """Pretraining the small SAM on drawn shapes, by prompts, as SAM itself was trained on photographs.
 
-Loss after Kirillov et al. (arXiv 2304.02643, appendix A): focal + dice + squared error of the predicted
-intersection over union. Of the three masks that SAM proposes beside its single one, only the best is trained.
-The focal loss counts less than there (5, not 20) and favours the object (alpha 0.75): with few steps the
-model else stays at "nothing anywhere", for the objects cover a few per cent of the picture.
+Loss after Kirillov et al. (arXiv 2304.02643, appendix A): focal + dice + squared error of the
+predicted intersection over union. Of the three masks that SAM proposes beside its single one, only
+the best is trained. The focal loss counts less than there (5, not 20) and favours the object (alpha
+0.75): with few steps the model else stays at "nothing anywhere", for the objects cover a few per
+cent of the picture.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class PretrainTeacher(TrainingTask):
         lr: Highest learning rate.
         weight_decay: Weight decay of AdamW.
         warmup_steps: Steps over which the learning rate rises.
-        output: Folder that gets `sam_vit_t.safetensors` and its card `sam_vit_t.json`. None writes nothing.
+        output: Folder that gets `sam_vit_t.safetensors` and its card `sam_vit_t.json`. None writes
+            nothing.
     """
 
     def __init__(
@@ -122,8 +124,8 @@ class PretrainTeacher(TrainingTask):
         by_box, _ = prompts(None, (boxes[:, n:] + offset.repeat(2)).reshape(-1, 4), None)
         both = [by_point.unflatten(0, (b, n)), by_box.unflatten(0, (b, p - n))]
         sparse = torch.cat(both, dim=1).flatten(0, 1)
-        # The decoder takes one image and many prompts. Of several images, the embeddings come in by way of
-        # the dense prompts, which it adds to the (here empty) image.
+        # The decoder takes one image and many prompts. Of several images, the embeddings come in by
+        # way of the dense prompts, which it adds to the (here empty) image.
         no_mask = prompts.no_mask_embed.weight.reshape(1, -1, 1, 1)
         dense = embeddings.repeat_interleave(p, dim=0) + no_mask
         positions = window_positions(prompts, rows, columns, top, left)
@@ -135,9 +137,10 @@ class PretrainTeacher(TrainingTask):
 def _aim(sam: Sam) -> None:
     """Start SAM so that a prompt attends to the place it points at.
 
-    SAM's positional code is made for prompts that fill its picture; ours are a few hundredths of it wide, so
-    its frequencies are raised. Queries and keys of the decoder's cross-attention start alike, so that equal
-    positions attend to each other: to find that from a random start costs more steps than all the rest.
+    SAM's positional code is made for prompts that fill its picture; ours are a few hundredths of it
+    wide, so its frequencies are raised. Queries and keys of the decoder's cross-attention start
+    alike, so that equal positions attend to each other: to find that from a random start costs more
+    steps than all the rest.
     """
     sam.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.mul_(4)
     transformer = sam.mask_decoder.transformer

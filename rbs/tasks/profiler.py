@@ -1,8 +1,8 @@
 """Profile of a training step: `make profile`, or `--trainer.profiler rbs.tasks.profiler.StepProfiler`.
 
-Lightning tells its profiler when each of its actions begins and ends, and tasks tell it what they do for the
-teacher's sake. Actions lie within actions; here the time of each, without what lies within it, is counted to
-one of a few parts, so that the parts add up to the whole.
+Lightning tells its profiler when each of its actions begins and ends, and tasks tell it what they
+do for the teacher's sake. Actions lie within actions; here the time of each, without what lies
+within it, is counted to one of a few parts, so that the parts add up to the whole.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ PARTS = {
     "optimiser": r"\.optimizer_step$",
     "the rest": "",
 }
-"""Parts of a step, and which actions begin them; other actions belong to the part they lie within."""
+"""Parts of a step, and which actions begin them; other actions belong to the part they lie
+within."""
 
 _NO_STEP = r"^run_training_epoch$|validation"
-"""A step lasts from one fetching of a batch to the next, or to the validation or end of its epoch."""
+"""A step lasts from one fetching of a batch to the next, or to the validation or end of its
+epoch."""
 
 WARM_UP = 3
 """First steps, which are not counted: buffers are made there, and kernels chosen."""
@@ -45,13 +47,14 @@ WARM_UP = 3
 class StepProfiler(Profiler):
     """Seconds of a training step by part: printed at the end, and written as `profile.json` beside the run.
 
-    An accelerator is waited for wherever a part begins or ends, or its work would be counted to whichever
-    part waits for it; steps that overlap with others otherwise therefore take somewhat longer.
+    An accelerator is waited for wherever a part begins or ends, or its work would be counted to
+    whichever part waits for it; steps that overlap with others otherwise therefore take somewhat
+    longer.
 
     Attributes:
         steps: Of each step the seconds of each part, by name.
-        core_steps: The same in seconds of the cores this process had: a busy machine stretches them less.
-            Processes that load data are not in them.
+        core_steps: The same in seconds of the cores this process had: a busy machine stretches them
+            less. Processes that load data are not in them.
     """
 
     def __init__(self, dirpath: str | Path | None = None) -> None:

@@ -42,35 +42,40 @@ DEFAULTS: dict[str, tuple[Callable[[], Loss], Callable[[Tensor, Batch], dict[str
 class RestorationTask(TrainingTask):
     """Training of a `Cascade`, validated on whole scans, or on frames where f1 restores frames.
 
-    The constructor reads no file: weights and teacher are loaded when fitting or evaluating begins. The
-    teacher stays outside the module tree, so that neither checkpoints nor weight averaging carry it.
+    The constructor reads no file: weights and teacher are loaded when fitting or evaluating begins.
+    The teacher stays outside the module tree, so that neither checkpoints nor weight averaging
+    carry it.
 
     Args:
         f1: First restorer, the one that ships.
-        f2: Second restorer, stage 2 only. None takes the class and arguments of `f1`, starting from the
-            identity.
+        f2: Second restorer, stage 2 only. None takes the class and arguments of `f1`, starting from
+            the identity.
         stage: 1 trains f1 alone; 2 trains all, starting from `init_from`.
         spi: Whether the second restorer sees the semantic prior (stage 2).
         skd: Whether the second restorer teaches the first (stage 2).
         scm: Whether both restorations must mean the same to the teacher (stage 2).
-        skd_weight: Factor of the SKD term. Most of the deviance is noise that no restorer can fit: good and
-            poor ones differ by about a thousandth, and at 0.1 SKD outweighs that (see docs/method.md).
+        skd_weight: Factor of the SKD term. Most of the deviance is noise that no restorer can fit:
+            good and poor ones differ by about a thousandth, and at 0.1 SKD outweighs that (see
+            docs/method.md).
         scm_weight: Factor of the SCM term.
-        losses: Reconstruction losses; None for the Poisson deviance alone, or Charbonnier's of colours.
+        losses: Reconstruction losses; None for the Poisson deviance alone, or Charbonnier's of
+            colours.
         teacher: Folder of the adapted teacher; needed in stage 2 with `spi` or `scm`.
         teacher_size: Size of the SAM the teacher was made from.
         base_checkpoint: Base weights of that SAM; None for the shipped or downloaded ones.
-        prior: Where priors come from. "cached" and "frozen": the whole rapid scan a crop is of, as the
-            stage-1 restorer restores it, read from files or computed at each step. "online": the current
-            restoration of what is trained on. "truth": as "cached", with true masks in place of the
-            teacher's, which bounds from above what a better teacher could do.
+        prior: Where priors come from. "cached" and "frozen": the whole rapid scan a crop is of, as
+            the stage-1 restorer restores it, read from files or computed at each step. "online":
+            the current restoration of what is trained on. "truth": as "cached", with true masks in
+            place of the teacher's, which bounds from above what a better teacher could do.
         prior_cache: Folder of the files.
         lr: Peak learning rate of AdamW.
         weight_decay: Its weight decay.
-        warmup_steps: Steps of linear warm-up, before a cosine decay to zero over the whole training.
+        warmup_steps: Steps of linear warm-up, before a cosine decay to zero over the whole
+            training.
         init_from: Weights of f1 to start from, .safetensors or .ckpt; stage 2 needs them.
-        output: Folder to which the trained restorer is written, as `restorer.safetensors`; stage 2 adds
-            `cascade.safetensors` with f2 and SPI. None: the command line puts in the run's own folder.
+        output: Folder to which the trained restorer is written, as `restorer.safetensors`; stage 2
+            adds `cascade.safetensors` with f2 and SPI. None: the command line puts in the run's own
+            folder.
     """
 
     def __init__(
@@ -96,8 +101,8 @@ class RestorationTask(TrainingTask):
         output: Path | None = None,
     ) -> None:
         super().__init__(lr, weight_decay, warmup_steps, output)
-        # Modules are remembered by how to build them: checkpoints then hold plain data, which loads without
-        # running code.
+        # Modules are remembered by how to build them: checkpoints then hold plain data, which loads
+        # without running code.
         built: dict[str, Any] = {
             "f1": f1.spec(),
             "f2": f2 and f2.spec(),
@@ -121,7 +126,8 @@ class RestorationTask(TrainingTask):
                 SKD(f1.feature_channels, f2.feature_channels, f1.domain) if skd else None,
                 SCM() if scm else None,
             )
-        # A dict hides modules from the module tree: "teacher", and "stage1", the frozen restorer it looks at.
+        # A dict hides modules from the module tree: "teacher", and "stage1", the frozen restorer it
+        # looks at.
         self._outside: dict[str, nn.Module] = {}
         self._cache: PriorCache | None = None
         self._init_sha256: str | None = None
@@ -192,7 +198,8 @@ class RestorationTask(TrainingTask):
         """Fill the cache of priors, each process its share.
 
         Raises:
-            RbsError: The training pairs are drawn afresh each time, so that no cache could hold their priors.
+            RbsError: The training pairs are drawn afresh each time, so that no cache could hold
+                their priors.
         """
         if self.prior == "online" or "teacher" not in self._outside:
             return

@@ -47,7 +47,8 @@ class TrainingTask(LightningModule, ABC):
     Args:
         lr: Peak learning rate.
         weight_decay: Weight decay.
-        warmup_steps: Steps of linear warm-up, before a cosine decay to zero over the whole training.
+        warmup_steps: Steps of linear warm-up, before a cosine decay to zero over the whole
+            training.
         output: Folder of the product; None writes nothing.
         betas: AdamW's.
     """
@@ -89,8 +90,8 @@ class TrainingTask(LightningModule, ABC):
         if not loop.is_resuming:
             return
         if loop.restarted_on_epoch_end:
-            # Where max_steps is set, Lightning ends that epoch once more, counts it twice, and so skips the
-            # samples of the next one. This is how it goes on where max_steps is not set.
+            # Where max_steps is set, Lightning ends that epoch once more, counts it twice, and so
+            # skips the samples of the next one. This is how it goes on where max_steps is not set.
             loop._restarting = loop.epoch_loop._restarting = False
             loop.reset()
         # Its loaders have begun before it knew which epoch this is, with the samples of the first.

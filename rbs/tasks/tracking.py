@@ -1,8 +1,8 @@
 """Weights & Biases: what a run records there, and what it does not.
 
-Recorded are a run's name, tags, whole configuration, the commit of git where it was started, and its
-metrics. What it prints is not (a message may name a patient), and images only on request: of phantoms, and
-of patients only on a second one.
+Recorded are a run's name, tags, whole configuration, the commit of git where it was started, and
+its metrics. What it prints is not (a message may name a patient), and images only on request: of
+phantoms, and of patients only on a second one.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ class ScanPictures(Callback):
         """Refuse patients before anything is trained.
 
         Raises:
-            RbsError: The first validation case is not synthetic, and images of patients were not asked for.
+            RbsError: The first validation case is not synthetic, and images of patients were not
+                asked for.
         """
         if self.of_patients:
             return
@@ -133,7 +134,8 @@ def picture(panels: list[npt.NDArray[Any]]) -> npt.NDArray[np.uint8]:
         panels: Counts at standard scale, (V, H, W) each; the window is that of the second.
 
     Returns:
-        Grey (H, width); white is 0 counts, black the 99.5th percentile of the second panel and more.
+        Grey (H, width); white is 0 counts, black the 99.5th percentile of the second panel and
+        more.
     """
     peak = max(float(np.percentile(panels[1], 99.5)), 1e-6)
     views = [view for panel in panels for view in panel]

@@ -32,8 +32,8 @@ _FITTING_SEED = 20
 class UncertaintyTask(TrainingTask):
     """Training of an `UncertaintyHead` on the errors of a restorer against the known expectation.
 
-    The restorer stays as it is, and stays outside the module tree: neither checkpoints nor weight averaging
-    carry it. Children that it was trained on are the wrong ones to learn its errors from.
+    The restorer stays as it is, and stays outside the module tree: neither checkpoints nor weight
+    averaging carry it. Children that it was trained on are the wrong ones to learn its errors from.
 
     Args:
         head: The head.
@@ -41,9 +41,10 @@ class UncertaintyTask(TrainingTask):
         beta: Of `rbs.restorers.uncertainty.root_likelihood`.
         lr: Peak learning rate of AdamW.
         weight_decay: Its weight decay.
-        warmup_steps: Steps of linear warm-up, before a cosine decay to zero over the whole training.
-        output: Folder to which the head is written, named after the restorer's file; to be found by `rbs`
-            it must lie beside that. None: the command line puts in the run's own folder.
+        warmup_steps: Steps of linear warm-up, before a cosine decay to zero over the whole
+            training.
+        output: Folder to which the head is written, named after the restorer's file; to be found by
+            `rbs` it must lie beside that. None: the command line puts in the run's own folder.
     """
 
     def __init__(
@@ -66,7 +67,8 @@ class UncertaintyTask(TrainingTask):
         """Load the restorer.
 
         Raises:
-            CheckpointError: It cannot be read, restores frames, or has other features than the head expects.
+            CheckpointError: It cannot be read, restores frames, or has other features than the head
+                expects.
         """
         loaded = load_restorer(self.f1)
         f1 = loaded.restorer.requires_grad_(False)

@@ -56,7 +56,8 @@ def whole_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
             raise OutputError(
                 "the output appeared while it was being made", file=path, remedy="choose another name"
             )
-        # Some writers make files that only their owner can read; on a shared disk others must read them too.
+        # Some writers make files that only their owner can read; on a shared disk others must read
+        # them too.
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except RbsError:

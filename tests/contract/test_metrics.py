@@ -50,7 +50,8 @@ def reference_of(metric, target):
 def test_the_reference_itself_is_best(metric, target):
     reference = reference_of(metric, target)
     best = metric.compute(reference, target)
-    # Estimated through a noisy scan: zero error within its statistics, which are far below its noise.
+    # Estimated through a noisy scan: zero error within its statistics, which are far below its
+    # noise.
     resolved = 0.1 * reference.mean()
     if metric.name in ("nc_mse", "nc_nmse"):
         assert abs(best) < resolved / (target.peak**2 if metric.name == "nc_nmse" else 1)

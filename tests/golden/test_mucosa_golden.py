@@ -1,8 +1,8 @@
 """Drawn mucosa and degradations of a fixed seed keep their numbers: data sets and cached priors rest on them.
 
 For an intended change of drawn pictures raise `rbs.data.mucosa.FORMAT`, and take over the
-numbers the failing test prints. They are statistics, no checksum, because the last digits of a filter differ
-between versions of NumPy and SciPy.
+numbers the failing test prints. They are statistics, no checksum, because the last digits of a
+filter differ between versions of NumPy and SciPy.
 """
 
 from __future__ import annotations

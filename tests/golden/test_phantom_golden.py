@@ -1,8 +1,8 @@
 """A phantom of a fixed seed keeps its numbers: training sets and shipped weights rest on them.
 
-For an intended change raise `rbs.synthetic.cohort.FORMAT` and take over the numbers the failing test prints.
-They are statistics, no checksum, because the last digits of a filter differ between versions of NumPy
-and SciPy.
+For an intended change raise `rbs.synthetic.cohort.FORMAT` and take over the numbers the failing
+test prints. They are statistics, no checksum, because the last digits of a filter differ between
+versions of NumPy and SciPy.
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 
 
 ON_FRAMES = ("no_", "prior_none", "prior_online", "prior_truth", "teacher_", "stage1_squared")
-"""Beginnings of the overlays that fit colour frames, too; others are about counts, or name a folder."""
+"""Beginnings of the overlays that fit colour frames, too; others are about counts, or name a
+folder."""
 
 
 def name_of(path):
@@ -239,7 +240,8 @@ def test_two_processes_train(name, runs, tiny_cohort, frames, request):
     assert len(list((runs / "two" / name).glob("version_*"))) == 1
     if name.endswith("adapt_sam"):
         return  # the overlap it maximises is of all pixels of a batch, and no mean over ranks
-    # One process that is given as many crops a step ends with the same (averaged) weights, but for a bit.
+    # One process that is given as many crops a step ends with the same (averaged) weights, but for
+    # a bit.
     alone = [*small(config, frames if of_frames(config) else tiny_cohort, runs), "--name", f"one/{name}"]
     alone += ["--data.init_args.samples_per_epoch", "6", "--data.init_args.batch_size", "2"]
     assert main(["fit", *alone]) == 0

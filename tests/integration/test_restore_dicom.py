@@ -10,8 +10,8 @@ import pytest
 from judges import judge
 
 EXPLAINED = (
-    # The NM module knows only PRIMARY; a restored image is not made of detected events alone: in the general
-    # definition of Image Type (PS3.3 C.7.6.1.1.2) SECONDARY is the word for that.
+    # The NM module knows only PRIMARY; a restored image is not made of detected events alone: in
+    # the general definition of Image Type (PS3.3 C.7.6.1.1.2) SECONDARY is the word for that.
     "Unrecognized enumerated value <SECONDARY> for value 2 of attribute <Image Type>",
 )
 
@@ -46,7 +46,8 @@ def counts_of(path: Path) -> np.ndarray:
 def test_the_restored_scan_is_closer_to_the_truth_than_the_rapid_one(files: dict[str, Path]) -> None:
     rapid, rest = (pydicom.dcmread(files[name]).pixel_array.astype(float) for name in ("rapid", "rest"))
     restored = counts_of(files["restored"])
-    # The remainder, scaled to 20 cm/min, is an independent scan; its own Poisson noise is taken off.
+    # The remainder, scaled to 20 cm/min, is an independent scan; its own Poisson noise is taken
+    # off.
     scale = float(pydicom.dcmread(files["rest"]).ScanVelocity) * 6 / 20
     noise = rest.mean() * scale**2
 

@@ -11,7 +11,8 @@ from rbs.scans.scan import Array
 
 # Unless told not to, the library asks the internet for its newest version when imported.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-# Imported here, not at the first sample: that is drawn in a forked worker, where W&B's import hook fails.
+# Imported here, not at the first sample: that is drawn in a forked worker, where W&B's import hook
+# fails.
 import albumentations  # noqa: TID253
 
 LARGEST_SEED = 2**32 - 1
@@ -31,18 +32,19 @@ def flip_alike(arrays: Mapping[str, Array], seed: int) -> tuple[dict[str, Array]
 
     Args:
         arrays: Arrays (views, rows, columns) of the same rows and columns; any dtype.
-        seed: What decides the flips, 0 to `LARGEST_SEED`. The library keeps a random generator of its own,
-            which worker processes would inherit in the same state; so each call seeds it.
+        seed: What decides the flips, 0 to `LARGEST_SEED`. The library keeps a random generator of
+            its own, which worker processes would inherit in the same state; so each call seeds it.
 
     Returns:
         The flipped arrays under their names, and which flips were applied: (left-right, up-down).
     """
     names = list(arrays)
     rows, columns = arrays[names[0]].shape[-2:]
-    # The library moves one grid of pixel numbers and the arrays are read through it, so that no cast or
-    # interpolation inside the library can touch a count.
+    # The library moves one grid of pixel numbers and the arrays are read through it, so that no
+    # cast or interpolation inside the library can touch a count.
     grid = np.arange(rows * columns, dtype=np.int32).reshape(rows, columns)
-    # Compose.set_random_seed would give both transforms the same seed: they would always flip together.
+    # Compose.set_random_seed would give both transforms the same seed: they would always flip
+    # together.
     for transform, state in zip(
         _FLIPPER.transforms, np.random.SeedSequence(seed).generate_state(2), strict=True
     ):

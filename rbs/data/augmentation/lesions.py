@@ -1,17 +1,18 @@
 r"""Foci put into training crops: what a restorer has hardly ever seen, it takes for noise.
 
-A restorer trained for the least error returns the mean of all scans that its counts could have come from, as
-often as each occurs in training. Faint small foci are rare even in disease, so it takes nearly all of them
-for noise and flattens them. Here as many as wanted are put in, into phantoms and into acquired scans:
+A restorer trained for the least error returns the mean of all scans that its counts could have come
+from, as often as each occurs in training. Faint small foci are rare even in disease, so it takes
+nearly all of them for noise and flattens them. Here as many as wanted are put in, into phantoms and
+into acquired scans:
 
 .. math::
     \lambda' = \lambda + c\,\bar\lambda(r_0)\, G(r - r_0) \quad (c > 0), \qquad
     \lambda' = \lambda\,\big(1 + c\,G(r - r_0)\big) \quad (c < 0),
 
-with :math:`\bar\lambda` the local mean and :math:`G` a Gaussian of peak 1. Counts stay exactly Poisson: those
-of a hot focus are added as a Poisson draw of their own, those a cold one lacks are taken out by binomial
-thinning. Where the expectation is not known, places and heights go by the counts smoothed over 10 mm, so that
-a few per cent of chance are in them.
+with :math:`\bar\lambda` the local mean and :math:`G` a Gaussian of peak 1. Counts stay exactly
+Poisson: those of a hot focus are added as a Poisson draw of their own, those a cold one lacks are
+taken out by binomial thinning. Where the expectation is not known, places and heights go by the
+counts smoothed over 10 mm, so that a few per cent of chance are in them.
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ def draw_foci(image: Array, spacing_mm: tuple[float, float], mean: float, rng: n
     """Draw foci for a crop, more of them where there is more tracer.
 
     Args:
-        image: Counts or expectation at standard exposure, (V, H, W). Views show a focus at the same place,
-            each as strongly as its depth allows.
+        image: Counts or expectation at standard exposure, (V, H, W). Views show a focus at the same
+            place, each as strongly as its depth allows.
         spacing_mm: Rows, columns.
         mean: Their mean number, Poisson.
         rng: Source of everything random.
@@ -81,7 +82,8 @@ def draw_foci(image: Array, spacing_mm: tuple[float, float], mean: float, rng: n
         fwhm = log_uniform(FWHM_MM, rng)
         cold = rng.random() < COLD_SHARE
         contrast = rng.uniform(0.1, COLDEST) if cold else log_uniform(CONTRAST, rng)
-        # In the middle of the body both views see it alike; under one surface the other hardly does.
+        # In the middle of the body both views see it alike; under one surface the other hardly
+        # does.
         depth = rng.uniform(0, 1)
         seen = np.minimum(1, 2 * np.array([depth, 1 - depth])) if views == 2 else np.ones(views)
         far = ((y - row) * spacing_mm[0]) ** 2 + ((x - column) * spacing_mm[1]) ** 2

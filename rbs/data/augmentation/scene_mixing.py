@@ -1,17 +1,19 @@
 r"""Scenes: expectations no phantom has, made of those they have, so that a restorer knows more than phantoms.
 
-A network that has seen drawn children alone learns how they were drawn, and on a patient takes for noise what
-was never drawn. A scene is any image a camera could count, and its noise is known exactly as for phantoms:
-only the expectation changes, counts are drawn from it afterwards. Domain randomisation (Tobin et al., IROS
-2017, arXiv 1703.06907), of what differs from one patient, camera and hospital to the next:
+A network that has seen drawn children alone learns how they were drawn, and on a patient takes for
+noise what was never drawn. A scene is any image a camera could count, and its noise is known
+exactly as for phantoms: only the expectation changes, counts are drawn from it afterwards. Domain
+randomisation (Tobin et al., IROS 2017, arXiv 1703.06907), of what differs from one patient, camera
+and hospital to the next:
 
 .. math::
-    \lambda' = b\,\frac{m}{m'}\,\Big[(1 - w)\, Z_s \lambda + w\, Z_{s'} \lambda^{\mathsf T}\Big]^{\gamma}
+    \lambda' = b\,\frac{m}{m'}\,\Big[(1 - w)\, Z_s \lambda + w\,
+    Z_{s'} \lambda^{\mathsf T}\Big]^{\gamma}
 
 with :math:`Z_s` a magnification (bodies from infants to adults, and their blur with them),
-:math:`\lambda^{\mathsf T}` another place of the same scan turned by a right angle (edges and crossings no
-skeleton has), :math:`\gamma` the contrast of uptake, :math:`m / m'` what keeps the mean, and :math:`b` the
-activity.
+:math:`\lambda^{\mathsf T}` another place of the same scan turned by a right angle (edges and
+crossings no skeleton has), :math:`\gamma` the contrast of uptake, :math:`m / m'` what keeps the
+mean, and :math:`b` the activity.
 """
 
 from __future__ import annotations

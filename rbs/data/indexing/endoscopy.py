@@ -1,8 +1,8 @@
 """From a folder of frames to the manifest that training and evaluation read.
 
-Every frame is accepted, or refused by name with a reason and a remedy. Frames of one video or patient, and
-frames that show the same, come into one split, which follows from their name and a seed alone; folders that
-name splits are followed, unless the same is shown on both sides.
+Every frame is accepted, or refused by name with a reason and a remedy. Frames of one video or
+patient, and frames that show the same, come into one split, which follows from their name and a
+seed alone; folders that name splits are followed, unless the same is shown on both sides.
 """
 
 from __future__ import annotations
@@ -95,14 +95,14 @@ def index_frames(
 ) -> FrameIndex:
     """Write the manifest of all frames in a folder, and beside it what was refused and what shows the same.
 
-    Masks that have no file of their own (of several instruments, of no lesion at all) are written into
-    NAME.masks beside the manifest.
+    Masks that have no file of their own (of several instruments, of no lesion at all) are written
+    into NAME.masks beside the manifest.
 
     Args:
         folder: Where the pictures are, at any depth.
         manifest: The CSV to write.
-        group: Regular expression whose first group, found in a frame's path below the folder, is its video or
-            patient; None takes what the layout tells.
+        group: Regular expression whose first group, found in a frame's path below the folder, is
+            its video or patient; None takes what the layout tells.
         seed: Decides, with the names of groups, who is in which split.
         shares: Shares of "train", "val" and "test", where no folder names splits; any sum.
         workers: Threads that read.
@@ -268,7 +268,8 @@ def _deal(seen: Sequence[Seen], units: Sequence[str], pairs: Sequence[Duplicates
     ]
     parts = joined(len(seen), [*same, *((pair.first, pair.second) for pair in pairs)])
     given = {one.found.split for one in seen} - {None}
-    # Training needs validation: where folders name a training and a test set alone, it comes from the former.
+    # Training needs validation: where folders name a training and a test set alone, it comes from
+    # the former.
     drawn = "train" in given and "val" not in given and split.shares[1] > 0
     own = replace(split, shares=(*split.shares[:2], 0.0))
     splits, groups, moved = [""] * len(seen), [""] * len(seen), {}

@@ -1,6 +1,7 @@
 """Which findings may stand in a manifest: of patients told apart, and each acquisition once.
 
-A patient under two identifiers would be trained on and tested on; two patients under one would be paired.
+A patient under two identifiers would be trained on and tested on; two patients under one would be
+paired.
 """
 
 from __future__ import annotations

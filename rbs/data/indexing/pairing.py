@@ -1,7 +1,7 @@
 """Which files are one scan, and which rapid scan belongs to which standard scan.
 
-Nothing is guessed. Two files are one scan, and two scans a pair, where nothing else would fit; where more
-would, they are refused by name, and the user decides.
+Nothing is guessed. Two files are one scan, and two scans a pair, where nothing else would fit;
+where more would, they are refused by name, and the user decides.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from rbs.scans.dicom.reader import read_nm
 from rbs.scans.scan import STANDARD_VELOCITY, Scan, View
 
 ONE_SCAN = timedelta(seconds=60)
-"""Two detectors start together. The fastest pass over the smallest child takes two minutes, so two passes of
-a camera cannot start within one."""
+"""Two detectors start together. The fastest pass over the smallest child takes two minutes, so two
+passes of a camera cannot start within one."""
 
 ONE_VISIT = timedelta(minutes=60)
-"""Start to start, rapid and standard scans of one uptake phase: a blood-pool scan of the same day is another
-image of the same patient, and no faster version of the delayed scan."""
+"""Start to start, rapid and standard scans of one uptake phase: a blood-pool scan of the same day
+is another image of the same patient, and no faster version of the delayed scan."""
 
 SAME_LENGTH = 1.2
 """Factor within which two passes cover the same length, run-in and run-out included."""
@@ -95,8 +95,8 @@ class Pair:
 def join_views(findings: Iterable[Finding]) -> tuple[list[Acquisition], list[Refusal]]:
     """Find the one-view files that two detectors wrote of one acquisition.
 
-    They are of one patient, study, velocity and matrix, started within `ONE_SCAN` of each other (or state no
-    start), and are one anterior and one posterior file.
+    They are of one patient, study, velocity and matrix, started within `ONE_SCAN` of each other (or
+    state no start), and are one anterior and one posterior file.
 
     Returns:
         All acquisitions, and the files of those with two files of one view.
@@ -131,8 +131,8 @@ def state_velocities(
 ) -> tuple[list[Acquisition], list[Refusal]]:
     """Give the scans of one patient that state no velocity the one they must have.
 
-    All passes of a visit cover the same patient, so velocity times duration is the same: of the velocities
-    given, that one which alone gives this length.
+    All passes of a visit cover the same patient, so velocity times duration is the same: of the
+    velocities given, that one which alone gives this length.
 
     Returns:
         The scans whose velocity is known now, and the files of the others.
@@ -165,15 +165,16 @@ def pair(
 ) -> tuple[list[Pair], list[Refusal]]:
     """Pair the rapid and standard scans of one patient.
 
-    A scan faster than the standard velocity is rapid (if a rapid velocity is given: a scan of that one), any
-    other standard. A rapid scan is paired with the one standard scan that fits, and no other rapid scan may
-    fit that one: same matrix, spacing and views, started within `ONE_VISIT` of each other (or, where a start
-    is not stated, of one study), no count in both. Of several that fit, the one at the standard velocity is
-    taken if it is alone in that.
+    A scan faster than the standard velocity is rapid (if a rapid velocity is given: a scan of that
+    one), any other standard. A rapid scan is paired with the one standard scan that fits, and no
+    other rapid scan may fit that one: same matrix, spacing and views, started within `ONE_VISIT` of
+    each other (or, where a start is not stated, of one study), no count in both. Of several that
+    fit, the one at the standard velocity is taken if it is alone in that.
 
     Args:
         scans: Scans with velocities.
-        rapid_velocity: Velocity of rapid scans, cm/min; None if any that is faster than the standard.
+        rapid_velocity: Velocity of rapid scans, cm/min; None if any that is faster than the
+            standard.
         standard_velocity: Velocity of standard scans, cm/min; None for `STANDARD_VELOCITY`.
 
     Returns:

@@ -1,7 +1,7 @@
 """What an index notes of each DICOM file: enough to pair, split and check scans without their pixels.
 
-Every file is read once, by two processes, and what was found is kept beside the manifest, a line of JSON a
-file, written as the file is read. An interrupted or repeated run goes on from there.
+Every file is read once, by two processes, and what was found is kept beside the manifest, a line of
+JSON a file, written as the file is read. An interrupted or repeated run goes on from there.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class Finding:
     Attributes:
         file: The file.
         patient_id: Patient ID; empty without one.
-        person: What cannot differ between two files of one patient, if stated: sex, hash of birth date.
+        person: What cannot differ between two files of one patient, if stated: sex, hash of birth
+            date.
         study: Study Instance UID.
         instance: SOP Instance UID, empty without one.
         views: One view a frame.

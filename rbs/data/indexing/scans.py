@@ -1,8 +1,9 @@
 """From a folder of whatever a hospital exported to the manifest that training and evaluation read.
 
-Every file is accepted into the manifest or refused by name with a reason and a remedy; what is accepted has
-passed the very checks that training applies. Splits follow from the patient's identifier and a seed alone, so
-that patients who come later never move an earlier one from one split to another.
+Every file is accepted into the manifest or refused by name with a reason and a remedy; what is
+accepted has passed the very checks that training applies. Splits follow from the patient's
+identifier and a seed alone, so that patients who come later never move an earlier one from one
+split to another.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class Split:
     Attributes:
         seed: Decides, with the patient's identifier, where a patient goes.
         shares: Shares of "train", "val" and "test"; any sum.
-        given: The split of each patient (by `patient_key`), for a split made elsewhere; nobody else is taken.
+        given: The split of each patient (by `patient_key`), for a split made elsewhere; nobody else
+            is taken.
     """
 
     seed: int = 0
@@ -102,7 +104,8 @@ def read_splits(path: Path) -> dict[str, str]:
     """The split of each patient, from a CSV with the columns patient and split, such as a manifest.
 
     Raises:
-        ManifestError: The file is missing or no such CSV, or puts a patient into two splits or no known one.
+        ManifestError: The file is missing or no such CSV, or puts a patient into two splits or no
+            known one.
     """
     if not path.is_file():
         raise ManifestError("there is no such file", file=path, remedy="name a CSV of patients and splits")
@@ -130,8 +133,8 @@ def index(
 ) -> Index:
     """Write the manifest of all whole-body scans in a folder, and beside it what was refused and why.
 
-    What each file holds is noted beside the manifest as well: a repeated or interrupted run reads only files
-    that are new or have changed.
+    What each file holds is noted beside the manifest as well: a repeated or interrupted run reads
+    only files that are new or have changed.
 
     Args:
         folder: Where the files are, at any depth.

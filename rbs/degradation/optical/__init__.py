@@ -1,9 +1,10 @@
 """How clean frames become bad ones: physical degradations, and presets that draw their levels.
 
-Light passes smoke and a lens (`optics`), falls on a sensor (`camera`), and its picture is scaled and
-compressed (`recording`). Each step is a frozen dataclass of physical parameters; a `Recipe` holds several in
-that order; `draw` fills one for a preset; `degraded` is the whole for one frame and one seed. Light adds up
-in linear light, so every step up to the sensor works there (`light`); recorders see gamma-encoded values.
+Light passes smoke and a lens (`optics`), falls on a sensor (`camera`), and its picture is scaled
+and compressed (`recording`). Each step is a frozen dataclass of physical parameters; a `Recipe`
+holds several in that order; `draw` fills one for a preset; `degraded` is the whole for one frame
+and one seed. Light adds up in linear light, so every step up to the sensor works there (`light`);
+recorders see gamma-encoded values.
 """
 
 from rbs.degradation.optical.camera import Illumination, SensorNoise, Specular

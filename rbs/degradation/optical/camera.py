@@ -15,13 +15,13 @@ from rbs.endoscopy.colour import Frame, Stage, smooth_field, to_linear, to_srgb
 class Illumination:
     """Less light, or more, and unevenly: light is multiplied by 2^-stops / (1 + (r / reach)^2)^2.
 
-    The second factor is the law of the fourth power of the cosine, with r / reach the tangent of the angle.
-    What exceeds full scale saturates.
+    The second factor is the law of the fourth power of the cosine, with r / reach the tangent of
+    the angle. What exceeds full scale saturates.
 
     Attributes:
         stops: Exposure that is missing at the brightest place; negative for too much.
-        reach: Distance r at which a quarter of the light is left, in halves of the frame's diagonal; infinite
-            for even light.
+        reach: Distance r at which a quarter of the light is left, in halves of the frame's
+            diagonal; infinite for even light.
         centre: Of the light: row and column as shares of height and width.
     """
 
@@ -49,9 +49,10 @@ class SensorNoise:
     """Shot and read noise of a sensor in linear light, and the gain that follows it.
 
     With l the light 0..1, N electrons of full well, r of read noise and g = 2^gain_stops,
-    y = g (Poisson(N l) + Normal(0, r^2)) / N, so that mean(y) = g l and var(y) = g^2 (l / N + (r / N)^2)
-    until y is clipped to 0..1. Noise is white and independent between colours: a frame is normally reduced
-    severalfold when it is read, which leaves little of what demosaicing correlates.
+    y = g (Poisson(N l) + Normal(0, r^2)) / N, so that mean(y) = g l and var(y) = g^2 (l / N + (r /
+    N)^2) until y is clipped to 0..1. Noise is white and independent between colours: a frame is
+    normally reduced severalfold when it is read, which leaves little of what demosaicing
+    correlates.
 
     Attributes:
         full_well_e: Electrons at full scale at gain 0, for a pixel of the frame.
@@ -81,17 +82,17 @@ class SensorNoise:
 class Specular:
     """Reflections of the lamp on wet mucosa: white Gaussian lobes added to the light, clipped at full scale.
 
-    They sit where the frame is bright, with a probability that grows as the square of the light, since what
-    faces the lamp is bright. On black a lobe of standard deviation s and peak P saturates 2 pi s^2 ln P
-    pixels.
+    They sit where the frame is bright, with a probability that grows as the square of the light,
+    since what faces the lamp is bright. On black a lobe of standard deviation s and peak P
+    saturates 2 pi s^2 ln P pixels.
 
     Attributes:
         number: Of lobes.
-        sigma_px: Standard deviation of a lobe, pixels; each is 0.5 to 1.5 times that, and 1 to 3 times as
-            long as wide in a random direction.
+        sigma_px: Standard deviation of a lobe, pixels; each is 0.5 to 1.5 times that, and 1 to 3
+            times as long as wide in a random direction.
         peak: Light at the middle of a lobe, times full scale.
-        wrinkles: Standard deviation of the logarithm of that light, as the film of mucus is never smooth; 0
-            for whole ellipses, which are those of the formula.
+        wrinkles: Standard deviation of the logarithm of that light, as the film of mucus is never
+            smooth; 0 for whole ellipses, which are those of the formula.
     """
 
     number: int

@@ -16,8 +16,8 @@ from rbs.endoscopy.colour import Frame, Stage, smooth_field, to_linear, to_srgb
 class Haze:
     """Smoke, steam or a fogged lens: atmospheric scattering in linear light, I = J t + A (1 - t).
 
-    Transmission is t = exp(-d) with an optical depth d of log-normal smooth patches. Koschmieder 1924; for
-    pictures Narasimhan & Nayar, IJCV 2002;48:233.
+    Transmission is t = exp(-d) with an optical depth d of log-normal smooth patches. Koschmieder
+    1924; for pictures Narasimhan & Nayar, IJCV 2002;48:233.
 
     Attributes:
         depth: Mean optical depth over the frame; 0.7 halves the contrast.

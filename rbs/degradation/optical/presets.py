@@ -1,8 +1,9 @@
 """Presets: which degradations a frame gets, and the ranges their levels are drawn from.
 
-Blurs are in pixels of frames whose longer side is about 320, as the data module reads them. The sensor is
-that of a chip on the tip, and the gain that of a camera which keeps up the brightness by itself: what light
-is missing it makes up for in part (low-light) or whole (denoise), and amplifies the noise.
+Blurs are in pixels of frames whose longer side is about 320, as the data module reads them. The
+sensor is that of a chip on the tip, and the gain that of a camera which keeps up the brightness by
+itself: what light is missing it makes up for in part (low-light) or whole (denoise), and amplifies
+the noise.
 """
 
 from __future__ import annotations

@@ -33,11 +33,12 @@ class Recipe:
         """The degraded frame in 8 bits, as a camera delivers it.
 
         Args:
-            frame: Clean frame, float32 (3, H, W), sRGB 0..1. Degrade whole frames and crop afterwards: light
-                and haze belong to the field of view.
+            frame: Clean frame, float32 (3, H, W), sRGB 0..1. Degrade whole frames and crop
+                afterwards: light and haze belong to the field of view.
             rng: Decides what is random.
-            valid: Where the frame shows what the camera saw, (H, W). The rest (black borders, insets, text)
-                is laid over the picture after the camera: it neither bleeds into it nor gets its noise.
+            valid: Where the frame shows what the camera saw, (H, W). The rest (black borders,
+                insets, text) is laid over the picture after the camera: it neither bleeds into it
+                nor gets its noise.
 
         Returns:
             float32 (3, H, W), multiples of 1/255.
@@ -68,8 +69,9 @@ def _continued(frame: Frame, valid: Mask) -> Frame:
 def _laid_over(seen: Frame, frame: Frame, scene: Frame, valid: Mask) -> Frame:
     """What the processor lays over the picture, over what the camera has seen instead of the scene.
 
-    A mask's rim, and the ground of a stroke of text, still show the scene, darkened by black or lightened by
-    white. They have to change with the picture, or would tell a network how bright the clean one was.
+    A mask's rim, and the ground of a stroke of text, still show the scene, darkened by black or
+    lightened by white. They have to change with the picture, or would tell a network how bright the
+    clean one was.
     """
     black = frame / np.maximum(scene, 1e-3)
     white = (1 - frame) / np.maximum(1 - scene, 1e-3)

@@ -33,8 +33,8 @@ class Halved:
 class ChromaLoss:
     """Colour differences at a lower resolution than luma, as analogue video and 4:2:0 leave them.
 
-    Cb and Cr (BT.601) become means of squares and are interpolated again; luma stays what it was, but where a
-    colour leaves what RGB can show.
+    Cb and Cr (BT.601) become means of squares and are interpolated again; luma stays what it was,
+    but where a colour leaves what RGB can show.
 
     Attributes:
         factor: Edge of the squares, pixels.

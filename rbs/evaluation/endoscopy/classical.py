@@ -1,7 +1,7 @@
 """The peers that need no training, for colour frames: for each degradation those that were made for it.
 
-Each has one parameter, tuned on the validation split by PSNR. All work on sRGB values but for two that undo
-what happens to light, and therefore work in linear light.
+Each has one parameter, tuned on the validation split by PSNR. All work on sRGB values but for two
+that undo what happens to light, and therefore work in linear light.
 """
 
 from __future__ import annotations
@@ -150,8 +150,8 @@ def peers(preset: Preset | None) -> tuple[Classical, ...]:
     """The peers for a degradation; all of them for "mixed", and for frames that were acquired bad (None).
 
     BM3D is among them where its package is, whose licence is for non-commercial use only. Bicubic
-    interpolation, the peer for "x2", is what that preset's frames have been through: the row of the degraded
-    frame.
+    interpolation, the peer for "x2", is what that preset's frames have been through: the row of the
+    degraded frame.
     """
     denoisers = (*_DENOISERS, _BM3D) if importlib.util.find_spec("bm3d") else _DENOISERS
     made_for: dict[str, tuple[Classical, ...]] = {

@@ -64,7 +64,8 @@ def evaluate_frames(
     Writes what `run.finish` writes: per_frame.csv, per_group.csv and so on.
 
     Args:
-        manifest: The frames. The classical methods are tuned on its validation split, whatever `split` is.
+        manifest: The frames. The classical methods are tuned on its validation split, whatever
+            `split` is.
         output: Folder.
         source: Makes pairs of rows.
         trained: Methods beside the degraded frame and the classical ones.
@@ -163,7 +164,8 @@ def _score(
     pair = source.pair(row, index)
     target = pair.target
     known = {"patient": row.group, "frame": row.frame.name, "case": index, "degradation": pair.degradation}
-    # What a perfect restoration scores is only worth telling where the clean frame is not the reference.
+    # What a perfect restoration scores is only worth telling where the clean frame is not the
+    # reference.
     own = {m.name: m.compute(target.clean, target) if m.group in (TASK, ALONE) else math.nan for m in metrics}
     scores: list[dict[str, Any]] = [{**known, "method": CEILING, **own}]
     features, pictures = {}, {}

@@ -170,7 +170,8 @@ def load_segmenter(folder: Path, base_checkpoint: Path | None = None) -> tuple[S
 
     Args:
         folder: What adapting SAM to frames wrote.
-        base_checkpoint: SAM's base weights that it was adapted from; None for the shipped or downloaded ones.
+        base_checkpoint: SAM's base weights that it was adapted from; None for the shipped or
+            downloaded ones.
 
     Returns:
         The segmenter, and the digest of its weights.
@@ -203,8 +204,8 @@ def load_segmenter(folder: Path, base_checkpoint: Path | None = None) -> tuple[S
 def niqe_metric(clean: Iterable[FrameTarget]) -> Metric | None:
     """NIQE (Mittal et al., IEEE Signal Process Lett 2013;20:209) with clean frames for its notion of natural.
 
-    The published model was fitted to photographs of landscapes and streets and has to be downloaded; this one
-    is fitted, by deepinv, to frames that are known to be good.
+    The published model was fitted to photographs of landscapes and streets and has to be
+    downloaded; this one is fitted, by deepinv, to frames that are known to be good.
 
     Args:
         clean: Frames of the training split; each is looked at once.

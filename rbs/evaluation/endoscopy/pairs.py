@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 SEED, WHOLE = 0, 2
-"""With a frame's place in its split, the seed by which `EndoscopyDataModule` degrades whole frames, unless it
-is told otherwise: what is scored here is what trainings are validated and tested by."""
+"""With a frame's place in its split, the seed by which `EndoscopyDataModule` degrades whole frames,
+unless it is told otherwise: what is scored here is what trainings are validated and tested by."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,10 @@ class Source:
     """How rows of a manifest become pairs.
 
     Attributes:
-        preset: What frames are degraded by that have no low-quality picture; None where all have one.
-        longest_side: Longer frames are reduced to this before they are degraded, pixels; None leaves them.
+        preset: What frames are degraded by that have no low-quality picture; None where all have
+            one.
+        longest_side: Longer frames are reduced to this before they are degraded, pixels; None
+            leaves them.
     """
 
     preset: Preset | None

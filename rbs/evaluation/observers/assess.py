@@ -1,7 +1,8 @@
 """What physicists ask of a restoration, in one run: foci, observers, noise, sharpness, consistency.
 
-Every scan of a split is restored and searched for what was lost or made up. Where the truth is known, some
-children are also drawn many times over: that is what observers, noise and sharpness need.
+Every scan of a split is restored and searched for what was lost or made up. Where the truth is
+known, some children are also drawn many times over: that is what observers, noise and sharpness
+need.
 """
 
 from __future__ import annotations
@@ -467,8 +468,8 @@ def summarise_studies(
 def _areas(detections: Sequence[dict[str, Any]], size: float) -> Iterator[tuple[str, Any, Any, Any]]:
     """Method, its AUC at each place without and with internal noise, and the patient of each place.
 
-    Internal noise has the variance that the standard scan's own noise has in each channel: the same for every
-    method, as a reader's is who sees all of them in one window of grey.
+    Internal noise has the variance that the standard scan's own noise has in each channel: the same
+    for every method, as a reader's is who sees all of them in one window of grey.
     """
     kept = [(d, d["sizes"] == size) for d in detections]
     kept = [(d, inside) for d, inside in kept if inside.any()]

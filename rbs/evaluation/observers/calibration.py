@@ -1,11 +1,12 @@
 """Is a stated uncertainty true? Coverage of intervals, by how many counts a pixel is expected to hold.
 
-A method that states a standard deviation s beside its estimate T claims that the expectation λ lies within
-T ± ks with the probability erf(k/√2). What share of pixels does so, in each tenth of the pixels ordered by λ,
-is compared with the claim: overconfidence in hot pixels must not be hidden by caution in the background.
+A method that states a standard deviation s beside its estimate T claims that the expectation λ lies
+within T ± ks with the probability erf(k/√2). What share of pixels does so, in each tenth of the
+pixels ordered by λ, is compared with the claim: overconfidence in hot pixels must not be hidden by
+caution in the background.
 
-Where no expectation is known, the counts of an independent scan judge: their own noise is known, and what is
-left is the error.
+Where no expectation is known, the counts of an independent scan judge: their own noise is known,
+and what is left is the error.
 """
 
 from __future__ import annotations
@@ -85,10 +86,12 @@ class Judged:
     """Stated deviations against an independent scan.
 
     Attributes:
-        z: Root mean square of the judge's deviation from what the estimate lets expect, over the standard
-            deviation that its own noise and the stated uncertainty give it together: 1 where both are true.
-        error: Root mean square error of the estimate, the judge's noise taken off, over the root mean square
-            of what is stated: 1 is true, above 1 overconfident. NaN where noise outweighs the error.
+        z: Root mean square of the judge's deviation from what the estimate lets expect, over the
+            standard deviation that its own noise and the stated uncertainty give it together: 1
+            where both are true.
+        error: Root mean square error of the estimate, the judge's noise taken off, over the root
+            mean square of what is stated: 1 is true, above 1 overconfident. NaN where noise
+            outweighs the error.
     """
 
     z: float
@@ -104,8 +107,8 @@ def judged_by_counts(
         z^2 = \overline{\frac{(y - qT)^2}{qT + q^2 s^2}}, \qquad
         \text{error}^2 = \frac{\overline{(y - qT)^2} - \overline{y}}{q^2\, \overline{s^2}} .
 
-    In blocks y and T are sums over pixels, and so is its square, as if errors of pixels were independent:
-    the error is then the factor by which a region's deviation is larger than that.
+    In blocks y and T are sums over pixels, and so is its square, as if errors of pixels were
+    independent: the error is then the factor by which a region's deviation is larger than that.
 
     Args:
         estimate: T, standard counts (V, H, W).
@@ -149,8 +152,9 @@ def bootstrap_deviation(
 ) -> Array:
     """The parametric bootstrap of an estimate: how much it varies over scans drawn as if it were the truth.
 
-    Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 6. It needs no training, and sees how
-    the noise goes through a method; what the method smooths away every time alike, it cannot see.
+    Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 6. It needs no training, and
+    sees how the noise goes through a method; what the method smooths away every time alike, it
+    cannot see.
 
     Args:
         restore: The method, raw counts (V, H, W) to standard counts.

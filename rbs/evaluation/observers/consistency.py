@@ -1,17 +1,18 @@
 """Does a restoration agree with the very counts it was made from? A check that needs no truth.
 
-If the restoration T is the expectation of a standard scan, the rapid scan R is Poisson with mean pT. In
-blocks of some 18 mm, with r and m the sums of R and pT over a block, the deviance
+If the restoration T is the expectation of a standard scan, the rapid scan R is Poisson with mean
+pT. In blocks of some 18 mm, with r and m the sums of R and pT over a block, the deviance
 
     d(r, m) = 2 (r ln(r/m) - (r - m))
 
-has an expectation that is known for every m (1 from about 10 counts on, more near 1 count, less below). So
-Σd / ΣE[d|m] is 1 for the truth, above 1 for what contradicts the counts, and z = sign(r - m) sqrt(d) maps
-where. Blocks with |z| > 4 that touch are one cluster, worth a look at the rapid scan.
+has an expectation that is known for every m (1 from about 10 counts on, more near 1 count, less
+below). So Σd / ΣE[d|m] is 1 for the truth, above 1 for what contradicts the counts, and z = sign(r
+- m) sqrt(d) maps where. Blocks with |z| > 4 that touch are one cluster, worth a look at the rapid
+  scan.
 
-A method that smooths R has seen R: T follows its noise in part, and the ratio falls below 1 (to 0 for R/p
-itself). A small ratio is therefore no merit; only a large one is a fault. Nor does agreement prove that a
-focus is real: what R's noise suggests agrees with R.
+A method that smooths R has seen R: T follows its noise in part, and the ratio falls below 1 (to 0
+for R/p itself). A small ratio is therefore no merit; only a large one is a fault. Nor does
+agreement prove that a focus is real: what R's noise suggests agrees with R.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ Array = npt.NDArray[Any]
 BLOCK_MM = 18.0
 FLAGGED = 4.0
 LEAST_MEAN = 1e-3
-"""Counts expected in a block at least: a restoration of 0 is not infinitely wrong where one count fell."""
+"""Counts expected in a block at least: a restoration of 0 is not infinitely wrong where one count
+fell."""
 _TABLE_END = 200.0
 
 
@@ -118,7 +120,8 @@ def poisson_deviance(counted: Array, expected: Array) -> Array:
 def deviance_moments(expected: Array) -> tuple[Array, Array]:
     """Mean and variance of the deviance of Poisson counts of these means.
 
-    From the Poisson sums up to a mean of 200, and those of 200 beyond: 1 and 2 within half a percent.
+    From the Poisson sums up to a mean of 200, and those of 200 beyond: 1 and 2 within half a
+    percent.
     """
     means, first, second = _moments()
     at = np.minimum(expected, _TABLE_END)

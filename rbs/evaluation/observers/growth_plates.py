@@ -1,13 +1,15 @@
 """Growth plates of the distal femora: the brightest, thinnest and most diagnostic structures in a child.
 
-A profile runs along the femur's axis through the plate, averaged over 12 mm across. Its base is the mean of
-the metaphysis, 14 to 24 mm towards the hip; its peak the maximum within 8 mm of the landmark, above that
-base; its width that at half the peak. A restoration is compared with the expectation:
+A profile runs along the femur's axis through the plate, averaged over 12 mm across. Its base is the
+mean of the metaphysis, 14 to 24 mm towards the hip; its peak the maximum within 8 mm of the
+landmark, above that base; its width that at half the peak. A restoration is compared with the
+expectation:
 
     peak recovery   peak_T / peak_λ            width recovery   FWHM_T / FWHM_λ
     asymmetry       200 (left - right) / (left + right) % of the peaks; its error is that of T less that of λ
 
-The maximum of a noisy profile lies above that of its expectation, so raw scans "recover" more than all.
+The maximum of a noisy profile lies above that of its expectation, so raw scans "recover" more than
+all.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ class Plate:
         view: Index of the view.
         side: "-1" or "+1", as its landmark is named.
         peak: Counts a pixel above the metaphysis.
-        fwhm_mm: Width of the plate, mm; NaN where the profile does not fall to half the peak on both sides.
+        fwhm_mm: Width of the plate, mm; NaN where the profile does not fall to half the peak on
+            both sides.
     """
 
     view: int
@@ -54,7 +57,8 @@ class PlateScores:
     Attributes:
         peak: Recovery of the peak.
         fwhm: Recovery of the width; NaN where no width can be measured.
-        asymmetry_error: Error of the asymmetry, percentage points, absolute; NaN with one side only.
+        asymmetry_error: Error of the asymmetry, percentage points, absolute; NaN with one side
+            only.
     """
 
     peak: float
@@ -69,7 +73,8 @@ def measure_plates(
 
     Args:
         image: Counts (V, H, W), aligned.
-        landmarks: (row, column) by name: "femoral diaphysis -1", "distal femoral physis -1", and of "+1".
+        landmarks: (row, column) by name: "femoral diaphysis -1", "distal femoral physis -1", and of
+            "+1".
         spacing_mm: Row and column spacing, mm.
     """
     from scipy.ndimage import map_coordinates

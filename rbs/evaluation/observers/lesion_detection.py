@@ -1,16 +1,17 @@
 """Foci a restoration made up, and foci it lost, counted by a detector that does not know where to look.
 
-The detector is a difference of Gaussians D = (G_4mm - G_12mm) * image. On a standard scan of expectation λ
-its Poisson noise is sd² = h² * λ, h the kernel, so that z = D/sd says how far a focus stands out of a
-standard scan's own noise. A *hallucinated* focus is a local maximum x of D_T with
+The detector is a difference of Gaussians D = (G_4mm - G_12mm) * image. On a standard scan of
+expectation λ its Poisson noise is sd² = h² * λ, h the kernel, so that z = D/sd says how far a focus
+stands out of a standard scan's own noise. A *hallucinated* focus is a local maximum x of D_T with
 
     D_T(x) - max over 8 mm around x of D_λ  >=  5 sd(x),
 
-a *lost* one a local maximum of D_λ with z >= 5 which D_T, by the same rule, does not reach. The rule asks for
-what exceeds the truth, not for what the truth has none of: a rib end restored too brightly counts as well. No
-label is needed, and anatomy that is there (kidneys, growth plates) does not count. The detector's noise is
-skewed where counts are few: five standard deviations are passed by chance now and then, which is why the raw
-standard scan stands beside every method as a reference.
+a *lost* one a local maximum of D_λ with z >= 5 which D_T, by the same rule, does not reach. The
+rule asks for what exceeds the truth, not for what the truth has none of: a rib end restored too
+brightly counts as well. No label is needed, and anatomy that is there (kidneys, growth plates) does
+not count. The detector's noise is skewed where counts are few: five standard deviations are passed
+by chance now and then, which is why the raw standard scan stands beside every method as a
+reference.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Found:
     """Foci of one restoration against its truth, in pixels of aligned arrays.
 
     Attributes:
-        hallucinated: (view, row, column, excess in standard deviations) of foci the truth does not support.
+        hallucinated: (view, row, column, excess in standard deviations) of foci the truth does not
+            support.
         lost: The same of foci of the truth that the restoration does not show.
         in_truth: How many foci the truth holds.
     """
@@ -79,8 +81,9 @@ def detect(image: Array, spacing_mm: tuple[float, float]) -> Array:
 def detector_noise(expectation: Array, spacing_mm: tuple[float, float]) -> Array:
     """Standard deviation of D on a Poisson scan of this expectation, counts a pixel, (V, H, W).
 
-    Where fewer than `LEAST_COUNTS` are expected in the kernel's equivalent area 1/Σh², as many are taken: a
-    few counts side by side in an empty background are no focus, and have no normal distribution.
+    Where fewer than `LEAST_COUNTS` are expected in the kernel's equivalent area 1/Σh², as many are
+    taken: a few counts side by side in an empty background are no focus, and have no normal
+        distribution.
     """
     from scipy.signal import fftconvolve
 

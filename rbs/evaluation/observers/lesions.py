@@ -1,15 +1,16 @@
 """Foci in bone: how much of their contrast a restoration keeps, and how far they stand out of its noise.
 
-Of a focus at x with a width w, F is the mean over the disc of radius w/2 and B the mean over the ring from
-w/2 + 6 mm to w/2 + 20 mm, of pixels of the same bone where the labels know enough of them. The same pixels
-are used in the restoration T and in the expectation λ:
+Of a focus at x with a width w, F is the mean over the disc of radius w/2 and B the mean over the
+ring from w/2 + 6 mm to w/2 + 20 mm, of pixels of the same bone where the labels know enough of
+them. The same pixels are used in the restoration T and in the expectation λ:
 
     contrast            C = F / B - 1
     contrast recovery   C_T / C_λ                     (1: all of it; unbiased noise does not change its mean)
     CNR                 (F_T - B_T) / rms(T - λ over the ring, less its mean)
 
-w is the width after the camera's blur, sqrt(fwhm² + 7²) mm. Of the two views the one in which the expectation
-shows more contrast is used; a focus that neither shows by 10 % is left out, for nothing could recover it.
+w is the width after the camera's blur, sqrt(fwhm² + 7²) mm. Of the two views the one in which the
+expectation shows more contrast is used; a focus that neither shows by 10 % is left out, for nothing
+could recover it.
 """
 
 from __future__ import annotations

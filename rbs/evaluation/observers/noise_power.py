@@ -1,8 +1,8 @@
 """Texture and sharpness of a restoration: noise power spectrum, and local impulse response.
 
-Both are means over Poisson draws of one known expectation, for a network is not linear: its noise depends on
-what it sees, and so does its sharpness. Both therefore state where they were measured, and the impulse
-response how strong the impulse was.
+Both are means over Poisson draws of one known expectation, for a network is not linear: its noise
+depends on what it sees, and so does its sharpness. Both therefore state where they were measured,
+and the impulse response how strong the impulse was.
 """
 
 from __future__ import annotations
@@ -57,8 +57,9 @@ def noise_power_spectrum(
 ) -> Array:
     """Noise power spectrum of restorations of repeated draws.
 
-    NPS(f) = Δy Δx / (Ny Nx) <|DFT(n)|²>, n the difference of a draw from the mean of all M, times M/(M-1).
-    Its integral over all frequencies is the variance (Parseval); of Poisson counts it is λ̄ Δy Δx everywhere.
+    NPS(f) = Δy Δx / (Ny Nx) <|DFT(n)|²>, n the difference of a draw from the mean of all M, times
+    M/(M-1). Its integral over all frequencies is the variance (Parseval); of Poisson counts it is
+    λ̄ Δy Δx everywhere.
 
     Args:
         draws: (M, V, H, W), two at least.
@@ -114,7 +115,8 @@ class Response:
     """A local impulse response.
 
     Attributes:
-        fwhm_mm: Full width at half maximum, geometric mean of rows and columns, mm; NaN where it has none.
+        fwhm_mm: Full width at half maximum, geometric mean of rows and columns, mm; NaN where it
+            has none.
         gain: Its integral over the counts put in: 1 where none is lost.
     """
 
@@ -133,7 +135,8 @@ def impulse_response(
     """Mean difference that one pixel's additional counts make around it.
 
     Args:
-        with_impulse: Restorations (M, V, H, W) of draws to which a Poisson number of counts was added.
+        with_impulse: Restorations (M, V, H, W) of draws to which a Poisson number of counts was
+            added.
         without: Restorations of the same draws as they were.
         places: (view, row, column) of the pixels, further apart than twice the reach.
         counts: How many standard counts were added on average.

@@ -1,15 +1,19 @@
 """Model observers: can a focus at a known place still be told from none?
 
-*Channelised Hotelling observer* (Myers & Barrett, J Opt Soc Am A 1987;4:2447; dense difference-of-Gaussian
-channels: Abbey & Barrett, J Opt Soc Am A 2001;18:473). An image g becomes the channel outputs v = C'g; with s
-the difference of their means and K the mean of their covariances with and without the signal,
+*Channelised Hotelling observer* (Myers & Barrett, J Opt Soc Am A 1987;4:2447; dense
+difference-of-Gaussian
+channels: Abbey & Barrett, J Opt Soc Am A 2001;18:473). An image g becomes the channel outputs v =
+C'g; with s the difference of their means and K the mean of their covariances with and without the
+signal,
 
     w = (K + N)^-1 s,       t = w'v,       AUC = mean over pairs of Φ((t1 - t0) / (√2 sqrt(w'Nw))),
 
-N the covariance of internal noise (0: the step function). AUC is found on other images than w was trained on.
+N the covariance of internal noise (0: the step function). AUC is found on other images than w was
+trained on.
 
-*Ideal observer*: where the expectations b and b + s of Poisson counts n are known exactly, nothing beats the
-likelihood ratio Σ n ln(1 + s/b) - Σ s. It sees counts: what is made of counts cannot hold more.
+*Ideal observer*: where the expectations b and b + s of Poisson counts n are known exactly, nothing
+beats the likelihood ratio Σ n ln(1 + s/b) - Σ s. It sees counts: what is made of counts cannot hold
+more.
 """
 
 from __future__ import annotations
@@ -37,7 +41,8 @@ def dog_channels(window: int = WINDOW) -> Array:
     """Dense difference-of-Gaussian channels as templates in space, centred on the middle pixel.
 
     C_j(f) = exp(-(f / Qσ_j)² / 2) - exp(-(f / σ_j)² / 2), σ_j = σ_0 α^j, α = 1.4, Q = 1.67, f in
-    cycles/pixel, evaluated on the discrete frequencies of a four times larger grid and cut to the window.
+    cycles/pixel, evaluated on the discrete frequencies of a four times larger grid and cut to the
+    window.
 
     Returns:
         float64 (CHANNELS, window * window).
@@ -59,8 +64,8 @@ def hotelling_template(absent: Array, present: Array, internal: Array | None = N
     """The template w = (K + N)^-1 s.
 
     Args:
-        absent: Channel outputs without the signal, (places, draws, channels). Places differ in background and
-            noise is what is left within a place.
+        absent: Channel outputs without the signal, (places, draws, channels). Places differ in
+            background and noise is what is left within a place.
         present: The same with it.
         internal: N, (channels, channels); None for no internal noise.
 
@@ -71,7 +76,8 @@ def hotelling_template(absent: Array, present: Array, internal: Array | None = N
     covariance = (within_covariance(absent) + within_covariance(present)) / 2
     if internal is not None:
         covariance = covariance + internal
-    # Pseudo-inverse: a restoration without any noise in a channel says nothing there, it is no error.
+    # Pseudo-inverse: a restoration without any noise in a channel says nothing there, it is no
+    # error.
     return np.asarray(np.linalg.pinv(covariance, hermitian=True) @ s)
 
 
@@ -86,7 +92,8 @@ def channelised_auc(absent: Array, present: Array, internal: Array | None = None
     """AUC of the channelised Hotelling observer at each place, trained on one half, tested on the other.
 
     Args:
-        absent: Channel outputs (places, draws, channels), two draws at least on either side of the middle.
+        absent: Channel outputs (places, draws, channels), two draws at least on either side of the
+            middle.
         present: The same with the signal.
         internal: N, (channels, channels).
 
@@ -109,7 +116,8 @@ def auc(absent: Array, present: Array, internal_sd: float = 0.0) -> Array:
     Args:
         absent: Scores without the signal (places, draws).
         present: Scores with it (places, draws).
-        internal_sd: Standard deviation of normal internal noise of each score, over which the mean is taken.
+        internal_sd: Standard deviation of normal internal noise of each score, over which the mean
+            is taken.
 
     Returns:
         (places,).
@@ -136,7 +144,8 @@ def log_likelihood_ratio(counts: Array, background: Array, signal: Array) -> flo
 def ideal_snr(background: Array, signal: Array) -> float:
     """Detectability of the ideal observer: distance of its mean scores over their mean standard deviation.
 
-    With L = ln(1 + s/b): (ΣsL) / sqrt(Σ(b + s/2) L²). For a weak signal it is sqrt(Σ s²/b), Hotelling's.
+    With L = ln(1 + s/b): (ΣsL) / sqrt(Σ(b + s/2) L²). For a weak signal it is sqrt(Σ s²/b),
+    Hotelling's.
 
     Args:
         background: b, expectation without the signal, positive.

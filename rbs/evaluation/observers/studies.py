@@ -1,8 +1,8 @@
 """Studies that need many draws of one child: detection, texture and sharpness, and images without anatomy.
 
-Whole scans are drawn and restored, never crops: restorers with channel attention (NAFNet) look at the whole
-image, so a crop of any size is restored differently. Instead many foci, or many impulses, are put into each
-draw, far enough apart that none reaches another's window.
+Whole scans are drawn and restored, never crops: restorers with channel attention (NAFNet) look at
+the whole image, so a crop of any size is restored differently. Instead many foci, or many impulses,
+are put into each draw, far enough apart that none reaches another's window.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ class Detection:
 
     Attributes:
         places: Where foci were put.
-        absent: By method, channel outputs without the focus (places, draws / 2, channels of all views), those
-            of each view over the root of its local expectation; for "ideal rapid" and "ideal standard" the
-            likelihood ratio, (places, draws / 2, 1).
+        absent: By method, channel outputs without the focus (places, draws / 2, channels of all
+            views), those of each view over the root of its local expectation; for "ideal rapid" and
+            "ideal standard" the likelihood ratio, (places, draws / 2, 1).
         present: The same with the focus.
     """
 
@@ -129,8 +129,8 @@ def bone_places(expectation: Array, labels: Array, rng: np.random.Generator) -> 
 def make_places(target: Target, rng: np.random.Generator) -> list[Place]:
     """Foci of the sizes in turn at random places in bone, each as strong as `STANDARD_AUC` asks.
 
-    A focus is a Gaussian of sqrt(size² + 7²) mm FWHM in both views, in either in proportion to its local
-    expectation (smoothed by 6 mm).
+    A focus is a Gaussian of sqrt(size² + 7²) mm FWHM in both views, in either in proportion to its
+    local expectation (smoothed by 6 mm).
     """
     assert target.expectation is not None
     assert target.labels is not None
@@ -152,7 +152,8 @@ def make_places(target: Target, rng: np.random.Generator) -> list[Place]:
 def detection_study(pair: Pair, methods: Sequence[Method], draws: int, seed: int) -> Detection:
     """Draw a child with and without foci at known places, restore it, and take down what observers see.
 
-    In every draw each place holds its focus or not, by chance; in the next it is the other way round.
+    In every draw each place holds its focus or not, by chance; in the next it is the other way
+    round.
 
     Args:
         pair: A phantom.
@@ -199,7 +200,8 @@ def detection_study(pair: Pair, methods: Sequence[Method], draws: int, seed: int
 def texture_study(pair: Pair, methods: Sequence[Method], draws: int, seed: int) -> tuple[Rows, Rows]:
     """Noise power spectrum in soft tissue and local impulse response in bone.
 
-    The response is the difference between restorations of a draw with and without the impulses' own Poisson
+    The response is the difference between restorations of a draw with and without the impulses' own
+    Poisson
     counts: everything else in the two is the same.
 
     Args:
@@ -209,7 +211,8 @@ def texture_study(pair: Pair, methods: Sequence[Method], draws: int, seed: int) 
         seed: Seed.
 
     Returns:
-        Rows of the spectra, one a method and ring of frequency; of the responses, one a method and impulse.
+        Rows of the spectra, one a method and ring of frequency; of the responses, one a method and
+        impulse.
     """
     target, p = pair.target, pair.exposure
     assert target.expectation is not None
@@ -224,7 +227,8 @@ def texture_study(pair: Pair, methods: Sequence[Method], draws: int, seed: int) 
         if windows
         else 0.0
     )
-    # A source in the body is seen by both detectors. All strengths stand in one draw: they are far apart.
+    # A source in the body is seen by both detectors. All strengths stand in one draw: they are far
+    # apart.
     places: dict[float, list[tuple[int, int, int]]] = {counts: [] for counts in IMPULSES}
     extra = np.zeros_like(rapid)
     for number, (row, column) in enumerate(bone_places(expectation, target.labels, rng)):

@@ -1,6 +1,7 @@
 """What a reader does with a scan, as columns of the table of `rbs evaluate`: foci and growth plates.
 
-They need a known expectation, and but for the first two a phantom's lesions and landmarks: NaN without.
+They need a known expectation, and but for the first two a phantom's lesions and landmarks: NaN
+without.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The peers that need no training: filters of counts, and denoisers behind Anscombe's transform.
 
-Each has one parameter, tuned by the noise-corrected error on the validation split. A baseline tuned less
-carefully than the method it is compared with proves nothing; one tuned on the test split would be no peer
-either.
+Each has one parameter, tuned by the noise-corrected error on the validation split. A baseline tuned
+less carefully than the method it is compared with proves nothing; one tuned on the test split would
+be no peer either.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Pair:
 
         Args:
             estimate: (V, H, W).
-            raw: Whether it has the noise of counts, which interpolation would smooth: it is then moved by
-                whole pixels.
+            raw: Whether it has the noise of counts, which interpolation would smooth: it is then
+                moved by whole pixels.
         """
         if self.motion is None:
             return estimate
@@ -94,7 +94,8 @@ def median(pair: Pair, size: float) -> Array:
 def total_variation(pair: Pair, weight: float) -> Array:
     """Total-variation denoising between Anscombe's transform and its inverse, the residual put back.
 
-    Rudin, Osher, Fatemi, Physica D 1992;60:259; by the algorithm of Chambolle, J Math Imaging Vis 2004;20:89.
+    Rudin, Osher, Fatemi, Physica D 1992;60:259; by the algorithm of Chambolle, J Math Imaging Vis
+    2004;20:89.
 
     Args:
         pair: The rapid scan.
@@ -116,8 +117,8 @@ def wavelet(pair: Pair, sigma: float) -> Array:
 
     Args:
         pair: The rapid scan.
-        sigma: Standard deviation of the noise that is assumed. It is 1 in the body and less in the air, and
-            BayesShrink has one threshold a subband for both.
+        sigma: Standard deviation of the noise that is assumed. It is 1 in the body and less in the
+            air, and BayesShrink has one threshold a subband for both.
 
     Returns:
         Standard counts, float64 (V, H, W).
@@ -139,8 +140,8 @@ def wavelet(pair: Pair, sigma: float) -> Array:
 def non_local_means(pair: Pair, strength: float) -> Array:
     """Fast non-local means between Anscombe's transform and its inverse, the residual put back.
 
-    Buades, Coll, Morel, CVPR 2005; Darbon et al., ISBI 2008 (fast). Patches of 5x5 pixels in a 13x13 search
-    window.
+    Buades, Coll, Morel, CVPR 2005; Darbon et al., ISBI 2008 (fast). Patches of 5x5 pixels in a
+    13x13 search window.
 
     Args:
         pair: The rapid scan.
@@ -189,9 +190,9 @@ def stabilised(pair: Pair, denoise: Callable[[Array], Array]) -> Array:
 def _counts_kept(pair: Pair, estimate: Array) -> Array:
     """The estimate with the counts back that it lost.
 
-    The inverse of Anscombe's transform is exact where a denoiser averages pixels of one mean. Where it
-    averages across structures, the mean of square roots lies below the root of the mean, and counts are lost
-    wherever it smooths much.
+    The inverse of Anscombe's transform is exact where a denoiser averages pixels of one mean. Where
+    it averages across structures, the mean of square roots lies below the root of the mean, and
+    counts are lost wherever it smooths much.
     """
     return put_back(estimate, pair.rapid, pair.exposure, pair.target.spacing_mm)
 

@@ -40,8 +40,8 @@ SIMULATED_EXPOSURE = 0.5
 def load_pair(case: Case) -> Pair:
     """Read a case as a rapid scan and an independent target, and find how the patient moved between them.
 
-    Without an acquired rapid scan, the counts of the standard scan are dealt, always the same way, to a rapid
-    scan and the disjoint remainder that is its target.
+    Without an acquired rapid scan, the counts of the standard scan are dealt, always the same way,
+    to a rapid scan and the disjoint remainder that is its target.
 
     Raises:
         RbsError: A file of the case cannot be used.
@@ -73,18 +73,20 @@ def evaluate(
 ) -> pd.DataFrame:
     """Score every method on every case of a split; one case is held in memory at a time.
 
-    Writes per_scan.csv, per_patient.csv, regions.csv, differences.csv, sets.csv, pictures.npz, summary.csv
-    and, last, settings.json: without it the results are not whole. Older results stay until all cases are
-    finished. Finished cases are kept in `output`/unfinished until then; the same call goes on from them.
+    Writes per_scan.csv, per_patient.csv, regions.csv, differences.csv, sets.csv, pictures.npz,
+    summary.csv and, last, settings.json: without it the results are not whole. Older results stay
+    until all cases are finished. Finished cases are kept in `output`/unfinished until then; the
+    same call goes on from them.
 
     Args:
-        manifest: The cases. The classical methods are tuned on its validation split, whatever `split` is.
+        manifest: The cases. The classical methods are tuned on its validation split, whatever
+            `split` is.
         output: Folder.
         trained: Methods beside the rapid scan and the classical ones.
         extra_metrics: Metrics beside `METRICS` and `TASK_METRICS`.
         inception: For FID and KID; None to do without.
-        against: Method that all others are compared with; None for the best peer of each metric, the peers
-            being all methods but `trained`.
+        against: Method that all others are compared with; None for the best peer of each metric,
+            the peers being all methods but `trained`.
         split: "test" (or "val", "train").
         command: The command line, for the settings.
         overwrite: Whether results already in `output` may be replaced.

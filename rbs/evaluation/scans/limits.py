@@ -1,8 +1,9 @@
 """What a denoiser can reach at all, and what is left of its error without the reference's noise.
 
-Let λ be the expected standard counts of a pixel, λ̄ their mean over the evaluated pixels, R ~ Poisson(pλ) the
-rapid scan and Q ~ Poisson(qλ) the reference. Compared with Q/q, which has the variance λ/q, even the estimate
-T = λ has the squared error λ̄/q: a noisy reference puts a ceiling on PSNR and SSIM that no method can pass.
+Let λ be the expected standard counts of a pixel, λ̄ their mean over the evaluated pixels, R ~
+Poisson(pλ) the rapid scan and Q ~ Poisson(qλ) the reference. Compared with Q/q, which has the
+variance λ/q, even the estimate T = λ has the squared error λ̄/q: a noisy reference puts a ceiling
+on PSNR and SSIM that no method can pass.
 """
 
 from __future__ import annotations
@@ -30,13 +31,15 @@ def ceiling_psnr(mean_count: float, peak: float, exposure: float = 1.0) -> float
 def noise_corrected_mse(estimate: Array, counts: Array, exposure: float, mask: Array) -> float:
     """Squared error of an estimate against the unknown expectation, seen through an independent noisy scan.
 
-    mean((T - Q/q)²) - mean(Q)/q², the means over the mask. With Q ~ Poisson(qλ) independent of T the expected
-    value is mean((T - λ)²): Q/q has the variance λ/q, which mean(Q)/q² estimates without bias. Valid on raw
-    counts that were never interpolated. It may come out negative by chance when T is near λ.
+    mean((T - Q/q)²) - mean(Q)/q², the means over the mask. With Q ~ Poisson(qλ) independent of T
+    the expected value is mean((T - λ)²): Q/q has the variance λ/q, which mean(Q)/q² estimates
+    without bias. Valid on raw counts that were never interpolated. It may come out negative by
+    chance when T is near λ.
 
     Args:
         estimate: T, standard counts (V, H, W).
-        counts: Q, raw counts at their own exposure (V, H, W), independent of the rapid scan T was made from.
+        counts: Q, raw counts at their own exposure (V, H, W), independent of the rapid scan T was
+            made from.
         exposure: q.
         mask: The evaluated pixels, bool (V, H, W).
 

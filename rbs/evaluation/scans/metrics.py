@@ -1,8 +1,8 @@
 """The metrics of the table: for each a formula, a unit, a direction, and what it is compared with.
 
-All take an estimate in standard counts, (V, H, W) with both views aligned, and a `Target`; all are evaluated
-over the body mask of both views together with the peak P, both defined once, in `rbs.scans.body` and
-`peak_counts`.
+All take an estimate in standard counts, (V, H, W) with both views aligned, and a `Target`; all are
+evaluated over the body mask of both views together with the peak P, both defined once, in
+`rbs.scans.body` and `peak_counts`.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ TRUTH, NOISY = "Against the truth", "Against the noisy standard scan"
 MS_SSIM_EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Weights of the scales from fine to coarse, found by asking observers (Wang et al. 2003)."""
 SSIM_WINDOW = 11
-"""Width of the Gaussian window of SSIM, pixels: what is left of 1.5 pixels sigma cut at 3.5 sigma."""
+"""Width of the Gaussian window of SSIM, pixels: what is left of 1.5 pixels sigma cut at 3.5
+sigma."""
 
 MIN_REGION_COUNTS = 100.0
-"""Regions expected to hold fewer standard counts have no region bias: their own noise exceeds 10 %."""
+"""Regions expected to hold fewer standard counts have no region bias: their own noise exceeds 10
+%."""
 
 
 def peak_counts(standard: Array, spacing_mm: tuple[float, float]) -> float:
@@ -55,8 +57,8 @@ class Target:
 
     Attributes:
         counts: Raw counts of a scan independent of the rapid one, at its own exposure, (V, H, W).
-        exposure: That exposure relative to the standard scan: 1 for a standard scan, 1-p for a disjoint
-            remainder.
+        exposure: That exposure relative to the standard scan: 1 for a standard scan, 1-p for a
+            disjoint remainder.
         spacing_mm: Row and column spacing, mm.
         expectation: Known expected standard counts of a phantom (V, H, W).
         labels: Region labels (V, H, W), 0 for background, k+1 for REGIONS[k].
@@ -102,10 +104,10 @@ class Metric:
         higher_is_better: None where neither is: `ideal` is best.
         reference: What the estimate is compared with.
         definition: Formula, in one sentence.
-        compute: Estimate (V, H, W) standard counts and target (of frames: colours (3, H, W) and theirs) to a
-            number, NaN where the target does not allow it.
-        pooled_from: The column of relative errors whose mean over patients is turned into dB, where the mean
-            of dB would not be defined.
+        compute: Estimate (V, H, W) standard counts and target (of frames: colours (3, H, W) and
+            theirs) to a number, NaN where the target does not allow it.
+        pooled_from: The column of relative errors whose mean over patients is turned into dB, where
+            the mean of dB would not be defined.
         printed: Whether reports show it; the CSV files hold all.
         group: Heading it is printed under.
         ideal: The best value, where `higher_is_better` is None.
@@ -155,8 +157,8 @@ def psnr_between(estimate: Array, reference: Array, mask: Array, peak: float) ->
 def ssim_between(estimate: Array, reference: Array, mask: Array, peak: float) -> float:
     """Mean over the mask of the SSIM map of each view.
 
-    Wang et al., IEEE Trans Image Process 2004;13:600: Gaussian window of sigma 1.5 pixels, K1 = 0.01, K2 =
-    0.03, dynamic range P, on counts as they are (neither clipped nor windowed).
+    Wang et al., IEEE Trans Image Process 2004;13:600: Gaussian window of sigma 1.5 pixels, K1 =
+    0.01, K2 = 0.03, dynamic range P, on counts as they are (neither clipped nor windowed).
 
     Args:
         estimate: Standard counts (V, H, W).
@@ -170,10 +172,10 @@ def ssim_between(estimate: Array, reference: Array, mask: Array, peak: float) ->
 def ms_ssim_between(estimate: Array, reference: Array, mask: Array, peak: float) -> float:
     """Multi-scale SSIM over the mask: SSIM's structure at five scales, its luminance at the coarsest alone.
 
-    Wang, Simoncelli, Bovik, Asilomar 2003: the product over the scales j of mean(cs_j) to the power w_j, at
-    the coarsest of mean(ssim_j) to the power w_j; from scale to scale pixels are averaged two by two. Window
-    and constants as in `ssim_between`; the means are over the mask of both views, averaged along with the
-    pixels; a negative mean counts as zero.
+    Wang, Simoncelli, Bovik, Asilomar 2003: the product over the scales j of mean(cs_j) to the power
+    w_j, at the coarsest of mean(ssim_j) to the power w_j; from scale to scale pixels are averaged
+    two by two. Window and constants as in `ssim_between`; the means are over the mask of both
+    views, averaged along with the pixels; a negative mean counts as zero.
 
     Args:
         estimate: Standard counts (V, H, W).
@@ -182,7 +184,8 @@ def ms_ssim_between(estimate: Array, reference: Array, mask: Array, peak: float)
         peak: P, standard counts.
 
     Returns:
-        0 to 1; NaN for views narrower than 176 pixels, in which the window does not fit the coarsest scale.
+        0 to 1; NaN for views narrower than 176 pixels, in which the window does not fit the
+        coarsest scale.
     """
     coarsest = len(MS_SSIM_EXPONENTS) - 1
     if min(estimate.shape[1:]) >> coarsest < SSIM_WINDOW or not mask.any():
@@ -209,7 +212,8 @@ def _ssim_maps(estimate: Array, reference: Array, peak: float, *, luminance: boo
             sigma=1.5,
             use_sample_covariance=False,
             full=True,
-            # (2ab + C) / (a² + b² + C) is one within rounding where the constant C = (K1 P)² dwarfs the rest.
+            # (2ab + C) / (a² + b² + C) is one within rounding where the constant C = (K1 P)² dwarfs
+            # the rest.
             K1=0.01 if luminance else 1e6,
         )[1]
         for t, s in zip(estimate, reference, strict=True)

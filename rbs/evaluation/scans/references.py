@@ -1,7 +1,7 @@
 """The rows of the table that no method made: what a perfect restoration and another standard scan score.
 
-Both need the known expectation of a phantom. They are scored by every metric as methods are, so each metric
-shows what it makes of the truth itself, and of a scan that cost the full time.
+Both need the known expectation of a phantom. They are scored by every metric as methods are, so
+each metric shows what it makes of the truth itself, and of a scan that cost the full time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ REFERENCES = {CEILING: "Perfect restoration (ceiling)", REPEAT: "Another standar
 """Names of the rows to their printed labels."""
 
 _STREAM = 1
-"""Keeps the draw apart from the one that deals a patient's counts, which starts from the same name."""
+"""Keeps the draw apart from the one that deals a patient's counts, which starts from the same
+name."""
 
 
 def reference_images(pair: Pair) -> dict[str, Array]:

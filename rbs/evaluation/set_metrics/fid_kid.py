@@ -1,8 +1,8 @@
 """FID and KID: how far the pictures of a method, as a set, lie from the standard scans as a set.
 
-Both compare features of an Inception network trained on photographs: metrics of texture, as LPIPS is, that
-reward noise like the standard scan's own. They judge a whole split, never a scan, and two figures are
-comparable only with the same tiles, window, number of tiles and weights.
+Both compare features of an Inception network trained on photographs: metrics of texture, as LPIPS
+is, that reward noise like the standard scan's own. They judge a whole split, never a scan, and two
+figures are comparable only with the same tiles, window, number of tiles and weights.
 """
 
 from __future__ import annotations
@@ -152,8 +152,8 @@ def frechet_distance(features: Array, reference: Array) -> float:
 def kernel_distance(features: Array, reference: Array) -> float:
     """Unbiased squared maximum mean discrepancy, kernel (x·y/D + 1)³, of (N, D) features; NaN below two.
 
-    Bińkowski et al., ICLR 2018, arXiv 1801.01401: the mean over 100 subsets of 1000; where one set has no
-    more, subsets of its size.
+    Bińkowski et al., ICLR 2018, arXiv 1801.01401: the mean over 100 subsets of 1000; where one set
+    has no more, subsets of its size.
     """
     import torch
     from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
@@ -200,8 +200,8 @@ def set_scores(features: Mapping[str, Array], reference: str = STANDARD) -> pd.D
     """FID and KID of every set of features.
 
     Args:
-        features: Name of the method or reference to the features (N, 2048) of all its images, `reference`
-            among them; or nothing.
+        features: Name of the method or reference to the features (N, 2048) of all its images,
+            `reference` among them; or nothing.
         reference: The set that all others are compared with.
 
     Returns:
@@ -230,7 +230,8 @@ def load_inception() -> Inception | None:
     """The feature extractor, or None, with a line in the log, where its weights are not at hand.
 
     Raises:
-        CheckpointError: The file is another one: with other weights the figures would be no FID and no KID.
+        CheckpointError: The file is another one: with other weights the figures would be no FID and
+            no KID.
     """
     file = find_weights()
     if file is None:

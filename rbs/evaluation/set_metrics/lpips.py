@@ -1,6 +1,7 @@
 """LPIPS (Zhang et al., CVPR 2018, arXiv 1801.03924) on the picture a reader sees, as one more `Metric`.
 
-A texture metric learned on photographs: it rewards noise of the right texture, so it is no measure of truth.
+A texture metric learned on photographs: it rewards noise of the right texture, so it is no measure
+of truth.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Is one method better than another, or were its patients? Paired comparisons over patients.
 
-Every method is compared with the best peer, patient by patient: Wilcoxon's signed-rank test (Biometrics Bull
-1945;1:80), Holm's correction over the methods compared (Scand J Stat 1979;6:65), and the mean difference with
-a bootstrap interval. Metrics are not corrected for each other: decide beforehand which one answers.
+Every method is compared with the best peer, patient by patient: Wilcoxon's signed-rank test
+(Biometrics Bull 1945;1:80), Holm's correction over the methods compared (Scand J Stat 1979;6:65),
+and the mean difference with a bootstrap interval. Metrics are not corrected for each other: decide
+beforehand which one answers.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ COLUMNS = [
     *("difference", "low", "high", "p", "p_holm", "p_least"),
 ]
 MIN_PATIENTS = 6
-"""With fewer the least p that the two-sided test can give, 2 / 2^n, is above 0.05: it could show nothing."""
+"""With fewer the least p that the two-sided test can give, 2 / 2^n, is above 0.05: it could show
+nothing."""
 
 
 def differences(
@@ -39,8 +41,8 @@ def differences(
     """Every method minus the best peer, for each metric.
 
     Where one value is best, distances from it are compared, patient by patient. For a metric with
-    `pooled_from` the test is of the patients' relative errors, and difference and interval are those of the
-    pooled dB.
+    `pooled_from` the test is of the patients' relative errors, and difference and interval are
+    those of the pooled dB.
 
     Args:
         per_patient: As `summary.by_patient` makes it.
@@ -51,11 +53,11 @@ def differences(
         seed: Seed of the resampling.
 
     Returns:
-        A row a metric and method, with COLUMNS: patients that both have a value for, and on how many of them
-        the method is better and worse; the mean difference in the metric's unit and its 95 % percentile
-        bootstrap interval over patients (NaN below two); p of the signed-rank test, NaN where fewer than
-        MIN_PATIENTS patients differ; p_holm after Holm's correction over the methods; p_least, the smallest
-        p_holm that so many patients and methods can give.
+        A row a metric and method, with COLUMNS: patients that both have a value for, and on how
+        many of them the method is better and worse; the mean difference in the metric's unit and
+        its 95 % percentile bootstrap interval over patients (NaN below two); p of the signed-rank
+        test, NaN where fewer than MIN_PATIENTS patients differ; p_holm after Holm's correction over
+        the methods; p_least, the smallest p_holm that so many patients and methods can give.
     """
     rows = []
     for metric in metrics:

@@ -18,8 +18,8 @@ RESAMPLES = 2000
 def by_patient(per_scan: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
     """Mean over the scans of each patient, so that a patient seen twice does not count twice.
 
-    A reference that some scans lack (that of SSIM is known on phantoms only) is left out: beside means over
-    all scans, its mean over some would be no ceiling.
+    A reference that some scans lack (that of SSIM is known on phantoms only) is left out: beside
+    means over all scans, its mean over some would be no ceiling.
 
     Args:
         per_scan: Columns patient, method and those of `metrics`.
@@ -40,9 +40,9 @@ def by_patient(per_scan: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFram
 def summarise(per_patient: pd.DataFrame, metrics: Sequence[Metric], seed: int = 0) -> pd.DataFrame:
     """Mean over patients and its 95 % percentile bootstrap interval over patients, a row a method and metric.
 
-    For a metric with `pooled_from`, mean and interval are those of 10 log10 of the mean relative error; where
-    the noise-corrected error of the mean is not positive, the error is below what the scans can resolve and
-    the value is infinite.
+    For a metric with `pooled_from`, mean and interval are those of 10 log10 of the mean relative
+    error; where the noise-corrected error of the mean is not positive, the error is below what the
+    scans can resolve and the value is infinite.
 
     Args:
         per_patient: As `by_patient` makes it.
@@ -50,8 +50,8 @@ def summarise(per_patient: pd.DataFrame, metrics: Sequence[Metric], seed: int = 
         seed: Seed of the resampling.
 
     Returns:
-        Columns method, metric, patients, mean, low, high. The interval is NaN with fewer than two patients;
-        metrics without a value for a method have no row.
+        Columns method, metric, patients, mean, low, high. The interval is NaN with fewer than two
+        patients; metrics without a value for a method have no row.
     """
     rows = []
     for method, table in per_patient.groupby("method", sort=False):

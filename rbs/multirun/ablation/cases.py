@@ -25,7 +25,8 @@ class Cases:
         manifest: The file that names them.
         split: "test" or "val".
         count: How many there are.
-        pair: From a number below that to the pair: what a restorer is given, and what it is judged by.
+        pair: From a number below that to the pair: what a restorer is given, and what it is judged
+            by.
         metrics: What rows are scored by.
     """
 

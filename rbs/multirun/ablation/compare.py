@@ -1,12 +1,14 @@
 r"""Differences between rows, paired over patients and seeds.
 
-Row a minus row b of one patient and one seed shares the patient, the scans, the start and the crops; what is
-left is what the rows do differently, and chance. The interval resamples patients and seeds, each as a whole
-(Owen, "The pigeonhole bootstrap", Ann Appl Stat 2007;1:386, arXiv 0712.1111), so it covers other patients and
-other trainings, as far as so few seeds can tell. The p-value is Wilcoxon's signed-rank test over patients of
-the mean over seeds, and Holm's correction (Scand J Stat 1979;6:65) holds over all rows of a table.
+Row a minus row b of one patient and one seed shares the patient, the scans, the start and the
+crops; what is left is what the rows do differently, and chance. The interval resamples patients and
+seeds, each as a whole (Owen, "The pigeonhole bootstrap", Ann Appl Stat 2007;1:386, arXiv
+0712.1111), so it covers other patients and other trainings, as far as so few seeds can tell. The
+p-value is Wilcoxon's signed-rank test over patients of the mean over seeds, and Holm's correction
+(Scand J Stat 1979;6:65) holds over all rows of a table.
 
-A metric in dB whose single values are not defined (`pooled_from`) is compared by the ratio of its mean
+A metric in dB whose single values are not defined (`pooled_from`) is compared by the ratio of its
+mean
 errors: :math:`10 \log_{10}(\bar e_b / \bar e_a)`.
 """
 
@@ -48,8 +50,8 @@ class Difference:
 def scores_of(per_scan: pd.DataFrame, row: str, metric: Metric) -> Array:
     """Scores (seeds, patients) of a row: means over the scans of a patient.
 
-    Distances from the ideal where one value is best. Of a metric that is pooled from another column, that
-    column.
+    Distances from the ideal where one value is best. Of a metric that is pooled from another
+    column, that column.
     """
     table = per_scan[per_scan["row"] == row]
     column = metric.pooled_from or metric.name
@@ -66,8 +68,8 @@ def paired(pairs: Sequence[tuple[Array, Array]], metric: Metric, seed: int = 0) 
     """The mean difference a - b over pairs of rows.
 
     Args:
-        pairs: Scores (seeds, patients) of a and of b, as `scores_of` gives them; one pair for two rows,
-            several for what their differences have in common.
+        pairs: Scores (seeds, patients) of a and of b, as `scores_of` gives them; one pair for two
+            rows, several for what their differences have in common.
         metric: What the scores are.
         seed: Of the resampling.
     """

@@ -62,8 +62,8 @@ class Plan:
         output: Folder.
         stage1: Weights stage 2 starts from; None takes those the experiment names.
         teacher: Folder of the adapted teacher; None likewise.
-        arguments: More arguments of every training, such as `--config` and an overlay for the machine. Rows
-            have the last word.
+        arguments: More arguments of every training, such as `--config` and an overlay for the
+            machine. Rows have the last word.
     """
 
     manifest: Manifest | FramesManifest

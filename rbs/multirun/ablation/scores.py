@@ -34,8 +34,8 @@ def score(plan: Plan, runs: Mapping[tuple[str, int], Run], cases: Cases, folder:
         folder: Where what an interrupted call has scored is kept.
 
     Returns:
-        A row a case and run: row, seed, patient, case, and every metric of the cases. The weights of stage 1
-        are the row `STAGE1`, under every seed.
+        A row a case and run: row, seed, patient, case, and every metric of the cases. The weights
+        of stage 1 are the row `STAGE1`, under every seed.
 
     Raises:
         RbsError: A scan, a frame or the weights of a run cannot be read.

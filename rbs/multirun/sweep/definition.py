@@ -1,7 +1,7 @@
 """A sweep file in W&B's grammar (https://docs.wandb.ai/models/sweeps/sweep-config-keys), read and checked.
 
-What W&B takes and this reader does not is refused by name: a key that is quietly ignored would make the same
-file mean two things.
+What W&B takes and this reader does not is refused by name: a key that is quietly ignored would make
+the same file mean two things.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ class Sweep:
 
         Args:
             values: Value of each parameter by its dotted path.
-            arguments: More arguments, put before those that are searched, which thus have the last word.
+            arguments: More arguments, put before those that are searched, which thus have the last
+                word.
         """
         args = nested(self.parameters, values)
         words: list[str] = []

@@ -1,7 +1,7 @@
 """W&B's distributions, each as its quantile function.
 
-One number in [0, 1) then stands for a value of any of them, so random search draws, and Bayesian search
-models, the same thing.
+One number in [0, 1) then stands for a value of any of them, so random search draws, and Bayesian
+search models, the same thing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class Parameter:
     """What is searched.
 
     Attributes:
-        path: Its keys from the outermost; one where it is not nested. A key may hold dots ("model.lr").
+        path: Its keys from the outermost; one where it is not nested. A key may hold dots
+            ("model.lr").
         distribution: One of `DISTRIBUTIONS`.
         settings: "values", or "min" and "max", ..., complete.
     """

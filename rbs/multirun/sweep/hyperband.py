@@ -1,13 +1,14 @@
 """Early stopping by Hyperband, as the engine behind W&B sweeps defines it.
 
-Li et al., "Hyperband: A Novel Bandit-Based Approach to Hyperparameter Optimization", JMLR 2018;18(185), arXiv
-1603.06560; W&B's engine is github.com/wandb/sweeps (MIT), of whose version 0.3 this is a formulation of our
-own. Iteration n of a run is the n-th value of the metric it logged. At each bracket
+Li et al., "Hyperband: A Novel Bandit-Based Approach to Hyperparameter Optimization", JMLR
+2018;18(185), arXiv 1603.06560; W&B's engine is github.com/wandb/sweeps (MIT), of whose version 0.3
+this is a formulation of our own. Iteration n of a run is the n-th value of the metric it logged. At
+each bracket
 
     b = min_iter * eta^k,  k = 0, 1, ...        or        b = max_iter / eta^k,  k = 1, ..., s
 
-the values all runs had there, best first, v_0 <= v_1 <= ..., give a threshold v_j, j = floor(n / eta): a run
-that still goes on is stopped where its value at the last bracket it reached is worse.
+the values all runs had there, best first, v_0 <= v_1 <= ..., give a threshold v_j, j = floor(n /
+eta): a run that still goes on is stopped where its value at the last bracket it reached is worse.
 """
 
 from __future__ import annotations

@@ -32,7 +32,8 @@ def write_results(sweep: Sweep, runs: Sequence[Run], output: Path) -> pd.DataFra
     """Write tables and figure of all runs so far.
 
     Returns:
-        The table, best run first: run, state, the metric's last value, iterations, minutes, parameters.
+        The table, best run first: run, state, the metric's last value, iterations, minutes,
+        parameters.
     """
     table = results_table(sweep, runs)
     with whole_file(output / "sweep.csv", overwrite=True) as path:

@@ -25,9 +25,9 @@ _NOTES = "sweep.json"
 def run_sweep(sweep: Sweep, output: Path, *, arguments: Sequence[str] = (), workers: int = 1) -> list[Run]:
     """Run what is missing of a sweep; other processes, of other machines too, may do so in the same folder.
 
-    Runs that finished or were stopped early are never repeated; interrupted and failed ones go on from their
-    last checkpoint, at most once in this process. Each run is claimed by who works on it, and free again when
-    that process ends, however it does.
+    Runs that finished or were stopped early are never repeated; interrupted and failed ones go on
+    from their last checkpoint, at most once in this process. Each run is claimed by who works on
+    it, and free again when that process ends, however it does.
 
     Args:
         sweep: The sweep.
@@ -106,8 +106,8 @@ def read_runs(output: Path) -> list[Run]:
 def history(folder: Path, metric: str) -> list[float]:
     """Finite values of a metric in the order logged, from the metrics.csv of all versions of a run.
 
-    Each resumption writes a version of its own, which goes on from a checkpoint: it replaces what earlier
-    ones logged at its first step and later.
+    Each resumption writes a version of its own, which goes on from a checkpoint: it replaces what
+    earlier ones logged at its first step and later.
     """
     found: list[tuple[int, float]] = []
     for file in versions(folder, "metrics.csv"):

@@ -1,7 +1,7 @@
 """What is tried next: a grid in order, random points, or Bayesian search.
 
-Nothing is remembered between calls but the runs themselves, so a sweep that was interrupted goes on as if it
-had not been.
+Nothing is remembered between calls but the runs themselves, so a sweep that was interrupted goes on
+as if it had not been.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ class Tried:
 def propose(sweep: Sweep, tried: Sequence[Tried], number: int | None = None) -> Proposal | None:
     """The run with this number, from 0; None where the sweep is over.
 
-    Bayesian search is Optuna's tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011) over
-    quantiles, ten random points first; W&B's own is a Gaussian process, so the two try different points.
+    Bayesian search is Optuna's tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011)
+    over quantiles, ten random points first; W&B's own is a Gaussian process, so the two try
+    different points.
 
     Args:
         sweep: The sweep.
@@ -98,7 +99,8 @@ def _bayes(sweep: Sweep, searched: Sequence[Parameter], tried: Sequence[Tried]) 
         for p in searched
     }
     with warnings.catch_warnings():
-        # `constant_liar`, which keeps runs that go on from being tried twice, is called experimental.
+        # `constant_liar`, which keeps runs that go on from being tried twice, is called
+        # experimental.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         # Its random numbers depend on how many runs there were, not on the process that asks.
         sampler = optuna.samplers.TPESampler(seed=len(tried), constant_liar=True)

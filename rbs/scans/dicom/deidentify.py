@@ -1,9 +1,9 @@
 """De-identifying a Nuclear Medicine image: DICOM PS3.15 annex E, by a list of what may stay.
 
-Basic Application Level Confidentiality Profile with the options Retain Longitudinal Temporal Information with
-Modified Dates, Retain Patient Characteristics and Clean Descriptors. What stands for an identity follows from
-it and a secret key, so that the files of a patient and their references to each other still belong together,
-in every run with that key. Pixels are not changed.
+Basic Application Level Confidentiality Profile with the options Retain Longitudinal Temporal
+Information with Modified Dates, Retain Patient Characteristics and Clean Descriptors. What stands
+for an identity follows from it and a secret key, so that the files of a patient and their
+references to each other still belong together, in every run with that key. Pixels are not changed.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ LONGEST_SHIFT = 3650
 """Days by which a patient's dates are moved back at most; the least is one."""
 
 OLDEST = 89
-"""Years of age above which all ages are one, 090Y: of people so old, the age alone may tell who it is."""
+"""Years of age above which all ages are one, 090Y: of people so old, the age alone may tell who it
+is."""
 
 _BYTES = ("OB", "UN")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
@@ -75,7 +76,8 @@ class Pseudonyms:
     """What stands for identities: HMAC-SHA256 of them under a secret key.
 
     Args:
-        key: The key. Who has it can tell whether a pseudonym is that of a known Patient ID; nobody else can.
+        key: The key. Who has it can tell whether a pseudonym is that of a known Patient ID; nobody
+            else can.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -108,8 +110,9 @@ class Deidentified:
 
     Attributes:
         dataset: The object, with its pixels uncompressed.
-        actions: What was done to attributes, "removed", "emptied", ..., by their path ("PatientAddress",
-            "DetectorInformationSequence > DetectorID", "(0009,1040)"). What is not named was kept.
+        actions: What was done to attributes, "removed", "emptied", ..., by their path
+            ("PatientAddress", "DetectorInformationSequence > DetectorID", "(0009,1040)"). What is
+            not named was kept.
         notes: What a user should know, without any value.
         removed: Path and value of all that must not be in the file. Secret.
         made: Texts that were put in its place or come from dictionaries.
@@ -137,7 +140,8 @@ def deidentify(path: Path, pseudonyms: Pseudonyms) -> Deidentified:
         pixels = _harmless_pixels(ds, path)
         done = Deidentified(actions={element.partition(" ")[0]: "removed" for element in damaged})
         identity = _identity(ds, path, done)
-        # Views first: the texts that name them are removed. A weak guess is not made to look like a code.
+        # Views first: the texts that name them are removed. A weak guess is not made to look like a
+        # code.
         named = _views(ds, path)
         cleaner = _Cleaner(pseudonyms, pseudonyms.days(*identity), done)
         age = _age_from_birth_date(ds)

@@ -15,15 +15,16 @@ from rbs.scans.dicom.deidentify import Deidentified, texts
 from rbs.scans.dicom.deidentify_rules import safe_words, words
 
 SHORTEST = 3
-"""Letters or digits of the shortest removed text that is looked for: shorter ones are everywhere."""
+"""Letters or digits of the shortest removed text that is looked for: shorter ones are
+everywhere."""
 
 _ANYWHERE = 6
-"""Letters from which a removed text is looked for in all bytes; shorter ones only among the words of texts,
-since the bytes of tags and lengths may spell them."""
+"""Letters from which a removed text is looked for in all bytes; shorter ones only among the words
+of texts, since the bytes of tags and lengths may spell them."""
 
 _CHECKED = ("UI", "DA", "DT", "TM", "DS", "IS", "AS", "AT", "US", "SS", "UL", "SL", "FL", "FD", "OB", "OW")
-"""Types of numbers, dates, UIDs and pixels, some of which are by chance equal to a removed number. Whether
-they may stay was decided by their form, value by value."""
+"""Types of numbers, dates, UIDs and pixels, some of which are by chance equal to a removed number.
+Whether they may stay was decided by their form, value by value."""
 
 _FIGURES = re.compile(r"[\d.]+", re.ASCII)
 _PSEUDONYMS = ("PatientID", "PatientName")
@@ -32,10 +33,11 @@ _PSEUDONYMS = ("PatientID", "PatientName")
 def survivors(content: bytes, done: Deidentified) -> list[str]:
     """Look through a written file for anything that was removed from its source.
 
-    Every text that was removed or replaced, as a whole and word by word, is looked for in all bytes of the
-    file but those of numbers, dates, UIDs and pixels; words that rbs itself writes into every file are not
-    ("body"), nor those of fewer than three letters. Also, there must be no byte outside the elements, and no
-    character beyond ASCII, so that no name can hide in another character set.
+    Every text that was removed or replaced, as a whole and word by word, is looked for in all bytes
+    of the file but those of numbers, dates, UIDs and pixels; words that rbs itself writes into
+    every file are not ("body"), nor those of fewer than three letters. Also, there must be no byte
+    outside the elements, and no character beyond ASCII, so that no name can hide in another
+    character set.
 
     Args:
         content: The file.
@@ -61,7 +63,8 @@ def survivors(content: bytes, done: Deidentified) -> list[str]:
     found = []
     for where, text in done.removed:
         for needle in _needles(text, safe):
-            # A part of a word that rbs writes ("poster" of "posterior") proves nothing; that word alone does.
+            # A part of a word that rbs writes ("poster" of "posterior") proves nothing; that word
+            # alone does.
             part_of_safe = any(needle in word for word in safe)
             if needle in there or (
                 len(needle) >= _ANYWHERE and not part_of_safe and needle.encode() in everything

@@ -1,9 +1,10 @@
 """What a de-identified file may still hold: everything that is not listed here is removed.
 
-DICOM PS3.15 annex E lists what to remove: some 650 attributes in the edition 2026c, more with every edition,
-and private elements cannot be listed. This is the other way round: the attributes that whole-body work needs,
-and for each what its value may be. What is unknown is therefore removed, not kept. No free text is kept:
-texts consist of the words below, codes stand in DICOM's dictionaries, the rest is numbers, dates and UIDs.
+DICOM PS3.15 annex E lists what to remove: some 650 attributes in the edition 2026c, more with every
+edition, and private elements cannot be listed. This is the other way round: the attributes that
+whole-body work needs, and for each what its value may be. What is unknown is therefore removed, not
+kept. No free text is kept: texts consist of the words below, codes stand in DICOM's dictionaries,
+the rest is numbers, dates and UIDs.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ KEPT = _names(
     RealWorldValueIntercept RealWorldValueSlope
     """
 )
-"""Kept at any depth if the value is what the data dictionary promises: numbers and times as they are, dates
-shifted, UIDs replaced, sequences item by item."""
+"""Kept at any depth if the value is what the data dictionary promises: numbers and times as they
+are, dates shifted, UIDs replaced, sequences item by item."""
 
 CODED = _names(
     """
@@ -139,7 +140,8 @@ _NUMBER = r"\d+(?:\.\d+)?"
 PHRASES = {
     keyword: re.compile(pattern)
     for keyword, pattern in {
-        # The texts of rbs's own objects, which say what they are. The name of the weight file is not kept.
+        # The texts of rbs's own objects, which say what they are. The name of the weight file is
+        # not kept.
         "SeriesDescription": "(restored RESEARCH|thinned SIMULATED)$",
         "ImageComments": r"^(Research use only\. Not for diagnostic use\.)$",
         "LUTLabel": "^(COUNTS)$",
@@ -155,7 +157,8 @@ PHRASES = {
 """Texts of which only the bracketed parts are kept; without a match the text is removed."""
 
 REQUIRED = {"LUTLabel": "VALUES", "LUTExplanation": "Meaning removed"}
-"""What stands for a text without which the sequence item that holds it would not conform (type 1)."""
+"""What stands for a text without which the sequence item that holds it would not conform (type
+1)."""
 
 SNOMED_RT = ("SRT", "SNM3", "99SDM")
 """Names under which older files give SNOMED's codes of that time."""

@@ -21,9 +21,9 @@ INDEX = "DICOMDIR"
 def dicom_files(folder: Path) -> list[Path]:
     """Every DICOM file in a folder and the folders below it, sorted; hidden files and DICOMDIR are left out.
 
-    A file counts as DICOM if it starts like DICOM or is named .dcm or .ima. What is named like an export but
-    cannot be read, or is too short to tell, counts too, as do folders that cannot be searched: reading them
-    will say what is wrong, and no scan is passed over in silence.
+    A file counts as DICOM if it starts like DICOM or is named .dcm or .ima. What is named like an
+    export but cannot be read, or is too short to tell, counts too, as do folders that cannot be
+    searched: reading them will say what is wrong, and no scan is passed over in silence.
 
     Raises:
         ScanError: There is none.

@@ -92,7 +92,8 @@ def complete(ds: Dataset, scan: Scan) -> None:
     if not ds.get("DetectorInformationSequence"):
         ds.DetectorInformationSequence = [unknown_detector() for _ in range(ds.NumberOfDetectors)]
     for view, number in zip(scan.views, np.atleast_1d(ds.DetectorVector), strict=True):
-        # The views were found out on reading; say them where the camera did not or the user knew better.
+        # The views were found out on reading; say them where the camera did not or the user knew
+        # better.
         if 1 <= number <= len(ds.DetectorInformationSequence):
             item = ds.DetectorInformationSequence[number - 1]
             if not item.get("ViewCodeSequence") or scan.provenance.view_rule == "option":

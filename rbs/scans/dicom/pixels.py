@@ -1,7 +1,8 @@
 """Decoding the pixels of a DICOM file to the very integers that were stored, or refusing them.
 
-A decoder is as credulous as the header it is given: damaged numbers of bits, frames or rows would yield other
-counts, or gigabytes of them, without a word. So what the header says is checked against what is stored.
+A decoder is as credulous as the header it is given: damaged numbers of bits, frames or rows would
+yield other counts, or gigabytes of them, without a word. So what the header says is checked against
+what is stored.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ LOSSLESS = {*_UNCOMPRESSED, RLELossless, JPEGLSLossless, JPEG2000Lossless}
 EXPORT_RAW = "export the original, uncompressed raw counts from the camera's workstation"
 
 MOST_PIXELS = 2**24
-"""Pixels of all frames together; two views in four energy windows of 1024 x 512 are a quarter of it."""
+"""Pixels of all frames together; two views in four energy windows of 1024 x 512 are a quarter of
+it."""
 
 
 def stored_pixels(ds: FileDataset, path: Path) -> Array:
@@ -118,7 +120,8 @@ def _without_unused_bits(pixels: Array, ds: Dataset, path: Path) -> Array:
 def _check_streams(encoded: bytes, transfer_syntax: UID, shape: tuple[int, int, int], path: Path) -> None:
     """Refuse frames that are too many or too few, of another size, or lossy for all that the header says."""
     frames = list(generate_fragmented_frames(encoded, number_of_frames=shape[0]))
-    # Without a table of offsets several frames pass for the fragments of one, and all but the first are lost.
+    # Without a table of offsets several frames pass for the fragments of one, and all but the first
+    # are lost.
     starts = sum(fragment[:4] == frame[0][:4] for frame in frames for fragment in frame)
     if not len(frames) == starts == shape[0]:
         fault = f"it holds {starts} compressed frames instead of {shape[0]}; it is truncated or damaged"

@@ -1,7 +1,7 @@
 """Reading Nuclear Medicine whole-body images, and refusing those that are not raw counts.
 
-Thinning, Poisson losses and the restoration itself hold only for the integers a camera counted, so a file is
-refused unless it shows that it holds them.
+Thinning, Poisson losses and the restoration itself hold only for the integers a camera counted, so
+a file is refused unless it shows that it holds them.
 """
 
 from __future__ import annotations
@@ -38,10 +38,12 @@ from rbs.scans.dicom.views import UNNAMED, name_views
 from rbs.scans.scan import Array, Provenance, Scan, View
 
 THINNED = ("THINNED", "99RBS", "Binomial thinning of raw counts")
-"""Derivation code of simulated scans: derived, yet still raw Poisson counts, so `read_nm` accepts them."""
+"""Derivation code of simulated scans: derived, yet still raw Poisson counts, so `read_nm` accepts
+them."""
 
 RECOVERED = ("RECOVERED", "99RBS", "Counts recovered from a picture")
-"""Derivation code of counts recovered from pictures (`rbs.scans.pictures`), accepted by `read_nm`."""
+"""Derivation code of counts recovered from pictures (`rbs.scans.pictures`), accepted by
+`read_nm`."""
 
 WHOLE_BODY = ("WHOLE BODY", "WHOLEBODY", "STATIC", "")
 """What cameras call a whole-body scan in the third value of Image Type."""
@@ -73,15 +75,16 @@ def read_nm(
         energy_window: The energy window to read, counted from 1, for files with several.
         velocity: Bed velocity, cm/min, for files that do not state it.
         require_raw: Whether to refuse counts whose noise is not Poisson (see `dispersion_index`).
-        require_views: Whether to refuse a file whose views nothing names. Otherwise they are arbitrary, and
-            the provenance has no view rule: good for looking at, not for restoring.
+        require_views: Whether to refuse a file whose views nothing names. Otherwise they are
+            arbitrary, and the provenance has no view rule: good for looking at, not for restoring.
 
     Returns:
-        The scan with integer counts, posterior frames not mirrored, and the header in its provenance.
+        The scan with integer counts, posterior frames not mirrored, and the header in its
+        provenance.
 
     Raises:
-        ScanError: The file cannot be read, is no whole-body scan, does not hold raw counts, or states another
-            view or velocity than was given.
+        ScanError: The file cannot be read, is no whole-body scan, does not hold raw counts, or
+            states another view or velocity than was given.
     """
     path = Path(path)
     with blaming(path):
@@ -121,8 +124,9 @@ def first_line(error: Exception) -> str:
 def decoded(path: Path, **options: Any) -> tuple[FileDataset, list[str]]:
     """Read a file and decode every element now.
 
-    pydicom would decode an element when it is first asked for, and fail where nobody expects it. Damaged
-    elements are left out, or they would fail later, on writing. Files without a preamble are read too.
+    pydicom would decode an element when it is first asked for, and fail where nobody expects it.
+    Damaged elements are left out, or they would fail later, on writing. Files without a preamble
+    are read too.
 
     Args:
         path: The file.
@@ -197,7 +201,8 @@ def _read(
     _refuse_processed(ds, transfer_syntax, path)
     counts = stored_pixels(ds, path)
     header = Dataset()
-    # Command and file groups have no place in a data set; a damaged file may hold them all the same.
+    # Command and file groups have no place in a data set; a damaged file may hold them all the
+    # same.
     header.update({e.tag: e for e in ds if e.tag.group >= 0x0008 and e.keyword != "PixelData"})
     _drop_zeros(header)
     counts = _select_window(header, counts, energy_window, path)

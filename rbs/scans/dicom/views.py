@@ -53,9 +53,9 @@ def name_views(
 ) -> tuple[tuple[View, ...], str]:
     """The view of each frame and the rule that told: code, its meaning, names, start angle, or the option.
 
-    Where a rule names one of two frames, the other is the opposite view; a rule that names both alike tells
-    nothing. The option names what the header leaves unsaid; only over the start angle, which cameras count
-    differently, it wins.
+    Where a rule names one of two frames, the other is the opposite view; a rule that names both
+    alike tells nothing. The option names what the header leaves unsaid; only over the start angle,
+    which cameras count differently, it wins.
 
     Raises:
         ScanError: No rule tells, or the option contradicts the header or does not fit the frames.
@@ -69,7 +69,8 @@ def name_views(
             _LOG.warning(doubt, path, ", ".join(views))
         return views, rule
     if views and rule != ANGLE:
-        # In a folder the option is meant for the silent files; that another one disagrees must not go unseen.
+        # In a folder the option is meant for the silent files; that another one disagrees must not
+        # go unseen.
         if len(option) == frames and option != views:
             raise ScanError(
                 f"its {rule} says {', '.join(views)}, but {', '.join(option)} was given",
@@ -171,7 +172,8 @@ def _names(header: Dataset, detectors: list[Dataset], frames: int) -> Iterator[t
         elif element.VR in _TEXT_VRS:
             texts = [element.value] if isinstance(element.value, str) else [str(v) for v in element.value]
         elif element.VR == "UN" and isinstance(element.value, bytes) and len(element.value) <= _LONGEST_NAME:
-            # In an implicit VR file every private element is of unknown type, pictures and tables as well.
+            # In an implicit VR file every private element is of unknown type, pictures and tables
+            # as well.
             text = element.value.decode("latin-1").strip(" \0")
             texts = text.split("\\") if text.isprintable() else []
         else:

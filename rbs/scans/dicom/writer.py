@@ -1,7 +1,8 @@
 """Writing Nuclear Medicine images: acquired (phantoms), recovered (from pictures), thinned and restored ones.
 
-A restored or thinned object is written from the header of its source, DICOM PS3.3 A.5 (NM Image IOD). NM has
-no Modality LUT, so the scale of restored counts goes into the Real World Value Mapping.
+A restored or thinned object is written from the header of its source, DICOM PS3.3 A.5 (NM Image
+IOD). NM has no Modality LUT, so the scale of restored counts goes into the Real World Value
+Mapping.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ DEVIATION = ("DEVIATION", "99RBS", "Standard deviation of restored counts")
 """Derivation code of the uncertainty of restored scans, likewise."""
 
 SCALES = (1000, 100, 10)
-"""Pixel value of one restored count, the finest that fits. Steps of a tenth of a count are lost in the noise;
-coarser ones would quantise the skeleton away for the sake of a hot bladder."""
+"""Pixel value of one restored count, the finest that fits. Steps of a tenth of a count are lost in
+the noise; coarser ones would quantise the skeleton away for the sake of a hot bladder."""
 
 MOST_CLIPPED = 1e-3
 """Share of pixels too hot for the coarsest scale above which a scan is no bone scan in counts."""
@@ -137,8 +138,8 @@ def write_acquired_nm(
 
     Args:
         path: The file to write.
-        scan: Whole counts up to 65535 of one or two views, with velocity (cm/min) and duration (s) if known;
-            they tell the scan length, or else the frame does.
+        scan: Whole counts up to 65535 of one or two views, with velocity (cm/min) and duration (s)
+            if known; they tell the scan length, or else the frame does.
         patient: What is said of the patient.
         study: The study the object belongs to.
         uid_seed: Text the series and instance UIDs are derived from, unique to this acquisition.
@@ -208,14 +209,16 @@ def write_recovered_nm(
 ) -> None:
     """Write counts recovered from a picture; equal arguments give equal bytes.
 
-    The object is marked DERIVED with the derivation code `RECOVERED`, by which `read_nm` takes it for counts.
-    What a picture does not tell (dates, camera, tracer) stays empty, the velocity too where it is not known.
+    The object is marked DERIVED with the derivation code `RECOVERED`, by which `read_nm` takes it
+    for counts. What a picture does not tell (dates, camera, tracer) stays empty, the velocity too
+    where it is not known.
 
     Args:
         path: The file to write.
         scan: Whole counts up to 65535 of one or two views.
         patient: What is said of the patient.
-        study_seed: Text the Study Instance UID is derived from: the same for the pictures of one visit.
+        study_seed: Text the Study Instance UID is derived from: the same for the pictures of one
+            visit.
         uid_seed: Text the series and instance UIDs are derived from, unique to the picture.
         description: Scale, confidence, dispersion and source, for the Derivation Description.
         jpeg_ratio: Compression ratio of a JPEG: what was once lossy stays marked so.
@@ -255,15 +258,17 @@ def write_thinned_nm(
 ) -> None:
     """Write a simulated scan, thinned out of `source`, or the remainder of one; equal arguments, equal bytes.
 
-    The object is marked DERIVED with the derivation code `THINNED`, which `read_nm` takes for what it is:
-    raw Poisson counts. Velocity and duration are those of `scan`, the simulated ones.
+    The object is marked DERIVED with the derivation code `THINNED`, which `read_nm` takes for what
+    it is: raw Poisson counts. Velocity and duration are those of `scan`, the simulated ones.
 
     Args:
         path: The file to write.
         scan: Whole counts, with the velocity (cm/min) and duration (s) they simulate.
         source: The scan they were dealt from, as `read_nm` gave it.
-        description: What was done, for the Derivation Description ("50 % of the counts of ..., seed 3").
-        uid_seed: Text the new UIDs are derived from, unique to the source, the draw and the part of it.
+        description: What was done, for the Derivation Description ("50 % of the counts of ..., seed
+            3").
+        uid_seed: Text the new UIDs are derived from, unique to the source, the draw and the part of
+            it.
         overwrite: Whether an existing file may be replaced.
 
     Raises:
@@ -288,13 +293,14 @@ def write_restored_nm(
 ) -> Stored:
     """Write a restored scan as an object derived from the rapid scan `source`.
 
-    Pixels are round(k x counts), k the largest of `SCALES` that keeps them below 32768; a few hotter ones are
-    clipped there. The Real World Value Mapping holds 1/k. Acquisition facts stay those of the rapid scan: no
-    gamma events were created.
+    Pixels are round(k x counts), k the largest of `SCALES` that keeps them below 32768; a few
+    hotter ones are clipped there. The Real World Value Mapping holds 1/k. Acquisition facts stay
+    those of the rapid scan: no gamma events were created.
 
     Args:
         path: The file to write.
-        scan: Restored counts of the frames of `source`; its velocity is the one they are the counts of.
+        scan: Restored counts of the frames of `source`; its velocity is the one they are the counts
+            of.
         source: The rapid scan, as `read_nm` gave it.
         derivation: What made it.
         overwrite: Whether an existing file may be replaced.
@@ -321,11 +327,13 @@ def write_deviation_nm(
 ) -> Stored:
     """Write the standard deviation of a restored scan, as an object of its own derived from the rapid scan.
 
-    It is stored as a restored scan is, in a series of its own, and says in words what its pixels are.
+    It is stored as a restored scan is, in a series of its own, and says in words what its pixels
+    are.
 
     Args:
         path: The file to write.
-        scan: Standard deviation of the restored counts; its velocity is the one those are the counts of.
+        scan: Standard deviation of the restored counts; its velocity is the one those are the
+            counts of.
         source: The rapid scan, as `read_nm` gave it.
         derivation: What states it.
         overwrite: Whether an existing file may be replaced.
@@ -518,7 +526,8 @@ def encoded(ds: Dataset) -> bytes:
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.file_meta = meta
-    # In memory first: pydicom calls a value it cannot encode an OSError, as if the disk were at fault.
+    # In memory first: pydicom calls a value it cannot encode an OSError, as if the disk were at
+    # fault.
     content = BytesIO()
     ds.save_as(content, enforce_file_format=True)
     return content.getvalue()

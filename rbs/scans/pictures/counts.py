@@ -2,8 +2,8 @@
 
 The factor is read off the histogram (`rbs.scans.pictures.grey_levels`), and what comes out has
 to behave like counts: Poisson
-noise at every level, independent from pixel to pixel. Windowed, gamma-mapped, interpolated and saturated
-pictures fail one or the other.
+noise at every level, independent from pixel to pixel. Windowed, gamma-mapped, interpolated and
+saturated pictures fail one or the other.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 """Pictures that are read."""
 
 DISPERSION = (0.86, 1.18)
-"""Noise variance over mean of recovered counts: 1, a little more after JPEG or where low counts were cut.
-Narrower than what `rbs.scans.dicom.reader.read_nm` takes, so that what is written can be read."""
+"""Noise variance over mean of recovered counts: 1, a little more after JPEG or where low counts
+were cut. Narrower than what `rbs.scans.dicom.reader.read_nm` takes, so that what is written can be
+read."""
 
 LEAST_DRAWN = 0.98
 """Likewise at least, where some greys stand for two counts: drawing one of them only adds noise."""
@@ -40,10 +41,12 @@ LEAST_AGREEMENT = 0.3
 """Of a comb in each range of grey, see `rbs.scans.pictures.grey_levels.Comb`."""
 
 MOST_UNEVEN = 0.1
-"""Relative difference between the dispersion at one count level and at all, beyond four standard errors."""
+"""Relative difference between the dispersion at one count level and at all, beyond four standard
+errors."""
 
 MOST_TAKEN = 0.45
-"""Counts a pixel by which its noise may exceed its mean where there are few: JPEG adds 0.1 or so."""
+"""Counts a pixel by which its noise may exceed its mean where there are few: JPEG adds 0.1 or
+so."""
 
 MOST_CORRELATED = 1.25
 """Dispersion of 2x2 sums over that of pixels; interpolation spreads noise and raises it."""
@@ -83,7 +86,8 @@ class Recovery:
         confidence: log10 of the odds of this scale against any other that the noise allows.
         dispersion: Noise variance over mean of the counts.
         clipped: Share of white pixels, whose counts are at least 255 / scale.
-        cut: How many of the lowest counts (1, 2, ...) are missing: they were cut to 0 and stay lost.
+        cut: How many of the lowest counts (1, 2, ...) are missing: they were cut to 0 and stay
+            lost.
         ambiguous: Share of the pixels not 0 whose grey stands for two counts (scales below 1).
     """
 
@@ -185,8 +189,8 @@ def recover(grey: Array, *, inverted: bool = False) -> Recovery:
 def _counts(grey: Array, scale: float, histogram: Array) -> tuple[Array, float]:
     """The count of each grey, and the share of the pixels not 0 whose grey stands for two.
 
-    Which of the two is drawn, as often as the greys beside suggest: taking always the same one would shift
-    the counts and squeeze their noise. The draw follows from the picture.
+    Which of the two is drawn, as often as the greys beside suggest: taking always the same one
+    would shift the counts and squeeze their noise. The draw follows from the picture.
     """
     counts = np.rint(np.arange(256) / scale).astype(np.int32)[grey]
     greys, first, number = np.unique(teeth(scale), return_index=True, return_counts=True)
@@ -198,7 +202,8 @@ def _counts(grey: Array, scale: float, histogram: Array) -> tuple[Array, float]:
     rng = np.random.default_rng(int.from_bytes(seed[:8], "big"))
     lower, higher = np.zeros(256, dtype=np.int32), np.full(256, 0.5)
     lower[greys] = first
-    # Between the greys on either side lie three counts: the cube root is the step from one to the next.
+    # Between the greys on either side lie three counts: the cube root is the step from one to the
+    # next.
     below, above = histogram[:-2] + 1.0, histogram[2:] + 1.0
     step = np.clip(np.cbrt(above / below), 0.2, 2.0)
     higher[1:-1] = step / (1 + step)
@@ -224,9 +229,9 @@ def _cut(counts: Array, blurred: bool) -> int:
 def _odd_noise(counts: Array, dispersion: float, cut: int, most: float) -> str:
     """What is wrong with the noise, as a clause; empty where it is that of counts.
 
-    The contrast and the mean around it are those of `dispersion_index`; here one index a level of the mean:
-    a gamma curve or an offset bends it, as saturation does above `most` counts. And 2x2 sums of independent
-    pixels are as noisy as the pixels.
+    The contrast and the mean around it are those of `dispersion_index`; here one index a level of
+    the mean: a gamma curve or an offset bends it, as saturation does above `most` counts. And 2x2
+    sums of independent pixels are as noisy as the pixels.
     """
     frame = counts.astype(np.float32)
     rows, columns = (n - n % 2 for n in frame.shape)

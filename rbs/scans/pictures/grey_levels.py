@@ -1,14 +1,15 @@
 """The scale of a picture of counts, read off its grey histogram.
 
-Where grey = round(s x count), some greys do not occur (s > 1) or stand for two counts (s < 1): the histogram
-is a comb under a smooth envelope. The comb r(g) of a scale s is the number of counts per grey, blurred by
-sigma (a JPEG encoder's rounding), over its local mean; the envelope w is the smooth curve for which the local
-means of w r and of the histogram agree, found for each comb by iteration:
+Where grey = round(s x count), some greys do not occur (s > 1) or stand for two counts (s < 1): the
+histogram is a comb under a smooth envelope. The comb r(g) of a scale s is the number of counts per
+grey, blurred by sigma (a JPEG encoder's rounding), over its local mean; the envelope w is the
+smooth curve for which the local means of w r and of the histogram agree, found for each comb by
+iteration:
 
     h(g) ~ Poisson(mu(g)),   mu(g) = w(g) r(g; s, sigma),   L = sum_g h log mu - mu
 
-All scales compete in one table, multiples and exposures of the true one among them, and those that alias on
-the integers (0.8, 1.33 and 4 have one period): which teeth are missing tells them apart.
+All scales compete in one table, multiples and exposures of the true one among them, and those that
+alias on the integers (0.8, 1.33 and 4 have one period): which teeth are missing tells them apart.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ FIRST, LAST = 3, 254
 """Greys that are fitted: below, the low counts may be cut and the zeros smear; 255 is saturated."""
 
 BLURS = (0.0, 0.3, 0.45, 0.7, 1.0)
-"""Standard deviations of the greys about their teeth: none (PNG), about 0.3 (JPEG quality 100), and more."""
+"""Standard deviations of the greys about their teeth: none (PNG), about 0.3 (JPEG quality 100), and
+more."""
 
 NEAR = 0.01
 """Relative difference up to which two scales are taken for one and the same."""
@@ -41,10 +43,12 @@ _TRIED = 24
 """How many scales of the first search are looked at again."""
 
 _LOCAL = 3.0
-"""Standard deviation of a local mean, greys: enough to smooth the teeth of the largest scale away."""
+"""Standard deviation of a local mean, greys: enough to smooth the teeth of the largest scale
+away."""
 
 _STRAY = 1e-3
-"""Share of pixels that may obey no comb (a burnt-in letter), so that few of them do not outweigh the rest."""
+"""Share of pixels that may obey no comb (a burnt-in letter), so that few of them do not outweigh
+the rest."""
 
 _ROUNDS = 16
 """Of fitting the envelope: it bends as the histogram does, and cannot follow teeth."""
@@ -64,11 +68,11 @@ class Comb:
         scale: s, grey levels a count.
         standard_error: Of the scale.
         blur: Standard deviation of the greys about their teeth.
-        confidence: log10 of the odds of this scale against the best one that differs by more than `NEAR`; no
-            comb at all counts as scale 1.
-        agreement: What the comb gains in likelihood over none, as a share of what the true one would, the
-            benefit of four standard deviations given: the lowest of the octaves of grey. A comb that is bent
-            (a gamma curve) or shifted may fit some of them, not all.
+        confidence: log10 of the odds of this scale against the best one that differs by more than
+            `NEAR`; no comb at all counts as scale 1.
+        agreement: What the comb gains in likelihood over none, as a share of what the true one
+            would, the benefit of four standard deviations given: the lowest of the octaves of grey.
+            A comb that is bent (a gamma curve) or shifted may fit some of them, not all.
     """
 
     scale: float
@@ -194,7 +198,8 @@ def _grid(low: float, high: float, step: float) -> Array:
 @lru_cache(maxsize=1)
 def _table() -> tuple[Array, Array, Array]:
     """All scales, and r and log r of each, float32."""
-    # Near 1 the few teeth that are missing or double move by many greys for a small change of scale.
+    # Near 1 the few teeth that are missing or double move by many greys for a small change of
+    # scale.
     scales = np.union1d(
         _grid(SCALES[0] * (1 - 2 * NEAR), SCALES[1] * (1 + 2 * NEAR), _COARSE), _grid(0.9, 1.1, 2 * _FINE)
     )

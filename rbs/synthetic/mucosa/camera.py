@@ -42,7 +42,8 @@ class Path:
         step: How much farther in every further frame, mm.
         tilt: Between its view and the axis of the tube.
         roll: About its view.
-        pace, phase: Of its sway, three each: sideways, up and down, to and fro; radians a frame, radians.
+        pace, phase: Of its sway, three each: sideways, up and down, to and fro; radians a frame,
+            radians.
     """
 
     z: float
@@ -129,7 +130,8 @@ class Channel:
 def rays(size: int, half_angle: float) -> Array:
     """Ways of all pixels in the camera's axes, unit vectors (3, size * size), float32.
 
-    The lens maps angles in proportion: a pixel r half-diagonals off the middle looks r x half_angle aside.
+    The lens maps angles in proportion: a pixel r half-diagonals off the middle looks r x half_angle
+    aside.
     """
     y, x = (np.indices((size, size)).reshape(2, -1) + 0.5) / size * 2 - 1
     radius = np.hypot(x, y)

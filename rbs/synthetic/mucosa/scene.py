@@ -1,7 +1,7 @@
 """What stands before the camera: the wall, polyps that grow from it, an instrument; and where sight ends.
 
-Surfaces are distance fields in mm, found by marching along lines of sight (sphere tracing, Hart, The Visual
-Computer 1996;12:527); polyps flow into the wall by a smooth minimum.
+Surfaces are distance fields in mm, found by marching along lines of sight (sphere tracing, Hart,
+The Visual Computer 1996;12:527); polyps flow into the wall by a smooth minimum.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Polyp:
         radii: Of the head along three axes, the last one along the stalk, mm.
         axes: Those axes, rows of (3, 3).
         stalk: Radius of the stalk, mm; 0 for a sessile one.
-        lobes: Middle and radius of each of its lobes on those axes in units of the radii, rows of (n, 4).
+        lobes: Middle and radius of each of its lobes on those axes in units of the radii, rows of
+            (n, 4).
         redness: Of its colour beside the wall's, in units of `Wall.blood`.
     """
 

@@ -1,8 +1,8 @@
 """How the wall looks in the light of two lamps beside the lens.
 
-Light falls with the inverse square of the distance; mucosa scatters it by Lambert's law, softened by what
-wanders under the surface; haemoglobin takes out green and blue (Beer-Lambert); a film of mucus reflects
-(Beckmann's distribution of facets).
+Light falls with the inverse square of the distance; mucosa scatters it by Lambert's law, softened
+by what wanders under the surface; haemoglobin takes out green and blue (Beer-Lambert); a film of
+mucus reflects (Beckmann's distribution of facets).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The wall of a colon or a stomach: a tube about a bent axis, its folds, and the blood under its surface.
 
-Lengths are mm. A point of the wall has an angle about the axis and a z along it; maps of the wall are
-(ANGLES, columns), float32; the angle wraps around, z ends.
+Lengths are mm. A point of the wall has an angle about the axis and a z along it; maps of the wall
+are (ANGLES, columns), float32; the angle wraps around, z ends.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ Organ = Literal["colon", "stomach"]
 ANGLES = 768
 """Rows of the maps; their columns are as far apart along the wall as the rows are around it."""
 _STEP, _TAPER, _FINEST = 1.2, 0.975, 0.12
-"""Vessels are drawn in steps of some mm, by each of which they taper, until they are this fine, mm."""
+"""Vessels are drawn in steps of some mm, by each of which they taper, until they are this fine,
+mm."""
 
 
 class Wall:
     """A wall and what lies under it.
 
     Args:
-        organ: The colon has crescent folds across and three taeniae; the stomach is wide, with ridges along
-            it, and ends.
+        organ: The colon has crescent folds across and three taeniae; the stomach is wide, with
+            ridges along it, and ends.
         rng: Draws it.
 
     Attributes:

@@ -97,8 +97,8 @@ def _skull(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
             face * np.array([0.42, 0.36, 0.36, 0.32]),
             "skull",
         )
-    # Nose, sinuses and turbinates, then the jaws with their teeth: one bright block in the middle of the
-    # face.
+    # Nose, sinuses and turbinates, then the jaws with their teeth: one bright block in the middle
+    # of the face.
     blob((xf, 0.93 * base, front), (0.17 * wf, 0.16 * base), face * 0.6, "skull")
     blob(
         (xf, base + 0.3 * drop, 0.9 * front),
@@ -175,7 +175,8 @@ def _spine(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
         r = tall * 0.41
         reach = max(half - r, 0.1)
         canvas.tube([(x - reach, z, y), (x + reach, z, y)], r, grade * 0.62, "spine", flat=0.75)
-        # Pedicles and facets stand out as paired dots, the spinous process as a dot or streak in the midline.
+        # Pedicles and facets stand out as paired dots, the spinous process as a dot or streak in
+        # the midline.
         for side in SIDES:
             canvas.blob(
                 (x + side * 0.72 * half, z - 0.1 * tall, y - back),
@@ -338,8 +339,8 @@ def _pelvis(canvas: Canvas, body: Body, side: int, rng: np.random.Generator) -> 
     u, p, t, d = body.uptake["pelvis"] * _vary(rng, 0.03), body.pelvis, body.trunk, body.depth
     k = p / 140  # pelvis relative to an adult's of 280 mm
     hip = body.hip
-    # The blade is seen obliquely: thin in the middle, dense at the crest, the sacroiliac joint and the
-    # acetabular roof.
+    # The blade is seen obliquely: thin in the middle, dense at the crest, the sacroiliac joint and
+    # the acetabular roof.
     blade = [
         (side * 0.27 * p, hip - 0.085 * t, -0.34 * d),
         (side * 0.31 * p, hip - 0.165 * t, -0.35 * d),
@@ -375,7 +376,8 @@ def _pelvis(canvas: Canvas, body: Body, side: int, rng: np.random.Generator) -> 
         for a in np.linspace(0.1, 2.9, 9)
     ]
     canvas.tube(roof, 6 * k + 1, u * 0.62, "pelvis", flat=0.5)
-    # Ilium, pubis and ischium meet in the triradiate cartilage, lively until it closes at 12 to 15 years.
+    # Ilium, pubis and ischium meet in the triradiate cartilage, lively until it closes at 12 to 15
+    # years.
     open_ = float(np.interp(body.age, (0.5, 4, 11, 15), (0.35, 0.5, 0.6, 0.0)))
     for angle in (np.pi / 2, np.pi * 7 / 6, np.pi * 11 / 6):
         canvas.tube(
@@ -388,7 +390,8 @@ def _pelvis(canvas: Canvas, body: Body, side: int, rng: np.random.Generator) -> 
             "pelvis",
             lesions=False,
         )
-    # Pubis and ischium ring the obturator foramen; between them the ischiopubic synchondrosis of the young.
+    # Pubis and ischium ring the obturator foramen; between them the ischiopubic synchondrosis of
+    # the young.
     ring = [
         (side * 0.56 * p, hip + 0.06 * p, 0.08 * d),
         (side * 0.3 * p, hip + 0.13 * p, 0.26 * d),

@@ -22,14 +22,15 @@ class Body:
         head: Vertex to chin.
         hip: Vertex to hip joints.
         depth: Front to back of the trunk.
-        shoulder, chest, pelvis: Half the breadth between the shoulder joints, of the rib cage, between the
+        shoulder, chest, pelvis: Half the breadth between the shoulder joints, of the rib cage,
+            between the
         iliac crests.
         bone: Calibre of bones relative to an adult's, for a length of 1 mm.
         maturity: 0 at birth to 1 when growth ends.
         girth: Breadth of the soft parts relative to the median child.
         bend, bow: Sideways offset of the spine's middle and its second harmonic.
-        uptake: Planar density by name of the group of bones, of the kidneys, and of the soft tissue of the
-            trunk from front to back.
+        uptake: Planar density by name of the group of bones, of the kidneys, and of the soft tissue
+            of the trunk from front to back.
     """
 
     age: float
@@ -77,8 +78,8 @@ def draw_body(child: Child, rng: np.random.Generator) -> Body:
         return float(np.exp(np.clip(rng.normal(0, spread), -2 * spread, 2 * spread)))
 
     maturity = float(np.clip(age / 16, 0, 1))
-    # A body of this height and weight: density of water, so that girth goes as the root of weight over
-    # height.
+    # A body of this height and weight: density of water, so that girth goes as the root of weight
+    # over height.
     girth = float(
         np.sqrt(
             child.weight_kg / (13.5e-9 * height**3 * np.interp(age, (0.5, 2, 6, 16), (1.95, 1.25, 1.0, 0.92)))

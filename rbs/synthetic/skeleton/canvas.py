@@ -1,7 +1,8 @@
 """Drawing bones in millimetres onto coronal depth planes.
 
-Coordinates of a point are (x, z, y) in mm: x towards the patient's left, which is the right of an anterior
-image; z from the vertex of the head downwards; y towards the front, 0 in the middle of the trunk.
+Coordinates of a point are (x, z, y) in mm: x towards the patient's left, which is the right of an
+anterior image; z from the vertex of the head downwards; y towards the front, 0 in the middle of the
+trunk.
 """
 
 from __future__ import annotations
@@ -49,13 +50,16 @@ class Canvas:
     Args:
         shape: Rows and columns.
         spacing_mm: Edge of a pixel, mm.
-        origin_mm: Distance of the body axis from the left edge and of the vertex from the upper edge, mm.
+        origin_mm: Distance of the body axis from the left edge and of the vertex from the upper
+            edge, mm.
         depths_mm: y of the planes, ascending and evenly spaced, mm.
         texture: Factor on the density, (rows, columns), about 1.
 
     Attributes:
-        planes: Planar density on each depth plane, float32 (planes, rows, columns), femoral diaphysis = 1.
-        labels: Region of each pixel, uint8 (2, rows, columns): anterior, and posterior not yet mirrored.
+        planes: Planar density on each depth plane, float32 (planes, rows, columns), femoral
+            diaphysis = 1.
+        labels: Region of each pixel, uint8 (2, rows, columns): anterior, and posterior not yet
+            mirrored.
         sites: Where lesions may sit.
         marks: Named landmarks, (row, column), not rounded; 0 is the middle of the first pixel.
     """
@@ -206,7 +210,8 @@ class Canvas:
     ) -> None:
         """A hollow ellipsoid with half axes along x, z and y.
 
-        `uptake` is the density of one wall met head-on; towards the lower end the share `fade` of it is lost.
+        `uptake` is the density of one wall met head-on; towards the lower end the share `fade` of
+        it is lost.
         """
         tile, radius, p = self._ellipse(centre, axes[:2], 0.0)
         if tile is None:

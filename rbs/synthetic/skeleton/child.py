@@ -33,7 +33,8 @@ Array = npt.NDArray[np.float32]
 ROWS, COLUMNS, SPACING_MM = 1024, 256, 2.26
 VIEWS = (View.ANTERIOR, View.POSTERIOR)
 UNSCANNED = 1e-6
-"""Expected counts of a pixel that the scan did not reach: not 0, to keep Poisson likelihoods finite."""
+"""Expected counts of a pixel that the scan did not reach: not 0, to keep Poisson likelihoods
+finite."""
 _PLANES = 8
 
 
@@ -43,21 +44,22 @@ class Phantom:
 
     Attributes:
         child: Whom it stands for.
-        expectation: Expected counts at 20 cm/min, float32 (2, rows, columns): anterior, and posterior as a
-            camera writes it.
-        labels: Region of each pixel, uint8 (2, rows, columns); see `rbs.scans.scan.REGIONS`. Hot lesions, the
-            injection site and drops of urine are "hot spots" over their full width at half maximum, cold
-            lesions keep the label of their bone.
-        density: Own planar density of bone and urinary tract in the anterior orientation before attenuation
-            and blur, float32 (rows, columns), without soft tissue; the femoral diaphysis of a healthy leg
-            is 1.
+        expectation: Expected counts at 20 cm/min, float32 (2, rows, columns): anterior, and
+            posterior as a camera writes it.
+        labels: Region of each pixel, uint8 (2, rows, columns); see `rbs.scans.scan.REGIONS`. Hot
+            lesions, the injection site and drops of urine are "hot spots" over their full width at
+            half maximum, cold lesions keep the label of their bone.
+        density: Own planar density of bone and urinary tract in the anterior orientation before
+            attenuation and blur, float32 (rows, columns), without soft tissue; the femoral
+            diaphysis of a healthy leg is 1.
         soft: The same of soft tissue.
         disease: What ails more than a focus.
         lesions: Foci in bone, those that were scanned.
         injected: Whether tracer was left where the needle was.
         contaminated: Whether drops of urine lie on skin or clothes.
         attenuators: Metal on the child and in it.
-        marks: Landmarks by name, (row, column) in the anterior view, not rounded; those that were scanned.
+        marks: Landmarks by name, (row, column) in the anterior view, not rounded; those that were
+            scanned.
         motion: How the child had moved since the first pass.
         partial: Whether only a part of the body was scanned.
         scan_length_mm: How far the table travelled.
@@ -82,8 +84,8 @@ class Phantom:
 def make_child(age_y: float, sex: Sex, rng: np.random.Generator, farther_mm: float = 0.0) -> Phantom:
     """Draw a child and work out what a standard scan expects of it, 1024 x 256 pixels of 2.26 mm.
 
-    Contrast, background, scatter, resolution and counts vary from child to child more widely than on one
-    camera, so that what is learned holds on another.
+    Contrast, background, scatter, resolution and counts vary from child to child more widely than
+    on one camera, so that what is learned holds on another.
 
     Args:
         age_y: 0.25 to 18 years.
@@ -139,7 +141,8 @@ class _Field:
         rows: From above the head to below the feet.
         scanned: Those of them that were scanned.
         top: Row of the image of the first scanned one.
-        origin_mm: Distance of the body axis from the left edge and of the vertex from the upper edge.
+        origin_mm: Distance of the body axis from the left edge and of the vertex from the upper
+            edge.
         tilt: Radians, clockwise as seen from the front.
     """
 
@@ -214,7 +217,8 @@ def _see(
 ) -> tuple[Phantom, _Remembered]:
     """One pass: draw the child as it lies after `motion` and project it.
 
-    Two passes with equal generators draw the same child, so that nothing drawn here may depend on `motion`.
+    Two passes with equal generators draw the same child, so that nothing drawn here may depend on
+    `motion`.
     """
     child, body = posed.child, posed.body
     field = _draw_field(posed, rng)

@@ -25,12 +25,13 @@ class Disease:
     """What changes whole bones.
 
     Attributes:
-        name: "" in most children; "superscan": the skeleton takes up what soft tissue and kidneys then lack;
-            "metaphyses": all of them lively, as where marrow is replaced; "limb": one arm or leg more or less
-            lively than the other; "growth plates": those of one arm or leg, or one of them, unlike the other
-            side's.
+        name: "" in most children; "superscan": the skeleton takes up what soft tissue and kidneys
+            then lack; "metaphyses": all of them lively, as where marrow is replaced; "limb": one
+            arm or leg more or less lively than the other; "growth plates": those of one arm or leg,
+            or one of them, unlike the other side's.
         factors: On the uptake of groups of bones, soft tissue and kidneys.
-        limb: Which limb is unlike the other: ("arms" or "legs", -1 right or 1 left); None where none is.
+        limb: Which limb is unlike the other: ("arms" or "legs", -1 right or 1 left); None where
+            none is.
         lively: Factor on all bones of that limb.
         plates: Factor on each of its growth plates, from the trunk outwards.
     """
@@ -95,12 +96,16 @@ class Lesion:
         kind: "hot", "cold" or "fracture": a hot line across the bone.
         region: The region of the bone it sits in.
         row: Row of its centre in both views.
-        column: Column of its centre in the anterior view; it is `columns - 1 - column` in the posterior one.
+        column: Column of its centre in the anterior view; it is `columns - 1 - column` in the
+            posterior one.
         depth_mm: y of its centre: distance in front of the middle of the trunk, mm.
-        fwhm_mm: Full width at half maximum before the camera blurs it, mm; of a fracture across its line.
+        fwhm_mm: Full width at half maximum before the camera blurs it, mm; of a fracture across its
+            line.
         length_mm: The same along the line of a fracture; equal to `fwhm_mm` of a round focus.
-        angle: Direction of the line in the anterior view, radians from its rows towards its columns.
-        contrast: Planar density at its centre relative to the bone it was drawn into; below 1 it is cold.
+        angle: Direction of the line in the anterior view, radians from its rows towards its
+            columns.
+        contrast: Planar density at its centre relative to the bone it was drawn into; below 1 it is
+            cold.
     """
 
     kind: str
@@ -125,7 +130,8 @@ def draw_lesions(
         canvas: Where to.
         body: Whose.
         rng: Source of everything random.
-        bones: The planar densities that the first pass returned: a child that has moved keeps its lesions.
+        bones: The planar densities that the first pass returned: a child that has moved keeps its
+            lesions.
 
     Returns:
         The lesions, and the planar density of the bone at each place that was tried.

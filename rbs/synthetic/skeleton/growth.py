@@ -95,8 +95,8 @@ def hip_fraction(age_y: float) -> float:
 def physis_ratio(age_y: float, sex: Sex) -> float:
     """Planar density of the distal femoral growth plate relative to the femoral diaphysis.
 
-    Rises from about 3 in infancy to 8.3 in girls of 11 and 8.2 in boys of 13 years, fades after 16 as
-    plates close.
+    Rises from about 3 in infancy to 8.3 in girls of 11 and 8.2 in boys of 13 years, fades after 16
+    as plates close.
     """
     peak_age, peak = _PHYSIS_PEAK[sex]
     width = 5.2 if age_y < peak_age else 4.0

@@ -23,8 +23,8 @@ class Limb:
         side: -1 on the patient's right, 1 on the left.
         joints: Shoulder, elbow, wrist, finger tips; or hip, knee, ankle, toes.
         lively: Factor on all its bones.
-        plates: Factor on its growth plates: humerus, radius, ulna; or hip, distal femur, proximal and distal
-            tibia.
+        plates: Factor on its growth plates: humerus, radius, ulna; or hip, distal femur, proximal
+            and distal tibia.
     """
 
     side: int
@@ -299,7 +299,8 @@ def _plate(
 ) -> None:
     """A growth plate: a thin, slightly wavy disc met edge-on, at least two pixels thick.
 
-    It takes the place of the ends of the bone that it parts; not in the hip, where the pelvis lies over it.
+    It takes the place of the ends of the bone that it parts; not in the hip, where the pelvis lies
+    over it.
     """
     thick = max(2.9 * bone**0.5, 2.5)
     wave = 0.06 * half

@@ -20,8 +20,8 @@ class Motion:
 
     Attributes:
         shift_mm: Of the whole child towards its left and towards its feet, mm.
-        head, arms, legs: Turn of the head about the neck, of each arm about its shoulder and of each leg
-            about its hip (right, left), radians, clockwise as seen from the front.
+        head, arms, legs: Turn of the head about the neck, of each arm about its shoulder and of
+            each leg about its hip (right, left), radians, clockwise as seen from the front.
         filling: Activity in the bladder relative to the first pass.
     """
 
@@ -45,8 +45,8 @@ STILL = Motion()
 def draw_motion(body: Body, arms: list[Limb], legs: list[Limb], rng: np.random.Generator) -> Motion:
     """How this child moves until the second pass, minutes later.
 
-    The whole child shifts by 0-4 mm and the far end of each segment by up to 2 mm more, so that no part is
-    more than `LARGEST_MM` away; the bladder fills by a factor of 1.0-1.5.
+    The whole child shifts by 0-4 mm and the far end of each segment by up to 2 mm more, so that no
+    part is more than `LARGEST_MM` away; the bladder fills by a factor of 1.0-1.5.
     """
     way, direction = rng.uniform(0, LARGEST_MM - 2), rng.uniform(0, 2 * np.pi)
 

@@ -65,8 +65,8 @@ def draw_outline(x: Array, z: Array, body: Body, arms: list[Limb], legs: list[Li
 def soft_tissue(outline: Outline, body: Body, texture: Array, rng: np.random.Generator) -> Array:
     """Tracer in soft tissue per mm of depth, (rows, columns); the femoral diaphysis has 1.
 
-    It sums to about a third of the mean bone over the trunk, is a little higher over liver, mediastinum and
-    the muscle of the thighs, and varies slowly.
+    It sums to about a third of the mean bone over the trunk, is a little higher over liver,
+    mediastinum and the muscle of the thighs, and varies slowly.
     """
     per_mm = np.full(outline.x.shape, body.uptake["soft"] / body.depth, np.float32) * texture
     for place, size, more in (
@@ -84,8 +84,8 @@ def soft_tissue(outline: Outline, body: Body, texture: Array, rng: np.random.Gen
     ):
         r2 = ((outline.x - place[0]) / size[0]) ** 2 + ((outline.z - place[1]) / size[1]) ** 2
         per_mm *= 1 + np.float32(more) * np.exp(-r2)
-    # Limbs are thinner than the trunk but not in proportion: muscle is perfused better than the belly's
-    # content.
+    # Limbs are thinner than the trunk but not in proportion: muscle is perfused better than the
+    # belly's content.
     limbs = 1 + 0.5 * np.clip((outline.z - body.along(1.0)) / (0.15 * body.height), 0, 1)
     return (per_mm * limbs).astype(np.float32)
 

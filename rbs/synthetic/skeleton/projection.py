@@ -33,9 +33,9 @@ class Camera:
         blur: Factor on the nominal resolution.
         scatter: Scattered counts as a exposure of all.
         tail_mm: FWHM of scatter, mm.
-        sensitivity: Of each column of the anterior and the posterior view, about 1, (2, columns): the moving
-            bed smears what the field lacks in uniformity into streaks along the body; the table weakens
-            what passes through it.
+        sensitivity: Of each column of the anterior and the posterior view, about 1, (2, columns):
+            the moving bed smears what the field lacks in uniformity into streaks along the body;
+            the table weakens what passes through it.
     """
 
     spacing_mm: float
@@ -88,15 +88,16 @@ def project(
 ) -> Array:
     """Expected counts, up to one factor, in the anterior and the (not yet mirrored) posterior view.
 
-    Every plane of bone is weakened by the tissue before it, exp(-mu d), and by any metal before it, and
-    blurred for its distance to the collimator; soft tissue from surface to surface contributes its integral,
-    (1 - exp(-mu T)) / mu, and metal weakens it as if it lay in its middle.
+    Every plane of bone is weakened by the tissue before it, exp(-mu d), and by any metal before it,
+    and blurred for its distance to the collimator; soft tissue from surface to surface contributes
+    its integral, (1 - exp(-mu T)) / mu, and metal weakens it as if it lay in its middle.
 
     Args:
         planes: Planar density, (planes, rows, columns).
         depths_mm: y of the planes.
         soft_per_mm: Density of soft tissue per mm of depth, (rows, columns).
-        front_mm: y of the front surface of the body, (rows, columns); below `back_mm` outside the body.
+        front_mm: y of the front surface of the body, (rows, columns); below `back_mm` outside the
+            body.
         back_mm: y of its back surface.
         camera: The acquisition.
         attenuators: Metal on the child and in it.

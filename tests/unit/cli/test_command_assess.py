@@ -29,7 +29,8 @@ def test_tables_and_settings(tiny_cohort, f1, tmp_path, capsys, monkeypatch):
     ] == []
     settings = json.loads((run / "settings.json").read_text())
     assert settings["methods"][-1]["settings"]["weights"] == "DnCNN restorer.safetensors"
-    # An untrained restorer is a linear filter: an impulse keeps its counts, within their Poisson noise.
+    # An untrained restorer is a linear filter: an impulse keeps its counts, within their Poisson
+    # noise.
     impulses = pd.read_csv(run / "impulses.csv").query("method == 'stage1'")
     assert len(impulses) > 0
     for row in impulses.itertuples():

@@ -362,7 +362,8 @@ def test_damaged_headers_stop_only_their_own_files(rbs, tmp_path: Path, weights:
     folder = tmp_path / "in"
     data = write_nm(folder / "whole.dcm", poisson()).read_bytes()
     header = len(data) - 2 * 64 * 48
-    # What pydicom decodes only when it is asked for: a UID of another type, a deflated file that is not.
+    # What pydicom decodes only when it is asked for: a UID of another type, a deflated file that is
+    # not.
     study = data.index(b"\x20\x00\x0d\x00UI")
     (folder / "study.dcm").write_bytes(data[: study + 4] + b"FD" + data[study + 6 :])
     (folder / "deflated.dcm").write_bytes(data.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99"))

@@ -97,7 +97,8 @@ def test_what_was_restored_is_left_alone(rbs, tmp_path, colours):
 
 
 def test_a_video_that_ends_early_is_restored_as_far_as_it_goes_and_is_a_failure(rbs, tmp_path, colours):
-    # MPEG-4 codes frames in the order they are shown in: cut anywhere, no frame before the last is missing.
+    # MPEG-4 codes frames in the order they are shown in: cut anywhere, no frame before the last is
+    # missing.
     source = write_video(tmp_path / "in.mkv", frames=200, codec="mpeg4")
     whole = source.read_bytes()
     source.write_bytes(whole[: len(whole) // 2])

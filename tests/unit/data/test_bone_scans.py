@@ -89,7 +89,8 @@ def test_batches_have_the_promised_shapes_and_ranges(tiny_cohort: Path, pairs: s
         assert ((exposure > low) & (exposure < high)).all()
         expected = {"split": 1 - exposure, "rapid": 0.5 - exposure}.get(pairs, torch.ones(4))
         torch.testing.assert_close(batch["target_exposure"], expected)
-    # Over an epoch, each exposure holds its share of the expectation: nothing is scaled twice or not at all.
+    # Over an epoch, each exposure holds its share of the expectation: nothing is scaled twice or
+    # not at all.
     for counts, share in (("rapid", "exposure"), ("target", "target_exposure")):
         observed = sum(b[counts].sum() for b in batches)
         expected = sum((b["expectation"] * b[share][:, None, None, None]).sum() for b in batches)

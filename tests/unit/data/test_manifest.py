@@ -127,7 +127,8 @@ def test_a_case_is_loaded_aligned(tiny_cohort: Path) -> None:
     assert loaded.standard.dtype == loaded.rapid.dtype == loaded.expectation.dtype == np.float32
     assert loaded.rapid.sum() / loaded.standard.sum() == pytest.approx(0.5, abs=0.03)
     assert set(np.unique(loaded.labels)) == set(range(len(REGIONS) + 1))
-    # Counts lie on their expectation: a misplaced mirror would leave deviations far beyond Poisson noise.
+    # Counts lie on their expectation: a misplaced mirror would leave deviations far beyond Poisson
+    # noise.
     deviation = (loaded.standard - loaded.expectation) ** 2 / loaded.expectation
     assert deviation.mean() == pytest.approx(1, abs=0.1)
 

@@ -57,7 +57,8 @@ def test_a_common_border_makes_no_likeness():
     field = abs(rows - 48) + abs(columns - 64) < 90
     frames = [np.where(field[..., None], scene(seed), 12).astype(np.uint8) for seed in (1, 2)]
     assert abs(alike(*(look(frame, field) for frame in frames))) < 0.25
-    # What says that the field is to be looked at alone is the mask: without it they share their corners.
+    # What says that the field is to be looked at alone is the mask: without it they share their
+    # corners.
     assert alike(*(look(frame) for frame in frames)) > alike(*(look(frame, field) for frame in frames))
 
 

@@ -143,7 +143,8 @@ def test_figures_of_the_whole_split_survive_an_interruption(manifest, tmp_path):
     pd.testing.assert_frame_equal(found, pd.read_csv(tmp_path / "once" / "sets.csv"))
     fid = found[found["metric"] == "fid"].set_index("method")["value"]
     assert set(fid.index) >= {"ceiling", "repeat", "rapid", "gaussian", "nlm", "stage1"}
-    # As any metric of texture: a second noisy scan is nearest to the noisy scans, perfection is not.
+    # As any metric of texture: a second noisy scan is nearest to the noisy scans, perfection is
+    # not.
     assert fid.idxmin() == "repeat"
     assert fid["stage1"] == pytest.approx(fid["ceiling"])
     settings = json.loads((tmp_path / "run" / "settings.json").read_text())
@@ -184,7 +185,8 @@ def test_a_child_that_moved_is_judged_where_it_lay(tmp_path, monkeypatch):
             assert per_scan["left_mm"].iloc[0] < 1.3 * per_scan["left_by_noise_alone_mm"].iloc[0]
         else:
             assert "moved_mm" not in per_scan
-    # Registered, what knows the truth of before reaches the ceiling of after; and nothing else gets worse.
+    # Registered, what knows the truth of before reaches the ceiling of after; and nothing else gets
+    # worse.
     assert scores[True]["stage1"] == pytest.approx(scores[True]["ceiling"], abs=0.2)
     assert scores[False]["stage1"] < scores[False]["ceiling"] - 1
     assert (scores[True][["rapid", "gaussian", "nlm"]] > scores[False][["rapid", "gaussian", "nlm"]]).all()

@@ -169,7 +169,8 @@ def test_score_table_marks_the_best_only_where_that_means_something(evaluation):
         for table in tables
         for k, column in enumerate(table.columns)
     }
-    # LPIPS finds the rapid scan better than the truth; the ceilings of the two others are zero but for noise.
+    # LPIPS finds the rapid scan better than the truth; the ceilings of the two others are zero but
+    # for noise.
     assert best == {"NC-PSNR": ["Stage 1"], "PSNR": ["Stage 1"], "Count bias": ["NLM <b>"], "LPIPS": []}
     references = {label: [cell.text for cell in cells] for label, cells in tables[1].references}
     assert references == {
@@ -286,7 +287,8 @@ def test_many_methods_are_shown_in_several_rows(monkeypatch):
     assert len(figure.axes) == 24
     titles = {axis.get_title(): axis.get_position().bounds for axis in drawn if axis.get_title()}
     assert len(titles) == 11
-    # Six in the first row of columns, five below; all of one width, and no title on a picture above it.
+    # Six in the first row of columns, five below; all of one width, and no title on a picture above
+    # it.
     tops = [titles[f"method {k}"][1] for k in range(11)]
     assert len(set(np.round(tops[:6], 6))) == len(set(np.round(tops[6:], 6))) == 1
     assert tops[0] > tops[6]

@@ -83,8 +83,9 @@ def test_adapting_writes_a_teacher_and_its_dice(base, tmp_path, mode):
     teacher = load_teacher(tmp_path / ("teacher" if mode == "lora" else f"teacher_{mode}"), base)
     with torch.no_grad():
         counts = torch.rand(1, 1, 64, 32) * 9
-        # The averaged weights are both what is written, in half precision, and what is left in the module.
-        # The averaged weights are both what is written, in half precision, and what is left in the module.
+        # The averaged weights are both what is written, in half precision, and what is left in the
+        # module. The averaged weights are both what is written, in half precision, and what is left
+        # in the module.
         assert torch.allclose(teacher(counts).masks, task.teacher.eval()(counts).masks, atol=1e-3)
     with (tmp_path / "dice.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -30,7 +30,8 @@ def test_counts_beyond_what_float32_resolves_survive() -> None:
 def test_the_two_flips_are_independent_and_even() -> None:
     array = {"a": np.zeros((1, 2, 2))}
     seen = Counter(flip_alike(array, seed)[1] for seed in range(1000))
-    # Binomial, mean 250, standard deviation 14; one seed for both flips would leave two of the four out.
+    # Binomial, mean 250, standard deviation 14; one seed for both flips would leave two of the four
+    # out.
     assert all(180 < seen[a, b] < 320 for a in (False, True) for b in (False, True)), seen
 
 

@@ -68,7 +68,8 @@ def test_what_is_not_valid_does_not_count(metric):
     valid[40:150, 30:200] = True
     target = target_of(valid=valid)
     estimate = noisy(target.clean, 0.03)
-    # SSIM looks five pixels beyond; there both are the clean frame's, as `FramePair.on_target` makes them.
+    # SSIM looks five pixels beyond; there both are the clean frame's, as `FramePair.on_target`
+    # makes them.
     estimate = np.where(valid, estimate, target.clean)
     inside = FrameTarget(target.clean[:, 30:160, 20:210], valid[30:160, 20:210])
     expected = metric.compute(estimate[:, 30:160, 20:210], inside)

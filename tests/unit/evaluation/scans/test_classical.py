@@ -154,7 +154,8 @@ def test_an_estimate_of_a_child_that_moved_is_judged_where_the_target_lies():
     assert still.on_target(smooth) is smooth
     gained = nc_nmse(pair.on_target(smooth), target) / nc_nmse(still.on_target(smooth), target)
     assert gained < 0.5
-    # What has the noise of counts keeps it: whole pixels move, and the total changes at the borders alone.
+    # What has the noise of counts keeps it: whole pixels move, and the total changes at the borders
+    # alone.
     raw = pair.on_target(rapid, raw=True)
     assert set(np.unique(raw)) <= set(np.unique(rapid))
     assert raw.sum() == pytest.approx(rapid.sum(), rel=0.01)

@@ -30,7 +30,8 @@ def test_psnr_and_ssim_agree_with_scikit_image(body):
     everywhere = np.ones(body.shape, dtype=bool)
     expected = peak_signal_noise_ratio(reference, estimate, data_range=7.5)
     assert metrics.psnr_between(estimate, reference, everywhere, 7.5) == pytest.approx(expected)
-    # scikit-image leaves out the border that its window overhangs; so does a mask of the inner pixels.
+    # scikit-image leaves out the border that its window overhangs; so does a mask of the inner
+    # pixels.
     inner = np.zeros(body.shape, dtype=bool)
     inner[:, 5:-5, 5:-5] = True
     expected = np.mean(
@@ -61,7 +62,8 @@ def scenes():
 def test_each_scale_of_ms_ssim_is_monais(scenes, scale, monkeypatch):
     """MONAI drops the pixels that its window overhangs; mirrored borders of that width make it agree exactly.
 
-    Mirrored once at full size, they are as wide as the window overhangs at one scale only: so one at a time.
+    Mirrored once at full size, they are as wide as the window overhangs at one scale only: so one
+    at a time.
     """
     from monai.metrics.regression import compute_ms_ssim
 

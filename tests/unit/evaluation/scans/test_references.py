@@ -27,7 +27,8 @@ def test_the_repeat_is_a_scan_of_its_own_fixed_by_the_patient():
     np.testing.assert_array_equal(image, reference_images(again)[REPEAT])
     assert not np.array_equal(image, reference_images(pair_of("P2"))[REPEAT])
     λ, inside = first.target.expectation, first.target.expectation > 1
-    # Poisson: whole counts of the right mean and variance, and nothing in common with the target's noise.
+    # Poisson: whole counts of the right mean and variance, and nothing in common with the target's
+    # noise.
     assert (image == np.rint(image)).all()
     assert image[inside].mean() == pytest.approx(6, rel=0.01)
     assert image[inside].var() == pytest.approx(6, rel=0.03)

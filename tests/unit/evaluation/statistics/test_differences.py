@@ -50,7 +50,8 @@ def test_p_is_scipys_and_the_difference_is_paired(twelve):
     assert row["difference"] == pytest.approx(d.mean())
     assert (row["better"], row["worse"]) == ((d > 0).sum(), (d < 0).sum())
     assert row["p"] == pytest.approx(wilcoxon(d, method="exact").pvalue)
-    # The patients differ by far more than the methods: unpaired, the interval would be ten times as wide.
+    # The patients differ by far more than the methods: unpaired, the interval would be ten times as
+    # wide.
     t = ttest_rel(twelve["stage1"], twelve["gaussian"]).confidence_interval()
     assert (row["low"], row["high"]) == pytest.approx((t.low, t.high), abs=0.12)
     # Every patient is worse: 2 / 2^12, the least that is possible, and twice that for two methods.

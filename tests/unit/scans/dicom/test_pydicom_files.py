@@ -1,7 +1,8 @@
 """Every file that comes with pydicom: read to what pydicom reads, or refused with file, fault and remedy.
 
-None of them is a whole-body scan, so those with pixels are tried a second time with the header of one: they
-must then be read as they are. (Another 79 files are a download of their own, and are not tried.)
+None of them is a whole-body scan, so those with pixels are tried a second time with the header of
+one: they must then be read as they are. (Another 79 files are a download of their own, and are not
+tried.)
 """
 
 from pathlib import Path

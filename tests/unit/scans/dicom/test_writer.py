@@ -219,7 +219,8 @@ def test_the_restored_header(nm_file: Path, tmp_path: Path) -> None:
 
 def test_restored_objects_conform(nm_file: Path, tmp_path: Path) -> None:
     restore(read_nm(nm_file), tmp_path / "r.dcm")
-    # The checker allows a primary image only; a restoration made after the examination is secondary.
+    # The checker allows a primary image only; a restoration made after the examination is
+    # secondary.
     assert all("<SECONDARY>" in line for line in complaints(tmp_path / "r.dcm"))
 
 
