@@ -55,7 +55,7 @@ CASCADE = --model.init_args.init_from $(RUNS)/stage1/restorer.safetensors --mode
 EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/restorer.safetensors --stage2 $(2)/stage2/restorer.safetensors \
 	--teacher $(2)/adapt_sam/teacher $(SEGMENT) $(addprefix --split ,$(SPLIT)) --output $(2)/evaluation --overwrite
 
-.PHONY: help setup demo test fuzz lint profile bench data pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 train-uncertainty reproduce-weights ablation sweep evaluate benchmark report \
+.PHONY: help setup demo test results docs fuzz lint profile bench data pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 train-uncertainty reproduce-weights ablation sweep evaluate benchmark report \
 	demo-endoscopy clean-demo anew same-data always
 
 help:  ## List the targets
@@ -79,6 +79,13 @@ $(READY): pyproject.toml constraints.txt
 # order, slow integration before quick units, so that both processes end together.
 test: $(READY)  ## Run the tests
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+results: $(READY)  ## Write docs/results.md and the headline table of README.md from docs/results/*.csv
+	.venv/bin/python scripts/results.py
+
+docs: $(READY)  ## Build the documentation site into build/site, broken links are errors
+	.venv/bin/mkdocs build --strict --quiet
+	@echo "Open build/site/index.html"
 
 fuzz: $(READY)  ## Read 20 000 damaged files (2 minutes of one core)
 	.venv/bin/python tests/fuzz_reader.py --files 20000 $(ARGS)
