@@ -61,7 +61,7 @@ class Diffusion(Restorer):
         self.channels, self.groups, self.steps, self.tile = list(channels), groups, steps, tile
         self.backbone = DiffusionModelUNet(
             spatial_dims=2,
-            in_channels=self.seen_channels + self.images.channels,
+            in_channels=self.input_channels + self.images.channels,
             out_channels=self.images.channels,
             num_res_blocks=1,
             channels=self.channels,
@@ -110,8 +110,8 @@ class Diffusion(Restorer):
         """
         with torch.autocast(x.device.type, enabled=False):  # as in `restore_with_features`
             x, p = x.float().expand(-1, 2, -1, -1), exposure.float()[:, None, None, None]
-            channels, root = self.images.see(x, p, self.sigma_px)
-        u = (self.images.start(clean) - root) / DELTA_SCALE
+            channels, root = self.images.network_input(x, p, self.sigma_px)
+        u = (self.images.forward(clean) - root) / DELTA_SCALE
         noise = torch.randn_like(u)
         t = torch.randint(TRAINING_STEPS, (len(x),), device=x.device)
         noisy = self._scheduler.add_noise(u, noise, t)

@@ -27,12 +27,12 @@ class DnCNN(Restorer):
         from deepinv.models import DnCNN as Net
 
         self.depth, self.width = depth, width
-        self.backbone = Net(self.seen_channels, self.seen_channels, depth=depth, nf=width, pretrained=None)
+        self.backbone = Net(self.input_channels, self.input_channels, depth=depth, nf=width, pretrained=None)
         # Its own last layer adds to the input image; `Restorer.head` takes its place.
         del self.backbone.out_conv
 
     def features(self, x: Tensor) -> Tensor:
-        """The last hidden layer, (B, seen_channels, H, W) to (B, width, H, W)."""
+        """The last hidden layer, (B, input_channels, H, W) to (B, width, H, W)."""
         x = self.backbone.nl_list[0](self.backbone.in_conv(x))
         for convolve, activate in zip(self.backbone.conv_list, self.backbone.nl_list[1:], strict=True):
             x = activate(convolve(x))

@@ -39,7 +39,7 @@ class NAFNet(Restorer):
         self.width, self.middle_blocks = width, middle_blocks
         self.enc_blocks, self.dec_blocks = list(enc_blocks), list(dec_blocks)
         self.backbone = architecture("NAFNet").NAFNet(
-            img_channel=self.seen_channels,
+            img_channel=self.input_channels,
             width=width,
             middle_blk_num=middle_blocks,
             enc_blk_nums=self.enc_blocks,
@@ -53,7 +53,7 @@ class NAFNet(Restorer):
                 setattr(block, name, ChannelNorm(getattr(block, name)))
 
     def features(self, x: Tensor) -> Tensor:
-        """Decoder features, (B, seen_channels, H, W) to (B, width, H, W)."""
+        """Decoder features, (B, input_channels, H, W) to (B, width, H, W)."""
         net = self.backbone
         x = net.intro(x)
         skips = []

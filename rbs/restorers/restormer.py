@@ -43,7 +43,7 @@ class Restormer(Restorer):
         self.width, self.refinement_blocks = width, refinement_blocks
         self.blocks, self.heads = list(blocks), list(heads)
         self.backbone = Net(
-            in_channels=self.seen_channels,
+            in_channels=self.input_channels,
             dim=width,
             num_blocks=self.blocks,
             num_refinement_blocks=refinement_blocks,
@@ -56,5 +56,5 @@ class Restormer(Restorer):
         self.backbone.output = nn.Identity()
 
     def features(self, x: Tensor) -> Tensor:
-        """Refined decoder features, (B, seen_channels, H, W) to (B, 2 width, H, W)."""
+        """Refined decoder features, (B, input_channels, H, W) to (B, 2 width, H, W)."""
         return self.backbone.forward_restormer(x)

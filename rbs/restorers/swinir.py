@@ -44,7 +44,7 @@ class SwinIR(Restorer):
         self.backbone = architecture("SwinIR").SwinIR(
             # Of a scan one window wide the blocks would not shift their windows.
             img_size=2 * window,
-            in_chans=self.seen_channels,
+            in_chans=self.input_channels,
             embed_dim=width,
             depths=self.depths,
             num_heads=self.heads,
@@ -57,7 +57,7 @@ class SwinIR(Restorer):
         del self.backbone.conv_last  # `Restorer.head` takes its place
 
     def features(self, x: Tensor) -> Tensor:
-        """Deep and shallow features, (B, seen_channels, H, W) to (B, width, H, W)."""
+        """Deep and shallow features, (B, input_channels, H, W) to (B, width, H, W)."""
         net = self.backbone
         shallow = net.conv_first(x)
         return net.conv_after_body(net.forward_features(shallow)) + shallow

@@ -30,7 +30,7 @@ class UNet(Restorer):
 
         self.channels = list(channels)
         self.backbone = Net(
-            in_channels=self.seen_channels,
+            in_channels=self.input_channels,
             out_channels=channels[0],
             residual=False,
             batch_norm=False,
@@ -38,5 +38,5 @@ class UNet(Restorer):
         )
 
     def features(self, x: Tensor) -> Tensor:
-        """Decoder features, (B, seen_channels, H, W) to (B, channels[0], H, W)."""
+        """Decoder features, (B, input_channels, H, W) to (B, channels[0], H, W)."""
         return self.backbone(x)

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rbs.restorers.image_domain import DOMAINS, Domain
+from rbs.segmentation.labels import LABELLED, LabelMap
 from rbs.segmentation.sam import Size
 from rbs.segmentation.teacher import Teacher, encode_window, picture_of, window_positions
 from rbs.segmentation.tiles import pack, plan
@@ -35,11 +36,11 @@ class DiceTally:
     """Pixels counted per case, patient and noise level; a case counted twice counts once.
 
     Args:
-        images: What is looked at; it names the regions.
+        labels: The regions.
     """
 
-    def __init__(self, images: Domain = DOMAINS["roots"]) -> None:
-        self.regions = images.regions
+    def __init__(self, labels: LabelMap = LABELLED["scans"].labels) -> None:
+        self.labels = labels
         self.counted: dict[tuple[int, str, str], Any] = {}
 
     def add(self, case: int, patient: str, level: str, found: Tensor, labels: Tensor) -> None:
@@ -52,7 +53,7 @@ class DiceTally:
             found: Region masks, bool (V, K, H, W).
             labels: True labels, int (V, H, W).
         """
-        there = torch.stack([labels == k + 1 for k in range(found.shape[1])], dim=1)
+        there = self.labels.masks(labels)
         pixels = torch.stack([(found & there).sum((0, 2, 3)), found.sum((0, 2, 3)), there.sum((0, 2, 3))])
         self.counted[case, patient, level] = pixels.cpu().numpy()
 
@@ -68,7 +69,7 @@ class DiceTally:
             means = [d[np.isfinite(d)].mean() if np.isfinite(d).any() else np.nan for d in dice.T]
             values = [*means, np.nanmean(means) if np.isfinite(means).any() else np.nan]
             text = ["" if np.isnan(value) else f"{value:.4f}" for value in values]
-            names = ["mode", "split", "level", *self.regions, "mean"]
+            names = ["mode", "split", "level", *self.labels.names, "mean"]
             rows.append(dict(zip(names, [mode, split, level, *text], strict=True)))
         return rows
 
@@ -88,8 +89,7 @@ def write_rows(path: Path, rows: Iterable[dict[str, str]]) -> None:
 
 def regions_found(teacher: Teacher, image: Tensor) -> Tensor:
     """Masks of the most probable regions, bool (V, K, H, W), in a scan at standard scale or a frame."""
-    best = teacher.logits(image[None])[0].argmax(dim=1)
-    return torch.stack([best == k + 1 for k in range(len(teacher.images.regions))], dim=1)
+    return teacher.labelled.labels.masks(teacher.logits(image[None])[0].argmax(dim=1))
 
 
 def regions_prompted(
@@ -108,25 +108,25 @@ def regions_prompted(
         Masks, bool (V, K, h, w), and labels, (V, h, w), both in the packed picture: Dice is the
         same there.
     """
-    shape = Teacher(size, sam)
+    shape, labelled = Teacher(size, sam), LABELLED[images.shows]
     layout = plan(image.shape[1], image.shape[2], shape.embedding_stride)
     packed = pack(images.views(image[None].float()), layout)
     truth = pack(labels[:, None].float(), layout)[:, 0].round().long()
     height, width = (cells * shape.patch for cells in layout.grid)
     picture = F.interpolate(
-        picture_of(packed, sam.pixel_mean, sam.pixel_std, images),
+        picture_of(packed, sam.pixel_mean, sam.pixel_std, labelled),
         (height, width),
         mode="bilinear",
         antialias=True,
     )
     scale = torch.tensor([width / truth.shape[2], height / truth.shape[1]] * 2)
-    found = torch.zeros(len(truth), len(images.regions), *truth.shape[1:], dtype=torch.bool)
+    found = torch.zeros(len(truth), len(labelled.labels), *truth.shape[1:], dtype=torch.bool)
     for view, (shown, label) in enumerate(zip(picture, truth, strict=True)):
         embedding = encode_window(sam.image_encoder, shown[None])
         rows, columns = embedding.shape[-2:]
         positions = window_positions(sam.prompt_encoder, rows, columns)
         no_mask = sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(-1, -1, rows, columns)
-        for k in range(len(images.regions)):
+        for k in range(len(labelled.labels)):
             boxes = _boxes((label == k + 1).cpu().numpy())
             if not len(boxes):
                 continue

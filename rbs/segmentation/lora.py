@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from rbs.errors import CheckpointError
 from rbs.restorers.image_domain import DOMAINS, DomainName
+from rbs.segmentation.labels import LABELLED
 from rbs.segmentation.sam import ARCHITECTURES, Size, build_sam, find_checkpoint, sha256_of
 from rbs.segmentation.teacher import Teacher, region_decoder
 from rbs.segmentation.tiles import CANVAS
@@ -69,7 +70,7 @@ def start(teacher: Teacher, sam: Sam) -> None:
             encoder[name] = base[name.replace(".base_layer.", ".")]
     teacher.image_encoder.load_state_dict(encoder)
     teacher.prompt_encoder.load_state_dict(sam.prompt_encoder.state_dict())
-    decoder = region_decoder(teacher.size, sam.mask_decoder, len(teacher.images.regions))
+    decoder = region_decoder(teacher.size, sam.mask_decoder, len(teacher.labelled.labels))
     teacher.mask_decoder.load_state_dict(decoder.state_dict())
 
 
@@ -155,14 +156,14 @@ def load_teacher(folder: Path, checkpoint: Path | None = None) -> Teacher:
 
 def _settings(size: str, base_sha256: str, domain: DomainName) -> dict[str, Any]:
     """What a teacher depends on besides its own weights."""
-    images = DOMAINS[domain]
+    labelled = LABELLED[DOMAINS[domain].shows]
     return {
         "size": size,
         "base_sha256": base_sha256,
         "domain": domain,
-        "regions": list(images.regions),
+        "regions": list(labelled.labels.names),
         "canvas": CANVAS,
-        **images.display,
+        **labelled.display,
     }
 
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from rbs.restorers.image_domain import DOMAINS, Domain, DomainName
+from rbs.restorers.image_domain import DOMAINS, DomainName
+from rbs.segmentation.labels import LABELLED, LabelledImages
 from rbs.segmentation.prior import SemanticPrior
 from rbs.segmentation.sam import ARCHITECTURES, Size
 from rbs.segmentation.tiles import CANVAS, Layout, pack, plan, unpack
@@ -38,7 +39,8 @@ class Teacher(nn.Module):
         domain: What it looks at: "colours" are frames, all else are scans.
 
     Attributes:
-        images: The domain. It says how images are shown to SAM, and which regions there are.
+        images: The domain.
+        labelled: Its images as they are shown to SAM, and the regions in them.
         embedding_dim: Channels C of the embedding.
         embedding_stride: Side of an embedding cell, image pixels.
         mask_stride: Side of a mask cell, image pixels.
@@ -57,12 +59,13 @@ class Teacher(nn.Module):
     ) -> None:
         super().__init__()
         self.images = DOMAINS[domain]
+        self.labelled = LABELLED[self.images.shows]
         architecture = ARCHITECTURES[size]
         self.size: Size = size
         self.image_encoder: ImageEncoderViT = sam.image_encoder
         self.prompt_encoder: PromptEncoder = sam.prompt_encoder
         self.mask_decoder: MaskDecoder = (
-            region_decoder(size, sam.mask_decoder, len(self.images.regions))
+            region_decoder(size, sam.mask_decoder, len(self.labelled.labels))
             if mask_decoder is None
             else mask_decoder
         )
@@ -139,7 +142,7 @@ class Teacher(nn.Module):
 
     def _encode(self, views: Tensor, layout: Layout) -> Tensor:
         """Packed embedding (N, C, rows, columns) of views (N, 1 or 3, H, W)."""
-        picture = picture_of(pack(views, layout), self.pixel_mean, self.pixel_std, self.images)
+        picture = picture_of(pack(views, layout), self.pixel_mean, self.pixel_std, self.labelled)
         rows, columns = layout.grid
         size = (rows * self.patch, columns * self.patch)
         if picture.shape[-2:] != size:
@@ -156,10 +159,10 @@ class Teacher(nn.Module):
 
 
 def picture_of(
-    views: Tensor, pixel_mean: Tensor, pixel_std: Tensor, images: Domain = DOMAINS["roots"]
+    views: Tensor, pixel_mean: Tensor, pixel_std: Tensor, labelled: LabelledImages = LABELLED["scans"]
 ) -> Tensor:
     """Views (N, 1 or 3, h, w) of scans or frames as SAM's normalised colours (N, 3, h, w)."""
-    return (images.picture(views) - pixel_mean) / pixel_std
+    return (labelled.picture(views) - pixel_mean) / pixel_std
 
 
 def encode_window(
