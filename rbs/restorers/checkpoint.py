@@ -153,12 +153,13 @@ def load_restorer(path: str | Path | None = None) -> LoadedRestorer:
     if path is None:
         check_recorded(file, sha256)
     tensors, description = read_safetensors(file) if file.suffix == ".safetensors" else _read_lightning(file)
-    restorer = build_restorer(description, file)
+    version = str(description.get("version", "unknown"))
+    restorer = build_restorer(description, file, version)
     load_into(restorer, tensors, file)
     return LoadedRestorer(
         restorer=restorer.eval(),
         name=f"{type(restorer).__name__} {file.name}",
-        version=str(description.get("version", "unknown")),
+        version=version,
         sha256=sha256,
         provenance=description.get("provenance", {}),
     )
@@ -182,10 +183,10 @@ def _read_lightning(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, checkpoint[KEY]
 
 
-def build_restorer(description: dict[str, Any], file: Path) -> Restorer:
-    """An untrained restorer from its class path."""
-    if not description.get("class_path"):
+def build_restorer(spec: dict[str, Any], file: Path, version: object) -> Restorer:
+    """Build an untrained restorer from its class path; see `build_from`."""
+    if not spec.get("class_path"):
         raise CheckpointError(
             "it holds no first restorer", file=file, remedy="name the restorer.safetensors beside it"
         )
-    return build_from(description, Restorer, file)  # type: ignore[type-abstract]
+    return build_from(spec, Restorer, file, version)  # type: ignore[type-abstract]

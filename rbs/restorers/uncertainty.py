@@ -225,13 +225,14 @@ def load_uncertainty(loaded: LoadedRestorer, path: Path) -> Uncertainty:
         raise CheckpointError("it holds no uncertainty head", file=path, remedy=train)
     if description.get("f1_sha256") != loaded.sha256:
         raise CheckpointError(f"it was trained on other weights than {loaded.name}", file=path, remedy=train)
-    head = build_from(description["head"], UncertaintyHead, path)
+    version = str(description.get("version", "unknown"))
+    head = build_from(description["head"], UncertaintyHead, path, version)
     load_into(head, tensors, path)
     return Uncertainty(
         loaded=loaded,
         head=head.eval().requires_grad_(False),
         name=f"{type(head).__name__} {path.name}",
-        version=str(description.get("version", "unknown")),
+        version=version,
         sha256=sha256,
         provenance=description.get("provenance", {}),
     )
