@@ -14,7 +14,7 @@ from rbs.utils.checkpoint import describe
 
 
 class Restorer(nn.Module, ABC):
-    r"""A network from a rapid scan to the expectation of a standard one, or from a poor frame to a good one.
+    r"""A network from rapid scans to the expectation of standard ones, or from poor to good frames.
 
     Its domain (`rbs.restorers.image_domain`) tells scans from frames and gives the transform t
     between images and the scale on which the network adds to a Gaussian filter of the image,
@@ -30,10 +30,10 @@ class Restorer(nn.Module, ABC):
     implements `features`. It keeps every argument of its own constructor as an attribute of the
     same name: `spec` reads them back.
 
-    The contract on geometry: from images (B, C, H, W) the restoration is (B, C, H scale, W scale)
-    of the same field of view, so its pixels are `spacing_out` wide; and scans keep their counts: a
-    pixel of `scale` 2 holds a quarter of those that it is cut from. A subclass that enlarges sets
-    `scale` and overrides `restore_with_features`.
+    Geometry: the restoration of images (B, C, H, W) is (B, C, H scale, W scale) of the same field
+    of view, with pixels `spacing_out` wide. Scans keep their counts: with `scale` 2 a pixel is cut
+    into four, which hold its counts together. A subclass that enlarges sets `scale` and overrides
+    `restore_with_features`.
 
     Args:
         feature_channels: Channels C of the feature map the backbone returns.
@@ -67,7 +67,7 @@ class Restorer(nn.Module, ABC):
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
-        """The backbone: (B, input_channels, H, W) to (B, feature_channels, H, W), multiples of `multiple`."""
+        """The backbone: (B, input_channels, H, W) to (B, feature_channels, H, W)."""
 
     def forward(self, x: Tensor, exposure: Tensor) -> Tensor:
         """Restore an image.
@@ -87,7 +87,7 @@ class Restorer(nn.Module, ABC):
         return self.restore_with_features(x, exposure)[0]
 
     def restore_with_features(self, x: Tensor, exposure: Tensor) -> tuple[Tensor, Tensor]:
-        """Restore as `forward` does, and return the backbone's features (B, feature_channels, H, W), too."""
+        """Restore, and return the features of the backbone (B, feature_channels, H, W), too."""
         if not self.images.fits(x):
             raise ValueError(f"{self.images.shows} must be {self.images.shape}, not {tuple(x.shape)}")
         if exposure.shape != x.shape[:1]:

@@ -1,4 +1,4 @@
-"""DnCNN: a plain stack of convolutions (Zhang et al., IEEE TIP 2017;26:3142), as `deepinv` builds it."""
+"""DnCNN: a stack of convolutions (Zhang et al., IEEE TIP 2017;26:3142), as `deepinv` builds it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class DnCNN(Restorer):
         depth: Convolutions, the head included; at least 2.
         width: Channels of the hidden layers.
         sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
-        domain: What it restores, see `Restorer`.
+        domain: Name of the image domain, see `Restorer`.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Image domains: the transforms between images and the scale on which networks add to them.
 
-A restorer is told its domain by name; cascade, losses, teacher and tasks ask that domain. Nothing
-else in the method knows whether it works on scans of counts or on colour frames.
+A restorer gets its domain by name, and cascade, losses, teacher and tasks use that domain. Nothing
+else in the method depends on whether images are scans of counts or colour frames.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ FLOOR = 1e-4
 
 
 class Domain(ABC):
-    """The transform between images (B, C, H, W) and what networks read and write.
+    """The transform between images (B, C, H, W) and the scale of networks; here the identity.
 
     The C channels are the views of a scan, or the three colours of the one view a frame is.
 
     Attributes:
-        name: As restorers and teachers are told it.
+        name: Name in YAML and weight files.
         shows: Kind of the images.
         values: What their pixels hold, in a word.
         shape: Their shape, in words.
@@ -81,25 +81,25 @@ class Domain(ABC):
         channels = [self.image_channels(x, p) / self.input_scale, local / self.input_scale]
         return torch.cat([*channels, *self.noise_channels(x, p)], 1), self.forward(gaussian(x, sigma_px))
 
-    @abstractmethod
     def image_channels(self, x: Tensor, p: Tensor) -> Tensor:
         """The images themselves as networks read them, before `input_scale`."""
+        return x
 
-    @abstractmethod
     def noise_channels(self, x: Tensor, p: Tensor) -> list[Tensor]:
-        """The known noise of the images, each (B, 1, H, W)."""
+        """The known noise of the images, each (B, 1, H, W); none where it is not known."""
+        return []
 
-    @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """Images on the scale on which networks add to them."""
+        return x
 
     @abstractmethod
     def inverse(self, transformed: Tensor) -> Tensor:
         """Images from the scale of `forward`, limited to values that images can have."""
 
-    @abstractmethod
     def stabilised(self, x: Tensor) -> Tensor:
         """Images on the scale on which equal differences matter equally; SKD compares there."""
+        return x
 
 
 class SquareRoots(Domain):
@@ -144,7 +144,7 @@ class SquareRoots(Domain):
         return (transformed**2 - FLOOR).clamp(min=0)
 
     def stabilised(self, x: Tensor) -> Tensor:
-        """See `Domain.stabilised`: roots, so that a bright bladder does not outweigh the skeleton."""
+        """See `Domain.stabilised`: roots; a bright bladder then does not outweigh the skeleton."""
         return torch.sqrt(x + 0.375)
 
 
@@ -198,18 +198,6 @@ class Colours(Domain):
         """See `Domain.network_input`: relative to the frame itself."""
         return super().network_input(x, p, 0.0)
 
-    def image_channels(self, x: Tensor, p: Tensor) -> Tensor:
-        """See `Domain.image_channels`: as they are."""
-        return x
-
-    def noise_channels(self, x: Tensor, p: Tensor) -> list[Tensor]:
-        """See `Domain.noise_channels`: none."""
-        return []
-
-    def forward(self, x: Tensor) -> Tensor:
-        """See `Domain.forward`: as they are."""
-        return x
-
     def inverse(self, transformed: Tensor) -> Tensor:
         """See `Domain.inverse`: values within 0..1.
 
@@ -217,10 +205,6 @@ class Colours(Domain):
         pixels, so no loss could correct a network that goes too far.
         """
         return transformed.detach().clamp(0, 1) + (transformed - transformed.detach())
-
-    def stabilised(self, x: Tensor) -> Tensor:
-        """See `Domain.stabilised`: as they are."""
-        return x
 
 
 DOMAINS: Mapping[DomainName, Domain] = {

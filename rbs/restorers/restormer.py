@@ -1,4 +1,4 @@
-"""Restormer: attention between channels at four scales (Zamir et al., CVPR 2022, arXiv 2111.09881)."""
+"""Restormer: channel attention at four scales (Zamir et al., CVPR 2022, arXiv 2111.09881)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Restormer(Restorer):
         heads: Attention heads of each level.
         refinement_blocks: Blocks after the decoder, at full resolution.
         sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
-        domain: What it restores, see `Restorer`.
+        domain: Name of the image domain, see `Restorer`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""SwinIR: attention inside shifted windows (Liang et al., ICCV Workshops 2021, arXiv 2108.10257)."""
+"""SwinIR: attention in shifted windows (Liang et al., ICCV Workshops 2021, arXiv 2108.10257)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SwinIR(Restorer):
         window: Rows and columns of a window, pixels.
         mlp_ratio: Hidden channels of the perceptrons, in units of `width`.
         sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
-        domain: What it restores, see `Restorer`.
+        domain: Name of the image domain, see `Restorer`.
     """
 
     def __init__(

@@ -11,12 +11,12 @@ from rbs.restorers.image_domain import DomainName
 
 
 class UNet(Restorer):
-    """U-Net without batch normalisation: a restoration must not depend on what else is in the batch.
+    """U-Net without batch normalisation: a restoration must not depend on the rest of the batch.
 
     Args:
         channels: Channels of each level, finest first; at least two levels.
         sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
-        domain: What it restores, see `Restorer`.
+        domain: Name of the image domain, see `Restorer`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""How well regions are found: Dice per region, and the yardstick of untouched SAM with perfect box prompts.
+"""Dice of the regions of a teacher, and of unadapted SAM with perfect box prompts to compare with.
 
     Dice = 2 |A and B| / (|A| + |B|)
 
@@ -29,7 +29,7 @@ from rbs.segmentation.tiles import pack, plan
 from rbs.utils.files import whole_file
 
 BOXES = 12
-"""Box prompts given for one region of one view: one around each of its largest connected parts."""
+"""Box prompts for one region of one view: one around each of its largest connected parts."""
 
 
 class DiceTally:
@@ -49,7 +49,7 @@ class DiceTally:
         Args:
             case: Number of the case: a visit of a patient.
             patient: Identifier.
-            level: Noise level, one of the domain's `levels`.
+            level: Noise level, one of `LabelledImages.levels`.
             found: Region masks, bool (V, K, H, W).
             labels: True labels, int (V, H, W).
         """
@@ -58,7 +58,7 @@ class DiceTally:
         self.counted[case, patient, level] = pixels.cpu().numpy()
 
     def rows(self, mode: str, split: str) -> list[dict[str, str]]:
-        """One row a noise level: mode, split, level, Dice by region and mean; empty where nobody has it."""
+        """Rows of mode, split, level, Dice by region and mean; empty where no patient has it."""
         patients: dict[str, dict[str, Any]] = defaultdict(lambda: defaultdict(int))
         for (_, patient, level), pixels in sorted(self.counted.items()):
             patients[level][patient] = patients[level][patient] + pixels
@@ -75,7 +75,7 @@ class DiceTally:
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, str]]) -> None:
-    """Put rows into a table, in the place of those of the same mode, split and level."""
+    """Write rows into a table, in place of those of the same mode, split and level."""
     table = {}
     if path.exists():
         with path.open(newline="") as file:
@@ -88,24 +88,24 @@ def write_rows(path: Path, rows: Iterable[dict[str, str]]) -> None:
 
 
 def regions_found(teacher: Teacher, image: Tensor) -> Tensor:
-    """Masks of the most probable regions, bool (V, K, H, W), in a scan at standard scale or a frame."""
+    """Masks of the most probable regions, bool (V, K, H, W), of a scan or frame (C, H, W)."""
     return teacher.labelled.labels.masks(teacher.logits(image[None])[0].argmax(dim=1))
 
 
 def regions_prompted(
     size: Size, sam: Sam, image: Tensor, labels: Tensor, images: Domain = DOMAINS["roots"]
 ) -> tuple[Tensor, Tensor]:
-    """What untouched SAM finds when it is told where to look: boxes around the true parts of each region.
+    """Masks by unadapted SAM, prompted by boxes around the true parts of each region.
 
     Args:
         size: Size of `sam`.
         sam: Base model.
         image: (V, H, W) counts at standard scale, or a frame (3, H, W).
         labels: True labels, int (V, H, W); of a frame (1, H, W).
-        images: What is looked at.
+        images: Domain of the image.
 
     Returns:
-        Masks, bool (V, K, h, w), and labels, (V, h, w), both in the packed picture: Dice is the
+        Masks, bool (V, K, h, w), and labels, (V, h, w), both in the packed picture; Dice is the
         same there.
     """
     shape, labelled = Teacher(size, sam), LABELLED[images.shows]

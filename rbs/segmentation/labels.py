@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,11 +18,7 @@ GREY_HALF = 3.0
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Meaning of the numbers in a label image: k + 1 is names[k], 0 is background.
-
-    Attributes:
-        names: Names of the regions.
-    """
+    """Meaning of the numbers in a label image: k + 1 is names[k], 0 is background."""
 
     names: tuple[str, ...]
 
@@ -37,70 +31,65 @@ class LabelMap:
         return torch.stack([labels == k + 1 for k in range(len(self))], dim=1)
 
 
-class LabelledImages(ABC):
-    """Images of one kind: their labels, and the picture of them that SAM is shown.
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images of one kind with their labels, and the picture of them that SAM is shown.
 
     Attributes:
         labels: Regions the teacher tells apart.
+        picture: Grey or RGB values 0..255, (N, 1 or 3, h, w), of views (N, 1 or 3, h, w).
+        display: Constants of `picture`, by name: a teacher is good for these alone.
         upright: True where the teacher may rely on which way is up.
         labelled_by: Part of a case that holds the labels.
         how_to_label: Remedy where that is missing.
         levels: Names, in the teacher's tables, of the two qualities of a batch, input and target.
-        display: Constants of `picture`, by name: a teacher is good for these alone.
     """
 
-    labels: ClassVar[LabelMap]
-    upright: ClassVar[bool]
-    labelled_by: ClassVar[str]
-    how_to_label: ClassVar[str]
-    levels: ClassVar[tuple[str, str]]
-    display: ClassVar[Mapping[str, float]]
-
-    @abstractmethod
-    def picture(self, views: Tensor) -> Tensor:
-        """Grey or RGB values 0..255, (N, 1 or 3, h, w), of views (N, 1 or 3, h, w)."""
+    labels: LabelMap
+    picture: Callable[[Tensor], Tensor]
+    display: Mapping[str, float]
+    upright: bool
+    labelled_by: str
+    how_to_label: str
+    levels: tuple[str, str]
 
 
-class LabelledScans(LabelledImages):
-    """Scans at standard scale with the regions of the skeleton."""
+def grey_picture(views: Tensor) -> Tensor:
+    """Counts as a grey value that saturates: soft tissue and a full bladder keep their contrast.
 
-    labels = LabelMap(REGIONS)
-    upright = True
-    labelled_by = "truth file"
-    how_to_label = "adapt it on phantoms: --data.manifest data/phantoms/manifest.csv (see `rbs phantom`)"
-    levels = ("rapid", "standard")
-    display: ClassVar[Mapping[str, float]] = {"grey_half": GREY_HALF}
+        z = sqrt(counts + 3/8) - sqrt(3/8),    grey = 255 z / (z + GREY_HALF)
 
-    def picture(self, views: Tensor) -> Tensor:
-        """See `LabelledImages.picture`: a grey value that saturates.
-
-        Soft tissue and a full bladder both keep their contrast:
-
-            z = sqrt(counts + 3/8) - sqrt(3/8),    grey = 255 z / (z + GREY_HALF)
-
-        The root evens out the Poisson noise. No constant is taken from the image itself: a crop
-        looks as it does within its scan.
-        """
-        root = (views.clamp(min=0) + 0.375).sqrt() - math.sqrt(0.375)
-        return 255 * root / (root + GREY_HALF)
+    The root evens out the Poisson noise. No constant is taken from the image itself: a crop looks
+    as it does within its scan.
+    """
+    root = (views.clamp(min=0) + 0.375).sqrt() - math.sqrt(0.375)
+    return 255 * root / (root + GREY_HALF)
 
 
-class LabelledFrames(LabelledImages):
-    """Colour frames with the mask of a lesion."""
-
-    labels = LabelMap(("lesion",))
-    upright = False
-    labelled_by = "mask"
-    how_to_label = (
-        "give every frame of train and val a mask in the manifest, or adapt it on drawn ones:"
-        " --data.manifest data/mucosa/manifest.csv (see `rbs mucosa`)"
-    )
-    levels = ("degraded", "clean")
-    display: ClassVar[Mapping[str, float]] = {}
-
-    def picture(self, views: Tensor) -> Tensor:
-        """See `LabelledImages.picture`: the colours, as in the images SAM was made for."""
-        return 255 * views.clamp(0, 1)
+def colour_picture(views: Tensor) -> Tensor:
+    """Colours 0..1 as those 0..255 that SAM was made for."""
+    return 255 * views.clamp(0, 1)
 
 
-LABELLED: Mapping[ImageKind, LabelledImages] = {"scans": LabelledScans(), "frames": LabelledFrames()}
+LABELLED: Mapping[ImageKind, LabelledImages] = {
+    "scans": LabelledImages(
+        labels=LabelMap(REGIONS),
+        picture=grey_picture,
+        display={"grey_half": GREY_HALF},
+        upright=True,
+        labelled_by="truth file",
+        how_to_label="adapt it on phantoms: --data.manifest data/phantoms/manifest.csv (see `rbs phantom`)",
+        levels=("rapid", "standard"),
+    ),
+    "frames": LabelledImages(
+        labels=LabelMap(("lesion",)),
+        picture=colour_picture,
+        display={},
+        upright=False,
+        labelled_by="mask",
+        how_to_label="give every frame of train and val a mask in the manifest, or adapt it on drawn ones:"
+        " --data.manifest data/mucosa/manifest.csv (see `rbs mucosa`)",
+        levels=("degraded", "clean"),
+    ),
+}
+"""Labelled scans and frames, by kind."""

@@ -1,4 +1,4 @@
-"""The teacher: SAM with a prompt-free decoder that draws one mask a region: skeletal ones, or the lesion.
+"""The teacher: SAM with a prompt-free decoder of one mask a region of the skeleton, or a lesion.
 
 The decoder follows SAMed (Zhang & Liu, "Customized Segment Anything Model for Medical Image
 Segmentation", arXiv 2304.13785): SAM's own, with as many masks as there are regions and no prompt
@@ -28,7 +28,7 @@ _TOKENS_AT_ONCE = 4096
 
 
 class Teacher(nn.Module):
-    """Semantic priors from scans or frames. Views are processed independently of each other and of the batch.
+    """Semantic priors from scans or frames; each view is processed independently of all others.
 
     Args:
         size: The size of `sam`.
@@ -36,7 +36,7 @@ class Teacher(nn.Module):
             over.
         mask_decoder: Decoder with one mask a region. None copies that of `sam`, each region
             starting from one of its three masks.
-        domain: What it looks at: "colours" are frames, all else are scans.
+        domain: Name of the domain of its images: "colours" are frames, all else are scans.
 
     Attributes:
         images: The domain.
@@ -46,8 +46,7 @@ class Teacher(nn.Module):
         mask_stride: Side of a mask cell, image pixels.
         digest: SHA-256 that identifies weights and settings; empty until the teacher is saved or
             loaded.
-        recomputes: Whether the encoder's blocks are computed again for their gradients instead of
-            kept.
+        recomputes: True where activations of the encoder are computed again for the gradients.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class Teacher(nn.Module):
         self.recomputes = False
 
     def forward(self, x: Tensor) -> SemanticPrior:
-        """Embedding and masks of aligned scans at standard scale, or of frames, (B, C, H, W) of any size."""
+        """Embedding and masks of aligned scans at standard scale, or of frames, (B, C, H, W)."""
         layout = plan(x.shape[2], x.shape[3], self.embedding_stride)
         embeddings, masks = [], []
         for views in self._portions(self.images.views(x), layout):
@@ -98,10 +97,10 @@ class Teacher(nn.Module):
         )
 
     def encode(self, x: Tensor) -> Tensor:
-        """Image embedding (B, V, C, h, w) of the V views of scans at standard scale, or frames (V = 1).
+        """Image embedding (B, V, C, h, w) of the V views of scans at standard scale, or of frames.
 
-        It is differentiable by them. Crops cost what their area costs: they are read at the same
-        zoom as whole scans, on the corner of SAM's input that they fill.
+        It is differentiable. The cost of a crop is proportional to its area: it is read at the same
+        zoom as whole scans, on the corner of SAM's input that it fills.
         """
         layout = plan(x.shape[2], x.shape[3], self.embedding_stride)
         parts = [
@@ -116,17 +115,17 @@ class Teacher(nn.Module):
         return torch.cat([self._encode(portion, layout) for portion in self._portions(views, layout)])
 
     def decode(self, packed: Tensor) -> Tensor:
-        """Logits (N, 1 + K, hm, wm) of background, always 0, and regions, from a packed embedding."""
+        """Logits (N, 1 + K, hm, wm) of background (0) and regions from a packed embedding."""
         return F.pad(self._decode(packed), (0, 0, 0, 0, 1, 0))
 
     def pack_labels(self, labels: Tensor) -> Tensor:
-        """Labels (N, 1, H, W) packed and thinned out to the grid of the masks, (N, hm, wm)."""
+        """Labels (N, 1, H, W) packed and sampled on the grid of the masks, (N, hm, wm)."""
         layout = plan(labels.shape[2], labels.shape[3], self.embedding_stride)
         middle, step = self.mask_stride * layout.shrink // 2, self.mask_stride * layout.shrink
         return pack(labels, layout)[:, 0, middle::step, middle::step]
 
     def logits(self, x: Tensor) -> Tensor:
-        """Logits (B, V, 1 + K, H, W) of background, always 0, and regions for images (B, C, H, W)."""
+        """Logits (B, V, 1 + K, H, W) of background (0) and regions of images (B, C, H, W)."""
         height, width = x.shape[2:]
         layout = plan(height, width, self.embedding_stride)
         views = self.images.views(x)
@@ -175,8 +174,8 @@ def encode_window(
         picture: Normalised colours, (N, 3, h, w), multiples of the patch.
         top: Row of SAM's token grid on which the picture's first row lies.
         left: Column of SAM's token grid on which the picture's first column lies.
-        recomputes: Whether blocks are computed again for their gradients, so that but one at a time
-            is in memory (Chen et al., arXiv 1604.06174).
+        recomputes: Compute blocks again for their gradients, so that one at a time is in memory
+            (Chen et al., arXiv 1604.06174).
 
     Returns:
         Embedding, (N, C, h / patch, w / patch). Equal to encoder(picture) for a picture of SAM's
@@ -200,7 +199,7 @@ def encode_window(
 def window_positions(
     prompt_encoder: PromptEncoder, rows: int, columns: int, top: int = 0, left: int = 0
 ) -> Tensor:
-    """The decoder's positional encoding (1, C, rows, columns) of the window that `encode_window` encoded."""
+    """Positional encoding (1, C, rows, columns) for the decoder of a window of `encode_window`."""
     whole = prompt_encoder.get_dense_pe()
     if rows <= whole.shape[2] and columns <= whole.shape[3]:
         return whole[..., top : top + rows, left : left + columns]

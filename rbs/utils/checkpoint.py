@@ -26,7 +26,7 @@ RETRAIN = "name a .safetensors or .ckpt file that rbs wrote"
 
 
 def save_modules(path: str | Path, modules: dict[str, nn.Module], description: dict[str, Any]) -> None:
-    """Write the weights of `modules`, each name after its key and a dot, with a JSON `description`."""
+    """Write the weights of `modules`, each name after its key and a dot, and a description."""
     tensors = {
         f"{prefix}.{name}".lstrip("."): tensor.detach().cpu().contiguous()
         for prefix, module in modules.items()
@@ -138,7 +138,7 @@ def _listed(kind: str, names: set[str]) -> str:
 
 
 def describe(thing: Any) -> dict[str, Any]:
-    """Class path and arguments of an object that keeps each constructor argument under its own name."""
+    """Class path and arguments of an object that keeps its constructor arguments by name."""
     cls = type(thing)
     names = list(inspect.signature(cls.__init__).parameters)[1:]
     return {

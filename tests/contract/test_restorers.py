@@ -130,7 +130,7 @@ def test_an_empty_scan_gives_finite_counts_and_gradients(make):
     assert torch.isfinite(x.grad).all()
 
 
-def test_the_fraction_matters_once_trained(make):
+def test_the_exposure_matters_once_trained(make):
     restorer, x = make(), scan(1, 2, 16, 16)
     torch.testing.assert_close(restorer(x, HALF), restorer(x, HALF / 4))
     optimizer = torch.optim.SGD(restorer.parameters(), lr=1e-3)

@@ -255,10 +255,10 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, restorer, suffix, monkey
     file = tmp_path / f"f1{suffix}"
     save_restorer(file, restorer, {})
 
-    def denied(self):
+    def denied(self, *_):
         raise PermissionError(13, "Permission denied")
 
-    for name in ("read_bytes", "is_file"):
+    for name in ("open", "is_file"):
         with monkeypatch.context() as patch:
             patch.setattr(type(file), name, denied)
             with pytest.raises(CheckpointError, match=r"f1.*cannot be read \(Permission denied\)"):
