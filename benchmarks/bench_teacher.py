@@ -38,7 +38,7 @@ def test_encoding(
         side = min(side, teacher.tokens * teacher.patch)
 
     def padded() -> Any:
-        picture = picture_of(square, teacher.pixel_mean, teacher.pixel_std, teacher.images)
+        picture = picture_of(square, teacher.pixel_mean, teacher.pixel_std, teacher.labelled)
         return encode_window(teacher.image_encoder, F.interpolate(picture, (side, side), mode="bilinear"))
 
     with torch.inference_mode():

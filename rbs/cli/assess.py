@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rbs.cli.options import add_allow_option
+
 HELP = "ask of a restorer what a physicist would: foci, observers, noise, sharpness, consistency"
 
 
@@ -49,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, default=Path("runs/assessment"), metavar="DIR", help="default: %(default)s"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the results in the output folder")
+    add_allow_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rbs.cli.options import add_frame_options
+from rbs.cli.options import add_allow_option, add_frame_options
 
 HELP = "compare finished trainings and the classical peers in one table, with costs and origins"
 
@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split", choices=("train", "val", "test"), default="test", help="default: %(default)s"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the results in the output folder")
+    add_allow_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:

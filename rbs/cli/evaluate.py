@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rbs.cli.options import add_frame_options
+from rbs.cli.options import add_allow_option, add_frame_options
 
 HELP = "score restorers and classical peers on the test scans or frames of a manifest"
 
@@ -65,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare all others with this row of the table; default: the best peer by each metric",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the results in the output folder")
+    add_allow_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rbs.cli.options import add_allow_option
+
 HELP = "write a restorer as ONNX, for programs without PyTorch"
 
 
@@ -15,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", type=Path, metavar="FILE", help=".safetensors or .ckpt (default: the weights of rbs)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an older file")
+    add_allow_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -80,7 +80,7 @@ def add_frame_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_fit_options(parser: argparse.ArgumentParser) -> None:
-    """Add --workers and --fit, for commands that train."""
+    """Add --workers, --allow and --fit, for commands that train."""
     parser.add_argument(
         "--workers",
         type=whole_positive,
@@ -88,6 +88,7 @@ def add_fit_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="trainings at a time (default: %(default)s)",
     )
+    add_allow_option(parser)
     parser.add_argument(
         "--fit",
         nargs=argparse.REMAINDER,
@@ -95,6 +96,25 @@ def add_fit_options(parser: argparse.ArgumentParser) -> None:
         metavar="ARGUMENT",
         help="all that follows goes to `rbs fit` of every training: --fit --wandb disabled",
     )
+
+
+def add_allow_option(parser: argparse.ArgumentParser) -> None:
+    """Add --allow, for commands that read weights; it takes effect while arguments are parsed."""
+    parser.add_argument(
+        "--allow",
+        action=_Allow,
+        metavar="PACKAGE",
+        help="package of your own whose classes weight files may name; give it once a package",
+    )
+
+
+class _Allow(argparse.Action):
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Any = None
+    ) -> None:
+        from rbs.utils.allowlist import allow
+
+        allow(values)
 
 
 def positive(text: str) -> float:

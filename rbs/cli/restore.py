@@ -8,7 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rbs.cli.options import add_reading_options, add_standard_velocity, reading_options, refusals_error
+from rbs.cli.options import (
+    add_allow_option,
+    add_reading_options,
+    add_standard_velocity,
+    reading_options,
+    refusals_error,
+)
 
 if TYPE_CHECKING:
     from rbs.clinic.restore_scans import Loaded
@@ -56,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_reading_options(parser)
     add_standard_velocity(parser)
+    add_allow_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import re
 import warnings
@@ -32,6 +33,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 
+from rbs.cli.options import add_allow_option
 from rbs.errors import CheckpointError, RbsError
 from rbs.tasks.callbacks import PredictionWriter, SameStart
 from rbs.tasks.tracking import Mode, ScanPictures, agent_run, default_mode, finish, tracker
@@ -137,6 +139,9 @@ def run_lightning(arguments: list[str]) -> None:
         ".*treespec, LeafSpec.*",
     ):
         warnings.filterwarnings("ignore", message)
+    own = argparse.ArgumentParser(prog=f"rbs {arguments[0]}", add_help=False, allow_abbrev=False)
+    add_allow_option(own)  # a matter of this call, not of the configuration that is saved
+    _, arguments = own.parse_known_args(arguments)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     torch.set_float32_matmul_precision("high")
     with _one_of_several():

@@ -136,7 +136,7 @@ def load_cascade(path: Path, f1: Restorer) -> tuple[Cascade, dict[str, Any]]:
             file=path,
             remedy="put the cascade.safetensors there that stage 2 wrote beside its restorer.safetensors",
         )
-    f2 = build_restorer(description["f2"], path)
+    f2 = build_restorer(description["f2"], path, description.get("version", "unknown"))
     spi = SPI(description["embedding_dim"], domain=f2.domain) if description.get("embedding_dim") else None
     for prefix, module in (("f2.", f2), ("spi.", spi)):
         if module is not None:

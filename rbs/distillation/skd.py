@@ -41,6 +41,6 @@ class SKD(nn.Module):
             features1: (B, student_channels, H, W).
             features2: (B, teacher_channels, H, W).
         """
-        image = (self.images.compared(i1) - self.images.compared(i2.detach())).abs().mean()
+        image = (self.images.stabilised(i1) - self.images.stabilised(i2.detach())).abs().mean()
         cosine = F.cosine_similarity(self.projection(features1), features2.detach(), dim=1)
         return image + (1 - cosine).mean()

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rbs.restorers.image_domain import DOMAINS, DomainName
+from rbs.segmentation.labels import LABELLED
 
 if TYPE_CHECKING:
     from rbs.segmentation.prior import SemanticPrior
@@ -40,7 +41,7 @@ class SPI(nn.Module):
         super().__init__()
         self.embedding_dim = embedding_dim
         self.images = DOMAINS[domain]
-        channels, regions = self.images.view_channels, len(self.images.regions)
+        channels, regions = self.images.view_channels, len(LABELLED[self.images.shows].labels)
         self.image = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.GELU())
         self.embedding = nn.Conv2d(embedding_dim, width, 1)
         self.masks = nn.Conv2d(regions, width, 1)
@@ -61,16 +62,16 @@ class SPI(nn.Module):
         """
         height, width = restored.shape[-2:]
         with torch.autocast(restored.device.type, enabled=False):
-            start = self.images.start(self.images.views(restored.float()))
+            start = self.images.forward(self.images.views(restored.float()))
         # 1x1 convolutions and upsampling commute: projecting first upsamples `width` channels
         # instead of hundreds.
         embedding = _upsample(self.embedding(prior.embedding.flatten(0, 1)), prior.embedding_stride)
         masks = _upsample(self.masks(prior.masks.flatten(0, 1)), prior.mask_stride)
         condition = embedding[..., :height, :width] + masks[..., :height, :width]
         scale, shift = self.modulation(condition).chunk(2, dim=1)
-        delta = self.out(self.image(start / self.images.scale) * (1 + scale) + shift)
+        delta = self.out(self.image(start / self.images.input_scale) * (1 + scale) + shift)
         with torch.autocast(restored.device.type, enabled=False):
-            fused = self.images.answer(start, delta.float())
+            fused = self.images.inverse(start + delta.float())
         return fused.reshape(restored.shape)
 
 

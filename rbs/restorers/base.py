@@ -1,4 +1,4 @@
-"""What every restorer shares: its domain's physics, padding, one view or two. A family adds a backbone."""
+"""The base of all restorers: the physics of an image domain, padding, one view or two."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ from rbs.utils.checkpoint import describe
 
 
 class Restorer(nn.Module, ABC):
-    r"""A network from a rapid scan to the expectation of a standard one, or from a poor frame to a good one.
+    r"""A network from rapid scans to the expectation of standard ones, or from poor to good frames.
 
-    Which of them, and on what scale it sees and answers, is its domain
-    (`rbs.restorers.image_domain`). Its answer is relative to a Gaussian filter of the image,
+    Its domain (`rbs.restorers.image_domain`) tells scans from frames and gives the transform t
+    between images and the scale on which the network adds to a Gaussian filter of the image,
 
     .. math::
         f(x) = t^{-1}\big(t(G_\sigma x) + \delta\big) ,
 
-    :math:`t` being the square root for counts and nothing at all for colours, with :math:`\delta`
-        from a
+    the square root for counts, the identity for colours. :math:`\delta` comes from a
     zero-initialised convolution: an untrained restorer *is* the Gaussian filter, or the identity
-    where
-    :math:`\sigma = 0` and for colours.
+    where :math:`\sigma = 0` and for colours.
 
-    A subclass builds its backbone, of `seen_channels`, after calling this constructor and
-    implements `features`. Every argument of its own constructor must be kept as an attribute of the
+    A subclass builds its backbone, of `input_channels`, after calling this constructor and
+    implements `features`. It keeps every argument of its own constructor as an attribute of the
     same name: `spec` reads them back.
+
+    Geometry: the restoration of images (B, C, H, W) is (B, C, H scale, W scale) of the same field
+    of view, with pixels `spacing_out` wide. Scans keep their counts: with `scale` 2 a pixel is cut
+    into four, which hold its counts together. A subclass that enlarges sets `scale` and overrides
+    `restore_with_features`.
 
     Args:
         feature_channels: Channels C of the feature map the backbone returns.
@@ -38,12 +41,15 @@ class Restorer(nn.Module, ABC):
             as colours always do.
         multiple: Heights and widths the backbone accepts are multiples of this; others are padded
             by replication.
-        domain: What it restores: "roots" and "counts" are scans, "colours" are frames.
+        domain: Name of the image domain: "roots" and "counts" are scans, "colours" are frames.
 
     Attributes:
+        scale: Rows and columns of the restoration per row and column of the image.
         images: The domain.
-        seen_channels: Channels the backbone is given: 5 of a scan, 6 of a frame.
+        input_channels: Channels the backbone is given: 5 of a scan, 6 of a frame.
     """
+
+    scale: int = 1
 
     def __init__(
         self, feature_channels: int, *, sigma_px: float, multiple: int = 1, domain: DomainName = "roots"
@@ -54,14 +60,14 @@ class Restorer(nn.Module, ABC):
         self.multiple = multiple
         self.domain: DomainName = domain
         self.images = DOMAINS[domain]
-        self.seen_channels = self.images.seen_channels
+        self.input_channels = self.images.input_channels
         self.head = nn.Conv2d(feature_channels, self.images.channels, 3, padding=1, padding_mode="replicate")
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
-        """The backbone: (B, seen_channels, H, W) to (B, feature_channels, H, W), multiples of `multiple`."""
+        """The backbone: (B, input_channels, H, W) to (B, feature_channels, H, W)."""
 
     def forward(self, x: Tensor, exposure: Tensor) -> Tensor:
         """Restore an image.
@@ -72,8 +78,8 @@ class Restorer(nn.Module, ABC):
             exposure: Exposure p of the rapid scan relative to the standard one, (B,); of a frame 1.
 
         Returns:
-            Non-negative counts at standard scale, or sRGB values 0..1, of the shape of `x`,
-            float32.
+            Non-negative counts at standard scale, or sRGB values 0..1, float32, (B, C, H scale,
+            W scale).
 
         Raises:
             ValueError: `x` is no image of the domain, or `exposure` is not (B,).
@@ -81,7 +87,7 @@ class Restorer(nn.Module, ABC):
         return self.restore_with_features(x, exposure)[0]
 
     def restore_with_features(self, x: Tensor, exposure: Tensor) -> tuple[Tensor, Tensor]:
-        """As `forward`, returning also the backbone's features (B, feature_channels, H, W)."""
+        """Restore, and return the features of the backbone (B, feature_channels, H, W), too."""
         if not self.images.fits(x):
             raise ValueError(f"{self.images.shows} must be {self.images.shape}, not {tuple(x.shape)}")
         if exposure.shape != x.shape[:1]:
@@ -89,27 +95,31 @@ class Restorer(nn.Module, ABC):
                 f"one exposure an image: expected shape ({x.shape[0]},), not {tuple(exposure.shape)}"
             )
         channels, height, width = x.shape[1:]
-        # One view is shown twice and the two answers averaged, so one set of weights serves both
-        # kinds of scan.
+        # A single view is given twice and the two restorations are averaged: one set of weights
+        # serves scans of one view and of two.
         x = x.expand(-1, self.images.channels, -1, -1)
         # Squares and square roots of counts lose the Poisson noise in bfloat16: physics stays in
         # float32.
         with torch.autocast(x.device.type, enabled=False):
             x, p = x.float(), exposure.float()[:, None, None, None]
-            seen, start = self.images.see(x, p, self.sigma_px)
+            channels_in, start = self.images.network_input(x, p, self.sigma_px)
         bottom, right = -height % self.multiple, -width % self.multiple
-        padded = F.pad(seen, (0, right, 0, bottom), mode="replicate")
+        padded = F.pad(channels_in, (0, right, 0, bottom), mode="replicate")
         # Convolutions of few channels run faster with channels last, on a CPU and under bfloat16 on
         # a GPU.
         features = self.features(padded.contiguous(memory_format=torch.channels_last))
         features = features[..., :height, :width]
         delta = self.head(features)
         with torch.autocast(x.device.type, enabled=False):
-            restored = self.images.answer(start, delta.float())
+            restored = self.images.inverse(start + delta.float())
         if channels < self.images.channels:
             restored = restored.mean(dim=1, keepdim=True)
         return restored, features
 
+    def spacing_out(self, spacing_mm: tuple[float, float]) -> tuple[float, float]:
+        """Row and column spacing of the restoration, mm, from that of the image."""
+        return spacing_mm[0] / self.scale, spacing_mm[1] / self.scale
+
     def spec(self) -> dict[str, Any]:
-        """How to build this restorer again, untrained: {"class_path": ..., "init_args": {...}}."""
+        """Class path and arguments to build it again, untrained: {"class_path", "init_args"}."""
         return describe(self)

@@ -1,4 +1,4 @@
-"""Weight files of restorers: safetensors with what built them, hashed. The shipped ones lie here."""
+"""Weight files of restorers, and restoring whole scans and frames with what they hold."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FRAME_TILE = 768
 
 @dataclass(frozen=True)
 class LoadedRestorer:
-    """A restorer read from a file.
+    """A restorer from a file.
 
     Attributes:
         restorer: In evaluation mode, on the CPU.
@@ -33,7 +33,7 @@ class LoadedRestorer:
             restorer.safetensors").
         version: The version of rbs that wrote it; "unknown" where the file does not say.
         sha256: Of the file, hexadecimal.
-        provenance: What its writer recorded about its making.
+        provenance: Record of its making.
     """
 
     restorer: Restorer
@@ -70,8 +70,7 @@ class LoadedRestorer:
             from monai.inferers import sliding_window_inference
 
             rows, columns = (min(FRAME_TILE, side) for side in x.shape[-2:])
-            # MONAI's own weights are not small at a tile's rim where that lies near the frame's
-            # border.
+            # MONAI's own weights are not small at a tile's rim near the border of the frame.
             fading = torch.outer(_window(rows), _window(columns)).to(device)
             whole = sliding_window_inference(
                 x, (rows, columns), 1, restored, overlap=0.25, mode="gaussian", roi_weight_map=fading
@@ -89,8 +88,8 @@ class LoadedRestorer:
     def restore(self, rapid: Array, exposure: float) -> Array:
         """Restore a whole scan on the device that the restorer is on.
 
-        Rows at the top and at the bottom in which no view counted anything were not scanned; what
-        the restorer smooths into them is taken out again.
+        Rows at the top and at the bottom in which no view holds a count were not scanned; the
+        counts that the restorer smooths into them are removed.
 
         Args:
             rapid: Raw counts, aligned (V, H, W).
@@ -102,30 +101,30 @@ class LoadedRestorer:
         Raises:
             CheckpointError: The restorer restores frames.
         """
-        return self.answer(self.restorer, rapid, exposure)
+        return self.apply(self.restorer, rapid, exposure)
 
-    def answer(self, network: nn.Module, rapid: Array, exposure: float) -> Array:
-        """As `restore`, by a network that is given what the restorer is: itself, or one built around it."""
+    def apply(self, network: nn.Module, rapid: Array, exposure: float) -> Array:
+        """Restore by the restorer itself, or by a network around it that takes the same input."""
         self._must_restore("scans")
         device = next(self.restorer.parameters()).device
         x = torch.as_tensor(np.asarray(rapid, dtype=np.float32) / np.float32(exposure), device=device)[None]
         with torch.inference_mode():
-            answer = network(x, torch.tensor([exposure], dtype=torch.float32, device=device))
-        return where_scanned(answer[0].cpu().numpy(), rapid)
+            restored = network(x, torch.tensor([exposure], dtype=torch.float32, device=device))
+        return where_scanned(restored[0].cpu().numpy(), rapid)
 
 
 def _window(side: int) -> Tensor:
-    """Weights of a tile's rows or columns: Hann's, nowhere zero."""
+    """Hann weights of the rows or columns of a tile, without the zeros."""
     return torch.hann_window(side + 2, periodic=False)[1:-1]
 
 
 def save_restorer(path: str | Path, restorer: Restorer, provenance: dict[str, Any]) -> None:
-    """Write a restorer's weights and what built it, replacing an older file whole.
+    """Write the weights of a restorer and its spec, replacing an older file whole.
 
     Args:
         path: A .safetensors file.
         restorer: The restorer.
-        provenance: How it was made: values JSON can hold.
+        provenance: Record of its making, values that JSON can hold.
 
     Raises:
         OutputError: The file cannot be written.
@@ -153,23 +152,24 @@ def load_restorer(path: str | Path | None = None) -> LoadedRestorer:
     if path is None:
         check_recorded(file, sha256)
     tensors, description = read_safetensors(file) if file.suffix == ".safetensors" else _read_lightning(file)
-    restorer = build_restorer(description, file)
+    version = str(description.get("version", "unknown"))
+    restorer = build_restorer(description, file, version)
     load_into(restorer, tensors, file)
     return LoadedRestorer(
         restorer=restorer.eval(),
         name=f"{type(restorer).__name__} {file.name}",
-        version=str(description.get("version", "unknown")),
+        version=version,
         sha256=sha256,
         provenance=description.get("provenance", {}),
     )
 
 
 def _read_lightning(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    # A pickle runs code when it is loaded freely, and weights travel between hospitals: tensors and
-    # plain containers are all that is accepted, and all that RestorationTask writes.
+    # A pickle can run code when it is loaded, and weights travel between hospitals: only tensors
+    # and plain containers are accepted, and RestorationTask writes nothing else.
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are no pickle make the unpickler raise anything at all
+    except Exception as error:  # bytes that are no pickle raise any kind of exception
         reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
         fault = f"it is truncated or not a checkpoint ({reason})"
         raise CheckpointError(fault, file=file, remedy=RETRAIN) from None
@@ -182,10 +182,10 @@ def _read_lightning(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, checkpoint[KEY]
 
 
-def build_restorer(description: dict[str, Any], file: Path) -> Restorer:
-    """An untrained restorer from its class path."""
-    if not description.get("class_path"):
+def build_restorer(spec: dict[str, Any], file: Path, version: object) -> Restorer:
+    """Build an untrained restorer from its class path; see `build_from`."""
+    if not spec.get("class_path"):
         raise CheckpointError(
             "it holds no first restorer", file=file, remedy="name the restorer.safetensors beside it"
         )
-    return build_from(description, Restorer, file)  # type: ignore[type-abstract]
+    return build_from(spec, Restorer, file, version)  # type: ignore[type-abstract]

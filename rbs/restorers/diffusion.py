@@ -1,4 +1,4 @@
-"""A conditional diffusion model, after SR3 (Saharia et al., IEEE TPAMI 2023;45:4713, arXiv 2104.07636)."""
+"""Conditional diffusion, after SR3 (Saharia et al., IEEE TPAMI 2023;45:4713, arXiv 2104.07636)."""
 
 from __future__ import annotations
 
@@ -13,33 +13,31 @@ from torch import Tensor
 from rbs.restorers.base import Restorer
 
 DELTA_SCALE = 0.15
-"""Square-root counts: the spread, within the body of phantoms, of what a Gaussian filter is wrong
-by."""
+"""Spread of the error of a Gaussian filter within the body of phantoms, square-root counts."""
 
 TRAINING_STEPS = 1000
 """Noise levels, the linear schedule of Ho et al., NeurIPS 2020, arXiv 2006.11239."""
 
 
 class Diffusion(Restorer):
-    r"""Draws a clean scan, given the rapid one, by a few steps of DDIM (Song et al., arXiv 2010.02502).
+    r"""Clean scans given the rapid one, by a few steps of DDIM (Song et al., arXiv 2010.02502).
 
-    What is drawn is the correction of the Gaussian filter in the square-root domain, which for the
-    clean scan
-    :math:`\lambda` is
+    The model draws the correction of the Gaussian filter in the square-root domain, which for the
+    clean scan :math:`\lambda` is
 
     .. math::
         u = \frac{1}{0.15}\Big(\sqrt{\lambda + \epsilon} - \sqrt{G_\sigma x + \epsilon}\Big),
 
-    of about unit variance within the body. The network sees :math:`u_t = \sqrt{\bar\alpha_t}\, u +
-    \sqrt{1 - \bar\alpha_t}\, n` beside what every restorer sees of the rapid scan, and predicts u;
-    the prediction of the last step is the restoration. The starting noise is always the same, so a
-    scan is always restored alike. A diffusion model draws samples of whatever its targets are,
-    noise included: it is trained by `rbs.tasks.diffusion.DiffusionTask` against the known
-    expectation of phantoms. It restores scans only: what it draws is scaled to what square roots of
-    counts need.
+    of about unit variance within the body. The network is given :math:`u_t =
+    \sqrt{\bar\alpha_t}\, u + \sqrt{1 - \bar\alpha_t}\, n` beside the input channels of every
+    restorer, and predicts u; the prediction of the last step is the restoration. The starting noise
+    is always the same, so a scan is always restored alike. A diffusion model draws samples like its
+    targets, noise included: `rbs.tasks.diffusion.DiffusionTask` trains it against the known
+    expectation of phantoms. It restores scans only: its corrections are scaled for square roots of
+    counts.
 
     MONAI's U-Net normalises groups of channels over its field of view, and attends within it: scans
-    larger than a training crop are seen in overlapping tiles of that size at every step.
+    larger than a training crop are processed in overlapping tiles of that size at every step.
 
     Args:
         channels: Channels of each level, finest first, multiples of `groups`.
@@ -61,7 +59,7 @@ class Diffusion(Restorer):
         self.channels, self.groups, self.steps, self.tile = list(channels), groups, steps, tile
         self.backbone = DiffusionModelUNet(
             spatial_dims=2,
-            in_channels=self.seen_channels + self.images.channels,
+            in_channels=self.input_channels + self.images.channels,
             out_channels=self.images.channels,
             num_res_blocks=1,
             channels=self.channels,
@@ -77,25 +75,24 @@ class Diffusion(Restorer):
         """Features of the last step of DDIM, (B, 5, H, W) to (B, channels[0], H, W)."""
         noise = torch.randn(1, 2, *x.shape[-2:], generator=torch.Generator().manual_seed(0))
         u = noise.to(x.device).expand(len(x), -1, -1, -1)
-        # MONAI's own list of steps and the steps it takes differ; these agree, and end at the least
-        # noise.
+        # MONAI's list of steps differs from those it takes; these agree and end at the least noise.
         stride = TRAINING_STEPS // self.steps
         for t in range((self.steps - 1) * stride, 0, -stride):
             predicted = self.head(self._tiled(torch.cat([x, u], dim=1), t)).float() / DELTA_SCALE
             u = self._scheduler.step(predicted, t, u)[0]
         return self._tiled(torch.cat([x, u], dim=1), 0)
 
-    def _tiled(self, seen: Tensor, t: int) -> Tensor:
+    def _tiled(self, given: Tensor, t: int) -> Tensor:
         """The backbone at noise level t, in tiles where the scan is larger than one."""
-        height, width = seen.shape[-2:]
+        height, width = given.shape[-2:]
 
         def backbone(tiles: Tensor) -> Tensor:
             return self.backbone(tiles, torch.full((len(tiles),), t, device=tiles.device))
 
         if max(height, width) <= self.tile:
-            return backbone(seen)
+            return backbone(given)
         tile = (min(self.tile, height), min(self.tile, width))
-        joined = sliding_window_inference(seen, tile, 4, backbone, overlap=0.25, mode="gaussian")
+        joined = sliding_window_inference(given, tile, 4, backbone, overlap=0.25, mode="gaussian")
         assert isinstance(joined, Tensor)  # as the backbone returns one
         return joined
 
@@ -110,8 +107,8 @@ class Diffusion(Restorer):
         """
         with torch.autocast(x.device.type, enabled=False):  # as in `restore_with_features`
             x, p = x.float().expand(-1, 2, -1, -1), exposure.float()[:, None, None, None]
-            channels, root = self.images.see(x, p, self.sigma_px)
-        u = (self.images.start(clean) - root) / DELTA_SCALE
+            channels, root = self.images.network_input(x, p, self.sigma_px)
+        u = (self.images.forward(clean) - root) / DELTA_SCALE
         noise = torch.randn_like(u)
         t = torch.randint(TRAINING_STEPS, (len(x),), device=x.device)
         noisy = self._scheduler.add_noise(u, noise, t)

@@ -1,4 +1,4 @@
-"""DnCNN: a plain stack of convolutions (Zhang et al., IEEE TIP 2017;26:3142), as `deepinv` builds it."""
+"""DnCNN: a stack of convolutions (Zhang et al., IEEE TIP 2017;26:3142), as `deepinv` builds it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class DnCNN(Restorer):
         depth: Convolutions, the head included; at least 2.
         width: Channels of the hidden layers.
         sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
-        domain: What it restores, see `Restorer`.
+        domain: Name of the image domain, see `Restorer`.
     """
 
     def __init__(
@@ -27,12 +27,12 @@ class DnCNN(Restorer):
         from deepinv.models import DnCNN as Net
 
         self.depth, self.width = depth, width
-        self.backbone = Net(self.seen_channels, self.seen_channels, depth=depth, nf=width, pretrained=None)
+        self.backbone = Net(self.input_channels, self.input_channels, depth=depth, nf=width, pretrained=None)
         # Its own last layer adds to the input image; `Restorer.head` takes its place.
         del self.backbone.out_conv
 
     def features(self, x: Tensor) -> Tensor:
-        """The last hidden layer, (B, seen_channels, H, W) to (B, width, H, W)."""
+        """The last hidden layer, (B, input_channels, H, W) to (B, width, H, W)."""
         x = self.backbone.nl_list[0](self.backbone.in_conv(x))
         for convolve, activate in zip(self.backbone.conv_list, self.backbone.nl_list[1:], strict=True):
             x = activate(convolve(x))

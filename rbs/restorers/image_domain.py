@@ -1,12 +1,11 @@
-"""What an image is: the one place that tells scans of counts and colour frames apart.
+"""Image domains: the transforms between images and the scale on which networks add to them.
 
-A restorer is told its domain by name; cascade, losses, teacher and tasks ask that domain. Nothing
-else in the method knows which kind of image it works on.
+A restorer gets its domain by name, and cascade, losses, teacher and tasks use that domain. Nothing
+else in the method depends on whether images are scans of counts or colour frames.
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, Literal
@@ -14,69 +13,51 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rbs.scans.scan import REGIONS
 from rbs.utils.image_ops import gaussian
 
 DomainName = Literal["roots", "counts", "colours"]
+ImageKind = Literal["scans", "frames"]
 
 LOCAL_MEAN_SIGMA_PX = 2.0
 """Width of the Gaussian that makes the local-mean channels, pixels."""
 
 ROOT_SCALE = 2.0
-"""Square roots are divided by this: scans of 0.1 to 50 counts a pixel then lie between 0.2 and
-3.5."""
+"""Divisor of square roots: scans of 0.1 to 50 counts a pixel then lie between 0.2 and 3.5."""
 
 COUNTS_SCALE = 4.0
-"""Counts are divided by this: those of 0.1 to 50 a pixel then lie between 0.03 and 12."""
+"""Divisor of counts: those of 0.1 to 50 a pixel then lie between 0.03 and 12."""
 
 FLOOR = 1e-4
-"""Counts added under the square root, and taken off after squaring, so that its slope is finite at
-zero."""
-
-GREY_HALF = 3.0
-"""Root-counts that are drawn half-way to white."""
+"""Counts added under the square root and subtracted after squaring: its slope at zero is finite."""
 
 
 class Domain(ABC):
-    """What networks, losses and scores must know of the images (B, C, H, W) they work on.
+    """The transform between images (B, C, H, W) and the scale of networks; here the identity.
 
     The C channels are the views of a scan, or the three colours of the one view a frame is.
 
     Attributes:
-        name: As restorers and teachers are told it.
-        shows: What the images are, in a word.
+        name: Name in YAML and weight files.
+        shows: Kind of the images.
         values: What their pixels hold, in a word.
         shape: Their shape, in words.
-        channels: Channels networks are shown and answer. A scan of one view is shown twice.
+        channels: Channels networks read and write. A scan of one view is given twice.
         view_channels: Channels of one view, which is what SAM and SPI look at.
-        seen_channels: Channels `see` makes of them.
-        scale: What networks see is divided by this, to be of order one.
-        regions: What the teacher tells apart; labels hold k + 1 for regions[k], and 0 for
-            background.
-        upright: Whether the teacher may rely on what is up.
-        labelled_by: What of a case holds the labels.
-        how_to_label: What to do where that is missing.
-        levels: How the teacher's tables call the two qualities of a batch, input and target.
-        display: Numbers `picture` depends on, by name: a teacher is good for them alone.
+        input_channels: Channels of `network_input`.
+        input_scale: Divisor that makes network input of order one.
     """
 
     name: ClassVar[DomainName]
-    shows: ClassVar[Literal["scans", "frames"]]
+    shows: ClassVar[ImageKind]
     values: ClassVar[str]
     shape: ClassVar[str]
     channels: ClassVar[int]
     view_channels: ClassVar[int]
-    seen_channels: ClassVar[int]
-    scale: ClassVar[float]
-    regions: ClassVar[tuple[str, ...]]
-    upright: ClassVar[bool]
-    labelled_by: ClassVar[str]
-    how_to_label: ClassVar[str]
-    levels: ClassVar[tuple[str, str]]
-    display: ClassVar[Mapping[str, float]]
+    input_channels: ClassVar[int]
+    input_scale: ClassVar[float]
 
     def fits(self, x: Tensor) -> bool:
-        """Whether these are images of this domain: (B, C, H, W) with one view or all."""
+        """True for images of this domain: (B, C, H, W) with one view or all."""
         whole_views = range(self.view_channels, self.channels + 1, self.view_channels)
         return x.ndim == 4 and x.shape[1] in whole_views
 
@@ -84,61 +65,56 @@ class Domain(ABC):
         """Images (B, C, H, W) view by view, (B * V, C / V, H, W)."""
         return x.unflatten(1, (-1, self.view_channels)).flatten(0, 1)
 
-    def see(self, x: Tensor, p: Tensor, sigma_px: float) -> tuple[Tensor, Tensor]:
-        """What a restorer works on.
+    def network_input(self, x: Tensor, p: Tensor, sigma_px: float) -> tuple[Tensor, Tensor]:
+        """Input of a backbone, and the image that a restorer adds to.
 
         Args:
             x: Images of all channels, (B, channels, H, W), float32.
             p: Their exposure, (B, 1, 1, 1).
-            sigma_px: Width of the Gaussian filter its answer is relative to, pixels.
+            sigma_px: Width of the Gaussian filter the restoration is relative to, pixels.
 
         Returns:
-            What the backbone sees, (B, seen_channels, H, W): images, their local mean and whatever
-            `known` says; and what the answer is relative to, (B, channels, H, W).
+            The input, (B, input_channels, H, W): images, their local mean and `noise_channels`; and
+            the filtered images on the scale of `forward`, (B, channels, H, W).
         """
-        local = self.start(gaussian(x, LOCAL_MEAN_SIGMA_PX))
-        seen = [self.own(x, p) / self.scale, local / self.scale, *self.known(x, p)]
-        return torch.cat(seen, dim=1), self.start(gaussian(x, sigma_px))
+        local = self.forward(gaussian(x, LOCAL_MEAN_SIGMA_PX))
+        channels = [self.image_channels(x, p) / self.input_scale, local / self.input_scale]
+        return torch.cat([*channels, *self.noise_channels(x, p)], 1), self.forward(gaussian(x, sigma_px))
 
-    @abstractmethod
-    def own(self, x: Tensor, p: Tensor) -> Tensor:
-        """The images themselves as networks see them, before `scale`."""
+    def image_channels(self, x: Tensor, p: Tensor) -> Tensor:
+        """The images themselves as networks read them, before `input_scale`."""
+        return x
 
-    @abstractmethod
-    def known(self, x: Tensor, p: Tensor) -> list[Tensor]:
-        """What is known of their noise, each (B, 1, H, W)."""
+    def noise_channels(self, x: Tensor, p: Tensor) -> list[Tensor]:
+        """The known noise of the images, each (B, 1, H, W); none where it is not known."""
+        return []
 
-    @abstractmethod
-    def start(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Images on the scale on which networks add to them."""
+        return x
 
     @abstractmethod
-    def answer(self, start: Tensor, delta: Tensor) -> Tensor:
-        """Images again: from `start` of some, and what a network adds there."""
+    def inverse(self, transformed: Tensor) -> Tensor:
+        """Images from the scale of `forward`, limited to values that images can have."""
 
-    @abstractmethod
-    def compared(self, x: Tensor) -> Tensor:
-        """Images on the scale on which equal differences matter alike; SKD compares there."""
-
-    @abstractmethod
-    def picture(self, views: Tensor) -> Tensor:
-        """Views (N, view_channels, h, w) as grey or RGB values 0..255, (N, 1 or 3, h, w), shown to SAM."""
+    def stabilised(self, x: Tensor) -> Tensor:
+        """Images on the scale on which equal differences matter equally; SKD compares there."""
+        return x
 
 
 class SquareRoots(Domain):
-    r"""Counts at standard scale, seen as square roots: their noise is of known, constant size.
+    r"""Counts at standard scale as square roots: their noise is of known, constant size.
 
     Raw counts of a rapid scan are Poisson with mean :math:`p\lambda`, where :math:`\lambda` is the
     expectation of the standard scan and :math:`p` the exposure; restorers take them at standard
-    scale,
-    :math:`x = r/p`. Then
+    scale, :math:`x = r/p`. Then
 
     .. math::
         s = \sqrt{x + \tfrac{3}{8p}}, \qquad \operatorname{std}(s) \approx \frac{1}{2\sqrt p}
 
-    whatever :math:`\lambda` (Anscombe, Biometrika 1948;35:246), so the backbone sees an image of
-    known, constant noise beside its local mean and that noise level. The answer is given on the
-    same scale, relative to a Gaussian filter, and is never below zero:
+    for every :math:`\lambda` (Anscombe, Biometrika 1948;35:246), so the backbone reads an image of
+    known, constant noise beside its local mean and that noise level. The restoration is computed
+    on the same scale, relative to a Gaussian filter, and is never below zero:
 
     .. math::
         f(x) = \Big(\sqrt{G_\sigma x + \epsilon} + \delta\Big)^2 - \epsilon .
@@ -148,47 +124,28 @@ class SquareRoots(Domain):
     shows = "scans"
     values = "counts"
     shape = "(B, 1 or 2 views, H, W)"
-    channels, view_channels, seen_channels = 2, 1, 5
-    scale = ROOT_SCALE
-    regions = REGIONS
-    upright = True
-    labelled_by = "truth file"
-    how_to_label = "adapt it on phantoms: --data.manifest data/phantoms/manifest.csv (see `rbs phantom`)"
-    levels = ("rapid", "standard")
-    display: ClassVar[Mapping[str, float]] = {"grey_half": GREY_HALF}
+    channels, view_channels, input_channels = 2, 1, 5
+    input_scale = ROOT_SCALE
 
-    def own(self, x: Tensor, p: Tensor) -> Tensor:
-        """See `Domain.own`: Anscombe's roots."""
+    def image_channels(self, x: Tensor, p: Tensor) -> Tensor:
+        """See `Domain.image_channels`: Anscombe's roots."""
         return torch.sqrt(x + 3 / (8 * p))
 
-    def known(self, x: Tensor, p: Tensor) -> list[Tensor]:
-        """See `Domain.known`: the standard deviation of those roots."""
+    def noise_channels(self, x: Tensor, p: Tensor) -> list[Tensor]:
+        """See `Domain.noise_channels`: the standard deviation of those roots."""
         return [(0.5 / torch.sqrt(p)).expand(-1, 1, *x.shape[-2:])]
 
-    def start(self, x: Tensor) -> Tensor:
-        """See `Domain.start`: roots."""
+    def forward(self, x: Tensor) -> Tensor:
+        """See `Domain.forward`: roots."""
         return torch.sqrt(x + FLOOR)
 
-    def answer(self, start: Tensor, delta: Tensor) -> Tensor:
-        """See `Domain.answer`: squares."""
-        return ((start + delta) ** 2 - FLOOR).clamp(min=0)
+    def inverse(self, transformed: Tensor) -> Tensor:
+        """See `Domain.inverse`: squares."""
+        return (transformed**2 - FLOOR).clamp(min=0)
 
-    def compared(self, x: Tensor) -> Tensor:
-        """See `Domain.compared`: roots, so that a bright bladder does not outweigh the skeleton."""
+    def stabilised(self, x: Tensor) -> Tensor:
+        """See `Domain.stabilised`: roots; a bright bladder then does not outweigh the skeleton."""
         return torch.sqrt(x + 0.375)
-
-    def picture(self, views: Tensor) -> Tensor:
-        """See `Domain.picture`: a grey value that saturates.
-
-        Soft tissue and a full bladder both keep their contrast:
-
-            z = sqrt(counts + 3/8) - sqrt(3/8),    grey = 255 z / (z + GREY_HALF)
-
-        The root evens out the Poisson noise. Nothing is taken from the image itself: a crop looks
-        as it does within its scan.
-        """
-        root = (views.clamp(min=0) + 0.375).sqrt() - math.sqrt(0.375)
-        return 255 * root / (root + GREY_HALF)
 
 
 class Counts(SquareRoots):
@@ -202,82 +159,52 @@ class Counts(SquareRoots):
     """
 
     name: ClassVar[DomainName] = "counts"
-    scale = COUNTS_SCALE
+    input_scale = COUNTS_SCALE
 
-    def own(self, x: Tensor, p: Tensor) -> Tensor:
-        """See `Domain.own`: as they are."""
+    def image_channels(self, x: Tensor, p: Tensor) -> Tensor:
+        """See `Domain.image_channels`: as they are."""
         return x
 
-    def start(self, x: Tensor) -> Tensor:
-        """See `Domain.start`: as they are."""
+    def forward(self, x: Tensor) -> Tensor:
+        """See `Domain.forward`: as they are."""
         return x
 
-    def answer(self, start: Tensor, delta: Tensor) -> Tensor:
-        """See `Domain.answer`: a sum."""
-        return (start + delta).clamp(min=0)
+    def inverse(self, transformed: Tensor) -> Tensor:
+        """See `Domain.inverse`: never below zero."""
+        return transformed.clamp(min=0)
 
 
 class Colours(Domain):
     r"""Colour frames: sRGB values from 0 to 1, red, green and blue, one view of three channels.
 
-    They are seen and answered as they are encoded, which is nearly as they are perceived:
+    Networks read and write them as they are encoded, which is nearly as they are perceived:
 
     .. math::
         f(x) = \min(\max(x + \delta, 0), 1)
 
-    The answer is relative to the frame itself, whatever `sigma_px`: what a frame lacks may be
-    sharpness or light, and no filter is a better start than it. Nothing is known of its noise. `p`
-    takes no part.
+    The restoration is relative to the frame itself, for every `sigma_px`: what a frame lacks may be
+    sharpness or light, and no filter is a better start. Their noise is not known, and `p` has no
+    effect.
     """
 
     name: ClassVar[DomainName] = "colours"
     shows = "frames"
     values = "colours"
     shape = "(B, 3 colours, H, W)"
-    channels, view_channels, seen_channels = 3, 3, 6
-    scale = 1.0
-    regions = ("lesion",)
-    upright = False
-    labelled_by = "mask"
-    how_to_label = (
-        "give every frame of train and val a mask in the manifest, or adapt it on drawn ones:"
-        " --data.manifest data/mucosa/manifest.csv (see `rbs mucosa`)"
-    )
-    levels = ("degraded", "clean")
-    display: ClassVar[Mapping[str, float]] = {}
+    channels, view_channels, input_channels = 3, 3, 6
+    input_scale = 1.0
 
-    def see(self, x: Tensor, p: Tensor, sigma_px: float) -> tuple[Tensor, Tensor]:
-        """See `Domain.see`: relative to the frame itself."""
-        return super().see(x, p, 0.0)
+    def network_input(self, x: Tensor, p: Tensor, sigma_px: float) -> tuple[Tensor, Tensor]:
+        """See `Domain.network_input`: relative to the frame itself."""
+        return super().network_input(x, p, 0.0)
 
-    def own(self, x: Tensor, p: Tensor) -> Tensor:
-        """See `Domain.own`: as it is."""
-        return x
+    def inverse(self, transformed: Tensor) -> Tensor:
+        """See `Domain.inverse`: values within 0..1.
 
-    def known(self, x: Tensor, p: Tensor) -> list[Tensor]:
-        """See `Domain.known`: nothing."""
-        return []
-
-    def start(self, x: Tensor) -> Tensor:
-        """See `Domain.start`: as it is."""
-        return x
-
-    def answer(self, start: Tensor, delta: Tensor) -> Tensor:
-        """See `Domain.answer`: a sum within 0..1.
-
-        The gradient is that of the sum. That of the clamp is zero for black and saturated pixels,
-        so that where a network goes too far, no loss could call it back.
+        The gradient is that of the identity. That of the clamp is zero for black and saturated
+        pixels, so no loss could correct a network that goes too far.
         """
-        colours = start + delta
-        return colours.detach().clamp(0, 1) + (colours - colours.detach())
-
-    def compared(self, x: Tensor) -> Tensor:
-        """See `Domain.compared`: as it is."""
-        return x
-
-    def picture(self, views: Tensor) -> Tensor:
-        """See `Domain.picture`: the colours SAM was made for."""
-        return 255 * views.clamp(0, 1)
+        return transformed.detach().clamp(0, 1) + (transformed - transformed.detach())
 
 
 DOMAINS: Mapping[DomainName, Domain] = {

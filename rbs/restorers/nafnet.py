@@ -1,4 +1,4 @@
-"""NAFNet: a U-shaped network of gated, activation-free blocks (Chen et al., ECCV 2022, arXiv 2204.04676)."""
+"""NAFNet: U-shaped, of gated, activation-free blocks (Chen et al., ECCV 2022, arXiv 2204.04676)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class NAFNet(Restorer):
         middle_blocks: Blocks at the coarsest level.
         dec_blocks: Blocks of each decoder level, coarsest first; as many numbers as `enc_blocks`.
         sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
-        domain: What it restores, see `Restorer`.
+        domain: Name of the image domain, see `Restorer`.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class NAFNet(Restorer):
         self.width, self.middle_blocks = width, middle_blocks
         self.enc_blocks, self.dec_blocks = list(enc_blocks), list(dec_blocks)
         self.backbone = architecture("NAFNet").NAFNet(
-            img_channel=self.seen_channels,
+            img_channel=self.input_channels,
             width=width,
             middle_blk_num=middle_blocks,
             enc_blk_nums=self.enc_blocks,
@@ -53,7 +53,7 @@ class NAFNet(Restorer):
                 setattr(block, name, ChannelNorm(getattr(block, name)))
 
     def features(self, x: Tensor) -> Tensor:
-        """Decoder features, (B, seen_channels, H, W) to (B, width, H, W)."""
+        """Decoder features, (B, input_channels, H, W) to (B, width, H, W)."""
         net = self.backbone
         x = net.intro(x)
         skips = []
@@ -70,11 +70,11 @@ class NAFNet(Restorer):
 class ChannelNorm(nn.LayerNorm):
     """Layer normalisation of the channels of (B, C, H, W), by PyTorch's own kernel.
 
-    What `spandrel` brings computes the same step by step, which took a third of the time of
-    restoring a scan.
+    The normalisation of `spandrel` computes the same step by step, which took a third of the time
+    of restoring a scan.
 
     Args:
-        norm: Its normalisation, whose weights are taken over.
+        norm: The normalisation of `spandrel`; its weights are copied.
     """
 
     def __init__(self, norm: nn.Module) -> None:
@@ -82,6 +82,6 @@ class ChannelNorm(nn.LayerNorm):
         self.load_state_dict(norm.state_dict())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise: quick where channels lie last in memory, as `Restorer` lays them."""
+        """Normalise; fast where channels lie last in memory, as `Restorer` lays them."""
         last = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
         return last.permute(0, 3, 1, 2)

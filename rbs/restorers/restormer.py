@@ -1,4 +1,4 @@
-"""Restormer: attention between channels at four scales (Zamir et al., CVPR 2022, arXiv 2111.09881)."""
+"""Restormer: channel attention at four scales (Zamir et al., CVPR 2022, arXiv 2111.09881)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Restormer(Restorer):
         heads: Attention heads of each level.
         refinement_blocks: Blocks after the decoder, at full resolution.
         sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
-        domain: What it restores, see `Restorer`.
+        domain: Name of the image domain, see `Restorer`.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Restormer(Restorer):
         self.width, self.refinement_blocks = width, refinement_blocks
         self.blocks, self.heads = list(blocks), list(heads)
         self.backbone = Net(
-            in_channels=self.seen_channels,
+            in_channels=self.input_channels,
             dim=width,
             num_blocks=self.blocks,
             num_refinement_blocks=refinement_blocks,
@@ -56,5 +56,5 @@ class Restormer(Restorer):
         self.backbone.output = nn.Identity()
 
     def features(self, x: Tensor) -> Tensor:
-        """Refined decoder features, (B, seen_channels, H, W) to (B, 2 width, H, W)."""
+        """Refined decoder features, (B, input_channels, H, W) to (B, 2 width, H, W)."""
         return self.backbone.forward_restormer(x)

@@ -12,9 +12,9 @@ from typing import Any
 def architecture(name: str) -> ModuleType:
     """The module `spandrel.architectures.<name>`.
 
-    The package's own `__init__` imports every architecture there is, and with one of them
-    torchvision and `torch._dynamo`: half of what `rbs restore` took to start. So it is not run
-    before somebody asks for something of it.
+    The package's own `__init__` imports every architecture, and with one of them torchvision and
+    `torch._dynamo`: half of the time that `rbs restore` took to start. It is not run before an
+    attribute of it is used.
 
     Args:
         name: As `spandrel` spells it, such as "NAFNet".
@@ -25,16 +25,15 @@ def architecture(name: str) -> ModuleType:
 
 
 def _later(name: str) -> ModuleType:
-    """A package that is run when an attribute is asked for that it has not got; its submodules can be had."""
-    # Not importlib's LazyLoader: that one runs the package for the sake of its __path__, for any
-    # submodule.
+    """A package that is run when it lacks an attribute; its submodules can be imported before."""
+    # Not importlib's LazyLoader: it runs the package at the import of any submodule.
     spec = find_spec(name)
     if spec is None or spec.loader is None:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
     loader, package = spec.loader, module_from_spec(spec)
 
     def run(attribute: str) -> Any:
-        if attribute.startswith("__"):  # whoever looks through all modules asks for these
+        if attribute.startswith("__"):  # asked for by code that inspects all modules
             raise AttributeError(f"module {name!r} has no attribute {attribute!r}")
         del package.__getattr__
         loader.exec_module(package)

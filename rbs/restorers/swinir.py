@@ -1,4 +1,4 @@
-"""SwinIR: attention inside shifted windows (Liang et al., ICCV Workshops 2021, arXiv 2108.10257)."""
+"""SwinIR: attention in shifted windows (Liang et al., ICCV Workshops 2021, arXiv 2108.10257)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SwinIR(Restorer):
         window: Rows and columns of a window, pixels.
         mlp_ratio: Hidden channels of the perceptrons, in units of `width`.
         sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
-        domain: What it restores, see `Restorer`.
+        domain: Name of the image domain, see `Restorer`.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class SwinIR(Restorer):
         self.backbone = architecture("SwinIR").SwinIR(
             # Of a scan one window wide the blocks would not shift their windows.
             img_size=2 * window,
-            in_chans=self.seen_channels,
+            in_chans=self.input_channels,
             embed_dim=width,
             depths=self.depths,
             num_heads=self.heads,
@@ -57,7 +57,7 @@ class SwinIR(Restorer):
         del self.backbone.conv_last  # `Restorer.head` takes its place
 
     def features(self, x: Tensor) -> Tensor:
-        """Deep and shallow features, (B, seen_channels, H, W) to (B, width, H, W)."""
+        """Deep and shallow features, (B, input_channels, H, W) to (B, width, H, W)."""
         net = self.backbone
         shallow = net.conv_first(x)
         return net.conv_after_body(net.forward_features(shallow)) + shallow

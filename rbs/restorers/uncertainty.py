@@ -1,4 +1,4 @@
-"""How far a restoration may be off: a small network on f1's features, bound to the f1 it was trained with."""
+"""Uncertainty of a restoration: a small network on the features of the restorer it belongs to."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ FITTED_LEVELS = (0.683, 0.9)
 """Probabilities whose intervals the factor of a head is fitted to."""
 
 SMALLEST = 1e-4
-"""Root-counts: no restoration is surer than this, and no logarithm meets a zero."""
+"""Smallest stated deviation, root-counts: it keeps logarithms finite."""
 
 _FIRST = 0.05
-"""Root-counts an untrained head states everywhere."""
+"""Deviation that an untrained head states everywhere, root-counts."""
 
 
 class UncertaintyHead(nn.Module):
-    r"""States the standard deviation s of the error of a restoration T, in the square-root domain.
+    r"""A network for the standard deviation s of the error of a restoration T, in root-counts.
 
     .. math::
         \sqrt{T + \epsilon} - \sqrt{\lambda + \epsilon} \;\sim\; \mathcal{N}(0, s^2), \qquad
         s = c\,\operatorname{softplus} h(\text{features}, \sqrt{T + \epsilon}, 1 / 2\sqrt p) ,
 
-    of a restorer that is trained and stays as it is. There the noise of counts is of one size, so
-    that s varies little and says mostly what is peculiar to a place. It is trained by the Gaussian
-    likelihood (Nix & Weigend, ICNN 1994; Kendall & Gal, NeurIPS 2017, arXiv 1703.04977), see
-    `root_likelihood`; one factor c, fitted afterwards on other children, makes the intervals hold
-    what they claim (Guo et al., ICML 2017, arXiv 1706.04599, did so for classes).
+    of a trained restorer that is not changed. Square roots of counts have noise of constant size,
+    so s varies little over the image and shows mostly what is particular to a place. The head is
+    trained by the Gaussian likelihood (Nix & Weigend, ICNN 1994; Kendall & Gal, NeurIPS 2017, arXiv
+    1703.04977), see `root_likelihood`; one factor c, fitted afterwards on other children,
+    calibrates the intervals (Guo et al., ICML 2017, arXiv 1706.04599, did so for classes).
 
     Args:
         feature_channels: Channels of the restorer's features.
         width: Channels of the hidden layers.
 
     Attributes:
-        factor: c, a number that travels with the weights.
+        factor: c, saved with the weights.
     """
 
     factor: Tensor
@@ -57,8 +57,8 @@ class UncertaintyHead(nn.Module):
         super().__init__()
         self.feature_channels, self.width = feature_channels, width
 
-        def layer(seen: int) -> list[nn.Module]:
-            return [nn.Conv2d(seen, width, 3, padding=1, padding_mode="replicate"), nn.SiLU()]
+        def layer(channels: int) -> list[nn.Module]:
+            return [nn.Conv2d(channels, width, 3, padding=1, padding_mode="replicate"), nn.SiLU()]
 
         last = nn.Conv2d(width, 2, 1)
         nn.init.zeros_(last.weight)
@@ -67,11 +67,11 @@ class UncertaintyHead(nn.Module):
         self.register_buffer("factor", torch.ones(()))
 
     def forward(self, features: Tensor, restored: Tensor, exposure: Tensor) -> Tensor:
-        """The standard deviation of the root.
+        """State the standard deviation of the root.
 
         Args:
-            features: Of the restorer, (B, feature_channels, H, W).
-            restored: What it made of them, standard counts (B, V, H, W), V = 1 or 2.
+            features: Features of the restorer, (B, feature_channels, H, W).
+            restored: Its restoration, standard counts (B, V, H, W), V = 1 or 2.
             exposure: Exposure of the rapid scan relative to the standard one, (B,).
 
         Returns:
@@ -82,16 +82,16 @@ class UncertaintyHead(nn.Module):
             roots = (restored.float() + FLOOR).sqrt().expand(-1, 2, -1, -1) / ROOT_SCALE
             noise = (0.5 / exposure.float().sqrt())[:, None, None, None].expand(-1, 1, *roots.shape[-2:])
             s = F.softplus(self.layers(torch.cat([features.float(), roots, noise], dim=1))) + SMALLEST
-        # One view is shown twice, and what is said of the two is averaged, as the restorer does.
+        # A single view is given twice and the two results are averaged, as in the restorer.
         return self.factor * (s if views == 2 else s.mean(dim=1, keepdim=True))
 
     def spec(self) -> dict[str, Any]:
-        """How to build it again, untrained: {"class_path": ..., "init_args": {...}}."""
+        """Class path and arguments to build it again, untrained: {"class_path", "init_args"}."""
         return describe(self)
 
 
 def root_error(restored: Tensor, expectation: Tensor) -> Tensor:
-    """What a restoration is wrong by, in root-counts; both standard counts of one shape."""
+    """Error of a restoration, root-counts; both arguments are standard counts of one shape."""
     return (restored + FLOOR).sqrt() - (expectation + FLOOR).sqrt()
 
 
@@ -101,14 +101,14 @@ def root_likelihood(error: Tensor, s: Tensor, beta: float = 0.5) -> Tensor:
     .. math::
         \ell = \overline{\lfloor s^{2\beta} \rfloor \Big(\log s + \frac{e^2}{2 s^2}\Big)}
 
-    with no gradient through :math:`\lfloor\cdot\rfloor`: whatever the weight, it is least where
-    :math:`s^2 = \operatorname{E} e^2`. Without it (beta = 0) the air, where nothing can go wrong,
-        would
-    outweigh the body: most pixels are air, and a relative error of s costs the same everywhere.
+    with no gradient through :math:`\lfloor\cdot\rfloor`: for every weight it is least where
+    :math:`s^2 = \operatorname{E} e^2`. Without the weight (beta = 0) the air, where errors are
+    small, outweighs the body: most pixels are air, and a relative error of s costs the same
+    everywhere.
 
     Args:
         error: e, root-counts.
-        s: The standard deviation stated, of the same shape.
+        s: The stated standard deviation, of the same shape.
         beta: 0 is the plain likelihood.
     """
     nll = F.gaussian_nll_loss(torch.zeros_like(error), error, s**2, eps=SMALLEST**2, reduction="none")
@@ -116,14 +116,13 @@ def root_likelihood(error: Tensor, s: Tensor, beta: float = 0.5) -> Tensor:
 
 
 def deviation_in_counts(s: Tensor, restored: Tensor) -> Tensor:
-    r"""The standard deviation of a restoration, of which that of the root is known.
+    r"""The standard deviation of a restoration, from that of its root.
 
     .. math::
         \operatorname{std}\big(r^2\big) = \sqrt{4 \rho^2 s^2 + 2 s^4}, \qquad
         r \sim \mathcal{N}(\rho, s^2), \quad \rho^2 = T + \epsilon .
 
-    The first term is the delta method; the second is what is left of it where a pixel expects no
-    counts.
+    The first term is the delta method; the second remains where a pixel expects no counts.
 
     Args:
         s: Root-counts.
@@ -136,7 +135,7 @@ def deviation_in_counts(s: Tensor, restored: Tensor) -> Tensor:
 
 
 class _Deviation(nn.Module):
-    """From what a restorer is given, to the deviation of what it answers, in counts."""
+    """From the input of a restorer to the standard deviation of its restoration, counts."""
 
     def __init__(self, restorer: Restorer, head: UncertaintyHead) -> None:
         super().__init__()
@@ -149,7 +148,7 @@ class _Deviation(nn.Module):
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """A head read from a file, with the restorer it was trained on.
+    """A head from a file, with the restorer it was trained on.
 
     Attributes:
         loaded: The restorer.
@@ -157,7 +156,7 @@ class Uncertainty:
         name: Its class and file, for headers and reports.
         version: The version of rbs that wrote it.
         sha256: Of its file, hexadecimal.
-        provenance: What its writer recorded about its making.
+        provenance: Record of its making.
     """
 
     loaded: LoadedRestorer
@@ -168,25 +167,25 @@ class Uncertainty:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def deviation(self, rapid: Array, exposure: float) -> Array:
-        """The standard deviation of what the restorer makes of a scan.
+        """The standard deviation of the restoration of a scan.
 
         Args:
             rapid: Raw counts, aligned (V, H, W).
             exposure: Exposure relative to the standard scan.
 
         Returns:
-            Standard counts (V, H, W), float32; 0 in rows that were not scanned, of which nothing is
-            said.
+            Standard counts (V, H, W), float32; 0 in rows that were not scanned.
 
         Raises:
             CheckpointError: The restorer restores frames.
         """
-        network = _Deviation(self.loaded.restorer, self.head)
-        return self.loaded.answer(network.to(next(self.loaded.restorer.parameters()).device), rapid, exposure)
+        restorer = self.loaded.restorer
+        network = _Deviation(restorer, self.head).to(next(restorer.parameters()).device)
+        return self.loaded.apply(network, rapid, exposure)
 
 
 def head_file(weights: Path) -> Path:
-    """File of the head that belongs to a restorer's weights: beside them, its name ending in _uncertainty."""
+    """File of the head that belongs to the weights of a restorer: STEM_uncertainty beside them."""
     return weights.with_name(f"{weights.stem}_uncertainty.safetensors")
 
 
@@ -196,8 +195,8 @@ def save_uncertainty(path: Path, head: UncertaintyHead, f1_sha256: str, provenan
     Args:
         path: A .safetensors file.
         head: The head.
-        f1_sha256: Of the file of the restorer it was trained on.
-        provenance: How it was made: values JSON can hold.
+        f1_sha256: SHA-256 of the file of the restorer it was trained on.
+        provenance: Record of its making, values that JSON can hold.
 
     Raises:
         OutputError: The file cannot be written.
@@ -210,7 +209,7 @@ def load_uncertainty(loaded: LoadedRestorer, path: Path) -> Uncertainty:
     """Read a head.
 
     Args:
-        loaded: The restorer whose deviation it shall state.
+        loaded: The restorer whose deviation it states.
         path: A file of `save_uncertainty`; see `head_file`.
 
     Raises:
@@ -225,26 +224,27 @@ def load_uncertainty(loaded: LoadedRestorer, path: Path) -> Uncertainty:
         raise CheckpointError("it holds no uncertainty head", file=path, remedy=train)
     if description.get("f1_sha256") != loaded.sha256:
         raise CheckpointError(f"it was trained on other weights than {loaded.name}", file=path, remedy=train)
-    head = build_from(description["head"], UncertaintyHead, path)
+    version = str(description.get("version", "unknown"))
+    head = build_from(description["head"], UncertaintyHead, path, version)
     load_into(head, tensors, path)
     return Uncertainty(
         loaded=loaded,
         head=head.eval().requires_grad_(False),
         name=f"{type(head).__name__} {path.name}",
-        version=str(description.get("version", "unknown")),
+        version=version,
         sha256=sha256,
         provenance=description.get("provenance", {}),
     )
 
 
 def fitted_factor(errors: Array, deviations: Array, levels: Sequence[float] = FITTED_LEVELS) -> float:
-    r"""What stated deviations must be multiplied by for their intervals to hold what they claim.
+    r"""The factor on stated deviations that makes their intervals cover what they claim.
 
     .. math::
         c = \frac1n \sum_\ell \frac{Q_\ell(|e| / s)}{\Phi^{-1}\big((1 + \ell)/2\big)}
 
-    with Q the quantile. One number can make one level true; of errors that are no normal deviates,
-    several are met halfway.
+    with Q the quantile. One factor can be exact for one level; where errors are not normal,
+    several levels are met on average.
 
     Args:
         errors: e, of any shape.

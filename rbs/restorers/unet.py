@@ -11,12 +11,12 @@ from rbs.restorers.image_domain import DomainName
 
 
 class UNet(Restorer):
-    """U-Net without batch normalisation: a restoration must not depend on what else is in the batch.
+    """U-Net without batch normalisation: a restoration must not depend on the rest of the batch.
 
     Args:
         channels: Channels of each level, finest first; at least two levels.
         sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
-        domain: What it restores, see `Restorer`.
+        domain: Name of the image domain, see `Restorer`.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class UNet(Restorer):
 
         self.channels = list(channels)
         self.backbone = Net(
-            in_channels=self.seen_channels,
+            in_channels=self.input_channels,
             out_channels=channels[0],
             residual=False,
             batch_norm=False,
@@ -38,5 +38,5 @@ class UNet(Restorer):
         )
 
     def features(self, x: Tensor) -> Tensor:
-        """Decoder features, (B, seen_channels, H, W) to (B, channels[0], H, W)."""
+        """Decoder features, (B, input_channels, H, W) to (B, channels[0], H, W)."""
         return self.backbone(x)

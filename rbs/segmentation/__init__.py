@@ -1,1 +1,1 @@
-"""The teacher: a Segment Anything Model adapted to bone scans or frames, and the semantic priors it gives."""
+"""The teacher, a Segment Anything Model adapted to scans or frames, and its semantic priors."""

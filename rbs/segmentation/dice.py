@@ -1,4 +1,4 @@
-"""How well regions are found: Dice per region, and the yardstick of untouched SAM with perfect box prompts.
+"""Dice of the regions of a teacher, and of unadapted SAM with perfect box prompts to compare with.
 
     Dice = 2 |A and B| / (|A| + |B|)
 
@@ -22,24 +22,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rbs.restorers.image_domain import DOMAINS, Domain
+from rbs.segmentation.labels import LABELLED, LabelMap
 from rbs.segmentation.sam import Size
 from rbs.segmentation.teacher import Teacher, encode_window, picture_of, window_positions
 from rbs.segmentation.tiles import pack, plan
 from rbs.utils.files import whole_file
 
 BOXES = 12
-"""Box prompts given for one region of one view: one around each of its largest connected parts."""
+"""Box prompts for one region of one view: one around each of its largest connected parts."""
 
 
 class DiceTally:
     """Pixels counted per case, patient and noise level; a case counted twice counts once.
 
     Args:
-        images: What is looked at; it names the regions.
+        labels: The regions.
     """
 
-    def __init__(self, images: Domain = DOMAINS["roots"]) -> None:
-        self.regions = images.regions
+    def __init__(self, labels: LabelMap = LABELLED["scans"].labels) -> None:
+        self.labels = labels
         self.counted: dict[tuple[int, str, str], Any] = {}
 
     def add(self, case: int, patient: str, level: str, found: Tensor, labels: Tensor) -> None:
@@ -48,16 +49,16 @@ class DiceTally:
         Args:
             case: Number of the case: a visit of a patient.
             patient: Identifier.
-            level: Noise level, one of the domain's `levels`.
+            level: Noise level, one of `LabelledImages.levels`.
             found: Region masks, bool (V, K, H, W).
             labels: True labels, int (V, H, W).
         """
-        there = torch.stack([labels == k + 1 for k in range(found.shape[1])], dim=1)
+        there = self.labels.masks(labels)
         pixels = torch.stack([(found & there).sum((0, 2, 3)), found.sum((0, 2, 3)), there.sum((0, 2, 3))])
         self.counted[case, patient, level] = pixels.cpu().numpy()
 
     def rows(self, mode: str, split: str) -> list[dict[str, str]]:
-        """One row a noise level: mode, split, level, Dice by region and mean; empty where nobody has it."""
+        """Rows of mode, split, level, Dice by region and mean; empty where no patient has it."""
         patients: dict[str, dict[str, Any]] = defaultdict(lambda: defaultdict(int))
         for (_, patient, level), pixels in sorted(self.counted.items()):
             patients[level][patient] = patients[level][patient] + pixels
@@ -68,13 +69,13 @@ class DiceTally:
             means = [d[np.isfinite(d)].mean() if np.isfinite(d).any() else np.nan for d in dice.T]
             values = [*means, np.nanmean(means) if np.isfinite(means).any() else np.nan]
             text = ["" if np.isnan(value) else f"{value:.4f}" for value in values]
-            names = ["mode", "split", "level", *self.regions, "mean"]
+            names = ["mode", "split", "level", *self.labels.names, "mean"]
             rows.append(dict(zip(names, [mode, split, level, *text], strict=True)))
         return rows
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, str]]) -> None:
-    """Put rows into a table, in the place of those of the same mode, split and level."""
+    """Write rows into a table, in place of those of the same mode, split and level."""
     table = {}
     if path.exists():
         with path.open(newline="") as file:
@@ -87,46 +88,45 @@ def write_rows(path: Path, rows: Iterable[dict[str, str]]) -> None:
 
 
 def regions_found(teacher: Teacher, image: Tensor) -> Tensor:
-    """Masks of the most probable regions, bool (V, K, H, W), in a scan at standard scale or a frame."""
-    best = teacher.logits(image[None])[0].argmax(dim=1)
-    return torch.stack([best == k + 1 for k in range(len(teacher.images.regions))], dim=1)
+    """Masks of the most probable regions, bool (V, K, H, W), of a scan or frame (C, H, W)."""
+    return teacher.labelled.labels.masks(teacher.logits(image[None])[0].argmax(dim=1))
 
 
 def regions_prompted(
     size: Size, sam: Sam, image: Tensor, labels: Tensor, images: Domain = DOMAINS["roots"]
 ) -> tuple[Tensor, Tensor]:
-    """What untouched SAM finds when it is told where to look: boxes around the true parts of each region.
+    """Masks by unadapted SAM, prompted by boxes around the true parts of each region.
 
     Args:
         size: Size of `sam`.
         sam: Base model.
         image: (V, H, W) counts at standard scale, or a frame (3, H, W).
         labels: True labels, int (V, H, W); of a frame (1, H, W).
-        images: What is looked at.
+        images: Domain of the image.
 
     Returns:
-        Masks, bool (V, K, h, w), and labels, (V, h, w), both in the packed picture: Dice is the
+        Masks, bool (V, K, h, w), and labels, (V, h, w), both in the packed picture; Dice is the
         same there.
     """
-    shape = Teacher(size, sam)
+    shape, labelled = Teacher(size, sam), LABELLED[images.shows]
     layout = plan(image.shape[1], image.shape[2], shape.embedding_stride)
     packed = pack(images.views(image[None].float()), layout)
     truth = pack(labels[:, None].float(), layout)[:, 0].round().long()
     height, width = (cells * shape.patch for cells in layout.grid)
     picture = F.interpolate(
-        picture_of(packed, sam.pixel_mean, sam.pixel_std, images),
+        picture_of(packed, sam.pixel_mean, sam.pixel_std, labelled),
         (height, width),
         mode="bilinear",
         antialias=True,
     )
     scale = torch.tensor([width / truth.shape[2], height / truth.shape[1]] * 2)
-    found = torch.zeros(len(truth), len(images.regions), *truth.shape[1:], dtype=torch.bool)
+    found = torch.zeros(len(truth), len(labelled.labels), *truth.shape[1:], dtype=torch.bool)
     for view, (shown, label) in enumerate(zip(picture, truth, strict=True)):
         embedding = encode_window(sam.image_encoder, shown[None])
         rows, columns = embedding.shape[-2:]
         positions = window_positions(sam.prompt_encoder, rows, columns)
         no_mask = sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(-1, -1, rows, columns)
-        for k in range(len(images.regions)):
+        for k in range(len(labelled.labels)):
             boxes = _boxes((label == k + 1).cpu().numpy())
             if not len(boxes):
                 continue

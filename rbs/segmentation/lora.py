@@ -1,4 +1,4 @@
-"""Saving and loading an adapted teacher: a folder with adapter, decoder and settings, not SAM itself.
+"""Adapted teachers in files: a folder with adapter, decoder and settings, without SAM itself.
 
 LoRA (Hu et al., arXiv 2106.09685) comes from PEFT and sits on the encoder's fused query-key-value
 projections:
@@ -20,32 +20,34 @@ from torch import Tensor, nn
 
 from rbs.errors import CheckpointError
 from rbs.restorers.image_domain import DOMAINS, DomainName
-from rbs.segmentation.sam import ARCHITECTURES, Size, build_sam, find_checkpoint, sha256_of
+from rbs.segmentation.labels import LABELLED
+from rbs.segmentation.sam import ARCHITECTURES, Size, build_sam, find_checkpoint
 from rbs.segmentation.teacher import Teacher, region_decoder
 from rbs.segmentation.tiles import CANVAS
 from rbs.utils.files import whole_file
+from rbs.weights.shipped import file_sha256
 
 Mode = Literal["decoder", "lora", "full"]
 
 WEIGHTS, SETTINGS = "teacher.safetensors", "teacher.json"
 _TARGETS = ["qkv"]
 _UNTRAINED = ("iou_prediction_head.", "output_hypernetworks_mlps.0.")
-"""Of the decoder, what no loss reaches: it judges masks, and makes the one mask that nobody asks
-for."""
+"""Parts of the decoder that no loss reaches: the quality of masks, and the mask that is not
+used."""
 
 
 def trainable_teacher(size: Size, mode: Mode, rank: int, domain: DomainName = "roots") -> Teacher:
     """A teacher that can be trained: its decoder and, by `mode`, its encoder or an adapter in it.
 
-    It has no weights yet: `start` copies them. Meta's sizes compute the encoder's blocks twice:
-    what a whole scan leaves in them for the gradients would fill an accelerator.
+    It has no weights yet: `start` copies them. Meta's sizes compute the blocks of the encoder
+    twice: the activations of a whole scan would fill an accelerator.
 
     Args:
         size: SAM's size.
         mode: "decoder" leaves the encoder frozen, "lora" adapts it by LoRA, "full" trains all of
             it.
         rank: Rank of the adapter.
-        domain: What it looks at.
+        domain: Name of the domain of its images.
     """
     teacher = Teacher(size, ARCHITECTURES[size].build(), domain=domain)
     teacher.requires_grad_(False)
@@ -69,7 +71,7 @@ def start(teacher: Teacher, sam: Sam) -> None:
             encoder[name] = base[name.replace(".base_layer.", ".")]
     teacher.image_encoder.load_state_dict(encoder)
     teacher.prompt_encoder.load_state_dict(sam.prompt_encoder.state_dict())
-    decoder = region_decoder(teacher.size, sam.mask_decoder, len(teacher.images.regions))
+    decoder = region_decoder(teacher.size, sam.mask_decoder, len(teacher.labelled.labels))
     teacher.mask_decoder.load_state_dict(decoder.state_dict())
 
 
@@ -80,12 +82,12 @@ def adapted(encoder: nn.Module, rank: int) -> PeftModel:
 
 
 def save_teacher(folder: Path, teacher: Teacher, *, mode: Mode, rank: int, base: Path) -> str:
-    """Write what was trained of a teacher, and only that, to `folder`, in half precision.
+    """Write the trained weights of a teacher, and only those, to `folder`, in half precision.
 
     Args:
         folder: Folder of the teacher; an older one in it is replaced.
         teacher: A teacher from `trainable_teacher`.
-        mode: What of its encoder was trained.
+        mode: Mode in which it was trained.
         rank: Rank of its adapter.
         base: The checkpoint of SAM that it started from.
 
@@ -104,10 +106,10 @@ def save_teacher(folder: Path, teacher: Teacher, *, mode: Mode, rank: int, base:
         state |= {f"lora.{name}": tensor for name, tensor in layers.items()}
     elif mode == "full":
         state |= {f"image_encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
-    settings = _settings(teacher.size, sha256_of(base), teacher.images.name) | {"mode": mode, "rank": rank}
+    settings = _settings(teacher.size, file_sha256(base), teacher.images.name) | {"mode": mode, "rank": rank}
     with whole_file(folder / WEIGHTS, overwrite=True) as part:
         save_file({name: tensor.detach().cpu().half().contiguous() for name, tensor in state.items()}, part)
-    settings["sha256"] = sha256_of(folder / WEIGHTS)
+    settings["sha256"] = file_sha256(folder / WEIGHTS)
     settings["digest"] = teacher.digest = _digest(settings)
     with whole_file(folder / SETTINGS, overwrite=True) as part:
         part.write_text(json.dumps(settings, indent=2) + "\n")
@@ -115,10 +117,10 @@ def save_teacher(folder: Path, teacher: Teacher, *, mode: Mode, rank: int, base:
 
 
 def load_teacher(folder: Path, checkpoint: Path | None = None) -> Teacher:
-    """The adapted teacher in `folder`, frozen, in evaluation mode, its adapter merged into the encoder.
+    """Load the adapted teacher in `folder`: frozen, in evaluation mode, its adapter merged.
 
     Args:
-        folder: What `save_teacher` wrote.
+        folder: Folder that `save_teacher` wrote.
         checkpoint: SAM's base weights, see `build_sam`.
 
     Raises:
@@ -128,7 +130,7 @@ def load_teacher(folder: Path, checkpoint: Path | None = None) -> Teacher:
     folder = Path(folder)
     settings, state = _read(folder)
     base = find_checkpoint(settings["size"], checkpoint)
-    wanted = _settings(settings["size"], sha256_of(base), settings["domain"])
+    wanted = _settings(settings["size"], file_sha256(base), settings["domain"])
     for name, value in wanted.items():
         if settings.get(name) != value:
             raise CheckpointError(
@@ -154,15 +156,15 @@ def load_teacher(folder: Path, checkpoint: Path | None = None) -> Teacher:
 
 
 def _settings(size: str, base_sha256: str, domain: DomainName) -> dict[str, Any]:
-    """What a teacher depends on besides its own weights."""
-    images = DOMAINS[domain]
+    """Settings a teacher depends on besides its own weights."""
+    labelled = LABELLED[DOMAINS[domain].shows]
     return {
         "size": size,
         "base_sha256": base_sha256,
         "domain": domain,
-        "regions": list(images.regions),
+        "regions": list(labelled.labels.names),
         "canvas": CANVAS,
-        **images.display,
+        **labelled.display,
     }
 
 
@@ -178,7 +180,9 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             raise CheckpointError("there is no such file", file=folder / name, remedy=remedy)
     try:
         settings = json.loads((folder / SETTINGS).read_text())
-        whole = settings["digest"] == _digest(settings) and settings["sha256"] == sha256_of(folder / WEIGHTS)
+        whole = settings["digest"] == _digest(settings) and settings["sha256"] == file_sha256(
+            folder / WEIGHTS
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"it cannot be read ({error})", file=folder / SETTINGS, remedy=remedy
@@ -186,12 +190,12 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not whole:
         fault = "the teacher's weights and settings do not belong together, or one of them is damaged"
         raise CheckpointError(fault, file=folder / WEIGHTS, remedy=remedy)
-    # Teachers from before there were frames do not say what they look at.
+    # Teachers from before there were frames do not name their domain.
     return {"domain": "roots", **settings}, load_file(folder / WEIGHTS)
 
 
 def _load_decoder(decoder: nn.Module, trained: dict[str, Tensor]) -> None:
-    """Put what was trained into a decoder that starts from SAM's."""
+    """Load the trained weights into a decoder that starts from that of SAM."""
     found = decoder.load_state_dict(trained, strict=False)
     wrong = [name for name in found.missing_keys if not name.startswith(_UNTRAINED)] + found.unexpected_keys
     if wrong:

@@ -1,4 +1,4 @@
-"""The semantic prior: what the teacher says of a scan."""
+"""The semantic prior: image embedding and region masks that the teacher gives of a scan."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class SemanticPrior:
-    """Image embedding and region masks of a batch of aligned scans, or of frames, which have one view.
+    """Image embedding and region masks of a batch of aligned scans, or of frames (one view).
 
     Both are grids that lie on the scan: cell (i, j) of the embedding covers the scan pixels from
     (i, j) * embedding_stride to (i + 1, j + 1) * embedding_stride, and so for the masks. Where the
@@ -20,8 +20,8 @@ class SemanticPrior:
 
     Attributes:
         embedding: Image embedding, (B, V, C, h, w).
-        masks: Probabilities of the regions in the order of the domain's `regions`, (B, V, K, hm,
-            wm); what is missing to a sum of 1 is background.
+        masks: Probabilities of the regions in the order of the label map, (B, V, K, hm, wm); the
+            rest of 1 is background.
         embedding_stride: Side of an embedding cell, scan pixels.
         mask_stride: Side of a mask cell, scan pixels.
     """
@@ -59,17 +59,17 @@ class SemanticPrior:
         return pixels[..., :height, :width].reshape(b, v, k, height, width)
 
     def with_masks_of(self, labels: Tensor) -> SemanticPrior:
-        """The prior with true masks, each cell the share of its pixels that bear the label.
+        """The prior with true masks: the part of the pixels of each cell that have the label.
 
         Args:
             labels: k + 1 for region k, 0 for background, (B, V, H, W), of the same pixels.
         """
         k, grid = self.masks.shape[2], self.masks.shape[-2:]
-        shares = F.one_hot(labels.long(), k + 1)[..., 1:].movedim(-1, 2).float()
+        parts = F.one_hot(labels.long(), k + 1)[..., 1:].movedim(-1, 2).float()
         height, width = (cells * self.mask_stride for cells in grid)
-        shares = F.pad(shares, (0, width - labels.shape[-1], 0, height - labels.shape[-2]))
+        parts = F.pad(parts, (0, width - labels.shape[-1], 0, height - labels.shape[-2]))
         return replace(
-            self, masks=F.avg_pool2d(shares.flatten(1, 2), self.mask_stride).view(*self.masks.shape)
+            self, masks=F.avg_pool2d(parts.flatten(1, 2), self.mask_stride).view(*self.masks.shape)
         )
 
     def to(self, device: torch.device | str) -> SemanticPrior:

@@ -1,7 +1,6 @@
-"""SAM's own prompts on a frame: points, boxes, or a grid of points over all of it; no adapted decoder needed.
+"""SAM's own prompts on a frame: points, boxes, or a grid of points; no adapted decoder is needed.
 
-They make masks where there are none yet, for a person to check. The prompting is
-`segment_anything`'s.
+They propose masks where there are none yet, for a person to check.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ def mask_at(
     outside: Sequence[Point] = (),
     boxes: Sequence[Box] = (),
 ) -> Mask:
-    """What SAM finds at the points and in the boxes, joined.
+    """Segment the object at the points and those in the boxes, joined to one mask.
 
     Args:
         sam: A model of `rbs.segmentation.sam.build_sam`.
         frame: sRGB values 0..1, (3, H, W).
-        points: Pixels (x, y), right and down, of one object. Of SAM's three proposals the one it
-            trusts most is taken.
-        outside: Pixels that are no part of it.
+        points: Pixels (x, y), right and down, of one object. Of SAM's three proposals the one with
+            the highest estimated quality is taken.
+        outside: Pixels outside it.
         boxes: Corners (x0, y0, x1, y1) around one object each.
 
     Returns:
@@ -69,15 +68,14 @@ def all_masks(
     least_quality: float = 0.88,
     least_stability: float = 0.95,
 ) -> npt.NDArray[np.bool_]:
-    """Everything SAM finds from a grid of points, the largest first.
+    """Segment all objects from a grid of points, the largest first.
 
     Args:
         sam: A model of `rbs.segmentation.sam.build_sam`.
         frame: sRGB values 0..1, (3, H, W).
-        points_a_side: The grid has as many rows and columns.
-        least_quality: Masks SAM trusts less, by its own estimate of their overlap with the truth,
-            are left out.
-        least_stability: So are those which change more, as an overlap, when the threshold is moved.
+        points_a_side: Rows and columns of the grid.
+        least_quality: Least overlap with the truth, as SAM estimates it, of masks that are kept.
+        least_stability: Their least overlap with themselves when the threshold is moved.
 
     Returns:
         Masks, bool (N, H, W); N may be 0.

@@ -1,11 +1,10 @@
-"""Segment Anything Models: Meta's three sizes and a small one, built from `segment_anything`'s classes.
+"""Segment Anything Models: Meta's three sizes and a small one, of `segment_anything`'s classes.
 
 Kirillov et al., "Segment Anything", ICCV 2023 (arXiv 2304.02643).
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -32,13 +31,12 @@ META_CHECKPOINTS = {
     "vit_l": ("sam_vit_l_0b3195.pth", "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622"),
     "vit_b": ("sam_vit_b_01ec64.pth", "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912"),
 }
-"""File name and SHA-256 of Meta's checkpoints (Apache-2.0). The hex digits in the names are of the
-MD5 sum."""
+"""File name and SHA-256 of Meta's checkpoints (Apache-2.0); names hold digits of the MD5 sum."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The numbers that make a SAM.
+    """The sizes of a SAM.
 
     Attributes:
         image_size: Side of the square input, pixels of the model's own grid.
@@ -50,7 +48,7 @@ class Architecture:
         channels: Channels of the image embedding and of the mask decoder.
         decoder_mlp: Hidden width of the decoder's transformer.
         decoder_heads: Attention heads of the decoder.
-        doublings: How often the decoder doubles the embedding's resolution to draw its masks.
+        doublings: Number of times the decoder doubles the resolution of the embedding.
     """
 
     image_size: int
@@ -91,8 +89,8 @@ class Architecture:
     def decoder(self, masks: int = 3) -> MaskDecoder:
         """The mask decoder, randomly initialised, for `masks` masks beside SAM's single one.
 
-        SAM doubles its embedding twice. Ours doubles further where `doublings` says so: a growth
-        plate is 2-4 scan pixels thick, and masks of 4-pixel cells cannot hold it.
+        SAM doubles its embedding twice. `doublings` above 2 adds layers: a growth plate is 2-4 scan
+        pixels thick, and masks of 4-pixel cells cannot show it.
         """
         decoder = MaskDecoder(
             num_multimask_outputs=masks,
@@ -187,12 +185,6 @@ def find_checkpoint(size: Size, checkpoint: Path | None = None) -> Path:
             remedy="put the file there, or name a copy with --model.checkpoint, or its folder with RBS_HOME",
         ) from error
     return path
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _cached(size: Size) -> Path:

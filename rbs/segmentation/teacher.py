@@ -1,4 +1,4 @@
-"""The teacher: SAM with a prompt-free decoder that draws one mask a region: skeletal ones, or the lesion.
+"""The teacher: SAM with a prompt-free decoder of one mask a region of the skeleton, or a lesion.
 
 The decoder follows SAMed (Zhang & Liu, "Customized Segment Anything Model for Medical Image
 Segmentation", arXiv 2304.13785): SAM's own, with as many masks as there are regions and no prompt
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from rbs.restorers.image_domain import DOMAINS, Domain, DomainName
+from rbs.restorers.image_domain import DOMAINS, DomainName
+from rbs.segmentation.labels import LABELLED, LabelledImages
 from rbs.segmentation.prior import SemanticPrior
 from rbs.segmentation.sam import ARCHITECTURES, Size
 from rbs.segmentation.tiles import CANVAS, Layout, pack, plan, unpack
@@ -27,7 +28,7 @@ _TOKENS_AT_ONCE = 4096
 
 
 class Teacher(nn.Module):
-    """Semantic priors from scans or frames. Views are processed independently of each other and of the batch.
+    """Semantic priors from scans or frames; each view is processed independently of all others.
 
     Args:
         size: The size of `sam`.
@@ -35,17 +36,17 @@ class Teacher(nn.Module):
             over.
         mask_decoder: Decoder with one mask a region. None copies that of `sam`, each region
             starting from one of its three masks.
-        domain: What it looks at: "colours" are frames, all else are scans.
+        domain: Name of the domain of its images: "colours" are frames, all else are scans.
 
     Attributes:
-        images: The domain. It says how images are shown to SAM, and which regions there are.
+        images: The domain.
+        labelled: Its images as they are shown to SAM, and the regions in them.
         embedding_dim: Channels C of the embedding.
         embedding_stride: Side of an embedding cell, image pixels.
         mask_stride: Side of a mask cell, image pixels.
         digest: SHA-256 that identifies weights and settings; empty until the teacher is saved or
             loaded.
-        recomputes: Whether the encoder's blocks are computed again for their gradients instead of
-            kept.
+        recomputes: True where activations of the encoder are computed again for the gradients.
     """
 
     def __init__(
@@ -57,12 +58,13 @@ class Teacher(nn.Module):
     ) -> None:
         super().__init__()
         self.images = DOMAINS[domain]
+        self.labelled = LABELLED[self.images.shows]
         architecture = ARCHITECTURES[size]
         self.size: Size = size
         self.image_encoder: ImageEncoderViT = sam.image_encoder
         self.prompt_encoder: PromptEncoder = sam.prompt_encoder
         self.mask_decoder: MaskDecoder = (
-            region_decoder(size, sam.mask_decoder, len(self.images.regions))
+            region_decoder(size, sam.mask_decoder, len(self.labelled.labels))
             if mask_decoder is None
             else mask_decoder
         )
@@ -79,7 +81,7 @@ class Teacher(nn.Module):
         self.recomputes = False
 
     def forward(self, x: Tensor) -> SemanticPrior:
-        """Embedding and masks of aligned scans at standard scale, or of frames, (B, C, H, W) of any size."""
+        """Embedding and masks of aligned scans at standard scale, or of frames, (B, C, H, W)."""
         layout = plan(x.shape[2], x.shape[3], self.embedding_stride)
         embeddings, masks = [], []
         for views in self._portions(self.images.views(x), layout):
@@ -95,10 +97,10 @@ class Teacher(nn.Module):
         )
 
     def encode(self, x: Tensor) -> Tensor:
-        """Image embedding (B, V, C, h, w) of the V views of scans at standard scale, or frames (V = 1).
+        """Image embedding (B, V, C, h, w) of the V views of scans at standard scale, or of frames.
 
-        It is differentiable by them. Crops cost what their area costs: they are read at the same
-        zoom as whole scans, on the corner of SAM's input that they fill.
+        It is differentiable. The cost of a crop is proportional to its area: it is read at the same
+        zoom as whole scans, on the corner of SAM's input that it fills.
         """
         layout = plan(x.shape[2], x.shape[3], self.embedding_stride)
         parts = [
@@ -113,17 +115,17 @@ class Teacher(nn.Module):
         return torch.cat([self._encode(portion, layout) for portion in self._portions(views, layout)])
 
     def decode(self, packed: Tensor) -> Tensor:
-        """Logits (N, 1 + K, hm, wm) of background, always 0, and regions, from a packed embedding."""
+        """Logits (N, 1 + K, hm, wm) of background (0) and regions from a packed embedding."""
         return F.pad(self._decode(packed), (0, 0, 0, 0, 1, 0))
 
     def pack_labels(self, labels: Tensor) -> Tensor:
-        """Labels (N, 1, H, W) packed and thinned out to the grid of the masks, (N, hm, wm)."""
+        """Labels (N, 1, H, W) packed and sampled on the grid of the masks, (N, hm, wm)."""
         layout = plan(labels.shape[2], labels.shape[3], self.embedding_stride)
         middle, step = self.mask_stride * layout.shrink // 2, self.mask_stride * layout.shrink
         return pack(labels, layout)[:, 0, middle::step, middle::step]
 
     def logits(self, x: Tensor) -> Tensor:
-        """Logits (B, V, 1 + K, H, W) of background, always 0, and regions for images (B, C, H, W)."""
+        """Logits (B, V, 1 + K, H, W) of background (0) and regions of images (B, C, H, W)."""
         height, width = x.shape[2:]
         layout = plan(height, width, self.embedding_stride)
         views = self.images.views(x)
@@ -139,7 +141,7 @@ class Teacher(nn.Module):
 
     def _encode(self, views: Tensor, layout: Layout) -> Tensor:
         """Packed embedding (N, C, rows, columns) of views (N, 1 or 3, H, W)."""
-        picture = picture_of(pack(views, layout), self.pixel_mean, self.pixel_std, self.images)
+        picture = picture_of(pack(views, layout), self.pixel_mean, self.pixel_std, self.labelled)
         rows, columns = layout.grid
         size = (rows * self.patch, columns * self.patch)
         if picture.shape[-2:] != size:
@@ -156,10 +158,10 @@ class Teacher(nn.Module):
 
 
 def picture_of(
-    views: Tensor, pixel_mean: Tensor, pixel_std: Tensor, images: Domain = DOMAINS["roots"]
+    views: Tensor, pixel_mean: Tensor, pixel_std: Tensor, labelled: LabelledImages = LABELLED["scans"]
 ) -> Tensor:
     """Views (N, 1 or 3, h, w) of scans or frames as SAM's normalised colours (N, 3, h, w)."""
-    return (images.picture(views) - pixel_mean) / pixel_std
+    return (labelled.picture(views) - pixel_mean) / pixel_std
 
 
 def encode_window(
@@ -172,8 +174,8 @@ def encode_window(
         picture: Normalised colours, (N, 3, h, w), multiples of the patch.
         top: Row of SAM's token grid on which the picture's first row lies.
         left: Column of SAM's token grid on which the picture's first column lies.
-        recomputes: Whether blocks are computed again for their gradients, so that but one at a time
-            is in memory (Chen et al., arXiv 1604.06174).
+        recomputes: Compute blocks again for their gradients, so that one at a time is in memory
+            (Chen et al., arXiv 1604.06174).
 
     Returns:
         Embedding, (N, C, h / patch, w / patch). Equal to encoder(picture) for a picture of SAM's
@@ -197,7 +199,7 @@ def encode_window(
 def window_positions(
     prompt_encoder: PromptEncoder, rows: int, columns: int, top: int = 0, left: int = 0
 ) -> Tensor:
-    """The decoder's positional encoding (1, C, rows, columns) of the window that `encode_window` encoded."""
+    """Positional encoding (1, C, rows, columns) for the decoder of a window of `encode_window`."""
     whole = prompt_encoder.get_dense_pe()
     if rows <= whole.shape[2] and columns <= whole.shape[3]:
         return whole[..., top : top + rows, left : left + columns]

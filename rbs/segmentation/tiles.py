@@ -3,7 +3,7 @@
 A whole-body scan of 1024 x 256 pixels would fill a quarter of the square. Its upper and lower
 halves side by side fill it: 512 x 512. In general a view of H x W pixels is cut into n =
 round(sqrt(H / W)) bands along H which lie side by side. Bands consist of whole embedding cells, so
-what the encoder says can be laid back on the scan exactly.
+the output of the encoder can be put back on the scan exactly.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CANVAS = 512
-"""Side, in scan pixels, of the packed picture that SAM's input holds: the zoom is the same for
-crops and scans."""
+"""Side of the packed picture that fills SAM's input, scan pixels; the zoom of crops and scans."""
 
 _LARGEST = 1.5
-"""Packed pictures up to so many canvases wide are taken as they are; larger ones are shrunk."""
+"""Widest packed picture, canvases; larger ones are shrunk."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How one view lies in the packed picture.
+    """Geometry of one view in the packed picture.
 
     Attributes:
         height: Rows of the view, scan pixels.
@@ -63,7 +62,7 @@ def plan(height: int, width: int, cell: int) -> Layout:
 
 
 def pack(views: Tensor, layout: Layout) -> Tensor:
-    """Lay the bands of views (N, C, H, W) side by side: (N, C, h, w) scan pixels, zeros where nothing is."""
+    """Lay the bands of views (N, C, H, W) side by side: (N, C, h, w) scan pixels, zeros outside."""
     side = layout.cell * layout.shrink
     band = layout.rows * side
     padded = F.pad(views, (0, layout.columns * side - layout.width, 0, layout.bands * band - layout.height))

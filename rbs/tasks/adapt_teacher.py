@@ -81,9 +81,10 @@ class AdaptTeacher(TrainingTask):
         self.teacher = trainable_teacher(size, mode, rank, domain)
         self.images = DOMAINS[domain]
         self.dice = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
-        self.register_buffer("rarity", torch.ones(1 + len(self.images.regions)))
+        self.labelled = self.teacher.labelled
+        self.register_buffer("rarity", torch.ones(1 + len(self.labelled.labels)))
         self.rarity: Tensor
-        self._tally = DiceTally(self.images)
+        self._tally = DiceTally(self.labelled.labels)
 
     def setup(self, stage: str) -> None:
         """Load SAM's base weights.
@@ -147,7 +148,7 @@ class AdaptTeacher(TrainingTask):
 
     def on_validation_epoch_start(self) -> None:
         """Count anew."""
-        self._tally = DiceTally(self.images)
+        self._tally = DiceTally(self.labelled.labels)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Find the regions of whole scans or frames of both qualities."""
@@ -185,7 +186,7 @@ class AdaptTeacher(TrainingTask):
     @torch.no_grad()
     def _tallied(self, find: Find) -> DiceTally:
         """Dice on the validation scans, each process its share."""
-        tally = DiceTally(self.images)
+        tally = DiceTally(self.labelled.labels)
         scans = self.trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
         for batch in islice(scans, self.global_rank, None, self.trainer.world_size):
             self._count(tally, batch, find)
@@ -210,16 +211,16 @@ class AdaptTeacher(TrainingTask):
 
     def _labels(self, batch: Batch) -> Tensor:
         if "labels" not in batch:
-            fault = f"SAM is adapted to labelled regions, but a {self.images.labelled_by} is missing"
+            fault = f"SAM is adapted to labelled regions, but a {self.labelled.labelled_by} is missing"
             raise RbsError(
-                f"{fault} (near patient {', '.join(batch['patient'])})", remedy=self.images.how_to_label
+                f"{fault} (near patient {', '.join(batch['patient'])})", remedy=self.labelled.how_to_label
             )
         labels: Tensor = batch["labels"]
         return labels
 
     def _levels(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         """The images as acquired, at both noise levels."""
-        poor, good = self.images.levels
+        poor, good = self.labelled.levels
         yield poor, images_of(batch, self.images)
         yield good, images_of(batch, self.images, "target")
 
@@ -238,7 +239,7 @@ class AdaptTeacher(TrainingTask):
     def _upright(self, batch: Batch, images: Tensor) -> Tensor:
         """Undo the up-down flips of (B, C, h, w) where up is known: which band a leg lies in is telling."""
         flipped = batch["flip"][:, 1].to(images.device)[:, None, None, None]
-        return torch.where(flipped, images.flip(-2), images) if self.images.upright else images
+        return torch.where(flipped, images.flip(-2), images) if self.labelled.upright else images
 
     # --- checkpoints without what is frozen: SAM's base weights have a file of their own
 

@@ -19,10 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from rbs.segmentation.sam import ARCHITECTURES, sha256_of
+from rbs.segmentation.sam import ARCHITECTURES
 from rbs.segmentation.teacher import encode_window, picture_of, window_positions
 from rbs.tasks.task import TrainingTask
 from rbs.utils.files import whole_file
+from rbs.weights.shipped import file_sha256
 
 
 class PretrainTeacher(TrainingTask):
@@ -80,7 +81,7 @@ class PretrainTeacher(TrainingTask):
         metrics = {name: round(float(value), 4) for name, value in self.trainer.callback_metrics.items()}
         card = {
             "what": "Segment Anything, size vit_t, pretrained on drawn shapes; half precision",
-            "sha256": sha256_of(output),
+            "sha256": file_sha256(output),
             "licence": "Apache-2.0",
             "data": "drawn by rbs.synthetic.shapes; no patient data",
             "command": "rbs fit --config experiments/pretrain_sam.yaml",

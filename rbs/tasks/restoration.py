@@ -26,6 +26,7 @@ from rbs.errors import CheckpointError, RbsError
 from rbs.losses import Charbonnier, Loss, PoissonDeviance
 from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import load_restorer, save_restorer
+from rbs.segmentation.labels import LABELLED
 from rbs.segmentation.prior import SemanticPrior
 from rbs.segmentation.sam import ARCHITECTURES, Size
 from rbs.tasks.profiler import TEACHER
@@ -284,9 +285,9 @@ class RestorationTask(TrainingTask):
         if self.prior != "truth":
             return prior
         if "labels" not in batch:
-            images = self.cascade.f1.images
+            labelled = LABELLED[self.cascade.f1.images.shows]
             raise RbsError(
-                f"prior: truth needs the true regions, but a case has no {images.labelled_by}",
+                f"prior: truth needs the true regions, but a case has no {labelled.labelled_by}",
                 remedy="train on cases that have them all, or set --model.prior cached",
             )
         return prior.with_masks_of(batch["labels"])

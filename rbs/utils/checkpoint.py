@@ -1,4 +1,4 @@
-"""Weight files: safetensors with what built them, and modules built again from class path and arguments."""
+"""Weight files: safetensors with a description, and modules built from class path and arguments."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from torch import Tensor, nn
 
 import rbs
 from rbs.errors import CheckpointError
+from rbs.utils.allowlist import allowed
 from rbs.utils.files import whole_file
-
-KEY = "rbs"
-
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
+KEY = "rbs"
+"""Name of the description in the metadata of a file."""
 
 RETRAIN = "name a .safetensors or .ckpt file that rbs wrote"
 
 
 def save_modules(path: str | Path, modules: dict[str, nn.Module], description: dict[str, Any]) -> None:
-    """Write the weights of `modules`, names prefixed by their key and a dot, with a JSON `description`."""
+    """Write the weights of `modules`, each name after its key and a dot, and a description."""
     tensors = {
         f"{prefix}.{name}".lstrip("."): tensor.detach().cpu().contiguous()
         for prefix, module in modules.items()
@@ -62,33 +62,51 @@ def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, description
 
 
-def build_from(description: dict[str, Any], kind: type[_Module], file: Path) -> _Module:
-    """An untrained module from its class path. Nothing but a subclass of `kind` is ever called.
+def build_from(spec: dict[str, Any], kind: type[_Module], file: Path, version: object) -> _Module:
+    """Build an untrained module from its class path, which must be on the list of allowed ones.
+
+    Allowed are the package in which `kind` is defined and those of `rbs.utils.allowlist`; nothing
+    else is imported, and only a subclass of `kind` is called.
 
     Args:
-        description: {"class_path": ..., "init_args": {...}}, and the version of rbs that wrote it.
-        kind: What it must be.
-        file: Where that stands.
+        spec: {"class_path": ..., "init_args": {...}}.
+        kind: Class that the module must have.
+        file: File that holds `spec`.
+        version: Version of rbs that wrote the file.
 
     Raises:
-        CheckpointError: It cannot be imported or built, or is something else.
+        CheckpointError: The class is not allowed, unknown, no subclass of `kind`, or takes other
+            arguments.
     """
-    path = str(description.get("class_path", ""))
+    path = str(spec.get("class_path", ""))
     module, _, name = path.rpartition(".")
+    rewrite = f"it was written by rbs {version}: use that version, or train again"
+    home = kind.__module__.rpartition(".")[0]
+    if module.startswith("rbs.") and not _within(module, [home]):
+        fault = f"its class {path!r} is no {kind.__name__} of rbs {rbs.__version__}"
+        raise CheckpointError(fault, file=file, remedy=rewrite)
+    if not _within(module, [home, *allowed()]):
+        fault = f"its class {path!r} is not of rbs, and files may not import other packages"
+        remedy = f"if you trust that package, allow it with --allow {path.partition('.')[0]}"
+        raise CheckpointError(fault, file=file, remedy=remedy)
     try:
         cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        remedy = "install the package that defines it"
-        raise CheckpointError(f"its class {path!r} cannot be imported", file=file, remedy=remedy) from None
+    except (ImportError, AttributeError) as error:
+        remedy = rewrite if _within(module, [home]) else "install the package that defines it"
+        raise CheckpointError(
+            f"its class {path!r} cannot be imported ({error})", file=file, remedy=remedy
+        ) from None
     if not (isinstance(cls, type) and issubclass(cls, kind)):
-        raise CheckpointError(f"{path!r} is not a {kind.__name__.lower()}", file=file, remedy=RETRAIN)
+        raise CheckpointError(f"its class {path!r} is no {kind.__name__}", file=file, remedy=RETRAIN)
     try:
-        return cls(**description.get("init_args", {}))
+        return cls(**spec.get("init_args", {}))
     except (TypeError, ValueError) as error:
-        remedy = (
-            f"it was written by rbs {description.get('version', 'unknown')}: use that version, or train again"
-        )
-        raise CheckpointError(f"{path} cannot be built from it ({error})", file=file, remedy=remedy) from None
+        fault = f"{path} cannot be built from its arguments ({error})"
+        raise CheckpointError(fault, file=file, remedy=rewrite) from None
+
+
+def _within(module: str, packages: list[str]) -> bool:
+    return any(f"{module}.".startswith(f"{package}.") for package in packages)
 
 
 def load_into(module: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
@@ -120,7 +138,7 @@ def _listed(kind: str, names: set[str]) -> str:
 
 
 def describe(thing: Any) -> dict[str, Any]:
-    """Class path and arguments of an object that keeps each constructor argument under its own name."""
+    """Class path and arguments of an object that keeps its constructor arguments by name."""
     cls = type(thing)
     names = list(inspect.signature(cls.__init__).parameters)[1:]
     return {

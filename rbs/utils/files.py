@@ -20,7 +20,7 @@ FINISHED = "finished"
 
 
 def versions(run: Path, name: str = "") -> list[Path]:
-    """The folders `version_N` that `rbs fit` wrote in that of a run, or a file in each that has it, by N."""
+    """Folders `version_N` of a run by N; with `name` the files of that name in them."""
     numbered = {int(path.name.split("_")[1]): path / name for path in run.glob("version_*")}
     return [numbered[n] for n in sorted(numbered) if numbered[n].exists()]
 
@@ -29,11 +29,11 @@ def versions(run: Path, name: str = "") -> list[Path]:
 def whole_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
 
-    A reader therefore sees the old file, or the new one, never half of one: also on a full disk.
+    A reader therefore sees the old file or the new one, never half of one, even on a full disk.
 
     Args:
-        path: Where the file shall stand. Parent folders are made.
-        overwrite: Whether an existing file may be replaced.
+        path: The file. Parent folders are made.
+        overwrite: Replace an existing file.
 
     Yields:
         The temporary path to write to; it has the suffix of `path` and does not exist yet.
@@ -56,8 +56,7 @@ def whole_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
             raise OutputError(
                 "the output appeared while it was being made", file=path, remedy="choose another name"
             )
-        # Some writers make files that only their owner can read; on a shared disk others must read
-        # them too.
+        # Some writers make files that only their owner can read, but disks are shared.
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except RbsError:
@@ -88,7 +87,7 @@ def _explain(error: Exception) -> tuple[str, str]:
 
 
 def _disk_is_full(error: BaseException | None) -> bool:
-    """Whether that is behind an error: libraries wrap the system's own, or only quote it (safetensors)."""
+    """True if a full disk caused the error: libraries wrap that of the system, or quote it."""
     while error is not None:
         if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
             return True

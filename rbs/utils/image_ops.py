@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def gaussian(x: Tensor, sigma_px: float) -> Tensor:
-    """Gaussian filter of (B, V, H, W), cut at four sigma, edges replicated (SciPy's mode "nearest")."""
+    """Gaussian filter of (B, V, H, W), cut at four sigma, edges replicated ("nearest" in SciPy)."""
     if sigma_px == 0:
         return x
     radius = int(4 * sigma_px + 0.5)
@@ -21,25 +21,23 @@ def gaussian(x: Tensor, sigma_px: float) -> Tensor:
 
 
 def warp(estimate: Tensor, displacement: Tensor) -> Tensor:
-    """Lay an estimate on a target of the same patient, who has moved: the estimate at x + u(x), bicubic.
+    """Estimate at x + u(x), bicubic: on the grid of a target scan whose patient has moved by u.
 
-    The smooth side of a comparison is moved, for interpolated counts are no counts. Bicubic,
-    because bilinear interpolation blurs, and a restorer trained through it would learn to sharpen.
+    The estimate is interpolated and not the target, because interpolated counts are not Poisson.
+    Bilinear interpolation would blur, and a restorer trained through it would learn to sharpen.
 
     Args:
         estimate: Counts at standard scale, (B, V, H, W).
         displacement: u in pixels, down and right, (B, 2, H, W); all views move alike.
 
     Returns:
-        Non-negative counts (B, V, H, W), differentiable in `estimate`. Beyond its border the
-        outermost pixels go on.
+        Non-negative counts (B, V, H, W), differentiable in `estimate`; its edges are replicated.
     """
     rows, columns = estimate.shape[-2:]
     displacement = displacement.float()
     down, across = (torch.arange(n, device=estimate.device, dtype=torch.float32) for n in (rows, columns))
     at = torch.stack([across + displacement[:, 1], down[:, None] + displacement[:, 0]], dim=-1)
-    # grid_sample counts from the middle of the image, -1 and 1 being the middles of the outermost
-    # pixels.
+    # grid_sample puts -1 and 1 at the centres of the outermost pixels.
     at = at / torch.tensor([(columns - 1) / 2, (rows - 1) / 2], device=at.device) - 1
     moved = F.grid_sample(estimate.float(), at, mode="bicubic", padding_mode="border", align_corners=True)
     return moved.clamp(min=0)

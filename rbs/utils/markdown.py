@@ -8,13 +8,13 @@ _SPECIAL = {"&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "²": "$
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table that ends with a new line."""
+    """A Markdown table with a final line break."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines)
 
 
 def latex(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A LaTeX tabular in the style of booktabs; the first column is words, all others numbers."""
+    """A LaTeX tabular in the style of booktabs; the first column is text, all others numbers."""
 
     def line(cells: Sequence[str]) -> str:
         return " & ".join("".join(_SPECIAL.get(c, c) for c in cell) for cell in cells) + r" \\" + "\n"

@@ -1,4 +1,4 @@
-"""Keeping the memory of large arrays instead of giving it back to the system after each."""
+"""Reuse of the memory of large arrays."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
 
 def keep_memory() -> None:
-    """Have glibc keep what arrays leave behind for the next ones; elsewhere nothing happens.
+    """Let glibc keep the memory of freed arrays for the next ones; no effect with other libraries.
 
-    By itself it asks the system for every array above 32 MB and gives it back, and each of its
-    pages is then cleared anew when it is first touched: at 1024 x 512 pixels that took as long as
-    restoring the scan. The process holds its peak memory to its end.
+    By default it requests every array above 32 MB from the system and returns it, and the system
+    clears each page at its first use: at 1024 x 512 pixels that took as long as restoring the scan.
+    The process holds its peak memory to its end.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -27,7 +27,8 @@ def file_sha256(file: Path, remedy: str = "check the path") -> str:
     """
     try:
         if file.is_file():
-            return hashlib.sha256(file.read_bytes()).hexdigest()
+            with file.open("rb") as stream:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         fault = f"it cannot be read ({error.strerror or error})"
         raise CheckpointError(fault, file=file, remedy="check its permissions") from error

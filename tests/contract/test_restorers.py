@@ -57,6 +57,41 @@ def test_shape_is_kept_and_counts_are_finite_and_non_negative(make, shape):
     assert (out >= 0).all()
 
 
+def check_geometry(restorer, height, width):
+    """The field of view and its counts stay; pixels become `scale` times as many a side, and as small."""
+    x = scan(1, 2, height, width, mean=20.0)
+    out = restorer(x, HALF)
+    assert out.shape == (1, 2, height * restorer.scale, width * restorer.scale)
+    spacing = restorer.spacing_out((2.4, 1.8))
+    sides = [pixels * mm for pixels, mm in zip(out.shape[2:], spacing, strict=True)]
+    assert sides == pytest.approx([height * 2.4, width * 1.8])
+    assert out.sum().item() == pytest.approx(x.sum().item(), rel=1e-4)
+
+
+def test_field_of_view_and_counts_stay(make):
+    restorer = make(sigma_px=0.0)
+    assert restorer.scale == 1
+    check_geometry(restorer, 21, 14)
+
+
+class Twofold(DnCNN):
+    """Every pixel repeated in four, with a part of its counts each."""
+
+    scale, part = 2, 0.25
+
+    def restore_with_features(self, x, exposure):
+        restored, features = super().restore_with_features(x, exposure)
+        return self.part * restored.repeat_interleave(2, -1).repeat_interleave(2, -2), features
+
+
+def test_enlarging_keeps_the_counts():
+    restorer = Twofold(depth=3, width=4, sigma_px=0.0)
+    check_geometry(restorer, 21, 14)
+    restorer.part = 1
+    with pytest.raises(AssertionError):
+        check_geometry(restorer, 21, 14)
+
+
 def test_untrained_it_is_the_gaussian_filter(make):
     x = scan(1, 2, 40, 31)
     out = make(sigma_px=1.3)(x, HALF).detach().numpy()
@@ -95,7 +130,7 @@ def test_an_empty_scan_gives_finite_counts_and_gradients(make):
     assert torch.isfinite(x.grad).all()
 
 
-def test_the_fraction_matters_once_trained(make):
+def test_the_exposure_matters_once_trained(make):
     restorer, x = make(), scan(1, 2, 16, 16)
     torch.testing.assert_close(restorer(x, HALF), restorer(x, HALF / 4))
     optimizer = torch.optim.SGD(restorer.parameters(), lr=1e-3)

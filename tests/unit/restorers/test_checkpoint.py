@@ -1,6 +1,7 @@
 import hashlib
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -8,11 +9,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from rbs import __version__, weights
+from rbs import __version__
 from rbs.errors import CheckpointError, OutputError
+from rbs.restorers import checkpoint
 from rbs.restorers.checkpoint import load_restorer, save_restorer
 from rbs.restorers.dncnn import DnCNN
 from rbs.restorers.unet import UNet
+from rbs.utils.allowlist import VARIABLE, allow
+from rbs.utils.checkpoint import save_modules
 from rbs.weights import shipped
 
 SCAN, HALF = torch.rand(1, 2, 9, 7), torch.tensor([0.5])
@@ -107,7 +111,7 @@ def test_a_truncated_file(tmp_path, restorer, suffix):
 
 def test_another_architecture_names_the_tensors(tmp_path, restorer):
     file = tmp_path / "restorer.safetensors"
-    weights.save_modules(file, {"": restorer}, UNet(channels=[4, 8]).spec())
+    save_modules(file, {"": restorer}, UNet(channels=[4, 8]).spec())
     with pytest.raises(
         CheckpointError, match=r"another architecture than UNet: 16 missing \(backbone.Conv1.*unexpected"
     ):
@@ -116,22 +120,93 @@ def test_another_architecture_names_the_tensors(tmp_path, restorer):
 
 def test_another_width_names_the_tensors(tmp_path, restorer):
     file = tmp_path / "restorer.safetensors"
-    weights.save_modules(file, {"": restorer}, DnCNN(depth=3, width=5).spec())
+    save_modules(file, {"": restorer}, DnCNN(depth=3, width=5).spec())
     with pytest.raises(CheckpointError, match=r"misshapen \(backbone.conv_list"):
         load_restorer(file)
 
 
-@pytest.mark.parametrize("path", ["os.system", "subprocess.Popen", "no.such.Net", "nodots", ""])
-def test_a_class_that_is_no_restorer_is_never_called(tmp_path, restorer, path):
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [
+        ("os.system", r"'os\.system' is not of rbs.*--allow os\."),
+        ("subprocess.Popen", r"'subprocess\.Popen' is not of rbs.*--allow subprocess\."),
+        ("nodots", "'nodots' is not of rbs"),
+        ("rbs.restorers.base.torch", "'rbs.restorers.base.torch' is no Restorer"),
+        ("rbs.restorers.uncertainty.UncertaintyHead", "is no Restorer; name a"),
+        ("rbs.cli.__main__.main", "'rbs.cli.__main__.main' is no Restorer of rbs"),
+        ("", "no first restorer"),
+    ],
+)
+def test_a_class_that_is_no_restorer_is_never_called(tmp_path, restorer, path, fault):
     file = tmp_path / "restorer.safetensors"
-    weights.save_modules(file, {"": restorer}, {"class_path": path, "init_args": {"command": "false"}})
-    with pytest.raises(CheckpointError, match=r"is not a restorer|cannot be imported|no first restorer"):
+    save_modules(file, {"": restorer}, {"class_path": path, "init_args": {"command": "false"}})
+    with pytest.raises(CheckpointError, match=fault):
+        load_restorer(file)
+
+
+MINE = """
+from pathlib import Path
+from rbs.restorers.dncnn import DnCNN
+
+Path(__file__).with_suffix(".imported").touch()
+
+
+class Net(DnCNN):
+    pass
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, restorer, monkeypatch):
+    """A weight file of a class outside rbs, whose module leaves a mark when it is imported."""
+    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine.nets", raising=False)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").touch()
+    (tmp_path / "mine" / "nets.py").write_text(MINE)
+    file, spec = tmp_path / "restorer.safetensors", restorer.spec()
+    save_modules(file, {"": restorer}, {**spec, "class_path": "mine.nets.Net"})
+    return file
+
+
+def test_a_foreign_class_is_not_imported_unless_it_is_allowed(tmp_path, mine, restorer):
+    mark = tmp_path / "mine" / "nets.imported"
+    for other in ("minerals", "mine.net", "mine.nets.Net"):
+        allow(other)
+    with pytest.raises(CheckpointError, match=r"'mine\.nets\.Net' is not of rbs.*--allow mine\."):
+        load_restorer(mine)
+    assert not mark.exists()
+    allow("mine")
+    loaded = load_restorer(mine)
+    assert mark.exists()
+    assert type(loaded.restorer).__module__ == "mine.nets"
+    assert torch.equal(loaded.restorer(SCAN, HALF), restorer(SCAN, HALF))
+
+
+def test_an_allowed_package_that_is_not_installed(tmp_path, restorer, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "no")
+    file = tmp_path / "restorer.safetensors"
+    save_modules(file, {"": restorer}, {"class_path": "no.such.Net"})
+    with pytest.raises(CheckpointError, match=r"'no\.such\.Net' cannot be imported.*install the package"):
+        load_restorer(file)
+
+
+@pytest.mark.parametrize("path", ["rbs.models.nafnet.NAFNet", "rbs.restorers.resnet.ResNet"])
+def test_a_class_of_an_older_version_names_the_version(tmp_path, restorer, path):
+    file, state = tmp_path / "restorer.safetensors", restorer.state_dict()
+    description = {"class_path": path, "init_args": {}, "version": "0.1.0"}
+    save_file(state, file, metadata={"rbs": json.dumps(description)})
+    with pytest.raises(
+        CheckpointError, match=rf"'{path}' .*; it was written by rbs 0\.1\.0: use that version"
+    ):
         load_restorer(file)
 
 
 def test_constructor_arguments_it_does_not_know(tmp_path, restorer):
     file = tmp_path / "restorer.safetensors"
-    weights.save_modules(file, {"": restorer}, {**restorer.spec(), "init_args": {"wings": 2}})
+    save_modules(file, {"": restorer}, {**restorer.spec(), "init_args": {"wings": 2}})
     with pytest.raises(CheckpointError, match=rf"wings.*rbs {re.escape(__version__)}"):
         load_restorer(file)
 
@@ -170,7 +245,7 @@ def test_the_shipped_file_must_match_its_hash(tmp_path, restorer, monkeypatch):
 
 def test_the_file_of_the_second_restorer_is_no_restorer(tmp_path, restorer):
     file = tmp_path / "cascade.safetensors"
-    weights.save_modules(file, {"f2": restorer}, {"f2": restorer.spec()})
+    save_modules(file, {"f2": restorer}, {"f2": restorer.spec()})
     with pytest.raises(CheckpointError, match="no first restorer"):
         load_restorer(file)
 
@@ -180,10 +255,10 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, restorer, suffix, monkey
     file = tmp_path / f"f1{suffix}"
     save_restorer(file, restorer, {})
 
-    def denied(self):
+    def denied(self, *_):
         raise PermissionError(13, "Permission denied")
 
-    for name in ("read_bytes", "is_file"):
+    for name in ("open", "is_file"):
         with monkeypatch.context() as patch:
             patch.setattr(type(file), name, denied)
             with pytest.raises(CheckpointError, match=r"f1.*cannot be read \(Permission denied\)"):
@@ -213,7 +288,7 @@ def test_a_full_disk_is_said_and_leaves_the_older_file(tmp_path, restorer, monke
     def full(*_, **__):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(weights, "save_file", full)
+    monkeypatch.setattr("rbs.utils.checkpoint.save_file", full)
     with pytest.raises(OutputError, match="the disk is full"):
         save_restorer(file, restorer, {"steps": 2})
     assert load_restorer(file).provenance == {"steps": 1}
@@ -249,7 +324,7 @@ def test_tiles_of_a_large_frame_join_without_a_seam(tmp_path, monkeypatch, shape
     """Three convolutions see a few pixels: but for a tile's rim, where weights fade, all is as at once."""
     loaded, frame = of_frames(tmp_path), np.random.default_rng(1).random(shape, dtype=np.float32)
     whole = loaded.restore_frame(frame)
-    monkeypatch.setattr(weights, "FRAME_TILE", 96)
+    monkeypatch.setattr(checkpoint, "FRAME_TILE", 96)
     seen = []
     hook = loaded.restorer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-2:]))
     tiled = loaded.restore_frame(frame)
@@ -273,7 +348,7 @@ def test_a_restorer_of_scans_refuses_frames_and_the_other_way_round(tmp_path, re
 def test_weights_from_before_there_were_frames_are_of_scans(tmp_path, restorer):
     spec = restorer.spec()
     del spec["init_args"]["domain"]
-    weights.save_modules(tmp_path / "restorer.safetensors", {"": restorer}, spec)
+    save_modules(tmp_path / "restorer.safetensors", {"": restorer}, spec)
     loaded = load_restorer(tmp_path / "restorer.safetensors")
     assert loaded.restorer.domain == "roots"
     assert torch.equal(loaded.restorer(SCAN, HALF), restorer(SCAN, HALF))

@@ -1,6 +1,4 @@
-"""What an image is. That restorers keep it is held by tests/contract."""
-
-import math
+"""Image domains: their transforms. That restorers keep them is held by tests/contract."""
 
 import numpy as np
 import pytest
@@ -8,9 +6,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from rbs.restorers.checkpoint import load_restorer, save_restorer
-from rbs.restorers.image_domain import DOMAINS, Colours, Counts, SquareRoots
+from rbs.restorers.image_domain import DOMAINS
 from rbs.restorers.nafnet import NAFNet
-from rbs.scans.scan import REGIONS
 
 SMALL = {"width": 4, "enc_blocks": [1, 1], "middle_blocks": 1, "dec_blocks": [1, 1]}
 HALF = torch.tensor([0.5])
@@ -26,17 +23,17 @@ def image(domain, value=0.4):
 
 
 @pytest.mark.parametrize("name", DOMAINS)
-def test_what_is_seen_has_the_channels_that_are_said(name):
+def test_network_input_has_the_stated_channels(name):
     domain = DOMAINS[name]
-    seen, start = domain.see(image(name), P.expand(2, -1, -1, -1), 1.5)
-    assert seen.shape == (2, domain.seen_channels, 6, 5)
+    given, start = domain.network_input(image(name), P.expand(2, -1, -1, -1), 1.5)
+    assert given.shape == (2, domain.input_channels, 6, 5)
     assert start.shape == image(name).shape
 
 
 @pytest.mark.parametrize("name", DOMAINS)
-def test_an_answer_of_nothing_is_the_image(name):
+def test_the_inverse_gives_the_image_back(name):
     domain = DOMAINS[name]
-    torch.testing.assert_close(domain.answer(domain.start(image(name)), torch.zeros(())), image(name))
+    torch.testing.assert_close(domain.inverse(domain.forward(image(name))), image(name))
 
 
 @pytest.mark.parametrize(
@@ -54,20 +51,6 @@ def test_views_of_scans_are_channels_and_a_frame_is_one_view():
     assert torch.equal(DOMAINS["colours"].views(y), y)
 
 
-def test_regions_and_levels():
-    assert Counts.regions == SquareRoots.regions == REGIONS
-    assert Colours.regions == ("lesion",)
-    assert (Counts.levels, Colours.levels) == (("rapid", "standard"), ("degraded", "clean"))
-
-
-def test_sam_is_shown_saturating_grey_or_the_colours_themselves():
-    counts = torch.tensor([0.0, 4.0, 1e6]).view(1, 1, 1, 3)
-    z = np.sqrt(np.array([0, 4, 1e6]) + 0.375) - math.sqrt(0.375)
-    np.testing.assert_allclose(SquareRoots().picture(counts)[0, 0, 0], 255 * z / (z + 3), rtol=1e-5)
-    colours = torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1)
-    assert Colours().picture(colours).flatten().tolist() == [0, 127.5, 255]
-
-
 # --- counts as they are, the ablated domain
 
 
@@ -82,9 +65,9 @@ def test_counts_take_as_many_parameters():
     assert sum(p.numel() for p in counts.parameters()) == sum(p.numel() for p in roots.parameters())
 
 
-def test_what_is_seen_of_counts_is_linear_in_them():
-    see = DOMAINS["counts"].see
-    torch.testing.assert_close(see(2 * scan(), P, 1.5)[0][:, :4], 2 * see(scan(), P, 1.5)[0][:, :4])
+def test_network_input_of_counts_is_linear_in_them():
+    of = DOMAINS["counts"].network_input
+    torch.testing.assert_close(of(2 * scan(), P, 1.5)[0][:, :4], 2 * of(scan(), P, 1.5)[0][:, :4])
 
 
 def test_counts_stay_above_zero_and_it_learns():

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from rbs.errors import CheckpointError
 from rbs.restorers.checkpoint import load_restorer, save_restorer
@@ -145,8 +146,18 @@ def test_a_head_is_bound_to_its_weights(f1: Path, tmp_path: Path) -> None:
 def test_only_a_head_is_built(f1: Path) -> None:
     head = UncertaintyHead(4, 6)
     head.spec = lambda: {"class_path": "os.system", "init_args": {"command": "true"}}  # type: ignore[method-assign]
-    with pytest.raises(CheckpointError, match=r"'os\.system' is not a"):
+    with pytest.raises(CheckpointError, match=r"'os\.system' is not of rbs"):
         load_uncertainty(load_restorer(f1), save(f1, head))
+
+
+def test_a_head_of_an_older_version_names_the_version(f1: Path, tmp_path: Path) -> None:
+    head = UncertaintyHead(4, 6)
+    spec = {**head.spec(), "class_path": "rbs.uncertainty.UncertaintyHead"}
+    description = {"head": spec, "f1_sha256": load_restorer(f1).sha256, "version": "0.1.0"}
+    save_file(head.state_dict(), head_file(f1), metadata={"rbs": json.dumps(description)})
+    fault = r"'rbs\.uncertainty\.UncertaintyHead' is no UncertaintyHead of rbs .*written by rbs 0\.1\.0: use"
+    with pytest.raises(CheckpointError, match=fault):
+        load_uncertainty(load_restorer(f1), head_file(f1))
 
 
 def test_the_shipped_head_has_a_card_and_is_of_the_shipped_weights() -> None:

@@ -125,7 +125,7 @@ def rewrite(folder, state):
     """Put other weights into a teacher, and their hash."""
     save_file(state, folder / "teacher.safetensors")
     settings = json.loads((folder / "teacher.json").read_text())
-    settings["sha256"] = adapters.sha256_of(folder / "teacher.safetensors")
+    settings["sha256"] = adapters.file_sha256(folder / "teacher.safetensors")
     settings["digest"] = adapters._digest(settings)
     (folder / "teacher.json").write_text(json.dumps(settings))
 

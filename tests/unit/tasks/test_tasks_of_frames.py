@@ -167,7 +167,7 @@ def test_colours_matter_to_it(teacher):
 def test_the_other_modes_adapt_to_frames_too(manifest, tmp_path, mode):
     task = AdaptTeacher(mode, domain="colours", warmup_steps=1, decoder_steps=1, output=tmp_path)
     trainer(tmp_path, limit_val_batches=1).fit(task, frames(manifest))
-    assert load_teacher(tmp_path / f"teacher_{mode}").images.regions == ("lesion",)
+    assert load_teacher(tmp_path / f"teacher_{mode}").labelled.labels.names == ("lesion",)
 
 
 def test_up_down_flips_of_frames_are_kept(manifest):

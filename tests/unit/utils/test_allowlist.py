@@ -1,0 +1,50 @@
+"""Packages that weight files may name, from the command line to every process."""
+
+import argparse
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from rbs.utils.allowlist import VARIABLE, allowed
+
+
+@pytest.fixture(autouse=True)
+def nothing_allowed(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "")
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("restore", ["scan.dcm", "out.dcm"]),
+        ("export", ["out.onnx"]),
+        ("evaluate", ["manifest.csv"]),
+        ("assess", ["manifest.csv", "--stage1", "a.safetensors"]),
+        ("benchmark", ["manifest.csv", "run"]),
+        ("ablation", ["manifest.csv"]),
+        ("sweep", ["sweep.yaml"]),
+    ],
+)
+def test_commands_that_read_weights_allow_packages(command, arguments):
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"rbs.cli.{command}").add_arguments(parser)
+    parser.parse_args([*arguments, "--allow", "mine", "--allow", "theirs.nets"])
+    assert allowed() == ["mine", "theirs.nets"]
+
+
+def test_trainings_allow_packages_without_storing_them_in_the_configuration(monkeypatch):
+    training = importlib.import_module("rbs.cli.training")
+    given = []
+    monkeypatch.setattr(training, "RbsCLI", lambda *_, args, **__: given.append(args))
+    training.run_lightning(["fit", "--name", "a", "--allow", "mine", "--model", "mine.Task"])
+    assert allowed() == ["mine"]
+    assert given == [["fit", "--name", "a", "--model", "mine.Task"]]
+
+
+def test_child_processes_know_them(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "mine,theirs")
+    code = "from rbs.utils.allowlist import allow, allowed; allow('new'); print(*allowed())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["mine", "theirs", "new"]
