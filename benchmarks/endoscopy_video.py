@@ -29,7 +29,7 @@ from scipy.ndimage import gaussian_filter
 
 from rbs.clinic.restore_frames import FrameRestorer
 from rbs.endoscopy.field_of_view import valid_area
-from rbs.endoscopy.video import pass_through
+from rbs.endoscopy.video import transcode
 from rbs.multirun.benchmark import machine
 from rbs.restorers.checkpoint import load_restorer
 
@@ -59,11 +59,11 @@ def main() -> None:
             return frame
 
         before = time.process_time()
-        plain = pass_through(clip, Path(place) / "same.mkv", same)
+        plain = transcode(clip, Path(place) / "same.mkv", same)
         plain_core_s = time.process_time() - before
         frame = frames[0]
         before = time.process_time()
-        whole = pass_through(clip, Path(place) / "restored.mkv", restorer.film(), scale=restorer.scale)
+        whole = transcode(clip, Path(place) / "restored.mkv", restorer.film(), scale=restorer.scale)
         core_s = time.process_time() - before
     result = {
         "machine": machine(),

@@ -17,7 +17,7 @@ from rbs.degradation.optical import enlarge
 from rbs.endoscopy.field_of_view import valid_area
 from rbs.endoscopy.files import read_frame, write_frame
 from rbs.endoscopy.media_type import Kind
-from rbs.endoscopy.video import SUFFIXES, comment_of, pass_through
+from rbs.endoscopy.video import SUFFIXES, comment_of, transcode
 from rbs.errors import CheckpointError, FrameError, OutputError, RbsError
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def _restore_picture(source: Path, output: Path, restorer: FrameRestorer) -> Res
 
 
 def _restore_video(source: Path, output: Path, restorer: FrameRestorer) -> Restored:
-    passed = pass_through(source, output, restorer.film(), scale=restorer.scale, comment=restorer.comment)
+    passed = transcode(source, output, restorer.film(), scale=restorer.scale, comment=restorer.comment)
     width, height = passed.size
     facts = [
         f"{passed.frames} frames of {width} x {height} pixels",
