@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from rbs.degradation.optical import PRESETS, Frame, degraded
+from rbs.degradation.optical import PRESETS, Frame, Optical
 from rbs.endoscopy.field_of_view import valid_area
 
 

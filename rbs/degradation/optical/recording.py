@@ -1,4 +1,4 @@
-"""What a video processor and a recorder do to encoded values: fewer pixels, less colour, JPEG."""
+"""Encoded values in a video processor and a recorder: fewer pixels, less colour, JPEG."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from rbs.endoscopy.colour import Frame, Stage
+from rbs.degradation.optical.recipe import Stage
+from rbs.endoscopy.colour import Frame
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Of red, green and blue, ITU-R BT.601, as JPEG (JFIF) has it."""
 
 
 @dataclass(frozen=True)
-class Halved:
-    """Half the resolution: means of 2 x 2 pixels, shown at the former size again by bicubic interpolation."""
+class Downsampling:
+    """Half the resolution: means of 2 x 2 pixels, enlarged by bicubic interpolation."""
 
     stage: ClassVar[Stage] = Stage.SCALING
 
@@ -83,12 +84,12 @@ class Jpeg:
 
 
 def halve(frame: Frame) -> Frame:
-    """Means of 2 x 2 encoded pixels, (3, ceil(H / 2), ceil(W / 2)); an odd last row or column is repeated."""
+    """Means of 2 x 2 encoded pixels, (3, ceil(H / 2), ceil(W / 2)); an odd last line is repeated."""
     return _means(frame, 2)
 
 
 def enlarge(frame: Frame, shape: tuple[int, ...]) -> Frame:
-    """A halved frame at its former `shape`, (3, *shape), by bicubic interpolation (Keys, a = -1/2)."""
+    """A halved frame at its former `shape` (H, W), by bicubic interpolation (Keys, a = -1/2)."""
     return _enlarged(frame, shape, 2).clip(0, 1)
 
 

@@ -82,15 +82,10 @@ class Video:
         self._rays = rays(size, math.radians(rng.uniform(58, 72)))
         self._brightness = rng.uniform(0.38, 0.56)
         gain = rng.uniform(0, 1.5)
-        self._camera = Recipe(
-            (
-                Defocus(rng.uniform(0.6, 0.9)),
-                Illumination(gain),
-                SensorNoise(12000, 2, gain),
-                Jpeg(int(rng.integers(88, 96))),
-            )
-        )
+        steps = Defocus(rng.uniform(0.6, 0.9)), Illumination(gain), SensorNoise(12000, 2, gain)
+        jpeg = Jpeg(int(rng.integers(88, 96)))
         self._overlay = draw_overlay(size, rng)
+        self._camera = Recipe((*steps, jpeg), self._overlay.field)
 
     def draw(self, number: int) -> Picture:
         """Frame `number` of the video, from 0."""
@@ -109,7 +104,7 @@ class Video:
         light[:, far >= FAR] = 0
         light = exposed(light, self._brightness, valid.ravel() & ~tool)
         seen = self._overlay.over(to_srgb(light).reshape(3, *valid.shape))
-        frame = self._camera(seen, np.random.default_rng((*self._seeds, number)), valid)
+        frame = self._camera(seen, np.random.default_rng((*self._seeds, number)))
         polyp, held = (owner > 0).reshape(valid.shape), tool.reshape(valid.shape)
         return Picture(frame, polyp & valid, held & valid, valid)
 
