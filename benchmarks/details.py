@@ -1,4 +1,4 @@
-"""Growth plates, ribs and a lesion as restorers show them, beside the truth: docs/figures/details.png.
+"""Growth plates, ribs and a lesion by each restorer, beside the truth: docs/figures/details.png.
 
     pip install 'rbs[bm3d]'
     python benchmarks/details.py data/phantoms/manifest.csv docs/figures/details.png
@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def kept(pair: Pair, loaded: LoadedRestorer) -> Array:
-    """What a restorer makes of a scan, faint foci kept."""
+    """The restoration of a scan, faint foci kept."""
     return keep_faint(pair.restored_by(loaded), pair.rapid, pair.exposure, pair.target.spacing_mm)
 
 

@@ -65,7 +65,7 @@ def draw(ages: np.ndarray, seed: int) -> list[Phantom]:
 
 
 def healthy(age: float, sex: Sex, seed: int, number: int) -> Phantom:
-    """The first of a row of children who is scanned from head to toe and has no disease of whole bones.
+    """The first child of a row that is scanned from head to toe, without disease of whole bones.
 
     It may have foci.
     """
@@ -185,7 +185,7 @@ def picture(children: list[Phantom], real: np.ndarray | None, path: Path, seed: 
 
 
 def varieties(path: Path, seed: int) -> None:
-    """Children with disease, with metal, or not scanned as a whole, one of each; expected counts."""
+    """Children with disease, with metal, or scanned in part, one of each; expected counts."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -20,7 +20,7 @@ class Parts(StepProfiler):
 
 
 class Training(Callback):
-    """Lightning's own loop with all that `rbs fit` does at a step, in a thread that waits for its cue.
+    """Lightning's own loop with all that `rbs fit` does at a step, in a waiting thread.
 
     Args:
         task: What is trained.

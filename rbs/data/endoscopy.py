@@ -19,7 +19,7 @@ from rbs.data.augmentation.geometric import LARGEST_SEED, flip_alike
 from rbs.data.frames_manifest import FrameRow, FramesManifest
 from rbs.data.samples import GRID, EpochSampler, Sample
 from rbs.degradation.optical import Optical, Preset, enlarge
-from rbs.endoscopy.field_of_view import valid_area
+from rbs.endoscopy.field_of_view import field_of_view
 from rbs.endoscopy.files import read_frame, reduced
 from rbs.endoscopy.pairs import mask_of, refuse_other_scene, refuse_other_size
 from rbs.errors import FrameError, ManifestError, RbsError
@@ -353,7 +353,7 @@ def load_frame(row: FrameRow, longest_side: int | None) -> LoadedFrame:
     """
     whole = read_frame(row.frame)
     clean = reduced(whole, longest_side)
-    valid = valid_area(clean)
+    valid = field_of_view(clean)
     if not valid.any():
         raise FrameError("it shows nothing", file=row.frame, remedy="leave it out")
     low = labels = None

@@ -36,7 +36,7 @@ class Thinning:
 
 
 def split(counts: Array, exposures: Sequence[float], rng: np.random.Generator) -> list[Array]:
-    """Assign every count to one part at most (multinomial): the parts are independent Poisson scans.
+    """Assign every count to one part at most (multinomial); parts are independent Poisson scans.
 
     Args:
         counts: Acquired whole counts, any shape.

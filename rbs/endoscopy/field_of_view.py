@@ -1,4 +1,4 @@
-"""Where a frame shows what the camera saw: not on black borders, insets and burned-in text.
+"""The field of view of a frame: no black borders, insets and burned-in text.
 
 The field of an endoscope is convex: an octagon, a circle, or what the picture's edges leave of
 them. So it is the convex hull of the largest coherent area that is not border; dark lumen at its
@@ -21,13 +21,13 @@ Mask = npt.NDArray[np.bool_]
 _DARK = 0.11
 """Encoded value up to which processors draw borders: black or a dark grey."""
 _FLAT = 4.5 / 255
-"""How far the colours of a border or an inset stray, by JPEG."""
+"""Deviation of the colours of a border or an inset, by JPEG."""
 _INSET = 0.01
 """Share of the frame that the colour of an inset fills at least."""
 
 
-def valid_area(frame: Frame) -> Mask:
-    """Where a frame shows what the camera saw.
+def field_of_view(frame: Frame) -> Mask:
+    """Find the pixels of a frame that show what the camera saw.
 
     Args:
         frame: float32 (3, H, W), sRGB 0..1.
@@ -75,7 +75,7 @@ def _insets(frame: Frame) -> Mask:
 
 
 def _text(frame: Frame, field: Mask, unit: int) -> Mask:
-    """Text at the rim of the field or across it: rows of thin white strokes, and what is as white in them."""
+    """Text at the rim of the field or across it: rows of thin white strokes and white between."""
     found = np.zeros(field.shape, bool)
     white = np.where(frame.max(0) - frame.min(0) < 0.15, frame.min(0), 0)
     strokes = white - ndimage.grey_opening(white, size=(2 * unit + 1, 2 * unit + 1)) > 0.12

@@ -22,7 +22,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's names of what is read."""
 
 SUFFIXES = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""What such files are named."""
+"""Names of such files."""
 
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")
 _MOST_PIXELS = 2**26
@@ -96,7 +96,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def reduced(frame: Frame, longest_side: int | None) -> Frame:
-    """A frame, or any planes (C, H, W), made smaller by averaging areas until its longer side is this.
+    """Reduce a frame, or any planes (C, H, W), by averaging areas until its longer side is this.
 
     Smaller ones, and all where `longest_side` is None, are left as they are.
     """
@@ -176,7 +176,7 @@ def _on_black(picture: Any) -> Any:
 
 
 def _decoded(path: Path, enough: int | None = None) -> Any:
-    """The picture, upright and wholly decoded: at its size, or with `enough` pixels on its longer side."""
+    """The picture, upright and decoded: at its size, or with `enough` pixels on its longer side."""
     from PIL import Image, ImageOps
 
     with _explained(path), Image.open(path, formats=FORMATS) as picture:
@@ -202,7 +202,7 @@ def _decoded(path: Path, enough: int | None = None) -> Any:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Say what is wrong with a picture: damage surfaces in Pillow as nearly any exception there is."""
+    """Explain errors of a picture: Pillow meets damage with nearly any exception there is."""
     from PIL import UnidentifiedImageError
 
     if not path.is_file():

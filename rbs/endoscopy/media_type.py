@@ -1,4 +1,4 @@
-"""What a file or a folder holds: scans, pictures or videos. Content decides; if it is damaged, the name."""
+"""Kinds of files and folders: scans, pictures or videos, by content; if it is damaged, by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PICTURES = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 
 def kind_of(path: Path) -> Kind | None:
-    """What a file holds; None for anything else.
+    """The kind of a file; None for anything else.
 
     DICOM is told by its beginning, pictures by Pillow and videos by FFmpeg. What none of these
     opens is what its name says: reading it will say what is wrong with it.
@@ -44,7 +44,7 @@ def kind_of(path: Path) -> Kind | None:
 
 
 def pictures_or_videos(folder: Path) -> tuple[Kind, list[Path]] | None:
-    """The pictures, or the videos, of a folder and those below it, sorted; hidden files are left out.
+    """Find the pictures, or the videos, below a folder, sorted; hidden files are left out.
 
     Returns:
         The kind and the files; None where there are none, or only scans.

@@ -377,7 +377,7 @@ def stored_as(source: str, width: int, height: int) -> str:
 
 
 def _copied_streams(reader: _Reader, output: OutputContainer) -> tuple[dict[int, Any], tuple[str, ...]]:
-    """Output streams for sound and subtitles by index of their sources; names of streams left out."""
+    """Output streams for sound and subtitles by index of their sources; names of those left out."""
     copies: dict[int, Any] = {}
     left_out = []
     for stream in reader.container.streams:
@@ -390,7 +390,7 @@ def _copied_streams(reader: _Reader, output: OutputContainer) -> tuple[dict[int,
 
 
 def _holds(container: str, stream: Stream) -> bool:
-    """True where a kind of container takes a stream, which some tell only as they write the header."""
+    """True where a container holds a stream, which some tell only as they write the header."""
     import av
 
     try:

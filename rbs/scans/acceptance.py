@@ -1,4 +1,4 @@
-"""What makes a scan unfit whatever it shall serve, and which velocities count as the same."""
+"""Criteria of a usable scan, and the velocities that count as the same."""
 
 from __future__ import annotations
 

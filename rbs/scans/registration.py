@@ -1,4 +1,4 @@
-"""How a patient moved between two passes, found and undone without interpolating counts.
+"""Registration of two passes over a moving patient, without interpolation of counts.
 
 Between a rapid and a standard pass a child moves by millimetres: as a whole, and head, trunk and
 limbs by themselves. What the standard (fixed) scan shows at x, the rapid (moving) scan shows at x +
@@ -13,7 +13,7 @@ variance: a for the fixed scan, b for the moving one of exposure p. With the wei
 sqrt(p) b) / (1 + p), whose noise is independent of that of the difference d = b / sqrt(p) - a,
 Gauss-Newton steps solve
 
-    (C^-1 + sum_x w g g' / v) u_next = sum_x w g (g' u - d) / v,    g = grad t,    v = 4 pi s^2 (1 + 1/p),
+    (C^-1 + sum_x w g g' / v) u_next = sum_x w g (g' u - d) / v, g = grad t, v = 4 pi s^2 (1 + 1/p),
 
 summed over the pixels of all views: aligned, they move alike. The weights w (Welsch's) silence what
 changed otherwise than by moving, such as a filling bladder. The prior covariance C holds the shift
@@ -185,7 +185,7 @@ def estimate_motion(fixed: Array, moving: Array, spacing_mm: Spacing, *, segment
 def residual_misalignment(
     fixed: Array, moving: Array, spacing_mm: Spacing, motion: Motion | None = None
 ) -> Residual:
-    """Displacement left once a motion is taken off, by another estimator: block by block, without a prior.
+    """Displacement left after a motion, by another estimator: block by block, without a prior.
 
     What the motion left out, because it was too small to be certain of or too local for its prior,
     shows as a median or 95th percentile above the floor. Blocks in which counting noise alone
@@ -276,7 +276,7 @@ def warp(image: Array, motion: Motion, spacing_mm: Spacing) -> Array:
 
 
 def whole_pixel_shift(counts: Array, motion: Motion, spacing_mm: Spacing) -> tuple[Array, Array]:
-    """Lay counts on the fixed scan by whole pixels: every pixel keeps its counts, none is mixed with another.
+    """Shift counts onto the fixed scan by whole pixels: every pixel keeps its counts unmixed.
 
     Undoes the shift of the whole body to within half a pixel; its rotation and the motion of
     segments stay.
@@ -402,7 +402,7 @@ class _Views:
 
 
 class _Model:
-    """Displacements as a sum of a few shapes: the whole body's motion, and modes for that of its segments.
+    """Displacements as a sum of a few shapes: motion of the whole body, and modes of its segments.
 
     Parameters are shift (rows and columns, mm) and angle (radians), then the weights of the modes
     along rows and along columns. A mode is a product of one along the rows and one along the
@@ -451,7 +451,7 @@ class _Model:
         return _rigid(self.z, self.x, self.centre, parameters) + apart
 
     def equations(self, views: _Views, parameters: Array) -> tuple[Array, Array]:
-        """Information about the parameters, and information times the parameters that it suggests."""
+        """Information about the parameters, and information times the parameters it suggests."""
         (zz, zx, xx), (pull_z, pull_x) = views.equations(self.field(parameters))
         turns = self._turns(parameters[2])
 
@@ -517,7 +517,7 @@ class _Posterior:
 
 
 def _posterior(information: Array, target: Array, scale: Array) -> _Posterior:
-    """Solve a linear Gaussian problem whose parameters have the prior spreads `scale` about zero."""
+    """Solve a linear Gaussian problem with prior spreads `scale` about zero."""
     factor = cholesky(np.eye(len(scale)) + information * scale[:, None] * scale, lower=True)
     mean = scale * cho_solve((factor, True), scale * target)
     return _Posterior(mean, float(target @ mean / 2 - np.log(np.diag(factor)).sum()), scale, factor)
@@ -532,13 +532,13 @@ def _rigid(z: Array, x: Array, centre: tuple[float, float], parameters: Array | 
 
 
 def _gaussians(at: Array, count: int) -> Array:
-    """`count` Gaussians `REACH_MM` / 2 apart, the first at -`REACH_MM`, at points in mm: (points, count)."""
+    """Gaussians `REACH_MM` / 2 apart from -`REACH_MM` on, at points in mm: (points, count)."""
     centres = REACH_MM * (np.arange(count) / 2 - 1)
     return np.exp(-((at[:, None] - centres) ** 2) / (2 * REACH_MM**2))
 
 
 def _root(at: Array) -> Array:
-    """What makes independent modes of unit spread of the m Gaussians that cover `at`: (m, modes).
+    """Transform of the m Gaussians over `at` into independent modes of unit spread, (m, modes).
 
     The Gaussians are the prior covariance; modes of less than a thousandth of the largest variance
     are left out.

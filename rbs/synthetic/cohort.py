@@ -1,9 +1,9 @@
-"""Writing a cohort of phantom children as the files a department would have, with their truth beside them.
+"""Cohorts of phantom children: the files a department would have, and their truth.
 
 OUT/manifest.csv                  one line a patient, split by patient
 OUT/cohort.json                   what the cohort was made from
 OUT/P0001/rapid.dcm               40 cm/min, its own Poisson draw
-OUT/P0001/standard.dcm            20 cm/min, another one; perfectly registered, or of a child that has moved
+OUT/P0001/standard.dcm            20 cm/min, another one; registered, or of a child that has moved
 OUT/P0001/truth.npz               expectation float32 and labels uint8 of the standard scan, both
                                   (2, rows, columns); of a child that has moved also
                                   expectation_rapid: what the rapid scan's pose would have given at
@@ -49,7 +49,7 @@ _UNFINISHED = ".making-"
 
 @dataclass(frozen=True)
 class Acquisition:
-    """How the two scans of every child are acquired, the rapid one first.
+    """Acquisition of the two scans of every child, the rapid one first.
 
     Attributes:
         rapid_velocity: cm/min.
@@ -68,7 +68,7 @@ class Acquisition:
     farther_mm: float = 0.0
 
     def settings(self) -> dict[str, Any]:
-        """As a cohort notes them: dose and distance only where unusual, as older cohorts know neither."""
+        """Settings as a cohort notes them; older cohorts know neither dose nor distance."""
         later = ("dose", "farther_mm")
         return {
             name: value
@@ -236,7 +236,7 @@ def _collect(results: Any, total: int, progress: bool) -> list[dict[str, str]]:
 
 
 def _write_patient(job: tuple[Path, int, int, Acquisition]) -> dict[str, str]:
-    """Write one patient's folder whole unless it stands already; returns its row without the split."""
+    """Write one patient's folder whole unless it exists; return its row without the split."""
     out, number, seed, acquisition = job
     name = f"P{number:04d}"
     folder = out / name

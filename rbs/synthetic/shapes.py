@@ -150,7 +150,7 @@ class _Numbers(Sampler[int]):
         return iter(range(start, start + self.batches))
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning tells the epoch, so that a resumed run draws what an uninterrupted one would."""
+        """Take the epoch from Lightning, so that a resumed run draws as an uninterrupted one."""
         self.epoch = epoch
 
 

@@ -1,4 +1,4 @@
-"""Drawn mucosa and degradations of a fixed seed keep their numbers: data sets and cached priors rest on them.
+"""Drawn mucosa and degradations of a fixed seed keep their numbers: data sets rest on them.
 
 For an intended change of drawn pictures raise `rbs.data.mucosa.FORMAT`, and take over the
 numbers the failing test prints. They are statistics, no checksum, because the last digits of a
@@ -53,7 +53,7 @@ def drawn(number: int) -> dict[str, float]:
         "sharpness": sharpness,
         "polyp": float(picture.polyp.mean()),
         "instrument": float(picture.instrument.mean()),
-        "valid": float(picture.valid.mean()),
+        "valid": float(picture.field_of_view.mean()),
     }
 
 

@@ -27,7 +27,7 @@ class Stage(IntEnum):
 
 
 class Step(Degrader, Protocol):
-    """One degradation: a frozen dataclass of physical parameters whose text names and measures it."""
+    """One degradation: a frozen dataclass of physical parameters; its text names it."""
 
     stage: ClassVar[Stage]
 

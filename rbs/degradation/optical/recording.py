@@ -84,7 +84,7 @@ class Jpeg:
 
 
 def halve(frame: Frame) -> Frame:
-    """Means of 2 x 2 encoded pixels, (3, ceil(H / 2), ceil(W / 2)); an odd last line is repeated."""
+    """Means of 2 x 2 pixels, (3, ceil(H / 2), ceil(W / 2)); an odd last line is repeated."""
     return _means(frame, 2)
 
 

@@ -1,4 +1,4 @@
-"""Turning a folder of pictures into count scans, one Nuclear Medicine file a picture, with a receipt.
+"""Recovery of a folder of pictures: one Nuclear Medicine file of counts a picture, and a receipt.
 
 OUT/receipt.csv               one line a picture: scale, confidence, dispersion, verdict, reason
 OUT/recovery.json             the settings, so that a run is resumed with the same ones
@@ -32,7 +32,7 @@ VIEWS = {
     **dict.fromkeys(("anterior", "ant", "a"), View.ANTERIOR),
     **dict.fromkeys(("posterior", "post", "p"), View.POSTERIOR),
 }
-"""What a table or a file name may call the views, in any case."""
+"""Names of the views in a table or a file name, in any case."""
 
 FORMAT = 1
 """Raised whenever the same picture would give other counts."""
@@ -43,7 +43,7 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the pictures do not say.
+    """Facts that the pictures do not state.
 
     Attributes:
         spacing_mm: Side of a pixel, mm.
@@ -111,7 +111,7 @@ def listed(table: Path) -> list[Picture]:
 
 
 def named(files: Iterable[Path], pattern: re.Pattern[str]) -> list[Picture]:
-    """The pictures whose path matches a pattern with the groups patient, view and, if need be, study.
+    """The pictures whose path matches a pattern with the groups patient, view and perhaps study.
 
     Args:
         files: Paths below the folder of the pictures.
@@ -189,7 +189,7 @@ _Job = tuple[Path, Picture, Path, Settings]
 
 
 def _results(jobs: list[_Job], workers: int) -> Iterator[Row]:
-    """The lines of finished jobs; when the caller is interrupted, those under way are finished first."""
+    """The lines of finished jobs; on an interruption those under way are finished first."""
     if workers == 1 or len(jobs) < 2:
         yield from map(_recover, jobs)
         return

@@ -1,4 +1,4 @@
-"""Where the camera is in each frame, where it looks, and which way each of its pixels looks."""
+"""The camera in each frame: its place, its direction and the direction of each of its pixels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Path:
-    """How a camera moves through a video, looking at the first polyp or, where there is none, along the tube.
+    """Motion of a camera through a video, aimed at the first polyp, or else along the tube.
 
     Attributes:
         z: Of what it looks at, mm.

@@ -1,4 +1,4 @@
-"""What the video processor lays over the picture: the mask of the field, insets, and text about nobody."""
+"""Overlay of the video processor: the mask of the field, insets, and text about nobody."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Overlay:
 
 
 def draw_overlay(size: int, rng: np.random.Generator) -> Overlay:
-    """An octagon, a circle cut by the picture, or all of the picture; insets and text now and then."""
+    """Draw an octagon, a cut circle, or the whole picture; sometimes with insets and text."""
     from PIL import Image, ImageDraw
 
     y, x = (np.indices((size, size)) + 0.5) / size - 0.5

@@ -1,4 +1,4 @@
-"""What stands before the camera: the wall, polyps that grow from it, an instrument; and where sight ends.
+"""The scene before the camera: the wall, polyps, an instrument, and the end of sight.
 
 Surfaces are distance fields in mm, found by marching along lines of sight (sphere tracing, Hart,
 The Visual Computer 1996;12:527); polyps flow into the wall by a smooth minimum.
@@ -45,7 +45,7 @@ class Polyp:
     redness: float
 
     def distance(self, points: Array) -> Array:
-        """About how far points (3, N) are from its surface, mm; negative inside; never more than it is."""
+        """Lower bound on the distance of points (3, N) from its surface, mm; negative inside."""
         middle, length = np.float32(0.5) * (self.head + self.base), _length(self.head - self.base)
         found = _length(points - middle[:, None]) - (length / 2 + 1.3 * self.radii.max())
         near = found < _FILLET  # only there the shape is worth its while
@@ -65,7 +65,7 @@ class Polyp:
         return found.astype(np.float32)
 
     def unrolled(self, points: Array) -> Array:
-        """Points (3, N) of its surface laid flat, mm, (2, N): by their way from the top of the head."""
+        """Points (3, N) of its surface laid flat by their way from the top, mm, (2, N)."""
         at = self.axes @ (points - self.head[:, None])
         across = np.maximum(np.hypot(at[0], at[1]), 1e-6)
         return at[:2] / across * np.arctan2(across, at[2]) * self.radii.mean()
@@ -88,7 +88,7 @@ class Instrument:
     metal: float
 
     def distance(self, points: Array) -> Array:
-        """How far points (3, N) are from its surface, mm; negative inside."""
+        """Distance of points (3, N) from its surface, mm; negative inside."""
         return _length(_off_rod(points, self.start, self.end)) - np.float32(self.radius)
 
     def normals(self, points: Array) -> Array:
@@ -96,7 +96,7 @@ class Instrument:
         return unit(_off_rod(points, self.start, self.end))
 
     def from_tip(self, points: Array) -> Array:
-        """How far behind the tip points (3, N) are, mm, (N,)."""
+        """Distance of points (3, N) behind the tip, mm, (N,)."""
         return unit(self.start - self.end) @ (points - self.end[:, None])
 
 
@@ -115,7 +115,7 @@ class Scene:
         return found
 
     def trace(self, origin: Array, ways: Array, instrument: Instrument | None) -> Array:
-        """How far along each way from `origin` something is met, mm, float32 (N,); FAR where nothing is.
+        """Distance along each ray from `origin` to a surface, mm, float32 (N,); FAR without one.
 
         Args:
             origin: The camera, (3,), mm.
@@ -141,7 +141,7 @@ class Scene:
         return met
 
     def normals(self, points: Array) -> Array:
-        """Unit vectors out of the tissue at points of its surface, (3, N): slopes of the distance."""
+        """Unit vectors out of the tissue at points of its surface, (3, N)."""
         corners = np.array([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]], np.float32)
         slopes = sum(
             corner[:, None] * self.distance(points + 0.3 * corner[:, None], smooth=True) for corner in corners
@@ -149,7 +149,7 @@ class Scene:
         return unit(np.asarray(slopes, np.float32))
 
     def owner(self, points: Array) -> npt.NDArray[np.int8]:
-        """Which polyp points (3, N) of the surface belong to, from 1; 0 for the wall. int8 (N,)."""
+        """Number of the polyp of points (3, N) of the surface, from 1; 0 for the wall; int8 (N,)."""
         nearest, owner = 0.55 * self.wall.clearance(points, smooth=True), np.zeros(points.shape[1], np.int8)
         for number, polyp in enumerate(self.polyps, start=1):
             distance = polyp.distance(points)

@@ -41,13 +41,13 @@ class Picture:
         frame: float32 (3, size, size), sRGB 0..1, multiples of 1/255.
         polyp: Where a polyp is seen, (size, size).
         instrument: Where an instrument is seen.
-        valid: Where the camera's picture is seen: no border, inset or text.
+        field_of_view: Where the camera's picture is seen: no border, inset or text.
     """
 
     frame: Frame
     polyp: Mask
     instrument: Mask
-    valid: Mask
+    field_of_view: Mask
 
 
 class Video:
@@ -89,7 +89,7 @@ class Video:
 
     def draw(self, number: int) -> Picture:
         """Frame `number` of the video, from 0."""
-        valid = self._overlay.field
+        field = self._overlay.field
         pose = self._path.pose(self.scene, number)
         instrument = self._channel.instrument(pose, number) if self._channel else None
         ways = pose.axes.T @ self._rays
@@ -102,11 +102,11 @@ class Video:
 
         light = radiance(self._surface(points, far, owner, tool, pose, instrument))
         light[:, far >= FAR] = 0
-        light = exposed(light, self._brightness, valid.ravel() & ~tool)
-        seen = self._overlay.over(to_srgb(light).reshape(3, *valid.shape))
+        light = exposed(light, self._brightness, field.ravel() & ~tool)
+        seen = self._overlay.over(to_srgb(light).reshape(3, *field.shape))
         frame = self._camera(seen, np.random.default_rng((*self._seeds, number)))
-        polyp, held = (owner > 0).reshape(valid.shape), tool.reshape(valid.shape)
-        return Picture(frame, polyp & valid, held & valid, valid)
+        polyp, held = (owner > 0).reshape(field.shape), tool.reshape(field.shape)
+        return Picture(frame, polyp & field, held & field, field)
 
     def _surface(
         self,
@@ -117,7 +117,7 @@ class Video:
         pose: Pose,
         instrument: Instrument | None,
     ) -> Surface:
-        """What is seen at points (3, N) so far from the camera, of which polyp or instrument."""
+        """The surface at points (3, N) so far from the camera, of wall, polyps and instrument."""
         wall, polyps = self.scene.wall, self.scene.polyps
         row, column, _ = wall.locate(points)
         for number, polyp in enumerate(polyps, start=1):  # a polyp wears another piece of the maps

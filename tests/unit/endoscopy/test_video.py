@@ -101,7 +101,7 @@ def write(
 
 
 def facts(path: Path) -> dict:
-    """What a player goes by."""
+    """Facts that a player goes by."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         frames = list(container.decode(stream))

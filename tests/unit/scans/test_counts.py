@@ -1,4 +1,4 @@
-"""Thinning, splitting, dispersion and the Anscombe pair against closed forms, SciPy and a real scan."""
+"""Thinning, splitting, dispersion and the Anscombe pair against closed forms and a real scan."""
 
 from pathlib import Path
 
