@@ -173,7 +173,7 @@ def test_a_frame_depends_on_its_numbers_alone() -> None:
     whole = Video(4, 2, 64)
     first = [whole.draw(k) for k in (0, 1)]
     again = Video(4, 2, 64).draw(1)
-    for name in ("frame", "polyp", "instrument", "valid"):
+    for name in ("frame", "polyp", "instrument", "field_of_view"):
         assert np.array_equal(getattr(first[1], name), getattr(again, name))
     assert not np.array_equal(first[0].frame, first[1].frame)
     assert not np.array_equal(Video(5, 2, 64).draw(1).frame, again.frame)
