@@ -84,7 +84,7 @@ def test_process(measure: Any, sizes: Any, child: Path, tmp_path: Path, benchmar
 @pytest.mark.benchmark(group="process: a folder of scans, by its size")
 @pytest.mark.parametrize("number", [50, 200])
 def test_folder(measure: Any, sizes: Any, child: Path, tmp_path: Path, benchmark: Any, number: int) -> None:
-    """Memory must not grow with the folder; what the larger takes longer is the scans alone."""
+    """Memory must not grow with the folder; the larger takes longer by its scans alone."""
     if not sizes.whole:
         pytest.skip("a process of its own takes long")
     scan = pydicom.dcmread(child)

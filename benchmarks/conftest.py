@@ -89,7 +89,7 @@ def measure(benchmark: Any, device: torch.device) -> Callable[..., Any]:
     """A function that measures another one, and returns what that returned last.
 
     measure(work, rounds=5, warm_up=1, of=1, **about): `of` is how many things a call works on, and
-    `about` what else the table shall say. Core seconds stand beside wall seconds: on a busy machine
+    `about` further entries of the table. Core seconds stand beside wall seconds: on a busy machine
     they are what to go by.
     """
 
@@ -215,7 +215,7 @@ def base_weights(tmp_path_factory: pytest.TempPathFactory, sizes: Sizes) -> Call
 def teachers(
     tmp_path_factory: pytest.TempPathFactory, base_weights: Callable[[str], Path]
 ) -> Callable[[str], Path]:
-    """Folder of an untrained teacher by size: it costs what a trained one does."""
+    """Folder of an untrained teacher by size: it costs the same as a trained one."""
     root = tmp_path_factory.mktemp("teachers")
 
     def folder(size: Any) -> Path:

@@ -3,7 +3,7 @@
     pip install 'rbs[bm3d]'
     python benchmarks/details.py data/phantoms/manifest.csv docs/figures/details.png
 
-Test children alone. Columns: what is true, the rapid scan, the tuned Gaussian, Anscombe + BM3D
+Test children alone. Columns: the truth, the rapid scan, the tuned Gaussian, Anscombe + BM3D
 (non-local means where the package of BM3D is missing), the shipped f1, f1 with faint foci kept, f1
 adapted to the scan, and the acquired standard scan. Each row has one window of grey for all
 columns. Stated under a picture is the contrast that is left of the lesion, or the peak that is left

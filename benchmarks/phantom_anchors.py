@@ -1,4 +1,4 @@
-"""Phantom children beside what is published of real ones, and beside a real scan at equal counts.
+"""Phantom children beside published values, and beside a real scan at equal counts.
 
     python benchmarks/phantom_anchors.py OUT [--real scan.dcm --view anterior]
 
@@ -77,7 +77,7 @@ def healthy(age: float, sex: Sex, seed: int, number: int) -> Phantom:
 
 
 def anchors(children: list[Phantom], seed: int) -> list[tuple[str, str, str]]:
-    """Quantity, published value and what the phantoms have: the median and the range of 90 %."""
+    """Quantity, published value and that of the phantoms: the median and the range of 90 %."""
 
     def spread(values: list[float], digits: int = 2) -> str:
         low, middle, high = np.percentile(values, (5, 50, 95))

@@ -3,7 +3,7 @@
     pip install 'rbs[bm3d]'
     python benchmarks/real_scan.py slow.dcm --view anterior --weights restorer.safetensors --adapt
 
-The slow scan's counts are dealt, three times over, into a rapid scan and what is left; the
+The slow scan's counts are split, three times over, into a rapid scan and the rest; the
 restoration of the one is compared with the other, whose own noise is taken off (noise-corrected
 PSNR). Peers keep the settings that suit phantom children best: nothing is tuned on the scan. BM3D
 is left out where its package is missing.

@@ -167,7 +167,7 @@ def measure(number: int) -> Iterator[dict[str, Any]]:
 
 
 def landmarks(number: int) -> dict[str, Any]:
-    """Displacement of the landmarks of a child drawn anew, and what is left of it."""
+    """Displacement of the landmarks of a child drawn anew, and its residual."""
     patient = make_patient(number, SEED, Acquisition(moving=True))
     standard, rapid = (align(counts, VIEWS) for counts in (patient.standard, patient.rapid))
     before, after = patient.phantom_rapid.marks, patient.phantom.marks

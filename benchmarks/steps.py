@@ -23,7 +23,7 @@ class Training(Callback):
     """Lightning's own loop with all that `rbs fit` does at a step, in a waiting thread.
 
     Args:
-        task: What is trained.
+        task: The trained task.
         data: On what.
         precision: Lightning's name of it.
 

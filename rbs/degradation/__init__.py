@@ -16,8 +16,8 @@ Array = npt.NDArray[Any]
 class Degrader(Protocol):
     """Simulation of a worse acquisition.
 
-    `Thinning` degrades scans, `Optical` frames. What a degradation depends on beside the image
-    (exposure, preset, field of view) is an attribute, so that a learned degrader has the same call.
+    `Thinning` degrades scans, `Optical` frames. Parameters beside the image (exposure,
+    preset, field of view) are attributes, so that a learned degrader has the same call.
     """
 
     def __call__(self, image: Array, rng: np.random.Generator, /) -> Array:

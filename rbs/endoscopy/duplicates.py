@@ -44,7 +44,7 @@ def near_duplicates(
     Args:
         hashes: Of the frames.
         groups: The video or patient of each; frames of one belong together anyhow.
-        progress: Whether to show a progress bar.
+        progress: Show a progress bar.
     """
     if not hashes:
         return []

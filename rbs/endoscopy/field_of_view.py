@@ -1,9 +1,9 @@
 """The field of view of a frame: no black borders, insets and burned-in text.
 
-The field of an endoscope is convex: an octagon, a circle, or what the picture's edges leave of
-them. So it is the convex hull of the largest coherent area that is not border; dark lumen at its
-rim lies inside. What reaches into it from outside (a black patch over a name, an inset, a line of
-text) is taken out afterwards.
+The field of an endoscope is convex: an octagon, a circle, or either of them cut by the picture's
+edges. So it is the convex hull of the largest coherent area that is not border; dark lumen at its
+rim lies inside. Parts that reach into it from outside (a black patch over a name, an inset, a line
+of text) are taken out afterwards.
 """
 
 from __future__ import annotations
@@ -11,12 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
-from rbs.endoscopy.colour import Frame
-
-Mask = npt.NDArray[np.bool_]
+from rbs.endoscopy.colour import Frame, Mask
 
 _DARK = 0.11
 """Encoded value up to which processors draw borders: black or a dark grey."""
@@ -116,7 +113,7 @@ def _largest(mask: Mask) -> Mask:
 
 
 def _hull(mask: Mask) -> Mask:
-    """Convex hull, filled; what is smaller than a hundredth of the frame is nothing."""
+    """Convex hull, filled; empty for less than a hundredth of the frame."""
     if mask.sum() < 0.01 * mask.size:
         return np.zeros_like(mask)
     from PIL import Image, ImageDraw

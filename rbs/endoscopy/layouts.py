@@ -58,9 +58,9 @@ class FrameFiles:
         low: The picture as it was acquired; None without one.
         masks: Marks of lesions or instruments, one file each or all in one; none where there are
             none.
-        healthy: Whether the frame is published as one without lesions, so that its mask is blank.
+        healthy: True for a frame published as one without lesions, so that its mask is blank.
         group: The video or patient; empty where the layout does not tell.
-        guessed: Whether the group is only the name of a folder.
+        guessed: True where the group is only the name of a folder.
         split: The split that a folder names; None where none does.
     """
 
@@ -251,7 +251,7 @@ LAYOUTS: tuple[Layout, ...] = (
 )
 
 
-# --- what they have in common
+# --- common parts
 
 
 def _masked(images: Path, masks: Path | None, source: str) -> list[FrameFiles]:

@@ -7,20 +7,18 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from rbs.endoscopy.files import FORMATS
 from rbs.errors import FrameError
 from rbs.scans.dicom.reader import START, starts_like_dicom
 
 Kind = Literal["scan", "picture", "video"]
 
-PICTURES = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""Pillow's names of what counts as a picture."""
-
 
 def kind_of(path: Path) -> Kind | None:
     """The kind of a file; None for anything else.
 
-    DICOM is told by its beginning, pictures by Pillow and videos by FFmpeg. What none of these
-    opens is what its name says: reading it will say what is wrong with it.
+    DICOM is told by its beginning, pictures by Pillow and videos by FFmpeg. A file that
+    none of these opens has the kind of its name: reading it will tell the fault.
     """
     from PIL import Image
 
@@ -30,7 +28,7 @@ def kind_of(path: Path) -> Kind | None:
         with path.open("rb") as file:
             if starts_like_dicom(file.read(START)):
                 return "scan"
-        with Image.open(path, formats=PICTURES):
+        with Image.open(path, formats=FORMATS):
             return "picture"
     except Image.DecompressionBombError:
         return "picture"

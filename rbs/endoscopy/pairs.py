@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from rbs.endoscopy.files import Frame, Mask, read_mask, size_of
+from rbs.endoscopy.colour import Frame, Mask
+from rbs.endoscopy.files import read_mask, size_of
 from rbs.endoscopy.perceptual_hash import alike, perceptual_hash
 from rbs.errors import ManifestError
 
 ONE_SCENE = 0.3
 """Likeness (`rbs.endoscopy.perceptual_hash`) below which two pictures are of different scenes.
 
-Of 3 000 degraded real frames of all presets one was below, hazy and all but white; of 2 988 with a
+Of 3 000 degraded real frames of all presets one was below, hazy and nearly white; of 2 988 with a
 wrong frame six were not (`benchmarks/perceptual_hash.py`).
 """
 
@@ -60,9 +61,9 @@ def refuse_other_scene(frame: Path, clean: Frame, low: Path, acquired: Frame, fi
 
     Args:
         frame: The frame's file.
-        clean: What it holds, (3, H, W).
+        clean: Its content, (3, H, W).
         low: The other file.
-        acquired: What it holds, (3, H, W).
+        acquired: Its content, (3, H, W).
         field: The field of view of the frame, (H, W).
 
     Raises:

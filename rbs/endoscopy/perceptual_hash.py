@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbs.endoscopy.files import Frame, Mask
+from rbs.endoscopy.colour import Frame, Mask
 
 Array = npt.NDArray[Any]
 

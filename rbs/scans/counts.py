@@ -87,7 +87,7 @@ def _inverse_table() -> tuple[Array, Array]:
 
 
 def where_scanned(counts: Array, rapid: Array) -> Array:
-    """Restored counts without what a restorer smooths into rows that no view has scanned.
+    """Remove restored counts from rows that no view has scanned.
 
     Args:
         counts: Restored counts (V, H, W); the rows above the first and below the last count are set

@@ -76,7 +76,7 @@ class Scan:
         velocity: Bed velocity, cm/min; None where the file does not say.
         duration_s: Acquisition time, s; None where the file does not say.
         patient_id: Identifier of the patient.
-        provenance: Where the scan came from.
+        provenance: Source of the scan.
 
     Raises:
         ScanError: The parts contradict each other or the counts are negative or not finite.

@@ -1,4 +1,4 @@
-"""Drawn shapes with prompts: what the small SAM learns to segment before it has seen a scan.
+"""Drawn shapes with prompts, which the small SAM learns to segment before it sees a scan.
 
 Each picture holds expected counts of random shapes (tubes, bars, blobs, rings, rows of arcs,
 polygons), blurred as a gamma camera blurs, and a Poisson draw of them. Nothing in it is anatomy.

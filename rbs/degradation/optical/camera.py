@@ -18,7 +18,7 @@ class Illumination:
     """Less light, or more, and unevenly: light is multiplied by 2^-stops / (1 + (r / reach)^2)^2.
 
     The second factor is the law of the fourth power of the cosine, with r / reach the tangent of
-    the angle. What exceeds full scale saturates.
+    the angle. Light above full scale saturates.
 
     Attributes:
         stops: Exposure that is missing at the brightest place; negative for too much.

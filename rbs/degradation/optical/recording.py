@@ -34,8 +34,8 @@ class Downsampling:
 class ChromaLoss:
     """Colour differences at a lower resolution than luma, as analogue video and 4:2:0 leave them.
 
-    Cb and Cr (BT.601) become means of squares and are interpolated again; luma stays what it was,
-    but where a colour leaves what RGB can show.
+    Cb and Cr (BT.601) become means of squares and are interpolated again; luma stays,
+    except where a colour leaves the gamut of RGB.
 
     Attributes:
         factor: Edge of the squares, pixels.
@@ -47,7 +47,7 @@ class ChromaLoss:
     def __call__(self, frame: Frame, rng: np.random.Generator) -> Frame:
         """The frame with less colour resolution; nothing is random."""
         luma = np.tensordot(_LUMA, frame, 1)
-        differences = frame[[2, 0]] - luma  # Cb and Cr but for their scale, which means leave alone
+        differences = frame[[2, 0]] - luma  # Cb and Cr without their scale, which means keep
         blue, red = luma + _enlarged(_means(differences, self.factor), frame.shape[1:], self.factor)
         green = (luma - _LUMA[0] * red - _LUMA[2] * blue) / _LUMA[1]
         return np.stack([red, green, blue]).clip(0, 1).astype(np.float32)

@@ -1,7 +1,7 @@
 """Counts from pictures: 8-bit exports whose greys are the counts times one factor.
 
-The factor is read off the histogram (`rbs.scans.pictures.grey_levels`), and the result has to behave
-like counts: Poisson noise at every level, independent from pixel to pixel. Windowed, gamma-mapped,
+The factor is read off the histogram (`rbs.scans.pictures.grey_levels`), and the result has to
+behave like counts: Poisson noise at every level, independent from pixel to pixel. Windowed, gamma-mapped,
 interpolated and saturated pictures fail one or the other.
 """
 
@@ -24,8 +24,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 
 DISPERSION = (0.86, 1.18)
 """Noise variance over mean of recovered counts: 1, a little more after JPEG or where low counts
-were cut. Narrower than what `rbs.scans.dicom.reader.read_nm` takes, so that what is written can be
-read."""
+were cut. Narrower than the range of `rbs.scans.dicom.reader.read_nm`, which reads the result."""
 
 LEAST_DRAWN = 0.98
 """Likewise at least, where some greys stand for two counts: drawing one of them only adds noise."""
@@ -85,7 +84,7 @@ class Recovery:
         confidence: log10 of the odds of this scale against any other that the noise allows.
         dispersion: Noise variance over mean of the counts.
         clipped: Share of white pixels, whose counts are at least 255 / scale.
-        cut: How many of the lowest counts (1, 2, ...) are missing: they were cut to 0 and stay
+        cut: Number of the lowest counts (1, 2, ...) that are missing: they were cut to 0 and stay
             lost.
         ambiguous: Share of the pixels not 0 whose grey stands for two counts (scales below 1).
     """
@@ -144,7 +143,7 @@ def recover(grey: Array, *, inverted: bool = False) -> Recovery:
 
     Args:
         grey: uint8 (rows, columns).
-        inverted: Whether the picture is black on white.
+        inverted: True for a picture that is black on white.
     """
     if inverted:
         grey = 255 - grey
@@ -188,7 +187,7 @@ def recover(grey: Array, *, inverted: bool = False) -> Recovery:
 def _counts(grey: Array, scale: float, histogram: Array) -> tuple[Array, float]:
     """The count of each grey, and the share of the pixels not 0 whose grey stands for two.
 
-    Which of the two is drawn, as often as the greys beside suggest: taking always the same one
+    One of the two is drawn, as often as the neighbouring greys suggest: taking always the same one
     would shift the counts and squeeze their noise. The draw follows from the picture.
     """
     counts = np.rint(np.arange(256) / scale).astype(np.int32)[grey]
@@ -215,7 +214,7 @@ def _counts(grey: Array, scale: float, histogram: Array) -> tuple[Array, float]:
 def _cut(counts: Array, blurred: bool) -> int:
     """Number of the lowest counts that are missing, up to two: fewer of them than of the next ones.
 
-    A JPEG fills them again in part, with what it spreads of the zeros.
+    A JPEG spreads zeros and so fills them again in part.
     """
     number = np.bincount(np.minimum(counts.ravel(), 9), minlength=10)
     cut = 0

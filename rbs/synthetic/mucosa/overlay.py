@@ -18,7 +18,7 @@ class Overlay:
     """A processor's mask and writing, the same on all frames of a video.
 
     Attributes:
-        field: Where the camera's picture shows, bool (size, size).
+        field: The field of view, bool (size, size).
         picture: Border, insets and text elsewhere, float32 (3, size, size), sRGB 0..1.
     """
 

@@ -26,7 +26,7 @@ class Polyp:
     """A sessile or pedunculated polyp.
 
     Attributes:
-        base: Where it grows from the wall, (3,), mm.
+        base: Its root in the wall, (3,), mm.
         head: Middle of its head, (3,), mm.
         radii: Of the head along three axes, the last one along the stalk, mm.
         axes: Those axes, rows of (3, 3).
@@ -76,7 +76,7 @@ class Instrument:
     """A catheter with a metal tip.
 
     Attributes:
-        start: Where it comes into sight, (3,), mm.
+        start: Its visible begin, (3,), mm.
         end: Its tip, (3,), mm.
         radius: mm.
         metal: Length of the metal at its tip, mm.
@@ -108,7 +108,7 @@ class Scene:
     polyps: Sequence[Polyp]
 
     def distance(self, points: Array, *, smooth: bool = False) -> Array:
-        """About how far points (3, N) are from tissue, mm, never more than it is by much."""
+        """Approximate distance of points (3, N) from tissue, mm, never far too large."""
         found = 0.55 * self.wall.clearance(points, smooth=smooth)
         for polyp in self.polyps:
             found = _smaller(found, polyp.distance(points), _FILLET)
@@ -120,7 +120,7 @@ class Scene:
         Args:
             origin: The camera, (3,), mm.
             ways: Unit vectors, (3, N).
-            instrument: What else is in the way.
+            instrument: Another obstacle; None without one.
         """
         met = np.full(ways.shape[1], FAR, np.float32)
         active = np.arange(ways.shape[1])
@@ -149,7 +149,7 @@ class Scene:
         return unit(np.asarray(slopes, np.float32))
 
     def owner(self, points: Array) -> npt.NDArray[np.int8]:
-        """Number of the polyp of points (3, N) of the surface, from 1; 0 for the wall; int8 (N,)."""
+        """Number of the polyp at points (3, N), from 1; 0 for the wall, int8 (N,)."""
         nearest, owner = 0.55 * self.wall.clearance(points, smooth=True), np.zeros(points.shape[1], np.int8)
         for number, polyp in enumerate(self.polyps, start=1):
             distance = polyp.distance(points)

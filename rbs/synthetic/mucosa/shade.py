@@ -78,8 +78,8 @@ def exposed(light: Array, mean: float, seen: npt.NDArray[np.bool_]) -> Array:
 
     Args:
         light: (3, N).
-        mean: Encoded grey that the middle of what is seen shall get.
-        seen: Which pixels count, bool (N,).
+        mean: Encoded grey of the middle of the picture.
+        seen: Pixels that count, bool (N,).
     """
     luma = light.mean(0)[seen]
     level = np.median(luma) ** 0.7 * luma.mean() ** 0.3  # a bright wall close by counts, but not all

@@ -1,4 +1,4 @@
-"""A video: one wall, a camera that moves along it, and what the camera makes of what it sees."""
+"""A video: one wall, a camera that moves along it, and the recording of the camera."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Picture:
 
     Attributes:
         frame: float32 (3, size, size), sRGB 0..1, multiples of 1/255.
-        polyp: Where a polyp is seen, (size, size).
-        instrument: Where an instrument is seen.
-        field_of_view: Where the camera's picture is seen: no border, inset or text.
+        polyp: Pixels of polyps, (size, size).
+        instrument: Pixels of an instrument.
+        field_of_view: Pixels of the camera's picture: no border, inset or text.
     """
 
     frame: Frame

@@ -60,7 +60,7 @@ class Canvas:
             diaphysis = 1.
         labels: Region of each pixel, uint8 (2, rows, columns): anterior, and posterior not yet
             mirrored.
-        sites: Where lesions may sit.
+        sites: Places for lesions.
         marks: Named landmarks, (row, column), not rounded; 0 is the middle of the first pixel.
     """
 
@@ -143,7 +143,7 @@ class Canvas:
             blunt: Cut off square at both ends rather than rounded.
             instead: Replace what lies on the same pixels rather than add to it.
             views: Views in which it is labelled.
-            lesions: Whether lesions may sit in it.
+            lesions: Let lesions sit in it.
         """
         r, u = np.broadcast_to(radii, len(points)), np.broadcast_to(uptake, len(points))
         drawn = self._capsules(points, r, u, blunt)

@@ -40,7 +40,7 @@ _PLANES = 8
 
 @dataclass(frozen=True)
 class Phantom:
-    """A child and what a standard scan of it is expected to hold.
+    """A child and the expectation of a standard scan of it.
 
     Attributes:
         child: Whom it stands for.
@@ -53,16 +53,16 @@ class Phantom:
             attenuation and blur, float32 (rows, columns), without soft tissue; the femoral
             diaphysis of a healthy leg is 1.
         soft: The same of soft tissue.
-        disease: What ails more than a focus.
+        disease: Disease of whole bones.
         lesions: Foci in bone, those that were scanned.
-        injected: Whether tracer was left where the needle was.
-        contaminated: Whether drops of urine lie on skin or clothes.
+        injected: True where tracer was left at the injection.
+        contaminated: True where drops of urine lie on skin or clothes.
         attenuators: Metal on the child and in it.
         marks: Landmarks by name, (row, column) in the anterior view, not rounded; those that were
             scanned.
         motion: How the child had moved since the first pass.
-        partial: Whether only a part of the body was scanned.
-        scan_length_mm: How far the table travelled.
+        partial: True where only a part of the body was scanned.
+        scan_length_mm: Travel of the table.
     """
 
     child: Child
@@ -82,7 +82,7 @@ class Phantom:
 
 
 def make_child(age_y: float, sex: Sex, rng: np.random.Generator, farther_mm: float = 0.0) -> Phantom:
-    """Draw a child and work out what a standard scan expects of it, 1024 x 256 pixels of 2.26 mm.
+    """Draw a child and the expectation of its standard scan, 1024 x 256 pixels of 2.26 mm.
 
     Contrast, background, scatter, resolution and counts vary from child to child more widely than
     on one camera, so that what is learned holds on another.
@@ -91,7 +91,7 @@ def make_child(age_y: float, sex: Sex, rng: np.random.Generator, farther_mm: flo
         age_y: 0.25 to 18 years.
         sex: "F" or "M".
         rng: Source of everything random; equal generators make equal children.
-        farther_mm: How much farther from the child both collimators are than they would be.
+        farther_mm: Added distance of both collimators from the child.
 
     Raises:
         RbsError: No such age or sex.
@@ -109,7 +109,7 @@ def make_passes(
         sex: "F" or "M".
         rng: Source of everything random about the child.
         moves: Source of its motion between the passes.
-        farther_mm: How much farther from the child both collimators are than they would be.
+        farther_mm: Added distance of both collimators from the child.
 
     Raises:
         RbsError: No such age or sex.

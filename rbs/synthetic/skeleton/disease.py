@@ -30,8 +30,8 @@ class Disease:
             arm or leg more or less lively than the other; "growth plates": those of one arm or leg,
             or one of them, unlike the other side's.
         factors: On the uptake of groups of bones, soft tissue and kidneys.
-        limb: Which limb is unlike the other: ("arms" or "legs", -1 right or 1 left); None where
-            none is.
+        limb: The limb that is unlike the other: ("arms" or "legs", -1 right or 1 left); None
+            where none is.
         lively: Factor on all bones of that limb.
         plates: Factor on each of its growth plates, from the trunk outwards.
     """
@@ -127,7 +127,7 @@ def draw_lesions(
     One in eight is cold, without a label of its own; one in seven is a fracture.
 
     Args:
-        canvas: Where to.
+        canvas: The canvas.
         body: Whose.
         rng: Source of everything random.
         bones: The planar densities that the first pass returned: a child that has moved keeps its

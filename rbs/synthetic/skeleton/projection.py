@@ -34,7 +34,7 @@ class Camera:
         scatter: Scattered counts as a fraction of all.
         tail_mm: FWHM of scatter, mm.
         sensitivity: Of each column of the anterior and the posterior view, about 1, (2, columns):
-            the moving bed smears what the field lacks in uniformity into streaks along the body;
+            the moving bed smears the non-uniformity of the field into streaks along the body;
             the table weakens what passes through it.
     """
 
@@ -52,12 +52,12 @@ class Attenuator:
     """Something that weakens what lies behind it, as seen by either detector.
 
     Attributes:
-        name: What it is.
+        name: Kind of the metal.
         row: Row of its middle in both views.
         column: Column of its middle in the anterior view.
         depth_mm: y: distance in front of the middle of the trunk, mm.
         tile: The pixels that it lies over.
-        transmission: What share of 140 keV passes, float32, on the tile.
+        transmission: Transmission of 140 keV, float32, on the tile.
     """
 
     name: str
