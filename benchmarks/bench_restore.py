@@ -1,4 +1,4 @@
-"""Restoring: what a scan takes from the start of the process to the file, part by part, and a folder."""
+"""Restoring one scan, from the start of the process to the file, part by part; and a folder."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def peak_gb(printed: str) -> float | None:
 @pytest.mark.benchmark(group="process: one two-view scan, start to file")
 @pytest.mark.parametrize("what", ["import torch", "rbs --help", "rbs restore", "rbs restore, by PyTorch"])
 def test_process(measure: Any, sizes: Any, child: Path, tmp_path: Path, benchmark: Any, what: str) -> None:
-    """What starting takes: most of restoring a single scan."""
+    """Start-up: most of restoring a single scan."""
     if not sizes.whole:
         pytest.skip("a process of its own takes long")
     if what == "import torch":
@@ -84,7 +84,7 @@ def test_process(measure: Any, sizes: Any, child: Path, tmp_path: Path, benchmar
 @pytest.mark.benchmark(group="process: a folder of scans, by its size")
 @pytest.mark.parametrize("number", [50, 200])
 def test_folder(measure: Any, sizes: Any, child: Path, tmp_path: Path, benchmark: Any, number: int) -> None:
-    """Memory must not grow with the folder; what the larger takes longer is the scans alone."""
+    """Memory must not grow with the folder; the larger takes longer by its scans alone."""
     if not sizes.whole:
         pytest.skip("a process of its own takes long")
     scan = pydicom.dcmread(child)
@@ -178,12 +178,12 @@ def compiled(loaded: LoadedRestorer, x: torch.Tensor, p: torch.Tensor, exported:
 
 
 def onnx(loaded: LoadedRestorer, x: torch.Tensor, p: torch.Tensor, exported: Any) -> Callable[[], Any]:
-    """What `rbs export` writes, by ONNX Runtime on as many threads."""
+    """The graph that `rbs export` writes, by ONNX Runtime on as many threads."""
     return session(exported("exported"), x, p)
 
 
 def onnx_int8(loaded: LoadedRestorer, x: torch.Tensor, p: torch.Tensor, exported: Any) -> Callable[[], Any]:
-    """The same with convolutions in eight bits, calibrated on another draw of this very scan: at its best."""
+    """The same with convolutions in eight bits, calibrated on another draw of this very scan."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
     path = exported("exported")
@@ -230,7 +230,7 @@ def test_forward(
     request: pytest.FixtureRequest,
     way: Any,
 ) -> None:
-    """Seconds, and what the answer loses: dB of PSNR to the known truth, largest and total counts."""
+    """Seconds; and the loss of the answer: dB of PSNR to the truth, largest and total counts."""
     if way is compiled and not sizes.whole:
         pytest.skip("compiling takes long")
     if way is bfloat16 and sizes.whole:
@@ -258,7 +258,7 @@ PEERS = {peer.name: peer for peer in available()}
 @pytest.mark.benchmark(group="peers: one two-view scan")
 @pytest.mark.parametrize("name", ["f1", "gaussian", "wavelet", "tv", "nlm", "bm3d"])
 def test_peer(measure: Any, loaded: LoadedRestorer, pair: Pair, benchmark: Any, name: str) -> None:
-    """The shipped restorer against the classical peers, each at the middle of the values it is tuned over."""
+    """The shipped restorer against the classical peers, each at the middle of its tuning range."""
     if name == "f1":
         work = partial(restorer_method("f1", "f1", loaded).restore, pair)
     elif name in PEERS:
@@ -286,7 +286,7 @@ def test_pixels(measure: Any, loaded: LoadedRestorer, pair: Pair, device: Any, t
 @pytest.mark.benchmark(group="scaling: forward by scans at once")
 @pytest.mark.parametrize("batch", [1, 2, 4])
 def test_batch(measure: Any, loaded: LoadedRestorer, pair: Pair, device: Any, batch: int) -> None:
-    """Whether several scans at once cost less each."""
+    """Time a scan when several are restored at once."""
     seen, exposure = pair.seen
     x = torch.as_tensor(seen, device=device)[None].repeat(batch, 1, 1, 1)
     with torch.inference_mode():

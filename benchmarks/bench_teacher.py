@@ -26,7 +26,7 @@ def test_encoding(
     size: Any,
     way: str,
 ) -> None:
-    """Bands side by side; the scan padded to a square, at the same zoom; or shrunk to SAM's input first."""
+    """Bands side by side; the scan padded to a square at that zoom; or shrunk to SAM's input."""
     if size == "vit_b" and way == "padded, same zoom":
         pytest.skip("its attention alone would take 13 GB")
     teacher = load_teacher(teachers(size), base_weights(size)).to(device)

@@ -1,4 +1,4 @@
-"""Training: a step of either stage, by where priors come from, in fewer bits, compiled; and the teacher's."""
+"""Training steps of both stages by source of priors, precision and compilation; the teacher's."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def one_to_train_on(cohort: Path) -> Path:
 def test_adapting(
     measure: Any, benchmark: Any, sizes: Any, base_weights: Any, device: torch.device, size: Any, way: str
 ) -> None:
-    """Forward and backward through a teacher with LoRA, its blocks kept for it or computed again."""
+    """Forward and backward through a teacher with LoRA, activations kept or computed again."""
     torch.manual_seed(0)
     task = AdaptTeacher("lora", size, checkpoint=base_weights(size))
     task.setup("fit")
@@ -180,7 +180,7 @@ def test_adapting(
 
 
 def memory_gb(device: torch.device) -> float:
-    """What is allocated on the accelerator, or held by this process, GB."""
+    """Memory allocated on the accelerator, or held by this process, GB."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated() / 1e9
     told = Path("/proc/self/statm")

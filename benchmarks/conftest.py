@@ -1,7 +1,7 @@
-"""What the benchmarks share: sizes, subjects, the machine, and how wall and core seconds are taken.
+"""Fixtures of the benchmarks: sizes, subjects, the machine, wall and core seconds.
 
 `make bench` runs them on whole scans. With --benchmark-disable each runs once on a small one: a
-test does so, lest they rot.
+test does so, to keep them running.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ keep_memory()  # as the command `rbs` does
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is done.
+    """Extent of the measurements.
 
     Attributes:
         children: Of the cohort.
@@ -73,7 +73,7 @@ def device() -> torch.device:
 
 @pytest.fixture
 def bfloat16(device: torch.device) -> None:
-    """Skips what needs it where the processor would only imitate it, ten times as slowly as in 32 bits."""
+    """Skip where the processor would only imitate these bits, ten times as slowly as 32."""
     if device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
         pytest.skip("this processor has no bfloat16")
 
@@ -89,7 +89,7 @@ def measure(benchmark: Any, device: torch.device) -> Callable[..., Any]:
     """A function that measures another one, and returns what that returned last.
 
     measure(work, rounds=5, warm_up=1, of=1, **about): `of` is how many things a call works on, and
-    `about` what else the table shall say. Core seconds stand beside wall seconds: on a busy machine
+    `about` further entries of the table. Core seconds stand beside wall seconds: on a busy machine
     they are what to go by.
     """
 
@@ -118,7 +118,7 @@ def measure(benchmark: Any, device: torch.device) -> Callable[..., Any]:
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    """What speed depends on besides the processor."""
+    """Facts that speed depends on beside the processor."""
     machine_info["torch"] = torch.__version__
     machine_info["threads"] = torch.get_num_threads()
     machine_info["load"] = os.getloadavg()[0]
@@ -193,7 +193,7 @@ def stage1(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def base_weights(tmp_path_factory: pytest.TempPathFactory, sizes: Sizes) -> Callable[[str], Path]:
-    """Base weights of a SAM by size: the shipped ones of vit_t, random ones of those Meta's would be for."""
+    """Base weights of a SAM by size: shipped for vit_t, random for those Meta published."""
     folder = tmp_path_factory.mktemp("sam")
 
     def weights(size: str) -> Path:
@@ -215,7 +215,7 @@ def base_weights(tmp_path_factory: pytest.TempPathFactory, sizes: Sizes) -> Call
 def teachers(
     tmp_path_factory: pytest.TempPathFactory, base_weights: Callable[[str], Path]
 ) -> Callable[[str], Path]:
-    """Folder of an untrained teacher by size: it costs what a trained one does."""
+    """Folder of an untrained teacher by size: it costs the same as a trained one."""
     root = tmp_path_factory.mktemp("teachers")
 
     def folder(size: Any) -> Path:

@@ -1,8 +1,8 @@
-"""How much each preset takes from real frames, and how long that takes.
+"""Harm of each preset to real frames, and its time.
 
     python benchmarks/degradations.py FOLDER_OF_PICTURES
 
-Prints for each preset the PSNR of degraded frames against the clean ones in their valid area
+Prints for each preset the PSNR of degraded frames against the clean ones in their field of view
 (median and 90 % range over frames, three draws each), SSIM there (median), and seconds of one core
 a frame. Frames are reduced by area until their longer side is at most 320 pixels, as the data
 module reads them.
@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from rbs.degradation.optical import PRESETS, Frame, degraded
-from rbs.endoscopy.field_of_view import valid_area
+from rbs.degradation.optical import PRESETS, Frame, Optical
+from rbs.endoscopy.field_of_view import field_of_view
 
 
 def main() -> None:
@@ -29,19 +29,20 @@ def main() -> None:
     folder = parser.parse_args().folder
     frames = [read(path) for path in sorted(folder.iterdir())]
     began = time.process_time()
-    valids = [valid_area(frame) for frame in frames]
+    fields = [field_of_view(frame) for frame in frames]
     each = (time.process_time() - began) / len(frames)
-    print(f"{len(frames)} frames; the valid area of each is found in {each:.3f} s")
+    print(f"{len(frames)} frames; the field of view of each is found in {each:.3f} s")
     print("| preset | PSNR, dB (90 %) | SSIM | s a frame |")
     for preset in PRESETS:
         noise, alike, seconds = [], [], 0.0
-        for number, (frame, valid) in enumerate(zip(frames, valids, strict=True)):
+        for number, (frame, field) in enumerate(zip(frames, fields, strict=True)):
             for realisation in range(3):
                 began = time.process_time()
-                seen, _ = degraded(frame, preset, (0, number, realisation), valid)
+                rng = np.random.default_rng((0, number, realisation))
+                seen = Optical(preset, field)(frame, rng)
                 seconds += time.process_time() - began
-                noise.append(-10 * np.log10(((seen - frame)[:, valid] ** 2).mean()))
-                alike.append(similarity(seen, frame)[valid].mean())
+                noise.append(-10 * np.log10(((seen - frame)[:, field] ** 2).mean()))
+                alike.append(similarity(seen, frame)[field].mean())
         low, middle, high = np.percentile(noise, (5, 50, 95))
         each = seconds / len(noise)
         print(f"| `{preset}` | {middle:.1f} ({low:.1f}–{high:.1f}) | {np.median(alike):.2f} | {each:.3f} |")

@@ -1,9 +1,9 @@
-"""Growth plates, ribs and a lesion as restorers show them, beside the truth: docs/figures/details.png.
+"""Growth plates, ribs and a lesion by each restorer, beside the truth: docs/figures/details.png.
 
     pip install 'rbs[bm3d]'
     python benchmarks/details.py data/phantoms/manifest.csv docs/figures/details.png
 
-Test children alone. Columns: what is true, the rapid scan, the tuned Gaussian, Anscombe + BM3D
+Test children alone. Columns: the truth, the rapid scan, the tuned Gaussian, Anscombe + BM3D
 (non-local means where the package of BM3D is missing), the shipped f1, f1 with faint foci kept, f1
 adapted to the scan, and the acquired standard scan. Each row has one window of grey for all
 columns. Stated under a picture is the contrast that is left of the lesion, or the peak that is left
@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def kept(pair: Pair, loaded: LoadedRestorer) -> Array:
-    """What a restorer makes of a scan, faint foci kept."""
+    """The restoration of a scan, faint foci kept."""
     return keep_faint(pair.restored_by(loaded), pair.rapid, pair.exposure, pair.target.spacing_mm)
 
 

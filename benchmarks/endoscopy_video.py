@@ -1,6 +1,6 @@
 """Frames a second of `rbs restore` on a video, and where the time goes.
 
-    python benchmarks/endoscopy_video.py restorer.safetensors [clip.mp4] [--frames 50] [--size 640 512]
+    python benchmarks/endoscopy_video.py restorer.safetensors [clip.mp4] [--frames 50]
 
 Without a clip one is drawn: coloured noise that wanders, which no codec has an easy time with.
 Without an accelerator this runs on as many cores as PyTorch has threads (OMP_NUM_THREADS). Prints
@@ -28,8 +28,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from rbs.clinic.restore_frames import FrameRestorer
-from rbs.endoscopy.field_of_view import valid_area
-from rbs.endoscopy.video import pass_through
+from rbs.endoscopy.field_of_view import field_of_view
+from rbs.endoscopy.video import transcode
 from rbs.multirun.benchmark import machine
 from rbs.restorers.checkpoint import load_restorer
 
@@ -59,11 +59,11 @@ def main() -> None:
             return frame
 
         before = time.process_time()
-        plain = pass_through(clip, Path(place) / "same.mkv", same)
+        plain = transcode(clip, Path(place) / "same.mkv", same)
         plain_core_s = time.process_time() - before
         frame = frames[0]
         before = time.process_time()
-        whole = pass_through(clip, Path(place) / "restored.mkv", restorer.film(), scale=restorer.scale)
+        whole = transcode(clip, Path(place) / "restored.mkv", restorer.film(), scale=restorer.scale)
         core_s = time.process_time() - before
     result = {
         "machine": machine(),
@@ -75,7 +75,7 @@ def main() -> None:
         "frames_a_second_without_restoring": round(plain.frames / plain.spent_s, 1),
         "core_seconds_a_frame_without_restoring": round(plain_core_s / plain.frames, 3),
         "network_ms_a_frame": round(1000 * seconds(lambda: loaded.restore_frame(frame)), 1),
-        "valid_area_ms": round(1000 * seconds(lambda: valid_area(frame)), 1),
+        "field_of_view_ms": round(1000 * seconds(lambda: field_of_view(frame)), 1),
         "peak_memory_GB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),  # kB on Linux
     }
     if torch.cuda.is_available():

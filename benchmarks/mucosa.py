@@ -1,8 +1,8 @@
-"""How close drawn mucosa comes to real frames, in colour and in spatial frequencies.
+"""Likeness of drawn mucosa and real frames, in colour and in spatial frequencies.
 
     python benchmarks/mucosa.py FOLDER_OF_PICTURES
 
-Prints mean and standard deviation over frames of some statistics of the valid area: real frames
+Prints mean and standard deviation over frames of some statistics of the field of view: real frames
 reduced by area until their longer side is at most 400 pixels, and drawn ones of 256 pixels; and the
 time to draw them.
 """
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from rbs.degradation.optical import Frame
-from rbs.endoscopy.field_of_view import valid_area
+from rbs.endoscopy.field_of_view import field_of_view
 from rbs.synthetic.mucosa.video import Video
 
 SIDE = 96
@@ -63,9 +63,9 @@ def read(path: Path) -> Frame:
 
 
 def statistics(frame: Frame) -> dict[str, float]:
-    """Of the valid area."""
-    valid = valid_area(frame)
-    seen = frame[:, valid]
+    """Of the field of view."""
+    field = field_of_view(frame)
+    seen = frame[:, field]
     found: dict[str, float] = {}
     for name, channel in zip(("red", "green", "blue"), seen, strict=True):
         found[f"mean of {name}"], found[f"spread of {name}"] = float(channel.mean()), float(channel.std())
@@ -73,22 +73,22 @@ def statistics(frame: Frame) -> dict[str, float]:
     for percent in (5, 50, 95):
         found[f"grey, percentile {percent}"] = float(np.percentile(grey, percent))
     found["saturated white, %"] = 100 * float((seen.min(0) > 0.95).mean())
-    found["spectral slope"], found["contrast of 2 to 8 px, %"] = spectrum(frame.mean(0), valid)
+    found["spectral slope"], found["contrast of 2 to 8 px, %"] = spectrum(frame.mean(0), field)
     return found
 
 
-def spectrum(grey: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """Slope of log power over log frequency from 1/32 to 1/4 cycles a pixel; contrast of fine detail, %.
+def spectrum(grey: npt.NDArray[np.float32], field: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """Slope of log power over log frequency, 1/32 to 1/4 cycles a pixel; fine contrast, %.
 
-    Of the most valid square of SIDE pixels near the middle; NaN where none is valid.
+    Of the square of SIDE pixels near the middle that lies most in the field; NaN where none does.
     """
-    rows, columns = np.nonzero(valid)
+    rows, columns = np.nonzero(field)
     if not rows.size:
         return np.nan, np.nan
     top = int(np.clip(rows.mean() - SIDE / 2, 0, grey.shape[0] - SIDE))
     left = int(np.clip(columns.mean() - SIDE / 2, 0, grey.shape[1] - SIDE))
     square = np.s_[top : top + SIDE, left : left + SIDE]
-    if not valid[square].mean() > 0.98:
+    if not field[square].mean() > 0.98:
         return np.nan, np.nan
     window = np.outer(np.hanning(SIDE), np.hanning(SIDE))
     picture = (grey[square] - grey[square].mean()) * window

@@ -1,4 +1,4 @@
-"""Phantom children beside what is published of real ones, and beside a real scan at equal counts.
+"""Phantom children beside published values, and beside a real scan at equal counts.
 
     python benchmarks/phantom_anchors.py OUT [--real scan.dcm --view anterior]
 
@@ -65,7 +65,7 @@ def draw(ages: np.ndarray, seed: int) -> list[Phantom]:
 
 
 def healthy(age: float, sex: Sex, seed: int, number: int) -> Phantom:
-    """The first of a row of children who is scanned from head to toe and has no disease of whole bones.
+    """The first child of a row that is scanned from head to toe, without disease of whole bones.
 
     It may have foci.
     """
@@ -77,7 +77,7 @@ def healthy(age: float, sex: Sex, seed: int, number: int) -> Phantom:
 
 
 def anchors(children: list[Phantom], seed: int) -> list[tuple[str, str, str]]:
-    """Quantity, published value and what the phantoms have: the median and the range of 90 %."""
+    """Quantity, published value and that of the phantoms: the median and the range of 90 %."""
 
     def spread(values: list[float], digits: int = 2) -> str:
         low, middle, high = np.percentile(values, (5, 50, 95))
@@ -185,7 +185,7 @@ def picture(children: list[Phantom], real: np.ndarray | None, path: Path, seed: 
 
 
 def varieties(path: Path, seed: int) -> None:
-    """Children with disease, with metal, or not scanned as a whole, one of each; expected counts."""
+    """Children with disease, with metal, or scanned in part, one of each; expected counts."""
     import matplotlib as mpl
 
     mpl.use("Agg")

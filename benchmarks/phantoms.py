@@ -1,4 +1,4 @@
-"""How fast children are drawn for training, and whether memory stays flat.
+"""Speed of drawing children for training, and the memory it takes over time.
 
     python benchmarks/phantoms.py
 

@@ -1,9 +1,9 @@
 """Restorers on one slow real scan, thinned to several speeds and judged by all other counts.
 
     pip install 'rbs[bm3d]'
-    python benchmarks/real_scan.py slow.dcm --view anterior --weights rbs/weights/restorer.safetensors --adapt
+    python benchmarks/real_scan.py slow.dcm --view anterior --weights restorer.safetensors --adapt
 
-The slow scan's counts are dealt, three times over, into a rapid scan and what is left; the
+The slow scan's counts are split, three times over, into a rapid scan and the rest; the
 restoration of the one is compared with the other, whose own noise is taken off (noise-corrected
 PSNR). Peers keep the settings that suit phantom children best: nothing is tuned on the scan. BM3D
 is left out where its package is missing.
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def restored(loaded: LoadedRestorer, pair: Pair) -> Array:
-    """What a restorer makes of it."""
+    """The restoration of a scan."""
     return pair.restored_by(loaded)
 
 

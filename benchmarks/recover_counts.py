@@ -1,4 +1,4 @@
-"""How often counts come back from pictures, how exactly, and how often a manipulated picture passes.
+"""Counts recovered from pictures: their number and exactness, and manipulated pictures that pass.
 
     python benchmarks/recover_counts.py --phantoms 40
 
@@ -166,7 +166,7 @@ def honest_table(results: dict[tuple[str, ...], list[tuple[Recovery, Array, floa
 
 
 def passed_table(results: dict[str, list[Recovery]]) -> str:
-    """How many manipulated pictures were taken for counts."""
+    """Number of manipulated pictures that were taken for counts."""
     lines = ["| manipulated | accepted | scales found for these |", "|---|---|---|"]
     for name, found in results.items():
         scales = ", ".join(f"{r.scale:.3f}" for r in found if r.counts is not None)

@@ -1,4 +1,4 @@
-"""Registration of two passes over phantoms whose motion is known: errors in mm, and what they cost in dB.
+"""Registration of two passes over phantoms of known motion: errors in mm, and their cost in dB.
 
     python benchmarks/register.py --phantoms 21
 
@@ -43,7 +43,7 @@ LIGHT_KG = 20.0
 
 
 def segments(labels: Array) -> Array:
-    """Share of head, trunk, arms and legs in every pixel, (6, rows, columns), blended over some 15 mm."""
+    """Weights of head, trunk, arms and legs in every pixel, (6, rows, columns), blended."""
     region = {name: number for number, name in enumerate(REGIONS, start=1)}
     trunk = np.isin(labels, [region[name] for name in ("spine", "thorax", "pelvis", "urinary tract")])
     left = np.arange(labels.shape[1]) < np.nonzero(trunk)[1].mean()
@@ -90,7 +90,7 @@ def displacement(labels: Array, body: Array, kind: str, mm: float, rng: np.rando
 
 
 def resample(view: Array, u: Array) -> Array:
-    """An expectation at x + u(x), within what was scanned: the edge of the camera's view does not move."""
+    """An expectation at x + u(x) within the scanned rows; the edge of the field does not move."""
     scanned = np.argwhere(view > 2 * UNSCANNED)
     (top, left), (bottom, right) = scanned.min(axis=0), scanned.max(axis=0) + 1
     box = np.s_[top:bottom, left:right]
@@ -101,7 +101,7 @@ def resample(view: Array, u: Array) -> Array:
 
 
 def shifted(image: Array, motion: Motion) -> tuple[Array, Array]:
-    """What the whole-pixel shift does to an image, as a field and as the image."""
+    """The whole-pixel shift of an image, as a displacement field and as the image."""
     pixels = [round(shift / SPACING_MM) for shift in motion.shift_mm]
     u = np.reshape(pixels, (2, 1, 1)) * SPACING_MM * np.ones((2, *image.shape[1:]))
     return u, np.roll(image, [-n for n in pixels], axis=(1, 2))
@@ -167,7 +167,7 @@ def measure(number: int) -> Iterator[dict[str, Any]]:
 
 
 def landmarks(number: int) -> dict[str, Any]:
-    """Displacement of the landmarks of a child drawn anew, and what is left of it."""
+    """Displacement of the landmarks of a child drawn anew, and its residual."""
     patient = make_patient(number, SEED, Acquisition(moving=True))
     standard, rapid = (align(counts, VIEWS) for counts in (patient.standard, patient.rapid))
     before, after = patient.phantom_rapid.marks, patient.phantom.marks

@@ -20,10 +20,10 @@ class Parts(StepProfiler):
 
 
 class Training(Callback):
-    """Lightning's own loop with all that `rbs fit` does at a step, in a thread that waits for its cue.
+    """Lightning's own loop with all that `rbs fit` does at a step, in a waiting thread.
 
     Args:
-        task: What is trained.
+        task: The trained task.
         data: On what.
         precision: Lightning's name of it.
 

@@ -1,4 +1,4 @@
-"""Put trained weights into rbs/weights: f1 in half precision, its graph, its uncertainty, the teacher.
+"""Put trained weights into rbs/weights: restorer and graph, uncertainty, teacher.
 
     python scripts/ship.py runs/shipped_restorer runs/adapt_sam/teacher
 

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import rbs
 from rbs.clinic.outcomes import Refused
 from rbs.degradation.optical import enlarge
-from rbs.endoscopy.field_of_view import valid_area
+from rbs.endoscopy.field_of_view import field_of_view
 from rbs.endoscopy.files import read_frame, write_frame
 from rbs.endoscopy.media_type import Kind
-from rbs.endoscopy.video import SUFFIXES, comment_of, pass_through
+from rbs.endoscopy.video import SUFFIXES, comment_of, transcode
 from rbs.errors import CheckpointError, FrameError, OutputError, RbsError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class FrameRestorer:
             Likewise, (3, scale H, scale W).
         """
         seen = self._seen(frame)
-        return self._restored(seen, valid_area(seen))
+        return self._restored(seen, field_of_view(seen))
 
     def film(self) -> Callable[[Array], Array]:
         """The same for frames that follow each other.
@@ -100,7 +100,7 @@ class FrameRestorer:
             nonlocal area, number
             seen = self._seen(frame)
             if area is None or number % LOOKED_AT == 0:
-                found = valid_area(seen)
+                found = field_of_view(seen)
                 area = found if area is None else area | found
             number += 1
             return self._restored(seen, area)
@@ -188,7 +188,7 @@ def _restore_picture(source: Path, output: Path, restorer: FrameRestorer) -> Res
 
 
 def _restore_video(source: Path, output: Path, restorer: FrameRestorer) -> Restored:
-    passed = pass_through(source, output, restorer.film(), scale=restorer.scale, comment=restorer.comment)
+    passed = transcode(source, output, restorer.film(), scale=restorer.scale, comment=restorer.comment)
     width, height = passed.size
     facts = [
         f"{passed.frames} frames of {width} x {height} pixels",

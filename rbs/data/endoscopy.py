@@ -18,8 +18,8 @@ from tqdm import tqdm
 from rbs.data.augmentation.geometric import LARGEST_SEED, flip_alike
 from rbs.data.frames_manifest import FrameRow, FramesManifest
 from rbs.data.samples import GRID, EpochSampler, Sample
-from rbs.degradation.optical import Preset, degraded, enlarge
-from rbs.endoscopy.field_of_view import valid_area
+from rbs.degradation.optical import Optical, Preset, enlarge
+from rbs.endoscopy.field_of_view import field_of_view
 from rbs.endoscopy.files import read_frame, reduced
 from rbs.endoscopy.pairs import mask_of, refuse_other_scene, refuse_other_size
 from rbs.errors import FrameError, ManifestError, RbsError
@@ -353,7 +353,7 @@ def load_frame(row: FrameRow, longest_side: int | None) -> LoadedFrame:
     """
     whole = read_frame(row.frame)
     clean = reduced(whole, longest_side)
-    valid = valid_area(clean)
+    valid = field_of_view(clean)
     if not valid.any():
         raise FrameError("it shows nothing", file=row.frame, remedy="leave it out")
     low = labels = None
@@ -380,7 +380,7 @@ def _low(frame: LoadedFrame, preset: Preset, seed: Sequence[int]) -> Array:
     """The picture to restore, sRGB 0..1: the acquired one, or the clean one degraded."""
     if frame.low is not None:
         return _values(frame.low)
-    return degraded(_values(frame.clean), preset, seed, frame.valid[0])[0]
+    return Optical(preset, frame.valid[0])(_values(frame.clean), np.random.default_rng(seed))
 
 
 def _bytes(frame: Array) -> Array:

@@ -8,15 +8,14 @@ OUT/masks/V001_00.png         its polyps, 255; 0 elsewhere
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from rbs.data.frames_manifest import FrameRow, write_frames_manifest
 from rbs.endoscopy.files import write_frame, write_mask
-from rbs.errors import OutputError, RbsError
+from rbs.errors import RbsError
 from rbs.synthetic.cohort import split_patients
 from rbs.synthetic.mucosa.video import Video
-from rbs.utils.files import whole_file
+from rbs.utils.files import claim_folder
 
 FORMAT = 1
 """Raised whenever the same seed would make other pictures."""
@@ -57,7 +56,9 @@ def write_mucosa(
             remedy="ask for 64 to 1024 pixels and a seed of 0 or more",
         )
     out = Path(out)
-    _claim(out, {"format": FORMAT, "videos": videos, "frames": frames, "size": size, "seed": seed})
+    recipe = {"format": FORMAT, "videos": videos, "frames": frames, "size": size, "seed": seed}
+    other = "mucosa of other settings or another version of rbs"
+    claim_folder(out, "mucosa.json", recipe, other=other)
     rows = []
     with tqdm(total=videos * frames, desc="mucosa", unit="frame", disable=not progress) as bar:
         for number, split in enumerate(split_patients(videos, seed), start=1):
@@ -74,27 +75,3 @@ def write_mucosa(
                 bar.update()
     write_frames_manifest(out / "manifest.csv", rows, overwrite=True)
     return out / "manifest.csv"
-
-
-def _claim(out: Path, recipe: dict[str, int]) -> None:
-    """Make sure `out` is ours to fill: new, empty, or this very collection."""
-    mark = out / "mucosa.json"
-    if out.exists() and not out.is_dir():
-        raise OutputError("it is a file, not a folder", file=out, remedy="choose another folder")
-    if out.is_dir() and any(out.iterdir()):
-        if not mark.is_file():
-            raise OutputError(
-                "the folder holds something else", file=out, remedy="choose a new or an empty folder"
-            )
-        if mark.read_text() != _told(recipe):
-            raise OutputError(
-                "the folder holds mucosa of other settings or another version of rbs",
-                file=out,
-                remedy="choose another folder, or repeat the settings named in its mucosa.json",
-            )
-    with whole_file(mark, overwrite=True) as path:
-        path.write_text(_told(recipe))
-
-
-def _told(recipe: dict[str, int]) -> str:
-    return json.dumps(recipe) + "\n"

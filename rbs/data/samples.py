@@ -13,7 +13,7 @@ from rbs.data.augmentation.geometric import LARGEST_SEED, flip_alike
 from rbs.data.augmentation.lesions import draw_foci
 from rbs.data.augmentation.scene_mixing import draw_scene
 from rbs.data.manifest import Case, LoadedCase
-from rbs.degradation.thinning import split, thin
+from rbs.degradation.thinning import Thinning, split
 from rbs.scans.scan import Array, View
 
 Pairs = Literal["measured", "split", "rapid", "expectation"]
@@ -173,7 +173,7 @@ class Crops(Dataset[Sample]):
         if self.pairs == "expectation":
             assert expectation is not None  # checked in RBSDataModule.setup
             return rng.poisson(relative * expectation)
-        return thin(counts, relative, rng)
+        return Thinning(relative)(counts, rng)
 
 
 class WholeScans(Dataset[Sample]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,61 +11,57 @@ from rbs.errors import ScanError
 from rbs.scans.scan import Array
 
 
-def thin(counts: Array, fraction: float, rng: np.random.Generator) -> Array:
-    """Simulate a faster scan: keep every count with probability `fraction`.
+@dataclass(frozen=True)
+class Thinning:
+    """Simulation of a faster scan: every count is kept with the same probability.
 
-    Binomial thinning of Poisson counts of mean m gives Poisson counts of mean fraction * m.
+    Binomial thinning of Poisson counts of mean m gives Poisson counts of mean exposure * m.
+
+    Attributes:
+        exposure: Probability to keep a count, 0 to 1: 0.5 turns 20 into 40 cm/min.
+    """
+
+    exposure: float
+
+    def __call__(self, counts: Array, rng: np.random.Generator) -> Array:
+        """Thin acquired whole counts of any shape.
+
+        Returns:
+            int32 counts of the same shape, nowhere above `counts`.
+
+        Raises:
+            ScanError: As `split`.
+        """
+        return split(counts, (self.exposure,), rng)[0]
+
+
+def split(counts: Array, exposures: Sequence[float], rng: np.random.Generator) -> list[Array]:
+    """Assign every count to one part at most (multinomial); parts are independent Poisson scans.
 
     Args:
         counts: Acquired whole counts, any shape.
-        fraction: Share to keep, 0 to 1: 0.5 turns 20 into 40 cm/min.
+        exposures: Exposure of each part; they sum to at most 1, and counts left over are dropped.
         rng: Source of randomness.
 
     Returns:
-        int32 counts of the same shape, nowhere above `counts`.
+        One int32 array an exposure, each of the shape of `counts`.
 
     Raises:
-        ScanError: The counts are not whole non-negative numbers, or the fraction is outside 0 to 1.
+        ScanError: The counts are not whole non-negative numbers, or the exposures exceed 1.
     """
-    return split(counts, (fraction,), rng)[0]
-
-
-def split(counts: Array, fractions: Sequence[float], rng: np.random.Generator) -> list[Array]:
-    """Deal every count to one part at most (multinomial): the parts are independent Poisson scans.
-
-    Args:
-        counts: Acquired whole counts, any shape.
-        fractions: Share of each part; they sum to at most 1, and what they leave is dropped.
-        rng: Source of randomness.
-
-    Returns:
-        One int32 array a fraction, each of the shape of `counts`.
-
-    Raises:
-        ScanError: The counts are not whole non-negative numbers, or the fractions are no shares of
-            1.
-    """
-    if any(not 0 <= p <= 1 for p in fractions) or sum(fractions) > 1 + 1e-9:
-        raise ScanError(
-            f"{tuple(fractions)} are not shares of one scan", remedy="use fractions that sum to at most 1"
-        )
-    rest = _whole(counts)
-    left = 1.0
+    if any(not 0 <= p <= 1 for p in exposures) or sum(exposures) > 1 + 1e-9:
+        fault = f"{tuple(exposures)} are not shares of one scan"
+        raise ScanError(fault, remedy="use exposures that sum to at most 1")
+    counts = np.asarray(counts)
+    if (counts < 0).any() or (counts != np.rint(counts)).any():
+        fault = "the counts are not whole non-negative numbers"
+        raise ScanError(fault, remedy="thin or split raw acquired counts only")
+    rest, left = counts.astype(np.int64), 1.0
     parts = []
-    for p in fractions:
-        # Given the parts dealt before, what is left is binomial with the share p of the probability
-        # left.
+    for p in exposures:
+        # Given the parts drawn before, this one is binomial with its share of what is left.
         part = rng.binomial(rest, min(1.0, p / left) if left > 0 else 0.0)
         parts.append(part.astype(np.int32))
         rest = rest - part
         left -= p
     return parts
-
-
-def _whole(counts: Array) -> Array:
-    counts = np.asarray(counts)
-    if (counts < 0).any() or (counts != np.rint(counts)).any():
-        raise ScanError(
-            "the counts are not whole non-negative numbers", remedy="thin or split raw acquired counts only"
-        )
-    return counts.astype(np.int64)

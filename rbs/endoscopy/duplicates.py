@@ -1,6 +1,6 @@
-"""Which frames show the same, and must not be on both sides of a split.
+"""Near-duplicate frames, which must not be on both sides of a split.
 
-They are told by the likeness of their sketches (`rbs.endoscopy.perceptual_hash`).
+They are recognised by the likeness of their hashes (`rbs.endoscopy.perceptual_hash`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from rbs.endoscopy.perceptual_hash import Sketch, likeness
+from rbs.endoscopy.perceptual_hash import PerceptualHash, likeness
 
 DUPLICATE = 0.45
 """Likeness from which on two frames are near-duplicates."""
@@ -26,7 +26,7 @@ class Duplicates:
     Attributes:
         first: Place of one in the sequence.
         second: Place of the other, after it.
-        likeness: Of their sketches.
+        likeness: Of their hashes.
     """
 
     first: int
@@ -35,23 +35,23 @@ class Duplicates:
 
 
 def near_duplicates(
-    sketches: Sequence[Sketch], groups: Sequence[str], *, progress: bool = True
+    hashes: Sequence[PerceptualHash], groups: Sequence[str], *, progress: bool = True
 ) -> list[Duplicates]:
     """All pairs of frames of different groups that show the same.
 
     Every frame is compared with every other: 10 000 frames take some seconds, 100 000 some minutes.
 
     Args:
-        sketches: Of the frames.
+        hashes: Of the frames.
         groups: The video or patient of each; frames of one belong together anyhow.
-        progress: Whether to show a progress bar.
+        progress: Show a progress bar.
     """
-    if not sketches:
+    if not hashes:
         return []
-    bits, shown = np.stack([s.bits for s in sketches]), np.stack([s.shown for s in sketches])
+    bits, shown = np.stack([s.bits for s in hashes]), np.stack([s.shown for s in hashes])
     unit = np.unique(np.asarray(groups), return_inverse=True)[1]
     found = []
-    starts = range(0, len(sketches), _BLOCK)
+    starts = range(0, len(hashes), _BLOCK)
     for start in tqdm(starts, desc="comparing", unit="block", leave=False, disable=not progress):
         block = slice(start, start + _BLOCK)
         value = likeness(bits[block], shown[block], bits[start:], shown[start:])

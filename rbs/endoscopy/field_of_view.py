@@ -1,9 +1,9 @@
-"""Where a frame shows what the camera saw: not on black borders, insets and burned-in text.
+"""The field of view of a frame: no black borders, insets and burned-in text.
 
-The field of an endoscope is convex: an octagon, a circle, or what the picture's edges leave of
-them. So it is the convex hull of the largest coherent area that is not border; dark lumen at its
-rim lies inside. What reaches into it from outside (a black patch over a name, an inset, a line of
-text) is taken out afterwards.
+The field of an endoscope is convex: an octagon, a circle, or either of them cut by the picture's
+edges. So it is the convex hull of the largest coherent area that is not border; dark lumen at its
+rim lies inside. Parts that reach into it from outside (a black patch over a name, an inset, a line
+of text) are taken out afterwards.
 """
 
 from __future__ import annotations
@@ -11,23 +11,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
-from rbs.endoscopy.colour import Frame
-
-Mask = npt.NDArray[np.bool_]
+from rbs.endoscopy.colour import Frame, Mask
 
 _DARK = 0.11
 """Encoded value up to which processors draw borders: black or a dark grey."""
 _FLAT = 4.5 / 255
-"""How far the colours of a border or an inset stray, by JPEG."""
+"""Deviation of the colours of a border or an inset, by JPEG."""
 _INSET = 0.01
 """Share of the frame that the colour of an inset fills at least."""
 
 
-def valid_area(frame: Frame) -> Mask:
-    """Where a frame shows what the camera saw.
+def field_of_view(frame: Frame) -> Mask:
+    """Find the pixels of a frame that show what the camera saw.
 
     Args:
         frame: float32 (3, H, W), sRGB 0..1.
@@ -75,7 +72,7 @@ def _insets(frame: Frame) -> Mask:
 
 
 def _text(frame: Frame, field: Mask, unit: int) -> Mask:
-    """Text at the rim of the field or across it: rows of thin white strokes, and what is as white in them."""
+    """Text at the rim of the field or across it: rows of thin white strokes and white between."""
     found = np.zeros(field.shape, bool)
     white = np.where(frame.max(0) - frame.min(0) < 0.15, frame.min(0), 0)
     strokes = white - ndimage.grey_opening(white, size=(2 * unit + 1, 2 * unit + 1)) > 0.12
@@ -116,7 +113,7 @@ def _largest(mask: Mask) -> Mask:
 
 
 def _hull(mask: Mask) -> Mask:
-    """Convex hull, filled; what is smaller than a hundredth of the frame is nothing."""
+    """Convex hull, filled; empty for less than a hundredth of the frame."""
     if mask.sum() < 0.01 * mask.size:
         return np.zeros_like(mask)
     from PIL import Image, ImageDraw

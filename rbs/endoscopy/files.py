@@ -8,21 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from rbs.endoscopy.colour import Frame, Mask
 from rbs.errors import FrameError, RbsError
 from rbs.utils.files import whole_file
 
-Frame = npt.NDArray[np.float32]
-"""(3, H, W), gamma-encoded sRGB values 0..1."""
-Mask = npt.NDArray[np.bool_]
-"""(H, W)."""
-
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""Pillow's names of what is read."""
+"""Pillow's names of the formats that are read."""
 
 SUFFIXES = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""What such files are named."""
+"""Names of such files."""
 
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")
 _MOST_PIXELS = 2**26
@@ -35,7 +30,7 @@ def read_frame(path: Path) -> Frame:
     """Read a picture of any depth and kind of colour as a frame.
 
     Grey pictures and palettes become colours, sixteen bits keep their depth where Pillow does (grey
-    ones), what is transparent is shown on black, and the orientation that a camera noted is
+    ones), transparent pictures are shown on black, and the orientation that a camera noted is
     applied.
 
     Args:
@@ -61,10 +56,10 @@ def glance(path: Path, longest_side: int) -> Frame:
 
 
 def read_mask(path: Path) -> Mask:
-    """Read a mask: whatever is not black, or not clear, is in it.
+    """Read a mask: all pixels that are neither black nor transparent.
 
     Compression and interpolation blur the edges of masks: of a JPEG, and of a mask of more values
-    than a map of labels has, what is brighter than half is in it.
+    than a map of labels has, the mask is the pixels brighter than half.
 
     Raises:
         FrameError: As `read_frame`.
@@ -96,7 +91,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def reduced(frame: Frame, longest_side: int | None) -> Frame:
-    """A frame, or any planes (C, H, W), made smaller by averaging areas until its longer side is this.
+    """Reduce a frame, or any planes (C, H, W), by averaging areas until its longer side is this.
 
     Smaller ones, and all where `longest_side` is None, are left as they are.
     """
@@ -117,8 +112,8 @@ def write_frame(path: Path, frame: Frame, *, comment: str = "", overwrite: bool 
     Args:
         path: The file.
         frame: sRGB values, clipped to 0..1, (3, H, W).
-        comment: Said in the file: what made it.
-        overwrite: Whether an existing file is replaced.
+        comment: Note in the file on its origin.
+        overwrite: Replace an existing file.
 
     Raises:
         OutputError: The file exists, or cannot be written.
@@ -176,7 +171,7 @@ def _on_black(picture: Any) -> Any:
 
 
 def _decoded(path: Path, enough: int | None = None) -> Any:
-    """The picture, upright and wholly decoded: at its size, or with `enough` pixels on its longer side."""
+    """The picture, upright and decoded: at its size, or with `enough` pixels on its longer side."""
     from PIL import Image, ImageOps
 
     with _explained(path), Image.open(path, formats=FORMATS) as picture:
@@ -202,7 +197,7 @@ def _decoded(path: Path, enough: int | None = None) -> Any:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Say what is wrong with a picture: damage surfaces in Pillow as nearly any exception there is."""
+    """Explain errors of a picture: Pillow meets damage with nearly any exception there is."""
     from PIL import UnidentifiedImageError
 
     if not path.is_file():

@@ -49,18 +49,18 @@ CLINICDB_ENDS = (
 
 
 @dataclass(frozen=True)
-class Found:
+class FrameFiles:
     """A frame in a folder, and what belongs to it.
 
     Attributes:
         frame: The picture as it should be.
         source: The layout, and the part of it.
         low: The picture as it was acquired; None without one.
-        masks: What marks lesions or instruments, one file each or all in one; none where nobody
-            has.
-        healthy: Whether the frame is published as one without lesions, so that its mask is blank.
+        masks: Marks of lesions or instruments, one file each or all in one; none where there are
+            none.
+        healthy: True for a frame published as one without lesions, so that its mask is blank.
         group: The video or patient; empty where the layout does not tell.
-        guessed: Whether the group is only the name of a folder.
+        guessed: True where the group is only the name of a folder.
         split: The split that a folder names; None where none does.
     """
 
@@ -76,15 +76,15 @@ class Found:
 
 @dataclass(frozen=True)
 class Search:
-    """What a folder holds.
+    """Contents of a folder.
 
     Attributes:
         frames: All frames, by path.
-        passed_over: How many pictures of a layout are neither frames nor masks (drawn boxes, right
-            eyes, copies, pictures without their counterpart), by the folder they are in.
+        passed_over: Number of pictures of a layout that are neither frames nor masks (drawn boxes,
+            right eyes, copies, pictures without their counterpart), by their folder.
     """
 
-    frames: tuple[Found, ...]
+    frames: tuple[FrameFiles, ...]
     passed_over: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -95,7 +95,7 @@ def search(folder: Path) -> Search:
     return Search(tuple(_placed(one, folder) for one in found), dict(sorted(passed_over.items())))
 
 
-def _search(folder: Path, root: Path, passed_over: Counter[str]) -> Iterator[Found]:
+def _search(folder: Path, root: Path, passed_over: Counter[str]) -> Iterator[FrameFiles]:
     below = _folders(folder)
     for layout in LAYOUTS:
         frames = layout(folder, below)
@@ -107,7 +107,7 @@ def _search(folder: Path, root: Path, passed_over: Counter[str]) -> Iterator[Fou
                     passed_over[picture.parent.relative_to(root).as_posix()] += 1
             return
     for picture in _pictures(folder):
-        yield Found(picture, "pictures", guessed=bool(_unit(folder.relative_to(root))))
+        yield FrameFiles(picture, "pictures", guessed=bool(_unit(folder.relative_to(root))))
     for name in below:
         yield from _search(folder / name, root, passed_over)
 
@@ -115,10 +115,10 @@ def _search(folder: Path, root: Path, passed_over: Counter[str]) -> Iterator[Fou
 # --- layouts: from a folder and the names of those in it to its frames, or None if it is another
 # layout
 
-Layout = Callable[[Path, list[str]], list[Found] | None]
+Layout = Callable[[Path, list[str]], list[FrameFiles] | None]
 
 
-def polypgen(folder: Path, below: list[str]) -> list[Found] | None:
+def polypgen(folder: Path, below: list[str]) -> list[FrameFiles] | None:
     """PolypGen, its single frames, sequences and sequences without a polyp.
 
     data_C1/images_C1 and masks_C1, to C6; sequenceData/positive/seq1/images_seq1 and masks_seq1, to
@@ -130,7 +130,7 @@ def polypgen(folder: Path, below: list[str]) -> list[Found] | None:
         return []
     if re.fullmatch(r"seq\d+_neg", folder.name) and (pictures := _pictures(folder)):
         group = f"PolypGen {folder.name}"
-        return [Found(p, "PolypGen, no polyp", healthy=True, group=group) for p in pictures]
+        return [FrameFiles(p, "PolypGen, no polyp", healthy=True, group=group) for p in pictures]
     parts = [re.fullmatch(r"images_(C\d+|seq\d+)", name) for name in below]
     found = [
         replace(one, source=f"PolypGen {part[1]}", group=_polypgen_group(part[1], one.frame), guessed=False)
@@ -148,7 +148,7 @@ def _polypgen_group(part: str, frame: Path) -> str:
     return f"PolypGen {part} {recorded[1]}" if recorded else ""
 
 
-def hyperkvasir(folder: Path, below: list[str]) -> list[Found] | None:
+def hyperkvasir(folder: Path, below: list[str]) -> list[FrameFiles] | None:
     """HyperKvasir.
 
     labeled-images/lower-gi-tract/CATEGORY/FINDING/*.jpg, and upper; segmented-images/images and
@@ -157,13 +157,13 @@ def hyperkvasir(folder: Path, below: list[str]) -> list[Found] | None:
     if folder.name in ("labeled-images", "unlabeled-images"):
         kind = "HyperKvasir unlabeled"
         labeled = folder.name == "labeled-images"
-        return [Found(p, f"HyperKvasir {p.parent.name}" if labeled else kind) for p in _all(folder)]
+        return [FrameFiles(p, f"HyperKvasir {p.parent.name}" if labeled else kind) for p in _all(folder)]
     if folder.name == "segmented-images" and {"images", "masks"} <= set(below):
         return _masked(folder / "images", folder / "masks", "HyperKvasir segmented")
     return None
 
 
-def kvasir_seg(folder: Path, below: list[str]) -> list[Found] | None:
+def kvasir_seg(folder: Path, below: list[str]) -> list[FrameFiles] | None:
     """Kvasir-SEG: images/*.jpg, masks/*.jpg, kavsir_bboxes.json. Nothing tells whose they are."""
     if {"images", "masks"} <= set(below) and any(folder.glob("k*vsir_bboxes.json")):
         return [
@@ -172,8 +172,8 @@ def kvasir_seg(folder: Path, below: list[str]) -> list[Found] | None:
     return None
 
 
-def clinicdb(folder: Path, below: list[str]) -> list[Found] | None:
-    """CVC-ClinicDB: Original/1.tif to 612 and "Ground Truth", or PNG/ and TIF/, of which one is taken.
+def clinicdb(folder: Path, below: list[str]) -> list[FrameFiles] | None:
+    """CVC-ClinicDB: Original/1.tif to 612 and "Ground Truth", or one of PNG/ and TIF/ with these.
 
     Frames are numbered through 29 sequences, each a group.
     """
@@ -193,7 +193,7 @@ def _clinicdb_group(frame: Path) -> str:
     return f"CVC-ClinicDB {bisect_left(CLINICDB_ENDS, number) + 1}"
 
 
-def endovis(folder: Path, below: list[str]) -> list[Found] | None:
+def endovis(folder: Path, below: list[str]) -> list[FrameFiles] | None:
     """EndoVis, the challenges of robotic instruments.
 
     instrument_dataset_1/left_frames with masks of each instrument in ground_truth/NAME_labels, or
@@ -214,12 +214,12 @@ def endovis(folder: Path, below: list[str]) -> list[Found] | None:
         for mask in _pictures(place):
             marked.setdefault(mask.stem, []).append(mask)
     return [
-        Found(frame, "EndoVis", masks=tuple(marked.get(frame.stem, ())), group=f"EndoVis {folder.name}")
+        FrameFiles(frame, "EndoVis", masks=tuple(marked.get(frame.stem, ())), group=f"EndoVis {folder.name}")
         for frame in _pictures(folder / "left_frames")
     ]
 
 
-def low_and_high(folder: Path, below: list[str]) -> list[Found] | None:
+def low_and_high(folder: Path, below: list[str]) -> list[FrameFiles] | None:
     """Two folders of `LOW_AND_HIGH` with pictures of the same names."""
     names = {name.casefold(): name for name in below}
     for low, high in LOW_AND_HIGH:
@@ -231,8 +231,8 @@ def low_and_high(folder: Path, below: list[str]) -> list[Found] | None:
     return None
 
 
-def images_and_masks(folder: Path, below: list[str]) -> list[Found] | None:
-    """A folder of images and, beside it, perhaps one of masks of the same names, or these with _mask."""
+def images_and_masks(folder: Path, below: list[str]) -> list[FrameFiles] | None:
+    """A folder of images and perhaps one of masks of the same names, or of these with _mask."""
     names = {name.casefold(): name for name in below}
     for name in IMAGES:
         if name in names:
@@ -251,17 +251,17 @@ LAYOUTS: tuple[Layout, ...] = (
 )
 
 
-# --- what they have in common
+# --- common parts
 
 
-def _masked(images: Path, masks: Path | None, source: str) -> list[Found]:
-    """The pictures of a folder and those below with the masks of their names; a folder may be a group."""
+def _masked(images: Path, masks: Path | None, source: str) -> list[FrameFiles]:
+    """All pictures below a folder with the masks of their names; a folder may be a group."""
     marks = {} if masks is None else _by_name(masks)
     found = []
     for picture in _all(images):
         mask = _match(marks, picture, images)
         below = bool(_unit(picture.parent.relative_to(images)))
-        found.append(Found(picture, source, masks=(mask,) if mask else (), guessed=below))
+        found.append(FrameFiles(picture, source, masks=(mask,) if mask else (), guessed=below))
     return found
 
 
@@ -289,8 +289,8 @@ def _unit(below: Path) -> str:
     return "/".join(part for part in below.parts if part.casefold() not in SPLIT_NAMES)
 
 
-def _placed(one: Found, root: Path) -> Found:
-    """With the split that a folder names, and the folder for a group where that is the best guess."""
+def _placed(one: FrameFiles, root: Path) -> FrameFiles:
+    """Add the split that a folder names, and the folder as the group where nothing tells better."""
     place = one.frame.parent.relative_to(root)
     split = next((SPLIT_NAMES[p.casefold()] for p in place.parts if p.casefold() in SPLIT_NAMES), None)
     return replace(one, split=split, group=place.as_posix() if one.guessed else one.group)

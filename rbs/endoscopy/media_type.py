@@ -1,4 +1,4 @@
-"""What a file or a folder holds: scans, pictures or videos. Content decides; if it is damaged, the name."""
+"""Kinds of files and folders: scans, pictures or videos, by content; if it is damaged, by name."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from rbs.endoscopy.files import FORMATS
 from rbs.errors import FrameError
 from rbs.scans.dicom.reader import START, starts_like_dicom
 
 Kind = Literal["scan", "picture", "video"]
 
-PICTURES = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""Pillow's names of what counts as a picture."""
-
 
 def kind_of(path: Path) -> Kind | None:
-    """What a file holds; None for anything else.
+    """The kind of a file; None for anything else.
 
-    DICOM is told by its beginning, pictures by Pillow and videos by FFmpeg. What none of these
-    opens is what its name says: reading it will say what is wrong with it.
+    DICOM is told by its beginning, pictures by Pillow and videos by FFmpeg. A file that
+    none of these opens has the kind of its name: reading it will tell the fault.
     """
     from PIL import Image
 
@@ -30,7 +28,7 @@ def kind_of(path: Path) -> Kind | None:
         with path.open("rb") as file:
             if starts_like_dicom(file.read(START)):
                 return "scan"
-        with Image.open(path, formats=PICTURES):
+        with Image.open(path, formats=FORMATS):
             return "picture"
     except Image.DecompressionBombError:
         return "picture"
@@ -44,7 +42,7 @@ def kind_of(path: Path) -> Kind | None:
 
 
 def pictures_or_videos(folder: Path) -> tuple[Kind, list[Path]] | None:
-    """The pictures, or the videos, of a folder and those below it, sorted; hidden files are left out.
+    """Find the pictures, or the videos, below a folder, sorted; hidden files are left out.
 
     Returns:
         The kind and the files; None where there are none, or only scans.

@@ -1,4 +1,4 @@
-"""Whether a frame, its picture of low quality and its masks belong together."""
+"""Checks that a frame, its picture of low quality and its masks belong together."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from pathlib import Path
 
 import numpy as np
 
-from rbs.endoscopy.files import Frame, Mask, read_mask, size_of
-from rbs.endoscopy.perceptual_hash import alike, sketch
+from rbs.endoscopy.colour import Frame, Mask
+from rbs.endoscopy.files import read_mask, size_of
+from rbs.endoscopy.perceptual_hash import alike, perceptual_hash
 from rbs.errors import ManifestError
 
 ONE_SCENE = 0.3
 """Likeness (`rbs.endoscopy.perceptual_hash`) below which two pictures are of different scenes.
 
-Of 3 000 degraded real frames of all presets one was below, hazy and all but white; of 2 988 with a
-wrong frame six were not (`benchmarks/sketches.py`).
+Of 3 000 degraded real frames of all presets one was below, hazy and nearly white; of 2 988 with a
+wrong frame six were not (`benchmarks/perceptual_hash.py`).
 """
 
 
 def mask_of(frame: Path, *masks: Path) -> Mask:
-    """Where any of some masks marks something, bool (H, W).
+    """Unite some masks of a frame, bool (H, W).
 
     Raises:
         FrameError: A file cannot be read.
@@ -55,21 +56,21 @@ def refuse_other_size(frame: Path, low: Path) -> None:
         )
 
 
-def refuse_other_scene(frame: Path, clean: Frame, low: Path, acquired: Frame, valid: Mask) -> None:
+def refuse_other_scene(frame: Path, clean: Frame, low: Path, acquired: Frame, field: Mask) -> None:
     """Refuse a picture of low quality that does not show what its frame shows.
 
     Args:
         frame: The frame's file.
-        clean: What it holds, (3, H, W).
+        clean: Its content, (3, H, W).
         low: The other file.
-        acquired: What it holds, (3, H, W).
-        valid: Where the frame shows what the camera saw, (H, W).
+        acquired: Its content, (3, H, W).
+        field: The field of view of the frame, (H, W).
 
     Raises:
         ManifestError: It shows something else; both files are named.
     """
-    value = alike(sketch(clean, valid), sketch(acquired, valid))
-    if value < ONE_SCENE:  # which NaN is not: too little is valid to tell
+    value = alike(perceptual_hash(clean, field), perceptual_hash(acquired, field))
+    if value < ONE_SCENE:  # which NaN is not: too little is shown to tell
         raise ManifestError(
             f"it does not show what {frame} shows (likeness {value:.2f}, of one scene at least {ONE_SCENE})",
             file=low,

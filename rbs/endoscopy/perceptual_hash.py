@@ -1,14 +1,15 @@
-"""What a frame shows, in 1024 bits: by which copies of it are known again, and pictures of other scenes.
+"""A perceptual hash of frames, 1024 bits: it recognises copies, and tells other scenes apart.
 
-A perceptual hash. Where the frame is valid (no borders, insets and text, which all frames of one
-processor have in common) it is reduced to 32 x 32 cells, and a bit says whether a cell is brighter
-than its surroundings, under a Gaussian of two cells. So little depends on exposure, tone curve,
-size or compression. The likeness of two sketches is twice the share of cells in which they agree,
-of those that both show, less 1: zero on average for frames that have nothing in common.
+The field of view of a frame (no borders, insets and text, which all frames of one processor have in
+common) is reduced to 32 x 32 cells. A bit says if a cell is brighter than its surroundings, under a
+Gaussian of two cells, so that little depends on exposure, tone curve, size or compression. The
+likeness of two hashes is twice the share of cells in which they agree, of those that both show,
+less 1: zero on average for frames that have nothing in common.
 
-On 200 real frames (`benchmarks/sketches.py`) it is 0.53 and more for a frame and its copies (JPEG
-of quality 20, other sizes, a quarter of the brightness, squared or clipped values, another colour),
-0.56 for the one pair that shows the same a second later, and at most 0.34 for the 19 899 others.
+On 200 real frames (`benchmarks/perceptual_hash.py`) it is 0.53 and more for a frame and its copies
+(JPEG of quality 20, other sizes, a quarter of the brightness, squared or clipped values, another
+colour), 0.56 for the one pair that shows the same a second later, and at most 0.34 for the 19 899
+others.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbs.endoscopy.files import Frame, Mask
+from rbs.endoscopy.colour import Frame, Mask
 
 Array = npt.NDArray[Any]
 
@@ -32,44 +33,44 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True)
-class Sketch:
-    """The sketch of a frame.
+class PerceptualHash:
+    """Hash of a frame.
 
     Attributes:
-        bits: Which cells are brighter than their surroundings, uint64 (16,).
-        shown: Which cells the frame shows, uint64 (16,).
+        bits: Cells brighter than their surroundings, uint64 (16,).
+        shown: Cells in the field of view, uint64 (16,).
     """
 
     bits: Array
     shown: Array
 
 
-def sketch(frame: Frame, valid: Mask) -> Sketch:
-    """Sketch a frame.
+def perceptual_hash(frame: Frame, field: Mask) -> PerceptualHash:
+    """Hash a frame.
 
     Args:
         frame: float32 (3, H, W), sRGB 0..1.
-        valid: Where it shows what the camera saw, bool (H, W).
+        field: Its field of view, bool (H, W).
     """
     from scipy.ndimage import gaussian_filter
 
     luma = _cells(np.tensordot(_LUMA, frame, 1))
-    shown = _cells(valid.astype(np.float32)) > 0.5
+    shown = _cells(field.astype(np.float32)) > 0.5
     weight = gaussian_filter(shown.astype(np.float32), _SURROUNDINGS)
     around = gaussian_filter(np.where(shown, luma, 0), _SURROUNDINGS) / np.maximum(weight, 1e-6)
-    return Sketch(_packed(shown & (luma > around)), _packed(shown))
+    return PerceptualHash(_packed(shown & (luma > around)), _packed(shown))
 
 
-def alike(first: Sketch, second: Sketch) -> float:
-    """Likeness of two sketches: 1 for the same, about 0 for unlike ones, NaN where they share too little."""
+def alike(first: PerceptualHash, second: PerceptualHash) -> float:
+    """Likeness of two hashes: 1 for the same, about 0 for unlike ones, NaN for too few cells."""
     return float(likeness(first.bits[None], first.shown[None], second.bits[None], second.shown[None])[0, 0])
 
 
 def likeness(bits: Array, shown: Array, others: Array, others_shown: Array) -> Array:
-    """Likeness of each of M sketches with each of N others.
+    """Likeness of each of M hashes with each of N others.
 
     Args:
-        bits: As in `Sketch`, (M, 16).
+        bits: As in `PerceptualHash`, (M, 16).
         shown: Likewise.
         others: Of the others, (N, 16).
         others_shown: Likewise.

@@ -1,16 +1,15 @@
-"""A video through a function of its frames. Times, shape, kind of colours and sound stay as they were.
+"""Videos restored frame by frame: times, geometry, kind of colours and sound stay as they were.
 
-Pictures are decoded and encoded by PyAV (FFmpeg). The function sees sRGB; the conversion from and
-to the video's own luma and chroma uses the matrix and the range that the video states. Where it
-states none, that of high definition (BT.709) is assumed from 720 lines on and that of standard
-definition (BT.601) below, limited range, as players do; what was assumed is written down in the
-output.
+PyAV (FFmpeg) decodes and encodes the pictures and copies the packets of all other streams. The
+restoration works on sRGB; the conversion from and to the video's luma and chroma uses the matrix
+and the range that the video states. Where it states none, players assume BT.709 from 720 lines on
+and BT.601 below, limited range; so does this module, and the output states it.
 """
 
 from __future__ import annotations
 
 import io
-import math
+import itertools
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,56 +26,55 @@ from rbs.errors import FrameError, OutputError
 from rbs.utils.files import whole_file
 
 if TYPE_CHECKING:
+    import av
     from av.container import InputContainer, OutputContainer
-    from av.packet import Packet
     from av.stream import Stream
-    from av.video.format import VideoFormat
-    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 Array = npt.NDArray[Any]
 
 SUFFIXES = (".mkv", ".mp4", ".m4v", ".mov")
-"""Of the videos that are written: containers that hold H.264 and the time of every frame."""
+"""Names of outputs: containers that hold H.264 and the time of every frame."""
 
 READ = "asf,avi,flv,matroska,mov,mpeg,mpegts,mxf,ogg"
-"""FFmpeg's names of the containers that are read. Playlists, which name other files or hosts, are
-not among them."""
+"""FFmpeg's names of the containers that are read; no playlists, which name other files or hosts."""
 
 STATES_DURATION = {"asf", "avi", "flv", "matroska", "mov", "mxf"}
-"""Those of them whose header says how long the video is, so that a shorter one was cut off."""
+"""Containers whose header states the duration, so that a shorter video was cut off."""
 TOLERANCE_FRAMES = 3
-"""By so many frames the header may be wrong."""
+"""Frames by which the header may be wrong."""
 
-CODEC: Final = "libx264"
 QUALITY = {"crf": "16", "preset": "medium", "bf": "0"}
-"""H.264 at a quality at which its own loss is hard to see. Frames are coded in the order they are
-shown in: in another, containers get the duration wrong where frames do not follow each other
-evenly."""
+"""H.264 at a quality at which its own loss is hard to see. Frames are coded in the order in which
+they are shown: otherwise containers get the duration of variable frame rates wrong."""
 
 HIGH_DEFINITION_LINES = 720
 BT709, UNSTATED_MATRIX, BT601 = 1, 2, 6
 """Matrices from colours to luma and chroma, as ISO/IEC 23091-2 numbers them."""
 LIMITED, FULL = 1, 2
 HDR = {16: "PQ", 18: "HLG"}
-"""Transfer functions whose values are no sRGB, by the same standard."""
+"""Transfer functions of high dynamic range, by the same standard."""
+
+_SCALER = 0x4 | 0x2000 | 0x4000 | 0x40000
+"""FFmpeg's bicubic, full_chroma_int, full_chroma_inp and accurate_rnd: chroma is interpolated at
+full width, and rounded rather than cut."""
 
 _OF_THE_CONTAINER = {"encoder", "major_brand", "minor_version", "compatible_brands", "comment"}
 """Entries of a header that the new container writes itself."""
 
 
 @dataclass(frozen=True)
-class Passed:
-    """A video that went through.
+class Transcoding:
+    """Summary of a video that was decoded, processed and encoded again.
 
     Attributes:
-        frames: How many were written.
-        shown_s: How long they are shown, s.
+        frames: Number of frames written.
+        shown_s: Duration of the pictures, s.
         size: Width and height of the output, pixels.
-        rate: Frames a second, on average, as the source states it.
-        spent_s: Time it took, s: decoding, the function and encoding.
-        left_out: Streams that could not be kept ("subtitle (mov_text)").
-        fault: Why the output is not the whole of the source; None where it is.
+        rate: Average frames a second, as the source states it.
+        spent_s: Time for decoding, processing and encoding, s.
+        left_out: Streams that the output does not hold ("subtitle (mov_text)").
+        fault: Reason why the output is not the whole of the source; None where it is.
     """
 
     frames: int
@@ -90,7 +88,7 @@ class Passed:
 
 @dataclass(frozen=True)
 class Colours:
-    """How the numbers of a video are to be read.
+    """Meaning of the numbers of a video.
 
     Attributes:
         matrix: From colours to luma and chroma, see `BT709`.
@@ -101,41 +99,41 @@ class Colours:
     range: int
 
     @classmethod
-    def of(cls, frame: VideoFrame) -> Colours:
-        """What a frame states, or what players take it for."""
+    def of(cls, frame: av.VideoFrame) -> Colours:
+        """Colours as the frame states them, or as players assume."""
         matrix = frame.colorspace
         if matrix == UNSTATED_MATRIX or frame.format.is_rgb:
             matrix = BT709 if frame.height >= HIGH_DEFINITION_LINES else BT601
         full = frame.color_range == FULL or frame.format.name.startswith("yuvj") or frame.format.is_rgb
         return cls(matrix, FULL if full else LIMITED)
 
-    def picture(self, frame: VideoFrame) -> Array:
+    def picture(self, frame: av.VideoFrame) -> Array:
         """A frame as sRGB values, float32 (3, H, W), 0..1."""
-        planes = frame.reformat(
+        planes = frame.to_ndarray(
             format="gbrpf32le",
-            src_colorspace=_scaler_matrix(self.matrix),
+            src_colorspace=self.matrix,
             src_color_range=self.range,
             dst_color_range=FULL,
-            interpolation=_scaler_flags(),
+            interpolation=_SCALER,
         )
-        return np.ascontiguousarray(planes.to_ndarray().transpose(2, 0, 1), dtype=np.float32)
+        return np.ascontiguousarray(planes.transpose(2, 0, 1), dtype=np.float32)
 
-    def frame(self, picture: Array, stored: str) -> VideoFrame:
-        """The way back: sRGB values (3, H, W), 0..1, as a frame of the pixel format `stored`."""
-        from av.video.frame import VideoFrame
+    def frame(self, picture: Array, stored: str) -> av.VideoFrame:
+        """A frame of the pixel format `stored` from sRGB values (3, H, W), 0..1."""
+        from av import VideoFrame
 
         planes = np.ascontiguousarray(picture.clip(0, 1).transpose(1, 2, 0), dtype=np.float32)
         return VideoFrame.from_ndarray(planes, format="gbrpf32le").reformat(
             format=stored,
-            dst_colorspace=_scaler_matrix(self.matrix),
+            dst_colorspace=self.matrix,
             src_color_range=FULL,
             dst_color_range=self.range,
-            interpolation=_scaler_flags(),
+            interpolation=_SCALER,
         )
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file can be opened as a video."""
+    """True for a file that can be opened as a video."""
     try:
         with _opened(path):
             return True
@@ -147,35 +145,35 @@ def comment_of(path: Path) -> str:
     """The comment in the header of a video; empty without one.
 
     Raises:
-        FrameError: It is no video.
+        FrameError: The file is no video.
     """
-    with _opened(path) as container:
-        return next((text for name, text in container.metadata.items() if name.lower() == "comment"), "")
+    with _opened(path) as reader:
+        header = reader.container.metadata.items()
+        return next((text for name, text in header if name.lower() == "comment"), "")
 
 
-def pass_through(
+def transcode(
     source: Path,
     target: Path,
     function: Callable[[Array], Array],
     *,
     scale: int = 1,
     comment: str = "",
-) -> Passed:
-    """Write a video whose frames are those of another one, each put through a function.
+) -> Transcoding:
+    """Write a video with a function applied to each of its frames.
 
-    Kept are the time and the duration of every frame, the frame rate, the pixel aspect, the
-    rotation, depth and sub-sampling of the colours, and the sound where the new container can hold
-    it; other streams are left out and named. The size is kept, times `scale`. One frame at a time
-    is in memory.
+    The time and the duration of every frame, the frame rate, the pixel aspect, the rotation, and
+    the depth and sub-sampling of the colours are kept. Sound and subtitles are copied where the new
+    container can hold them; other streams are left out and named. One frame at a time is in memory.
 
-    A source that ends early or is damaged goes through as far as it can be decoded, and `fault`
-    says so.
+    A source that ends early or is damaged is written as far as it can be decoded, and `fault` says
+    so.
 
     Args:
         source: A video in one of the containers `READ`.
         target: A name with one of the `SUFFIXES`; written whole or not at all.
         function: From sRGB values float32 (3, H, W), 0..1, to (3, scale H, scale W).
-        scale: How much larger the function's answer is.
+        scale: Size of the function's answer, relative to its input.
         comment: For the header of the output.
 
     Raises:
@@ -190,223 +188,209 @@ def pass_through(
         remedy = f"name one that ends in {', '.join(SUFFIXES)}"
         raise OutputError(f"a video is not written as {name}", file=target, remedy=remedy)
     start = time.perf_counter()
-    with _opened(source) as container, whole_file(target) as part:
+    with _opened(source) as reader, whole_file(target) as part:
         try:
             with av.open(str(part), "w") as output:
-                way = _Way(source, container, output, scale, comment)
-                way.go(function)
-        except av.error.FFmpegError as error:
-            if isinstance(error, OSError):  # the disk's fault, which `whole_file` explains
+                kept = reader.container.metadata.items()
+                output.metadata.update({k: v for k, v in kept if k.lower() not in _OF_THE_CONTAINER})
+                output.metadata["comment"] = comment
+                written = output.add_stream("libx264", rate=reader.rate, options=QUALITY)
+                copies, left_out = _copied_streams(reader, output)
+                frames, shown_s = _encode(reader, output, written, copies, function, scale)
+        except av.FFmpegError as error:
+            if isinstance(error, OSError):  # of the disk, which `whole_file` explains
                 raise
-            raise OutputError(
-                f"it cannot be written ({error.strerror})",
-                file=target,
-                remedy="name an .mkv file, which holds nearly everything",
-            ) from error
-        return way.passed(time.perf_counter() - start)
+            unwritten = f"it cannot be written ({error.strerror})"
+            remedy = "name an .mkv file, which holds nearly everything"
+            raise OutputError(unwritten, file=target, remedy=remedy) from error
+        size, spent_s = (written.width, written.height), time.perf_counter() - start
+        fault = reader.fault(frames, shown_s)
+        return Transcoding(frames, shown_s, size, float(reader.rate), spent_s, left_out, fault)
 
 
-class _Way:
-    """The way from an opened video to a new one."""
+class _Reader:
+    """The pictures of a video and the packets of its other streams, as far as they can be read.
 
-    def __init__(
-        self, source: Path, container: InputContainer, output: OutputContainer, scale: int, comment: str
-    ) -> None:
-        self.source, self.container, self.output, self.scale = source, container, output, scale
-        self.stream = _picture(container)
-        self.rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
-        self.written: VideoStream = output.add_stream(CODEC, rate=self.rate, options=QUALITY)
-        self.sound, self.left_out = _copied_sound(container, output, self.stream)
-        self.time_base = self.stream.time_base or 1 / self.rate
-        kept = {
-            name: text for name, text in container.metadata.items() if name.lower() not in _OF_THE_CONTAINER
-        }
-        output.metadata.update({**kept, "comment": comment})
-        self.colours: Colours | None = None
-        self.frames, self.damaged, self.lost, self.first_fault_s = 0, 0, 0, math.nan
-        # In units of the stream's time base:
-        self.start, self.last, self.end = 0, 0, 0
+    Attributes:
+        rate: Average frames a second.
+        time_base: Unit of the time stamps of the pictures, s.
+    """
 
-    def go(self, function: Callable[[Array], Array]) -> None:
-        """Put every frame through the function, and copy the sound."""
-        from av.video.frame import VideoFrame
-        from tqdm import tqdm
+    def __init__(self, path: Path, container: InputContainer, stream: VideoStream) -> None:
+        self.path, self.container, self.stream = path, container, stream
+        self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        self.time_base = stream.time_base or 1 / self.rate
+        self._faults: list[int | None] = []
 
-        waiting: list[Packet] = []  # nothing can be written before the first frame has said how
-        total = self.stream.frames or round((self._stated_s() or 0) * self.rate) or None
-        with tqdm(total=total, unit="frame", desc=self.source.name, disable=None) as bar:
-            for item in self._decoded():
-                if not isinstance(item, VideoFrame):
-                    waiting.append(item)
-                else:
-                    self._write(item, function)
-                    bar.update()
-                if self.colours is not None:
-                    for packet in waiting:
-                        packet.stream = self.sound[packet.stream.index]
-                        self.output.mux(packet)
-                    waiting.clear()
-        if self.colours is None:
-            raise FrameError(
-                "no frame of it can be decoded", file=self.source, remedy="copy or export it again"
-            )
-        self.output.mux(self.written.encode(None))
-
-    def passed(self, spent_s: float) -> Passed:
-        """What came of it."""
-        return Passed(
-            frames=self.frames,
-            shown_s=self._shown_s(),
-            size=(self.written.width, self.written.height),
-            rate=float(self.rate),
-            spent_s=spent_s,
-            left_out=tuple(self.left_out),
-            fault=self._fault(),
-        )
-
-    def _decoded(self) -> Iterator[Packet | VideoFrame]:
-        """Frames of the picture and packets of the sound in the order of the file, as far as it goes."""
+    def __iter__(self) -> Iterator[av.Packet | av.VideoFrame]:
+        """Decoded frames, and packets of other streams, in the order of the file."""
         import av
 
-        sound = [stream for stream in self.container.streams.audio if stream.index in self.sound]
-        packets = self.container.demux([self.stream, *sound])
+        packets = self.container.demux()
         while True:
             try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except av.error.FFmpegError:  # the file breaks off; what the decoder still holds is good
+                packet = next(packets, None)
+            except av.FFmpegError:  # the file breaks off; what the decoder still holds is good
                 yield from self.stream.codec_context.decode(None)
                 return
-            if packet.stream.index == self.stream.index:
-                try:
-                    yield from self.stream.decode(packet)
-                except av.error.FFmpegError:
-                    self.lost += 1
-                    self._note_fault(packet.pts)
-            elif packet.dts is not None:  # the last packet of a stream is empty
+            if packet is None:
+                return
+            if packet.stream.index != self.stream.index:
                 yield packet
+                continue
+            try:
+                frames = self.stream.decode(packet)
+            except av.FFmpegError:
+                self._faults.append(packet.pts)
+                continue
+            self._faults += [frame.pts for frame in frames if frame.is_corrupt]
+            yield from frames
 
-    def _write(self, frame: VideoFrame, function: Callable[[Array], Array]) -> None:
-        self._check(frame)
-        pts = self.end if frame.pts is None else frame.pts
-        if self.colours is None:
-            self.colours = Colours.of(frame)
-            self._begin(frame, self.colours)
-            self.start, self.last = pts, pts - 1
-        if frame.is_corrupt:
-            self.damaged += 1
-            self._note_fault(pts)
-        answer = self.colours.frame(function(self.colours.picture(frame)), self.written.pix_fmt or "")
-        # A damaged file may show two frames at once, which no container can hold.
-        answer.pts = self.last = max(pts, self.last + 1)
-        answer.time_base = self.time_base
-        answer.duration = frame.duration or max(1, round(1 / (self.rate * self.time_base)))
-        self.end = self.last + answer.duration
-        self.output.mux(self.written.encode(answer))
-        self.frames += 1
+    def seconds(self, pts: int | None) -> float:
+        """A time stamp or a duration of the pictures in s."""
+        return float((pts or 0) * self.time_base)
 
-    def _check(self, frame: VideoFrame) -> None:
-        """Refuse what would be restored wrongly."""
-        at = f"at {float((frame.pts or 0) * self.time_base):.2f} s"
-        size = (frame.width * self.scale, frame.height * self.scale)
-        if frame.interlaced_frame:
-            fault = f"its frames are interlaced ({at}): every other line was seen at another time"
-            remedy = "deinterlace it first (`ffmpeg -i IN -vf bwdif OUT`)"
-        elif frame.color_trc in HDR:
-            fault = f"it is of high dynamic range ({HDR[frame.color_trc]}), whose values are no sRGB"
-            remedy = "convert it to standard dynamic range first"
-        elif self.colours is not None and size != (self.written.width, self.written.height):
-            fault, remedy = f"its frames change their size {at}", "cut it into two videos there"
-        else:
-            return
-        raise FrameError(fault, file=self.source, remedy=remedy)
-
-    def _begin(self, frame: VideoFrame, colours: Colours) -> None:
-        """Write the header: what the frames are."""
-        from av.codec.context import Flags
-
-        context = self.written.codec_context
-        context.width, context.height = frame.width * self.scale, frame.height * self.scale
-        context.pix_fmt = stored_as(frame.format, context.width, context.height)
-        context.time_base = self.time_base
-        context.flags |= Flags.frame_duration
-        context.sample_aspect_ratio = self.stream.sample_aspect_ratio or Fraction(1)
-        context.colorspace, context.color_range = colours.matrix, colours.range
-        context.color_primaries, context.color_trc = frame.color_primaries, frame.color_trc
-        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-        if matrix is not None:
-            self.written.set_display_matrix(np.frombuffer(matrix, dtype=np.int32).tolist())
-        self.output.start_encoding()
-
-    def _note_fault(self, pts: int | None) -> None:
-        if math.isnan(self.first_fault_s) and pts is not None:
-            self.first_fault_s = float(pts * self.time_base)
-
-    def _shown_s(self) -> float:
-        return float((self.end - self.start) * self.time_base)
-
-    def _stated_s(self) -> float | None:
-        """How long the picture is by the header; None where that does not say."""
+    def stated_s(self) -> float | None:
+        """Duration of the pictures by the header; None where it states none."""
         if not STATES_DURATION & set(self.container.format.name.split(",")):
             return None
         if self.stream.duration is not None:
-            return float(self.stream.duration * self.time_base)
+            return self.seconds(self.stream.duration)
         if match := re.match(r"(\d+):(\d+):([\d.]+)", self.stream.metadata.get("DURATION", "")):
             return 3600 * int(match[1]) + 60 * int(match[2]) + float(match[3])
         if self.container.duration is None or self.container.streams.audio:
             return None  # the sound may go on longer
         return self.container.duration / 1e6
 
-    def _fault(self) -> str | None:
-        faults = []
-        stated, shown = self._stated_s(), self._shown_s()
-        if stated is not None and shown < stated - TOLERANCE_FRAMES / self.rate:
-            faults.append(f"it ends early, after {self.frames} frames: {shown:.2f} s of {stated:.2f} s")
-        if self.lost or self.damaged:
-            parts = [f"{self.lost} of its frames cannot be decoded"] if self.lost else []
-            parts += [f"{self.damaged} are damaged"] if self.damaged else []
-            faults.append(f"{' and '.join(parts)}, the first at {self.first_fault_s:.2f} s")
+    def fault(self, frames: int, shown_s: float) -> str | None:
+        """Reason why the frames that were read are not the whole video; None where they are."""
+        faults, stated = [], self.stated_s()
+        if stated is not None and shown_s < stated - TOLERANCE_FRAMES / self.rate:
+            faults.append(f"it ends early, after {frames} frames: {shown_s:.2f} s of {stated:.2f} s")
+        if number := len(self._faults):
+            first = self.seconds(next((pts for pts in self._faults if pts is not None), 0))
+            faults.append(f"{number} of its frames are damaged or missing, the first at {first:.2f} s")
         return "; ".join(faults) or None
 
+    def refuse_unfit(self, frame: av.VideoFrame, size: tuple[int, int]) -> None:
+        """Refuse a frame that would be restored wrongly, or of another size than the first.
 
-def stored_as(source: VideoFormat, width: int, height: int) -> str:
-    """The pixel format that a video is written in: the source's depth and sub-sampling, where that can be.
+        Raises:
+            FrameError: It is interlaced, of high dynamic range or of another size.
+        """
+        at = f"at {self.seconds(frame.pts):.2f} s"
+        if frame.interlaced_frame:
+            fault = f"its frames are interlaced ({at}): every other line was seen at another time"
+            remedy = "deinterlace it first (`ffmpeg -i IN -vf bwdif OUT`)"
+        elif frame.color_trc in HDR:
+            fault = f"it is of high dynamic range ({HDR[frame.color_trc]}), whose values are no sRGB"
+            remedy = "convert it to standard dynamic range first"
+        elif (frame.width, frame.height) != size:
+            fault, remedy = f"its frames change their size {at}", "cut it into two videos there"
+        else:
+            return
+        raise FrameError(fault, file=self.path, remedy=remedy)
+
+
+def _encode(
+    reader: _Reader,
+    output: OutputContainer,
+    written: VideoStream,
+    copies: dict[int, Any],
+    function: Callable[[Array], Array],
+    scale: int,
+) -> tuple[int, float]:
+    """Encode the function of every frame and copy the other packets.
+
+    Returns:
+        Number of frames, and their duration in s.
+    """
+    from av import VideoFrame
+    from tqdm import tqdm
+
+    items, head = iter(reader), []
+    for item in items:  # up to the first frame, which the header describes
+        head.append(item)
+        if isinstance(item, VideoFrame):
+            break
+    else:
+        fault = "no frame of it can be decoded"
+        raise FrameError(fault, file=reader.path, remedy="copy or export it again")
+    size, colours = (item.width, item.height), Colours.of(item)
+    _describe(written, reader, item, colours, scale)
+    output.start_encoding()
+    start = end = item.pts or 0
+    frames, last = 0, start - 1
+    total = reader.stream.frames or round((reader.stated_s() or 0) * reader.rate) or None
+    with tqdm(total=total, unit="frame", desc=reader.path.name, disable=None) as bar:
+        for item in itertools.chain(head, items):
+            if isinstance(item, VideoFrame):
+                reader.refuse_unfit(item, size)
+                answer = colours.frame(function(colours.picture(item)), written.pix_fmt or "")
+                # A damaged file may show two frames at once, which no container can hold.
+                answer.pts = last = max(end if item.pts is None else item.pts, last + 1)
+                answer.time_base = reader.time_base
+                answer.duration = item.duration or max(1, round(1 / (reader.rate * reader.time_base)))
+                end = last + answer.duration
+                output.mux(written.encode(answer))
+                frames += 1
+                bar.update()
+            elif item.stream.index in copies and item.dts is not None:  # None ends a stream
+                item.stream = copies[item.stream.index]
+                output.mux(item)
+    output.mux(written.encode(None))
+    return frames, reader.seconds(end - start)
+
+
+def _describe(
+    written: VideoStream, reader: _Reader, frame: av.VideoFrame, colours: Colours, scale: int
+) -> None:
+    """Set geometry, colours and time base of the output to those of the source's first frame."""
+    from av.codec.context import Flags
+
+    context = written.codec_context
+    context.width, context.height = frame.width * scale, frame.height * scale
+    context.pix_fmt = stored_as(frame.format.name, context.width, context.height)
+    context.time_base = reader.time_base
+    context.flags |= Flags.frame_duration
+    context.sample_aspect_ratio = reader.stream.sample_aspect_ratio or Fraction(1)
+    context.colorspace, context.color_range = colours.matrix, colours.range
+    context.color_primaries, context.color_trc = frame.color_primaries, frame.color_trc
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is not None:
+        written.set_display_matrix(np.frombuffer(matrix, dtype=np.int32).tolist())
+
+
+def stored_as(source: str, width: int, height: int) -> str:
+    """Pixel format of H.264 that loses least of the source's depth and sub-sampling.
 
     Args:
-        source: The source's format.
-        width: Of the output, pixels; an odd width cannot be sub-sampled across, nor an odd height
-            down.
-        height: Of the output, pixels.
+        source: The source's pixel format.
+        width: Of the output, pixels; an odd width cannot be sub-sampled.
+        height: Likewise.
     """
-    across, down = 16 // source.chroma_width(16), 16 // source.chroma_height(16)
-    if source.is_rgb or across == 1 or width % 2 or (down > 1 and height % 2):
-        sampling = "444"
-    else:
-        sampling = "420" if down > 1 else "422"
-    deep = any(component.bits > 8 for component in source.components)
-    return f"yuv{sampling}p{'10le' if deep else ''}"
+    from av.codec import find_best_pix_fmt_of_list
+
+    samplings = ["444"] if width % 2 else ["444", "422"] if height % 2 else ["444", "422", "420"]
+    formats = [f"yuv{sampling}p{depth}" for sampling in samplings for depth in ("", "10le")]
+    return cast("av.VideoFormat", find_best_pix_fmt_of_list(formats, source)[0]).name
 
 
-def _copied_sound(
-    container: InputContainer, output: OutputContainer, picture: VideoStream
-) -> tuple[dict[int, Any], list[str]]:
-    """Streams of the output for the sound, by index of their sources, and what is left out."""
-    copied: dict[int, Any] = {}
+def _copied_streams(reader: _Reader, output: OutputContainer) -> tuple[dict[int, Any], tuple[str, ...]]:
+    """Output streams for sound and subtitles by index of their sources; names of those left out."""
+    copies: dict[int, Any] = {}
     left_out = []
-    for stream in container.streams:
-        if stream.index == picture.index:
-            continue
-        if stream.type == "audio" and _holds(output.format.name, stream):
-            copied[stream.index] = output.add_stream_from_template(stream)
-        else:
+    for stream in reader.container.streams:
+        if stream.type in ("audio", "subtitle") and _holds(output.format.name, stream):
+            copies[stream.index] = output.add_stream_from_template(stream)
+        elif stream.index != reader.stream.index:
             codec = getattr(stream.codec_context, "name", None)
             left_out.append(f"{stream.type} ({codec})" if codec else str(stream.type))
-    return copied, left_out
+    return copies, tuple(left_out)
 
 
 def _holds(container: str, stream: Stream) -> bool:
-    """Whether a kind of container takes a stream: some say so only when their header is written."""
+    """True where a container holds a stream, which some tell only as they write the header."""
     import av
 
     try:
@@ -414,24 +398,26 @@ def _holds(container: str, stream: Stream) -> bool:
             trial.add_stream_from_template(stream)
             trial.start_encoding()
         return True
-    except (ValueError, av.error.FFmpegError):
+    except (ValueError, av.FFmpegError):
         return False
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[InputContainer]:
-    """A video, opened for reading.
+def _opened(path: Path) -> Iterator[_Reader]:
+    """Open a video for reading.
 
     Raises:
-        FrameError: It is none.
+        FrameError: The file is no video.
     """
     import av
+    from av.stream import Disposition
+    from av.video.stream import VideoStream
 
     # Nothing but the file itself is ever opened: no playlist, no address.
     options = {"format_whitelist": READ, "protocol_whitelist": "file"}
     try:
         container = av.open(str(path.resolve()), options=options, metadata_errors="replace")
-    except av.error.FFmpegError as error:
+    except av.FFmpegError as error:
         if isinstance(error, PermissionError):
             raise
         raise FrameError(
@@ -440,34 +426,10 @@ def _opened(path: Path) -> Iterator[InputContainer]:
             remedy="copy or export it again: a copy that was cut short may lack its table of contents",
         ) from error
     with container:
-        _picture(container, path)
-        yield container
-
-
-def _picture(container: InputContainer, path: Path | None = None) -> VideoStream:
-    """The stream that shows the picture; the cover of a sound file is none.
-
-    Raises:
-        FrameError: There is none.
-    """
-    from av.stream import Disposition
-    from av.video.stream import VideoStream
-
-    best = container.streams.best("video")
-    if not isinstance(best, VideoStream) or best.disposition & Disposition.attached_pic:
-        raise FrameError("it holds no moving pictures", file=path, remedy="name a video")
-    if best.codec_context is None:
-        raise FrameError("it is coded in a way unknown here", file=path, remedy="convert it to H.264 first")
-    return best
-
-
-def _scaler_matrix(matrix: int) -> int:
-    """FFmpeg's scaler has a number of its own for BT.601."""
-    return 5 if matrix == BT601 else matrix
-
-
-def _scaler_flags() -> int:
-    """Chroma is interpolated at full width, and rounded rather than cut."""
-    from av.video.reformatter import Interpolation as Flag
-
-    return int(Flag.BICUBIC | Flag.FULL_CHR_H_INT | Flag.FULL_CHR_H_INP | Flag.ACCURATE_RND)
+        best = container.streams.best("video")
+        # The cover of a sound file is a picture that does not move.
+        if not isinstance(best, VideoStream) or best.disposition & Disposition.attached_pic:
+            raise FrameError("it holds no moving pictures", file=path, remedy="name a video")
+        if best.codec_context is None:
+            raise FrameError("its codec is unknown here", file=path, remedy="convert it to H.264 first")
+        yield _Reader(path, container, best)

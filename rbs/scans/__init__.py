@@ -1,1 +1,1 @@
-"""What a scan is: counts, geometry, velocity, and the DICOM files it lives in."""
+"""Bone scans: counts, geometry, velocity, and the DICOM files they live in."""

@@ -1,4 +1,4 @@
-"""What makes a scan unfit whatever it shall serve, and which velocities count as the same."""
+"""Criteria of a usable scan, and the velocities that count as the same."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def too_few_counts(scan: Scan, names: Sequence[str]) -> Iterator[str]:
 
     Args:
         scan: The scan.
-        names: What to call each of its views.
+        names: Names of its views in messages.
     """
     for name, total in zip(names, scan.counts.sum(axis=(1, 2)), strict=True):
         if total < MIN_COUNTS:

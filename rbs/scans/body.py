@@ -1,4 +1,4 @@
-"""Where the body is in a scan."""
+"""The body in a scan."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _TABLE_END = 100.0
 
 
 def dispersion_index(counts: Array) -> float:
-    """Noise variance over mean: 1 for raw counts, s for counts scaled by s, well below 1 once smoothed.
+    """Noise variance over mean: 1 for raw counts, s for counts scaled by s, below 1 once smoothed.
 
     The contrast d = (a - b - c + e) / 2 of a 2x2 block [[a, b], [c, e]] cancels the anatomy to
     first order, and for Poisson counts its variance is the block's mean. The index is sum(w d^2) /
@@ -50,7 +50,7 @@ def dispersion_index(counts: Array) -> float:
 
 
 def anscombe(counts: Array) -> Array:
-    """Anscombe's transform 2 sqrt(x + 3/8), which gives Poisson counts of a mean above about 4 unit variance.
+    """Anscombe's transform 2 sqrt(x + 3/8): unit variance for Poisson counts of a mean above 4.
 
     Anscombe, Biometrika 35 (1948) 246-254.
     """
@@ -87,7 +87,7 @@ def _inverse_table() -> tuple[Array, Array]:
 
 
 def where_scanned(counts: Array, rapid: Array) -> Array:
-    """Restored counts without what a restorer smooths into rows that no view has scanned.
+    """Remove restored counts from rows that no view has scanned.
 
     Args:
         counts: Restored counts (V, H, W); the rows above the first and below the last count are set

@@ -1,25 +1,24 @@
-"""How a patient moved between two passes, found and undone without interpolating counts.
+"""Registration of two passes over a moving patient, without interpolation of counts.
 
 Between a rapid and a standard pass a child moves by millimetres: as a whole, and head, trunk and
 limbs by themselves. What the standard (fixed) scan shows at x, the rapid (moving) scan shows at x +
-u(x); u is estimated here. Raw counts stay where they are, for interpolated they would no longer be
-Poisson: `warp` moves what is smooth, a restoration, onto the other scan, and `whole_pixel_shift`
-moves counts by whole pixels.
+u(x); u is estimated here. Raw counts stay where they are: interpolated they would no longer be
+Poisson; `warp` moves a smooth restoration onto the other scan, and `whole_pixel_shift` moves counts
+by whole pixels.
 
 The estimate is the most probable u given both scans. Counts smoothed by a Gaussian of s pixels and
 multiplied by 4 pi s^2 have variance and mean alike, as Poisson counts have, so that Anscombe's
-transform gives them unit
-variance: a for the fixed scan, b for the moving one of exposure p. With the weighted mean t = (a +
-sqrt(p) b) / (1 + p), whose noise is independent of that of the difference d = b / sqrt(p) - a,
-Gauss-Newton steps solve
+transform gives them unit variance: a for the fixed scan, b for the moving one of exposure p. With
+the weighted mean t = (a + sqrt(p) b) / (1 + p), whose noise is independent of that of the
+difference d = b / sqrt(p) - a, Gauss-Newton steps solve
 
-    (C^-1 + sum_x w g g' / v) u_next = sum_x w g (g' u - d) / v,    g = grad t,    v = 4 pi s^2 (1 + 1/p),
+    (C^-1 + sum_x w g g' / v) u_next = sum_x w g (g' u - d) / v, g = grad t, v = 4 pi s^2 (1 + 1/p),
 
-summed over the pixels of all views: aligned, they move alike. The weights w (Welsch's) silence what
-changed otherwise than by moving, such as a filling bladder. The prior covariance C holds the shift
-and rotation of the whole body and, for its segments, a Gaussian process of correlation length
-`REACH_MM`. Whether anything moved, and how much the segments did so by themselves, is decided by
-the evidence, the probability of the scans under each C.
+summed over the pixels of all views: aligned, they move alike. The weights w (Welsch's) silence
+changes other than motion, such as a filling bladder. The prior covariance C holds the shift and
+rotation of the whole body and, for its segments, a Gaussian process of correlation length
+`REACH_MM`. The evidence, the probability of the scans under each C, decides if anything moved, and
+how much the segments did so by themselves.
 
 Lucas & Kanade, IJCAI 1981, 674-679. Evidence: MacKay, Neural Comput. 4 (1992) 415-447. Weights:
 Holland & Welsch, Commun. Stat. A6 (1977) 813-827. Smooth displacements as modes of a Gaussian
@@ -75,8 +74,8 @@ class Motion:
         shift_mm: Shift of the whole body at `centre_mm`, towards higher rows and columns.
         angle: Its rotation, radians; positive turns rows (down) towards columns (right).
         centre_mm: Point about which it turns, rows and columns from the first pixel.
-        bumps: What segments add, (2, m, n): weights of Gaussians of sigma `REACH_MM`, half that far
-            apart.
+        bumps: Motion of the segments, (2, m, n): weights of Gaussians of sigma `REACH_MM`, half
+            that far apart.
         sd_mm: Expected error of |u|, its median over the body (square root of the posterior
             variance).
         log_odds: Evidence for "rigid" over "none" and for "segments" over "rigid", natural
@@ -148,7 +147,7 @@ def estimate_motion(fixed: Array, moving: Array, spacing_mm: Spacing, *, segment
         fixed: Raw counts, aligned (V, H, W): the standard scan.
         moving: Raw counts of the same views at any exposure: the rapid scan.
         spacing_mm: Row and column spacing.
-        segments: Whether parts of the body may move by themselves.
+        segments: Let parts of the body move by themselves.
 
     Raises:
         ScanError: The scans differ in shape, or one holds next to nothing.
@@ -185,9 +184,9 @@ def estimate_motion(fixed: Array, moving: Array, spacing_mm: Spacing, *, segment
 def residual_misalignment(
     fixed: Array, moving: Array, spacing_mm: Spacing, motion: Motion | None = None
 ) -> Residual:
-    """Displacement left once a motion is taken off, by another estimator: block by block, without a prior.
+    """Displacement left after a motion, by another estimator: block by block, without a prior.
 
-    What the motion left out, because it was too small to be certain of or too local for its prior,
+    Displacement that the motion misses, too small to be certain of or too local for its prior,
     shows as a median or 95th percentile above the floor. Blocks in which counting noise alone
     exceeds a pixel are not measured. Where the motion was estimated from these very counts it has
     followed some of their noise, so a perfect one stays somewhat below the floor.
@@ -196,7 +195,7 @@ def residual_misalignment(
         fixed: As for `estimate_motion`.
         moving: As for `estimate_motion`.
         spacing_mm: Row and column spacing.
-        motion: What is taken off; None measures the scans as they are.
+        motion: Motion to subtract; None measures the scans as they are.
 
     Raises:
         ScanError: The scans differ in shape, or one holds next to nothing.
@@ -276,7 +275,7 @@ def warp(image: Array, motion: Motion, spacing_mm: Spacing) -> Array:
 
 
 def whole_pixel_shift(counts: Array, motion: Motion, spacing_mm: Spacing) -> tuple[Array, Array]:
-    """Lay counts on the fixed scan by whole pixels: every pixel keeps its counts, none is mixed with another.
+    """Shift counts onto the fixed scan by whole pixels: every pixel keeps its counts unmixed.
 
     Undoes the shift of the whole body to within half a pixel; its rotation and the motion of
     segments stay.
@@ -337,8 +336,7 @@ class _Views:
         self.around = (1, *(2 * int(np.ceil(s / _STRIDE)) + 1 for s in sigma))
         body = pooled.sum(axis=0)
         self.body = (body > body.mean())[rows[:, None], columns]
-        # What the camera saw: its edge stays where it is, and would hold back a body that crosses
-        # it.
+        # The edge of the field of view does not move, and would hold back a body that crosses it.
         self.seen = [_extent((fixed + moving).sum(axis=(0, 2 - axis)), 2 * sigma[axis]) for axis in (0, 1)]
 
     def offset(self) -> Array:
@@ -387,8 +385,8 @@ class _Views:
         weight = known.astype(np.float32)
         scale = spread
         for _ in range(2 if known.any() else 0):
-            # Counts of the body may differ by more than the exposure: by decay, or by what the
-            # bladder took.
+            # Counts of the body may differ by more than the exposure: by decay, or by uptake
+            # of the bladder.
             gain = (weight * difference * mean).sum() / (weight * mean**2).sum()
             left = difference - gain * mean
             scale = max(spread, 1.4826 * float(np.median(np.abs(left[known]))))
@@ -402,7 +400,7 @@ class _Views:
 
 
 class _Model:
-    """Displacements as a sum of a few shapes: the whole body's motion, and modes for that of its segments.
+    """Displacements as a sum of a few shapes: motion of the whole body, and modes of its segments.
 
     Parameters are shift (rows and columns, mm) and angle (radians), then the weights of the modes
     along rows and along columns. A mode is a product of one along the rows and one along the
@@ -410,7 +408,7 @@ class _Model:
 
     Args:
         views: Gives the grid and the centre of the body, about which it turns.
-        segments: Whether there are modes.
+        segments: Include modes.
     """
 
     def __init__(self, views: _Views, *, segments: bool) -> None:
@@ -451,7 +449,7 @@ class _Model:
         return _rigid(self.z, self.x, self.centre, parameters) + apart
 
     def equations(self, views: _Views, parameters: Array) -> tuple[Array, Array]:
-        """Information about the parameters, and information times the parameters that it suggests."""
+        """Information about the parameters, and information times the parameters it suggests."""
         (zz, zx, xx), (pull_z, pull_x) = views.equations(self.field(parameters))
         turns = self._turns(parameters[2])
 
@@ -517,7 +515,7 @@ class _Posterior:
 
 
 def _posterior(information: Array, target: Array, scale: Array) -> _Posterior:
-    """Solve a linear Gaussian problem whose parameters have the prior spreads `scale` about zero."""
+    """Solve a linear Gaussian problem with prior spreads `scale` about zero."""
     factor = cholesky(np.eye(len(scale)) + information * scale[:, None] * scale, lower=True)
     mean = scale * cho_solve((factor, True), scale * target)
     return _Posterior(mean, float(target @ mean / 2 - np.log(np.diag(factor)).sum()), scale, factor)
@@ -532,13 +530,13 @@ def _rigid(z: Array, x: Array, centre: tuple[float, float], parameters: Array | 
 
 
 def _gaussians(at: Array, count: int) -> Array:
-    """`count` Gaussians `REACH_MM` / 2 apart, the first at -`REACH_MM`, at points in mm: (points, count)."""
+    """Gaussians `REACH_MM` / 2 apart from -`REACH_MM` on, at points in mm: (points, count)."""
     centres = REACH_MM * (np.arange(count) / 2 - 1)
     return np.exp(-((at[:, None] - centres) ** 2) / (2 * REACH_MM**2))
 
 
 def _root(at: Array) -> Array:
-    """What makes independent modes of unit spread of the m Gaussians that cover `at`: (m, modes).
+    """Transform of the m Gaussians over `at` into independent modes of unit spread, (m, modes).
 
     The Gaussians are the prior covariance; modes of less than a thousandth of the largest variance
     are left out.

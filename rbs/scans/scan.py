@@ -38,7 +38,7 @@ growth plate is not "legs", a lesion, labelled "hot spots", is not "spine")."""
 
 
 class View(StrEnum):
-    """Which side of the patient the detector saw."""
+    """Side of the patient that the detector saw."""
 
     ANTERIOR = "anterior"
     POSTERIOR = "posterior"
@@ -46,7 +46,7 @@ class View(StrEnum):
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a scan came from.
+    """Source of a scan.
 
     Attributes:
         path: The file it was read from.
@@ -76,7 +76,7 @@ class Scan:
         velocity: Bed velocity, cm/min; None where the file does not say.
         duration_s: Acquisition time, s; None where the file does not say.
         patient_id: Identifier of the patient.
-        provenance: Where the scan came from.
+        provenance: Source of the scan.
 
     Raises:
         ScanError: The parts contradict each other or the counts are negative or not finite.
@@ -122,7 +122,7 @@ class Scan:
         return self.counts.shape[1], self.counts.shape[2]
 
     def exposure_of(self, velocity: float = STANDARD_VELOCITY) -> float:
-        """Counts of this scan as a exposure of those it would hold at `velocity` (cm/min).
+        """Exposure of this scan relative to one at `velocity` (cm/min).
 
         The dwell time is the axial field of view over the velocity, so counts go as 1/velocity: a
         40 cm/min scan holds the exposure 0.5 of a 20 cm/min scan.
@@ -143,7 +143,7 @@ class Scan:
         return replace(self, counts=counts, **changes)
 
     def aligned(self) -> Array:
-        """Counts as restorers take them: anterior first, the posterior view mirrored left-right to lie on it.
+        """Counts as restorers take them: anterior first, the posterior view mirrored onto it.
 
         Returns:
             float32 counts (views, rows, columns).

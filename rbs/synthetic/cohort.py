@@ -1,12 +1,12 @@
-"""Writing a cohort of phantom children as the files a department would have, with their truth beside them.
+"""Cohorts of phantom children: the files a department would have, and their truth.
 
 OUT/manifest.csv                  one line a patient, split by patient
-OUT/cohort.json                   what the cohort was made from
+OUT/cohort.json                   settings of the cohort
 OUT/P0001/rapid.dcm               40 cm/min, its own Poisson draw
-OUT/P0001/standard.dcm            20 cm/min, another one; perfectly registered, or of a child that has moved
+OUT/P0001/standard.dcm            20 cm/min, another one; registered, or of a child that has moved
 OUT/P0001/truth.npz               expectation float32 and labels uint8 of the standard scan, both
                                   (2, rows, columns); of a child that has moved also
-                                  expectation_rapid: what the rapid scan's pose would have given at
+                                  expectation_rapid: expectation in the pose of the rapid scan at
                                       the standard velocity
 OUT/P0001/child.json              the child, its lesions and its landmarks
 """
@@ -30,7 +30,7 @@ from rbs.errors import OutputError, RbsError
 from rbs.scans.scan import STANDARD_VELOCITY, Scan
 from rbs.synthetic.skeleton import SPACING_MM, VIEWS, Phantom, make_child, make_passes
 from rbs.synthetic.skeleton.growth import Sex
-from rbs.utils.files import whole_file
+from rbs.utils.files import claim_folder, whole_file
 
 RAPID_VELOCITY = 40.0
 PAUSE_S = 60.0
@@ -49,16 +49,15 @@ _UNFINISHED = ".making-"
 
 @dataclass(frozen=True)
 class Acquisition:
-    """How the two scans of every child are acquired, the rapid one first.
+    """Acquisition of the two scans of every child, the rapid one first.
 
     Attributes:
         rapid_velocity: cm/min.
         standard_velocity: cm/min.
-        moving: Whether the child moves and its bladder fills between the scans, and Tc-99m decays;
-            otherwise they are perfectly registered and expect the same.
-        dose: Administered activity as a factor on what the child's weight asks for.
-        farther_mm: How much farther from the child both collimators are than they would be, mm:
-            blur.
+        moving: The child moves, its bladder fills and Tc-99m decays between the scans; otherwise
+            they are perfectly registered and expect the same.
+        dose: Administered activity relative to that for the child's weight.
+        farther_mm: Added distance of both collimators from the child, mm: blur.
     """
 
     rapid_velocity: float = RAPID_VELOCITY
@@ -68,7 +67,7 @@ class Acquisition:
     farther_mm: float = 0.0
 
     def settings(self) -> dict[str, Any]:
-        """As a cohort notes them: dose and distance only where unusual, as older cohorts know neither."""
+        """Settings as a cohort notes them; older cohorts know neither dose nor distance."""
         later = ("dose", "farther_mm")
         return {
             name: value
@@ -107,11 +106,11 @@ def write_cohort(
 
     Args:
         out: Folder of the cohort: new, empty, or holding a cohort of the same patients and seed.
-        patients: How many children, at least 3 so that each split has one.
+        patients: Number of children, at least 3 so that each split has one.
         seed: Decides everything random.
-        acquisition: How they are scanned.
+        acquisition: Acquisition of their scans.
         workers: Processes.
-        progress: Whether to show a progress bar.
+        progress: Show a progress bar.
 
     Returns:
         The path of the manifest.
@@ -142,7 +141,10 @@ def write_cohort(
         )
     out = Path(out)
     recipe = {"format": FORMAT, "patients": patients, "seed": seed, **acquisition.settings()}
-    _claim(out, recipe)
+    other = "a cohort of other patients, another seed or another version of rbs"
+    claim_folder(out, "cohort.json", recipe, other=other)
+    for left in out.glob(_UNFINISHED + "*"):
+        shutil.rmtree(left)
     jobs = [(out, number, seed, acquisition) for number in range(1, patients + 1)]
     if workers == 1:
         rows = _collect(map(_write_patient, jobs), patients, progress)
@@ -171,9 +173,9 @@ def make_patient(number: int, seed: int, acquisition: Acquisition = Acquisition(
 
 
 def draw_patient(seeds: np.random.SeedSequence, acquisition: Acquisition) -> Patient:
-    """A child and independent Poisson draws of what each of its scans expects.
+    """Draw a child and independent Poisson counts of the expectation of each of its scans.
 
-    Whoever moves is the same child as who lies still.
+    With and without motion it is the same child.
     """
     who, first, second, moves = (np.random.default_rng(s) for s in seeds.spawn(4))
     age = float(who.uniform(0.5, 16.0))
@@ -202,33 +204,6 @@ def _duration_s(phantom: Phantom, velocity: float) -> float:
     return phantom.scan_length_mm / (velocity * 10 / 60)
 
 
-def _claim(out: Path, recipe: dict[str, Any]) -> None:
-    """Make sure `out` is ours to fill: new, empty, or this very cohort."""
-    mark = out / "cohort.json"
-    try:
-        if out.exists() and not out.is_dir():
-            raise OutputError("it is a file, not a folder", file=out, remedy="choose another folder")
-        if out.is_dir() and any(out.iterdir()):
-            if not mark.is_file():
-                raise OutputError(
-                    "the folder holds something else", file=out, remedy="choose a new or an empty folder"
-                )
-            if _read_json(mark) != recipe:
-                raise OutputError(
-                    "the folder holds a cohort of other patients, another seed or another version of rbs",
-                    file=out,
-                    remedy="choose another folder, or repeat the settings named in its cohort.json",
-                )
-            for left in out.glob(_UNFINISHED + "*"):
-                shutil.rmtree(left)
-    except OSError as error:
-        raise OutputError(
-            f"it cannot be read ({error.strerror or error})", file=out, remedy="check its permissions"
-        ) from error
-    with whole_file(mark, overwrite=True) as path:
-        path.write_text(json.dumps(recipe) + "\n")
-
-
 def _collect(results: Any, total: int, progress: bool) -> list[dict[str, str]]:
     from tqdm import tqdm
 
@@ -236,7 +211,7 @@ def _collect(results: Any, total: int, progress: bool) -> list[dict[str, str]]:
 
 
 def _write_patient(job: tuple[Path, int, int, Acquisition]) -> dict[str, str]:
-    """Write one patient's folder whole unless it stands already; returns its row without the split."""
+    """Write one patient's folder whole unless it exists; return its row without the split."""
     out, number, seed, acquisition = job
     name = f"P{number:04d}"
     folder = out / name

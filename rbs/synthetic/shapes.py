@@ -1,4 +1,4 @@
-"""Drawn shapes with prompts: what the small SAM learns to segment before it has seen a scan.
+"""Drawn shapes with prompts, which the small SAM learns to segment before it sees a scan.
 
 Each picture holds expected counts of random shapes (tubes, bars, blobs, rings, rows of arcs,
 polygons), blurred as a gamma camera blurs, and a Poisson draw of them. Nothing in it is anatomy.
@@ -150,7 +150,7 @@ class _Numbers(Sampler[int]):
         return iter(range(start, start + self.batches))
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning tells the epoch, so that a resumed run draws what an uninterrupted one would."""
+        """Take the epoch from Lightning, so that a resumed run draws as an uninterrupted one."""
         self.epoch = epoch
 
 

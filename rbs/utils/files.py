@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,37 @@ def whole_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
             temporary.parent.rmdir()
+
+
+def claim_folder(folder: Path, name: str, settings: Mapping[str, Any], *, other: str) -> None:
+    """Take a folder for a command that can be resumed: new, empty, or of the same settings.
+
+    Args:
+        folder: The folder; made where there is none.
+        name: Name of the JSON file in it that holds the settings.
+        settings: Settings that decide the content.
+        other: Content of a folder with other settings, for the message ("a cohort of ...").
+
+    Raises:
+        OutputError: The folder holds something else, or cannot be read or written.
+    """
+    mark = folder / name
+    if folder.exists() and not folder.is_dir():
+        raise OutputError("it is a file, not a folder", file=folder, remedy="choose another folder")
+    try:
+        text = mark.read_text(errors="replace") if mark.is_file() else ""
+        empty = not folder.is_dir() or not any(folder.iterdir())
+    except OSError as error:
+        fault = f"it cannot be read ({error.strerror or error})"
+        raise OutputError(fault, file=folder, remedy="check its permissions") from error
+    if not text and not empty:
+        remedy = "choose a new or an empty folder"
+        raise OutputError("the folder holds something else", file=folder, remedy=remedy)
+    if text and text != json.dumps(settings) + "\n":
+        remedy = f"choose another folder, or repeat the settings named in its {name}"
+        raise OutputError(f"the folder holds {other}", file=folder, remedy=remedy)
+    with whole_file(mark, overwrite=True) as path:
+        path.write_text(json.dumps(settings) + "\n")
 
 
 def _umask() -> int:

@@ -1,4 +1,4 @@
-"""The shipped teacher finds the regions of a child nobody has seen: seed 5; it was adapted to seed 1."""
+"""The shipped teacher finds the regions of an unseen child: seed 5; it was adapted to seed 1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shipped uncertainty is true of a child nobody has seen: seed 5; trained on seed 1, and f1 on 2026."""
+"""The shipped uncertainty holds for an unseen child: seed 5; trained on seed 1, f1 on 2026."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shipped restorer keeps its figures on a child it has not seen: seed 1, and it was trained on 2026."""
+"""The shipped restorer keeps its figures on an unseen child: seed 1; it was trained on 2026."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ import pydicom
 import pytest
 from judges import judge
 
-from rbs.degradation.thinning import thin
+from rbs.degradation.thinning import Thinning
 from rbs.errors import ScanError
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.dicom.writer import (
@@ -52,7 +52,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     study = StudyHeader("P1", datetime(2024, 1, 2, 9))
     write_acquired_nm(files["acquired"], scan, patient=patient, study=study, uid_seed="P1")
     source = read_nm(files["acquired"])
-    kept = thin(source.counts, 0.5, np.random.default_rng(1))
+    kept = Thinning(0.5)(source.counts, np.random.default_rng(1))
     rapid = replace(source, counts=kept, velocity=40.0, duration_s=150.0)
     write_thinned_nm(files["thinned"], rapid, source, description="half of it", uid_seed="half")
     rapid = read_nm(files["thinned"])

@@ -23,11 +23,11 @@ from rbs.data.indexing.records import Refusal
 from rbs.data.indexing.scans import SHARES, Split, refuse_unwritable, write_refused
 from rbs.data.manifest import SPLITS, relative_path
 from rbs.endoscopy.duplicates import Duplicates, joined, near_duplicates
-from rbs.endoscopy.field_of_view import valid_area
+from rbs.endoscopy.field_of_view import field_of_view
 from rbs.endoscopy.files import glance, size_of, write_mask
-from rbs.endoscopy.layouts import Found, search
+from rbs.endoscopy.layouts import FrameFiles, search
 from rbs.endoscopy.pairs import mask_of, refuse_other_scene, refuse_other_size
-from rbs.endoscopy.perceptual_hash import Sketch, sketch
+from rbs.endoscopy.perceptual_hash import PerceptualHash, perceptual_hash
 from rbs.errors import FrameError, RbsError
 from rbs.utils.files import whole_file
 
@@ -46,14 +46,14 @@ class Seen:
         found: The frame and its files.
         shape: Rows and columns of its file.
         digest: Hash of its file.
-        sketch: What it shows.
+        hash: Hash of what it shows.
         marks: Whether its mask marks anything; None without one.
     """
 
-    found: Found
+    found: FrameFiles
     shape: tuple[int, int]
     digest: str
-    sketch: Sketch
+    hash: PerceptualHash
     marks: bool | None
 
 
@@ -126,7 +126,7 @@ def index_frames(
     found, unmatched = _grouped(searched.frames, folder, group)
     seen, refusals = _look(found, manifest.parent, workers, progress)
     units = [one.found.group or one.found.frame.relative_to(folder).as_posix() for one in seen]
-    pairs = near_duplicates([one.sketch for one in seen], units, progress=progress)
+    pairs = near_duplicates([one.hash for one in seen], units, progress=progress)
     dealt = _deal(seen, units, pairs, Split(seed, shares))
     copies = _copies(seen)
     rows = [
@@ -166,7 +166,7 @@ def index_frames(
 # --- reading
 
 
-def _grouped(frames: Sequence[Found], folder: Path, pattern: str | None) -> tuple[list[Found], int]:
+def _grouped(frames: Sequence[FrameFiles], folder: Path, pattern: str | None) -> tuple[list[FrameFiles], int]:
     """Frames with the groups that the user's pattern finds, and how many it does not match."""
     if pattern is None:
         return list(frames), 0
@@ -193,7 +193,7 @@ def _grouped(frames: Sequence[Found], folder: Path, pattern: str | None) -> tupl
 
 
 def _look(
-    found: Sequence[Found], place: Path, workers: int, progress: bool
+    found: Sequence[FrameFiles], place: Path, workers: int, progress: bool
 ) -> tuple[list[Seen], list[Refusal]]:
     seen: list[Seen] = []
     refusals: list[Refusal] = []
@@ -207,7 +207,7 @@ def _look(
     return seen, refusals
 
 
-def look(found: Found, place: Path) -> Seen | Refusal:
+def look(found: FrameFiles, place: Path) -> Seen | Refusal:
     """Read the files of a frame, or say why it cannot be used.
 
     Args:
@@ -222,7 +222,7 @@ def look(found: Found, place: Path) -> Seen | Refusal:
             fault = f"it has {shape[1]} x {shape[0]} pixels, as icons have"
             raise FrameError(fault, file=found.frame, remedy="leave it out")
         frame = glance(found.frame, _GLANCE)
-        valid = valid_area(frame)
+        valid = field_of_view(frame)
         if not valid.any():
             raise FrameError("it shows nothing", file=found.frame, remedy="leave it out")
         marks = None
@@ -233,7 +233,7 @@ def look(found: Found, place: Path) -> Seen | Refusal:
             low = glance(found.low, _GLANCE)
             refuse_other_scene(found.frame, frame, found.low, low, valid)
         digest = hashlib.sha256(found.frame.read_bytes()).hexdigest()
-        return Seen(found, shape, digest, sketch(frame, valid), marks)
+        return Seen(found, shape, digest, perceptual_hash(frame, valid), marks)
     except RbsError as error:
         return Refusal(error.file or found.frame, error.fault, error.remedy or "leave it out")
 
@@ -355,7 +355,11 @@ def _write_duplicates(path: Path, seen: Sequence[Seen], pairs: Iterable[Duplicat
 
 
 def _doubts(
-    rows: Sequence[FrameRow], found: Sequence[Found], dealt: _Dealt, unmatched: int, shares: Sequence[float]
+    rows: Sequence[FrameRow],
+    found: Sequence[FrameFiles],
+    dealt: _Dealt,
+    unmatched: int,
+    shares: Sequence[float],
 ) -> Iterator[str]:
     if dealt.drawn:
         yield "no folder is named val: validation frames are drawn from those in train"

@@ -1,4 +1,4 @@
-"""What the sensor gets and makes of it: how much light, where, with how much noise, and what saturates."""
+"""Light on the sensor: exposure, vignetting, shot and read noise, saturated highlights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from rbs.endoscopy.colour import Frame, Stage, smooth_field, to_linear, to_srgb
+from rbs.degradation.optical.optics import smooth_field
+from rbs.degradation.optical.recipe import Stage
+from rbs.endoscopy.colour import Frame, to_linear, to_srgb
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class Illumination:
     """Less light, or more, and unevenly: light is multiplied by 2^-stops / (1 + (r / reach)^2)^2.
 
     The second factor is the law of the fourth power of the cosine, with r / reach the tangent of
-    the angle. What exceeds full scale saturates.
+    the angle. Light above full scale saturates.
 
     Attributes:
         stops: Exposure that is missing at the brightest place; negative for too much.
@@ -66,7 +68,7 @@ class SensorNoise:
     stage: ClassVar[Stage] = Stage.SENSOR
 
     def __call__(self, frame: Frame, rng: np.random.Generator) -> Frame:
-        """What the sensor delivers."""
+        """The frame as the sensor delivers it."""
         electrons = rng.poisson(to_linear(frame) * self.full_well_e).astype(np.float32)
         electrons += np.float32(self.read_e) * rng.standard_normal(frame.shape, np.float32)
         return to_srgb(electrons * np.float32(2.0**self.gain_stops / self.full_well_e))
@@ -80,7 +82,7 @@ class SensorNoise:
 
 @dataclass(frozen=True)
 class Specular:
-    """Reflections of the lamp on wet mucosa: white Gaussian lobes added to the light, clipped at full scale.
+    """Reflections of the lamp on wet mucosa: white Gaussian lobes, clipped at full scale.
 
     They sit where the frame is bright, with a probability that grows as the square of the light,
     since what faces the lamp is bright. On black a lobe of standard deviation s and peak P

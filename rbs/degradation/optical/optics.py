@@ -1,4 +1,4 @@
-"""What happens to light before the sensor: smoke in the lumen, a lens out of focus, a moving tip."""
+"""Light before the sensor: smoke in the lumen, a lens out of focus, a moving tip."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import ClassVar
 import numpy as np
 from scipy.fft import irfft2, next_fast_len, rfft2
 
-from rbs.endoscopy.colour import Frame, Stage, smooth_field, to_linear, to_srgb
+from rbs.degradation.optical.recipe import Stage
+from rbs.endoscopy.colour import Frame, to_linear, to_srgb
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Defocus:
 
 @dataclass(frozen=True)
 class Motion:
-    """A tip that moves evenly while the shutter is open: every point becomes a line, in linear light.
+    """A tip in even motion while the shutter is open: every point becomes a line of light.
 
     Attributes:
         length_px: Length of the line, pixels of the frame.
@@ -86,8 +87,24 @@ class Motion:
         return f"motion of {self.length_px:.1f} px at {self.angle_deg:.0f} degrees"
 
 
+def smooth_field(shape: tuple[int, int], correlation_px: float, rng: np.random.Generator) -> Frame:
+    """A stationary Gaussian random field of zero mean and unit variance, float32 (H, W).
+
+    Args:
+        shape: Rows and columns; the field goes on periodically beyond them.
+        correlation_px: Standard deviation of the Gaussian that smooths white noise, pixels.
+        rng: Draws the noise.
+    """
+    rows, columns = np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1])[None]
+    transfer = np.exp(-2 * (np.pi * correlation_px) ** 2 * (rows**2 + columns**2))
+    transfer /= np.sqrt(np.mean(transfer**2))
+    half = transfer[:, : shape[1] // 2 + 1]
+    spectrum = np.fft.rfft2(rng.standard_normal(shape)) * half
+    return np.fft.irfft2(spectrum, shape).astype(np.float32)
+
+
 def disc(radius_px: float) -> Frame:
-    """Share of each pixel's area that a centred disc covers, summing to 1, float32 (2n + 1, 2n + 1)."""
+    """Share of each pixel that a centred disc covers, summing to 1, float32 (2n + 1, 2n + 1)."""
     parts = 16  # subpixels along a pixel's edge
     n = max(0, math.ceil(radius_px - 0.5))
     at = (np.arange((2 * n + 1) * parts) + 0.5) / parts - (n + 0.5)

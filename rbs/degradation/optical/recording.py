@@ -1,4 +1,4 @@
-"""What a video processor and a recorder do to encoded values: fewer pixels, less colour, JPEG."""
+"""Encoded values in a video processor and a recorder: fewer pixels, less colour, JPEG."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from rbs.endoscopy.colour import Frame, Stage
+from rbs.degradation.optical.recipe import Stage
+from rbs.endoscopy.colour import Frame
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Of red, green and blue, ITU-R BT.601, as JPEG (JFIF) has it."""
 
 
 @dataclass(frozen=True)
-class Halved:
-    """Half the resolution: means of 2 x 2 pixels, shown at the former size again by bicubic interpolation."""
+class Downsampling:
+    """Half the resolution: means of 2 x 2 pixels, enlarged by bicubic interpolation."""
 
     stage: ClassVar[Stage] = Stage.SCALING
 
@@ -33,8 +34,8 @@ class Halved:
 class ChromaLoss:
     """Colour differences at a lower resolution than luma, as analogue video and 4:2:0 leave them.
 
-    Cb and Cr (BT.601) become means of squares and are interpolated again; luma stays what it was,
-    but where a colour leaves what RGB can show.
+    Cb and Cr (BT.601) become means of squares and are interpolated again; luma stays,
+    except where a colour leaves the gamut of RGB.
 
     Attributes:
         factor: Edge of the squares, pixels.
@@ -46,7 +47,7 @@ class ChromaLoss:
     def __call__(self, frame: Frame, rng: np.random.Generator) -> Frame:
         """The frame with less colour resolution; nothing is random."""
         luma = np.tensordot(_LUMA, frame, 1)
-        differences = frame[[2, 0]] - luma  # Cb and Cr but for their scale, which means leave alone
+        differences = frame[[2, 0]] - luma  # Cb and Cr without their scale, which means keep
         blue, red = luma + _enlarged(_means(differences, self.factor), frame.shape[1:], self.factor)
         green = (luma - _LUMA[0] * red - _LUMA[2] * blue) / _LUMA[1]
         return np.stack([red, green, blue]).clip(0, 1).astype(np.float32)
@@ -83,12 +84,12 @@ class Jpeg:
 
 
 def halve(frame: Frame) -> Frame:
-    """Means of 2 x 2 encoded pixels, (3, ceil(H / 2), ceil(W / 2)); an odd last row or column is repeated."""
+    """Means of 2 x 2 pixels, (3, ceil(H / 2), ceil(W / 2)); an odd last line is repeated."""
     return _means(frame, 2)
 
 
 def enlarge(frame: Frame, shape: tuple[int, ...]) -> Frame:
-    """A halved frame at its former `shape`, (3, *shape), by bicubic interpolation (Keys, a = -1/2)."""
+    """A halved frame at its former `shape` (H, W), by bicubic interpolation (Keys, a = -1/2)."""
     return _enlarged(frame, shape, 2).clip(0, 1)
 
 

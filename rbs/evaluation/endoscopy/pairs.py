@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbs.data.endoscopy import LoadedFrame, load_frame
-from rbs.degradation.optical import Preset, degraded
+from rbs.degradation.optical import Optical, Preset
 from rbs.evaluation.endoscopy.metrics import FrameTarget, psnr
 
 if TYPE_CHECKING:
@@ -98,8 +98,9 @@ class Source:
         if loaded.low is not None:
             return FramePair(row.group, _values(loaded.low), target)
         assert self.preset is not None
-        low, recipe = degraded(target.clean, self.preset, (SEED, WHOLE, place), target.valid)
-        return FramePair(row.group, low, target, str(recipe))
+        rng = np.random.default_rng((SEED, WHOLE, place))
+        recipe = Optical(self.preset, target.valid).draw(rng)
+        return FramePair(row.group, recipe(target.clean, rng), target, str(recipe))
 
 
 def _target(loaded: LoadedFrame) -> FrameTarget:

@@ -1,9 +1,8 @@
 """Counts from pictures: 8-bit exports whose greys are the counts times one factor.
 
-The factor is read off the histogram (`rbs.scans.pictures.grey_levels`), and what comes out has
-to behave like counts: Poisson
-noise at every level, independent from pixel to pixel. Windowed, gamma-mapped, interpolated and
-saturated pictures fail one or the other.
+The factor is read off the histogram (`rbs.scans.pictures.grey_levels`), and the result has to
+behave like counts: Poisson noise at every level, independent from pixel to pixel. Windowed, gamma-mapped,
+interpolated and saturated pictures fail one or the other.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from rbs.errors import ScanError
 from rbs.scans.counts import dispersion_index
-from rbs.scans.pictures.grey_levels import FIRST, LAST, SCALES, fit_comb, teeth
+from rbs.scans.pictures.grey_levels import FIRST, LAST, SCALES, fit_grey_levels, greys_of_counts
 from rbs.scans.scan import Array
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -25,20 +24,19 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 
 DISPERSION = (0.86, 1.18)
 """Noise variance over mean of recovered counts: 1, a little more after JPEG or where low counts
-were cut. Narrower than what `rbs.scans.dicom.reader.read_nm` takes, so that what is written can be
-read."""
+were cut. Narrower than the range of `rbs.scans.dicom.reader.read_nm`, which reads the result."""
 
 LEAST_DRAWN = 0.98
 """Likewise at least, where some greys stand for two counts: drawing one of them only adds noise."""
 
 LARGEST_BLUR = 0.45
-"""Greys about their teeth: more is no JPEG of quality 99 or 100, and the counts are lost."""
+"""Spread of greys about those of counts: with more the JPEG is below 99, the counts are lost."""
 
 LEAST_CONFIDENCE = 10.0
 """log10 of the odds against any other scale that the noise allows."""
 
 LEAST_AGREEMENT = 0.3
-"""Of a comb in each range of grey, see `rbs.scans.pictures.grey_levels.Comb`."""
+"""Agreement in each range of grey, see `rbs.scans.pictures.grey_levels.GreyLevels`."""
 
 MOST_UNEVEN = 0.1
 """Relative difference between the dispersion at one count level and at all, beyond four standard
@@ -52,13 +50,13 @@ MOST_CORRELATED = 1.25
 """Dispersion of 2x2 sums over that of pixels; interpolation spreads noise and raises it."""
 
 PLAIN = 0.08
-"""How far from 1 the dispersion of greys that show no comb may be to be taken for plain counts."""
+"""Deviation from 1 of the dispersion of plain counts, whose histogram has no gaps."""
 
 MOST_CLIPPED = 5e-3
 """Share of white pixels, whose counts are lost."""
 
 LEAST_PIXELS = 1000
-"""Pixels of grey `FIRST` or more without which there is no comb to see."""
+"""Pixels of grey `FIRST` or more without which the scale cannot be seen."""
 
 _LEVELS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Mean counts at which the noise is looked at separately."""
@@ -68,15 +66,15 @@ _ENOUGH_BLOCKS = 1000
 
 _MOST_PIXELS = 2**24
 
-_NO_COMB = "its histogram is no comb of counts times one factor: it was windowed, mapped or resampled"
+_NO_COUNTS = "its grey levels are not counts times one factor: it was windowed, mapped or resampled"
 _NO_SCALE = (
-    "its histogram does not tell one scale: it is no comb (windowed, resampled, JPEG below 98) or too faint"
+    "its grey levels do not tell one scale: it was windowed, resampled, a JPEG below 98, or is too faint"
 )
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """What became of a picture.
+    """Result of recovering the counts of a picture.
 
     Attributes:
         counts: Recovered counts, int32 (rows, columns); None where the picture is refused.
@@ -86,7 +84,7 @@ class Recovery:
         confidence: log10 of the odds of this scale against any other that the noise allows.
         dispersion: Noise variance over mean of the counts.
         clipped: Share of white pixels, whose counts are at least 255 / scale.
-        cut: How many of the lowest counts (1, 2, ...) are missing: they were cut to 0 and stay
+        cut: Number of the lowest counts (1, 2, ...) that are missing: they were cut to 0 and stay
             lost.
         ambiguous: Share of the pixels not 0 whose grey stands for two counts (scales below 1).
     """
@@ -103,7 +101,7 @@ class Recovery:
 
 
 def read_picture(path: str | Path) -> Array:
-    """The greys of an 8-bit PNG or JPEG, uint8 (rows, columns); colour pictures with R = G = B count as grey.
+    """Read an 8-bit PNG or JPEG, uint8 (rows, columns); colours with R = G = B count as grey.
 
     Raises:
         ScanError: It cannot be read, or is in colour, transparent or not of 8 bits.
@@ -145,7 +143,7 @@ def recover(grey: Array, *, inverted: bool = False) -> Recovery:
 
     Args:
         grey: uint8 (rows, columns).
-        inverted: Whether the picture is black on white.
+        inverted: True for a picture that is black on white.
     """
     if inverted:
         grey = 255 - grey
@@ -166,34 +164,34 @@ def recover(grey: Array, *, inverted: bool = False) -> Recovery:
         times = f"{SCALES[0]:g} to {SCALES[1]:g}"
         fault = f"its noise ({noise:.2g} times its mean) is not that of counts times {times}"
         return Recovery(None, fault, clipped=clipped)
-    comb = fit_comb(histogram, max(low, SCALES[0]), min(high, SCALES[1]))
-    scale, error, fault = comb.scale, comb.standard_error, ""
-    if comb.confidence < LEAST_CONFIDENCE:
-        # Counts as they are have no comb either; their noise alone can tell.
+    levels = fit_grey_levels(histogram, max(low, SCALES[0]), min(high, SCALES[1]))
+    scale, error, fault = levels.scale, levels.standard_error, ""
+    if levels.confidence < LEAST_CONFIDENCE:
+        # Plain counts leave no gaps either; their noise alone can tell.
         scale, error = 1.0, 0.0
         fault = "" if abs(noise - 1) <= PLAIN else _NO_SCALE
-    elif comb.agreement < LEAST_AGREEMENT or (comb.blur > LARGEST_BLUR and abs(scale - 1) > 0.06):
-        # (Teeth that all but coincide with the greys leave the blur open.)
-        fault = _NO_COMB
+    elif levels.agreement < LEAST_AGREEMENT or (levels.blur > LARGEST_BLUR and abs(scale - 1) > 0.06):
+        # (Greys that nearly coincide with counts leave the blur open.)
+        fault = _NO_COUNTS
     counts, ambiguous = _counts(grey, scale, histogram)
-    dispersion, cut = dispersion_index(counts), _cut(counts, comb.blur > 0)
+    dispersion, cut = dispersion_index(counts), _cut(counts, levels.blur > 0)
     if not (DISPERSION[0] if scale > 0.98 else LEAST_DRAWN) <= dispersion <= DISPERSION[1]:
         fault = fault or f"the noise variance of its counts would be {dispersion:.2f} times their mean"
     elif odd := _odd_noise(counts, dispersion, cut, most=128 / scale):
         fault = fault or odd
     return Recovery(
-        None if fault else counts, fault, scale, error, comb.confidence, dispersion, clipped, cut, ambiguous
+        None if fault else counts, fault, scale, error, levels.confidence, dispersion, clipped, cut, ambiguous
     )
 
 
 def _counts(grey: Array, scale: float, histogram: Array) -> tuple[Array, float]:
     """The count of each grey, and the share of the pixels not 0 whose grey stands for two.
 
-    Which of the two is drawn, as often as the greys beside suggest: taking always the same one
+    One of the two is drawn, as often as the neighbouring greys suggest: taking always the same one
     would shift the counts and squeeze their noise. The draw follows from the picture.
     """
     counts = np.rint(np.arange(256) / scale).astype(np.int32)[grey]
-    greys, first, number = np.unique(teeth(scale), return_index=True, return_counts=True)
+    greys, first, number = np.unique(greys_of_counts(scale), return_index=True, return_counts=True)
     shared = np.zeros(256, dtype=bool)
     shared[greys[number > 1]] = True
     if not shared.any():
@@ -214,9 +212,9 @@ def _counts(grey: Array, scale: float, histogram: Array) -> tuple[Array, float]:
 
 
 def _cut(counts: Array, blurred: bool) -> int:
-    """How many of the lowest counts are missing, up to two: there are fewer of them than of the next ones.
+    """Number of the lowest counts that are missing, up to two: fewer of them than of the next ones.
 
-    A JPEG fills them again in part, with what it spreads of the zeros.
+    A JPEG spreads zeros and so fills them again in part.
     """
     number = np.bincount(np.minimum(counts.ravel(), 9), minlength=10)
     cut = 0
@@ -227,7 +225,7 @@ def _cut(counts: Array, blurred: bool) -> int:
 
 
 def _odd_noise(counts: Array, dispersion: float, cut: int, most: float) -> str:
-    """What is wrong with the noise, as a clause; empty where it is that of counts.
+    """The fault of the noise, as a clause; empty where it is that of counts.
 
     The contrast and the mean around it are those of `dispersion_index`; here one index a level of
     the mean: a gamma curve or an offset bends it, as saturation does above `most` counts. And 2x2

@@ -1,4 +1,4 @@
-"""Turning a folder of pictures into count scans, one Nuclear Medicine file a picture, with a receipt.
+"""Recovery of a folder of pictures: one Nuclear Medicine file of counts a picture, and a receipt.
 
 OUT/receipt.csv               one line a picture: scale, confidence, dispersion, verdict, reason
 OUT/recovery.json             the settings, so that a run is resumed with the same ones
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import multiprocessing
 import re
 import signal
@@ -19,9 +18,9 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
-from rbs.errors import ManifestError, OutputError, RbsError, ScanError
+from rbs.errors import ManifestError, RbsError, ScanError
 from rbs.scans.scan import View
-from rbs.utils.files import whole_file
+from rbs.utils.files import claim_folder, whole_file
 
 RECEIPT, SETTINGS = "receipt.csv", "recovery.json"
 COLUMNS = (
@@ -32,7 +31,7 @@ VIEWS = {
     **dict.fromkeys(("anterior", "ant", "a"), View.ANTERIOR),
     **dict.fromkeys(("posterior", "post", "p"), View.POSTERIOR),
 }
-"""What a table or a file name may call the views, in any case."""
+"""Names of the views in a table or a file name, in any case."""
 
 FORMAT = 1
 """Raised whenever the same picture would give other counts."""
@@ -43,12 +42,12 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the pictures do not say.
+    """Facts that the pictures do not state.
 
     Attributes:
         spacing_mm: Side of a pixel, mm.
-        velocity: Bed velocity, cm/min; None where nobody knows.
-        inverted: Whether the pictures are black on white.
+        velocity: Bed velocity, cm/min; None where it is unknown.
+        inverted: True for pictures that are black on white.
     """
 
     spacing_mm: float
@@ -64,7 +63,7 @@ class Picture:
         file: Its path below the folder of the pictures.
         patient: Identifier of the patient.
         view: The view it shows.
-        study: What tells the visits of a patient apart; empty with one.
+        study: Identifier of the visit; empty with a single one.
     """
 
     file: Path
@@ -111,7 +110,7 @@ def listed(table: Path) -> list[Picture]:
 
 
 def named(files: Iterable[Path], pattern: re.Pattern[str]) -> list[Picture]:
-    """The pictures whose path matches a pattern with the groups patient, view and, if need be, study.
+    """The pictures whose path matches a pattern with the groups patient, view and perhaps study.
 
     Args:
         files: Paths below the folder of the pictures.
@@ -141,12 +140,12 @@ def recover_pictures(
     A picture is done when its line stands in the receipt and its file in the folder.
 
     Args:
-        folder: Where the paths of the pictures begin.
+        folder: Folder that the paths of the pictures begin in.
         pictures: The pictures.
         out: Folder to write: new, empty, or of the same settings.
-        settings: What the pictures do not say.
+        settings: Facts that the pictures do not state.
         workers: Processes.
-        progress: Whether to show a progress bar.
+        progress: Show a progress bar.
 
     Returns:
         The lines of the receipt, in the order of the pictures.
@@ -158,7 +157,8 @@ def recover_pictures(
     from tqdm import tqdm
 
     _refuse_twins(pictures)
-    _claim(out, settings)
+    asked = {"format": FORMAT, **asdict(settings)}
+    claim_folder(out, SETTINGS, asked, other="a recovery with other settings")
     receipt = out / RECEIPT
     done = {row["file"]: row for row in _read_receipt(receipt)}
     rows = {
@@ -189,7 +189,7 @@ _Job = tuple[Path, Picture, Path, Settings]
 
 
 def _results(jobs: list[_Job], workers: int) -> Iterator[Row]:
-    """The lines of finished jobs; when the caller is interrupted, those under way are finished first."""
+    """The lines of finished jobs; on an interruption those under way are finished first."""
     if workers == 1 or len(jobs) < 2:
         yield from map(_recover, jobs)
         return
@@ -306,24 +306,6 @@ def _refuse_twins(pictures: list[Picture]) -> None:
             if other is not picture:
                 remedy = "tell them apart by a study, or leave one out"
                 raise ManifestError(f"it and {other.file} {what}", file=picture.file, remedy=remedy)
-
-
-def _claim(out: Path, settings: Settings) -> None:
-    """Make sure `out` is ours to fill: new, empty, or of these settings."""
-    mark, asked = out / SETTINGS, {"format": FORMAT, **asdict(settings)}
-    if out.exists() and not out.is_dir():
-        raise OutputError("it is a file, not a folder", file=out, remedy="choose another folder")
-    if out.is_dir() and any(out.iterdir()):
-        try:
-            found = json.loads(mark.read_text())
-        except (OSError, ValueError) as error:
-            remedy = "choose a new or an empty folder"
-            raise OutputError("the folder holds something else", file=out, remedy=remedy) from error
-        if found != asked:
-            fault = f"the folder holds a recovery with other settings ({mark.name})"
-            raise OutputError(fault, file=out, remedy="choose another folder, or repeat those settings")
-    with whole_file(mark, overwrite=True) as path:
-        path.write_text(json.dumps(asked) + "\n")
 
 
 def _read_receipt(receipt: Path) -> list[Row]:

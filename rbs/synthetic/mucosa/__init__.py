@@ -1,7 +1,7 @@
-"""Synthetic mucosa: drawn videos of a colon or stomach, to try everything on without anybody's pictures.
+"""Synthetic mucosa: drawn videos of a colon or stomach, free of anybody's pictures.
 
 A wall is a tube with folds, vessels and residue (`wall`); polyps grow from it, an instrument may
 lie before it (`scene`); a camera moves along it (`camera`); two lamps at the tip light it
-(`shade`); what the camera makes of it is a frame (`video`) under the mask of a video processor
-(`overlay`); `collection` writes frames, masks and a manifest.
+(`shade`); the camera records a frame (`video`) under the mask of a video processor
+(`overlay`); `rbs.data.mucosa` writes frames, masks and a manifest.
 """

@@ -1,4 +1,4 @@
-"""Where the camera is in each frame, where it looks, and which way each of its pixels looks."""
+"""The camera in each frame: its place, its direction and the direction of each of its pixels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Pose:
     """A camera.
 
     Attributes:
-        origin: Where it is, (3,), mm.
+        origin: Its place, (3,), mm.
         axes: Its right, down and ahead, rows of (3, 3).
     """
 
@@ -33,13 +33,13 @@ class Pose:
 
 @dataclass(frozen=True)
 class Path:
-    """How a camera moves through a video, looking at the first polyp or, where there is none, along the tube.
+    """Motion of a camera through a video, aimed at the first polyp, or else along the tube.
 
     Attributes:
-        z: Of what it looks at, mm.
-        angle: Of that about the axis of the tube.
-        distance: From that in the first frame, mm.
-        step: How much farther in every further frame, mm.
+        z: Of its target, mm.
+        angle: Of the target about the axis of the tube.
+        distance: From the target in the first frame, mm.
+        step: Added distance in every further frame, mm.
         tilt: Between its view and the axis of the tube.
         roll: About its view.
         pace, phase: Of its sway, three each: sideways, up and down, to and fro; radians a frame,
@@ -100,8 +100,8 @@ class Channel:
     """The working channel and what comes out of it, in the axes of the camera.
 
     Attributes:
-        start: Where the instrument comes out, (3,), mm.
-        end: Where it ends, (3,), mm.
+        start: Its opening, (3,), mm.
+        end: Tip of the instrument, (3,), mm.
         radius: Of the instrument, mm.
         metal: Length of its metal tip, mm.
     """

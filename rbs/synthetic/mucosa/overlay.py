@@ -1,4 +1,4 @@
-"""What the video processor lays over the picture: the mask of the field, insets, and text about nobody."""
+"""Overlay of the video processor: the mask of the field, insets, and text about nobody."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Overlay:
     """A processor's mask and writing, the same on all frames of a video.
 
     Attributes:
-        field: Where the camera's picture shows, bool (size, size).
+        field: The field of view, bool (size, size).
         picture: Border, insets and text elsewhere, float32 (3, size, size), sRGB 0..1.
     """
 
@@ -31,7 +31,7 @@ class Overlay:
 
 
 def draw_overlay(size: int, rng: np.random.Generator) -> Overlay:
-    """An octagon, a circle cut by the picture, or all of the picture; insets and text now and then."""
+    """Draw an octagon, a cut circle, or the whole picture; sometimes with insets and text."""
     from PIL import Image, ImageDraw
 
     y, x = (np.indices((size, size)) + 0.5) / size - 0.5

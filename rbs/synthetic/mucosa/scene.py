@@ -1,4 +1,4 @@
-"""What stands before the camera: the wall, polyps that grow from it, an instrument; and where sight ends.
+"""The scene before the camera: the wall, polyps, an instrument, and the end of sight.
 
 Surfaces are distance fields in mm, found by marching along lines of sight (sphere tracing, Hart,
 The Visual Computer 1996;12:527); polyps flow into the wall by a smooth minimum.
@@ -26,7 +26,7 @@ class Polyp:
     """A sessile or pedunculated polyp.
 
     Attributes:
-        base: Where it grows from the wall, (3,), mm.
+        base: Its root in the wall, (3,), mm.
         head: Middle of its head, (3,), mm.
         radii: Of the head along three axes, the last one along the stalk, mm.
         axes: Those axes, rows of (3, 3).
@@ -45,7 +45,7 @@ class Polyp:
     redness: float
 
     def distance(self, points: Array) -> Array:
-        """About how far points (3, N) are from its surface, mm; negative inside; never more than it is."""
+        """Lower bound on the distance of points (3, N) from its surface, mm; negative inside."""
         middle, length = np.float32(0.5) * (self.head + self.base), _length(self.head - self.base)
         found = _length(points - middle[:, None]) - (length / 2 + 1.3 * self.radii.max())
         near = found < _FILLET  # only there the shape is worth its while
@@ -65,7 +65,7 @@ class Polyp:
         return found.astype(np.float32)
 
     def unrolled(self, points: Array) -> Array:
-        """Points (3, N) of its surface laid flat, mm, (2, N): by their way from the top of the head."""
+        """Points (3, N) of its surface laid flat by their way from the top, mm, (2, N)."""
         at = self.axes @ (points - self.head[:, None])
         across = np.maximum(np.hypot(at[0], at[1]), 1e-6)
         return at[:2] / across * np.arctan2(across, at[2]) * self.radii.mean()
@@ -76,7 +76,7 @@ class Instrument:
     """A catheter with a metal tip.
 
     Attributes:
-        start: Where it comes into sight, (3,), mm.
+        start: Its visible begin, (3,), mm.
         end: Its tip, (3,), mm.
         radius: mm.
         metal: Length of the metal at its tip, mm.
@@ -88,7 +88,7 @@ class Instrument:
     metal: float
 
     def distance(self, points: Array) -> Array:
-        """How far points (3, N) are from its surface, mm; negative inside."""
+        """Distance of points (3, N) from its surface, mm; negative inside."""
         return _length(_off_rod(points, self.start, self.end)) - np.float32(self.radius)
 
     def normals(self, points: Array) -> Array:
@@ -96,7 +96,7 @@ class Instrument:
         return unit(_off_rod(points, self.start, self.end))
 
     def from_tip(self, points: Array) -> Array:
-        """How far behind the tip points (3, N) are, mm, (N,)."""
+        """Distance of points (3, N) behind the tip, mm, (N,)."""
         return unit(self.start - self.end) @ (points - self.end[:, None])
 
 
@@ -108,19 +108,19 @@ class Scene:
     polyps: Sequence[Polyp]
 
     def distance(self, points: Array, *, smooth: bool = False) -> Array:
-        """About how far points (3, N) are from tissue, mm, never more than it is by much."""
+        """Approximate distance of points (3, N) from tissue, mm, never far too large."""
         found = 0.55 * self.wall.clearance(points, smooth=smooth)
         for polyp in self.polyps:
             found = _smaller(found, polyp.distance(points), _FILLET)
         return found
 
     def trace(self, origin: Array, ways: Array, instrument: Instrument | None) -> Array:
-        """How far along each way from `origin` something is met, mm, float32 (N,); FAR where nothing is.
+        """Distance along each ray from `origin` to a surface, mm, float32 (N,); FAR without one.
 
         Args:
             origin: The camera, (3,), mm.
             ways: Unit vectors, (3, N).
-            instrument: What else is in the way.
+            instrument: Another obstacle; None without one.
         """
         met = np.full(ways.shape[1], FAR, np.float32)
         active = np.arange(ways.shape[1])
@@ -141,7 +141,7 @@ class Scene:
         return met
 
     def normals(self, points: Array) -> Array:
-        """Unit vectors out of the tissue at points of its surface, (3, N): slopes of the distance."""
+        """Unit vectors out of the tissue at points of its surface, (3, N)."""
         corners = np.array([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]], np.float32)
         slopes = sum(
             corner[:, None] * self.distance(points + 0.3 * corner[:, None], smooth=True) for corner in corners
@@ -149,7 +149,7 @@ class Scene:
         return unit(np.asarray(slopes, np.float32))
 
     def owner(self, points: Array) -> npt.NDArray[np.int8]:
-        """Which polyp points (3, N) of the surface belong to, from 1; 0 for the wall. int8 (N,)."""
+        """Number of the polyp at points (3, N), from 1; 0 for the wall, int8 (N,)."""
         nearest, owner = 0.55 * self.wall.clearance(points, smooth=True), np.zeros(points.shape[1], np.int8)
         for number, polyp in enumerate(self.polyps, start=1):
             distance = polyp.distance(points)

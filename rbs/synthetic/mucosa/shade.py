@@ -1,4 +1,4 @@
-"""How the wall looks in the light of two lamps beside the lens.
+"""Light of two lamps beside the lens, scattered and reflected by the wall.
 
 Light falls with the inverse square of the distance; mucosa scatters it by Lambert's law, softened
 by what wanders under the surface; haemoglobin takes out green and blue (Beer-Lambert); a film of
@@ -25,7 +25,7 @@ _LAMPS = np.array([[3.0, 0.5, 0], [-3.0, 0.5, 0]], np.float32)
 
 @dataclass(frozen=True)
 class Surface:
-    """What is seen, one item a pixel.
+    """Visible surface, one item a pixel.
 
     Attributes:
         points: (3, N), mm, in the camera's axes: right, down, ahead.
@@ -45,7 +45,7 @@ class Surface:
 
 
 def mucosa_albedo(base: Array, blood: Array, dye: Array) -> Array:
-    """Linear RGB (3, N) of mucosa of encoded colour `base` (3,) with so much blood and dye, (N,)."""
+    """Linear RGB (3, N) of mucosa of encoded colour `base` (3,) with blood and dye, (N,)."""
     return to_linear(base)[:, None] * np.exp(-_HAEMOGLOBIN * blood - _DYE * dye)
 
 
@@ -78,8 +78,8 @@ def exposed(light: Array, mean: float, seen: npt.NDArray[np.bool_]) -> Array:
 
     Args:
         light: (3, N).
-        mean: Encoded grey that the middle of what is seen shall get.
-        seen: Which pixels count, bool (N,).
+        mean: Encoded grey of the middle of the picture.
+        seen: Pixels that count, bool (N,).
     """
     luma = light.mean(0)[seen]
     level = np.median(luma) ** 0.7 * luma.mean() ** 0.3  # a bright wall close by counts, but not all

@@ -1,4 +1,4 @@
-"""A video: one wall, a camera that moves along it, and what the camera makes of what it sees."""
+"""A video: one wall, a camera that moves along it, and the recording of the camera."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ class Picture:
 
     Attributes:
         frame: float32 (3, size, size), sRGB 0..1, multiples of 1/255.
-        polyp: Where a polyp is seen, (size, size).
-        instrument: Where an instrument is seen.
-        valid: Where the camera's picture is seen: no border, inset or text.
+        polyp: Pixels of polyps, (size, size).
+        instrument: Pixels of an instrument.
+        field_of_view: Pixels of the camera's picture: no border, inset or text.
     """
 
     frame: Frame
     polyp: Mask
     instrument: Mask
-    valid: Mask
+    field_of_view: Mask
 
 
 class Video:
@@ -82,19 +82,14 @@ class Video:
         self._rays = rays(size, math.radians(rng.uniform(58, 72)))
         self._brightness = rng.uniform(0.38, 0.56)
         gain = rng.uniform(0, 1.5)
-        self._camera = Recipe(
-            (
-                Defocus(rng.uniform(0.6, 0.9)),
-                Illumination(gain),
-                SensorNoise(12000, 2, gain),
-                Jpeg(int(rng.integers(88, 96))),
-            )
-        )
+        steps = Defocus(rng.uniform(0.6, 0.9)), Illumination(gain), SensorNoise(12000, 2, gain)
+        jpeg = Jpeg(int(rng.integers(88, 96)))
         self._overlay = draw_overlay(size, rng)
+        self._camera = Recipe((*steps, jpeg), self._overlay.field)
 
     def draw(self, number: int) -> Picture:
         """Frame `number` of the video, from 0."""
-        valid = self._overlay.field
+        field = self._overlay.field
         pose = self._path.pose(self.scene, number)
         instrument = self._channel.instrument(pose, number) if self._channel else None
         ways = pose.axes.T @ self._rays
@@ -107,11 +102,11 @@ class Video:
 
         light = radiance(self._surface(points, far, owner, tool, pose, instrument))
         light[:, far >= FAR] = 0
-        light = exposed(light, self._brightness, valid.ravel() & ~tool)
-        seen = self._overlay.over(to_srgb(light).reshape(3, *valid.shape))
-        frame = self._camera(seen, np.random.default_rng((*self._seeds, number)), valid)
-        polyp, held = (owner > 0).reshape(valid.shape), tool.reshape(valid.shape)
-        return Picture(frame, polyp & valid, held & valid, valid)
+        light = exposed(light, self._brightness, field.ravel() & ~tool)
+        seen = self._overlay.over(to_srgb(light).reshape(3, *field.shape))
+        frame = self._camera(seen, np.random.default_rng((*self._seeds, number)))
+        polyp, held = (owner > 0).reshape(field.shape), tool.reshape(field.shape)
+        return Picture(frame, polyp & field, held & field, field)
 
     def _surface(
         self,
@@ -122,7 +117,7 @@ class Video:
         pose: Pose,
         instrument: Instrument | None,
     ) -> Surface:
-        """What is seen at points (3, N) so far from the camera, of which polyp or instrument."""
+        """The surface at points (3, N) so far from the camera, of wall, polyps and instrument."""
         wall, polyps = self.scene.wall, self.scene.polyps
         row, column, _ = wall.locate(points)
         for number, polyp in enumerate(polyps, start=1):  # a polyp wears another piece of the maps

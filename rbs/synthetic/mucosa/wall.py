@@ -1,4 +1,4 @@
-"""The wall of a colon or a stomach: a tube about a bent axis, its folds, and the blood under its surface.
+"""The wall of a colon or a stomach: a tube about a bent axis, its folds and its vessels.
 
 Lengths are mm. A point of the wall has an angle about the axis and a z along it; maps of the wall
 are (ANGLES, columns), float32; the angle wraps around, z ends.
@@ -70,7 +70,7 @@ class Wall:
         return np.array([*self._axis[:, column], z], np.float32)
 
     def locate(self, points: Array) -> tuple[Array, Array, Array]:
-        """Row and column on the maps, neither rounded, and distance from the axis of points (3, N)."""
+        """Row and column on the maps, not rounded, and distance from the axis of points (3, N)."""
         column = np.clip(points[2] * np.float32(1 / self.pitch), 0, self.radius.shape[1] - 1)
         before = column.astype(np.intp)
         part, after = column - before, np.minimum(before + 1, self.radius.shape[1] - 1)
@@ -82,7 +82,7 @@ class Wall:
         return row, column, np.sqrt(x * x + y * y)
 
     def clearance(self, points: Array, *, smooth: bool = False) -> Array:
-        """How far points (3, N) are from the wall, mm, measured from the axis outwards; negative beyond it.
+        """Distance of points (3, N) from the wall, mm, measured outwards; negative beyond it.
 
         Args:
             points: Where.
@@ -151,7 +151,7 @@ def _bends(z: Array, mean: float, rng: np.random.Generator) -> Array:
 
 
 def _vessels(shape: tuple[int, int], pitch: float, rng: np.random.Generator) -> Array:
-    """Two layers of trees whose branches thin out, 0..1: wide ones, deep and blurred, and fine ones."""
+    """Two layers of trees whose branches thin out, 0..1: wide and blurred ones, and fine ones."""
     deep = gaussian_filter(_trees(shape, pitch, 9, 1.3, rng), 0.4 / pitch, mode=("wrap", "nearest"))
     fine = gaussian_filter(_trees(shape, pitch, 30, 0.5, rng), 0.1 / pitch, mode=("wrap", "nearest"))
     return np.maximum(np.float32(0.8) * deep, fine).astype(np.float32)

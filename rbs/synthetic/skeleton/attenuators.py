@@ -66,7 +66,7 @@ def _worn(name: str, body: Body, arm: Limb, away: Vector) -> list[list[Vector]]:
 
 
 def _implanted(name: str, body: Body, leg: Limb, side: int, size: float) -> list[tuple[list[Vector], float]]:
-    """Bars and their radii, mm: a port below the collar bone, rods along the spine, a plate on the femur."""
+    """Bars and their radii, mm: a port at the collar bone, rods on the spine, a femoral plate."""
     if name == "port":
         return [([np.array([side * 0.45 * body.chest, body.along(0.32), 0.42 * body.depth])], 13.0 * size)]
     if name == "rods":

@@ -13,7 +13,7 @@ SIDES = (-1, 1)
 
 
 def draw_axial(canvas: Canvas, body: Body, rng: np.random.Generator, *, head_turn: float = 0.0) -> None:
-    """Draw the axial skeleton and the girdles, the head turned by some more radians about the neck."""
+    """Draw the axial skeleton and the girdles, the head turned about the neck by some radians."""
     neck = body.head * 0.9
     with canvas.turned((body.midline(neck), neck), float(rng.normal(0, 0.05)) + head_turn):
         _skull(canvas, body, rng)
@@ -118,7 +118,7 @@ def _skull(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
 
 
 def _sutures(canvas: Canvas, body: Body, rng: np.random.Generator, x0: float, base: float, w: float) -> None:
-    """Coronal sutures in front, lambdoid ones behind, the sagittal one between; they fade with age."""
+    """Coronal sutures in front, lambdoid ones behind, the sagittal one between; fading with age."""
     u = body.uptake["skull"] * rng.uniform(0.1, 0.28) * (1.2 - body.maturity)
     lines = [
         [(x0, 0.03 * base, 0.35 * w), (x0 + 0.02 * w, 0.08 * base, -0.3 * w), (x0, 0.25 * base, -0.95 * w)]

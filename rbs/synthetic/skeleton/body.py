@@ -54,7 +54,7 @@ class Body:
         return self.hip - self.head
 
     def along(self, t: float) -> float:
-        """Height at the exposure t of the way from the chin to the hip joints."""
+        """Height at the fraction t of the way from the chin to the hip joints."""
         return self.head + t * self.trunk
 
     def midline(self, z: float) -> float:
@@ -63,7 +63,7 @@ class Body:
         return float(self.bend * np.sin(np.pi * t) + self.bow * np.sin(2 * np.pi * t))
 
     def spine_y(self, z: float) -> float:
-        """Depth of the vertebral bodies at z: neck and loin curve forwards, chest and sacrum backwards."""
+        """Depth of the vertebral bodies at z: neck and loin forwards, chest and sacrum back."""
         t = (z - self.head) / self.trunk
         return self.depth * float(
             np.interp(t, (-0.1, 0.1, 0.4, 0.8, 0.92, 1.08), (-0.1, -0.12, -0.27, -0.12, -0.16, -0.3))
@@ -158,7 +158,7 @@ class Outline:
     def profile(
         self, z: list[float], middle: list[float], breadth: list[float], depth: list[float], y: list[float]
     ) -> None:
-        """A part whose half breadth, half depth, middle x and centre y are given along z (trunk, head)."""
+        """Half breadth, half depth, middle x and centre y of a part along z (trunk, head)."""
         rows = self.z[:, self.z.shape[1] // 2]
         reach = (rows.min() <= max(z)) and (rows.max() >= min(z))
         if not reach:

@@ -60,7 +60,7 @@ class Canvas:
             diaphysis = 1.
         labels: Region of each pixel, uint8 (2, rows, columns): anterior, and posterior not yet
             mirrored.
-        sites: Where lesions may sit.
+        sites: Places for lesions.
         marks: Named landmarks, (row, column), not rounded; 0 is the middle of the first pixel.
     """
 
@@ -107,7 +107,7 @@ class Canvas:
         return int(np.clip(round(row), 0, len(self.z) - 1)), int(np.clip(round(column), 0, len(self.x) - 1))
 
     def grid(self) -> tuple[Array, Array]:
-        """Coordinates x and z (rows, columns), mm, of every pixel in the frame of the turns in force."""
+        """Coordinates x and z (rows, columns), mm, of every pixel under the current turns."""
         x, z = self.x[None, :] - self._shift[0], self.z[:, None] - self._shift[1]
         back = np.linalg.inv(self._matrix).astype(np.float32)
         return (back[0, 0] * x + back[0, 1] * z).astype(np.float32), (back[1, 0] * x + back[1, 1] * z).astype(
@@ -132,7 +132,7 @@ class Canvas:
         views: tuple[int, ...] = BOTH,
         lesions: bool = True,
     ) -> None:
-        """A bone along a polyline whose radius, density and depth change linearly from point to point.
+        """Draw a bone along a polyline; radius, density and depth are linear between its points.
 
         Args:
             points: (n, 3), mm.
@@ -143,7 +143,7 @@ class Canvas:
             blunt: Cut off square at both ends rather than rounded.
             instead: Replace what lies on the same pixels rather than add to it.
             views: Views in which it is labelled.
-            lesions: Whether lesions may sit in it.
+            lesions: Let lesions sit in it.
         """
         r, u = np.broadcast_to(radii, len(points)), np.broadcast_to(uptake, len(points))
         drawn = self._capsules(points, r, u, blunt)
@@ -164,7 +164,7 @@ class Canvas:
         self._deposit(tile, density, edge, flat + (1 - flat) * across, depth, region, views)
 
     def covered(self, points: Points, radius: float) -> tuple[Tile, Array] | None:
-        """Pixels that a bar along a polyline (n, 3) of this radius, mm, lies over, and their covered share.
+        """Pixels under a bar of this radius, mm, along a polyline (n, 3), and their covered share.
 
         None where it lies outside the image.
         """
@@ -247,7 +247,7 @@ class Canvas:
         rim_mm: float = 6.0,
         views: tuple[int, ...] = BOTH,
     ) -> None:
-        """A flat bone inside a polygon (n, 3); its rim is `rim` times as dense over about `rim_mm`."""
+        """Draw a flat bone in a polygon (n, 3), its rim `rim` times as dense over `rim_mm`."""
         p = self.place(outline)
         tile = self._tile(p[:, :2] - 2, p[:, :2] + 2)
         if tile is None:
@@ -288,14 +288,14 @@ class Canvas:
         self.labels[:, *self.pixel(at[0], at[1])] = LABEL["hot spots"]
 
     def cold(self, at: Point, fwhm_mm: float, contrast: float) -> None:
-        """Take density away around a placed point (x, z, y), down to `contrast` times what was there."""
+        """Reduce the density around a placed point (x, z, y), down to `contrast` times itself."""
         tile, profile = self._focus(at, (fwhm_mm, fwhm_mm), 0.0)
         for plane, weight in zip(self.planes, self._hat(np.float32(at[2])), strict=True):
             if weight > 0:
                 plane[tile] *= 1 - np.float32(1 - contrast) * profile
 
     def _focus(self, at: Point, fwhm_mm: tuple[float, float], angle: float) -> tuple[Tile, Array]:
-        """A Gaussian of peak 1 on the tile that holds all of it; the tile is empty outside the image."""
+        """A Gaussian of peak 1 on the tile that holds it; an empty tile outside the image."""
         reach = np.full((1, 2), 2.5 * max(fwhm_mm))
         here = np.array([[at[0], at[1]]])
         tile = self._tile(here - reach, here + reach) or (slice(0, 0), slice(0, 0))
@@ -311,7 +311,7 @@ class Canvas:
         uptake: npt.NDArray[np.floating],
         blunt: bool,
     ) -> tuple[Tile, Array, Array, Array, Array] | None:
-        """Tile; and on it the distance from the surface (negative inside), radius, depth and density."""
+        """Tile; its distance from the surface (negative inside), radius, depth and density."""
         p, r, u = self.place(points), radii.astype(float), uptake.astype(float)
         tile = self._tile(p[:, :2] - r[:, None], p[:, :2] + r[:, None])
         if tile is None:
@@ -338,7 +338,7 @@ class Canvas:
         return tile, best, radius, depth, density
 
     def _tile(self, low: npt.NDArray[np.floating], high: npt.NDArray[np.floating]) -> Tile | None:
-        """Rows and columns from the least `low` to the greatest `high` (n, 2); None outside the image."""
+        """Rows and columns from the least `low` to the greatest `high` (n, 2); None outside."""
         (x0, z0), (x1, z1) = low.min(axis=0) - self.spacing, high.max(axis=0) + self.spacing
         c = np.clip(np.searchsorted(self.x, (x0, x1)), 0, len(self.x))
         r = np.clip(np.searchsorted(self.z, (z0, z1)), 0, len(self.z))

@@ -40,7 +40,7 @@ _PLANES = 8
 
 @dataclass(frozen=True)
 class Phantom:
-    """A child and what a standard scan of it is expected to hold.
+    """A child and the expectation of a standard scan of it.
 
     Attributes:
         child: Whom it stands for.
@@ -53,16 +53,16 @@ class Phantom:
             attenuation and blur, float32 (rows, columns), without soft tissue; the femoral
             diaphysis of a healthy leg is 1.
         soft: The same of soft tissue.
-        disease: What ails more than a focus.
+        disease: Disease of whole bones.
         lesions: Foci in bone, those that were scanned.
-        injected: Whether tracer was left where the needle was.
-        contaminated: Whether drops of urine lie on skin or clothes.
+        injected: True where tracer was left at the injection.
+        contaminated: True where drops of urine lie on skin or clothes.
         attenuators: Metal on the child and in it.
         marks: Landmarks by name, (row, column) in the anterior view, not rounded; those that were
             scanned.
         motion: How the child had moved since the first pass.
-        partial: Whether only a part of the body was scanned.
-        scan_length_mm: How far the table travelled.
+        partial: True where only a part of the body was scanned.
+        scan_length_mm: Travel of the table.
     """
 
     child: Child
@@ -82,7 +82,7 @@ class Phantom:
 
 
 def make_child(age_y: float, sex: Sex, rng: np.random.Generator, farther_mm: float = 0.0) -> Phantom:
-    """Draw a child and work out what a standard scan expects of it, 1024 x 256 pixels of 2.26 mm.
+    """Draw a child and the expectation of its standard scan, 1024 x 256 pixels of 2.26 mm.
 
     Contrast, background, scatter, resolution and counts vary from child to child more widely than
     on one camera, so that what is learned holds on another.
@@ -91,39 +91,39 @@ def make_child(age_y: float, sex: Sex, rng: np.random.Generator, farther_mm: flo
         age_y: 0.25 to 18 years.
         sex: "F" or "M".
         rng: Source of everything random; equal generators make equal children.
-        farther_mm: How much farther from the child both collimators are than they would be.
+        farther_mm: Added distance of both collimators from the child.
 
     Raises:
         RbsError: No such age or sex.
     """
-    return _see(_draw_posed(age_y, sex, rng), rng, farther_mm)[0]
+    return _see(_draw_subject(age_y, sex, rng), rng, farther_mm)[0]
 
 
 def make_passes(
     age_y: float, sex: Sex, rng: np.random.Generator, moves: np.random.Generator, farther_mm: float = 0.0
 ) -> tuple[Phantom, Phantom]:
-    """The child that `make_child` draws, and the same child after it has moved, under the same camera.
+    """Draw the child of `make_child`, and the same child after it has moved, under one camera.
 
     Args:
         age_y: 0.25 to 18 years.
         sex: "F" or "M".
         rng: Source of everything random about the child.
         moves: Source of its motion between the passes.
-        farther_mm: How much farther from the child both collimators are than they would be.
+        farther_mm: Added distance of both collimators from the child.
 
     Raises:
         RbsError: No such age or sex.
     """
-    posed = _draw_posed(age_y, sex, rng)
+    subject = _draw_subject(age_y, sex, rng)
     again = deepcopy(rng)
-    first, remembered = _see(posed, rng, farther_mm)
-    motion = draw_motion(posed.body, posed.arms, posed.legs, moves)
-    second, _ = _see(posed, again, farther_mm, motion, remembered)
+    first, settled = _see(subject, rng, farther_mm)
+    motion = draw_motion(subject.body, subject.arms, subject.legs, moves)
+    second, _ = _see(subject, again, farther_mm, motion, settled)
     return first, second
 
 
 @dataclass(frozen=True)
-class _Posed:
+class _Subject:
     """A child on the table."""
 
     child: Child
@@ -135,7 +135,7 @@ class _Posed:
 
 @dataclass(frozen=True)
 class _Field:
-    """What the camera passes over, and how the child lies in it.
+    """Field of a scan, and the place of the child in it.
 
     Attributes:
         rows: From above the head to below the feet.
@@ -154,25 +154,25 @@ class _Field:
 
 
 @dataclass(frozen=True)
-class _Remembered:
-    """What the first pass settled and a second one takes over: density of the bones tried, counts a unit."""
+class _FirstPass:
+    """Results of the first pass that hold in the second: densities of bones, counts a unit."""
 
     bones: tuple[float, ...]
     counts: np.float32
 
 
-def _draw_posed(age_y: float, sex: Sex, rng: np.random.Generator) -> _Posed:
+def _draw_subject(age_y: float, sex: Sex, rng: np.random.Generator) -> _Subject:
     child = draw_child(age_y, sex, rng)
     body = draw_body(child, rng)
     arms, legs = pose(body, rng)
     disease = draw_disease(rng)
-    return _Posed(child, disease, *disease.affect(body, arms, legs))
+    return _Subject(child, disease, *disease.affect(body, arms, legs))
 
 
-def _draw_field(posed: _Posed, rng: np.random.Generator) -> _Field:
-    """Most children lie in the middle and are scanned from head to toe; 6 % are not, 15 % lie to one side."""
-    body = posed.body
-    lowest = max(leg.joints[3][1] for leg in posed.legs) + 0.02 * body.height
+def _draw_field(subject: _Subject, rng: np.random.Generator) -> _Field:
+    """Draw the field: 6 % of children are not scanned from head to toe, 15 % lie to one side."""
+    body = subject.body
+    lowest = max(leg.joints[3][1] for leg in subject.legs) + 0.02 * body.height
     above, below = rng.uniform(25, 90), rng.uniform(25, 90)
     rows = min(int(np.ceil((above + lowest + below) / SPACING_MM)), ROWS)
     part, at = rng.random(), rng.random()
@@ -209,21 +209,21 @@ def _draw_camera(body: Body, rng: np.random.Generator, farther_mm: float) -> Cam
 
 
 def _see(
-    posed: _Posed,
+    subject: _Subject,
     rng: np.random.Generator,
     farther_mm: float,
     motion: Motion = STILL,
-    first: _Remembered | None = None,
-) -> tuple[Phantom, _Remembered]:
+    first: _FirstPass | None = None,
+) -> tuple[Phantom, _FirstPass]:
     """One pass: draw the child as it lies after `motion` and project it.
 
     Two passes with equal generators draw the same child, so that nothing drawn here may depend on
     `motion`.
     """
-    child, body = posed.child, posed.body
-    field = _draw_field(posed, rng)
+    child, body = subject.child, subject.body
+    field = _draw_field(subject, rng)
     rows = field.rows
-    arms, legs = motion.pose(posed.arms, posed.legs)
+    arms, legs = motion.pose(subject.arms, subject.legs)
 
     def texture(scale_mm: float, spread: float) -> Array:
         """It belongs to the child and moves along."""
@@ -280,7 +280,7 @@ def _see(
         labels=align(framed(canvas.labels), VIEWS),
         density=framed(canvas.planes.sum(axis=0)),
         soft=framed(per_mm * outline.thickness()),
-        disease=posed.disease,
+        disease=subject.disease,
         lesions=tuple(replace(one, row=one.row + down) for one in lesions if scanned(one.row, one.column)),
         injected=injected,
         contaminated=contaminated,
@@ -294,7 +294,7 @@ def _see(
         partial=field.scanned != slice(0, rows),
         scan_length_mm=(field.scanned.stop - field.scanned.start) * SPACING_MM,
     )
-    return phantom, _Remembered(bones, a_unit)
+    return phantom, _FirstPass(bones, a_unit)
 
 
 def _texture(shape: tuple[int, int], scale_mm: float, spread: float, rng: np.random.Generator) -> Array:

@@ -1,4 +1,4 @@
-"""What ails a child: foci and fractures in its bones, growth plates that differ, disease of many bones."""
+"""Disease: foci and fractures, unequal growth plates, disease of many bones."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _FOCI = MappingProxyType(
 )
 _FRACTURES = MappingProxyType({"thorax": 0.35, "legs": 0.35, "spine": 0.15, "arms": 0.1, "pelvis": 0.05})
 _LIMBS = {"arms": 3, "legs": 4}
-"""How many growth plates are drawn in each."""
+"""Number of growth plates drawn in each."""
 
 
 @dataclass(frozen=True)
 class Disease:
-    """What changes whole bones.
+    """Disease of whole bones.
 
     Attributes:
         name: "" in most children; "superscan": the skeleton takes up what soft tissue and kidneys
@@ -30,8 +30,8 @@ class Disease:
             arm or leg more or less lively than the other; "growth plates": those of one arm or leg,
             or one of them, unlike the other side's.
         factors: On the uptake of groups of bones, soft tissue and kidneys.
-        limb: Which limb is unlike the other: ("arms" or "legs", -1 right or 1 left); None where
-            none is.
+        limb: The limb that is unlike the other: ("arms" or "legs", -1 right or 1 left); None
+            where none is.
         lively: Factor on all bones of that limb.
         plates: Factor on each of its growth plates, from the trunk outwards.
     """
@@ -122,12 +122,12 @@ class Lesion:
 def draw_lesions(
     canvas: Canvas, body: Body, rng: np.random.Generator, bones: Sequence[float] | None = None
 ) -> tuple[tuple[Lesion, ...], tuple[float, ...]]:
-    """Lesions in bone: none in half of the children, up to six in most others, up to twenty in one of 25.
+    """Draw lesions in bone: none in half of the children, up to 6 in most, up to 20 in 1 of 25.
 
     One in eight is cold, without a label of its own; one in seven is a fracture.
 
     Args:
-        canvas: Where to.
+        canvas: The canvas.
         body: Whose.
         rng: Source of everything random.
         bones: The planar densities that the first pass returned: a child that has moved keeps its
@@ -181,7 +181,7 @@ def _site(canvas: Canvas, kind: str, rng: np.random.Generator) -> Site:
 
 
 def _line(site: Site, rng: np.random.Generator) -> tuple[float, float]:
-    """Length, mm, and direction of a fracture: across the bone, more or less; along a vertebra's endplate."""
+    """Length, mm, and direction of a fracture: across the bone, or along a vertebra's endplate."""
     oblique = float(rng.normal(0, 0.25))
     length = 2 * site.radius * float(rng.uniform(0.5, 0.8))
     if site.region == "spine":

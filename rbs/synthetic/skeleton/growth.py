@@ -1,4 +1,4 @@
-"""What changes as children grow: size, proportions, dose, counts and the activity of their growth plates."""
+"""Growth of children: size, proportions, dose, counts and the activity of growth plates."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def dose_mbq(weight_kg: float) -> float:
 
 
 def expected_counts(weight_kg: float) -> float:
-    """Expected counts of one view at 20 cm/min, log-log through the reference weights and on beyond them."""
+    """Expected counts of one view at 20 cm/min, log-log through the reference weights."""
     x, y, at = np.log(_COUNTS_KG), np.log(_COUNTS), np.log(weight_kg)
     if at < x[0]:
         return float(np.exp(y[0] + (at - x[0]) * (y[1] - y[0]) / (x[1] - x[0])))
@@ -81,12 +81,12 @@ def expected_counts(weight_kg: float) -> float:
 
 
 def head_fraction(age_y: float) -> float:
-    """Height of the head as a exposure of the height of the body."""
+    """Height of the head as a fraction of the height of the body."""
     return float(np.interp(age_y, (0.5, 2, 6, 12, 18), (0.24, 0.20, 0.17, 0.14, 0.13)))
 
 
 def hip_fraction(age_y: float) -> float:
-    """Distance of the hip joints from the vertex as a exposure of the height of the body."""
+    """Distance of the hip joints from the vertex as a fraction of the height of the body."""
     return float(
         np.interp(age_y, (0.5, 1, 2, 4, 6, 10, 14, 18), (0.61, 0.60, 0.57, 0.54, 0.52, 0.49, 0.48, 0.48))
     )

@@ -38,7 +38,7 @@ class Limb:
 
 
 def pose(body: Body, rng: np.random.Generator) -> tuple[list[Limb], list[Limb]]:
-    """Arms and legs of a child lying on its back, arms beside it, as patients lie: never quite straight."""
+    """Arms and legs of a child on its back, arms beside it, never quite straight."""
     h, d = body.height, body.depth
     arms, legs = [], []
     spread, together = rng.uniform(0.1, 0.26), float(rng.normal(0.015, 0.025))
@@ -219,7 +219,7 @@ def _foot(
 def _hand(
     canvas: Canvas, body: Body, wrist: Vector, tips: Vector, u: float, rng: np.random.Generator
 ) -> None:
-    """Two rows of carpals, more of them bone with every year, and five rays, often seen from the edge."""
+    """Draw two rows of carpals, more of them bone with every year, and five rays, often edge-on."""
     along, across = _axes(wrist, tips)
     length, b = float(np.linalg.norm((tips - wrist)[:2])), body.bone
     narrow = 0.35 if rng.random() < 0.4 else 1.0
@@ -248,7 +248,7 @@ def _rays(
     *,
     narrow: float,
 ) -> None:
-    """Five rays of a hand or foot, livelier at their joints; seen from the edge they lie over one another."""
+    """Draw five rays of a hand or foot, livelier at their joints; edge-on they overlap."""
     along, across = _axes(root, tip)
     length, b = float(np.linalg.norm((tip - root)[:2])), body.bone
     for finger, reach in zip(np.linspace(-1, 1, 5), (0.72, 0.95, 1.0, 0.95, 0.82), strict=True):
@@ -275,7 +275,7 @@ def _shaft(
     *,
     arch: float = 0.0,
 ) -> None:
-    """A long bone with flared, livelier ends: radii (adult mm) and densities of its start, middle and end."""
+    """Draw a long bone with livelier ends: radii (adult mm) and densities of start, middle, end."""
     t = np.array([0, 0.035, 0.08, 0.15, 0.25, 0.5, 0.75, 0.85, 0.92, 0.965, 1.0])
     flare = np.array([1, 0.82, 0.55, 0.26, 0.07, 0, 0.07, 0.26, 0.55, 0.82, 1.0])
     side = np.where(t < 0.5, 0, 2)
@@ -337,5 +337,5 @@ def _outwards(across: Vector, side: int) -> float:
 
 
 def _between(start: Vector, end: Vector) -> Callable[[float], Vector]:
-    """The point at a exposure of the way."""
+    """The point at a fraction of the way."""
     return lambda t: start + (end - start) * t

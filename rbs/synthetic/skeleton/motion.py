@@ -1,4 +1,4 @@
-"""What changes between two passes of the camera over one child: the pose, and the urine in the bladder."""
+"""Motion between two passes over one child: the pose, and the urine in the bladder."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ STILL = Motion()
 
 
 def draw_motion(body: Body, arms: list[Limb], legs: list[Limb], rng: np.random.Generator) -> Motion:
-    """How this child moves until the second pass, minutes later.
+    """Draw the motion of a child until the second pass, minutes later.
 
     The whole child shifts by 0-4 mm and the far end of each segment by up to 2 mm more, so that no
     part is more than `LARGEST_MM` away; the bladder fills by a factor of 1.0-1.5.

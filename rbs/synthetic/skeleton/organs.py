@@ -91,7 +91,7 @@ def soft_tissue(outline: Outline, body: Body, texture: Array, rng: np.random.Gen
 
 
 def draw_urinary(canvas: Canvas, body: Body, rng: np.random.Generator, *, filling: float = 1.0) -> None:
-    """Kidneys and bladder; `filling` is the activity in the bladder relative to that of the first pass."""
+    """Draw kidneys and bladder; `filling` is the bladder's activity relative to the first pass."""
     h, d = body.height, body.depth
     size = h * float(np.interp(body.age, (0.5, 6, 16), (0.042, 0.035, 0.031)))
     for side in SIDES:
@@ -122,7 +122,7 @@ def draw_urinary(canvas: Canvas, body: Body, rng: np.random.Generator, *, fillin
 
 
 def draw_injection(canvas: Canvas, arms: list[Limb], rng: np.random.Generator) -> bool:
-    """In 30 % of children some tracer stays where the needle was: hand, wrist or crook of the elbow."""
+    """Leave tracer at the injection in 30 % of children: hand, wrist or crook of the elbow."""
     if rng.random() >= 0.3:
         return False
     arm = arms[int(rng.integers(2))]
@@ -135,7 +135,7 @@ def draw_injection(canvas: Canvas, arms: list[Limb], rng: np.random.Generator) -
 
 
 def draw_contamination(canvas: Canvas, body: Body, outline: Outline, rng: np.random.Generator) -> bool:
-    """On 6 % of children a few drops of urine dried on skin or clothes, between the navel and the thighs."""
+    """Dry drops of urine on skin or clothes of 6 % of children, between navel and thighs."""
     wet = rng.random() < 0.06
     for drop in range(3):
         at = (rng.uniform(-0.8, 0.8) * body.pelvis, body.hip + rng.uniform(-0.3, 1.1) * body.pelvis, 0.0)

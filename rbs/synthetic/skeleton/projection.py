@@ -1,4 +1,4 @@
-"""What the two detectors of a whole-body camera expect to count from depth planes of tracer."""
+"""Expected counts of the two detectors of a whole-body camera from depth planes of tracer."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ FWHM_PER_SIGMA = 2.3548
 
 @dataclass(frozen=True)
 class Camera:
-    """How one acquisition sees.
+    """Camera and distances of one acquisition.
 
     Attributes:
         spacing_mm: Edge of a pixel, mm.
         front_mm: y of the anterior collimator's face, mm.
         back_mm: y of the posterior collimator's face, mm, negative.
         blur: Factor on the nominal resolution.
-        scatter: Scattered counts as a exposure of all.
+        scatter: Scattered counts as a fraction of all.
         tail_mm: FWHM of scatter, mm.
         sensitivity: Of each column of the anterior and the posterior view, about 1, (2, columns):
-            the moving bed smears what the field lacks in uniformity into streaks along the body;
+            the moving bed smears the non-uniformity of the field into streaks along the body;
             the table weakens what passes through it.
     """
 
@@ -52,12 +52,12 @@ class Attenuator:
     """Something that weakens what lies behind it, as seen by either detector.
 
     Attributes:
-        name: What it is.
+        name: Kind of the metal.
         row: Row of its middle in both views.
         column: Column of its middle in the anterior view.
         depth_mm: y: distance in front of the middle of the trunk, mm.
         tile: The pixels that it lies over.
-        transmission: What share of 140 keV passes, float32, on the tile.
+        transmission: Transmission of 140 keV, float32, on the tile.
     """
 
     name: str

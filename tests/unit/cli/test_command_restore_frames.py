@@ -16,7 +16,7 @@ from rbs.restorers.dncnn import DnCNN
 @pytest.fixture(autouse=True)
 def everything_is_scene(monkeypatch):
     """These drawn colours have neither borders nor text; where those are is tested elsewhere."""
-    monkeypatch.setattr(module, "valid_area", lambda frame: np.ones(frame.shape[1:], bool))
+    monkeypatch.setattr(module, "field_of_view", lambda frame: np.ones(frame.shape[1:], bool))
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_what_is_no_scene_stays_as_it_is(rbs, tmp_path, colours, monkeypatch):
     left[:, :48] = True
     areas = iter([left, ~left])
     monkeypatch.setattr(module, "LOOKED_AT", 2)
-    monkeypatch.setattr(module, "valid_area", lambda frame: next(areas, left))
+    monkeypatch.setattr(module, "field_of_view", lambda frame: next(areas, left))
     monkeypatch.setattr(
         "rbs.restorers.checkpoint.LoadedRestorer.restore_frame", lambda self, frame: 0 * frame
     )

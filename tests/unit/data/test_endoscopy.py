@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from rbs.data.endoscopy import EndoscopyDataModule
-from rbs.degradation.optical import degraded, halve
+from rbs.degradation.optical import Optical, halve
 from rbs.errors import FrameError, ManifestError, RbsError
 
 SMALL = {"crop": (32, 32), "batch_size": 4, "samples_per_epoch": 12, "num_workers": 0, "longest_side": 64}
@@ -96,7 +96,7 @@ def test_crops_are_of_the_frames_they_name(make, tmp_path):
 def test_a_deal_is_the_degradation_of_its_number(make):
     data = set_up(make(), preset="mixed", realisations=3, seed=5)
     clean = scene(1).transpose(2, 0, 1).astype(np.float32) / 255
-    wanted, _ = degraded(clean, "mixed", (5, 3, 1, 2), np.ones(clean.shape[1:], bool))
+    wanted = Optical("mixed", np.ones(clean.shape[1:], bool))(clean, np.random.default_rng((5, 3, 1, 2)))
     np.testing.assert_allclose(data.realisation(1, 2)[0], wanted, atol=1e-6)
     assert not np.array_equal(data.realisation(1, 2)[0], data.realisation(1, 0)[0])
 

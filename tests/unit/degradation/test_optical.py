@@ -15,25 +15,24 @@ from rbs.degradation.optical import (
     PRESETS,
     ChromaLoss,
     Defocus,
-    Degradation,
+    Downsampling,
     Frame,
-    Halved,
     Haze,
     Illumination,
     Jpeg,
     Motion,
+    Optical,
     Preset,
     Recipe,
     SensorNoise,
     Specular,
-    degraded,
-    draw,
+    Step,
     enlarge,
     halve,
     to_linear,
     to_srgb,
 )
-from rbs.endoscopy.colour import smooth_field
+from rbs.degradation.optical.optics import smooth_field
 from rbs.errors import RbsError
 
 RNG = np.random.default_rng
@@ -233,7 +232,7 @@ def test_enlarging_reproduces_a_parabola_without_a_shift() -> None:
         enlarge(small, (40, 48))[:, 6:-6, 6:-6], parabola(y, x)[:, 6:-6, 6:-6], atol=2e-6
     )
     frame = RNG(0).random((3, 9, 13), np.float32)
-    assert Halved()(frame, RNG(0)).shape == frame.shape
+    assert Downsampling()(frame, RNG(0)).shape == frame.shape
 
 
 @pytest.mark.parametrize("factor", [2, 3])
@@ -283,7 +282,7 @@ def test_jpeg_is_the_codec_of_pillow_and_its_subsampling_costs_colour() -> None:
     ],
     ids=lambda levels: type(levels[0]).__name__,
 )
-def test_a_higher_level_does_more_harm(levels: list[Degradation]) -> None:
+def test_a_higher_level_does_more_harm(levels: list[Step]) -> None:
     frame = scene()
     if isinstance(levels[0], SensorNoise):
         recipes = [Recipe((Illumination(s.gain_stops), s)) for s in levels]  # type: ignore[attr-defined]
@@ -316,27 +315,27 @@ def test_a_recipe_says_what_it_does_and_delivers_eight_bits() -> None:
 
 def test_what_the_processor_lays_over_the_picture_neither_bleeds_nor_gets_noise() -> None:
     frame = flat(0.3, 96)
-    valid = np.ones((96, 96), bool)
-    valid[:, :20] = valid[70:, 60:] = False
-    frame[:, ~valid] = 0
-    blurred = Recipe((Defocus(5), Motion(12, 45)))(frame, RNG(0), valid)
+    field = np.ones((96, 96), bool)
+    field[:, :20] = field[70:, 60:] = False
+    frame[:, ~field] = 0
+    blurred = Recipe((Defocus(5), Motion(12, 45)), field)(frame, RNG(0))
     assert np.abs(blurred - frame).max() <= 0.5 / 255 + 1e-6
-    noisy = Recipe((Haze(0.5), SensorNoise(500, 5, 1)))(frame, RNG(0), valid)
-    assert not noisy[:, ~valid].any()
-    assert noisy[:, valid].std() > 0.01
-    compressed = Recipe((Jpeg(10),))(frame, RNG(0), valid)
-    assert compressed[:, ~valid].any()  # the recorder sees the mask, too
+    noisy = Recipe((Haze(0.5), SensorNoise(500, 5, 1)), field)(frame, RNG(0))
+    assert not noisy[:, ~field].any()
+    assert noisy[:, field].std() > 0.01
+    compressed = Recipe((Jpeg(10),), field)(frame, RNG(0))
+    assert compressed[:, ~field].any()  # the recorder sees the mask, too
 
 
 def test_the_rim_of_a_mask_and_the_ground_of_text_do_not_tell_the_clean_brightness() -> None:
     frame = flat(0.4, 320)
     frame[:, :, :20] = 0
     frame[:, :, 20] *= np.float32(0.5)  # half of it is mask
-    valid = np.ones((320, 320), bool)
-    valid[:, :22] = False  # on the safe side by one column
-    valid[40:46, 60:90] = False
+    field = np.ones((320, 320), bool)
+    field[:, :22] = False  # on the safe side by one column
+    field[40:46, 60:90] = False
     frame[:, 42:44, 62:88] = 1  # text on some ground
-    dark = Recipe((Illumination(4),))(frame, RNG(0), valid)
+    dark = Recipe((Illumination(4),), field)(frame, RNG(0))
     level = float(dark[0, 0, 300])
     assert level == pytest.approx(float(to_srgb(np.array(0.4 / 16))), abs=1 / 255)
     np.testing.assert_allclose(dark[:, :, 21], level, atol=1.5 / 255)
@@ -348,19 +347,20 @@ def test_the_rim_of_a_mask_and_the_ground_of_text_do_not_tell_the_clean_brightne
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_same_seed_makes_the_same_picture_and_another_another(preset: Preset) -> None:
     frame = scene()
-    one, recipe = degraded(frame, preset, (1, 2, 3))
-    two, again = degraded(frame, preset, (1, 2, 3))
-    assert (recipe, str(recipe)) == (again, str(again))
+    degrade = Optical(preset)
+    one, two = (degrade(frame, RNG((1, 2, 3))) for _ in range(2))
+    recipe = degrade.draw(RNG((1, 2, 3)))
+    assert str(recipe) == str(degrade.draw(RNG((1, 2, 3))))
     assert np.array_equal(one, two)
     assert not np.array_equal(one, frame)
     assert (one.shape, one.dtype) == (frame.shape, np.float32)
-    other, different = degraded(frame, preset, (1, 2, 4))
+    other, different = degrade(frame, RNG((1, 2, 4))), degrade.draw(RNG((1, 2, 4)))
     assert np.array_equal(one, other) == (recipe == different) == (preset == "x2")  # which has no levels
     assert np.array_equal(frame, scene())  # the clean one is left alone
 
 
 def drawn(preset: Preset) -> list[Recipe]:
-    return [draw(preset, RNG(seed)) for seed in range(300)]
+    return [Optical(preset).draw(RNG(seed)) for seed in range(300)]
 
 
 def test_denoise_keeps_the_brightness_and_deblur_always_blurs() -> None:
@@ -390,10 +390,10 @@ def test_mixed_holds_every_kind_and_is_never_empty() -> None:
     kinds = {type(step) for recipe in recipes for step in recipe.steps}
     assert kinds == {
         *(Haze, Defocus, Motion, Illumination, SensorNoise),
-        *(Specular, Halved, ChromaLoss, Jpeg),
+        *(Specular, Downsampling, ChromaLoss, Jpeg),
     }
 
 
 def test_an_unknown_preset_is_refused() -> None:
     with pytest.raises(RbsError, match="there is no preset 'denoize'; name one of denoise, deblur,"):
-        degraded(scene(), "denoize", (1,))  # type: ignore[arg-type]
+        Optical("denoize")  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rbs.endoscopy.layouts import CLINICDB_ENDS, Found, search
+from rbs.endoscopy.layouts import CLINICDB_ENDS, FrameFiles, search
 
 
 def tree(root: Path, *names: str) -> None:
@@ -24,7 +24,7 @@ def listed(root: Path) -> dict[str, tuple[list[str], str, str]]:
     return found
 
 
-def only(root: Path) -> Found:
+def only(root: Path) -> FrameFiles:
     (one,) = search(root).frames
     return one
 

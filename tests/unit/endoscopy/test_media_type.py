@@ -1,4 +1,4 @@
-"""What a file is, is decided by what is in it."""
+"""The kind of a file is decided by its content."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Copies are known again however they are stored; scenes are told apart whatever frame is around them."""
+"""Copies are recognised however they are stored; scenes are told apart whatever surrounds them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from frame_files import scene
 from PIL import Image
 
 from rbs.endoscopy.duplicates import DUPLICATE, joined, near_duplicates
-from rbs.endoscopy.perceptual_hash import Sketch, alike, likeness, sketch
+from rbs.endoscopy.perceptual_hash import PerceptualHash, alike, likeness, perceptual_hash
 
 
-def look(pixels: np.ndarray, valid: np.ndarray | None = None) -> Sketch:
+def look(pixels: np.ndarray, valid: np.ndarray | None = None) -> PerceptualHash:
     frame = pixels.transpose(2, 0, 1).astype(np.float32) / 255
-    return sketch(frame, np.ones(pixels.shape[:2], bool) if valid is None else valid)
+    return perceptual_hash(frame, np.ones(pixels.shape[:2], bool) if valid is None else valid)
 
 
 def coded(pixels: np.ndarray, quality: int) -> np.ndarray:
@@ -42,8 +42,8 @@ def test_a_copy_is_known_again(change):
 
 
 def test_other_scenes_agree_by_chance_only():
-    sketches = [look(scene(seed)) for seed in range(60)]
-    bits, shown = np.stack([s.bits for s in sketches]), np.stack([s.shown for s in sketches])
+    hashes = [look(scene(seed)) for seed in range(60)]
+    bits, shown = np.stack([s.bits for s in hashes]), np.stack([s.shown for s in hashes])
     value = likeness(bits, shown, bits, shown)
     assert np.allclose(np.diag(value), 1)
     others = value[np.triu_indices(60, 1)]
@@ -83,11 +83,11 @@ def test_too_little_in_common_is_no_verdict():
 
 def test_near_duplicates_are_all_pairs_of_different_groups_across_blocks():
     """Of more frames than are compared at once."""
-    sketches = [look(scene(seed)) for seed in range(300)]
-    sketches += [look(coded(scene(3), 50)), look(scene(3) // 2), look(coded(scene(299), 50))]
+    hashes = [look(scene(seed)) for seed in range(300)]
+    hashes += [look(coded(scene(3), 50)), look(scene(3) // 2), look(coded(scene(299), 50))]
     groups = [f"video {number}" for number in range(303)]
     groups[299] = groups[302] = "one video"
-    found = {(pair.first, pair.second) for pair in near_duplicates(sketches, groups, progress=False)}
+    found = {(pair.first, pair.second) for pair in near_duplicates(hashes, groups, progress=False)}
     assert found == {(3, 300), (3, 301), (300, 301)}
     assert near_duplicates([], [], progress=False) == []
 

@@ -1,4 +1,4 @@
-"""Thinning, splitting, dispersion and the Anscombe pair against closed forms, SciPy and a real scan."""
+"""Thinning, splitting, dispersion and the Anscombe pair against closed forms and a real scan."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pytest
 from scipy.ndimage import gaussian_filter, zoom
 from scipy.stats import chisquare, poisson
 
-from rbs.degradation.thinning import split, thin
+from rbs.degradation.thinning import Thinning, split
 from rbs.errors import ScanError
 from rbs.scans.counts import anscombe, dispersion_index, inverse_anscombe
 
@@ -16,7 +16,7 @@ from rbs.scans.counts import anscombe, dispersion_index, inverse_anscombe
 def test_thinned_poisson_counts_are_poisson_and_independent_of_the_rest() -> None:
     rng = np.random.default_rng(1)
     counts = rng.poisson(4.0, (400, 400)).astype(np.int32)
-    kept = thin(counts, 0.25, rng)
+    kept = Thinning(0.25)(counts, rng)
     rest = counts - kept
     observed = np.bincount(kept.ravel(), minlength=6)
     expected = poisson.pmf(np.arange(6), 1.0) * counts.size
@@ -40,8 +40,8 @@ def test_parts_are_disjoint_and_hold_their_shares() -> None:
 def test_thinning_by_everything_or_nothing() -> None:
     counts = np.array([[0, 5], [70_000, 1]])
     rng = np.random.default_rng(0)
-    np.testing.assert_array_equal(thin(counts, 1.0, rng), counts)
-    assert not thin(counts, 0.0, rng).any()
+    np.testing.assert_array_equal(Thinning(1.0)(counts, rng), counts)
+    assert not Thinning(0.0)(counts, rng).any()
 
 
 @pytest.mark.parametrize("exposures", [(0.6, 0.5), (-0.1,), (1.2,), (float("nan"),)])
@@ -53,7 +53,7 @@ def test_fractions_that_are_no_shares_are_refused(exposures: tuple[float, ...]) 
 @pytest.mark.parametrize("value", [0.5, -1.0, np.nan])
 def test_only_whole_counts_can_be_thinned(value: float) -> None:
     with pytest.raises(ScanError, match="whole"):
-        thin(np.array([[value]]), 0.5, np.random.default_rng(0))
+        Thinning(0.5)(np.array([[value]]), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("mean", [0.1, 1.0, 10.0])
@@ -81,7 +81,7 @@ def test_dispersion_of_a_real_scan_and_of_thinned_ones(real_scan: Path) -> None:
     rng = np.random.default_rng(5)
     assert dispersion_index(counts) == pytest.approx(1, abs=0.06)
     for exposure in (0.5, 0.25, 0.05):
-        assert dispersion_index(thin(counts, exposure, rng)) == pytest.approx(1, abs=0.06)
+        assert dispersion_index(Thinning(exposure)(counts, rng)) == pytest.approx(1, abs=0.06)
     assert dispersion_index(np.rint(255 * np.minimum(counts / 60, 1) ** 0.5)) > 1.2
     assert dispersion_index(np.rint(counts / 3)) < 0.8
 

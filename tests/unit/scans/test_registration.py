@@ -1,4 +1,4 @@
-"""Registration against motion known in closed form: a body of Gaussians, evaluated where it moved to."""
+"""Registration against motion known in closed form: a body of Gaussians that moved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawn mucosa: its optics against closed forms, its truth, and that every kind of frame comes up."""
+"""Drawn mucosa: its optics against closed forms, its truth, and every kind of frame."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_a_frame_depends_on_its_numbers_alone() -> None:
     whole = Video(4, 2, 64)
     first = [whole.draw(k) for k in (0, 1)]
     again = Video(4, 2, 64).draw(1)
-    for name in ("frame", "polyp", "instrument", "valid"):
+    for name in ("frame", "polyp", "instrument", "field_of_view"):
         assert np.array_equal(getattr(first[1], name), getattr(again, name))
     assert not np.array_equal(first[0].frame, first[1].frame)
     assert not np.array_equal(Video(5, 2, 64).draw(1).frame, again.frame)
@@ -184,15 +184,15 @@ def test_frames_are_eight_bit_pictures_and_their_truth_is_consistent(drawn: list
         frame = picture.frame
         assert (frame.shape, frame.dtype) == ((3, SIZE, SIZE), np.float32)
         assert np.array_equal(frame, np.round(frame * 255).astype(np.float32) / np.float32(255))
-        assert not (picture.polyp & ~picture.valid).any()
+        assert not (picture.polyp & ~picture.field_of_view).any()
         assert not (picture.polyp & picture.instrument).any()
-        assert picture.valid.mean() > 0.3
-        assert frame[:, picture.valid].std() > 0.05
+        assert picture.field_of_view.mean() > 0.3
+        assert frame[:, picture.field_of_view].std() > 0.05
 
 
 def test_frames_of_a_video_are_of_one_place(drawn: list[list[Picture]]) -> None:
     def apart(one: Picture, other: Picture) -> float:
-        both = one.valid & other.valid
+        both = one.field_of_view & other.field_of_view
         return float(np.abs(one.frame - other.frame)[:, both].mean())
 
     same = [apart(*pair) for pair in drawn]
@@ -200,7 +200,7 @@ def test_frames_of_a_video_are_of_one_place(drawn: list[list[Picture]]) -> None:
     assert np.mean(same) < 0.6 * np.mean(different)
     assert min(same) > 0  # the camera moves
     for one, other in drawn:
-        assert np.array_equal(one.valid, other.valid)
+        assert np.array_equal(one.field_of_view, other.field_of_view)
 
 
 def test_every_kind_of_frame_comes_up(drawn: list[list[Picture]]) -> None:
@@ -208,7 +208,7 @@ def test_every_kind_of_frame_comes_up(drawn: list[list[Picture]]) -> None:
     with_polyp = [p.polyp.any() for p in firsts]
     assert 0.4 < np.mean(with_polyp) < 1
     assert any(p.instrument.any() for p in firsts)
-    assert any((p.frame[:, p.valid].min(0) > 0.9).any() for p in firsts)  # highlights
+    assert any((p.frame[:, p.field_of_view].min(0) > 0.9).any() for p in firsts)  # highlights
     assert sum(p.polyp.sum() > 0.02 * SIZE**2 for p in firsts) >= 3  # polyps large enough to learn from
     overlays = [draw_overlay(128, np.random.default_rng(seed)) for seed in range(60)]
     assert any(o.field.all() for o in overlays)
@@ -220,6 +220,6 @@ def test_every_kind_of_frame_comes_up(drawn: list[list[Picture]]) -> None:
 
 def test_colours_are_those_of_mucosa(drawn: list[list[Picture]]) -> None:
     # Ranges of the mean over frames around what real frames have: 0.60, 0.39, 0.29.
-    means = np.mean([p.frame[:, p.valid].mean(1) for p in chain(*drawn)], axis=0)
+    means = np.mean([p.frame[:, p.field_of_view].mean(1) for p in chain(*drawn)], axis=0)
     for mean, (low, high) in zip(means, ((0.5, 0.7), (0.33, 0.47), (0.23, 0.37)), strict=True):
         assert low < mean < high

@@ -251,7 +251,7 @@ def test_diseases_and_their_absence_are_as_frequent_as_stated() -> None:
 
 
 def test_a_part_of_the_body_is_a_part_of_the_picture() -> None:
-    """Where nothing was scanned, nothing is expected, labelled, marked or listed."""
+    """Nothing is expected, labelled, marked or listed outside the scanned rows."""
     children = (make_child(6, "F", np.random.default_rng(seed)) for seed in range(200))
     parts = list(itertools.islice((phantom for phantom in children if phantom.partial), 2))
     assert len(parts) == 2
@@ -324,7 +324,7 @@ def test_posterior_view_is_mirrored_and_sees_the_spine_better(children: list[Pha
 
 
 def test_a_point_is_weakened_and_blurred_as_the_closed_form_says() -> None:
-    """A point 30 mm deep in 100 mm of water, 100 mm from the collimator: exp(-0.36), FWHM 7.0 mm."""
+    """A point 30 mm deep in 100 mm of water, 100 mm from the collimator."""
     spacing, shape = 1.0, (65, 65)
     planes = np.zeros((1, *shape), np.float32)
     planes[0, 32, 32] = 1000
@@ -409,7 +409,7 @@ def test_a_moved_child_is_the_same_child_a_few_millimetres_away(
 
 
 def test_the_picture_moves_by_what_is_written_down(passes: list[tuple[Phantom, Phantom]]) -> None:
-    """The trunk of the first pass, shifted by the motion, is that of the second; by 0.5 mm more it is not."""
+    """The trunk of the first pass, shifted by the motion, is that of the second."""
     for first, second in passes:
         trunk = np.s_[pixel(first, "shoulder +1")[0] : pixel(first, "L3")[0], 60:196]
         a, b = first.expectation[0].astype(float), second.expectation[0].astype(float)
@@ -424,7 +424,7 @@ def test_the_picture_moves_by_what_is_written_down(passes: list[tuple[Phantom, P
 
 
 def test_a_second_pass_draws_the_same_child_in_the_same_field() -> None:
-    """What is drawn never depends on the motion: one draw more or less would make it another child."""
+    """Drawing never depends on the motion: one draw more or less would make another child."""
     for seed in range(24):
         first, second = make_passes(7, "F", np.random.default_rng([8, seed]), np.random.default_rng(seed))
         assert second.scan_length_mm == first.scan_length_mm

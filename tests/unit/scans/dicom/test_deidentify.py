@@ -30,7 +30,7 @@ from pydicom.sr.codedict import codes
 from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, SecondaryCaptureImageStorage
 
-from rbs.degradation.thinning import thin
+from rbs.degradation.thinning import Thinning
 from rbs.errors import ScanError
 from rbs.scans.dicom import deidentify as module
 from rbs.scans.dicom.deidentify import LONGEST_SHIFT, METHODS, Deidentified, Pseudonyms, deidentify
@@ -189,7 +189,7 @@ def test_eight_bits(tmp_path: Path) -> None:
 
 def test_own_objects_are_still_known(acquired, nm_file: Path, tmp_path: Path) -> None:
     scan = read_nm(nm_file)
-    fast = scan.with_counts(thin(scan.counts, 0.5, np.random.default_rng(0)), velocity=80.0)
+    fast = scan.with_counts(Thinning(0.5)(scan.counts, np.random.default_rng(0)), velocity=80.0)
     said = "50 % of the counts of a 40 cm/min scan, kept by binomial thinning, seed 0"
     write_thinned_nm(tmp_path / "t.dcm", fast, scan, description=said, uid_seed="t")
     clean = cleaned(tmp_path / "t.dcm")

@@ -14,7 +14,7 @@ from judges import judge
 from pydicom import Dataset, FileDataset
 from pydicom.uid import NuclearMedicineImageStorage, SecondaryCaptureImageStorage
 
-from rbs.degradation.thinning import thin
+from rbs.degradation.thinning import Thinning
 from rbs.errors import OutputError, ScanError
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.dicom.writer import (
@@ -111,7 +111,7 @@ def test_existing_files_stay(nm_file: Path, tmp_path: Path) -> None:
 def test_thinned_scans_are_derived_yet_read_as_raw(nm_file: Path, tmp_path: Path) -> None:
     source = read_nm(nm_file)
     path = tmp_path / "thin.dcm"
-    counts = thin(source.counts, 0.5, np.random.default_rng(0))
+    counts = Thinning(0.5)(source.counts, np.random.default_rng(0))
     write_thinned_nm(
         path,
         replace(source, counts=counts, velocity=80.0, duration_s=150.0),

@@ -1,4 +1,4 @@
-"""Counts from pictures: exact where the picture is a scaled count, refused where it is anything else."""
+"""Counts from pictures: exact where the picture is a scaled count, refused otherwise."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from scipy.stats import poisson
 from rbs.errors import ScanError
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.pictures.counts import read_picture, recover
-from rbs.scans.pictures.grey_levels import fit_comb, teeth
+from rbs.scans.pictures.grey_levels import fit_grey_levels, greys_of_counts
 from rbs.scans.scan import View
 from rbs.synthetic.skeleton import make_child
 
@@ -28,22 +28,22 @@ def child() -> np.ndarray:
     return rng.poisson(make_child(8.0, "F", rng).expectation[0].astype(np.float64))
 
 
-def test_teeth_are_the_rounded_multiples() -> None:
-    assert teeth(2.6)[:5].tolist() == [0, 3, 5, 8, 10]
-    assert teeth(0.8)[:6].tolist() == [0, 1, 2, 2, 3, 4]
-    assert teeth(3.7).max() <= 255
+def test_greys_of_counts_are_the_rounded_multiples() -> None:
+    assert greys_of_counts(2.6)[:5].tolist() == [0, 3, 5, 8, 10]
+    assert greys_of_counts(0.8)[:6].tolist() == [0, 1, 2, 2, 3, 4]
+    assert greys_of_counts(3.7).max() <= 255
 
 
 @pytest.mark.parametrize("scale", [0.8, 1.33, 1.5, 2.0, 4.0])
 def test_scales_that_alias_on_the_integers_are_told_apart(scale: float) -> None:
-    """0.8, 1.333 and 4 have combs of one period; 2 and 4 are multiples. Expected histogram, no draw."""
+    """0.8, 1.333 and 4 have gaps of one period; 2 and 4 are multiples. Expected histogram."""
     c = np.arange(200)
     share = poisson.pmf(c[:, None], np.array([0.5, 3.0, 8.0, 20.0])) @ np.array([0.5, 0.3, 0.15, 0.05])
     grey = np.rint(scale * c).astype(int)
     histogram = np.bincount(grey[grey < 256], np.rint(1e5 * share)[grey < 256], 256)
-    comb = fit_comb(histogram)
-    assert comb.scale == pytest.approx(scale, rel=0.01)
-    assert comb.confidence > 10
+    levels = fit_grey_levels(histogram)
+    assert levels.scale == pytest.approx(scale, rel=0.01)
+    assert levels.confidence > 10
 
 
 @pytest.mark.parametrize("scale", [1.0, 1.07, 1.3, 1.5, 1.83, 2.6, 3.9])
@@ -109,7 +109,7 @@ def resized(grey: np.ndarray, factor: float, how: Image.Resampling = Image.Resam
 @pytest.mark.parametrize(
     ("how", "fault"),
     [
-        (lambda c: exported(c, 1.7, 95), "comb"),
+        (lambda c: exported(c, 1.7, 95), "grey levels"),
         (lambda c: exported(c - 1, 2.3), "noise"),
         (lambda c: exported(c - 1.3, 2.3), "."),
         (lambda c: exported(c, 2.3) // 2 + 40, "."),

@@ -26,7 +26,7 @@ PATTERN = "(?P<patient>[0-9]+)_(?P<view>[AP])"
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A patient of two views, one of one, and a blank one; a crop that no pattern names. Read only."""
+    """A patient of two views, one of one, and a blank one; a crop that no pattern names."""
     folder = tmp_path_factory.mktemp("pictures")
     (folder / "b").mkdir()
     Image.fromarray(exported(counts_of_a_body(1), 2.3)).save(folder / "001_A.png")

@@ -1,6 +1,6 @@
-"""How well copies of a frame, and pictures of other scenes, are told by `rbs.endoscopy.perceptual_hash`.
+"""Likeness of perceptual hashes: copies of a frame, and pictures of other scenes.
 
-    RBS_TEST_DATA=... python benchmarks/sketches.py
+    RBS_TEST_DATA=... python benchmarks/perceptual_hash.py
 
 On the real frames of RBS_TEST_DATA/endoscopy: likeness of different frames, of a frame and its
 copies, and of frames and degraded ones, their own and others', as `rbs index-frames` and the data
@@ -19,12 +19,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from rbs.degradation.optical import PRESETS, degraded
+from rbs.degradation.optical import PRESETS, Optical
 from rbs.endoscopy.duplicates import DUPLICATE
-from rbs.endoscopy.field_of_view import valid_area
+from rbs.endoscopy.field_of_view import field_of_view
 from rbs.endoscopy.files import read_frame, reduced
 from rbs.endoscopy.pairs import ONE_SCENE
-from rbs.endoscopy.perceptual_hash import Sketch, alike, likeness, sketch
+from rbs.endoscopy.perceptual_hash import PerceptualHash, alike, likeness, perceptual_hash
 
 
 def copies(frame: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -51,8 +51,8 @@ def main() -> None:
     folder = Path(os.environ["RBS_TEST_DATA"]) / "endoscopy"
     files = sorted(folder.glob("*/images/*"))
     frames = [read_frame(file) for file in tqdm(files, desc="reading")]
-    sketches = [look(frame) for frame in tqdm(frames, desc="sketching")]
-    bits, shown = np.stack([s.bits for s in sketches]), np.stack([s.shown for s in sketches])
+    hashes = [look(frame) for frame in tqdm(frames, desc="hashing")]
+    bits, shown = np.stack([s.bits for s in hashes]), np.stack([s.shown for s in hashes])
     value = likeness(bits, shown, bits, shown)[np.triu_indices(len(files), 1)]
     value = value[~np.isnan(value)]
     print(
@@ -60,7 +60,7 @@ def main() -> None:
     )
     print(f"  from {DUPLICATE} on: {(value >= DUPLICATE).sum()}")
     found = defaultdict(list)
-    for frame, own in zip(tqdm(frames, desc="copies"), sketches, strict=True):
+    for frame, own in zip(tqdm(frames, desc="copies"), hashes, strict=True):
         for name, copy in copies(frame):
             found[name].append(alike(own, look(copy.astype(np.float32))))
     for name, values in found.items():
@@ -70,17 +70,19 @@ def main() -> None:
         )
     rng = np.random.default_rng(0)
     small = [reduced(frame, 320) for frame in frames]
-    areas = [valid_area(frame) for frame in small]
+    areas = [field_of_view(frame) for frame in small]
     strange = []
     for preset in PRESETS:
         values = []
         for number, (frame, area) in enumerate(zip(tqdm(small, desc=preset), areas, strict=True)):
             for seed in range(3):
-                low, _ = degraded(frame, preset, (number, seed), area)
-                values.append(alike(sketch(frame, area), sketch(low, area)))
+                low = Optical(preset, area)(frame, np.random.default_rng((number, seed)))
+                values.append(alike(perceptual_hash(frame, area), perceptual_hash(low, area)))
                 other = int(rng.integers(len(small)))
                 if other != number:
-                    strange.append(alike(sketch(small[other], areas[other]), sketch(low, areas[other])))
+                    strange.append(
+                        alike(perceptual_hash(small[other], areas[other]), perceptual_hash(low, areas[other]))
+                    )
         print(
             f"{preset}: lowest {np.round(np.sort(values)[:4], 2)}, 1 % {np.quantile(values, 0.01):.2f};",
             end=" ",
@@ -94,10 +96,10 @@ def main() -> None:
     print(f"from {ONE_SCENE} on: {np.mean(values >= ONE_SCENE):.2%}")
 
 
-def look(frame: np.ndarray) -> Sketch:
+def look(frame: np.ndarray) -> PerceptualHash:
     """As `rbs index-frames` looks at a frame."""
     small = reduced(frame, 160)
-    return sketch(small, valid_area(small))
+    return perceptual_hash(small, field_of_view(small))
 
 
 def quantiles(values: np.ndarray) -> str:
