@@ -1,4 +1,4 @@
-"""What `rbs assess` found, as tables and curves."""
+"""Results of `rbs assess` as tables and curves."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ _QUANTITIES = {
 COVERAGE = "coverage"
 """The study that has a table of its own: how much of each tenth of the pixels intervals cover."""
 _SIZES = ("small (", "medium (8", "large (")
-"""How the names of the classes of size begin."""
+"""First words of the names of the size classes."""
 _COLOURS = ("#7f7f7f", "#c77c11", "#1f4e79", "#2a7f3f", "#8c2d5a", "#5a4fcf")
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """What `rbs assess` left in a folder.
+    """Results of `rbs assess` in a folder.
 
     Attributes:
         folder: The folder.
@@ -84,7 +84,7 @@ class Assessment:
 
 
 def is_assessment(folder: Path) -> bool:
-    """Whether the results in a folder are of `rbs assess`."""
+    """True where the results in a folder are of `rbs assess`."""
     try:
         return "draws" in json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -140,7 +140,7 @@ def study_tables(assessment: Assessment) -> list[Table]:
 
 
 def coverage_tables(assessment: Assessment) -> list[Table]:
-    """What intervals cover by tenths of the pixels, few counts first: a table a method that states them."""
+    """Coverage of intervals by tenths of the pixels, few counts first; a table for each method."""
     found = assessment.summary[assessment.summary["study"] == COVERAGE]
     tables = []
     for method, part in found.groupby("method", sort=False):
@@ -157,7 +157,7 @@ def coverage_tables(assessment: Assessment) -> list[Table]:
 
 
 def curves_figure(assessment: Assessment) -> Figure | None:
-    """Noise power, lesion contrast, detection, sharpness, coverage in a panel each; None without any."""
+    """Noise power, contrast, detection, sharpness and coverage, a panel each; None without any."""
     import matplotlib.pyplot as plt
 
     summary = assessment.summary

@@ -1,4 +1,4 @@
-"""What ablations, sweeps and benchmarks left, for the page."""
+"""Results of ablations, sweeps and benchmarks, for the page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_RUNS = 20
 
 @dataclass(frozen=True)
 class Ablation:
-    """What `rbs ablation` left in a folder.
+    """Results of `rbs ablation` in a folder.
 
     Attributes:
         folder: The folder.
@@ -118,7 +118,7 @@ def sweep_table(file: Path) -> Table:
     try:
         content = pd.read_csv(file, dtype={"run": str}).head(MOST_RUNS)
         rows = [
-            (f"{row['run']}, {row['state']}", [_anything(row[name]) for name in content.columns[2:]])
+            (f"{row['run']}, {row['state']}", [_parameter(row[name]) for name in content.columns[2:]])
             for row in content.to_dict("records")
         ]
     except (OSError, ValueError, KeyError) as error:
@@ -127,7 +127,7 @@ def sweep_table(file: Path) -> Table:
 
 
 def cost_table(folder: Path) -> Table | None:
-    """What each method of a benchmark costs and was made with; None where the folder holds no benchmark.
+    """Cost and origin of each method of a benchmark; None where the folder holds no benchmark.
 
     Raises:
         RbsError: Its table cannot be read.
@@ -170,7 +170,7 @@ def _difference(line: dict[Any, Any], reference: str) -> Cell:
     return Cell(f"+{text}" if mean > 0 else text, interval, said)
 
 
-def _anything(value: Any) -> Cell:
+def _parameter(value: Any) -> Cell:
     if isinstance(value, float):
-        return Cell(significant(value))
+        return Cell(significant(value, 5))
     return Cell(str(value))
