@@ -1,6 +1,7 @@
 """From a manifest to a page through the command line, as `make demo` ends."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from rbs.restorers.dncnn import DnCNN
 
 @pytest.fixture(scope="module")
 def cohort(make_cohort, tmp_path_factory) -> Path:
-    """Manifest of one validation and two test patients, all phantoms; the second has no rapid scan."""
+    """Manifest of one validation and two test phantoms; the second has no rapid scan."""
     path = make_cohort(tmp_path_factory.mktemp("evaluate"), splits=("val", "test", "test"))
     path.write_text(path.read_text().replace("P0003/rapid.dcm", ""))
     return path
@@ -59,6 +60,23 @@ def test_evaluate_then_report(cohort: Path, f1: Path, tmp_path: Path, capsys, mo
     (run / "settings.json").unlink()
     assert main(["report", str(run), "-o", str(page)]) == 1
     assert "incomplete" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scan", ["b", "d"])
+def test_report_of_a_real_adult(scan: str, f1: Path, tmp_path: Path) -> None:
+    """One patient without truth, and no validation split to tune classical peers on."""
+    folder = os.environ.get("RBS_TEST_DATA") or pytest.skip("RBS_TEST_DATA is not set")
+    file = Path(folder, f"bone/ge670_{scan}_both_views_27cm_per_min.dcm").resolve()
+    (tmp_path / "manifest.csv").write_text(f"patient,split,rapid,standard,truth\nadult,test,,{file},\n")
+    run, page = tmp_path / "run", tmp_path / "report.html"
+    evaluate = ["evaluate", str(tmp_path / "manifest.csv"), "--stage1", str(f1)]
+    assert main([*evaluate, "--output", str(run)]) == 0
+    assert main(["report", str(run), "-o", str(page)]) == 0
+    html = page.read_text()
+    for text in ("Against the truth", "rowth plates", "youngest", "hantom", "Difference to the truth"):
+        assert text not in html, text
+    for text in ("1 scan of 1 patient,", "Knees, enlarged", "restored minus standard scan", "NC-PSNR"):
+        assert text in html, text
 
 
 def test_a_rapid_scan_thinned_out_of_its_standard_scan_is_refused(
