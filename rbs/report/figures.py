@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-KNEES = (0.64, 0.84)
+KNEES = (0.60, 0.80)
 """Place of the knees between the top and the bottom of the body: the growth plates of distal femur
-and proximal tibia are at about 0.28 of the height above the soles in children and adults."""
+and proximal tibia are at about 0.28 of the height above the soles, and the toes may point down."""
 
 DIFFERENCE_SHARE = 0.25
 """Difference maps saturate at this share of P."""
@@ -35,8 +35,11 @@ FRAME_ERROR = 0.2
 SIDE_MM = 100.0
 """Side of the square that shows a focus, mm."""
 
-TALLEST = 4.6
-"""Height of a row of an overview at most, inches."""
+WIDTH = 13.0
+"""Width of figures of scans and frames, inches."""
+
+TALLEST = 0.36
+"""Height of a row of an overview at most, relative to the width of the figure."""
 
 DPI = 110
 VECTOR_DPI = 220
@@ -137,6 +140,8 @@ def overview_figure(
     *,
     minus: tuple[str, str] | None = None,
     saturation: float = DIFFERENCE_SHARE,
+    width: float = WIDTH,
+    note: str = "",
 ) -> Figure:
     """A few estimates beside each other: whole views in a row, and a row for each enlarged detail.
 
@@ -150,6 +155,8 @@ def overview_figure(
         views: The view of each of the V channels.
         minus: Labels of the two whose difference is a last column.
         saturation: Difference in full colour, as a part of the row's black.
+        width: Inches.
+        note: Printed below.
     """
     body = body_box(panels)
 
@@ -171,8 +178,10 @@ def overview_figure(
             limit = saturation * black
             colours = {"vmin": -limit, "vmax": limit, "cmap": "RdBu_r"}
             cells.append((show(panels[minus[0]]) - show(panels[minus[1]]), colours))
-        strips.append((f"{name}\nblack: {black:.3g}", cells))
-    return _strips([*panels, *(["difference"] if minus else [])], strips, spacing_mm[0] / spacing_mm[1])
+        strips.append((f"{name}\nblack: {black:.3g} counts", cells))
+    return _strips(
+        [*panels, *(["difference"] if minus else [])], strips, spacing_mm[0] / spacing_mm[1], width, note
+    )
 
 
 def frame_overview_figure(
@@ -356,12 +365,12 @@ def jpeg(figure: Figure) -> bytes:
     return drawn.getvalue()
 
 
-def png(figure: Figure) -> bytes:
+def png(figure: Figure, dpi: float = DPI) -> bytes:
     """A figure as PNG data."""
     from PIL import Image
 
     drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=DPI)
+    figure.savefig(drawn, format="png", dpi=dpi)
     # Noise does not compress: 128 colours a picture make the page a third as large and look the
     # same.
     Image.open(drawn).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
@@ -431,9 +440,9 @@ def _grid(
     aspect = spacing_mm[0] / spacing_mm[1]
     blocks = math.ceil(len(cuts) / MOST_ACROSS)
     across, rows = math.ceil(len(cuts) / blocks), len(row_names)
-    height = min(13.0 / across * aspect * sample.shape[0] / sample.shape[1], 8.0)
+    height = min(WIDTH / across * aspect * sample.shape[0] / sample.shape[1], 8.0)
     figure, axes = plt.subplots(
-        rows * blocks, across, figsize=(13.0, (height * rows + 0.3) * blocks), squeeze=False
+        rows * blocks, across, figsize=(WIDTH, (height * rows + 0.3) * blocks), squeeze=False
     )
     for axis in axes.flat:
         axis.set_axis_off()
@@ -457,16 +466,20 @@ def _grid(
 
 
 def _strips(
-    titles: Sequence[str], strips: Sequence[tuple[str, Sequence[tuple[Array, dict[str, Any]]]]], aspect: float
+    titles: Sequence[str],
+    strips: Sequence[tuple[str, Sequence[tuple[Array, dict[str, Any]]]]],
+    aspect: float,
+    width: float = WIDTH,
+    note: str = "",
 ) -> Figure:
-    """Rows of pictures, a name at the left of each and a title above each column."""
+    """Rows of pictures, a name at the left of each, a title above each column, a note below."""
     import matplotlib.pyplot as plt
 
-    width, left, gap = 13.0, 0.5, 0.06
+    left, head, foot = 0.5, 0.3, 0.3 if note else 0.02
     cell = (width - left) / len(titles)
     shapes = [cells[0][0].shape for _, cells in strips]
-    heights = [min(cell * aspect * shape[0] / shape[1], TALLEST) for shape in shapes]
-    total = 0.3 + sum(heights) + gap * len(heights)
+    heights = [min(cell * aspect * shape[0] / shape[1], TALLEST * width) for shape in shapes]
+    total = head + foot + 1.02 * sum(heights)
     figure, axes = plt.subplots(
         len(strips), len(titles), figsize=(width, total), squeeze=False, height_ratios=heights
     )
@@ -477,8 +490,9 @@ def _strips(
     figure.align_ylabels()
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=11)
+    figure.text(0.5, 0.08 / total, note, ha="center", fontsize=10)
     figure.subplots_adjust(
-        left=left / width, right=0.999, bottom=0.002, top=1 - 0.3 / total, wspace=0.02, hspace=0.03
+        left=left / width, right=0.999, bottom=foot / total, top=1 - head / total, wspace=0.02, hspace=0.03
     )
     return figure
 

@@ -208,9 +208,9 @@ def _scan_overview(
         file_name(evaluation.folder.name, str(shown["patient"]), "overview"),
         "",
         f"{' and '.join(views)} view. ".capitalize()
-        + f"{caption}. Inverse grey, one window per row: white is 0, black the counts per pixel named "
-        f"at its left.{_posterior(views)} Last column: restored minus {titles[compared]}{noise}; red too "
-        f"many counts, blue too few, full colour at {100 * saturation:g} % of black.",
+        + f"{caption}. Inverse grey, one window per row: white is 0 counts per pixel, black as named "
+        f"at its left.{_posterior(views)} Last column: restored minus {titles[compared]}{noise}; red "
+        f"too many counts, blue too few, full colour at {100 * saturation:g} % of black.",
         figures.overview_figure(
             columns,
             details,
@@ -228,7 +228,7 @@ def _posterior(views: list[str]) -> str:
 
 
 def _focus(shown: dict[str, Any]) -> dict[str, Any] | None:
-    """The hot focus of middle contrast, chosen by what was drawn alone; None where no focus is known."""
+    """The hot focus of middle contrast; None where no focus is known."""
     foci = [focus for focus in shown.get("foci", []) if focus["contrast"] > 1]
     return sorted(foci, key=lambda focus: focus["contrast"])[len(foci) // 2] if foci else None
 

@@ -70,7 +70,7 @@ def ablation_table(ablation: Ablation) -> Table:
 
 
 def ablation_figure(ablation: Ablation) -> Figure | None:
-    """Each row minus each reference in the main metric, with intervals; None where there is no reference."""
+    """Each row minus each reference in the main metric, with intervals; None without references."""
     import matplotlib.pyplot as plt
 
     references, labels = ablation.about["references"], ablation.about["labels"]

@@ -131,7 +131,7 @@ class Table:
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """Log of a training run: its folder with the versions shown, and the rows of their metrics.csv."""
+    """Log of a training run: its folder with the versions shown, and rows of their metrics.csv."""
 
     title: str
     table: pd.DataFrame
@@ -336,7 +336,7 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def training_logs(files: Sequence[Path]) -> list[TrainingLog]:
-    """The log of each training run: of .../EXPERIMENT/version_N/metrics.csv all N joined, others alone.
+    """Log of each training run: of EXPERIMENT/version_N/metrics.csv all N joined, others alone.
 
     Each resumption writes a version of its own, which goes on from a checkpoint: it replaces what
     the versions before it logged at its first step and later. Versions without training points
