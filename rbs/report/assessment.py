@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from rbs.errors import RbsError
+from rbs.report.figures import panels
 from rbs.report.tables import WIDEST, Cell, Table, significant
 
 if TYPE_CHECKING:
@@ -26,25 +27,25 @@ _NAMES = {
     TRUTH: "Known expectation",
     "ideal rapid": "Ideal observer of the rapid scan",
     "ideal standard": "Ideal observer of the standard scan",
-    "bootstrap": "Parametric bootstrap instead",
+    "bootstrap": "Parametric bootstrap",
 }
 _QUANTITIES = {
-    "recovery": "Contrast kept",
-    "cnr": "Contrast to noise",
-    "peak": "Peak kept",
+    "recovery": "Contrast recovery",
+    "cnr": "Contrast-to-noise ratio",
+    "peak": "Peak recovery",
     "fwhm": "Width",
-    "asymmetry_error": "Error of asymmetry",
-    "hallucinated": "Foci made up",
-    "lost": "Foci lost",
+    "asymmetry_error": "Asymmetry error",
+    "hallucinated": "Hallucinated foci",
+    "lost": "Lost foci",
     "ratio": "Deviance",
-    "clusters": "Places that disagree",
+    "clusters": "Clusters that disagree",
     "variance": "Variance",
     "mean_frequency_per_mm": "Mean frequency",
     "fwhm_mm": "FWHM",
-    "gain": "Counts kept",
+    "gain": "Gain",
     "auc": "AUC",
-    "auc_internal_noise": "AUC, observer with noise of its own",
-    "calibration_error": "Error of coverage",
+    "auc_internal_noise": "AUC, observer with internal noise",
+    "calibration_error": "Coverage error",
     "pixel_z": "z of other counts",
     "pixel_error": "Error of a pixel",
     "block_error": "Error of a 16 x 16 block",
@@ -53,7 +54,7 @@ _QUANTITIES = {
     "mean_count": "Expected counts",
 }
 COVERAGE = "coverage"
-"""The study that has a table of its own: how much of each tenth of the pixels intervals cover."""
+"""The study with a table of its own: coverage of intervals by tenths of the pixels."""
 _SIZES = ("small (", "medium (8", "large (")
 """First words of the names of the size classes."""
 _COLOURS = ("#7f7f7f", "#c77c11", "#1f4e79", "#2a7f3f", "#8c2d5a", "#5a4fcf")
@@ -158,8 +159,6 @@ def coverage_tables(assessment: Assessment) -> list[Table]:
 
 def curves_figure(assessment: Assessment) -> Figure | None:
     """Noise power, contrast, detection, sharpness and coverage, a panel each; None without any."""
-    import matplotlib.pyplot as plt
-
     summary = assessment.summary
     lesions = _pick(summary, "lesions", "recovery")
     drawn: list[Callable[[Axes], None]] = []
@@ -167,7 +166,7 @@ def curves_figure(assessment: Assessment) -> Figure | None:
         drawn.append(partial(_spectra, assessment))
     if len(lesions):
         sizes = [group for name in _SIZES for group in dict.fromkeys(lesions["group"]) if name in str(group)]
-        title = "contrast of lesions kept (1: all)"
+        title = "contrast recovery of lesions"
         drawn.append(partial(_points, assessment, lesions, sizes, title, 1.0))
     for study, quantity, title, ideal in (
         ("observer", "auc", "model observer's AUC by size of focus", None),
@@ -181,15 +180,10 @@ def curves_figure(assessment: Assessment) -> Figure | None:
         drawn.append(partial(_coverage, assessment))
     if not drawn:
         return None
-    columns = 2 if len(drawn) <= 4 else 3
-    figure, axes = plt.subplots(2, columns, figsize=(6.25 * columns, 7.6), squeeze=False)
-    for axis, draw in zip(axes.flat, drawn, strict=False):
+    figure, axes = panels(len(drawn), 2 if len(drawn) <= 4 else 3, 6.25, 3.8)
+    for axis, draw in zip(axes, drawn, strict=True):
         draw(axis)
-        axis.tick_params(labelsize=7)
         axis.legend(fontsize=7, frameon=False)
-        axis.spines[["top", "right"]].set_visible(False)
-    for axis in axes.flat[len(drawn) :]:
-        axis.set_axis_off()
     figure.tight_layout()
     return figure
 

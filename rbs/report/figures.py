@@ -263,8 +263,6 @@ def curves_figure(table: pd.DataFrame) -> Figure | None:
     Returns:
         None where there is nothing to draw.
     """
-    import matplotlib.pyplot as plt
-
     names: dict[str, list[str]] = {}
     for column in table.columns:
         match = re.fullmatch(r"(?:train|val)[/_](.+)", column)
@@ -274,10 +272,8 @@ def curves_figure(table: pd.DataFrame) -> Figure | None:
             names.setdefault(name, []).append(column)
     if not names:
         return None
-    across = min(4, len(names))
-    down = -(-len(names) // across)
-    figure, axes = plt.subplots(down, across, figsize=(3.2 * across, 2.3 * down), squeeze=False)
-    for axis, (name, columns) in zip(axes.flat, names.items(), strict=False):
+    figure, axes = panels(len(names), 4, 3.2, 2.3)
+    for axis, (name, columns) in zip(axes, names.items(), strict=True):
         for column in columns:
             points = table[["step", column]].dropna()
             train = column.startswith("train")
@@ -292,12 +288,8 @@ def curves_figure(table: pd.DataFrame) -> Figure | None:
             )
         axis.set_title(name, fontsize=9)
         axis.set_xlabel("step", fontsize=8)
-        axis.tick_params(labelsize=7)
         axis.grid(color="0.9", linewidth=0.6)
         axis.legend(fontsize=7, frameon=False)
-        axis.spines[["top", "right"]].set_visible(False)
-    for axis in axes.flat[len(names) :]:
-        axis.set_axis_off()
     figure.tight_layout()
     return figure
 
@@ -315,47 +307,67 @@ def differences_figure(
     Returns:
         None where there is nothing to draw.
     """
-    import matplotlib.pyplot as plt
-
     rows = {name: part.set_index("method") for name, part in table.groupby("metric")}
     shown = [metric for metric in metrics if metric["name"] in rows]
     if not shown:
         return None
-    across = min(3, len(shown))
-    down = -(-len(shown) // across)
-    height = 0.9 + 0.22 * len(labels)
-    figure, axes = plt.subplots(down, across, figsize=(4.3 * across, height * down), squeeze=False)
-    for axis, metric in zip(axes.flat, shown, strict=False):
-        found = rows[metric["name"]].reindex(list(labels))
-        places = np.arange(len(found))
-        middle, low, high = (found[name].to_numpy(dtype=float) for name in ("difference", "low", "high"))
-        whiskers = np.stack([middle - low, high - middle])
-        axis.axvline(0, color="0.6", linewidth=0.8)
-        drawn = np.isfinite(middle)
-        axis.errorbar(
-            middle[drawn],
-            places[drawn],
-            xerr=np.where(np.isfinite(whiskers), np.maximum(whiskers, 0), 0)[:, drawn],
-            fmt="o",
-            color="#1f4e79",
-            markersize=4,
-            capsize=2,
-            linewidth=1.1,
-        )
-        other = str(found["against"].dropna().iloc[0])
-        axis.plot(0, list(labels).index(other), marker="|", color="0.3", markersize=10)
-        axis.set_yticks(places, list(labels.values()), fontsize=7)
-        axis.set_ylim(len(found) - 0.5, -0.5)
-        better = {True: "right", False: "left", None: "left"}[metric["higher_is_better"]]
-        unit = f", {metric['unit']}" if metric["unit"] else ""
-        axis.set_title(f"{metric['label']}{unit} (better: {better})", fontsize=8)
-        axis.tick_params(axis="x", labelsize=7)
+    figure, axes = panels(len(shown), 3, 4.3, 0.9 + 0.22 * len(labels))
+    for axis, metric in zip(axes, shown, strict=True):
+        part = rows[metric["name"]]
+        better = "right" if metric["higher_is_better"] else "left"
+        forest(axis, part, labels, str(part["against"].iloc[0]))
+        axis.set_title(f"{titled(metric)} (better: {better})", fontsize=8)
         axis.locator_params(axis="x", nbins=5)
-        axis.spines[["top", "right"]].set_visible(False)
-    for axis in axes.flat[len(shown) :]:
-        axis.set_axis_off()
     figure.tight_layout()
     return figure
+
+
+def panels(count: int, across: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Figure with a number of panels of a size in inches, at most so many beside each other."""
+    import matplotlib.pyplot as plt
+
+    across = min(across, count)
+    down = -(-count // across)
+    figure, axes = plt.subplots(down, across, figsize=(width * across, height * down), squeeze=False)
+    for axis in axes.flat:
+        axis.tick_params(labelsize=7)
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes.flat[count:]:
+        axis.set_axis_off()
+    return figure, list(axes.flat[:count])
+
+
+def forest(axis: Axes, table: pd.DataFrame, labels: Mapping[str, str], comparator: str) -> None:
+    """Draw differences and their intervals, a line a label; the comparator is a tick at zero.
+
+    Args:
+        axis: Where to.
+        table: Columns difference, low and high by name.
+        labels: Names to printed labels, from top to bottom.
+        comparator: Name of what all are compared with.
+    """
+    found = table.reindex(list(labels))
+    middle, low, high = (found[name].to_numpy(dtype=float) for name in ("difference", "low", "high"))
+    drawn, whiskers = np.isfinite(middle), np.stack([middle - low, high - middle])
+    axis.axvline(0, color="0.6", linewidth=0.8)
+    axis.errorbar(
+        middle[drawn],
+        np.flatnonzero(drawn),
+        xerr=np.where(np.isfinite(whiskers), whiskers.clip(min=0), 0)[:, drawn],
+        fmt="o",
+        color="#1f4e79",
+        markersize=4,
+        capsize=2,
+        linewidth=1.1,
+    )
+    axis.plot(0, list(labels).index(comparator), marker="|", color="0.3", markersize=10)
+    axis.set_yticks(range(len(labels)), list(labels.values()), fontsize=7)
+    axis.set_ylim(len(labels) - 0.5, -0.5)
+
+
+def titled(metric: Mapping[str, Any]) -> str:
+    """Label of a metric with its unit."""
+    return ", ".join(filter(None, (metric["label"], metric["unit"])))
 
 
 def jpeg(figure: Figure) -> bytes:

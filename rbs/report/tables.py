@@ -360,7 +360,7 @@ def training_logs(files: Sequence[Path]) -> list[TrainingLog]:
                 parts = [*((path, part) for path, part in earlier if len(part)), (file, table)]
         names = ", ".join(path.parent.name for path, _ in parts if path.parent != run)
         table = pd.concat([part for _, part in parts]) if parts else pd.DataFrame()
-        logs.append(TrainingLog(f"{run}: {names}" if names else f"{run}", table))
+        logs.append(TrainingLog(f"{run} ({names})" if names else f"{run}", table))
     return logs
 
 

@@ -259,7 +259,7 @@ def test_a_training_too_short_for_a_curve_is_named(evaluation, tmp_path, caplog)
             write_report([run], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
     write_report([evaluation, short], tmp_path / "report.html")
-    sentence = f"{short}: version_0: its training log has fewer than two points"
+    sentence = f"{short} (version_0): its training log has fewer than two points"
     assert sentence in Loads((tmp_path / "report.html").read_text()).text
     assert sentence in caplog.text
 
@@ -467,7 +467,7 @@ def test_the_versions_of_a_run_are_joined_by_step(tmp_path):
         write_log(alone, "step,train/x 1,1.0 2,0.8"),
     ]
     logs = training_logs(files)
-    assert [log.title for log in logs] == [f"{run}: version_0, version_2, version_10", str(alone.parent)]
+    assert [log.title for log in logs] == [f"{run} (version_0, version_2, version_10)", str(alone.parent)]
     points = logs[0].table[["step", "train/x"]].dropna().to_numpy().tolist()
     assert points == [[10, 1.0], [20, 0.8], [30, 0.6], [40, 0.4]]
     assert logs[0].table["val/y"].dropna().tolist() == [5]
