@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from rbs.errors import RbsError
-from rbs.report.figures import panels
+from rbs.report.figures import small_multiples
 from rbs.report.tables import WIDEST, Cell, Table, significant
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def curves_figure(assessment: Assessment) -> Figure | None:
         drawn.append(partial(_coverage, assessment))
     if not drawn:
         return None
-    figure, axes = panels(len(drawn), 2 if len(drawn) <= 4 else 3, 6.25, 3.8)
+    figure, axes = small_multiples(len(drawn), 2 if len(drawn) <= 4 else 3, 6.25, 3.8)
     for axis, draw in zip(axes, drawn, strict=True):
         draw(axis)
         axis.legend(fontsize=7, frameon=False)

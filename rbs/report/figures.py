@@ -272,7 +272,7 @@ def curves_figure(table: pd.DataFrame) -> Figure | None:
             names.setdefault(name, []).append(column)
     if not names:
         return None
-    figure, axes = panels(len(names), 4, 3.2, 2.3)
+    figure, axes = small_multiples(len(names), 4, 3.2, 2.3)
     for axis, (name, columns) in zip(axes, names.items(), strict=True):
         for column in columns:
             points = table[["step", column]].dropna()
@@ -311,7 +311,7 @@ def differences_figure(
     shown = [metric for metric in metrics if metric["name"] in rows]
     if not shown:
         return None
-    figure, axes = panels(len(shown), 3, 4.3, 0.9 + 0.22 * len(labels))
+    figure, axes = small_multiples(len(shown), 3, 4.3, 0.9 + 0.22 * len(labels))
     for axis, metric in zip(axes, shown, strict=True):
         part = rows[metric["name"]]
         better = "right" if metric["higher_is_better"] else "left"
@@ -322,7 +322,7 @@ def differences_figure(
     return figure
 
 
-def panels(count: int, across: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+def small_multiples(count: int, across: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     """Figure with a number of panels of a size in inches, at most so many beside each other."""
     import matplotlib.pyplot as plt
 

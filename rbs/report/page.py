@@ -80,33 +80,8 @@ def write_report(
     import matplotlib.pyplot as plt
 
     matplotlib.use("Agg")
-    evaluations, assessments, ablations, sweeps, trainings, dice = [], [], [], [], [], []
-    for run in runs:
-        if not run.is_dir():
-            raise RbsError("there is no such folder", file=run, remedy="name folders of runs")
-        found = {name: sorted(run.rglob(name)) for name in _RESULTS}
-        if not any(found.values()):
-            raise RbsError(
-                "it holds nothing to report",
-                file=run,
-                remedy="name folders written by rbs evaluate, assess, benchmark, ablation, sweep or fit",
-            )
-        for folder in (file.parent for file in found["summary.csv"]):
-            if is_assessment(folder):
-                assessments.append(_assessment(read_assessment(folder)))
-            else:
-                evaluations.append(_evaluation(read_evaluation(folder)))
-        ablations += [_ablation(file.parent) for file in found["ablation.csv"]]
-        sweeps += [_sweep(file) for file in found["sweep.csv"]]
-        wholes = {file.parent for name in ("ablation.csv", "sweep.csv") for file in found[name]}
-        logs = [file for file in found["metrics.csv"] if not wholes.intersection(file.parents)]
-        trainings += [(each.title, _training(each)) for each in training_logs(logs)]
-        dice += [(str(file.parent), csv_table(file)) for file in found["dice.csv"]]
-    drawn = [picture for _, picture in trainings if picture]
-    for title in (title for title, picture in trainings if not picture):
-        if not any((evaluations, assessments, ablations, sweeps, drawn, dice)):
-            raise RbsError(TOO_SHORT[0], file=title, remedy=TOO_SHORT[1])
-        log.warning("%s: %s; %s.", title, *TOO_SHORT)
+    found = _sections(runs)
+    evaluations = found["evaluations"]
     template = (files("rbs.report") / "page.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"counted": counted, "marked": _marked}
@@ -115,24 +90,52 @@ def write_report(
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         scans=any(not e["of_frames"] for e in evaluations) or not evaluations,
         frames=any(e["of_frames"] for e in evaluations),
-        phantoms=any(e["truth_known"] for e in evaluations) or not evaluations,
+        phantoms=any(e["truth_known"] for e in evaluations) or not evaluations or found["assessments"],
         too_short="; ".join(TOO_SHORT),
-        evaluations=evaluations,
-        assessments=assessments,
-        ablations=ablations,
-        sweeps=sweeps,
-        trainings=trainings,
-        dice=dice,
+        **found,
     )
     with whole_file(output, overwrite=overwrite) as path:
         path.write_text(html, encoding="utf-8")
     if figure_folder is not None:
         taken: Counter[str] = Counter()
-        for picture in _all_pictures(evaluations, [*assessments, *ablations], drawn):
+        for picture in _all_pictures(found):
             taken[picture.name] += 1
             again = taken[picture.name]
             figures.save(picture.figure, figure_folder, picture.name + (f"-{again}" if again > 1 else ""))
     plt.close("all")
+
+
+def _sections(runs: Sequence[Path]) -> dict[str, list[Any]]:
+    """All results in the folders and below them, by the section of the page."""
+    names = ("evaluations", "assessments", "ablations", "sweeps", "trainings", "dice")
+    found: dict[str, list[Any]] = {name: [] for name in names}
+    for run in runs:
+        if not run.is_dir():
+            raise RbsError("there is no such folder", file=run, remedy="name folders of runs")
+        results = {name: sorted(run.rglob(name)) for name in _RESULTS}
+        if not any(results.values()):
+            raise RbsError(
+                "it holds nothing to report",
+                file=run,
+                remedy="name folders written by rbs evaluate, assess, benchmark, ablation, sweep or fit",
+            )
+        for folder in (file.parent for file in results["summary.csv"]):
+            if is_assessment(folder):
+                found["assessments"].append(_assessment(read_assessment(folder)))
+            else:
+                found["evaluations"].append(_evaluation(read_evaluation(folder)))
+        found["ablations"] += [_ablation(file.parent) for file in results["ablation.csv"]]
+        found["sweeps"] += [_sweep(file) for file in results["sweep.csv"]]
+        wholes = {file.parent for name in ("ablation.csv", "sweep.csv") for file in results[name]}
+        logs = [file for file in results["metrics.csv"] if not wholes.intersection(file.parents)]
+        found["trainings"] += [(each.title, _training(each)) for each in training_logs(logs)]
+        found["dice"] += [(str(file.parent), csv_table(file)) for file in results["dice.csv"]]
+    short = [title for title, picture in found["trainings"] if not picture]
+    if short and len(short) == sum(map(len, found.values())):
+        raise RbsError(TOO_SHORT[0], file=short[0], remedy=TOO_SHORT[1])
+    for title in short:
+        log.warning("%s: %s; %s.", title, *TOO_SHORT)
+    return found
 
 
 def _marked(text: str) -> Markup:
@@ -143,17 +146,17 @@ def _marked(text: str) -> Markup:
     return Markup(re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html))
 
 
-def _all_pictures(
-    evaluations: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], trainings: Sequence[Picture]
-) -> Iterator[Picture]:
+def _all_pictures(found: dict[str, list[Any]]) -> Iterator[Picture]:
     """Every figure of the page."""
-    for evaluation in evaluations:
+    for evaluation in found["evaluations"]:
         for case in evaluation["cases"]:
             yield from (case.overview, *case.methods)
         if evaluation["forest"]:
             yield evaluation["forest"]
-    yield from (other["picture"] for other in others if other["picture"])
-    yield from trainings
+    yield from (
+        other["picture"] for other in (*found["assessments"], *found["ablations"]) if other["picture"]
+    )
+    yield from (picture for _, picture in found["trainings"] if picture)
 
 
 def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
@@ -187,7 +190,7 @@ def _forest(evaluation: Evaluation) -> Picture | None:
     if figure is None:
         return None
     caption = "Mean difference to the best peer, a tick at zero, and its 95 % interval."
-    return Picture(file_name(evaluation.folder.name, "differences"), "At a glance", caption, figure)
+    return Picture(file_name(evaluation.folder.name, "differences"), "", caption, figure)
 
 
 def _assessment(assessment: Assessment) -> dict[str, Any]:
@@ -199,7 +202,7 @@ def _assessment(assessment: Assessment) -> dict[str, Any]:
         "settings": assessment.settings,
         "tables": study_tables(assessment),
         "coverage": coverage_tables(assessment),
-        "picture": figure and Picture(name, "At a glance", caption, figure),
+        "picture": figure and Picture(name, "", caption, figure),
     }
 
 
@@ -211,7 +214,7 @@ def _ablation(folder: Path) -> dict[str, Any]:
         "folder": str(folder),
         "about": ablation.about,
         "table": ablation_table(ablation),
-        "picture": figure and Picture(file_name(folder.name, "differences"), "At a glance", caption, figure),
+        "picture": figure and Picture(file_name(folder.name, "differences"), "", caption, figure),
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from rbs.errors import RbsError
-from rbs.report.figures import forest, panels, titled
+from rbs.report.figures import forest, small_multiples, titled
 from rbs.report.tables import Cell, Table, number, significant
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def ablation_figure(ablation: Ablation) -> Figure | None:
         return None
     metric = next(metric for metric in ablation.about["metrics"] if metric["name"] == main)
     lines = ablation.table[ablation.table["metric"] == main].set_index("row")
-    figure, axes = panels(len(references), len(references), 5.2, 1.0 + 0.26 * len(labels))
+    figure, axes = small_multiples(len(references), len(references), 5.2, 1.0 + 0.26 * len(labels))
     for axis, (reference, words) in zip(axes, references.items(), strict=True):
         names = {f"minus_{reference}_{end}": end for end in ("low", "high")}
         names[f"minus_{reference}_mean"] = "difference"

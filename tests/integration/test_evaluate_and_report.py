@@ -17,6 +17,10 @@ def cohort(make_cohort, tmp_path_factory) -> Path:
     """Manifest of one validation and two test phantoms; the second has no rapid scan."""
     path = make_cohort(tmp_path_factory.mktemp("evaluate"), splits=("val", "test", "test"))
     path.write_text(path.read_text().replace("P0003/rapid.dcm", ""))
+    focus = {"region": "spine", "row": 40, "column": 32, "fwhm_mm": 12.0, "contrast": 2.0, "kind": "hot"}
+    child = {"lesions": [focus], "landmarks_row_column": {}}
+    for patient in ("P0002", "P0003"):
+        (path.parent / patient / "child.json").write_text(json.dumps(child))
     return path
 
 
@@ -50,7 +54,9 @@ def test_evaluate_then_report(cohort: Path, f1: Path, tmp_path: Path, capsys, mo
         "summary.csv",
     ]
     assert main(["report", str(run), "-o", str(page), "--figures", str(folder)]) == 0
+    assert [focus["region"] for shown in settings["pictures"] for focus in shown["foci"]] == ["spine"] * 2
     assert "DnCNN restorer.safetensors" in page.read_text()
+    assert "a focus (hot, 12 mm, spine, " in page.read_text()
     assert (run / "sets.csv").read_text() == "method,metric,tiles,value\n"  # no weights, no figure
     assert {path.suffix for path in folder.iterdir()} == {".svg", ".pdf"}
     assert main(evaluate) == 1

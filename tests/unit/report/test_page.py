@@ -438,6 +438,22 @@ def test_damaged_results_are_named(evaluation, tmp_path, broken, rest):
         write_report([evaluation], tmp_path / "report.html")
 
 
+def test_contamination_below_the_feet_is_no_part_of_the_body():
+    counts = np.zeros((2, 200, 60))
+    counts[:, 20:150, 20:40] = 5
+    counts[:, 180:184, 28:32] = 50
+    rows, columns = figures.body_box({"a": counts})
+    assert (rows.stop < 170, columns.start > 5) == (True, True)
+
+
+def test_a_focus_is_cut_out_of_the_view_that_sees_it_best():
+    truth = np.ones((2, 100, 80))
+    truth[1, 98, 40] = 9
+    cut = figures.around("focus", (98, 40), truth, (2.0, 2.5))
+    # 100 mm a side, moved to lie within the image.
+    assert cut.place == (1, slice(50, 100), slice(20, 60))
+
+
 def test_the_posterior_view_is_shown_as_the_camera_saw_it(monkeypatch):
     shown = {}
     monkeypatch.setattr(figures, "_grid", lambda cuts, *_, **__: shown.update(cuts) or b"")
