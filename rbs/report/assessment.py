@@ -57,7 +57,7 @@ COVERAGE = "coverage"
 """The study with a table of its own: coverage of intervals by tenths of the pixels."""
 _SIZES = ("small (", "medium (8", "large (")
 """First words of the names of the size classes."""
-_COLOURS = ("#7f7f7f", "#c77c11", "#1f4e79", "#2a7f3f", "#8c2d5a", "#5a4fcf")
+_COLOURS = ("#7f7f7f", "#c77c11", "#1f4e79", "#2a7f3f", "#8c2d5a", "#5a4fcf", "#17888c", "#d1495b")
 
 
 @dataclass(frozen=True)
