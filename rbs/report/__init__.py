@@ -1,1 +1,1 @@
-"""Results on one page: CSV files and pictures in, a self-contained HTML file out. Knows nothing of torch."""
+"""Results on one page: CSV files and pictures in, a self-contained HTML file out, without torch."""

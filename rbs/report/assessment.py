@@ -1,4 +1,4 @@
-"""What `rbs assess` found, as tables and curves."""
+"""Results of `rbs assess` as tables and curves."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from rbs.errors import RbsError
+from rbs.report.figures import small_multiples
 from rbs.report.tables import WIDEST, Cell, Table, significant
 
 if TYPE_CHECKING:
@@ -26,25 +27,25 @@ _NAMES = {
     TRUTH: "Known expectation",
     "ideal rapid": "Ideal observer of the rapid scan",
     "ideal standard": "Ideal observer of the standard scan",
-    "bootstrap": "Parametric bootstrap instead",
+    "bootstrap": "Parametric bootstrap",
 }
 _QUANTITIES = {
-    "recovery": "Contrast kept",
-    "cnr": "Contrast to noise",
-    "peak": "Peak kept",
+    "recovery": "Contrast recovery",
+    "cnr": "Contrast-to-noise ratio",
+    "peak": "Peak recovery",
     "fwhm": "Width",
-    "asymmetry_error": "Error of asymmetry",
-    "hallucinated": "Foci made up",
-    "lost": "Foci lost",
+    "asymmetry_error": "Asymmetry error",
+    "hallucinated": "Hallucinated foci",
+    "lost": "Lost foci",
     "ratio": "Deviance",
-    "clusters": "Places that disagree",
+    "clusters": "Clusters that disagree",
     "variance": "Variance",
     "mean_frequency_per_mm": "Mean frequency",
     "fwhm_mm": "FWHM",
-    "gain": "Counts kept",
+    "gain": "Gain",
     "auc": "AUC",
-    "auc_internal_noise": "AUC, observer with noise of its own",
-    "calibration_error": "Error of coverage",
+    "auc_internal_noise": "AUC, observer with internal noise",
+    "calibration_error": "Coverage error",
     "pixel_z": "z of other counts",
     "pixel_error": "Error of a pixel",
     "block_error": "Error of a 16 x 16 block",
@@ -53,15 +54,15 @@ _QUANTITIES = {
     "mean_count": "Expected counts",
 }
 COVERAGE = "coverage"
-"""The study that has a table of its own: how much of each tenth of the pixels intervals cover."""
+"""The study with a table of its own: coverage of intervals by tenths of the pixels."""
 _SIZES = ("small (", "medium (8", "large (")
-"""How the names of the classes of size begin."""
-_COLOURS = ("#7f7f7f", "#c77c11", "#1f4e79", "#2a7f3f", "#8c2d5a", "#5a4fcf")
+"""First words of the names of the size classes."""
+_COLOURS = ("#7f7f7f", "#c77c11", "#1f4e79", "#2a7f3f", "#8c2d5a", "#5a4fcf", "#17888c", "#d1495b")
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """What `rbs assess` left in a folder.
+    """Results of `rbs assess` in a folder.
 
     Attributes:
         folder: The folder.
@@ -84,7 +85,7 @@ class Assessment:
 
 
 def is_assessment(folder: Path) -> bool:
-    """Whether the results in a folder are of `rbs assess`."""
+    """True where the results in a folder are of `rbs assess`."""
     try:
         return "draws" in json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -140,7 +141,7 @@ def study_tables(assessment: Assessment) -> list[Table]:
 
 
 def coverage_tables(assessment: Assessment) -> list[Table]:
-    """What intervals cover by tenths of the pixels, few counts first: a table a method that states them."""
+    """Coverage of intervals by tenths of the pixels, few counts first; a table for each method."""
     found = assessment.summary[assessment.summary["study"] == COVERAGE]
     tables = []
     for method, part in found.groupby("method", sort=False):
@@ -157,9 +158,7 @@ def coverage_tables(assessment: Assessment) -> list[Table]:
 
 
 def curves_figure(assessment: Assessment) -> Figure | None:
-    """Noise power, lesion contrast, detection, sharpness, coverage in a panel each; None without any."""
-    import matplotlib.pyplot as plt
-
+    """Noise power, contrast, detection, sharpness and coverage, a panel each; None without any."""
     summary = assessment.summary
     lesions = _pick(summary, "lesions", "recovery")
     drawn: list[Callable[[Axes], None]] = []
@@ -167,7 +166,7 @@ def curves_figure(assessment: Assessment) -> Figure | None:
         drawn.append(partial(_spectra, assessment))
     if len(lesions):
         sizes = [group for name in _SIZES for group in dict.fromkeys(lesions["group"]) if name in str(group)]
-        title = "contrast of lesions kept (1: all)"
+        title = "contrast recovery of lesions"
         drawn.append(partial(_points, assessment, lesions, sizes, title, 1.0))
     for study, quantity, title, ideal in (
         ("observer", "auc", "model observer's AUC by size of focus", None),
@@ -181,15 +180,10 @@ def curves_figure(assessment: Assessment) -> Figure | None:
         drawn.append(partial(_coverage, assessment))
     if not drawn:
         return None
-    columns = 2 if len(drawn) <= 4 else 3
-    figure, axes = plt.subplots(2, columns, figsize=(6.25 * columns, 7.6), squeeze=False)
-    for axis, draw in zip(axes.flat, drawn, strict=False):
+    figure, axes = small_multiples(len(drawn), 2 if len(drawn) <= 4 else 3, 6.25, 3.8)
+    for axis, draw in zip(axes, drawn, strict=True):
         draw(axis)
-        axis.tick_params(labelsize=7)
         axis.legend(fontsize=7, frameon=False)
-        axis.spines[["top", "right"]].set_visible(False)
-    for axis in axes.flat[len(drawn) :]:
-        axis.set_axis_off()
     figure.tight_layout()
     return figure
 

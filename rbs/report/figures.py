@@ -1,11 +1,12 @@
-"""Figures of the report, and how they leave it: as PNG data on the page, as SVG and PDF in a folder."""
+"""Figures of the report: as PNG data for the page, as SVG and PDF files in a folder."""
 
 from __future__ import annotations
 
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,16 +22,24 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-KNEES = (0.64, 0.84)
-"""Where the knees lie between the top and the bottom of the body: the growth plates of distal femur
-and proximal tibia are at 0.28 of the height above the soles in children and adults, give or take
-the pose."""
+KNEES = (0.60, 0.80)
+"""Place of the knees between the top and the bottom of the body: the growth plates of distal femur
+and proximal tibia are at about 0.28 of the height above the soles, and the toes may point down."""
 
 DIFFERENCE_SHARE = 0.25
 """Difference maps saturate at this share of P."""
 
 FRAME_ERROR = 0.2
 """Error maps of frames saturate at this share of the range of sRGB."""
+
+SIDE_MM = 100.0
+"""Side of the square that shows a focus, mm."""
+
+WIDTH = 13.0
+"""Width of figures of scans and frames, inches."""
+
+TALLEST = 0.36
+"""Height of a row of an overview at most, relative to the width of the figure."""
 
 DPI = 110
 VECTOR_DPI = 220
@@ -49,15 +58,7 @@ def views_figure(
         peak: P: white is 0, black is P counts and more.
         spacing_mm: Row and column spacing, mm.
     """
-    rows, columns = body_box(panels)
-    cuts = {
-        label: [
-            _camera(image, view)[rows, _camera_columns(columns, image.shape[1], view)]
-            for image, view in zip(counts, views, strict=True)
-        ]
-        for label, counts in panels.items()
-    }
-    return _grid(cuts, list(views), spacing_mm, vmin=0.0, vmax=peak, cmap="gray_r")
+    return _views(panels, body_box(panels), views, spacing_mm, vmin=0.0, vmax=peak, cmap="gray_r")
 
 
 def difference_figure(
@@ -76,26 +77,132 @@ def difference_figure(
         peak: P, standard counts.
         spacing_mm: Row and column spacing, mm.
     """
-    rows, columns = body_box({"truth": truth})
-    cuts = {
-        label: [
-            _camera(image, view)[rows, _camera_columns(columns, image.shape[1], view)]
-            for image, view in zip(counts - truth, views, strict=True)
-        ]
-        for label, counts in panels.items()
-    }
-    limit = DIFFERENCE_SHARE * peak
-    return _grid(cuts, list(views), spacing_mm, vmin=-limit, vmax=limit, cmap="RdBu_r")
+    limit, box = DIFFERENCE_SHARE * peak, body_box({"truth": truth})
+    errors = {label: counts - truth for label, counts in panels.items()}
+    return _views(errors, box, views, spacing_mm, vmin=-limit, vmax=limit, cmap="RdBu_r")
 
 
 def knees_figure(panels: Mapping[str, Array], peak: float, spacing_mm: tuple[float, float]) -> Figure:
-    """The knees of the first view, where growth plates are thinnest and brightest, in the scan's window."""
-    rows, columns = body_box(panels)
-    height = rows.stop - rows.start
-    knees = slice(rows.start + int(KNEES[0] * height), rows.start + int(KNEES[1] * height))
-    columns = body_box({label: counts[:1, knees] for label, counts in panels.items()})[1]
-    cuts = {label: [counts[0][knees, columns]] for label, counts in panels.items()}
-    return _grid(cuts, ["knees"], spacing_mm, vmin=0.0, vmax=peak, cmap="gray_r")
+    """The knees in the first view, in the window of the whole scan."""
+    cut = knees(panels)
+    cuts = {label: [counts[cut.place]] for label, counts in panels.items()}
+    return _grid(cuts, [cut.name], spacing_mm, vmin=0.0, vmax=peak, cmap="gray_r")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A detail of aligned scans (V, H, W).
+
+    Attributes:
+        name: Printed beside it.
+        view: Index of the view.
+        rows: Its rows.
+        columns: Its columns.
+    """
+
+    name: str
+    view: int
+    rows: slice
+    columns: slice
+
+    @property
+    def place(self) -> tuple[int, slice, slice]:
+        """Index of the detail in an array (V, H, W)."""
+        return self.view, self.rows, self.columns
+
+
+def knees(panels: Mapping[str, Array]) -> Cut:
+    """The knees in the first view."""
+    body = body_box(panels)[0]
+    height = body.stop - body.start
+    rows = slice(*(body.start + int(end * height) for end in KNEES))
+    columns = body_box({label: counts[:1, rows] for label, counts in panels.items()})[1]
+    return Cut("knees", 0, rows, columns)
+
+
+def around(name: str, center: tuple[float, float], truth: Array, spacing_mm: tuple[float, float]) -> Cut:
+    """A square of `SIDE_MM` about a place (row, column), in the view that sees it best."""
+    view = int(truth[:, round(center[0]), round(center[1])].argmax())
+    cuts = []
+    for middle, size, step in zip(center, truth.shape[1:], spacing_mm, strict=True):
+        side = min(round(SIDE_MM / step), size)
+        start = min(max(0, round(middle) - side // 2), size - side)
+        cuts.append(slice(start, start + side))
+    return Cut(name, view, *cuts)
+
+
+def overview_figure(
+    panels: Mapping[str, Array],
+    cuts: Sequence[Cut],
+    peak: float,
+    spacing_mm: tuple[float, float],
+    views: Sequence[str],
+    *,
+    minus: tuple[str, str] | None = None,
+    saturation: float = DIFFERENCE_SHARE,
+    width: float = WIDTH,
+    note: str = "",
+) -> Figure:
+    """A few estimates beside each other: whole views in a row, and a row for each enlarged detail.
+
+    Every row has one window of inverse grey, up to the peak or the brightest of the last estimate.
+
+    Args:
+        panels: Printed label to standard counts (V, H, W), aligned; the best known last.
+        cuts: The details.
+        peak: P: in the row of whole views, black is P counts and more.
+        spacing_mm: Row and column spacing, mm.
+        views: The view of each of the V channels.
+        minus: Labels of the two whose difference is a last column.
+        saturation: Difference in full colour, as a part of the row's black.
+        width: Inches.
+        note: Printed below.
+    """
+    body = body_box(panels)
+
+    def whole(counts: Array) -> Array:
+        cameras = [_camera(image[body], view) for image, view in zip(counts, views, strict=True)]
+        return np.concatenate(cameras, axis=1)
+
+    def detail(cut: Cut) -> Callable[[Array], Array]:
+        return lambda counts: _camera(counts[cut.place], views[cut.view])
+
+    best = list(panels.values())[-1]
+    rows: list[tuple[str, float, Callable[[Array], Array]]] = [("whole body", peak, whole)]
+    rows += [(cut.name, max(1.0, float(np.percentile(best[cut.place], 99.5))), detail(cut)) for cut in cuts]
+    strips = []
+    for name, black, show in rows:
+        grey = {"vmin": 0.0, "vmax": black, "cmap": "gray_r"}
+        cells = [(show(counts), grey) for counts in panels.values()]
+        if minus:
+            limit = saturation * black
+            colours = {"vmin": -limit, "vmax": limit, "cmap": "RdBu_r"}
+            cells.append((show(panels[minus[0]]) - show(panels[minus[1]]), colours))
+        strips.append((f"{name}\nblack: {black:.3g} counts", cells))
+    return _strips(
+        [*panels, *(["difference"] if minus else [])], strips, spacing_mm[0] / spacing_mm[1], width, note
+    )
+
+
+def frame_overview_figure(
+    panels: Mapping[str, Array], restored: str, clean: Array, valid: Array, place: tuple[int, int]
+) -> Figure:
+    """A few frames beside each other with the error of one, and below them a detail of each.
+
+    Args:
+        panels: Printed label to sRGB values (3, H, W), 0..1.
+        restored: Label of the one whose error is shown.
+        clean: The clean frame, likewise.
+        valid: bool (H, W).
+        place: Row and column of the middle of the detail.
+    """
+    error = np.abs(panels[restored] - clean).mean(axis=0) * valid
+    colours = {"vmin": 0.0, "vmax": FRAME_ERROR, "cmap": "inferno"}
+    strips = []
+    for name, cut in (("frame", ...), ("detail", (..., *_square(clean.shape[1:], place)))):
+        cells: list[Any] = [(_last_colours(frame[cut]), {}) for frame in panels.values()]
+        strips.append((name, [*cells, (error[cut], colours)]))
+    return _strips([*panels, "error"], strips, 1.0)
 
 
 def frames_figure(panels: Mapping[str, Array]) -> Figure:
@@ -109,17 +216,12 @@ def frames_figure(panels: Mapping[str, Array]) -> Figure:
 
 def zoomed_frames_figure(panels: Mapping[str, Array], place: tuple[int, int]) -> Figure:
     """A detail of each frame, a third of its longer side, about a place (row, column)."""
-    height, width = next(iter(panels.values())).shape[1:]
-    side = max(height, width) // 3
-    top, left = (
-        int(np.clip(at - side // 2, 0, max(0, most - side)))
-        for at, most in zip(place, (height, width), strict=True)
-    )
-    return frames_figure({label: x[:, top : top + side, left : left + side] for label, x in panels.items()})
+    rows, columns = _square(next(iter(panels.values())).shape[1:], place)
+    return frames_figure({label: x[:, rows, columns] for label, x in panels.items()})
 
 
 def frame_errors_figure(panels: Mapping[str, Array], clean: Array, valid: Array) -> Figure:
-    """Mean absolute error of the colours of each frame, brightest at `FRAME_ERROR`; none where not valid.
+    """Mean absolute error of the colours of each frame, none where it is not valid.
 
     Args:
         panels: Printed label to sRGB values (3, H, W), 0..1.
@@ -131,12 +233,17 @@ def frame_errors_figure(panels: Mapping[str, Array], clean: Array, valid: Array)
 
 
 def body_box(panels: Mapping[str, Array], margin: int = 6) -> tuple[slice, slice]:
-    """Rows and columns that hold the body in all views, found in the smoothed mean of all panels."""
-    from scipy.ndimage import gaussian_filter
+    """Rows and columns that hold the body in all views, found in the smoothed mean of all panels.
+
+    Small parts that do not touch it, as contamination below the feet, are left out.
+    """
+    from scipy.ndimage import gaussian_filter, label
 
     mean = np.mean([counts.astype(np.float64).mean(axis=0) for counts in panels.values()], axis=0)
     smoothed = gaussian_filter(mean, 3.0)
-    body = smoothed > 0.5 * smoothed.mean()
+    parts, _ = label(smoothed > 0.5 * smoothed.mean())
+    sizes = np.bincount(parts.ravel())[1:]
+    body = np.isin(parts, 1 + np.flatnonzero(sizes > 0.1 * sizes.max(initial=0)))
     rows, columns = np.flatnonzero(body.any(axis=1)), np.flatnonzero(body.any(axis=0))
     if not rows.size:
         return slice(0, mean.shape[0]), slice(0, mean.shape[1])
@@ -156,8 +263,6 @@ def curves_figure(table: pd.DataFrame) -> Figure | None:
     Returns:
         None where there is nothing to draw.
     """
-    import matplotlib.pyplot as plt
-
     names: dict[str, list[str]] = {}
     for column in table.columns:
         match = re.fullmatch(r"(?:train|val)[/_](.+)", column)
@@ -167,10 +272,8 @@ def curves_figure(table: pd.DataFrame) -> Figure | None:
             names.setdefault(name, []).append(column)
     if not names:
         return None
-    across = min(4, len(names))
-    down = -(-len(names) // across)
-    figure, axes = plt.subplots(down, across, figsize=(3.2 * across, 2.3 * down), squeeze=False)
-    for axis, (name, columns) in zip(axes.flat, names.items(), strict=False):
+    figure, axes = small_multiples(len(names), 4, 3.2, 2.3)
+    for axis, (name, columns) in zip(axes, names.items(), strict=True):
         for column in columns:
             points = table[["step", column]].dropna()
             train = column.startswith("train")
@@ -185,12 +288,8 @@ def curves_figure(table: pd.DataFrame) -> Figure | None:
             )
         axis.set_title(name, fontsize=9)
         axis.set_xlabel("step", fontsize=8)
-        axis.tick_params(labelsize=7)
         axis.grid(color="0.9", linewidth=0.6)
         axis.legend(fontsize=7, frameon=False)
-        axis.spines[["top", "right"]].set_visible(False)
-    for axis in axes.flat[len(names) :]:
-        axis.set_axis_off()
     figure.tight_layout()
     return figure
 
@@ -208,47 +307,67 @@ def differences_figure(
     Returns:
         None where there is nothing to draw.
     """
-    import matplotlib.pyplot as plt
-
     rows = {name: part.set_index("method") for name, part in table.groupby("metric")}
     shown = [metric for metric in metrics if metric["name"] in rows]
     if not shown:
         return None
-    across = min(3, len(shown))
-    down = -(-len(shown) // across)
-    height = 0.9 + 0.22 * len(labels)
-    figure, axes = plt.subplots(down, across, figsize=(4.3 * across, height * down), squeeze=False)
-    for axis, metric in zip(axes.flat, shown, strict=False):
-        found = rows[metric["name"]].reindex(list(labels))
-        places = np.arange(len(found))
-        middle, low, high = (found[name].to_numpy(dtype=float) for name in ("difference", "low", "high"))
-        whiskers = np.stack([middle - low, high - middle])
-        axis.axvline(0, color="0.6", linewidth=0.8)
-        drawn = np.isfinite(middle)
-        axis.errorbar(
-            middle[drawn],
-            places[drawn],
-            xerr=np.where(np.isfinite(whiskers), np.maximum(whiskers, 0), 0)[:, drawn],
-            fmt="o",
-            color="#1f4e79",
-            markersize=4,
-            capsize=2,
-            linewidth=1.1,
-        )
-        other = str(found["against"].dropna().iloc[0])
-        axis.plot(0, list(labels).index(other), marker="|", color="0.3", markersize=10)
-        axis.set_yticks(places, list(labels.values()), fontsize=7)
-        axis.set_ylim(len(found) - 0.5, -0.5)
-        better = {True: "right", False: "left", None: "left"}[metric["higher_is_better"]]
-        unit = f", {metric['unit']}" if metric["unit"] else ""
-        axis.set_title(f"{metric['label']}{unit} (better: {better})", fontsize=8)
-        axis.tick_params(axis="x", labelsize=7)
+    figure, axes = small_multiples(len(shown), 3, 4.3, 0.9 + 0.22 * len(labels))
+    for axis, metric in zip(axes, shown, strict=True):
+        part = rows[metric["name"]]
+        better = "right" if metric["higher_is_better"] else "left"
+        forest(axis, part, labels, str(part["against"].iloc[0]))
+        axis.set_title(f"{titled(metric)} (better: {better})", fontsize=8)
         axis.locator_params(axis="x", nbins=5)
-        axis.spines[["top", "right"]].set_visible(False)
-    for axis in axes.flat[len(shown) :]:
-        axis.set_axis_off()
     figure.tight_layout()
     return figure
+
+
+def small_multiples(count: int, across: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Figure with a number of panels of a size in inches, at most so many beside each other."""
+    import matplotlib.pyplot as plt
+
+    across = min(across, count)
+    down = -(-count // across)
+    figure, axes = plt.subplots(down, across, figsize=(width * across, height * down), squeeze=False)
+    for axis in axes.flat:
+        axis.tick_params(labelsize=7)
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes.flat[count:]:
+        axis.set_axis_off()
+    return figure, list(axes.flat[:count])
+
+
+def forest(axis: Axes, table: pd.DataFrame, labels: Mapping[str, str], comparator: str) -> None:
+    """Draw differences and their intervals, a line a label; the comparator is a tick at zero.
+
+    Args:
+        axis: Where to.
+        table: Columns difference, low and high by name.
+        labels: Names to printed labels, from top to bottom.
+        comparator: Name of what all are compared with.
+    """
+    found = table.reindex(list(labels))
+    middle, low, high = (found[name].to_numpy(dtype=float) for name in ("difference", "low", "high"))
+    drawn, whiskers = np.isfinite(middle), np.stack([middle - low, high - middle])
+    axis.axvline(0, color="0.6", linewidth=0.8)
+    axis.errorbar(
+        middle[drawn],
+        np.flatnonzero(drawn),
+        xerr=np.where(np.isfinite(whiskers), whiskers.clip(min=0), 0)[:, drawn],
+        fmt="o",
+        color="#1f4e79",
+        markersize=4,
+        capsize=2,
+        linewidth=1.1,
+    )
+    axis.plot(0, list(labels).index(comparator), marker="|", color="0.3", markersize=10)
+    axis.set_yticks(range(len(labels)), list(labels.values()), fontsize=7)
+    axis.set_ylim(len(labels) - 0.5, -0.5)
+
+
+def titled(metric: Mapping[str, Any]) -> str:
+    """Label of a metric with its unit."""
+    return ", ".join(filter(None, (metric["label"], metric["unit"])))
 
 
 def jpeg(figure: Figure) -> bytes:
@@ -258,12 +377,12 @@ def jpeg(figure: Figure) -> bytes:
     return drawn.getvalue()
 
 
-def png(figure: Figure) -> bytes:
+def png(figure: Figure, dpi: float = DPI) -> bytes:
     """A figure as PNG data."""
     from PIL import Image
 
     drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=DPI)
+    figure.savefig(drawn, format="png", dpi=dpi)
     # Noise does not compress: 128 colours a picture make the page a third as large and look the
     # same.
     Image.open(drawn).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
@@ -290,12 +409,31 @@ def _last_colours(frame: Array) -> Array:
     return np.clip(np.moveaxis(frame, 0, -1), 0, 1)
 
 
+def _square(shape: Sequence[int], place: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of a square about a place, a third of the longer side."""
+    side = max(shape) // 3
+    top, left = (
+        int(np.clip(at - side // 2, 0, max(0, most - side))) for at, most in zip(place, shape, strict=True)
+    )
+    return slice(top, top + side), slice(left, left + side)
+
+
 def _camera(image: Array, view: str) -> Array:
     return image[:, ::-1] if view == "posterior" else image
 
 
-def _camera_columns(columns: slice, width: int, view: str) -> slice:
-    return slice(width - columns.stop, width - columns.start) if view == "posterior" else columns
+def _views(
+    panels: Mapping[str, Array],
+    box: tuple[slice, slice],
+    views: Sequence[str],
+    spacing_mm: tuple[float, float],
+    **window: Any,
+) -> Figure:
+    cuts = {
+        label: [_camera(image[box], view) for image, view in zip(images, views, strict=True)]
+        for label, images in panels.items()
+    }
+    return _grid(cuts, list(views), spacing_mm, **window)
 
 
 def _grid(
@@ -314,9 +452,9 @@ def _grid(
     aspect = spacing_mm[0] / spacing_mm[1]
     blocks = math.ceil(len(cuts) / MOST_ACROSS)
     across, rows = math.ceil(len(cuts) / blocks), len(row_names)
-    height = min(13.0 / across * aspect * sample.shape[0] / sample.shape[1], 8.0)
+    height = min(WIDTH / across * aspect * sample.shape[0] / sample.shape[1], 8.0)
     figure, axes = plt.subplots(
-        rows * blocks, across, figsize=(13.0, (height * rows + 0.3) * blocks), squeeze=False
+        rows * blocks, across, figsize=(WIDTH, (height * rows + 0.3) * blocks), squeeze=False
     )
     for axis in axes.flat:
         axis.set_axis_off()
@@ -335,6 +473,38 @@ def _grid(
         top=1 - 0.3 / figure.get_figheight(),
         wspace=0.02,
         hspace=0.02 if blocks == 1 else 0.3 / height,
+    )
+    return figure
+
+
+def _strips(
+    titles: Sequence[str],
+    strips: Sequence[tuple[str, Sequence[tuple[Array, dict[str, Any]]]]],
+    aspect: float,
+    width: float = WIDTH,
+    note: str = "",
+) -> Figure:
+    """Rows of pictures, a name at the left of each, a title above each column, a note below."""
+    import matplotlib.pyplot as plt
+
+    left, head, foot = 0.5, 0.3, 0.3 if note else 0.02
+    cell = (width - left) / len(titles)
+    shapes = [cells[0][0].shape for _, cells in strips]
+    heights = [min(cell * aspect * shape[0] / shape[1], TALLEST * width) for shape in shapes]
+    total = head + foot + 1.02 * sum(heights)
+    figure, axes = plt.subplots(
+        len(strips), len(titles), figsize=(width, total), squeeze=False, height_ratios=heights
+    )
+    for line, (name, cells) in zip(axes, strips, strict=True):
+        for axis, (image, window) in zip(line, cells, strict=True):
+            _panel(axis, image, aspect, window)
+        line[0].set_ylabel(name, fontsize=10)
+    figure.align_ylabels()
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=11)
+    figure.text(0.5, 0.08 / total, note, ha="center", fontsize=10)
+    figure.subplots_adjust(
+        left=left / width, right=0.999, bottom=foot / total, top=1 - head / total, wspace=0.02, hspace=0.03
     )
     return figure
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import base64
 import datetime
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
 
 import rbs
 from rbs.errors import RbsError
@@ -27,65 +23,36 @@ from rbs.report.assessment import (
     read_assessment,
     study_tables,
 )
+from rbs.report.pictures import Picture, case_pictures, choice, file_name
 from rbs.report.searches import ablation_figure, ablation_table, cost_table, read_ablation, sweep_table
 from rbs.report.tables import (
+    UNRESOLVED,
     Evaluation,
     TrainingLog,
     csv_table,
     difference_tables,
+    headline_table,
     read_evaluation,
     region_table,
     score_tables,
     set_table,
     training_logs,
 )
-from rbs.utils.files import read_npz, whole_file
+from rbs.utils.files import whole_file
+from rbs.utils.words import counted
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from markupsafe import Markup
 
-SHORT = {
-    "rapid": "rapid",
-    "gaussian": "Gaussian",
-    "tv": "total variation",
-    "wavelet": "wavelets",
-    "nlm": "non-local means",
-    "bm3d": "BM3D",
-    "stage1": "stage 1",
-    "stage2_f1": "stage 2 (ships)",
-    "stage2_f2": "stage 2, second",
-    "standard": "standard scan",
-    "truth": "truth",
-    "degraded": "degraded",
-    "median": "median",
-    "gamma": "gamma",
-    "exposure": "exposure",
-    "clahe": "CLAHE",
-    "unsharp": "unsharp mask",
-    "lucy": "Richardson-Lucy",
-    "clean": "clean frame",
-}
-"""Labels above pictures; a method that is not here is shown by its name."""
+log = logging.getLogger(__name__)
 
+TOO_SHORT = (
+    "its training log has fewer than two points of each quantity, so there is no curve to draw",
+    "train for more steps, or log more often with trainer.log_every_n_steps",
+)
+"""Fault and remedy of a training without curves."""
 
-_FOUND = ("summary.csv", "ablation.csv", "sweep.csv", "metrics.csv", "dice.csv")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the page: its name as a file, title, caption, itself, and whether it shows photographs."""
-
-    name: str
-    title: str
-    caption: str
-    figure: Figure
-    photographs: bool = False
-
-    @cached_property
-    def source(self) -> str:
-        """The figure as a data URI."""
-        kind, data = ("jpeg", figures.jpeg) if self.photographs else ("png", figures.png)
-        return f"data:image/{kind};base64,{base64.b64encode(data(self.figure)).decode('ascii')}"
+_RESULTS = ("summary.csv", "ablation.csv", "sweep.csv", "metrics.csv", "dice.csv")
 
 
 def write_report(
@@ -95,18 +62,17 @@ def write_report(
 
     Evaluations, assessments (settings.json beside summary.csv), benchmarks, ablations, sweeps,
     training runs (the version_N/metrics.csv of each experiment, joined) and dice.csv files are
-    found in the folders and below them. The trainings that an ablation or a sweep is made of are
-    not shown one by one.
+    found in the folders and below them. Trainings of an ablation or a sweep are not shown one by
+    one. A training whose log is too short for a curve is named, on the page and in the log.
 
     Args:
         runs: Folders.
         output: The HTML file.
-        figure_folder: Where every figure of the page is written as SVG and PDF, too; None for
-            nowhere.
-        overwrite: Whether an existing page is replaced.
+        figure_folder: Folder for every figure of the page as SVG and PDF; None to write none.
+        overwrite: True to replace an existing page.
 
     Raises:
-        RbsError: A folder is missing, holds nothing to report, or a result in it is damaged.
+        RbsError: A folder is missing, there is nothing to report, or a result is damaged.
         OutputError: The page or a figure cannot be written.
     """
     import jinja2
@@ -114,79 +80,106 @@ def write_report(
     import matplotlib.pyplot as plt
 
     matplotlib.use("Agg")
-    evaluations, assessments, ablations, sweeps, trainings, dice = [], [], [], [], [], []
-    for run in runs:
-        if not run.is_dir():
-            raise RbsError("there is no such folder", file=run, remedy="name folders of runs")
-        found = {name: sorted(run.rglob(name)) for name in _FOUND}
-        if not any(found.values()):
-            raise RbsError(
-                "it holds nothing to report",
-                file=run,
-                remedy="name folders written by rbs evaluate, assess, benchmark, ablation, sweep or fit",
-            )
-        for folder in (file.parent for file in found["summary.csv"]):
-            if is_assessment(folder):
-                assessments.append(_assessment(read_assessment(folder)))
-            else:
-                evaluations.append(_evaluation(read_evaluation(folder)))
-        ablations += [_ablation(file.parent) for file in found["ablation.csv"]]
-        sweeps += [_sweep(file) for file in found["sweep.csv"]]
-        wholes = {file.parent for name in ("ablation.csv", "sweep.csv") for file in found[name]}
-        logs = [file for file in found["metrics.csv"] if not wholes.intersection(file.parents)]
-        trainings += [picture for log in training_logs(logs) if (picture := _training(log))]
-        dice += [(str(file.parent), csv_table(file)) for file in found["dice.csv"]]
+    found = _sections(runs)
+    evaluations = found["evaluations"]
     template = (files("rbs.report") / "page.html").read_text(encoding="utf-8")
-    page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
-    html = page.render(
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"counted": counted, "marked": _marked}
+    html = environment.from_string(template).render(
         version=rbs.__version__,
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         scans=any(not e["of_frames"] for e in evaluations) or not evaluations,
         frames=any(e["of_frames"] for e in evaluations),
-        evaluations=evaluations,
-        assessments=assessments,
-        ablations=ablations,
-        sweeps=sweeps,
-        trainings=trainings,
-        dice=dice,
+        phantoms=any(e["truth_known"] for e in evaluations) or not evaluations or found["assessments"],
+        too_short="; ".join(TOO_SHORT),
+        **found,
     )
     with whole_file(output, overwrite=overwrite) as path:
         path.write_text(html, encoding="utf-8")
     if figure_folder is not None:
         taken: Counter[str] = Counter()
-        for picture in _all_pictures(evaluations, [*assessments, *ablations], trainings):
+        for picture in _all_pictures(found):
             taken[picture.name] += 1
             again = taken[picture.name]
             figures.save(picture.figure, figure_folder, picture.name + (f"-{again}" if again > 1 else ""))
     plt.close("all")
 
 
-def _all_pictures(
-    evaluations: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], trainings: Sequence[Picture]
-) -> Iterator[Picture]:
-    """In the order of the page."""
-    for evaluation in evaluations:
+def _sections(runs: Sequence[Path]) -> dict[str, list[Any]]:
+    """All results in the folders and below them, by the section of the page."""
+    names = ("evaluations", "assessments", "ablations", "sweeps", "trainings", "dice")
+    found: dict[str, list[Any]] = {name: [] for name in names}
+    for run in runs:
+        if not run.is_dir():
+            raise RbsError("there is no such folder", file=run, remedy="name folders of runs")
+        results = {name: sorted(run.rglob(name)) for name in _RESULTS}
+        if not any(results.values()):
+            raise RbsError(
+                "it holds nothing to report",
+                file=run,
+                remedy="name folders written by rbs evaluate, assess, benchmark, ablation, sweep or fit",
+            )
+        for folder in (file.parent for file in results["summary.csv"]):
+            if is_assessment(folder):
+                found["assessments"].append(_assessment(read_assessment(folder)))
+            else:
+                found["evaluations"].append(_evaluation(read_evaluation(folder)))
+        found["ablations"] += [_ablation(file.parent) for file in results["ablation.csv"]]
+        found["sweeps"] += [_sweep(file) for file in results["sweep.csv"]]
+        wholes = {file.parent for name in ("ablation.csv", "sweep.csv") for file in results[name]}
+        logs = [file for file in results["metrics.csv"] if not wholes.intersection(file.parents)]
+        found["trainings"] += [(each.title, _training(each)) for each in training_logs(logs)]
+        found["dice"] += [(str(file.parent), csv_table(file)) for file in results["dice.csv"]]
+    short = [title for title, picture in found["trainings"] if not picture]
+    if short and len(short) == sum(map(len, found.values())):
+        raise RbsError(TOO_SHORT[0], file=short[0], remedy=TOO_SHORT[1])
+    for title in short:
+        log.warning("%s: %s; %s.", title, *TOO_SHORT)
+    return found
+
+
+def _marked(text: str) -> Markup:
+    """Text with the Markdown marks of code and of weight turned into HTML."""
+    from markupsafe import Markup, escape
+
+    html = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
+    return Markup(re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html))
+
+
+def _all_pictures(found: dict[str, list[Any]]) -> Iterator[Picture]:
+    """Every figure of the page."""
+    for evaluation in found["evaluations"]:
+        for case in evaluation["cases"]:
+            yield from (case.overview, *case.methods)
         if evaluation["forest"]:
             yield evaluation["forest"]
-        for _, pictures in evaluation["pictures"]:
-            yield from pictures
-    yield from (other["picture"] for other in others if other["picture"])
-    yield from trainings
+    yield from (
+        other["picture"] for other in (*found["assessments"], *found["ablations"]) if other["picture"]
+    )
+    yield from (picture for _, picture in found["trainings"] if picture)
 
 
 def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
+    known, scores = set(evaluation.summary["method"]), score_tables(evaluation)
+    cells = [cell for table in scores for _, row in (*table.references, *table.rows) for cell in row]
     return {
         "folder": str(evaluation.folder),
         "settings": evaluation.settings,
         "of_frames": evaluation.of_frames,
-        "units": evaluation.units,
-        "scores": score_tables(evaluation),
+        "truth_known": evaluation.truth_known,
+        "references": known.intersection(evaluation.references),
+        "unit": evaluation.unit,
+        "headline": headline_table(evaluation),
+        "scores": scores,
+        "intervals": any(cell.interval for cell in cells),
+        "unresolved": any(UNRESOLVED in cell.text + cell.interval for cell in cells),
         "differences": difference_tables(evaluation),
         "forest": _forest(evaluation),
         "sets": set_table(evaluation),
         "regions": region_table(evaluation),
         "costs": cost_table(evaluation.folder),
-        "pictures": _pictures(evaluation),
+        "cases": case_pictures(evaluation),
+        "choice": choice(evaluation),
         "metrics": evaluation.printed,
         "peers": ", ".join(evaluation.labels[name] for name in evaluation.settings["peers"]),
     }
@@ -196,32 +189,32 @@ def _forest(evaluation: Evaluation) -> Picture | None:
     figure = figures.differences_figure(evaluation.differences, evaluation.labels, evaluation.printed)
     if figure is None:
         return None
-    caption = "Mean difference to the best peer, which stands at zero as a tick, and its 95 % interval."
-    return Picture(_name(evaluation.folder.name, "differences"), "At a glance", caption, figure)
+    caption = "Mean difference to the best peer, a tick at zero, and its 95 % interval."
+    return Picture(file_name(evaluation.folder.name, "differences"), "", caption, figure)
 
 
 def _assessment(assessment: Assessment) -> dict[str, Any]:
     figure = curves_figure(assessment)
-    name = _name(assessment.folder.name, "curves")
+    name = file_name(assessment.folder.name, "curves")
     caption = "Points are means, bars 95 % bootstrap intervals over patients."
     return {
         "folder": str(assessment.folder),
         "settings": assessment.settings,
         "tables": study_tables(assessment),
         "coverage": coverage_tables(assessment),
-        "picture": figure and Picture(name, "At a glance", caption, figure),
+        "picture": figure and Picture(name, "", caption, figure),
     }
 
 
 def _ablation(folder: Path) -> dict[str, Any]:
     ablation = read_ablation(folder)
     figure = ablation_figure(ablation)
-    caption = "Mean differences and their 95 % intervals; the row compared with stands at zero as a tick."
+    caption = "Mean differences and their 95 % intervals; the tick at zero is the row compared with."
     return {
         "folder": str(folder),
         "about": ablation.about,
         "table": ablation_table(ablation),
-        "picture": figure and Picture(_name(folder.name, "differences"), "At a glance", caption, figure),
+        "picture": figure and Picture(file_name(folder.name, "differences"), "", caption, figure),
     }
 
 
@@ -232,117 +225,7 @@ def _sweep(file: Path) -> dict[str, Any]:
     return {"folder": str(file.parent), "table": sweep_table(file), "source": source}
 
 
-def _training(log: TrainingLog) -> Picture | None:
-    figure = figures.curves_figure(log.table)
-    return None if figure is None else Picture(_name("training", log.title), log.title, "", figure)
-
-
-def _name(*words: str) -> str:
-    """A file name of words, in small letters, digits and hyphens."""
-    return "-".join(re.sub(r"[^a-z0-9]+", "-", word.lower()).strip("-") for word in words)
-
-
-def _pictures(evaluation: Evaluation) -> list[tuple[str, list[Picture]]]:
-    """Pictures of each representative case, under a heading each."""
-    file = evaluation.folder / "pictures.npz"
-    make = _frame_pictures if evaluation.of_frames else _case_pictures
-    try:
-        arrays = read_npz(file)
-        return [
-            (_heading(shown), make(evaluation, arrays, shown)) for shown in evaluation.settings["pictures"]
-        ]
-    except (ValueError, KeyError) as error:
-        raise RbsError(
-            f"the pictures are missing or damaged ({error})", file=file, remedy="run `rbs evaluate` again"
-        ) from error
-
-
-def _heading(shown: dict[str, Any]) -> str:
-    if "frame" in shown:
-        done = f": {shown['degradation']}" if shown["degradation"] else ""
-        return f"Frame {shown['frame']} of {shown['patient']}{done}"
-    age = shown.get("age_y")
-    return f"Patient {shown['patient']}" + (f", {age:.1f} years" if age else "")
-
-
-def _case_pictures(
-    evaluation: Evaluation, arrays: dict[str, npt.NDArray[Any]], shown: dict[str, Any]
-) -> list[Picture]:
-    prefix = f"{shown['case']}/"
-    peak = float(arrays[prefix + "peak"])
-    row, column = (float(v) for v in arrays[prefix + "spacing_mm"])
-    spacing, views = (row, column), shown["views"]
-    order = [*evaluation.labels, "standard", "truth"]
-    panels = {
-        SHORT.get(name, name): arrays[prefix + name].astype(np.float32)
-        for name in order
-        if prefix + name in arrays
-    }
-    folder, patient = evaluation.folder.name, str(shown["patient"])
-    found = [
-        Picture(
-            _name(folder, patient, "whole scan"),
-            "Whole scan",
-            f"Inverse grey, the same window for all: white 0, black {peak:.1f} counts a pixel (P) and more. "
-            "Posterior views as the camera saw them.",
-            figures.views_figure(panels, views, peak, spacing),
-        ),
-        Picture(
-            _name(folder, patient, "knees"),
-            "Knees",
-            f"The growth plates, enlarged; {views[0]} view, same window.",
-            figures.knees_figure(panels, peak, spacing),
-        ),
-    ]
-    truth = panels.pop(SHORT["truth"], None)
-    if truth is not None:
-        limit = figures.DIFFERENCE_SHARE * peak
-        found.append(
-            Picture(
-                _name(folder, patient, "difference to the truth"),
-                "Difference to the truth",
-                f"Estimate minus expected: red too many, blue too few, full colour at {limit:.1f} counts.",
-                figures.difference_figure(panels, truth, views, peak, spacing),
-            )
-        )
-    return found
-
-
-def _frame_pictures(
-    evaluation: Evaluation, arrays: dict[str, npt.NDArray[Any]], shown: dict[str, Any]
-) -> list[Picture]:
-    prefix = f"{shown['case']}/"
-    panels = {
-        SHORT.get(name, name): arrays[prefix + name] / np.float32(255)
-        for name in (*evaluation.labels, "clean")
-        if prefix + name in arrays
-    }
-    clean, valid = panels[SHORT["clean"]], arrays[prefix + "valid"]
-    of_interest = arrays.get(prefix + "lesion", valid)
-    places = np.argwhere(of_interest if of_interest.any() else np.ones_like(valid))
-    row, column = (int(middle) for middle in places.mean(axis=0))
-    words = (evaluation.folder.name, str(shown["frame"]))
-    errors = {label: frame for label, frame in panels.items() if label != SHORT["clean"]}
-    return [
-        Picture(
-            _name(*words, "frame"),
-            "Whole frame",
-            "As restored, in sRGB; what is not valid is that of the clean frame everywhere.",
-            figures.frames_figure(panels),
-            photographs=True,
-        ),
-        Picture(
-            _name(*words, "detail"),
-            "Detail",
-            "About the middle of the marked lesion, or of the valid area where none is marked.",
-            figures.zoomed_frames_figure(panels, (row, column)),
-            photographs=True,
-        ),
-        Picture(
-            _name(*words, "error"),
-            "Error",
-            f"Mean absolute difference of the three colours to the clean frame: black none, full colour "
-            f"{figures.FRAME_ERROR:g} of the range and more.",
-            figures.frame_errors_figure(errors, clean, valid),
-        ),
-    ]
+def _training(run: TrainingLog) -> Picture | None:
+    """Curves of a run; None where its log is too short for one."""
+    figure = figures.curves_figure(run.table)
+    return Picture(file_name("training", run.title), run.title, "", figure) if figure else None

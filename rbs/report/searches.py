@@ -1,4 +1,4 @@
-"""What ablations, sweeps and benchmarks left, for the page."""
+"""Results of ablations, sweeps and benchmarks, for the page."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from rbs.errors import RbsError
+from rbs.report.figures import forest, small_multiples, titled
 from rbs.report.tables import Cell, Table, number, significant
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ MOST_RUNS = 20
 
 @dataclass(frozen=True)
 class Ablation:
-    """What `rbs ablation` left in a folder.
+    """Results of `rbs ablation` in a folder.
 
     Attributes:
         folder: The folder.
@@ -70,41 +71,18 @@ def ablation_table(ablation: Ablation) -> Table:
 
 
 def ablation_figure(ablation: Ablation) -> Figure | None:
-    """Each row minus each reference in the main metric, with intervals; None where there is no reference."""
-    import matplotlib.pyplot as plt
-
-    references, labels = ablation.about["references"], ablation.about["labels"]
+    """Each row minus each reference in the main metric, with intervals; None without references."""
+    references, labels, main = (ablation.about[key] for key in ("references", "labels", "main"))
     if not references:
         return None
-    main = next(metric for metric in ablation.about["metrics"] if metric["name"] == ablation.about["main"])
-    lines = ablation.table[ablation.table["metric"] == main["name"]].set_index("row").reindex(list(labels))
-    across = len(references)
-    height = 1.0 + 0.26 * len(labels)
-    figure, axes = plt.subplots(1, across, figsize=(5.2 * across, height), squeeze=False, sharey=True)
-    places = np.arange(len(labels))
-    for axis, (reference, words) in zip(axes[0], references.items(), strict=True):
-        middle, low, high = (
-            lines[f"minus_{reference}_{end}"].to_numpy(dtype=float) for end in ("mean", "low", "high")
-        )
-        drawn = np.isfinite(middle)
-        whiskers = np.nan_to_num(np.stack([middle - low, high - middle])).clip(min=0)
-        axis.axvline(0, color="0.6", linewidth=0.8)
-        axis.errorbar(
-            middle[drawn],
-            places[drawn],
-            xerr=whiskers[:, drawn],
-            fmt="o",
-            color="#1f4e79",
-            markersize=4,
-            capsize=2,
-        )
-        axis.plot(0, list(labels).index(reference), marker="|", color="0.3", markersize=10)
-        axis.set_yticks(places, list(labels.values()), fontsize=7)
-        axis.set_ylim(len(labels) - 0.5, -0.5)
-        unit = f", {main['unit']}" if main["unit"] else ""
-        axis.set_title(f"{main['label']}{unit}: minus {words}", fontsize=8)
-        axis.tick_params(axis="x", labelsize=7)
-        axis.spines[["top", "right"]].set_visible(False)
+    metric = next(metric for metric in ablation.about["metrics"] if metric["name"] == main)
+    lines = ablation.table[ablation.table["metric"] == main].set_index("row")
+    figure, axes = small_multiples(len(references), len(references), 5.2, 1.0 + 0.26 * len(labels))
+    for axis, (reference, words) in zip(axes, references.items(), strict=True):
+        names = {f"minus_{reference}_{end}": end for end in ("low", "high")}
+        names[f"minus_{reference}_mean"] = "difference"
+        forest(axis, lines.rename(columns=names), labels, reference)
+        axis.set_title(f"{titled(metric)}: minus {words}", fontsize=8)
     figure.tight_layout()
     return figure
 
@@ -118,7 +96,7 @@ def sweep_table(file: Path) -> Table:
     try:
         content = pd.read_csv(file, dtype={"run": str}).head(MOST_RUNS)
         rows = [
-            (f"{row['run']}, {row['state']}", [_anything(row[name]) for name in content.columns[2:]])
+            (f"{row['run']}, {row['state']}", [_parameter(row[name]) for name in content.columns[2:]])
             for row in content.to_dict("records")
         ]
     except (OSError, ValueError, KeyError) as error:
@@ -127,7 +105,7 @@ def sweep_table(file: Path) -> Table:
 
 
 def cost_table(folder: Path) -> Table | None:
-    """What each method of a benchmark costs and was made with; None where the folder holds no benchmark.
+    """Cost and origin of each method of a benchmark; None where the folder holds no benchmark.
 
     Raises:
         RbsError: Its table cannot be read.
@@ -170,7 +148,7 @@ def _difference(line: dict[Any, Any], reference: str) -> Cell:
     return Cell(f"+{text}" if mean > 0 else text, interval, said)
 
 
-def _anything(value: Any) -> Cell:
+def _parameter(value: Any) -> Cell:
     if isinstance(value, float):
-        return Cell(significant(value))
+        return Cell(significant(value, 5))
     return Cell(str(value))

@@ -13,17 +13,26 @@ from typing import Any
 import pandas as pd
 
 from rbs.errors import RbsError
+from rbs.utils.words import counted
 
 CEILING = "ceiling"
 TABLES = ("summary", "differences", "sets")
 ALPHA = 0.05
 WIDEST = 6
 """Columns of a table that still fits a printed page."""
+UNRESOLVED = "not resolvable"
+"""Printed for a noise-corrected error that is not above zero."""
+HEADLINE = ("nc_psnr", "lesion_recovery", "physis_peak", "hallucinated", "count_bias")
+"""Metrics that the headline table shows first."""
+HEADLINES = 5
+"""Columns of the headline table."""
+ESTIMATED = "Noise-corrected comparison with the standard scan"
+"""Group of the metrics that estimate the error against the truth, where no truth is known."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `rbs evaluate` left in a folder.
+    """Results of `rbs evaluate` in a folder.
 
     Attributes:
         folder: The folder.
@@ -53,18 +62,32 @@ class Evaluation:
 
     @property
     def of_frames(self) -> bool:
-        """Whether it is of colour frames, not of scans."""
+        """True for an evaluation of colour frames, not of scans."""
         return self.settings.get("images") == "frames"
 
     @property
+    def unit(self) -> str:
+        """Unit of the statistics: a patient, or a group of frames (of a video or a patient)."""
+        return "group" if self.of_frames else "patient"
+
+    @property
     def units(self) -> str:
-        """What statistics go by: groups of frames, a video or a patient each, or patients."""
-        return "groups" if self.of_frames else "patients"
+        """The same in the plural."""
+        return f"{self.unit}s"
+
+    @property
+    def truth_known(self) -> bool:
+        """True where the expectation of a scan is known, as it is of phantoms."""
+        return bool(self.summary["metric"].str.endswith("_truth").any())
 
     @property
     def printed(self) -> list[dict[str, Any]]:
-        """The metrics that reports show."""
-        return [metric for metric in self.settings["metrics"] if metric["printed"]]
+        """The metrics that reports show: those that a method has a value for."""
+        found = set(self.summary.loc[self.summary["method"].isin(self.labels), "metric"])
+        shown = [m for m in self.settings["metrics"] if m["printed"] and m["name"] in found]
+        if self.truth_known:
+            return shown
+        return [m | {"group": ESTIMATED} if m.get("pooled_from") else m for m in shown]
 
 
 @dataclass(frozen=True)
@@ -82,7 +105,7 @@ class Table:
     """A table ready to print.
 
     Attributes:
-        title: What its columns have in common; may be empty.
+        title: Common heading of its columns; may be empty.
         columns: Heads: (label, note below it).
         references: (label, cells) of the rows that no method made.
         rows: (label, cells) of each method.
@@ -108,7 +131,7 @@ class Table:
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """What a training run logged: its folder with the versions shown, and the rows of their metrics.csv."""
+    """Log of a training run: its folder with the versions shown, and rows of their metrics.csv."""
 
     title: str
     table: pd.DataFrame
@@ -142,32 +165,39 @@ def read_evaluation(folder: Path) -> Evaluation:
     return evaluation
 
 
+def headline_table(evaluation: Evaluation) -> Table:
+    """Methods by the few metrics that matter most, without intervals."""
+    order = {name: place for place, name in enumerate(HEADLINE)}
+    metrics = sorted(evaluation.printed, key=lambda metric: order.get(metric["name"], len(order)))
+    return _score_table(evaluation, "", metrics[:HEADLINES], intervals=False)
+
+
 def score_tables(evaluation: Evaluation) -> list[Table]:
-    """Methods by metrics with intervals; metrics that no method has a value for are left out."""
+    """Methods by metrics with intervals, in tables that fit a printed page."""
+    return [_score_table(evaluation, title, metrics) for title, metrics in _pages(evaluation.printed)]
+
+
+def _score_table(
+    evaluation: Evaluation, title: str, metrics: Sequence[dict[str, Any]], *, intervals: bool = True
+) -> Table:
     summary = evaluation.summary.set_index(["method", "metric"])
-    valued = set(evaluation.summary.loc[evaluation.summary["method"].isin(evaluation.labels), "metric"])
-    means = {name: table["mean"] for name, table in evaluation.summary.set_index("method").groupby("metric")}
 
     def cell(method: str, metric: dict[str, Any]) -> Cell:
-        key = (method, metric["name"])
-        if key not in summary.index:
+        name = metric["name"]
+        if (method, name) not in summary.index:
             return Cell()
-        mean, low, high = (_number(float(summary.loc[key, part]), metric) for part in ("mean", "low", "high"))
-        return Cell(
-            mean,
-            f"{low} to {high}" if low else "",
-            best=method in _best(means[key[1]], metric, evaluation.labels),
+        mean, low, high = (
+            _number(float(summary.loc[(method, name), part]), metric) for part in ("mean", "low", "high")
         )
+        best = method in _best(summary["mean"].xs(name, level="metric"), metric, evaluation.labels)
+        return Cell(mean, f"{low} to {high}" if low and intervals else "", best=best)
 
-    return [
-        Table(
-            title,
-            [(metric["label"], _note(metric)) for metric in metrics],
-            _rows(evaluation.references, metrics, cell, empty=False),
-            _rows(evaluation.labels, metrics, cell),
-        )
-        for title, metrics in _pages([metric for metric in evaluation.printed if metric["name"] in valued])
-    ]
+    return Table(
+        title,
+        [(metric["label"], _note(metric)) for metric in metrics],
+        _rows(evaluation.references, metrics, cell, empty=False),
+        _rows(evaluation.labels, metrics, cell),
+    )
 
 
 def difference_tables(evaluation: Evaluation) -> list[Table]:
@@ -178,13 +208,13 @@ def difference_tables(evaluation: Evaluation) -> list[Table]:
     def cell(method: str, metric: dict[str, Any]) -> Cell:
         name = metric["name"]
         if (method, name) not in compared.index:
-            return Cell("–", remark="what is compared with") if method == against[name] else Cell()
+            return Cell("–", remark="comparator") if method == against[name] else Cell()
         row = compared.loc[(method, name)]
         text, low, high = (_number(float(row[part]), metric) for part in ("difference", "low", "high"))
         return Cell(
             text if row["difference"] <= 0 else f"+{text}",
             f"{low} to {high}" if low else "",
-            verdict(row, metric, evaluation.units),
+            verdict(row, metric, evaluation.unit),
             best=_shown_better(row, metric),
         )
 
@@ -199,19 +229,16 @@ def difference_tables(evaluation: Evaluation) -> list[Table]:
     ]
 
 
-def verdict(row: Mapping[str, Any], metric: dict[str, Any], units: str = "patients") -> str:
-    """A row of differences.csv in words: better, worse, or what else can be said.
+def verdict(row: Mapping[str, Any], metric: dict[str, Any], unit: str = "patient") -> str:
+    """A row of differences.csv in words.
 
     Args:
         row: patients, better, worse, difference, p_holm and p_least of a comparison.
         metric: Its description in settings.json.
-        units: What was compared.
+        unit: Noun for one of the things compared.
     """
-    all_of_them = f"{row['patients']:.0f} {units}"
-    better, worse = (
-        f"better in {row['better']:.0f} of {all_of_them}",
-        f"worse in {row['worse']:.0f} of {all_of_them}",
-    )
+    of_all = f"of {counted(round(row['patients']), unit)}"
+    better, worse = f"better in {row['better']:.0f} {of_all}", f"worse in {row['worse']:.0f} {of_all}"
     if math.isnan(row["p_holm"]):
         return f"too few to test: {better}"
     if row["p_least"] > ALPHA:
@@ -226,7 +253,7 @@ def verdict(row: Mapping[str, Any], metric: dict[str, Any], units: str = "patien
 
 
 def _shown_better(row: Mapping[str, Any], metric: dict[str, Any]) -> bool:
-    """Whether mean, patients and test agree that the method is the better one."""
+    """True where mean, patients and test agree that the method is the better one."""
     return row["p_holm"] <= ALPHA and _gain(row, metric) > 0 and row["better"] > row["worse"]
 
 
@@ -309,11 +336,11 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def training_logs(files: Sequence[Path]) -> list[TrainingLog]:
-    """The log of each training run: of .../EXPERIMENT/version_N/metrics.csv all N joined, others alone.
+    """Log of each training run: of EXPERIMENT/version_N/metrics.csv all N joined, others alone.
 
     Each resumption writes a version of its own, which goes on from a checkpoint: it replaces what
     the versions before it logged at its first step and later. Versions without training points
-    (`rbs validate`) are left out.
+    (`rbs validate`) are left out; a run of such versions alone has an empty log.
 
     Raises:
         RbsError: A file cannot be read.
@@ -331,16 +358,14 @@ def training_logs(files: Sequence[Path]) -> list[TrainingLog]:
             if len(table):
                 earlier = [(path, part[part["step"] < table["step"].min()]) for path, part in parts]
                 parts = [*((path, part) for path, part in earlier if len(part)), (file, table)]
-        if parts:
-            names = ", ".join(path.parent.name for path, _ in parts if path.parent != run)
-            logs.append(
-                TrainingLog(f"{run}: {names}" if names else f"{run}", pd.concat([t for _, t in parts]))
-            )
+        names = ", ".join(path.parent.name for path, _ in parts if path.parent != run)
+        table = pd.concat([part for _, part in parts]) if parts else pd.DataFrame()
+        logs.append(TrainingLog(f"{run} ({names})" if names else f"{run}", table))
     return logs
 
 
 def _training_table(file: Path) -> pd.DataFrame:
-    """A metrics.csv; no rows of it where nothing was trained."""
+    """Rows of a metrics.csv; none where nothing was trained."""
     try:
         table = pd.read_csv(file)
         steps = pd.to_numeric(table.get("step", pd.Series(dtype=float)))
@@ -394,7 +419,7 @@ def _best(values: pd.Series, metric: dict[str, Any], methods: Iterable[str]) -> 
 def _number(value: float, metric: dict[str, Any]) -> str:
     """A value of a metric as printed; noise can leave a noise-corrected error of no size at all."""
     digits = {"dB": 2, "%": 2}.get(metric["unit"], 3)
-    return number(value, digits, "not resolvable" if metric.get("pooled_from") else "∞")
+    return number(value, digits, UNRESOLVED if metric.get("pooled_from") else "∞")
 
 
 def _note(metric: dict[str, Any]) -> str:

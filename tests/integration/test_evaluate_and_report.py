@@ -1,6 +1,7 @@
 """From a manifest to a page through the command line, as `make demo` ends."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,9 +14,13 @@ from rbs.restorers.dncnn import DnCNN
 
 @pytest.fixture(scope="module")
 def cohort(make_cohort, tmp_path_factory) -> Path:
-    """Manifest of one validation and two test patients, all phantoms; the second has no rapid scan."""
+    """Manifest of one validation and two test phantoms; the second has no rapid scan."""
     path = make_cohort(tmp_path_factory.mktemp("evaluate"), splits=("val", "test", "test"))
     path.write_text(path.read_text().replace("P0003/rapid.dcm", ""))
+    focus = {"region": "spine", "row": 40, "column": 32, "fwhm_mm": 12.0, "contrast": 2.0, "kind": "hot"}
+    child = {"lesions": [focus], "landmarks_row_column": {}}
+    for patient in ("P0002", "P0003"):
+        (path.parent / patient / "child.json").write_text(json.dumps(child))
     return path
 
 
@@ -49,7 +54,9 @@ def test_evaluate_then_report(cohort: Path, f1: Path, tmp_path: Path, capsys, mo
         "summary.csv",
     ]
     assert main(["report", str(run), "-o", str(page), "--figures", str(folder)]) == 0
+    assert [focus["region"] for shown in settings["pictures"] for focus in shown["foci"]] == ["spine"] * 2
     assert "DnCNN restorer.safetensors" in page.read_text()
+    assert "a focus (hot, 12 mm, spine, " in page.read_text()
     assert (run / "sets.csv").read_text() == "method,metric,tiles,value\n"  # no weights, no figure
     assert {path.suffix for path in folder.iterdir()} == {".svg", ".pdf"}
     assert main(evaluate) == 1
@@ -59,6 +66,28 @@ def test_evaluate_then_report(cohort: Path, f1: Path, tmp_path: Path, capsys, mo
     (run / "settings.json").unlink()
     assert main(["report", str(run), "-o", str(page)]) == 1
     assert "incomplete" in capsys.readouterr().err
+
+
+def test_report_of_a_real_adult(f1: Path, tmp_path: Path) -> None:
+    """One patient without truth, and no validation split to tune classical peers on."""
+    folder = os.environ.get("RBS_TEST_DATA") or pytest.skip("RBS_TEST_DATA is not set")
+    file = Path(folder, "bone/ge670_d_both_views_27cm_per_min.dcm").resolve()
+    (tmp_path / "manifest.csv").write_text(f"patient,split,rapid,standard,truth\nadult,test,,{file},\n")
+    run, page = tmp_path / "run", tmp_path / "report.html"
+    evaluate = ["evaluate", str(tmp_path / "manifest.csv"), "--stage1", str(f1)]
+    assert main([*evaluate, "--output", str(run)]) == 0
+    assert main(["report", str(run), "-o", str(page)]) == 0
+    html = page.read_text()
+    for text in (
+        "Against the truth",
+        "rowth plates",
+        "youngest",
+        "Another standard scan",
+        "Difference to the truth",
+    ):
+        assert text not in html, text
+    for text in ("1 scan of 1 patient,", "Knees, enlarged", "restored minus standard scan", "NC-PSNR"):
+        assert text in html, text
 
 
 def test_a_rapid_scan_thinned_out_of_its_standard_scan_is_refused(

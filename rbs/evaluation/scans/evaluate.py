@@ -6,6 +6,7 @@ import hashlib
 import logging
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +230,9 @@ def _score(
             features[method.name] = inception.features(estimate, target)
         if pictured:
             pictures[f"{index}/{method.name}"] = estimate.astype(np.float16)
-    shown = {"case": index, "patient": case.patient, "age_y": case.age_y, "views": list(pair.views)}
+    foci = [asdict(focus) for focus in target.anatomy.foci] if target.anatomy else []
+    facts = {"case": index, "patient": case.patient, "age_y": case.age_y}
+    shown = {**facts, "views": list(pair.views), "foci": foci}
     return Part(scores, regions, shown if pictured else None, pictures, features)
 
 

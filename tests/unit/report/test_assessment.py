@@ -46,8 +46,8 @@ def test_every_figure_of_the_summary_is_in_a_table(folder):
     assert list(tables) == ["Lesions", "Observer", "Impulse response"]
     lesions = tables["Lesions"]
     assert lesions.columns == [
-        ("Contrast kept", "small (under 8 mm); of the truth's; n = 7"),
-        ("Contrast to noise", "n = 9"),
+        ("Contrast recovery", "small (under 8 mm); of the truth's; n = 7"),
+        ("Contrast-to-noise ratio", "n = 9"),
     ]
     rows = dict(lesions.rows)
     assert [(cell.text, cell.interval) for cell in rows["Stage1"]] == [

@@ -13,9 +13,12 @@ import pandas as pd
 import pytest
 
 from rbs.errors import RbsError
+from rbs.report import figures
 from rbs.report.page import write_report
+from rbs.report.pictures import choice
 from rbs.report.tables import (
     difference_tables,
+    headline_table,
     number,
     read_evaluation,
     score_tables,
@@ -117,14 +120,20 @@ class Loads(HTMLParser):
     def __init__(self, html):
         super().__init__()
         self.fetched, self.text, self.tags = [], "", []
+        self.unfolded = ""
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.fetched += [value for name, value in attrs if name in ("src", "href", "srcset", "data")]
 
+    def handle_endtag(self, tag):
+        self.tags.append(f"/{tag}")
+
     def handle_data(self, data):
         self.text += data
+        if self.tags.count("details") == self.tags.count("/details"):
+            self.unfolded += data
 
 
 def test_page_is_self_contained_and_complete(evaluation, training, tmp_path):
@@ -144,7 +153,7 @@ def test_page_is_self_contained_and_complete(evaluation, training, tmp_path):
     for text in (
         "+1.25",
         "better in 8 of 8 patients, p = 0.023",
-        "the one among Rapid scan, Gaussian",
+        "the best mean among Rapid scan, Gaussian",
         "95.2",
     ):
         assert text in page.text
@@ -153,7 +162,106 @@ def test_page_is_self_contained_and_complete(evaluation, training, tmp_path):
     assert "version_10" in page.text
     assert "version_2" not in page.text
     assert page.fetched[0][22:].startswith("iVBOR")  # the PNG signature in base64
-    assert len(page.fetched) == 1 + 3 + 1
+    assert len(page.fetched) == 1 + 3 + 1 + 1
+    # Nothing of this is folded away; the rest is, but not on paper.
+    assert page.tags.index("img") < page.tags.index("table") < page.tags.index("details")
+    assert page.tags[: page.tags.index("details")].count("table") == 1
+    assert "Bold: the best of the column" in page.unfolded
+    assert "p = 0.023" not in page.unfolded
+    print_rules = html[html.index("@media print") : html.index("</style>")]
+    assert "details::details-content { content-visibility: visible" in print_rules
+
+
+def test_the_headline_table_has_five_columns_without_intervals(evaluation):
+    metrics = ["NC-PSNR", "Count bias", "PSNR", "LPIPS"]  # PSNR truth has no value
+    table = headline_table(read_evaluation(evaluation))
+    assert [label for label, _ in table.columns] == metrics
+    settings = json.loads((evaluation / "settings.json").read_text())
+    for k in range(3):
+        settings["metrics"].append(settings["metrics"][1] | {"name": f"m{k}", "label": f"M{k}"})
+    (evaluation / "settings.json").write_text(json.dumps(settings))
+    with open(evaluation / "summary.csv", "a") as file:
+        file.writelines(f"\nrapid,m{k},2,1,," for k in range(3))
+    table = headline_table(read_evaluation(evaluation))
+    assert [label for label, _ in table.columns] == [*metrics, "M0"]
+    assert not any(cell.interval for _, cells in table.rows for cell in cells)
+    assert [label for label, cells in table.rows if cells[0].best] == ["Stage 1"]
+
+
+def without_truth(evaluation, patients=1):
+    """Turn it into the evaluation of real adults, of whom neither truth nor age is known."""
+    settings = json.loads((evaluation / "settings.json").read_text())
+    settings |= {"patients": patients, "scans": patients}
+    settings["pictures"] = [
+        {"case": 0, "patient": "adult", "age_y": None, "views": ["anterior", "posterior"]}
+    ]
+    (evaluation / "settings.json").write_text(json.dumps(settings))
+    summary = pd.read_csv(evaluation / "summary.csv")
+    real = (summary["method"] != "repeat") & (summary["metric"] != "psnr_truth")
+    summary[real & ((summary["method"] != "ceiling") | (summary["metric"] == "psnr"))].to_csv(
+        evaluation / "summary.csv", index=False
+    )
+    sets = pd.read_csv(evaluation / "sets.csv")
+    sets[~sets["method"].isin(["ceiling", "repeat"])].to_csv(evaluation / "sets.csv", index=False)
+    with np.load(evaluation / "pictures.npz") as arrays:
+        kept = {name: array for name, array in arrays.items() if not name.endswith("/truth")}
+    np.savez_compressed(evaluation / "pictures.npz", **kept)
+    return evaluation
+
+
+def test_the_page_of_a_real_adult_says_only_what_its_data_hold(evaluation, tmp_path):
+    write_report([without_truth(evaluation)], tmp_path / "report.html")
+    page = Loads((tmp_path / "report.html").read_text())
+    for text in ("Against the truth", "rowth plates", "youngest", "hantom", "Another standard scan", "λ"):
+        assert text not in page.text, text
+    for text in ("1 scan of 1 patient,", "Patient adult", "Knees, enlarged", "restored minus standard scan"):
+        assert text in page.text, text
+    assert "Noise-corrected comparison with the standard scan" in page.text
+    assert "Perfect restoration" in page.text
+
+
+def test_the_page_of_phantoms_says_what_is_known_of_them(evaluation, tmp_path):
+    settings = json.loads((evaluation / "settings.json").read_text())
+    focus = {"row": 40, "column": 24, "fwhm_mm": 8.2, "contrast": 1.6, "region": "spine", "kind": "hot"}
+    settings["pictures"][0]["foci"] = [focus, focus | {"contrast": 0.4, "kind": "cold", "region": "skull"}]
+    (evaluation / "settings.json").write_text(json.dumps(settings))
+    write_report([evaluation], tmp_path / "report.html")
+    text = Loads((tmp_path / "report.html").read_text()).text
+    for known in ("Against the truth", "Growth plates at the knees", "restored minus truth", "λ"):
+        assert known in text
+    assert "a focus (hot, 8 mm, spine, anterior view)" in text
+
+
+@pytest.mark.parametrize(
+    ("patients", "ages", "sentence"),
+    [
+        ("a", [7.0], ""),
+        ("abc", [3.0, 7.0, 12.0], "the middle one by age, the youngest and the oldest of 9 scans"),
+        ("abc", [None, 7.0, 12.0], "are 3 of 9 scans"),
+        ("aaa", [3.0, 3.0, 3.0], "are 3 of 9 scans"),
+    ],
+)
+def test_the_choice_of_cases_is_told_only_where_there_was_one(evaluation, patients, ages, sentence):
+    settings = json.loads((evaluation / "settings.json").read_text())
+    settings["pictures"] = [{"patient": p, "age_y": a} for p, a in zip(patients, ages, strict=True)]
+    settings["scans"] = 9 if len(patients) > 1 else 1
+    (evaluation / "settings.json").write_text(json.dumps(settings))
+    told = choice(read_evaluation(evaluation))
+    assert sentence in told
+    assert bool(sentence) == bool(told)
+
+
+def test_a_training_too_short_for_a_curve_is_named(evaluation, tmp_path, caplog):
+    short = write_log(tmp_path / "short" / "version_0" / "metrics.csv", "step,train/x 10,1.0").parents[1]
+    validated = write_log(tmp_path / "validated" / "metrics.csv", "step,val/x,train/x 0,30.5,").parent
+    for run in (short, validated):
+        with pytest.raises(RbsError, match=rf"{run.name}.*fewer than two points.*train for more steps"):
+            write_report([run], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+    write_report([evaluation, short], tmp_path / "report.html")
+    sentence = f"{short} (version_0): its training log has fewer than two points"
+    assert sentence in Loads((tmp_path / "report.html").read_text()).text
+    assert sentence in caplog.text
 
 
 def test_score_table_marks_the_best_only_where_that_means_something(evaluation):
@@ -210,16 +318,16 @@ def test_differences_are_told_in_words(evaluation):
     (table,) = difference_tables(read_evaluation(evaluation))
     rows = dict(table.rows)
     assert table.columns[0] == ("PSNR", "dB, higher is better; against Gaussian, 3 mm")
-    assert rows["Gaussian, 3 mm"][0].remark == "what is compared with"
+    assert rows["Gaussian, 3 mm"][0].remark == "comparator"
     assert (rows["Stage 1"][0].text, rows["Stage 1"][0].interval) == ("+1.25", "1.00 to 1.50")
     assert [cells[0].best for _, cells in table.rows] == [False, False, False, True]
     assert rows["Rapid scan"][0].remark == "worse in 8 of 8 patients, p = 0.023"
     assert rows["NLM <b>"][0].remark == "no difference shown: better in 3 of 8 patients, p = 0.7"
     assert rows["Stage 1"][1].remark == "too few to test: better in 1 of 5 patients"
-    assert rows["Rapid scan"][1].remark == "what is compared with"
+    assert rows["Rapid scan"][1].remark == "comparator"
     text = table.as_text().splitlines()
     assert text[1] == "PSNR (dB, higher is better; against Gaussian, 3 mm)"
-    assert "  Gaussian, 3 mm                     –  what is compared with" in text
+    assert "  Gaussian, 3 mm                     –  comparator" in text
 
 
 @pytest.mark.parametrize(
@@ -250,15 +358,17 @@ def test_set_figures_are_not_bold_where_perfection_is_passed(evaluation):
     assert set_table(read_evaluation(evaluation)) is None
 
 
-def test_every_figure_of_the_page_can_be_had_as_a_file(evaluation, training, tmp_path):
+def test_every_figure_of_the_page_is_written_as_a_file(evaluation, training, tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "VECTOR_DPI", 20)  # the test looks at no pixel
     folder = tmp_path / "figures"
     write_report([evaluation, training], tmp_path / "report.html", figure_folder=folder)
-    names = ["differences", "p1-difference-to-the-truth", "p1-knees", "p1-whole-scan"]
+    names = ["differences", *(f"p1-{name}" for name in ("difference-to-the-truth", "knees", "overview"))]
+    names.append("p1-whole-scan")
     names = [f"evaluation-{name}" for name in names]
     found = sorted(path.stem for path in folder.glob("*.svg"))
-    assert found[:4] == names
-    assert len(found) == 5
-    assert found[4].startswith("training-")
+    assert found[:5] == names
+    assert len(found) == 6
+    assert found[5].startswith("training-")
     assert sorted(path.stem for path in folder.glob("*.pdf")) == found
     svg = ElementTree.parse(folder / "evaluation-differences.svg").getroot()
     assert svg.tag == "{http://www.w3.org/2000/svg}svg"
@@ -269,15 +379,13 @@ def test_every_figure_of_the_page_can_be_had_as_a_file(evaluation, training, tmp
     # Two evaluations of one name keep apart; and the same results give the same files.
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     other = shutil.copytree(evaluation, tmp_path / "b" / "evaluation")
-    write_report([evaluation, other, training], tmp_path / "report.html", figure_folder=folder)
+    write_report([evaluation, other], tmp_path / "report.html", figure_folder=folder)
     after = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert {name: after[name] for name in before} == before
     assert "evaluation-p1-knees-2.svg" in after
 
 
 def test_many_methods_are_shown_in_several_rows(monkeypatch):
-    from rbs.report import figures
-
     counts = np.zeros((2, 64, 40))
     counts[:, 10:50, 4:20] = 5
     panels = {f"method {k}": counts for k in range(11)}
@@ -330,9 +438,23 @@ def test_damaged_results_are_named(evaluation, tmp_path, broken, rest):
         write_report([evaluation], tmp_path / "report.html")
 
 
-def test_the_posterior_view_is_shown_as_the_camera_saw_it(monkeypatch):
-    from rbs.report import figures
+def test_contamination_below_the_feet_is_no_part_of_the_body():
+    counts = np.zeros((2, 200, 60))
+    counts[:, 20:150, 20:40] = 5
+    counts[:, 180:184, 28:32] = 50
+    rows, columns = figures.body_box({"a": counts})
+    assert (rows.stop < 170, columns.start > 5) == (True, True)
 
+
+def test_a_focus_is_cut_out_of_the_view_that_sees_it_best():
+    truth = np.ones((2, 100, 80))
+    truth[1, 98, 40] = 9
+    cut = figures.around("focus", (98, 40), truth, (2.0, 2.5))
+    # 100 mm a side, moved to lie within the image.
+    assert cut.place == (1, slice(50, 100), slice(20, 60))
+
+
+def test_the_posterior_view_is_shown_as_the_camera_saw_it(monkeypatch):
     shown = {}
     monkeypatch.setattr(figures, "_grid", lambda cuts, *_, **__: shown.update(cuts) or b"")
     counts = np.zeros((2, 64, 40))
@@ -361,7 +483,7 @@ def test_the_versions_of_a_run_are_joined_by_step(tmp_path):
         write_log(alone, "step,train/x 1,1.0 2,0.8"),
     ]
     logs = training_logs(files)
-    assert [log.title for log in logs] == [f"{run}: version_0, version_2, version_10", str(alone.parent)]
+    assert [log.title for log in logs] == [f"{run} (version_0, version_2, version_10)", str(alone.parent)]
     points = logs[0].table[["step", "train/x"]].dropna().to_numpy().tolist()
     assert points == [[10, 1.0], [20, 0.8], [30, 0.6], [40, 0.4]]
     assert logs[0].table["val/y"].dropna().tolist() == [5]
@@ -372,7 +494,8 @@ def test_a_version_that_trained_nothing_hides_none_that_did(tmp_path):
     validated = write_log(tmp_path / "version_1" / "metrics.csv", "step,val/x,train/x 0,30.5,")
     (log,) = training_logs([trained, validated])
     assert log.table["step"].tolist() == [10, 20]
-    assert training_logs([validated]) == []
+    (log,) = training_logs([validated])
+    assert log.table.empty
 
 
 def test_a_fresh_run_under_an_old_name_replaces_it(tmp_path):

@@ -22,7 +22,7 @@ def ablation(tmp_path):
     (folder / "full" / "seed_1" / "version_0" / "metrics.csv").write_text("step,train/total\n1,2.0\n2,1.0\n")
     about = {
         "title": "Ablation of stage2",
-        "what": "21 patients",
+        "what": "1 patient of the split `val`",
         "labels": {"full": "SPI + SKD + SCM", "stage1_goes_on": "stage 1 goes on"},
         "metrics": [
             {"name": "psnr_truth", "label": "PSNR truth", "unit": "dB"},
@@ -30,7 +30,7 @@ def ablation(tmp_path):
         ],
         "main": "psnr_truth",
         "references": {"stage1_goes_on": "stage 1 goes on"},
-        "words": ["**SPI does not help**: averaged over the other modules, nothing."],
+        "words": ["**SPI does not help**: averaged over the other modules, nothing <of `note`>."],
     }
     (folder / "ablation.json").write_text(json.dumps(about))
     (folder / "ablation.csv").write_text(
@@ -66,7 +66,10 @@ def test_differences_are_drawn_where_they_lie(ablation):
 def test_its_words_are_on_the_page_and_its_trainings_are_not(ablation, tmp_path):
     write_report([ablation], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
-    assert "<li>SPI does not help: averaged" in page
+    assert "<li><strong>SPI does not help</strong>: averaged" in page
+    assert "nothing &lt;of <code>note</code>&gt;." in page
+    assert "1 patient of the split <code>val</code>" in page
+    assert "`" not in page
     assert "seed_1" not in page
 
 
@@ -84,7 +87,7 @@ def test_a_sweep_is_listed_best_first_with_its_figure(tmp_path):
     (tmp_path / "sweep.png").write_bytes(PIXEL)
     table = sweep_table(tmp_path / "sweep.csv")
     assert [name for name, _ in table.rows] == ["0007, finished", "0002, stopped"]
-    assert [cell.text for cell in table.rows[0][1]] == ["33.5", "4.2", "0.00123", "NAFNet"]
+    assert [cell.text for cell in table.rows[0][1]] == ["33.51", "4.2", "0.00123", "NAFNet"]
     write_report([tmp_path], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert base64.b64encode(PIXEL).decode() in page

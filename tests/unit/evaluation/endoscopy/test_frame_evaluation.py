@@ -99,7 +99,7 @@ def test_the_page_shows_frames_and_speaks_of_groups(evaluated, tmp_path):
     assert "better in 8 of 8 groups" in html
     assert "standard scan" not in html
     assert "patients" not in html.replace("videos or patients", "")
-    assert html.count("data:image/jpeg;base64,") == 6
+    assert html.count("data:image/jpeg;base64,") == 3 + 6
     for title in ("Whole frame", "Detail", "Error"):
         assert html.count(f"<h4>{title}</h4>") == 3
 

@@ -152,7 +152,7 @@ def test_a_stated_deviation_is_judged(make_cohort, tmp_path):
     assert settings["split"] == "test"
     assert [t.title for t in coverage_tables(read_assessment(tmp_path / "run"))] == [
         "Stage 1: share of pixels that intervals cover",
-        "Parametric bootstrap instead: share of pixels that intervals cover",
+        "Parametric bootstrap: share of pixels that intervals cover",
     ]
     write_report([tmp_path / "run"], tmp_path / "report.html")
     assert "Covered, claimed 68.3 %" in (tmp_path / "report.html").read_text()
