@@ -28,23 +28,23 @@ class RBSDataModule(CropDataModule):
 
     Training batches hold random crops of both views, of B samples:
 
-    ===================  ==================  ================================================================
+    ===================  ==================  ==================================================
     rapid                float32 (B,2,h,w)   raw counts of the rapid scan
     exposure             float32 (B,)        exposure of `rapid` relative to the standard scan
-    target               float32 (B,2,h,w)   counts at the target's own exposure, sharing none with `rapid`
+    target               float32 (B,2,h,w)   counts at its own exposure, none shared with `rapid`
     target_exposure      float32 (B,)        exposure of `target` relative to the standard scan
-    labels               int64 (B,2,h,w)     region labels; only if every training case has a truth file, and
-                                             without `scenes`
+    labels               int64 (B,2,h,w)     region labels; only if all training cases have a
+                                             truth file, and without `scenes`
     expectation          float32 (B,2,h,w)   expected counts of the standard scan; where labels are
-    displacement         float32 (B,2,h,w)   where what `target` shows lies in `rapid`, pixels down, right;
-                                             only if a case of the split moved
+    displacement         float32 (B,2,h,w)   from a pixel of `target` to the same tissue in
+                                             `rapid`, pixels down, right; only where a case moved
     case                 int64 (B,)          row within the split
-    crop                 int64 (B,4)         top, left, height, width in the aligned scan; multiples of 16
+    crop                 int64 (B,4)         top, left, height, width; multiples of 16
     flip                 bool (B,2)          left-right and up-down flips, applied after cropping
     patient              list[str]           identifiers
-    prior                SemanticPrior       of the crop, cut from that of its whole rapid scan; only where
-                                             `attach_priors` was called
-    ===================  ==================  ================================================================
+    prior                SemanticPrior       of the crop, cut from that of its whole rapid scan;
+                                             only after `attach_priors`
+    ===================  ==================  ==================================================
 
     Validation and test batches are one whole scan each, not flipped, with as many channels V as it
     has views, and `spacing_mm`, float32 (1,2); truth is there if the case has it. They use the
@@ -151,7 +151,7 @@ class RBSDataModule(CropDataModule):
         return replace(kept, rapid=rapid, standard=kept.standard.astype(np.float32))
 
     def training_ranges(self) -> dict[str, list[float]]:
-        """Ranges of the training scans, so that weights can later tell what they were not trained on.
+        """Ranges of the training scans, which weights carry so that they are checked in use.
 
         Returns:
             Lowest and highest "spacing_mm" (mm), "counts_per_pixel" (mean of a raw rapid view) and

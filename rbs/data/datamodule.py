@@ -73,7 +73,7 @@ class CropDataModule(L.LightningDataModule, ABC):
 
     @abstractmethod
     def training_ranges(self) -> dict[str, Any]:
-        """Properties of the training images, which weights carry so that they are checked in use."""
+        """Ranges of the training images, which weights carry so that they are checked in use."""
 
     @abstractmethod
     def _read(self, split: str) -> list[Any]:

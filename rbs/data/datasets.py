@@ -19,13 +19,13 @@ from rbs.segmentation.prior import SemanticPrior
 Sample = dict[str, Any]
 
 GRID = 16
-"""Crops begin and end on multiples of this many pixels, so that they fall on whole cells of priors."""
+"""Crops begin and end on multiples of this many pixels, whole cells of semantic priors."""
 
 _TYPES: dict[str, Any] = {"labels": np.int64, "valid": np.bool_}
 
 
 class EpochSampler(DistributedSampler):
-    """Numbers samples through all epochs: epoch e yields e n to (e + 1) n - 1, split over the ranks.
+    """Numbers of samples through all epochs: e n to (e + 1) n - 1 in epoch e, over the ranks.
 
     The number alone tells a worker process which sample to draw, also one that lives on from an
     earlier epoch. Lightning calls `set_epoch`, and leaves samplers of this base class in place

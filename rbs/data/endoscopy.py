@@ -55,19 +55,19 @@ class EndoscopyDataModule(CropDataModule):
     Batches are those of `rbs.data.bone_scans.RBSDataModule`, in colours. Training batches hold
     random crops of B frames:
 
-    ===================  ==================  ================================================================
+    ===================  ==================  ==================================================
     rapid                float32 (B,3,h,w)   degraded frame, sRGB 0..1
     exposure             float32 (B,)        ones
     target               float32 (B,3,h,w)   clean frame
     target_exposure      float32 (B,)        ones
     valid                bool (B,1,h,w)      False on black borders, insets and burned-in text
-    labels               int64 (B,1,h,w)     0 background, 1 lesion; only if every training frame has a mask
+    labels               int64 (B,1,h,w)     0 background, 1 lesion; only if all frames have masks
     case                 int64 (B,)          row within the split
     crop                 int64 (B,4)         top, left, height, width; multiples of 16
     flip                 bool (B,2)          left-right and up-down flips, applied after cropping
     patient              list[str]           the group: video, patient, or the frame itself
-    prior                SemanticPrior       of the crop; only where `attach_priors` was called
-    ===================  ==================  ================================================================
+    prior                SemanticPrior       of the crop; only after `attach_priors`
+    ===================  ==================  ==================================================
 
     Validation and test batches are one whole frame each, always degraded the same way. Where the
     manifest names pictures of low quality, they take the place of the degraded ones.

@@ -147,7 +147,7 @@ class Crops(CropDataset):
 
 
 class WholeScans(CaseDataset):
-    """Whole scans as acquired, for validation and test; simulated where a case has no rapid scan."""
+    """Whole scans as acquired, for validation and test; rapid ones simulated where missing."""
 
     def __getitem__(self, row: int) -> Sample:
         scan: LoadedCase = self.images[row]
@@ -176,7 +176,7 @@ def source(scan: LoadedCase, pairs: Pairs) -> tuple[Array, float]:
 
 
 def displacement(scan: LoadedCase, crop: tuple[int, int, int, int]) -> Array:
-    """Where what the standard scan shows in a crop (top, left, height, width) lies in the rapid one.
+    """Displacement from a crop (top, left, height, width) of the standard scan to the rapid one.
 
     Returns:
         float32 (2, height, width), pixels: down, right. Zero where the patient did not move.
@@ -189,7 +189,7 @@ def displacement(scan: LoadedCase, crop: tuple[int, int, int, int]) -> Array:
 
 
 def _turned(u: Array, flip: tuple[bool, bool]) -> Array:
-    """Displacements whose pixels were flipped (left-right, up-down): they then point the other way."""
+    """Displacements whose pixels were flipped (left-right, up-down) with their sign changed."""
     left_right, up_down = flip
     return u * np.array([-1 if up_down else 1, -1 if left_right else 1], u.dtype)[:, None, None]
 

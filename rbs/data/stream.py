@@ -1,4 +1,4 @@
-"""Phantom children without end: every training batch shows children that were never shown before."""
+"""Phantom children without end: every training batch shows new children."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SURVEYED = 16
 
 
 class PhantomStreamDataModule(RBSDataModule):
-    """Training crops of phantom children drawn on the fly; validation and test scans from a manifest.
+    """Training crops of phantom children drawn on the fly; other scans come from a manifest.
 
     Batches are those of `RBSDataModule`. Child n depends on the seed and n alone, whatever the
     number of workers and ranks, and is never one of a cohort that `rbs phantom` writes, with

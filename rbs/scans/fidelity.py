@@ -11,7 +11,7 @@ from rbs.scans.scan import Array
 
 
 def peak_counts(standard: Array, spacing_mm: tuple[float, float]) -> float:
-    """P, the peak PSNR, SSIM and the display window refer to: 99.9th percentile of the 4 mm smoothed scan.
+    """Peak P of PSNR, SSIM and the display window: 99.9th percentile of the 4 mm smoothed scan.
 
     Args:
         standard: Standard counts (V, H, W).
@@ -41,7 +41,7 @@ def psnr_between(estimate: Array, reference: Array, mask: Array, peak: float) ->
 
 
 def noise_corrected_mse(estimate: Array, counts: Array, exposure: float, mask: Array) -> float:
-    """Squared error of an estimate against the unknown expectation, seen through an independent noisy scan.
+    """Squared error against the unknown expectation, estimated from an independent noisy scan.
 
     mean((T - Q/q)²) - mean(Q)/q², the means over the mask. With Q ~ Poisson(qλ) independent of T
     the expected value is mean((T - λ)²): Q/q has the variance λ/q, which mean(Q)/q² estimates

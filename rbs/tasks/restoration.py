@@ -1,4 +1,4 @@
-"""Training restorers: stage 1 the first alone, stage 2 the cascade with semantic priors of the teacher."""
+"""Training of restorers: stage 1 the first alone, stage 2 the cascade with semantic priors."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class RestorationTask(TrainingTask):
         self._init_sha256: str | None = None
         self._scores: dict[int, tuple[str, dict[str, float]]] = {}
 
-    # --- what is read before anything runs
+    # --- weights and teacher
 
     def setup(self, stage: str) -> None:
         """Load initial weights, and the teacher where it is needed.
@@ -340,7 +340,7 @@ class RestorationTask(TrainingTask):
         means = pooled(mean_by_patient([merged[case] for case in sorted(merged)]))
         self.log_dict({f"{split}/{name}": value for name, value in means.items()}, sync_dist=True)
 
-    # --- what is written
+    # --- checkpoints and products
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what f1 is, so that the checkpoint restores scans as it is."""
@@ -390,7 +390,7 @@ class RestorationTask(TrainingTask):
 
 
 def mean_by_patient(scores: Sequence[tuple[str, dict[str, float]]]) -> dict[str, float]:
-    """Mean over patients of the means over their scans, from (patient, scores) a scan; scores may miss."""
+    """Mean over patients of the means over their scans; some scores may be missing."""
     by_patient: dict[str, dict[str, list[float]]] = {}
     for patient, values in scores:
         for name, value in values.items():

@@ -75,7 +75,7 @@ def finish() -> None:
 
 
 class ScanPictures(Callback):
-    """Sends the first validation scan or frame to W&B at every validation: rapid, restored, standard.
+    """Sends the first validation image to W&B at every validation: rapid, restored, standard.
 
     Args:
         of_patients: Whether images of patients may be sent, too.

@@ -20,7 +20,7 @@ def log_uniform(span: tuple[float, float], rng: np.random.Generator) -> float:
 
 
 def flip_alike(arrays: Mapping[str, Array], seed: int) -> tuple[dict[str, Array], tuple[bool, bool]]:
-    """Flip all arrays of one sample alike: left-right and up-down, each with probability 1/2, independently.
+    """Flip all arrays of one sample alike: left-right and up-down, each with probability 1/2.
 
     Only exact permutations of pixels are allowed here: interpolated counts are no longer Poisson.
 
@@ -55,7 +55,7 @@ def library() -> Any:
 
 @cache
 def _flips(names: tuple[str, ...]) -> Any:
-    """Both flips of arrays of these names, as volumes: the library slices them, whatever their dtype."""
+    """Both flips of arrays of these names, as volumes, which the library slices exactly."""
     flips = [library().HorizontalFlip(p=0.5), library().VerticalFlip(p=0.5)]
     targets = dict.fromkeys(names, "volume")
     return library().Compose(
