@@ -51,7 +51,7 @@ ANEW = $(if $(call ASKED,$(1)),anew)
 FIT = $(RBS) fit --config $(1) $(addprefix --config ,$(OVERLAY)) --trainer.default_root_dir $(RUNS) --ckpt_path last
 FROM = --data.manifest $(1) $(DEGRADED)
 STEP = $(call FIT,$(EXPERIMENTS)$(1).yaml) --name $(1)
-CASCADE = --model.init_args.init_from $(RUNS)/stage1/restorer.safetensors --model.init_args.teacher $(RUNS)/adapt_sam/teacher
+CASCADE = --model.init_args.init_from $(RUNS)/stage1/restorer.safetensors --model.init_args.prior.teacher $(RUNS)/adapt_sam/teacher
 EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/restorer.safetensors --stage2 $(2)/stage2/restorer.safetensors \
 	--teacher $(2)/adapt_sam/teacher $(SEGMENT) $(addprefix --split ,$(SPLIT)) --output $(2)/evaluation --overwrite
 

@@ -19,7 +19,7 @@ from rbs.data.bone_scans import RBSDataModule
 from rbs.data.endoscopy import EndoscopyDataModule
 from rbs.restorers.nafnet import NAFNet
 from rbs.tasks.adapt_teacher import AdaptTeacher
-from rbs.tasks.restoration import RestorationTask
+from rbs.tasks.restoration import PriorConfig, RestorationTask
 
 
 def measured(measure: Any, benchmark: Any, training: Training, rounds: int, warm_up: int, of: int) -> None:
@@ -129,11 +129,13 @@ def test_stage2(
         stage=2,
         scm=False,
         spi=prior != "none",
-        prior="cached" if prior == "none" else prior,
-        teacher=teacher,
-        teacher_size=size,
-        base_checkpoint=base_weights(size),
-        prior_cache=tmp_path,
+        prior=PriorConfig(
+            source="cached" if prior == "none" else prior,
+            teacher=teacher,
+            teacher_size=size,
+            base_checkpoint=base_weights(size),
+            cache=tmp_path,
+        ),
         init_from=stage1,
     )
     manifest = one_to_train_on(cohort) if size == "vit_b" else cohort

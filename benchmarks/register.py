@@ -27,9 +27,9 @@ import torch
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 from tqdm import tqdm
 
-from rbs.evaluation.scans.metrics import peak_counts, psnr_between
 from rbs.restorers.checkpoint import load_restorer
 from rbs.scans.body import body_mask
+from rbs.scans.fidelity import peak_counts, psnr_between
 from rbs.scans.registration import Motion, estimate_motion, residual_misalignment, warp
 from rbs.scans.scan import REGIONS, Array, align
 from rbs.synthetic.cohort import Acquisition, make_patient

@@ -19,7 +19,7 @@ from rbs.utils.checkpoint import describe
 
 
 class Loss(nn.Module, ABC):
-    """A reconstruction loss: estimate against counts measured at some exposure, or against a clean frame.
+    """A reconstruction loss: estimate against counts of some exposure, or against a clean frame.
 
     Args:
         weight: Its factor in the total.
@@ -35,7 +35,7 @@ class Loss(nn.Module, ABC):
         return type(self).__name__
 
     def spec(self) -> dict[str, Any]:
-        """How to build it again: {"class_path": ..., "init_args": {...}}."""
+        """Class and arguments to build it again: {"class_path": ..., "init_args": {...}}."""
         return describe(self)
 
     @abstractmethod
@@ -50,7 +50,7 @@ class Loss(nn.Module, ABC):
 
 
 class PoissonDeviance(Loss):
-    r"""Half the Poisson deviance a pixel: the negative log-likelihood of the target, less its least value.
+    r"""Half the Poisson deviance a pixel: the negative log-likelihood less its least value.
 
     .. math::
         \ell = \mu - t \log\mu - (t - t\log t), \qquad \mu = q\,(I + \epsilon), \quad t = y +
@@ -94,7 +94,10 @@ class SquaredError(Loss):
 
 
 class RootCharbonnier(Loss):
-    r"""Robust distance in the square-root domain, :math:`\sqrt{(\sqrt{qI + 3/8} - \sqrt{y + 3/8})^2 + e^2}`.
+    r"""Robust distance in the square-root domain.
+
+    .. math::
+        \sqrt{(\sqrt{qI + 3/8} - \sqrt{y + 3/8})^2 + e^2}
 
     Charbonnier et al., ICIP 1994. Unlike the likelihood it is not minimal at the mean: use it
     beside, not instead.

@@ -29,17 +29,25 @@ from lightning.pytorch.callbacks import (
     EMAWeightAveraging,
     LearningRateMonitor,
     ModelCheckpoint,
+    RichProgressBar,
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from rbs.cli.options import add_allow_option
 from rbs.errors import CheckpointError, RbsError
-from rbs.tasks.callbacks import PredictionWriter, SameStart
+from rbs.tasks.callbacks import SameStart, TrainingBar
 from rbs.tasks.tracking import Mode, ScanPictures, agent_run, default_mode, finish, tracker
 from rbs.utils.files import FINISHED, versions
 
-_LOCATIONS = {"output", "prior_cache", "init_from", "teacher", "base_checkpoint", "checkpoint"}
+_LOCATIONS = {
+    "output",
+    "init_from",
+    "checkpoint",
+    "prior.teacher",
+    "prior.base_checkpoint",
+    "prior.cache",
+}
 """Arguments that say where files lie, which is not what they hold: tasks compare that by digest."""
 
 
@@ -110,6 +118,9 @@ class RbsCLI(LightningCLI):
             )
             loggers.append(wandb)
         trainer = super().instantiate_trainer(logger=loggers, **kwargs)
+        if type(trainer.progress_bar_callback) is RichProgressBar:
+            bars = trainer.callbacks  # type: ignore[attr-defined]
+            bars[bars.index(trainer.progress_bar_callback)] = TrainingBar()
         trainer.callbacks.append(SameStart(options.get("ckpt_path")))  # type: ignore[attr-defined]
         if options.log_images:
             trainer.callbacks.append(ScanPictures(options.images_of_patients))  # type: ignore[attr-defined]
@@ -154,7 +165,7 @@ def run_lightning(arguments: list[str]) -> None:
             save_config_kwargs={"overwrite": True},
             trainer_defaults={
                 "default_root_dir": "runs",
-                "callbacks": [LearningRateMonitor(), PredictionWriter()],
+                "callbacks": [LearningRateMonitor()],
                 "gradient_clip_val": 1.0,
                 "log_every_n_steps": 10,
             },

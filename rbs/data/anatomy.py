@@ -1,4 +1,4 @@
-"""What is known of a phantom beside its expectation: where its foci are, and its landmarks."""
+"""Foci and landmarks of a phantom."""
 
 from __future__ import annotations
 

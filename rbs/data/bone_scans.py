@@ -9,47 +9,47 @@ scan, or the expectation itself.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
-import lightning as L
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from rbs.data.datamodule import CropDataModule
+from rbs.data.datasets import GRID
 from rbs.data.manifest import Case, LoadedCase, Manifest, load_case
-from rbs.data.samples import GRID, Crops, EpochSampler, Pairs, Sample, WholeScans, source
+from rbs.data.samples import Crops, Pairs, WholeScans, source
 from rbs.errors import ManifestError, RbsError
 from rbs.scans.scan import Array
 
 
-class RBSDataModule(L.LightningDataModule):
+class RBSDataModule(CropDataModule):
     """Rapid bone scans and their targets, from a manifest.
 
     Training batches hold random crops of both views, of B samples:
 
-    ===================  ==================  ================================================================
+    ===================  ==================  ==================================================
     rapid                float32 (B,2,h,w)   raw counts of the rapid scan
     exposure             float32 (B,)        exposure of `rapid` relative to the standard scan
-    target               float32 (B,2,h,w)   counts at the target's own exposure, sharing none with `rapid`
+    target               float32 (B,2,h,w)   counts at its own exposure, none shared with `rapid`
     target_exposure      float32 (B,)        exposure of `target` relative to the standard scan
-    labels               int64 (B,2,h,w)     region labels; only if every training case has a truth file, and
-                                             without `scenes`
+    labels               int64 (B,2,h,w)     region labels; only if all training cases have a
+                                             truth file, and without `scenes`
     expectation          float32 (B,2,h,w)   expected counts of the standard scan; where labels are
-    displacement         float32 (B,2,h,w)   where what `target` shows lies in `rapid`, pixels down, right;
-                                             only if a case of the split moved
+    displacement         float32 (B,2,h,w)   from a pixel of `target` to the same tissue in
+                                             `rapid`, pixels down, right; only where a case moved
     case                 int64 (B,)          row within the split
-    realisation          int64 (B,)          which of the case's rapid scans, if `realisations` is a number
-    crop                 int64 (B,4)         top, left, height, width in the aligned scan; multiples of 16
+    crop                 int64 (B,4)         top, left, height, width; multiples of 16
     flip                 bool (B,2)          left-right and up-down flips, applied after cropping
-    views                int64 (B,2)         aligned view each channel shows: [0,1], or [v,v] for one twice
     patient              list[str]           identifiers
-    ===================  ==================  ================================================================
+    prior                SemanticPrior       of the crop, cut from that of its whole rapid scan;
+                                             only after `attach_priors`
+    ===================  ==================  ==================================================
 
     Validation and test batches are one whole scan each, not flipped, with as many channels V as it
-    has views, so `views` is (1,V); truth is there if the case has it. They use the acquired rapid
-    and standard scan; where there is no rapid scan, half of the standard scan's counts (drawn once
-    and for all) is the input and the other the target.
+    has views, and `spacing_mm`, float32 (1,2); truth is there if the case has it. They use the
+    acquired rapid and standard scan; where there is no rapid scan, half of the standard scan's
+    counts (drawn once and for all) is the input and the other the target.
 
     No file is opened before `setup`. The scans a stage needs are then read once and kept in RAM in
     compact types (about 5 MB for two views of 256x1024 with truth), which worker processes share.
@@ -63,8 +63,7 @@ class RBSDataModule(L.LightningDataModule):
             scan takes part; "expectation" draws a fresh rapid scan from the known expectation,
             which is the target (phantoms only).
         realisations: Number of rapid scans simulated of each case; None simulates one afresh for
-            every crop. Numbered ones exist as whole scans (`realisation`), for whoever must see the
-            whole.
+            every crop. Numbered ones exist as whole scans, of which a teacher can say its prior.
         exposures: Smallest and largest exposure of simulated rapid scans, relative to the scan they
             are drawn from; the exposure is uniform between.
         crop: Rows and columns of training crops, multiples of 16.
@@ -101,11 +100,15 @@ class RBSDataModule(L.LightningDataModule):
         scenes: float = 0.0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        if min(crop) < GRID or any(size % GRID for size in crop):
-            raise RbsError(
-                f"the crop {tuple(crop)} is not made of multiples of {GRID}", remedy="try 256 x 128"
-            )
+        super().__init__(
+            manifest,
+            realisations=1 if pairs == "measured" else realisations,
+            crop=crop,
+            batch_size=batch_size,
+            samples_per_epoch=samples_per_epoch,
+            num_workers=num_workers,
+            seed=seed,
+        )
         if not 0 < exposures[0] <= exposures[1] < 1:
             raise RbsError(
                 f"the exposures {tuple(exposures)} do not rise within 0 to 1", remedy="try 0.25 and 0.75"
@@ -122,48 +125,17 @@ class RBSDataModule(L.LightningDataModule):
                 f"a share of {scenes:g} scenes and pairs {pairs} do not go together",
                 remedy="make scenes 0 to 1 of the crops, of phantoms, with pairs: expectation",
             )
-        if min(batch_size, samples_per_epoch, realisations or 1) < 1 or realisations == 0:
-            raise RbsError("batch_size, samples_per_epoch and realisations must be at least 1")
-        if seed < 0:
-            raise RbsError(f"the seed {seed} is negative")
-        self.manifest = Path(manifest)
         self.pairs: Pairs = pairs
-        self.realisations = 1 if pairs == "measured" else realisations
         self.exposures = exposures
-        self.crop = crop
-        self.batch_size = batch_size
-        self.samples_per_epoch = samples_per_epoch
-        self.num_workers = num_workers
-        self.single_view_probability = single_view_probability
-        self.foci = foci
-        self.scenes = scenes
-        self.seed = seed
-        self._manifest: Manifest | None = None
-        self._kept: dict[str, list[LoadedCase]] = {}
-
-    def setup(self, stage: str) -> None:
-        """Read the scans the stage needs ("fit": train and val, "validate": val, "test" and "predict": test).
-
-        Raises:
-            ManifestError: The manifest or a case is not usable, a split is empty, a scan is smaller
-                than the crop, or `pairs` asks for what a case has not.
-            ScanError: A scan cannot be read.
-        """
-        wanted = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}
-        for name in wanted.get(stage, ()):
-            self._load(name)
-        if stage == "fit":
-            self._check_training()
+        self.single_view_probability, self.foci, self.scenes = single_view_probability, foci, scenes
 
     def cases(self, split: str) -> list[Case]:
-        """The cases of "train", "val" or "test"; the batch entry `case` indexes this list.
+        """See `CropDataModule.cases`."""
+        return self._listed.split(split)
 
-        Raises:
-            ManifestError: The manifest is not usable.
-        """
-        if self._manifest is None:
-            self._manifest = Manifest.read(self.manifest)
-        return self._manifest.split(split)
+    @cached_property
+    def _listed(self) -> Manifest:
+        return Manifest.read(self.manifest)
 
     def loaded(self, split: str, index: int) -> LoadedCase:
         """The whole arrays of one case, counts as float32, read now if the split was not set up.
@@ -178,21 +150,8 @@ class RBSDataModule(L.LightningDataModule):
         rapid = None if kept.rapid is None else kept.rapid.astype(np.float32)
         return replace(kept, rapid=rapid, standard=kept.standard.astype(np.float32))
 
-    def realisation(self, case: int, realisation: int) -> tuple[Array, float]:
-        """A whole rapid scan of a training case, the one whose crops are shown under this number.
-
-        Args:
-            case: Row in the training split.
-            realisation: Its number, below `realisations`; measured pairs have the acquired scan
-                alone.
-
-        Returns:
-            Aligned counts (V, H, W), and its exposure relative to the standard scan.
-        """
-        return self._crops().realisation(case, realisation)
-
     def training_ranges(self) -> dict[str, list[float]]:
-        """What the training scans span, so that weights can tell later what they were not trained on.
+        """Ranges of the training scans, which weights carry so that they are checked in use.
 
         Returns:
             Lowest and highest "spacing_mm" (mm), "counts_per_pixel" (mean of a raw rapid view) and
@@ -206,16 +165,10 @@ class RBSDataModule(L.LightningDataModule):
         else:
             sources = [source(scan, self.pairs) for scan in scans]
             exposures = [relative * exposure for relative in self.exposures for _, exposure in sources]
-            counts = [float(view.mean()) for dealt, _ in sources for view in dealt]
+            counts = [float(view.mean()) for whole, _ in sources for view in whole]
             means = [min(counts) * self.exposures[0], max(counts) * self.exposures[1]]
         spans = {"spacing_mm": spacing, "counts_per_pixel": means, "exposure": exposures}
         return {name: [round(min(values), 4), round(max(values), 4)] for name, values in spans.items()}
-
-    def train_dataloader(self) -> DataLoader:
-        """Batches of random crops, other ones each epoch."""
-        dataset = self._crops()
-        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        return self._loader(dataset, self.batch_size, EpochSampler(dataset, num_replicas=ranks, rank=rank))
 
     def _crops(self) -> Crops:
         return Crops(
@@ -230,47 +183,27 @@ class RBSDataModule(L.LightningDataModule):
             foci=self.foci,
             scenes=self.scenes,
             seed=self.seed,
+            priors=self.priors,
         )
 
-    def val_dataloader(self) -> DataLoader:
-        """Whole validation scans, one at a time."""
-        return self._loader(WholeScans(self.cases("val"), self._kept["val"], seed=self.seed), 1, None)
-
-    def test_dataloader(self) -> DataLoader:
-        """Whole test scans, one at a time."""
-        return self._loader(WholeScans(self.cases("test"), self._kept["test"], seed=self.seed), 1, None)
-
-    def predict_dataloader(self) -> DataLoader:
-        """As `test_dataloader`."""
-        return self.test_dataloader()
-
-    def _loader(self, dataset: Dataset[Sample], batch_size: int, sampler: EpochSampler | None) -> DataLoader:
-        return DataLoader(
-            dataset,
-            batch_size=batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+    def _whole(self, split: str) -> WholeScans:
+        return WholeScans(self.cases(split), self._kept[split], seed=self.seed)
 
     def _surveyed(self) -> list[LoadedCase]:
         """Training scans that stand for all."""
         return self._kept["train"]
 
-    def _load(self, name: str) -> None:
-        if name in self._kept:
-            return
-        cases = self.cases(name)
+    def _read(self, split: str) -> list[LoadedCase]:
+        cases = self.cases(split)
         if not cases:
             raise ManifestError(
-                f"no patient is in split '{name}'", file=self.manifest, remedy=f"give some the split {name}"
+                f"no patient is in split '{split}'", file=self.manifest, remedy=f"give some the split {split}"
             )
-        bar = tqdm(cases, desc=f"reading {name} scans", unit="case", leave=False)
+        bar = tqdm(cases, desc=f"reading {split} scans", unit="case", leave=False)
         # Validation and test compare with the acquired standard scan whatever the training pairs
         # are.
-        register = self.pairs == "measured" or name != "train"
-        self._kept[name] = [_compact(load_case(case, register=register)) for case in bar]
+        register = self.pairs == "measured" or split != "train"
+        return [_compact(load_case(case, register=register)) for case in bar]
 
     def _check_training(self) -> None:
         cases, kept = self.cases("train"), self._kept["train"]

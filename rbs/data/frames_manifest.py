@@ -33,7 +33,7 @@ class FrameRow:
         frame: The picture of high quality.
         split: "train", "val" or "test".
         low: The picture of low quality; None to degrade `frame`.
-        mask: Marks lesions; None where nobody has.
+        mask: Marks lesions; None without one.
         group: Video or patient; the frame itself where nothing is known.
         source: Where it is from; may be empty.
     """
@@ -93,7 +93,7 @@ class FramesManifest:
 
 
 def is_frames_manifest(path: str | Path) -> bool:
-    """Whether the header of a CSV is that of frames; False where it cannot be read."""
+    """True where the header of a CSV is that of frames; False where it cannot be read."""
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             return "frame" in (name.strip() for name in next(csv.reader(file), []))

@@ -38,12 +38,12 @@ SEXES = ("F", "M", "O")
 
 
 def patient_key(identifier: str) -> str:
-    """What tells patients apart: two spellings that differ in case or white space are one patient."""
+    """Key of a patient: identifiers that differ in case or white space alone are one patient."""
     return "".join(identifier.split()).casefold()
 
 
-class Described(Protocol):
-    """What belongs together is told by: a `Scan`, or what was noted of one."""
+class ScanHeader(Protocol):
+    """Header by which scans are matched: that of a `Scan`, or the record of one."""
 
     @property
     def patient_id(self) -> str:
@@ -106,15 +106,15 @@ class LoadedCase:
     Attributes:
         rapid: Raw counts of the rapid scan, float32 (V, H, W), or None without one.
         standard: Raw counts of the standard scan, float32 (V, H, W).
-        exposure: Counts of the rapid scan as a exposure of the standard one, or None without a
-            rapid scan.
+        exposure: Exposure of the rapid scan relative to the standard one; None without a rapid
+            scan.
         labels: Region labels, uint8 (V, H, W), 0 background and k + 1 for REGIONS[k]; None without
             truth.
         expectation: Expected counts of the standard scan, float32 (V, H, W); None without truth.
         views: The view of each of the V channels.
         spacing_mm: Row and column spacing, mm.
-        motion: Where the patient of the standard scan lies in the rapid one; None where nothing
-            moved as far as can be told, or nobody asked.
+        motion: From the standard scan to the rapid one; None where no motion was found, or where
+            it was not estimated.
     """
 
     rapid: Array | None
@@ -141,7 +141,7 @@ class Manifest:
 
     @classmethod
     def read(cls, path: str | Path) -> Manifest:
-        """Read and check a manifest: every file must exist, but of scans only the Patient ID is read.
+        """Read and check a manifest: every file must exist; of scans only the Patient ID is read.
 
         Raises:
             ManifestError: The file is missing, no CSV or empty; it lacks a column; or one of its
@@ -292,9 +292,9 @@ def load_case(case: Case, *, register: bool = False) -> LoadedCase:
 
 def check_together(
     rapid: Sequence[Path],
-    rapids: Sequence[Described],
+    rapids: Sequence[ScanHeader],
     standard: Sequence[Path],
-    standards: Sequence[Described],
+    standards: Sequence[ScanHeader],
 ) -> None:
     """Refuse files that make no case, by their headers: the counts are not looked at.
 
@@ -336,7 +336,7 @@ def _fault(path: Path, line: int, fault: str, remedy: str) -> ManifestError:
 def read_rows(
     path: Path, required: Sequence[str] = REQUIRED, columns: Sequence[str] = COLUMNS
 ) -> list[tuple[int, dict[str, str]]]:
-    """The rows of a CSV of the required columns and others of `columns`, with the line each ends on.
+    """Rows of a CSV with the required columns and others of `columns`, and the line of each.
 
     Raises:
         ManifestError: The file is missing, no CSV, or has other columns.
@@ -450,7 +450,7 @@ def _case(path: Path, line: int, row: dict[str, str]) -> Case:
 
 
 def _patient_id(file: Path) -> str:
-    """Patient ID in the header; empty without one. A file that cannot be read is refused when it is used."""
+    """Patient ID in the header; empty without one, or where the file cannot be read yet."""
     from rbs.scans.dicom.reader import decoded
 
     try:
@@ -468,7 +468,7 @@ def _read_files(files: Sequence[Path], velocity: float | None, stated: Mapping[P
     ]
 
 
-def refuse_two_patients(files: Sequence[Path], scans: Sequence[Described]) -> None:
+def refuse_two_patients(files: Sequence[Path], scans: Sequence[ScanHeader]) -> None:
     """Refuse scans whose Patient IDs differ.
 
     Raises:
@@ -482,7 +482,7 @@ def refuse_two_patients(files: Sequence[Path], scans: Sequence[Described]) -> No
             raise _unlike(known[0][1], file, "patient: their Patient IDs are not the same")
 
 
-def _refuse_two_scans(files: Sequence[Path], scans: Sequence[Described]) -> None:
+def _refuse_two_scans(files: Sequence[Path], scans: Sequence[ScanHeader]) -> None:
     """Refuse files that are not the views of one scan."""
     for file, scan in zip(files[1:], scans[1:], strict=True):
         refuse_other_grid(files[0], scans[0], file, scan, views=False)
@@ -511,7 +511,7 @@ def _motion(case: Case, rapid: Scan, standard: Scan) -> Motion | None:
     return None if found.kind == "none" else found
 
 
-def refuse_other_grid(a: Path, first: Described, b: Path, second: Described, *, views: bool = True) -> None:
+def refuse_other_grid(a: Path, first: ScanHeader, b: Path, second: ScanHeader, *, views: bool = True) -> None:
     """Refuse two scans that do not lie on one grid or do not show the same views.
 
     Raises:

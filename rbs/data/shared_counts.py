@@ -1,7 +1,7 @@
-"""Whether two scans are independent: no count may be in both.
+"""Check that two scans are independent: no count may be in both.
 
-What restores a rapid scan is judged by, and trained against, a scan that holds none of its counts.
-Where it does, the noise of the rapid scan is in the answer, and keeping it is rewarded.
+A restoration of a rapid scan is evaluated, and trained, against a scan that holds none of its
+counts. Shared counts would put the noise of the rapid scan into the target and reward keeping it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from rbs.scans.dicom.reader import THINNED
 from rbs.scans.scan import Scan
 
 _PART = re.compile(r"([\d.e+-]+) % of the counts .*, (kept|left over) by binomial thinning, seed (-?\d+)")
-"""How `rbs thin` describes the parts that it realisations a scan to."""
+"""Description that `rbs thin` writes into the parts of a scan."""
 
 
 def shared_counts(rapid: Sequence[Scan], standard: Sequence[Scan]) -> str | None:
-    """Why two scans share counts, as a clause about the rapid one; None where nothing says that they do.
+    """Reason why two scans share counts, a clause about the rapid one; None if there is none.
 
     Headers tell what was thinned from what one step back; the counts tell the rest, for a part
     nowhere exceeds its whole, whereas of two independent scans each exceeds the other in many
@@ -60,7 +60,7 @@ def _sources(scan: Scan) -> set[str]:
 
 
 def _are_disjoint(a: Scan, b: Scan) -> bool:
-    """Whether two parts of one scan are what one draw kept and what it left over."""
+    """True for the two parts of one scan that one draw kept and left over."""
     parts = [
         _PART.match(str(part.provenance.header.get("DerivationDescription") or ""))  # type: ignore[union-attr]
         for part in (a, b)

@@ -1,4 +1,4 @@
-"""Phantom children without end: every training batch shows children that were never shown before."""
+"""Phantom children without end: every training batch shows new children."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
 from rbs.data.bone_scans import RBSDataModule
+from rbs.data.datasets import Sample, collate
 from rbs.data.manifest import Case, LoadedCase
-from rbs.data.samples import Crops, EpochSampler, Pairs, Sample
+from rbs.data.samples import Crops, Pairs
 from rbs.errors import RbsError
-from rbs.scans.scan import Array, align
+from rbs.scans.scan import align
 from rbs.synthetic.cohort import Acquisition, draw_patient
 from rbs.synthetic.skeleton import SPACING_MM, VIEWS
 
@@ -23,7 +24,7 @@ _SURVEYED = 16
 
 
 class PhantomStreamDataModule(RBSDataModule):
-    """Training crops of phantom children drawn on the fly; validation and test scans from a manifest.
+    """Training crops of phantom children drawn on the fly; other scans come from a manifest.
 
     Batches are those of `RBSDataModule`. Child n depends on the seed and n alone, whatever the
     number of workers and ranks, and is never one of a cohort that `rbs phantom` writes, with
@@ -85,29 +86,10 @@ class PhantomStreamDataModule(RBSDataModule):
             )
         self.crops_per_child = crops_per_child
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Batches of random crops of children that are shown once."""
-        children = self._children()
-        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        return DataLoader(
-            children,
-            batch_size=self.batch_size // self.crops_per_child,
-            sampler=EpochSampler(children, num_replicas=ranks, rank=rank),
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            collate_fn=_collate,
-        )
-
-    def realisation(self, case: int, realisation: int) -> tuple[Array, float]:
-        """Not to be had: a child is gone after its crops.
-
-        Raises:
-            RbsError: Always.
-        """
-        raise RbsError(
-            "children that are drawn as training goes have no priors of whole scans",
-            remedy="use --model.prior online, or a manifest's RBSDataModule",
-        )
+        children = self.batch_size // self.crops_per_child
+        return self._training_loader(self._children(), children, collate_fn=_collate)
 
     def _children(self) -> Children:
         return Children(
@@ -129,9 +111,8 @@ class PhantomStreamDataModule(RBSDataModule):
         children = self._children()
         return [children.draw(number)[1] for number in range(_SURVEYED)]
 
-    def _load(self, name: str) -> None:
-        if name != "train":
-            super()._load(name)
+    def _read(self, split: str) -> list[LoadedCase]:
+        return [] if split == "train" else super()._read(split)
 
     def _check_training(self) -> None:
         """A phantom has all that any kind of pair needs."""
@@ -177,4 +158,4 @@ class Children(Dataset[list[Sample]]):
 
 
 def _collate(children: Sequence[list[Sample]]) -> Any:
-    return default_collate([sample for child in children for sample in child])
+    return collate([sample for child in children for sample in child])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CascadeOutput:
-    """What a cascade makes of a rapid scan.
+    """Output of a cascade for a batch of rapid scans.
 
     Attributes:
         i1: First restoration, counts at standard scale (B, V, H, W), or frames (B, 3, H, W).

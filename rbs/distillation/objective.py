@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import EllipsisType
 
 import torch
 from torch import Tensor
@@ -29,7 +28,7 @@ def cascade_losses(
 
     Args:
         cascade: Whose SKD and SCM apply, where it has them.
-        out: What it made of the batch.
+        out: Output of the cascade for the batch.
         target: Counts as measured, (B, V, H, W).
         exposure: Their exposure relative to the standard scan, (B,).
         losses: Reconstruction losses, applied to I1 and, where there is one, to I2.
@@ -38,45 +37,57 @@ def cascade_losses(
         analyser: Counts (B, V, H, W) to features (B, V, C, h, w), weights frozen; needed where
             there is an SCM.
         displacement: Where the target lies in the estimates, (B, 2, H, W), see `warp`; None where
-            nothing moved. The reconstruction losses leave out a margin of its largest value, beyond
-            which some target lies outside the crop.
+            nothing moved.
 
     Returns:
         Scalars, unweighted: "rec1", "rec2", "skd", "scm", others by class name and restorer; and
-            their
-        weighted sum, "total". Terms that are off are absent.
+        their weighted sum, "total". Terms that are off are absent.
 
     Raises:
         ValueError: There is an SCM but no prior or analyser.
     """
     terms: dict[str, Tensor] = {}
-    total = torch.zeros((), device=target.device)
-    estimates = [out.i1, out.i2]
-    if displacement is not None:
-        inner = _inner(displacement)
-        target = target[inner]
-        estimates = [None if i is None else warp(i, displacement)[inner] for i in estimates]
-    for number, estimate in enumerate(estimates, start=1):
-        for loss in losses if estimate is not None else ():
-            term = loss(estimate, target, exposure)
-            terms[f"{loss.name}{number}"] = term
-            total = total + loss.weight * term
-    if out.i2 is not None and out.f2_features is not None:
-        if cascade.skd is not None:
-            terms["skd"] = cascade.skd(out.i1, out.i2, out.f1_features, out.f2_features)
-            total = total + skd_weight * terms["skd"]
-        if cascade.scm is not None:
-            if out.prior is None or analyser is None:
-                raise ValueError("semantic consistency needs a prior and an analyser")
-            with torch.no_grad():
-                features2 = analyser(out.i2)
-            terms["scm"] = cascade.scm(analyser(out.i1), features2, out.prior.masks)
-            total = total + scm_weight * terms["scm"]
-    return {**terms, "total": total}
+
+    def rec(number: int, estimate: Tensor | None) -> Tensor | float:
+        if estimate is None:
+            return 0.0
+        there, seen = (estimate, target) if displacement is None else meet(estimate, target, displacement)
+        for loss in losses:
+            terms[f"{loss.name}{number}"] = loss(there, seen, exposure)
+        return sum(loss.weight * terms[f"{loss.name}{number}"] for loss in losses)
+
+    def skd() -> Tensor | float:
+        if cascade.skd is None or out.i2 is None or out.f2_features is None:
+            return 0.0
+        terms["skd"] = cascade.skd(out.i1, out.i2, out.f1_features, out.f2_features)
+        return terms["skd"]
+
+    def scm() -> Tensor | float:
+        if cascade.scm is None or out.i2 is None:
+            return 0.0
+        if out.prior is None or analyser is None:
+            raise ValueError("semantic consistency needs a prior and an analyser")
+        with torch.no_grad():
+            features2 = analyser(out.i2)
+        terms["scm"] = cascade.scm(analyser(out.i1), features2, out.prior.masks)
+        return terms["scm"]
+
+    total = rec(1, out.i1) + rec(2, out.i2) + skd_weight * skd() + scm_weight * scm()
+    return {**terms, "total": torch.as_tensor(total)}
 
 
-def _inner(displacement: Tensor) -> tuple[slice | EllipsisType, ...]:
-    """The pixels whose targets lie inside the crop; of a motion as large as the crop, at least its middle."""
+def meet(estimate: Tensor, target: Tensor, displacement: Tensor) -> tuple[Tensor, Tensor]:
+    """An estimate laid on the target of a patient who moved, and the target, without a margin.
+
+    The margin is the largest displacement, beyond which some target lies outside the crop; of a
+    motion as large as the crop at least the middle half of each side is kept.
+
+    Args:
+        estimate: (B, V, H, W).
+        target: (B, V, H, W).
+        displacement: Pixels down and right, (B, 2, H, W).
+    """
     sizes, reach = displacement.shape[-2:], displacement.abs().amax(dim=(0, 2, 3)).ceil().long().tolist()
     margins = [min(int(m), size // 4) for m, size in zip(reach, sizes, strict=True)]
-    return (..., *(slice(m, size - m) for m, size in zip(margins, sizes, strict=True)))
+    rows, columns = (slice(m, size - m) for m, size in zip(margins, sizes, strict=True))
+    return warp(estimate, displacement)[..., rows, columns], target[..., rows, columns]

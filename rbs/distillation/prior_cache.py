@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,8 +16,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import rbs
+from rbs.errors import RbsError
+from rbs.scans.scan import Array
 from rbs.segmentation.prior import SemanticPrior
 from rbs.utils.files import whole_file
+
+PriorSource = Callable[[Array, float], SemanticPrior]
+"""From a whole rapid image, counts (V, H, W) or colours (3, H, W), and its exposure to its prior
+(1, V, ...) on the CPU."""
 
 
 class PriorCache:
@@ -29,75 +36,86 @@ class PriorCache:
     Args:
         folder: Where the files lie.
         digest: Whatever else the prior depends on: the teacher's digest, the restorer's, settings.
-        max_bytes: The files used longest ago are removed when the folder grows beyond this.
+        max_bytes: The files used longest ago are removed when the folder grows beyond this; those
+            used since this cache was opened stay.
     """
 
     def __init__(self, folder: Path, digest: str, max_bytes: int = 20 * 2**30) -> None:
         self.folder = Path(folder)
         self.digest = digest
         self.max_bytes = max_bytes
+        self._opened = time.time() - 1  # file systems keep time coarsely
         self._bytes: int | None = None
 
-    def get_or_compute(
-        self, counts: Tensor, compute: Callable[[Tensor], SemanticPrior], settings: str = ""
-    ) -> SemanticPrior:
-        """The priors of `counts`, each from its file, or computed alone and stored.
+    def get_or_compute(self, counts: Array, exposure: float, compute: PriorSource) -> SemanticPrior:
+        """The prior of an image, from its file, or computed and stored.
 
         Args:
-            counts: What the prior is keyed by and computed from, (B, V, H, W) counts.
-            compute: The teacher, given (1, V, H, W) of them.
-            settings: What else they are keyed by.
-
-        Returns:
-            The prior of the batch, float32, on the device of `counts`.
+            counts: The whole image, (C, H, W).
+            exposure: Its exposure.
+            compute: Makes the prior.
         """
-        priors = [self._one(counts[i : i + 1], compute, settings) for i in range(len(counts))]
-        return SemanticPrior.cat(priors).to(counts.device)
-
-    def key(self, counts: Tensor, settings: str = "") -> str:
-        """Name of the file of one image's prior."""
-        array = np.ascontiguousarray(counts.detach().cpu().float().numpy())
-        content = hashlib.sha256(f"{rbs.__version__} {self.digest} {settings} {array.shape}".encode())
-        content.update(array.tobytes())
-        return content.hexdigest()
-
-    def _one(
-        self, counts: Tensor, compute: Callable[[Tensor], SemanticPrior], settings: str
-    ) -> SemanticPrior:
-        path = self.folder / f"{self.key(counts, settings)}.safetensors"
+        path = self._path(counts, exposure)
         prior = _read(path)
         if prior is None:
-            with torch.no_grad():
-                computed = compute(counts)
-            tensors = _rounded(computed)
-            self._store(path, tensors, computed)
-            prior = _restored(tensors, computed.embedding_stride, computed.mask_stride)
+            computed = compute(counts, exposure)
+            self._store(path, computed)
+            prior = as_stored(computed)
         return prior
 
-    def _store(self, path: Path, tensors: dict[str, Tensor], prior: SemanticPrior) -> None:
+    def read(self, counts: Array, exposure: float) -> SemanticPrior:
+        """The prior of an image that was stored; opens files alone, as worker processes need it.
+
+        Raises:
+            RbsError: It is not there.
+        """
+        prior = _read(self._path(counts, exposure))
+        if prior is None:
+            raise RbsError(
+                "a semantic prior that this training had stored is missing or damaged",
+                file=self.folder,
+                remedy="start again with --ckpt_path last, which computes it anew",
+            )
+        return prior
+
+    def key(self, counts: Array, exposure: float) -> str:
+        """Name of the file of one image's prior."""
+        array = np.ascontiguousarray(counts, np.float32)
+        about = f"{rbs.__version__} {self.digest} exposure {exposure:.6f} {array.shape}"
+        return hashlib.sha256(about.encode() + array.tobytes()).hexdigest()
+
+    def _path(self, counts: Array, exposure: float) -> Path:
+        return self.folder / f"{self.key(counts, exposure)}.safetensors"
+
+    def _store(self, path: Path, prior: SemanticPrior) -> None:
         strides = {"embedding_stride": str(prior.embedding_stride), "mask_stride": str(prior.mask_stride)}
         with whole_file(path, overwrite=True) as part:
-            save_file(tensors, part, metadata=strides)
+            save_file(_rounded(prior), part, metadata=strides)
         if self._bytes is not None:
             self._bytes += path.stat().st_size
         if self._bytes is None or self._bytes > self.max_bytes:
             self._bytes = self._prune()
 
     def _prune(self) -> int:
-        """If there is too much, remove the files used longest ago, to nine tenths; returns the bytes left."""
+        """Remove the oldest files down to nine tenths of `max_bytes`; returns the bytes left."""
         files = []
         for file in self.folder.glob("*.safetensors"):
             with suppress(FileNotFoundError):
                 status = file.stat()
-                files.append((status.st_mtime_ns, status.st_size, file))
+                files.append((status.st_mtime, status.st_size, file))
         total = sum(size for _, size, _ in files)
         if total > self.max_bytes:
-            for _, size, file in sorted(files):
-                if total <= 0.9 * self.max_bytes:
+            for used, size, file in sorted(files):
+                if total <= 0.9 * self.max_bytes or used >= self._opened:
                     break
                 file.unlink(missing_ok=True)
                 total -= size
         return total
+
+
+def as_stored(prior: SemanticPrior) -> SemanticPrior:
+    """A prior with the precision of the cache."""
+    return _restored(_rounded(prior), prior.embedding_stride, prior.mask_stride)
 
 
 def _rounded(prior: SemanticPrior) -> dict[str, Tensor]:

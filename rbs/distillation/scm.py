@@ -1,4 +1,4 @@
-"""Semantic Consistency Module: region by region, both restorations mean the same to a frozen analyser."""
+"""Semantic Consistency Module: a frozen analyser finds the same in both restorations."""
 
 from __future__ import annotations
 

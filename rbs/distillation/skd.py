@@ -1,4 +1,4 @@
-"""Semantic Knowledge Distillation: the first restorer learns from the second, which has seen the priors."""
+"""Semantic Knowledge Distillation: the second restorer, which sees priors, teaches the first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rbs.restorers.image_domain import DOMAINS, DomainName
 
 
 class SKD(nn.Module):
-    r"""Pulls the first restorer's output and decoder features to the second's, which it does not move (sg).
+    r"""Pulls the first restorer's output and decoder features to the second's, held fixed (sg).
 
     .. math::
         L = \operatorname{mean}\Big|\sqrt{I_1 + \tfrac38} - \operatorname{sg}\sqrt{I_2 +

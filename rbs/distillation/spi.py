@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class SPI(nn.Module):
-    r"""Fuses a restoration with the teacher's embedding E and region masks M by feature-wise modulation.
+    r"""Modulates a restoration by the teacher's embedding E and region masks M.
 
     .. math::
         h = \phi(\sqrt{I_1}), \quad c = \uparrow(W_E E) + \uparrow(W_M M), \quad (\gamma, \beta) =

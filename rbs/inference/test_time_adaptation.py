@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
+from rbs.data.datasets import GRID
 from rbs.data.manifest import Case, LoadedCase
-from rbs.data.samples import GRID, Crops
+from rbs.data.samples import Crops
 from rbs.losses import PoissonDeviance
 from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import LoadedRestorer

@@ -266,8 +266,13 @@ def warp(image: Array, motion: Motion, spacing_mm: Spacing) -> Array:
     """
     if motion.kind == "none":
         return image
-    shape = image.shape[1:]
-    at = np.indices(shape) + motion.field(shape, spacing_mm) / np.asarray(spacing_mm)[:, None, None]
+    u = motion.field(image.shape[1:], spacing_mm) / np.asarray(spacing_mm)[:, None, None]
+    return warp_by(image, u)
+
+
+def warp_by(image: Array, displacement: Array) -> Array:
+    """As `warp`, by displacements in pixels, down and right, (2, H, W)."""
+    at = np.indices(image.shape[1:]) + displacement
     # From float64: the spline's overshoot beside nothing is cut off, the rest is exact where
     # nothing moves.
     views = [map_coordinates(view.astype(np.float64), at, order=3, mode="nearest") for view in image]

@@ -1,4 +1,4 @@
-"""Adapting SAM to bone scans or frames: prompt-free masks of regions, learned from labelled images."""
+"""Adapting SAM to bone scans or frames: masks of regions without prompts, from labels."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 import torch.distributed
-from monai.losses import DiceLoss
-from monai.optimizers import WarmupCosineSchedule
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,14 +17,14 @@ from rbs.restorers.image_domain import DOMAINS, DomainName
 from rbs.segmentation.dice import DiceTally, regions_found, regions_prompted, write_rows
 from rbs.segmentation.lora import Mode, save_teacher, start, trainable_teacher
 from rbs.segmentation.sam import Size, build_sam, find_checkpoint
-from rbs.tasks.task import Batch, TrainingTask, images_of
+from rbs.tasks.task import Batch, TrainingTask, WarmupCosine, images_of
 
 _BATCHES_SEEN = 16
 _VIEWS_A_STEP = 4
 """The decoder alone learns from the views of so many batches, at so many a step."""
 
 _STATES = {"state_dict", "current_model_state"}
-"""Where a checkpoint holds weights: the averaged ones, and those of the last step."""
+"""Entries of a checkpoint with weights: the averaged ones, and those of the last step."""
 
 Find = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From a scan (V, H, W) or frame (3, H, W) and its labels: masks of regions found, and labels as
@@ -34,7 +32,7 @@ large."""
 
 
 class AdaptTeacher(TrainingTask):
-    """Train the mask decoder and, by `mode`, the image encoder on labelled images of both qualities.
+    """Training of the mask decoder and, by `mode`, the image encoder on labelled images.
 
     The loss is Dice + cross-entropy of the softmax over background and regions, weighted by the
     inverse root of their frequency. First the decoder alone learns for `decoder_steps` quick steps,
@@ -72,6 +70,8 @@ class AdaptTeacher(TrainingTask):
         decoder_steps: int = 300,
         output: Path | None = None,
     ) -> None:
+        from monai.losses import DiceLoss  # monai takes seconds to import
+
         super().__init__(lr, weight_decay, warmup_steps, output)
         self.save_hyperparameters()
         self.mode, self.size, self.rank = mode, size, rank
@@ -120,7 +120,7 @@ class AdaptTeacher(TrainingTask):
         ]
         peak, steps = 2e-3, self.decoder_steps
         optimizer = torch.optim.AdamW(decoder, lr=peak, weight_decay=self.hparams["weight_decay"])
-        schedule = WarmupCosineSchedule(optimizer, min(10, steps), steps, warmup_multiplier=0.01)
+        schedule = WarmupCosine(optimizer, min(10, steps), steps)
         draws = torch.Generator().manual_seed(0)
         for _ in range(steps):
             views = torch.randint(len(embeddings), (_VIEWS_A_STEP,), generator=draws)
@@ -135,7 +135,7 @@ class AdaptTeacher(TrainingTask):
 
     @torch.no_grad()
     def _embedded(self) -> tuple[Tensor, Tensor]:
-        """Packed embeddings (N, C, h, w) of some training views, and labels on the grid of masks."""
+        """Packed embeddings (N, C, h, w) of some training views, and labels on their grid."""
         embeddings, labels = [], []
         loader = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
         for batch in islice(loader, _BATCHES_SEEN):
@@ -201,7 +201,7 @@ class AdaptTeacher(TrainingTask):
             for part in parts:
                 tally.counted.update(part)
 
-    # --- what is looked at
+    # --- images and labels of a batch
 
     def _count(self, tally: DiceTally, batch: Batch, find: Find) -> None:
         for level, images in self._levels(batch):
@@ -237,7 +237,7 @@ class AdaptTeacher(TrainingTask):
         return torch.stack([levels[level][i] for i, level in enumerate(chosen.tolist())])
 
     def _upright(self, batch: Batch, images: Tensor) -> Tensor:
-        """Undo the up-down flips of (B, C, h, w) where up is known: which band a leg lies in is telling."""
+        """Undo the up-down flips of (B, C, h, w) where the images have an upright position."""
         flipped = batch["flip"][:, 1].to(images.device)[:, None, None, None]
         return torch.where(flipped, images.flip(-2), images) if self.labelled.upright else images
 

@@ -13,7 +13,7 @@ from rbs.tasks.task import Batch, images_of
 
 
 class DiffusionTask(RestorationTask):
-    """Trains `rbs.restorers.diffusion.Diffusion` to predict the clean scan at every level of added noise.
+    """Training of a `Diffusion` restorer: the clean scan is predicted at every level of noise.
 
     Args:
         f1: The restorer.

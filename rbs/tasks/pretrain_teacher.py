@@ -113,7 +113,7 @@ class PretrainTeacher(TrainingTask):
     def _predict(
         self, embeddings: Tensor, points: Tensor, boxes: Tensor, top: int, left: int
     ) -> tuple[Tensor, Tensor]:
-        """Mask logits (B, P, 4, hm, wm) and predicted quality (B, P, 4); the first half of P by points."""
+        """Mask logits (B, P, 4, hm, wm) and quality (B, P, 4); the first half of P by points."""
         prompts, decoder = self.sam.prompt_encoder, self.sam.mask_decoder
         b, p = points.shape[:2]
         rows, columns = embeddings.shape[-2:]

@@ -1,8 +1,8 @@
-"""Profile of a training step: `make profile`, or `--trainer.profiler rbs.tasks.profiler.StepProfiler`.
+"""Profile of a training step: `--trainer.profiler rbs.tasks.profiler.StepProfiler`.
 
-Lightning tells its profiler when each of its actions begins and ends, and tasks tell it what they
-do for the teacher's sake. Actions lie within actions; here the time of each, without what lies
-within it, is counted to one of a few parts, so that the parts add up to the whole.
+Lightning tells its profiler when each of its actions begins and ends, and tasks name the work of
+the teacher. Actions contain other actions; the time of each, without those within it, is counted
+to one of a few parts, so that the parts add up to the whole.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rbs.utils.files import whole_file
 from rbs.utils.markdown import markdown
 
 TEACHER = "teacher"
-"""The action that a task names when it asks the teacher, or a cache in its place."""
+"""The action that a task names when it runs the teacher; reading cached priors is data."""
 
 _FETCHING = r"\.train_dataloader_next$"
 
@@ -45,7 +45,7 @@ WARM_UP = 3
 
 
 class StepProfiler(Profiler):
-    """Seconds of a training step by part: printed at the end, and written as `profile.json` beside the run.
+    """Seconds of a training step by part, printed at the end and written as `profile.json`.
 
     An accelerator is waited for wherever a part begins or ends, or its work would be counted to
     whichever part waits for it; steps that overlap with others otherwise therefore take somewhat
@@ -103,7 +103,7 @@ class StepProfiler(Profiler):
             self._step = None
 
     def result(self) -> dict[str, Any]:
-        """Mean seconds of a step and of its parts, over all steps but the first `WARM_UP`; {} without any."""
+        """Mean seconds of a step and its parts after the first `WARM_UP` steps; {} without any."""
         counted = len(self.steps[WARM_UP:])
         if not counted:
             return {}

@@ -1,16 +1,16 @@
-"""Training restorers: stage 1 the first alone, stage 2 the cascade with semantic priors of the teacher."""
+"""Training of restorers: stage 1 the first alone, stage 2 the cascade with semantic priors."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
-from itertools import product
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import rbs
 from rbs.distillation.cascade import Cascade, save_cascade
 from rbs.distillation.objective import cascade_losses
-from rbs.distillation.prior_cache import PriorCache
+from rbs.distillation.prior_cache import PriorCache, as_stored
 from rbs.distillation.scm import SCM
 from rbs.distillation.skd import SKD
 from rbs.distillation.spi import SPI
@@ -26,18 +26,45 @@ from rbs.errors import CheckpointError, RbsError
 from rbs.losses import Charbonnier, Loss, PoissonDeviance
 from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import load_restorer, save_restorer
+from rbs.scans.scan import Array
 from rbs.segmentation.labels import LABELLED
 from rbs.segmentation.prior import SemanticPrior
 from rbs.segmentation.sam import ARCHITECTURES, Size
 from rbs.tasks.profiler import TEACHER
 from rbs.tasks.task import Batch, TrainingTask, images_of
-from rbs.tasks.validation import frame_scores, scan_scores
+from rbs.tasks.validation import frame_scores, pooled, scan_scores
 
 DEFAULTS: dict[str, tuple[Callable[[], Loss], Callable[[Tensor, Batch], dict[str, float]]]] = {
     "scans": (PoissonDeviance, scan_scores),
     "frames": (Charbonnier, frame_scores),
 }
 """Reconstruction loss and validation scores by the kind of image."""
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """Semantic priors of stage 2: the teacher, and the images it looks at.
+
+    Attributes:
+        source: "cached" and "frozen": the whole rapid scan a crop is of, as the stage-1 restorer
+            restores it, read from files or computed at each step in the training process.
+            "online": the current restoration of what is trained on. "truth": as "cached", with
+            true masks in place of the teacher's, which bounds from above what a better teacher
+            could do.
+        teacher: Folder of the adapted teacher; needed with `spi` or `scm`.
+        teacher_size: Size of the SAM the teacher was made from.
+        base_checkpoint: Base weights of that SAM; None for the shipped or downloaded ones.
+        cache: Folder of the files.
+    """
+
+    source: Literal["cached", "frozen", "online", "truth"] = "cached"
+    teacher: Path | None = None
+    teacher_size: Size = "vit_t"
+    base_checkpoint: Path | None = None
+    cache: Path = Path("runs/priors")
+
+
+_CACHED = PriorConfig()
 
 
 class RestorationTask(TrainingTask):
@@ -61,14 +88,7 @@ class RestorationTask(TrainingTask):
         scm_weight: Factor of the SCM term.
         losses: Reconstruction losses; None for the Poisson deviance alone, or Charbonnier's of
             colours.
-        teacher: Folder of the adapted teacher; needed in stage 2 with `spi` or `scm`.
-        teacher_size: Size of the SAM the teacher was made from.
-        base_checkpoint: Base weights of that SAM; None for the shipped or downloaded ones.
-        prior: Where priors come from. "cached" and "frozen": the whole rapid scan a crop is of, as
-            the stage-1 restorer restores it, read from files or computed at each step. "online":
-            the current restoration of what is trained on. "truth": as "cached", with true masks in
-            place of the teacher's, which bounds from above what a better teacher could do.
-        prior_cache: Folder of the files.
+        prior: Teacher and semantic priors of stage 2.
         lr: Peak learning rate of AdamW.
         weight_decay: Its weight decay.
         warmup_steps: Steps of linear warm-up, before a cosine decay to zero over the whole
@@ -90,11 +110,7 @@ class RestorationTask(TrainingTask):
         skd_weight: float = 0.002,
         scm_weight: float = 0.1,
         losses: list[Loss] | None = None,
-        teacher: Path | None = None,
-        teacher_size: Size = "vit_t",
-        base_checkpoint: Path | None = None,
-        prior: Literal["cached", "frozen", "online", "truth"] = "cached",
-        prior_cache: Path = Path("runs/priors"),
+        prior: PriorConfig = _CACHED,
         lr: float = 1e-3,
         weight_decay: float = 1e-4,
         warmup_steps: int = 100,
@@ -108,12 +124,11 @@ class RestorationTask(TrainingTask):
             "f1": f1.spec(),
             "f2": f2 and f2.spec(),
             "losses": losses and [loss.spec() for loss in losses],
+            "prior": asdict(prior),
         }
         self.save_hyperparameters(ignore=list(built))
         self.save_hyperparameters(built)
-        self.stage, self.prior = stage, prior
-        self.teacher, self.teacher_size, self.base_checkpoint = teacher, teacher_size, base_checkpoint
-        self.prior_cache, self.init_from = prior_cache, init_from
+        self.stage, self.prior, self.init_from = stage, prior, init_from
         self.skd_weight, self.scm_weight = skd_weight, scm_weight
         self.losses = nn.ModuleList(losses or [DEFAULTS[f1.images.shows][0]()])
         if stage == 1:
@@ -123,7 +138,7 @@ class RestorationTask(TrainingTask):
             self.cascade = Cascade(
                 f1,
                 f2,
-                SPI(ARCHITECTURES[teacher_size].channels, domain=f1.domain) if spi else None,
+                SPI(ARCHITECTURES[prior.teacher_size].channels, domain=f1.domain) if spi else None,
                 SKD(f1.feature_channels, f2.feature_channels, f1.domain) if skd else None,
                 SCM() if scm else None,
             )
@@ -134,7 +149,7 @@ class RestorationTask(TrainingTask):
         self._init_sha256: str | None = None
         self._scores: dict[int, tuple[str, dict[str, float]]] = {}
 
-    # --- what is read before anything runs
+    # --- weights and teacher
 
     def setup(self, stage: str) -> None:
         """Load initial weights, and the teacher where it is needed.
@@ -143,8 +158,6 @@ class RestorationTask(TrainingTask):
             RbsError: Stage 2 lacks the stage-1 weights or the teacher.
             CheckpointError: One of them does not fit.
         """
-        if stage == "predict":
-            return
         if stage == "fit" or self.cascade.spi is not None:
             self._load_stage1(into_f1=stage == "fit")
         if self.cascade.spi is not None or (stage == "fit" and self.cascade.scm is not None):
@@ -169,25 +182,28 @@ class RestorationTask(TrainingTask):
             self._outside["stage1"] = loaded.restorer.requires_grad_(False)
 
     def _load_teacher(self) -> None:
-        if self.teacher is None:
-            remedy = "run `make adapt-sam` and give its folder as --model.teacher, or switch spi and scm off"
+        config = self.prior
+        if config.teacher is None:
+            remedy = (
+                "give its folder (of `make adapt-sam`) as --model.prior.teacher, or switch spi and scm off"
+            )
             raise RbsError("SPI and SCM need the adapted teacher, but none is named", remedy=remedy)
         from rbs.segmentation.lora import load_teacher
 
-        teacher = load_teacher(self.teacher, self.base_checkpoint)
-        if teacher.size != self.teacher_size:
-            remedy = f"set --model.teacher_size {teacher.size}"
+        teacher = load_teacher(config.teacher, config.base_checkpoint)
+        if teacher.size != config.teacher_size:
+            remedy = f"set --model.prior.teacher_size {teacher.size}"
             raise CheckpointError(
-                f"it is a {teacher.size}, not a {self.teacher_size}", file=self.teacher, remedy=remedy
+                f"it is a {teacher.size}, not a {config.teacher_size}", file=config.teacher, remedy=remedy
             )
         if teacher.images.shows != self.cascade.f1.images.shows:
             raise CheckpointError(
                 f"it was adapted to {teacher.images.shows}, but f1 restores {self.cascade.f1.images.shows}",
-                file=self.teacher,
+                file=config.teacher,
                 remedy="adapt one to these with `make adapt-sam`",
             )
         self._outside["teacher"] = teacher
-        self._cache = PriorCache(self.prior_cache, f"{teacher.digest} {self._init_sha256}")
+        self._cache = PriorCache(config.cache, f"{teacher.digest} {self._init_sha256}")
 
     # --- training
 
@@ -196,36 +212,25 @@ class RestorationTask(TrainingTask):
         return self.cascade.f1(x, exposure)
 
     def on_fit_start(self) -> None:
-        """Fill the cache of priors, each process its share.
+        """Let the data module attach priors to its samples; those of the cache are computed first.
 
         Raises:
-            RbsError: The training pairs are drawn afresh each time, so that no cache could hold
-                their priors.
+            RbsError: The training pairs are drawn afresh each time, so that no whole rapid scan
+                exists.
         """
-        if self.prior == "online" or "teacher" not in self._outside:
+        if self.prior.source == "online" or "teacher" not in self._outside:
             return
-        realisations = self._datamodule.realisations
-        if realisations is None:
-            raise RbsError(
-                f"prior: {self.prior} looks at whole rapid scans, but each crop has a rapid scan of its own",
-                remedy="set --data.realisations 4, or --model.prior online",
-            )
-        if self.prior == "frozen":
-            return
-        from tqdm import tqdm
-
-        scans = list(product(range(len(self._datamodule.cases("train"))), range(realisations)))
-        mine = scans[self.global_rank :: self.trainer.world_size]
-        for case, realisation in tqdm(mine, desc="semantic priors", disable=self.global_rank != 0):
-            self._case_prior(case, realisation)
-        self.trainer.strategy.barrier()
+        if self.prior.source == "frozen":
+            self._datamodule.attach_priors(self._scan_prior)
+        else:
+            assert self._cache is not None
+            self._datamodule.attach_priors(self._cache.read, fill=self._scan_prior)
+            self.trainer.strategy.barrier()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step on a batch of crops."""
         x = images_of(batch, self.cascade.f1.images)
-        with self._profiled():
-            prior = self._batch_prior(batch)
-        out = self.cascade(x, batch["exposure"], prior)
+        out = self.cascade(x, batch["exposure"], self._prior_of_crops(batch))
         terms = cascade_losses(
             self.cascade,
             out,
@@ -250,79 +255,63 @@ class RestorationTask(TrainingTask):
         return self._outside[name].to(self.device)
 
     def _profiled(self) -> AbstractContextManager[Any]:
-        """What is done in here is done for the teacher's sake (`rbs.tasks.profiler`)."""
+        """Count the time spent in here to the teacher (`rbs.tasks.profiler`)."""
         return self.trainer.profiler.profile(TEACHER)  # type: ignore[attr-defined]
 
     def _analyse(self, x: Tensor) -> Tensor:
         with self._profiled():
             return self._on_device("teacher").encode(x)  # type: ignore[operator]
 
-    def _see(self, x: Tensor) -> SemanticPrior:
-        with torch.no_grad():
+    def _teach(self, x: Tensor) -> SemanticPrior:
+        with self._profiled(), torch.no_grad():
             return self._on_device("teacher")(x)
 
-    def _watch(self, x: Tensor) -> SemanticPrior:
-        with self._profiled():
-            return self._see(x)
-
-    def _batch_prior(self, batch: Batch) -> Any:
-        """What `Cascade` takes as the prior of a batch of crops."""
+    def _prior_of_crops(self, batch: Batch) -> SemanticPrior | Callable[[Tensor], SemanticPrior] | None:
+        """The prior argument of `Cascade` for a batch of crops."""
         if "teacher" not in self._outside:
             return None
-        if self.prior == "online":
-            return self._watch
-        priors = []
-        names = ("case", "realisation", "crop", "flip", "views")
-        for case, realisation, crop, flip, views in zip(
-            *(batch[name].tolist() for name in names), strict=True
-        ):
-            prior = self._case_prior(case, realisation).crop(*crop).flip(*flip)
-            priors.append(replace(prior, embedding=prior.embedding[:, views], masks=prior.masks[:, views]))
-        return self._told(SemanticPrior.cat(priors), batch)
+        return self._teach if self.prior.source == "online" else self._told(batch["prior"], batch)
+
+    def _prior_of_scan(self, batch: Batch) -> SemanticPrior | Callable[[Tensor], SemanticPrior] | None:
+        """The prior argument of `Cascade` for one whole scan or frame."""
+        if self.cascade.spi is None:
+            return None
+        if self.prior.source == "online":
+            return self._teach
+        prior = self._scan_prior(batch["rapid"][0].cpu().numpy(), float(batch["exposure"][0]))
+        return self._told(prior.to(self.device), batch)
 
     def _told(self, prior: SemanticPrior, batch: Batch) -> SemanticPrior:
         """The prior of a batch, with true masks where those are asked for."""
-        if self.prior != "truth":
+        if self.prior.source != "truth":
             return prior
         if "labels" not in batch:
             labelled = LABELLED[self.cascade.f1.images.shows]
             raise RbsError(
-                f"prior: truth needs the true regions, but a case has no {labelled.labelled_by}",
-                remedy="train on cases that have them all, or set --model.prior cached",
+                f"prior.source: truth needs the true regions, but a case has no {labelled.labelled_by}",
+                remedy="train on cases that have them all, or set --model.prior.source cached",
             )
         return prior.with_masks_of(batch["labels"])
 
-    def _case_prior(self, case: int, realisation: int) -> SemanticPrior:
-        """Prior (1, V, ...) of a whole training scan: of the very counts that its crops show."""
-        rapid, exposure = self._datamodule.realisation(case, realisation)
-        x = torch.as_tensor(rapid, dtype=torch.float32, device=self.device)[None] / exposure
-        return self._scan_prior(x, torch.tensor([exposure], device=self.device))
+    def _scan_prior(self, counts: Array, exposure: float) -> SemanticPrior:
+        """Prior (1, V, ...) of a whole rapid scan as the frozen stage-1 restorer restores it."""
 
-    def _scan_prior(self, x: Tensor, exposure: Tensor) -> SemanticPrior:
-        """Prior of a whole scan (1, V, H, W) as the frozen stage-1 restorer restores it."""
-
-        def compute(x: Tensor) -> SemanticPrior:
+        def compute(counts: Array, exposure: float) -> SemanticPrior:
+            x = torch.as_tensor(counts.astype(np.float32), device=self.device)[None] / exposure
             # Priors must not depend on whether they are asked for inside a mixed-precision step.
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                return self._see(self._on_device("stage1")(x, exposure.float()))
+                return self._teach(self._on_device("stage1")(x, torch.tensor([exposure], device=self.device)))
 
-        if self._cache is None or self.prior == "frozen":
-            prior = compute(x)
-            # As the cache rounds them, so that both ways train alike.
-            masks = (prior.masks * 255).round() / 255
-            return replace(prior, embedding=prior.embedding.half().float(), masks=masks)
-        return self._cache.get_or_compute(x, compute, f"exposure {float(exposure):.6f}")
+        if self._cache is None or self.prior.source == "frozen":
+            return as_stored(compute(counts, exposure))
+        return self._cache.get_or_compute(counts, exposure, compute)
 
     # --- evaluation on whole scans
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Restore a whole scan or frame and score it."""
         x = images_of(batch, self.cascade.f1.images)
-        prior: Any = None
-        if self.cascade.spi is not None:
-            online = self.prior == "online"
-            prior = self._see if online else self._told(self._scan_prior(x, batch["exposure"]), batch)
-        out = self.cascade(x, batch["exposure"], prior)
+        out = self.cascade(x, batch["exposure"], self._prior_of_scan(batch))
         _, score = DEFAULTS[self.cascade.f1.images.shows]
         scores = score(out.i1, batch)
         if out.i2 is not None:
@@ -341,10 +330,6 @@ class RestorationTask(TrainingTask):
         """As `on_validation_epoch_end`."""
         self._log_scores("test")
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The first restoration of a whole scan, counts at standard scale (1, V, H, W); or of a frame."""
-        return self(images_of(batch, self.cascade.f1.images), batch["exposure"])
-
     def _log_scores(self, split: str) -> None:
         parts: list[Any] = [self._scores]
         if self.trainer.world_size > 1:
@@ -353,10 +338,10 @@ class RestorationTask(TrainingTask):
         # By case: the distributed sampler hands some cases out twice.
         merged = {case: score for part in parts for case, score in part.items()}
         self._scores = {}
-        means = mean_by_patient([merged[case] for case in sorted(merged)])
+        means = pooled(mean_by_patient([merged[case] for case in sorted(merged)]))
         self.log_dict({f"{split}/{name}": value for name, value in means.items()}, sync_dist=True)
 
-    # --- what is written
+    # --- checkpoints and products
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what f1 is, so that the checkpoint restores scans as it is."""
@@ -401,12 +386,12 @@ class RestorationTask(TrainingTask):
             "modules": [name for name in ("spi", "skd", "scm") if getattr(self.cascade, name) is not None],
             "init_from": self._init_sha256,
             "teacher": getattr(teacher, "digest", None),
-            "prior": self.prior if self.cascade.spi is not None else None,
+            "prior": self.prior.source if self.cascade.spi is not None else None,
         }
 
 
 def mean_by_patient(scores: Sequence[tuple[str, dict[str, float]]]) -> dict[str, float]:
-    """Mean over patients of the means over their scans, from (patient, scores) a scan; scores may miss."""
+    """Mean over patients of the means over their scans; some scores may be missing."""
     by_patient: dict[str, dict[str, list[float]]] = {}
     for patient, values in scores:
         for name, value in values.items():

@@ -1,7 +1,8 @@
-"""What every training task shares: optimiser and schedule, finite steps, and a product written at the end."""
+"""Base of the training tasks: optimiser, schedule, finite steps, the product of the end."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Literal
@@ -10,8 +11,8 @@ import torch
 from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import WeightAveraging
-from monai.optimizers import WarmupCosineSchedule
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from rbs.errors import RbsError
 from rbs.restorers.image_domain import Domain
@@ -39,6 +40,26 @@ def images_of(batch: Batch, domain: Domain, what: Literal["rapid", "target"] = "
             " --model.domain of the teacher",
         )
     return x
+
+
+class WarmupCosine(LambdaLR):
+    """Linear warm-up of the learning rate from a hundredth of its peak, then cosine decay to zero.
+
+    Args:
+        optimizer: Its learning rates are the peak.
+        warmup_steps: Steps of the warm-up.
+        t_total: Steps in all.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, warmup_steps: int, t_total: int) -> None:
+        self.warmup_steps, self.t_total = min(max(warmup_steps, 0), t_total), t_total
+        super().__init__(optimizer, self._factor)
+
+    def _factor(self, step: int) -> float:
+        if step < self.warmup_steps:
+            return 0.01 + 0.99 * (step / self.warmup_steps)
+        progress = (step - self.warmup_steps) / max(1, self.t_total - self.warmup_steps)
+        return max(0.0, 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 class TrainingTask(LightningModule, ABC):
@@ -75,8 +96,7 @@ class TrainingTask(LightningModule, ABC):
         """AdamW; linear warm-up and cosine decay, stepped every step."""
         weights = [weight for weight in self.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(weights, self.lr, self.betas, weight_decay=self.weight_decay)
-        # The multiplier keeps the first step from having a learning rate of zero.
-        schedule = WarmupCosineSchedule(optimizer, self.warmup_steps, self._steps(), warmup_multiplier=0.01)
+        schedule = WarmupCosine(optimizer, self.warmup_steps, self._steps())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _steps(self) -> int:
@@ -116,7 +136,7 @@ class TrainingTask(LightningModule, ABC):
         return terms["total"]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Stop before a gradient that is not finite ruins the weights: the loss would name a later batch.
+        """Stop before a gradient that is not finite ruins the weights.
 
         Raises:
             RbsError: It is not finite; step, patients and crops are named.
@@ -134,16 +154,16 @@ class TrainingTask(LightningModule, ABC):
             fault += " on " + ", ".join(f"{patient} at row {c[0]}, column {c[1]}" for patient, c in crops)
         return RbsError(fault, remedy="check these scans with `rbs inspect`, or lower the learning rate")
 
-    # --- what is written
+    # --- checkpoints and products
 
     def on_train_end(self) -> None:
-        """Write the product: the averaged weights, where weights were averaged (callbacks come first)."""
+        """Write the product, of averaged weights where there are such (callbacks come first)."""
         if self.output is not None:
             self.write(Path(self.output))
         self._written = True
 
     def on_fit_end(self) -> None:
-        """Write it also when a resumed training was over already: the last time, writing may have failed."""
+        """Write it also where a resumed training was over: the first writing may have failed."""
         if self._written:
             return
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
@@ -152,7 +172,7 @@ class TrainingTask(LightningModule, ABC):
         self.on_train_end()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave plain data only: torch loads nothing else without running code, not even a `Path`."""
+        """Reduce to plain data, without a `Path`: torch loads nothing else without running code."""
         for name in (self.CHECKPOINT_HYPER_PARAMS_KEY, LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY):
             if name in checkpoint:
                 checkpoint[name] = _plain(checkpoint[name])

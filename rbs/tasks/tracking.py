@@ -53,7 +53,7 @@ def tracker(
     import wandb
 
     os.environ.setdefault("WANDB_SILENT", "true")
-    return WandbLogger(
+    logger = WandbLogger(
         name=name,
         save_dir=folder,
         project=os.environ.get("WANDB_PROJECT", "rbs"),
@@ -62,6 +62,9 @@ def tracker(
         config={"rbs": rbs.__version__, **config},
         settings=wandb.Settings(console="off"),
     )
+    # Lightning always passes this one, and W&B warns that it has no effect.
+    logger._wandb_init.pop("anonymous", None)
+    return logger
 
 
 def finish() -> None:
@@ -72,7 +75,7 @@ def finish() -> None:
 
 
 class ScanPictures(Callback):
-    """Sends the first validation scan or frame to W&B at every validation: rapid, restored, standard.
+    """Sends the first validation image to W&B at every validation: rapid, restored, standard.
 
     Args:
         of_patients: Whether images of patients may be sent, too.

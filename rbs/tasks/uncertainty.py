@@ -74,7 +74,7 @@ class UncertaintyTask(TrainingTask):
         f1 = loaded.restorer.requires_grad_(False)
         if f1.images.shows != "scans":
             raise CheckpointError(
-                "it restores frames, whose errors nobody knows", file=self.f1, remedy="name weights for scans"
+                "it restores frames, whose errors are unknown", file=self.f1, remedy="name weights for scans"
             )
         if f1.feature_channels != self.head.feature_channels:
             fault = f"its features have {f1.feature_channels} channels, not {self.head.feature_channels}"
@@ -162,7 +162,7 @@ class UncertaintyTask(TrainingTask):
         save_uncertainty(file, self.head, loaded.sha256, provenance)
 
     def _fitted_factor(self, uncertainty: Uncertainty) -> float:
-        """`fitted_factor` of the pixels of all bodies, at exposures spread over those of the training."""
+        """`fitted_factor` of the pixels of all bodies, at exposures spread over the training's."""
         errors, deviations = [], []
         low, high = self._datamodule.exposures
         rng = np.random.default_rng(_FITTING_SEED)

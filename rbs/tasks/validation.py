@@ -1,49 +1,58 @@
-"""What training validates by: quick scores of one whole restored image. `rbs evaluate` has the full ones."""
+"""Scores of one whole restored image in training's validation; `rbs evaluate` has more of them."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from rbs.utils.image_ops import gaussian, warp
+from rbs.scans.body import body_mask
+from rbs.scans.fidelity import count_bias, decibels, noise_corrected_mse, peak_counts, psnr_between
+from rbs.scans.registration import warp_by
 
-PEAK_SIGMA_PX = 1.5
-"""Smoothing of the standard scan before its 99.9th percentile, the peak of PSNR, is taken."""
+_ARRAYS = {"target", "expectation", "displacement"}
 
 
 def scan_scores(restored: Tensor, batch: dict[str, Any]) -> dict[str, float]:
-    r"""Scores of one whole restored scan over all its pixels.
-
-    Against an independent standard scan S of exposure q, the noise-corrected error is
-    :math:`\overline{(T - S/q)^2} - \bar S / q^2`, unbiased for the error against the expectation.
-        The peak P
-    of PSNR is the 99.9th percentile of the smoothed standard scan.
+    """Scores of one whole restored scan over the body, defined as in `rbs evaluate`.
 
     Args:
         restored: Counts at standard scale, (1, V, H, W).
-        batch: "target" (1, V, H, W) counts, "target_exposure" (1,); for phantoms, "expectation";
-            and of a patient who moved, "displacement" (1, 2, H, W), by which the restored scan is
-            laid on the target.
+        batch: "target" (1, V, H, W) counts, "target_exposure" (1,), "spacing_mm" (1, 2); for
+            phantoms, "expectation"; and of a patient who moved, "displacement" (1, 2, H, W), by
+            which the restored scan is laid on the target.
 
     Returns:
-        "nc_psnr" dB; "count_bias", the relative error of the total count; "psnr_expectation" dB
-        where there is one.
+        "nc_nmse", the noise-corrected squared error over P², which `pooled` turns into NC-PSNR;
+        "count_bias" %; "psnr_truth" dB where there is an expectation.
     """
-    if "displacement" in batch:
-        restored = warp(restored, batch["displacement"])
-    restored = restored.double()
-    q = float(batch["target_exposure"][0])
-    standard = batch["target"].double() / q
-    peak = torch.quantile(gaussian(standard, PEAK_SIGMA_PX).flatten(), 0.999)
-    noise = standard.mean() / q
-    # The estimate can come out below zero for a near-perfect restoration; a thousandth of the noise
-    # is well below what it can resolve.
-    error = (((restored - standard) ** 2).mean() - noise).clamp(min=1e-3 * noise)
-    scores = {"nc_psnr": _decibel(peak, error), "count_bias": float(restored.sum() / standard.sum() - 1)}
-    if "expectation" in batch:
-        scores["psnr_expectation"] = _decibel(peak, ((restored - batch["expectation"]) ** 2).mean())
+    arrays = {name: value[0].float().cpu().numpy() for name, value in batch.items() if name in _ARRAYS}
+    estimate, counts = restored[0].float().cpu().numpy(), arrays["target"]
+    if "displacement" in arrays:
+        estimate = warp_by(estimate, arrays["displacement"])
+    q, (rows, columns) = float(batch["target_exposure"][0]), batch["spacing_mm"][0].tolist()
+    standard = counts.astype(np.float64) / q
+    mask, peak = body_mask(standard, (rows, columns)), peak_counts(standard, (rows, columns))
+    scores = {
+        "nc_nmse": noise_corrected_mse(estimate, counts, q, mask) / peak**2,
+        "count_bias": count_bias(estimate, standard, mask),
+    }
+    if "expectation" in arrays:
+        scores["psnr_truth"] = psnr_between(estimate, arrays["expectation"], mask, peak)
+    return scores
+
+
+def pooled(means: dict[str, float]) -> dict[str, float]:
+    """Mean scores over patients with NC-PSNR, dB, in place of the mean noise-corrected error.
+
+    It is the logarithm of the mean error, for the error of one scan may be negative by chance;
+    infinite where even the mean is, being below what the scans can resolve.
+    """
+    scores = dict(means)
+    for name in [name for name in means if name.startswith("nc_nmse")]:
+        scores[name.replace("nc_nmse", "nc_psnr")] = decibels(max(scores.pop(name), 0.0))
     return scores
 
 

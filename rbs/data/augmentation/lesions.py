@@ -38,7 +38,7 @@ _LOCAL_MM = 10.0
 
 @dataclass(frozen=True)
 class Foci:
-    """What is added to the expectation of a crop, and what is left of it.
+    """Change of the expectation of a crop: counts added by hot foci, share left by cold ones.
 
     Attributes:
         added: Counts of hot foci at standard exposure, (V, H, W).
@@ -53,7 +53,7 @@ class Foci:
         return (expectation * self.kept + self.added).astype(np.float32)
 
     def count(self, counts: Array, exposure: float, rng: np.random.Generator) -> Array:
-        """A Poisson draw (V, H, W) of that exposure with the foci in it: one of `expect(...) * exposure`."""
+        """Poisson counts (V, H, W) of that exposure with the foci: of `expect(...) * exposure`."""
         left = rng.binomial(np.asarray(counts, np.int64), np.clip(self.kept, 0, 1))
         return (left + rng.poisson(self.added * exposure)).astype(np.int32)
 

@@ -1,4 +1,4 @@
-r"""Scenes: expectations no phantom has, made of those they have, so that a restorer knows more than phantoms.
+r"""Scenes: expectations that no phantom has, made of those they have, to train restorers on.
 
 A network that has seen drawn children alone learns how they were drawn, and on a patient takes for
 noise what was never drawn. A scene is any image a camera could count, and its noise is known
@@ -28,7 +28,7 @@ from rbs.scans.scan import Array
 MAGNIFICATION = (0.6, 1.8)
 """Log-uniform."""
 OVERLAID, OVERLAY_WEIGHT = 0.5, (0.05, 0.5)
-"""How many scenes are overlaid, and by how much."""
+"""Share of scenes that are overlaid, and the weights of the overlay."""
 CONTRAST = (0.7, 1.4)
 """The exponent, log-uniform."""
 ACTIVITY = (0.4, 2.5)

@@ -2,7 +2,7 @@
 
 All take an estimate in standard counts, (V, H, W) with both views aligned, and a `Target`; all are
 evaluated over the body mask of both views together with the peak P, both defined once, in
-`rbs.scans.body` and `peak_counts`.
+`rbs.scans.body` and `rbs.scans.fidelity`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rbs.data.anatomy import Anatomy
-from rbs.evaluation.scans.limits import noise_corrected_mse
-from rbs.scans.body import body_mask, smooth
+from rbs.scans import fidelity
+from rbs.scans.body import body_mask
+from rbs.scans.fidelity import decibels, noise_corrected_mse, peak_counts, psnr_between
 from rbs.scans.scan import REGIONS
 
 Array = npt.NDArray[Any]
@@ -39,16 +40,6 @@ sigma."""
 MIN_REGION_COUNTS = 100.0
 """Regions expected to hold fewer standard counts have no region bias: their own noise exceeds 10
 %."""
-
-
-def peak_counts(standard: Array, spacing_mm: tuple[float, float]) -> float:
-    """P, the peak PSNR, SSIM and the display window refer to: 99.9th percentile of the 4 mm smoothed scan.
-
-    Args:
-        standard: Standard counts (V, H, W).
-        spacing_mm: Row and column spacing, mm.
-    """
-    return float(np.percentile(smooth(standard, 4.0, spacing_mm), 99.9))
 
 
 @dataclass(frozen=True)
@@ -132,26 +123,6 @@ class Metric:
     def describe(self) -> dict[str, Any]:
         """All but the function, for the settings file."""
         return {key: value for key, value in vars(self).items() if key != "compute"}
-
-
-def decibels(relative_error: float) -> float:
-    """-10 log10(e) of a squared error relative to P²; infinite at zero, NaN below."""
-    if relative_error > 0:
-        return -10 * math.log10(relative_error)
-    return math.inf if relative_error == 0 else math.nan
-
-
-def psnr_between(estimate: Array, reference: Array, mask: Array, peak: float) -> float:
-    """PSNR = 10 log10(P² / mean((T - S)²)) over the mask, dB.
-
-    Args:
-        estimate: T, standard counts (V, H, W).
-        reference: S, standard counts (V, H, W).
-        mask: bool (V, H, W).
-        peak: P, standard counts.
-    """
-    error = (estimate[mask].astype(np.float64) - reference[mask].astype(np.float64)) ** 2
-    return decibels(float(error.mean()) / peak**2)
 
 
 def ssim_between(estimate: Array, reference: Array, mask: Array, peak: float) -> float:
@@ -244,7 +215,7 @@ def ms_ssim(estimate: Array, target: Target) -> float:
 
 
 def nc_mse(estimate: Array, target: Target) -> float:
-    """Noise-corrected squared error, counts². See `limits.noise_corrected_mse`."""
+    """Noise-corrected squared error, counts². See `rbs.scans.fidelity.noise_corrected_mse`."""
     return noise_corrected_mse(estimate, target.counts, target.exposure, target.mask)
 
 
@@ -281,10 +252,7 @@ def ms_ssim_truth(estimate: Array, target: Target) -> float:
 
 def count_bias(estimate: Array, target: Target) -> float:
     """100 (ΣT - ΣS) / ΣS over the body, %. The standard scan's own noise is 100/sqrt(ΣS): 0.1 to 0.2 %."""
-    total = float(target.standard[target.mask].sum())
-    if total == 0:
-        return math.nan
-    return 100 * (float(estimate[target.mask].sum(dtype=np.float64)) - total) / total
+    return fidelity.count_bias(estimate, target.standard, target.mask)
 
 
 def region_biases(estimate: Array, target: Target) -> dict[str, float]:

@@ -126,9 +126,9 @@ class Plan:
         folder = self.output / row.name / f"seed_{seed}"
         command = [sys.executable, "-m", "rbs.cli", "fit", f"--config={self.experiment}"]
         if self.second_stage:
-            command += [f"--model.init_args.prior_cache={self.output / 'priors'}"]
+            command += [f"--model.init_args.prior.cache={self.output / 'priors'}"]
             command += [f"--model.init_args.init_from={self.stage1}"] if self.stage1 else []
-            command += [f"--model.init_args.teacher={self.teacher}"] if self.teacher else []
+            command += [f"--model.init_args.prior.teacher={self.teacher}"] if self.teacher else []
         command += self.arguments
         command += [f"--config={row.overlay}"] if row.overlay else []
         command += row.flags

@@ -10,12 +10,14 @@ import pydicom
 import pytest
 import torch
 from moving_body import MIDDLE, SPACING, expectation, rigid
+from torch.nn.functional import avg_pool2d
 
 from rbs.data.bone_scans import RBSDataModule
 from rbs.data.manifest import Manifest, load_case, write_manifest
 from rbs.data.samples import Crops, WholeScans
 from rbs.errors import ManifestError, RbsError
 from rbs.scans.registration import Motion
+from rbs.segmentation.prior import SemanticPrior
 from rbs.utils.image_ops import warp
 
 SHAPES = {
@@ -28,7 +30,6 @@ SHAPES = {
     "case": ((4,), torch.int64),
     "crop": ((4, 4), torch.int64),
     "flip": ((4, 2), torch.bool),
-    "views": ((4, 2), torch.int64),
 }
 
 
@@ -63,6 +64,14 @@ def undone(tensor: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
     return tensor.flip(axes) if axes else tensor
 
 
+def shown(batch: dict, i: int, name: str, whole: np.ndarray) -> tuple[int, ...]:
+    """The views of a whole scan that the channels of a sample show, pixel for pixel."""
+    top, left, height, width = batch["crop"][i].tolist()
+    channels = undone(batch[name][i], batch["flip"][i]).numpy()
+    cuts = whole[:, top : top + height, left : left + width]
+    return tuple(next(v for v, cut in enumerate(cuts) if np.array_equal(cut, c)) for c in channels)
+
+
 def test_construction_opens_nothing_and_setup_tells_what_is_missing(tmp_path: Path) -> None:
     data = RBSDataModule(tmp_path / "none.csv")
     with pytest.raises(ManifestError, match=r"make data/phantoms/manifest\.csv"):
@@ -75,8 +84,7 @@ def test_batches_have_the_promised_shapes_and_ranges(tiny_cohort: Path, pairs: s
     batches = epoch(data)
     assert len(batches) == 4
     for batch in batches:
-        numbered = {"realisation"} if pairs == "measured" else set()
-        assert set(batch) == {*SHAPES, "patient"} | numbered
+        assert set(batch) == {*SHAPES, "patient"}
         assert {name: (tuple(batch[name].shape), batch[name].dtype) for name in SHAPES} == SHAPES
         assert batch["patient"] == [data.cases("train")[i].patient for i in batch["case"]]
         top, left, height, width = batch["crop"].T
@@ -99,64 +107,89 @@ def test_batches_have_the_promised_shapes_and_ranges(tiny_cohort: Path, pairs: s
 
 def test_crop_and_flips_say_where_a_sample_came_from(tiny_cohort: Path) -> None:
     data = module(tiny_cohort, pairs="measured", samples_per_epoch=32, single_view_probability=0.5)
-    seen = set()
+    views, flips = set(), set()
     for batch in epoch(data):
         for i, case in enumerate(batch["case"]):
             loaded = data.loaded("train", int(case))
+            pictures = {"rapid": loaded.rapid, "target": loaded.standard, "expectation": loaded.expectation}
+            found = {shown(batch, i, name, whole) for name, whole in pictures.items()}
+            assert len(found) == 1
+            views |= found
+            flips.add(tuple(batch["flip"][i].tolist()))
             top, left, height, width = batch["crop"][i].tolist()
-            for name, whole in (
-                ("rapid", loaded.rapid),
-                ("target", loaded.standard),
-                ("labels", loaded.labels),
-                ("expectation", loaded.expectation),
-            ):
-                expected = whole[batch["views"][i], top : top + height, left : left + width]
-                actual = undone(batch[name][i], batch["flip"][i]).numpy()
-                np.testing.assert_array_equal(actual, expected)
-            seen |= {("flip", *batch["flip"][i].tolist()), ("views", *batch["views"][i].tolist())}
-    assert {key for key in seen if key[0] == "views"} == {("views", 0, 1), ("views", 0, 0), ("views", 1, 1)}
-    assert len([key for key in seen if key[0] == "flip"]) == 4
+            labels = loaded.labels[list(*found), top : top + height, left : left + width]
+            np.testing.assert_array_equal(undone(batch["labels"][i], batch["flip"][i]).numpy(), labels)
+    assert views == {(0, 1), (0, 0), (1, 1)}
+    assert len(flips) == 4
 
 
-@pytest.mark.parametrize(("pairs", "dealt"), [("split", "standard"), ("rapid", "rapid")])
-def test_dealt_pairs_share_no_count(tiny_cohort: Path, pairs: str, dealt: str) -> None:
+@pytest.mark.parametrize(("pairs", "divided"), [("split", "standard"), ("rapid", "rapid")])
+def test_divided_pairs_share_no_count(tiny_cohort: Path, pairs: str, divided: str) -> None:
     data = module(tiny_cohort, pairs=pairs, samples_per_epoch=32)
     for batch in epoch(data):
+        batch["both"] = batch["rapid"] + batch["target"]
         for i, case in enumerate(batch["case"]):
-            top, left, height, width = batch["crop"][i].tolist()
-            whole = getattr(data.loaded("train", int(case)), dealt)[batch["views"][i]]
-            both = undone(batch["rapid"][i] + batch["target"][i], batch["flip"][i]).numpy()
-            np.testing.assert_array_equal(both, whole[:, top : top + height, left : left + width])
-            assert batch["target"][i].min() >= 0
+            assert shown(batch, i, "both", getattr(data.loaded("train", int(case)), divided))
+        assert batch["target"].min() >= 0
 
 
 @pytest.mark.parametrize("pairs", ["split", "rapid", "expectation", "measured"])
 def test_crops_of_numbered_rapid_scans_are_of_whole_ones(tiny_cohort: Path, pairs: str) -> None:
-    """What sees the whole rapid scan sees the input of the crop, and no count of its target."""
+    """A prior of the whole rapid scan is one of the crop's input, and of no count of its target."""
     data = module(tiny_cohort, pairs=pairs, realisations=3, samples_per_epoch=48)
+    whole = {
+        (row, n): data._crops().realisation(row, n) for row in range(4) for n in range(data.realisations)
+    }
     seen = set()
     for batch in epoch(data):
-        for i, (case, realisation) in enumerate(
-            zip(batch["case"].tolist(), batch["realisation"].tolist(), strict=True)
-        ):
-            top, left, height, width = batch["crop"][i].tolist()
-            cut = np.s_[batch["views"][i], top : top + height, left : left + width]
-            rapid, exposure = data.realisation(case, realisation)
-            np.testing.assert_array_equal(undone(batch["rapid"][i], batch["flip"][i]).numpy(), rapid[cut])
-            assert batch["exposure"][i] == np.float32(exposure)
+        for i, case in enumerate(batch["case"].tolist()):
+            exposure = float(batch["exposure"][i])
+            numbers = [n for (row, n), (_, q) in whole.items() if row == case and np.float32(q) == exposure]
+            assert len(numbers) == 1, "a number keeps its exposure"
+            rapid, _ = whole[case, numbers[0]]
+            shown(batch, i, "rapid", rapid)
             if pairs in ("split", "rapid"):
-                target, loaded = (
-                    undone(batch["target"][i], batch["flip"][i]).numpy(),
-                    data.loaded("train", case),
-                )
-                whole = loaded.standard if pairs == "split" else loaded.rapid
-                np.testing.assert_array_equal(target, (whole - rapid)[cut])
-            seen.add((case, realisation, exposure))
-    numbers = {realisation for _, realisation, _ in seen}
-    assert numbers == ({0} if pairs == "measured" else {0, 1, 2})
-    assert len(seen) == len({(case, realisation) for case, realisation, _ in seen}), (
-        "a number keeps its exposure"
-    )
+                loaded = data.loaded("train", case)
+                shown(batch, i, "target", (loaded.standard if pairs == "split" else loaded.rapid) - rapid)
+            seen.add(numbers[0])
+    assert seen == ({0} if pairs == "measured" else {0, 1, 2})
+
+
+def pooled_prior(counts: np.ndarray, exposure: float) -> SemanticPrior:
+    """A prior of which every crop, flip and view can be told: means of the counts over its cells."""
+    x = torch.as_tensor(counts.astype(np.float32))[:, None] / exposure
+    embedding, masks = (avg_pool2d(x, stride)[None] for stride in (16, 2))
+    return SemanticPrior(embedding, masks, 16, 2)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("pairs", ["split", "measured"])
+def test_the_prior_of_a_sample_is_that_of_its_pixels(tiny_cohort: Path, pairs: str, workers: int) -> None:
+    data = module(tiny_cohort, pairs=pairs, realisations=2, single_view_probability=0.5, num_workers=workers)
+    plain, filled = epoch(data), []
+    data.attach_priors(pooled_prior, fill=lambda counts, exposure: filled.append((counts.sum(), exposure)))
+    batches = epoch(data)
+    assert same(batches, plain), "priors change no other random choice"
+    assert len(set(filled)) == len(filled) == 4 * data.realisations
+    for batch in batches:
+        for i in range(4):
+            expected = pooled_prior(batch["rapid"][i].numpy(), float(batch["exposure"][i]))
+            torch.testing.assert_close(batch["prior"].embedding[i : i + 1], expected.embedding)
+            torch.testing.assert_close(batch["prior"].masks[i : i + 1], expected.masks)
+
+
+def test_ranks_fill_priors_between_them_and_computed_ones_stay_in_the_process(tiny_cohort: Path) -> None:
+    filled = []
+    for rank in range(2):
+        data = module(tiny_cohort, realisations=3)
+        data.trainer = SimpleNamespace(world_size=2, global_rank=rank)
+        data.attach_priors(pooled_prior, fill=lambda counts, exposure: filled.append(exposure))
+    assert len(set(filled)) == len(filled) == 4 * 3
+    data = module(tiny_cohort, realisations=3, num_workers=2)
+    data.attach_priors(pooled_prior)
+    assert data.train_dataloader().num_workers == 0
+    with pytest.raises(RbsError, match=r"set --data\.realisations 4"):
+        module(tiny_cohort).attach_priors(pooled_prior)
 
 
 @pytest.mark.parametrize("pairs", ["split", "rapid", "expectation", "measured"])
@@ -272,7 +305,7 @@ def test_whole_scans_are_shown_as_acquired(tiny_cohort: Path, stage: str, split:
     np.testing.assert_array_equal(batch["labels"][0], loaded.labels)
     assert batch["crop"].tolist() == [[0, 0, 128, 64]]
     assert batch["flip"].tolist() == [[False, False]]
-    assert batch["views"].tolist() == [[0, 1]]
+    np.testing.assert_allclose(batch["spacing_mm"], [[9.6, 9.6]], rtol=1e-6)
     assert batch["target_exposure"].tolist() == [1.0]
     again = data.loaded(split, 0)
     np.testing.assert_array_equal(again.standard, loaded.standard)
@@ -288,12 +321,10 @@ def test_scans_of_one_view_without_rapid_or_truth(make_cohort, tmp_path: Path) -
     data = module(manifest)
     for batch in epoch(data):
         assert not {"labels", "expectation"} & set(batch)
-        assert batch["views"].tolist() == [[0, 0]] * 4
         assert torch.equal(batch["rapid"][:, 0], batch["rapid"][:, 1])
         assert torch.equal(batch["target"][:, 0], batch["target"][:, 1])
     (batch,), (again,) = data.val_dataloader(), module(manifest, "validate").val_dataloader()
     assert batch["rapid"].shape == (1, 1, 128, 64)
-    assert batch["views"].tolist() == [[0]]
     assert batch["exposure"].item() == batch["target_exposure"].item() == 0.5
     np.testing.assert_array_equal((batch["rapid"] + batch["target"])[0], data.loaded("val", 0).standard)
     assert torch.equal(batch["rapid"], again["rapid"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rbs.data.samples import EpochSampler
+from rbs.data.datasets import EpochSampler
 from rbs.data.stream import PhantomStreamDataModule
 from rbs.errors import RbsError
 from rbs.synthetic.cohort import make_patient
@@ -68,13 +68,13 @@ def test_children_do_not_depend_on_workers(workers, tiny_cohort, batches):
 
 def test_children_do_not_depend_on_ranks_and_never_return(tiny_cohort):
     children = stream(tiny_cohort)._children()
-    dealt = []
+    drawn = []
     for epoch in range(3):
         for rank in range(2):
             sampler = EpochSampler(children, num_replicas=2, rank=rank)
             sampler.set_epoch(epoch)
-            dealt += list(sampler)
-    assert sorted(dealt) == list(range(12))
+            drawn += list(sampler)
+    assert sorted(drawn) == list(range(12))
 
 
 def test_other_seeds_and_cohorts_hold_other_children(tiny_cohort):
@@ -97,9 +97,9 @@ def test_measured_pairs_are_the_two_scans_as_acquired(tiny_cohort):
         assert sample["target_exposure"] == 1
 
 
-def test_whole_scans_of_a_stream_are_refused(tiny_cohort):
-    with pytest.raises(RbsError, match="prior online"):
-        stream(tiny_cohort).realisation(0, 0)
+def test_priors_of_a_stream_are_refused(tiny_cohort):
+    with pytest.raises(RbsError, match=r"--model\.prior\.source online"):
+        stream(tiny_cohort).attach_priors(lambda counts, exposure: None)
 
 
 def test_ranges_span_the_first_children(tiny_cohort):

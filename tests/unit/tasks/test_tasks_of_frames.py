@@ -21,7 +21,7 @@ from rbs.restorers.checkpoint import load_restorer, save_restorer
 from rbs.restorers.nafnet import NAFNet
 from rbs.segmentation.lora import load_teacher
 from rbs.tasks.adapt_teacher import AdaptTeacher
-from rbs.tasks.restoration import RestorationTask
+from rbs.tasks.restoration import PriorConfig, RestorationTask
 
 SIDE = 64
 
@@ -77,8 +77,8 @@ def stage1(tmp_path_factory):
 
 def stage2(folder, stage1, teacher, **kw):
     pl.seed_everything(0, verbose=False)
-    settings = {"teacher": teacher, "prior_cache": folder / "priors", "init_from": stage1} | kw
-    return RestorationTask(net(), stage=2, warmup_steps=1, **settings)
+    prior = PriorConfig(kw.pop("source", "cached"), teacher, cache=folder / "priors")
+    return RestorationTask(net(), stage=2, warmup_steps=1, prior=prior, init_from=stage1, **kw)
 
 
 # --- stage 1
@@ -198,7 +198,7 @@ def same(a, b):
 def test_the_cascade_trains_with_cached_priors_as_with_frozen_ones(manifest, tmp_path, teacher, stage1):
     trained = {}
     for prior in ("cached", "frozen", "online"):
-        task = stage2(tmp_path, stage1, teacher, prior=prior, output=tmp_path / prior)
+        task = stage2(tmp_path, stage1, teacher, source=prior, output=tmp_path / prior)
         logger = CSVLogger(tmp_path, name=prior, version="")
         trainer(tmp_path, steps=3, logger=logger).fit(task, frames(manifest, realisations=2))
         logged = csv.DictReader((tmp_path / prior / "metrics.csv").open()).fieldnames
@@ -242,7 +242,9 @@ def test_every_parameter_of_the_colour_cascade_is_used(manifest, tmp_path, teach
 def test_a_teacher_of_scans_does_not_teach_frames(manifest, tmp_path, teacher, stage1):
     restorer = NAFNet(width=4, enc_blocks=[1], middle_blocks=1, dec_blocks=[1])
     save_restorer(tmp_path / "scans.safetensors", restorer, {})
-    task = RestorationTask(restorer, stage=2, init_from=tmp_path / "scans.safetensors", teacher=teacher)
+    task = RestorationTask(
+        restorer, stage=2, init_from=tmp_path / "scans.safetensors", prior=PriorConfig(teacher=teacher)
+    )
     with pytest.raises(CheckpointError, match=r"adapted to frames, but f1 restores scans; .*make adapt-sam"):
         task.setup("fit")
 

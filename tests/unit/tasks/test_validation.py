@@ -1,11 +1,52 @@
-"""Scores of frames; those of scans are tested with the task that logs them."""
+"""Scores of whole scans and frames in training's validation."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from rbs.tasks.validation import frame_scores
+from rbs.data.bone_scans import RBSDataModule
+from rbs.evaluation.scans import metrics
+from rbs.evaluation.statistics.summary import by_patient, summarise
+from rbs.scans.body import smooth
+from rbs.tasks.validation import frame_scores, pooled, scan_scores
+
+# --- scans
+
+
+@pytest.mark.parametrize("rapid", [True, False], ids=["acquired", "simulated"])
+def test_scores_of_a_scan_are_those_of_rbs_evaluate(make_cohort, tmp_path, rapid):
+    """NC-PSNR, PSNR against the truth and count bias of one phantom: one definition each."""
+    manifest = make_cohort(tmp_path, splits=("train", "val", "val"), rapid=rapid)
+    data = RBSDataModule(manifest, crop=(64, 48), num_workers=0)
+    data.setup("validate")
+    ours, theirs = [], []
+    for batch in data.val_dataloader():
+        spacing = tuple(batch["spacing_mm"][0].tolist())
+        estimate = smooth(batch["rapid"][0].numpy(), 6.0, spacing) / float(batch["exposure"][0])
+        ours.append(scan_scores(torch.from_numpy(estimate)[None], batch))
+        target = metrics.Target(
+            batch["target"][0].numpy(),
+            float(batch["target_exposure"][0]),
+            (9.6, 9.6),
+            batch["expectation"][0].numpy(),
+        )
+        found = {m.name: m.compute(estimate, target) for m in metrics.METRICS}
+        theirs.append({"patient": batch["patient"][0], "method": "x", **found})
+        for name in ("psnr_truth", "count_bias"):
+            assert ours[-1][name] == pytest.approx(found[name], abs=1e-3)
+        assert pooled(ours[-1])["nc_psnr"] == pytest.approx(found["nc_psnr"], abs=1e-3)
+    mean = pooled({"nc_nmse": np.mean([scores["nc_nmse"] for scores in ours])})["nc_psnr"]
+    table = summarise(by_patient(pd.DataFrame(theirs), metrics.METRICS), metrics.METRICS)
+    assert mean == pytest.approx(table.set_index("metric").loc["nc_psnr", "mean"], abs=1e-3)
+
+
+def test_an_error_too_small_to_be_resolved_is_infinitely_good():
+    assert pooled({"nc_nmse_f2": -1e-6, "count_bias": 2.0}) == {"nc_psnr_f2": np.inf, "count_bias": 2.0}
+
+
+# --- frames
 
 
 def frames(seed=0):

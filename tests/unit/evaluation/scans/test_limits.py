@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from rbs.evaluation.scans.limits import ceiling_psnr, noise_corrected_mse
+from rbs.evaluation.scans.limits import ceiling_psnr
+from rbs.scans.fidelity import noise_corrected_mse
 
 
 @pytest.fixture(scope="module")
