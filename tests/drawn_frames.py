@@ -4,7 +4,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from exposures import Fraction
+from fractions import Fraction
 from PIL import Image
 
 
