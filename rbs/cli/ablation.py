@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("experiments/stage2.yaml"),
         metavar="FILE",
-        help="the full method (default: %(default)s)",
+        help="the method whose variants are compared (default: %(default)s)",
     )
     parser.add_argument(
         "--rows",

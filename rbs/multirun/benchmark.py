@@ -107,7 +107,7 @@ def _measure(job: Path | Restore, shape: tuple[int, int, int]) -> Cost:
 
 
 def example(shape: tuple[int, int, int] = SHAPE) -> Pair | FramePair:
-    """A rapid scan of one count a pixel, or a noisy frame; no restorer here takes longer for another."""
+    """A rapid scan of one count a pixel, or a noisy frame; times do not depend on the content."""
     rng = np.random.default_rng(0)
     if shape[0] == FRAME_SHAPE[0]:
         frame = rng.random(shape, np.float32)

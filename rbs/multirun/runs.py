@@ -89,7 +89,7 @@ class Run:
             path.write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
 
     def claim(self) -> bool:
-        """Keep other processes from running it until it ends here; False where another has claimed it.
+        """Keep other processes off it until it ends here; False where another has claimed it.
 
         Raises:
             OutputError: The disk has no locks.
@@ -200,7 +200,7 @@ def fit_command(*arguments: str) -> list[str]:
 
 
 def placed(folder: Path, output: Path) -> list[str]:
-    """Arguments with which `rbs fit` writes into `folder` below `output`, and resumes what is there."""
+    """Arguments of `rbs fit` to write into `folder` below `output` and resume what is there."""
     return [
         f"--trainer.default_root_dir={output}",
         f"--name={folder.relative_to(output)}",

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from rbs.errors import RbsError
-from rbs.report.tables import Cell, Table, number, significant
+from rbs.report.tables import Cell, Table, number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,7 +77,7 @@ def ablation_table(ablation: Ablation) -> Table:
 
 
 def ablation_figure(ablation: Ablation) -> Figure | None:
-    """Each row minus each reference in the main metric, with intervals; None where there is no reference."""
+    """Each row minus each reference in the main metric, with intervals; None without reference."""
     import matplotlib.pyplot as plt
 
     references, labels = ablation.about["references"], ablation.about["labels"]
@@ -175,4 +175,4 @@ def printed_column(values: pd.Series) -> list[str]:
     """A column as printed: its numbers with the least digits, 3 to 6, that tell them apart."""
     numbers = [value for value in values if isinstance(value, float) and not np.isnan(value)]
     digits = next((d for d in range(3, 6) if len({f"{n:.{d}g}" for n in numbers}) == len(set(numbers))), 6)
-    return ["" if pd.isna(v) else significant(v, digits) if isinstance(v, float) else str(v) for v in values]
+    return ["" if pd.isna(v) else f"{v:.{digits}g}" if isinstance(v, float) else str(v) for v in values]

@@ -59,7 +59,7 @@ def scores_of(per_scan: pd.DataFrame, row: str, metric: Metric) -> Array:
 
 
 def value(scores: Array, metric: Metric) -> float:
-    """Mean over seeds and patients, in the metric's unit; NaN for the decibels of an error below zero."""
+    """Mean over seeds and patients, in the metric's unit; NaN dB for an error below zero."""
     return decibels(scores.mean()) if metric.pooled_from else float(scores.mean())
 
 

@@ -130,7 +130,7 @@ class Ablation:
         return {(row.name, seed): self._run(row, seed) for seed in self.seeds for row in self.rows}
 
     def train(self, workers: int) -> Runs | None:
-        """Train what is missing; None while another process still trains some of it; see `train_all`.
+        """Train what is missing by `train_all`; None while another process still trains some.
 
         Raises:
             RbsError: The first trainings all failed, or one that all rows are compared with did.

@@ -24,7 +24,7 @@ from rbs.utils.markdown import counted, latex, markdown
 
 
 def write_report(ablation: Ablation, runs: Runs, split: Split, per_case: pd.DataFrame, folder: Path) -> str:
-    """Write ablation.csv, .md and .tex, per_scan.csv or per_frame.csv, and ablation.json for `rbs report`.
+    """Write ablation.csv, .md, .tex, .json (for `rbs report`), and per_scan.csv or per_frame.csv.
 
     Args:
         ablation: The ablation.
@@ -84,7 +84,7 @@ def _write(file: Path, text: str) -> None:
 
 
 def _basis(ablation: Ablation, per_case: pd.DataFrame, split: Split) -> str:
-    """What the numbers are of, and how they are compared."""
+    """Cases, seeds and statistics, in words."""
     units, seeds = f"{split.kind.unit}s", ", ".join(map(str, ablation.seeds))
     own = split.manifest == ablation.manifest.path
     other = "" if own else f" of {split.manifest}, which no row was trained on"
@@ -97,7 +97,7 @@ def _basis(ablation: Ablation, per_case: pd.DataFrame, split: Split) -> str:
 
 
 def _limits(ablation: Ablation, per_case: pd.DataFrame, split: Split, missing: Sequence[str]) -> list[str]:
-    """What the numbers cannot show, a sentence each."""
+    """Limits of the comparison, a sentence each."""
     count, seeds, limits = per_case["patient"].nunique(), len(ablation.seeds), []
     if seeds < 3:
         limits.append(
@@ -117,7 +117,7 @@ def _limits(ablation: Ablation, per_case: pd.DataFrame, split: Split, missing: S
 def _table(
     rows: Sequence[Row], references: Mapping[str, str], per_case: pd.DataFrame, metrics: Sequence[Metric]
 ) -> pd.DataFrame:
-    """A line a row and metric: value, and difference to each reference with interval and p-values."""
+    """A line a row and metric: value, differences to the references, intervals, p-values."""
     lines: list[dict[str, Any]] = []
     for metric in metrics:
         scores = {row.name: scores_of(per_case, row.name, metric) for row in rows}
@@ -152,8 +152,10 @@ def _compute(ablation: Ablation, rows: Sequence[Row], runs: Runs) -> str:
         if len(spent) == 1
         else "**Rows differ in steps or crops, so their differences are not of the method alone**"
     )
-    note = " (the second restorer and the teacher add time, in training only).\n\n"
-    return same + note + markdown(["row", "steps", "crops", "minutes a run"], lines)
+    note = (
+        " (the second restorer and the teacher add time, in training only)" if ablation.second_stage else ""
+    )
+    return f"{same}{note}.\n\n" + markdown(["row", "steps", "crops", "minutes a run"], lines)
 
 
 def _modules(rows: Sequence[Row], per_case: pd.DataFrame, metric: Metric) -> list[str]:

@@ -11,7 +11,6 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -28,7 +27,7 @@ _Model = TypeVar("_Model", bound=Strict)
 
 
 class Metric(Strict):
-    """The metric that is optimised: its name as logged ("val/nc_psnr"), direction, sufficient value."""
+    """The metric that is optimised, as logged ("val/nc_psnr"), and a value that is good enough."""
 
     name: str
     goal: Literal["minimize", "maximize"] = "minimize"
@@ -45,7 +44,7 @@ class Metric(Strict):
 
 
 class Hyperband(Strict):
-    """Early stopping (`rbs.multirun.sweep.hyperband`). Iterations are numbers of values of the metric.
+    """Early stopping, see `rbs.multirun.sweep.hyperband`; an iteration is a value of the metric.
 
     Attributes:
         min_iter: First bracket; None where `max_iter` and `s` are given.
@@ -132,7 +131,7 @@ class Sweep(Strict):
         """Its `name`, else that of the file."""
         return self.name or self.file.stem
 
-    @cached_property
+    @property
     def planned(self) -> int:
         """Number of runs there are to be."""
         grid = math.prod(len(p.choices() or []) for p in self.parameters) if self.method == "grid" else None

@@ -49,7 +49,7 @@ def to_stop(
         settings: Brackets.
         histories: Finite values of the metric of every run so far, in the order logged.
         running: Those that still run.
-        maximise: Whether larger values are better.
+        maximise: Larger values are better.
     """
     costs = {run: [-v if maximise else v for v in values] for run, values in histories.items()}
     stopped = set()

@@ -84,7 +84,7 @@ def _page(sweep: Sweep, runs: Sequence[Run], table: pd.DataFrame) -> str:
 
 
 def parallel_coordinates(sweep: Sweep, table: pd.DataFrame) -> Figure | None:
-    """A line a run through its values of all parameters to its metric; None where there is nothing to draw.
+    """A line a run through its parameters to its metric; None where no run has a value.
 
     Early-stopped runs are dashed: their metric is of an earlier iteration.
     """

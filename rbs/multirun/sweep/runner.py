@@ -105,7 +105,7 @@ def history(folder: Path, metric: str) -> list[float]:
 
 
 def result(sweep: Sweep, run: Run) -> float | None:
-    """The last value of the metric, which is that of the weights a run ends with; None without any."""
+    """Last value of the metric, that of the weights a run ends with; None without any."""
     values = history(run.folder, sweep.metric.name) if sweep.metric else []
     return values[-1] if values else None
 

@@ -1,4 +1,4 @@
-"""The benchmark: costs against counts made by hand, and a table that states the origin of each row."""
+"""The benchmark: costs against counts made by hand, and a table with the origin of each row."""
 
 import json
 import math

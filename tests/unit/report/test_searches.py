@@ -99,7 +99,7 @@ def test_runs_that_differ_in_the_csv_differ_in_the_table(tmp_path):
     columns = zip(*(cells for _, cells in sweep_table(tmp_path / "sweep.csv").rows), strict=True)
     assert [[cell.text for cell in column] for column in columns] == [
         ["34.382", "34.381", ""],
-        ["0.001", "2e−05", "0.001"],
+        ["0.001", "2e-05", "0.001"],
         ["8", "16", "8"],
     ]
 

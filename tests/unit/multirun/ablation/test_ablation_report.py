@@ -69,7 +69,7 @@ def test_rows_of_stage_1_are_compared_with_it_by_name(written):
     text, html = written(8)
     assert "full method" not in text + html
     assert "| stage1 unchanged | 7 | 21 |" in text
-    gain = "wider net is better than stage1 unchanged: +0.500 dB PSNR (truth) (0.500 to 0.500), p = 0.0078."
+    gain = "wider net is better than stage1 unchanged: +0.500 dB PSNR truth (0.500 to 0.500), p = 0.0078."
     assert f"- {gain}\n" in text
     assert f"<li>{gain}</li>" in html
     assert "+0.500 (0.500 to 0.500, p = 0.0078) |" in text

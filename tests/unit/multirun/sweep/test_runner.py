@@ -138,7 +138,7 @@ run_sweep(read_sweep(Path(sys.argv[1])), Path(sys.argv[2]))
 
 @pytest.fixture
 def machines(write_sweep, tmp_path):
-    """One sweep in two processes, as on two machines that share a folder; each holds one of four runs."""
+    """One sweep in two processes, as on two machines with one disk; each holds one of four runs."""
     output, values = tmp_path / "out", {"x": {"values": [1, 2, 3, 4]}, "together": {"value": 2}}
     path = write_sweep(parameters={**values, "hold": {"value": str(tmp_path / "hold")}})
     command = [sys.executable, "-c", MACHINE, str(path), str(output)]
