@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from rbs.evaluation.endoscopy.metrics import FrameTarget
-from rbs.evaluation.endoscopy.pairs import FramePair
 from rbs.evaluation.methods import Method, restorer_method
 from rbs.evaluation.scans.classical import Classical, Pair, available
 from rbs.evaluation.scans.metrics import Target
@@ -30,6 +28,9 @@ from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import load_restorer
 from rbs.utils.files import whole_file
 from rbs.utils.markdown import counted, latex, markdown
+
+if TYPE_CHECKING:
+    from rbs.evaluation.endoscopy.pairs import FramePair
 
 Array = npt.NDArray[Any]
 Restore = Callable[[Any], Array]
@@ -110,6 +111,10 @@ def example(shape: tuple[int, int, int] = SHAPE) -> Pair | FramePair:
     """A rapid scan of one count a pixel, or a noisy frame; times do not depend on the content."""
     rng = np.random.default_rng(0)
     if shape[0] == FRAME_SHAPE[0]:
+        # Imported here, for it brings Lightning along, which a process that measures need not load.
+        from rbs.evaluation.endoscopy.metrics import FrameTarget
+        from rbs.evaluation.endoscopy.pairs import FramePair
+
         frame = rng.random(shape, np.float32)
         return FramePair("example", frame, FrameTarget(frame, np.ones(shape[1:], bool)))
     target = Target(rng.poisson(2.0, shape), 1.0, (2.26, 2.26))

@@ -260,7 +260,9 @@ def train_all(
                 following.note()  # before another process decides
             return following
 
-    with tqdm(total=total, desc=output.name, unit="run") as bar, _terminated_like_interrupted():
+    # SIGTERM becomes an exception, so that `finally` is reached; the command line says "terminated".
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    with tqdm(total=total, desc=output.name, unit="run") as bar:
         try:
             while True:
                 while len(running) < workers and (run := next_run()) is not None:
@@ -284,6 +286,7 @@ def train_all(
         finally:
             for run in running:
                 run.interrupt()
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -312,20 +315,6 @@ def _locked(file: IO[str], *, wait: bool = False) -> bool:
             remedy="name a folder on another disk, or have this one mounted with locks",
         ) from error
     return True
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that `finally` is reached."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise SystemExit  # the command line says "terminated"
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @dataclass(frozen=True)

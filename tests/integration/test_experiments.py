@@ -491,4 +491,4 @@ def test_an_ablation_on_frames(
     psnr = table[table["metric"] == "psnr"].set_index("row")["value"]
     for row in psnr.index:
         assert psnr[row] == pytest.approx(by_hand[row], abs=1e-3)
-    assert "groups of the test split" in (tmp_path / "out" / "ablation.md").read_text()
+    assert "1 group of the test split" in (tmp_path / "out" / "ablation.md").read_text()

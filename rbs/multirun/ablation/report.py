@@ -61,7 +61,8 @@ def write_report(ablation: Ablation, runs: Runs, split: Split, per_case: pd.Data
             frame.to_csv(path, index=False, float_format="%.7g")
     _write(folder / "ablation.json", json.dumps(about, indent=2, ensure_ascii=False) + "\n")
     shown = ablation_table(read_ablation(folder))
-    head = ["row", *(f"{label}, {note}" if note else label for label, note in shown.columns)]
+    head = ["row", *(f"{label}, {unit}" if unit else label for label, unit in shown.columns[: len(metrics)])]
+    head += [f"{label} {minus}" for label, minus in shown.columns[len(metrics) :]]
     lines = [[label, *map(_plain, cells)] for label, cells in shown.rows]
     text = "\n".join(
         [

@@ -145,7 +145,7 @@ class Sweep(Strict):
             arguments: More arguments, put before those that are searched, which thus have the last
                 word.
         """
-        args = nested(self.parameters, values)
+        args = _nested(self.parameters, values)
         words: list[str] = []
         arguments = list(arguments)
         for word in self.command:
@@ -174,7 +174,7 @@ _ARGS = {
 }
 
 
-def nested(parameters: Sequence[Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
+def _nested(parameters: Sequence[Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
     """Values as a run is given them: a nested parameter is one dictionary, as in W&B."""
     tree: dict[str, Any] = {}
     for parameter in parameters:

@@ -72,5 +72,7 @@ def test_rows_of_stage_1_are_compared_with_it_by_name(written):
     gain = "wider net is better than stage1 unchanged: +0.500 dB PSNR truth (0.500 to 0.500), p = 0.0078."
     assert f"- {gain}\n" in text
     assert f"<li>{gain}</li>" in html
+    assert "| PSNR truth, dB |" in text
+    assert "| PSNR truth minus stage1 unchanged |" in text
     assert "+0.500 (0.500 to 0.500, p = 0.0078) |" in text
     assert "minus stage1 unchanged" in html
