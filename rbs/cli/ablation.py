@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("experiments/stage2.yaml"),
         metavar="FILE",
-        help="the full method (default: %(default)s)",
+        help="the method whose variants are compared (default: %(default)s)",
     )
     parser.add_argument(
         "--rows",
@@ -62,33 +62,32 @@ def run(args: argparse.Namespace) -> None:
     """
     from rbs.data.frames_manifest import FramesManifest, is_frames_manifest
     from rbs.data.manifest import Manifest
-    from rbs.multirun.ablation.cases import cases_of
-    from rbs.multirun.ablation.plan import Plan, chosen_rows
+    from rbs.multirun.ablation.definition import Ablation
     from rbs.multirun.ablation.report import write_report
-    from rbs.multirun.ablation.scores import score
-    from rbs.multirun.ablation.train import train
-    from rbs.multirun.runs import alone_in
+    from rbs.multirun.ablation.scores import score, split_of
+    from rbs.multirun.runs import in_turn
 
     reader = FramesManifest if is_frames_manifest(args.manifest) else Manifest
     manifest = reader.read(args.manifest)
     scored = {args.output: manifest}
     for name, file in args.elsewhere:
         scored[args.output / "elsewhere" / name] = reader.read(file)
-    plan = Plan(
+    ablation = Ablation(
         manifest,
         args.experiment,
-        chosen_rows(args.rows),
+        tuple(args.rows),
         tuple(dict.fromkeys(args.seeds)),
         args.output,
         args.stage1,
         args.teacher,
         tuple(args.fit),
     )
-    with alone_in(plan.output):
-        runs = plan.runs()
-        train(runs, plan, args.workers)
+    runs = ablation.train(args.workers)
+    if runs is None:
+        print("another process still trains some of the rows; the one that ends last writes the tables")
+        return
+    with in_turn(args.output):
         for folder, other in scored.items():
-            cases = cases_of(plan, runs, other, args.split)
-            _, text = write_report(plan, runs, cases, score(plan, runs, cases, folder), folder)
-            print(text)
-    print(f"written to {plan.output}")
+            split = split_of(ablation, runs, other, args.split)
+            print(write_report(ablation, runs, split, score(ablation, runs, split, folder), folder))
+    print(f"written to {args.output}")

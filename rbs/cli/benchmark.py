@@ -42,23 +42,24 @@ def run(args: argparse.Namespace) -> None:
 
     from rbs.errors import RbsError
     from rbs.evaluation.manifests import evaluate_manifest
-    from rbs.multirun.benchmark import FILE, Run, measure_costs, table, write
+    from rbs.multirun.benchmark import FILE, measure_costs, method_of, table, write
+    from rbs.multirun.runs import Training
     from rbs.report.tables import read_evaluation
 
-    runs = [Run.read(folder) for folder in args.runs]
-    names = [run.folder.name for run in runs]
+    trainings = [Training.read(folder) for folder in args.runs]
+    names = [training.folder.name for training in trainings]
     if len(set(names)) < len(names):
         raise RbsError("two runs have one name", remedy="name folders whose last part differs")
     evaluate_manifest(
         args.manifest,
         args.output,
-        trained=[run.method() for run in runs],
+        trained=[method_of(training) for training in trainings],
         preset=args.preset,
         split=args.split,
         command=shlex.join(["rbs", *sys.argv[1:]]),
         overwrite=args.overwrite,
     )
     evaluation = read_evaluation(args.output)
-    write(args.output, table(evaluation, runs, measure_costs(evaluation, runs)), evaluation)
+    write(args.output, table(evaluation, trainings, measure_costs(evaluation, trainings)), evaluation)
     print((args.output / f"{FILE}.md").read_text(encoding="utf-8"))
     print(f"written to {args.output} as {FILE}.md, .tex and .csv")

@@ -39,11 +39,10 @@ def run(args: argparse.Namespace) -> None:
     print(table.to_string(index=False, na_rep=""))
     undone = [run for run in runs if run.state in ("failed", "unfinished")]
     for one in undone:
-        if one.claim():
-            one.release()
-            print(f"{one.folder.name} {one.state}: {one.last_words()} ({one.folder / 'output.txt'})")
-        else:
+        if one.claimed_elsewhere():
             print(f"{one.folder.name}: another process is at work on it")
+        else:
+            print(f"{one.folder.name} {one.state}: {one.last_line()} ({one.folder / 'output.txt'})")
     if undone:
         print("give the same command again to go on with these")
     print(f"written to {output}")

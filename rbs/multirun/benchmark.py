@@ -1,4 +1,4 @@
-"""The benchmark's one table: how well each method restores, what that costs, and how to make it again."""
+"""Benchmark: one table of the quality, the cost and the origin of each method."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from rbs.errors import CheckpointError
-from rbs.evaluation.endoscopy.metrics import FrameTarget
-from rbs.evaluation.endoscopy.pairs import FramePair
 from rbs.evaluation.methods import Method, restorer_method
 from rbs.evaluation.scans.classical import Classical, Pair, available
 from rbs.evaluation.scans.metrics import Target
+from rbs.multirun.runs import Training
 from rbs.report.tables import Evaluation
 from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import load_restorer
-from rbs.utils.files import versions, whole_file
-from rbs.utils.markdown import latex, markdown
+from rbs.utils.files import whole_file
+from rbs.utils.markdown import counted, latex, markdown
+
+if TYPE_CHECKING:
+    from rbs.evaluation.endoscopy.pairs import FramePair
 
 Array = npt.NDArray[Any]
 Restore = Callable[[Any], Array]
@@ -46,65 +47,29 @@ FILE = "benchmark"
 """Stem of the tables: .csv holds all, .md and .tex what fits on a page."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished training.
+def method_of(training: Training) -> Method:
+    """A training as a row of the table, named as its folder.
 
-    Attributes:
-        folder: Where `rbs fit` wrote it.
-        weights: Its restorer.safetensors.
-        config: The configuration it was made with, complete.
+    Raises:
+        CheckpointError: The weights cannot be used.
     """
-
-    folder: Path
-    weights: Path
-    config: Path
-
-    @classmethod
-    def read(cls, folder: Path) -> Run:
-        """Find what a finished training left.
-
-        Raises:
-            CheckpointError: It left no weights, or no configuration.
-        """
-        weights = folder / "restorer.safetensors"
-        if not weights.is_file():
-            remedy = "train it with `make benchmark`, which goes on where a training was interrupted"
-            raise CheckpointError(
-                "it holds no restorer.safetensors of a finished training", file=folder, remedy=remedy
-            )
-        configs = versions(folder, "config.yaml")
-        if not configs:
-            raise CheckpointError(
-                "it holds no version_*/config.yaml, so nobody can tell how its weights were made",
-                file=folder,
-                remedy="name the folder that `rbs fit` wrote",
-            )
-        return cls(folder, weights, configs[-1])
-
-    def method(self) -> Method:
-        """Its row of the table, named as its folder.
-
-        Raises:
-            CheckpointError: The weights cannot be used.
-        """
-        loaded = load_restorer(self.weights)
-        name = self.folder.name
-        return restorer_method(name, f"{name} ({type(loaded.restorer).__name__})", loaded)
+    loaded = load_restorer(training.weights)
+    name = training.folder.name
+    return restorer_method(name, f"{name} ({type(loaded.restorer).__name__})", loaded)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What restoring one scan of `SHAPE`, or one frame of `FRAME_SHAPE`, takes on this machine.
+    """Cost of restoring one scan of `SHAPE`, or one frame of `FRAME_SHAPE`, on this machine.
 
     Attributes:
         seconds: Median time, s, of up to `REPEATS` restorations after one that is not counted.
-        memory_mb: Peak memory, MB: what a process holds that does nothing else, or on a GPU, what
-            is allocated there.
+        memory_mb: Peak memory, MB, of a process that does nothing else; on a GPU, of what is
+            allocated there.
         parameters: Number of weights; None without a network.
-        macs: Multiply-adds of convolutions, matrix products and attention: half of what PyTorch's
-            counter of floating-point operations says. All steps and tiles of an iterative restorer
-            count; elementwise operations and normalisations do not. None without a network.
+        macs: Multiply-adds of convolutions, matrix products and attention: half the floating-point
+            operations that PyTorch counts. All steps and tiles of an iterative restorer count;
+            elementwise operations and normalisations do not. None without a network.
     """
 
     seconds: float
@@ -127,14 +92,12 @@ def cost_of(job: Path | Restore, shape: tuple[int, int, int] = SHAPE) -> Cost:
 def _measure(job: Path | Restore, shape: tuple[int, int, int]) -> Cost:
     pair = example(shape)
     parameters = macs = None
-    restore: Restore
+    restore: Any = job
     if isinstance(job, Path):
         loaded = load_restorer(job)
         parameters = sum(weight.numel() for weight in loaded.restorer.parameters())
         macs = multiply_adds(loaded.restorer, shape)
         restore = restorer_method("", "", loaded).restore
-    else:
-        restore = job
     restore(pair)
     times: list[float] = []
     while len(times) < REPEATS and sum(times) < LONG_S:
@@ -145,9 +108,13 @@ def _measure(job: Path | Restore, shape: tuple[int, int, int]) -> Cost:
 
 
 def example(shape: tuple[int, int, int] = SHAPE) -> Pair | FramePair:
-    """A rapid scan of one count a pixel, or a noisy frame; no restorer here takes longer for another."""
+    """A rapid scan of one count a pixel, or a noisy frame; times do not depend on the content."""
     rng = np.random.default_rng(0)
     if shape[0] == FRAME_SHAPE[0]:
+        # Imported here, for it brings Lightning along, which a process that measures need not load.
+        from rbs.evaluation.endoscopy.metrics import FrameTarget
+        from rbs.evaluation.endoscopy.pairs import FramePair
+
         frame = rng.random(shape, np.float32)
         return FramePair("example", frame, FrameTarget(frame, np.ones(shape[1:], bool)))
     target = Target(rng.poisson(2.0, shape), 1.0, (2.26, 2.26))
@@ -182,7 +149,7 @@ def _peak_memory_mb() -> float:
 
 
 def machine() -> str:
-    """What costs were measured on."""
+    """Name of the processor or GPU, for tables of costs."""
     import torch
 
     if torch.cuda.is_available():
@@ -190,11 +157,11 @@ def machine() -> str:
     return f"{torch.get_num_threads()} threads of a CPU ({platform.machine()}), PyTorch {torch.__version__}"
 
 
-def measure_costs(evaluation: Evaluation, runs: list[Run]) -> dict[str, Cost]:
-    """What each classical peer, as it was tuned, and each run costs; by name of the method."""
+def measure_costs(evaluation: Evaluation, trainings: list[Training]) -> dict[str, Cost]:
+    """Cost of each classical peer, as it was tuned, and of each training; by name of the method."""
     from tqdm import tqdm
 
-    jobs: dict[str, Path | Restore] = {run.folder.name: run.weights for run in runs}
+    jobs: dict[str, Path | Restore] = {training.folder.name: training.weights for training in trainings}
     tuned = {method["name"]: method["settings"] for method in evaluation.settings["methods"]}
     for peer in _classical(evaluation):
         if peer.name in tuned:
@@ -212,36 +179,33 @@ def _classical(evaluation: Evaluation) -> tuple[Classical, ...]:
 
 
 def _shape(evaluation: Evaluation) -> tuple[int, int, int]:
-    """Of the image that costs are measured on."""
+    """Shape of the image that costs are measured on."""
     return FRAME_SHAPE if evaluation.of_frames else SHAPE
 
 
-def table(evaluation: Evaluation, runs: list[Run], costs: dict[str, Cost]) -> pd.DataFrame:
-    """A row a method: every metric with its interval, costs, and what it was made with.
+def table(evaluation: Evaluation, trainings: list[Training], costs: dict[str, Cost]) -> pd.DataFrame:
+    """A row a method: every metric with its interval, costs, and origin.
 
     Args:
-        evaluation: Of all methods.
-        runs: The trained ones.
+        evaluation: Evaluation of all methods.
+        trainings: The trained ones.
         costs: By name of the method.
 
     Returns:
         Columns method, label; for each metric NAME, NAME_low, NAME_high; parameters, macs, seconds,
         memory_mb, steps, sha256, config, command.
     """
-    described = {method["name"]: method for method in evaluation.settings["methods"]}
+    settings = {method["name"]: method["settings"] for method in evaluation.settings["methods"]}
     labels = evaluation.references | evaluation.labels
-    by_name = {run.folder.name: run for run in runs}
+    configs = {training.folder.name: training.config for training in trainings}
     rows = []
     for name, scores in evaluation.summary.groupby("method", sort=False):
         row: dict[str, Any] = {"method": name, "label": labels.get(str(name), name)}
         for metric, mean, low, high in scores[["metric", "mean", "low", "high"]].itertuples(index=False):
             row |= {metric: mean, f"{metric}_low": low, f"{metric}_high": high}
-        if str(name) in costs:
-            row |= vars(costs[str(name)])
-        settings = described.get(name, {}).get("settings", {})
-        row |= {"steps": settings.get("steps"), "sha256": settings.get("sha256")}
-        if str(name) in by_name:
-            config = by_name[str(name)].config
+        row |= vars(costs[str(name)]) if str(name) in costs else {}
+        row |= {key: settings.get(name, {}).get(key) for key in ("steps", "sha256")}
+        if config := configs.get(str(name)):
             row |= {"config": str(config), "command": f"rbs fit --config {config}"}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -253,28 +217,27 @@ def write(output: Path, rows: pd.DataFrame, evaluation: Evaluation) -> None:
     Args:
         output: Folder.
         rows: As `table` makes them.
-        evaluation: What they are of.
+        evaluation: Evaluation of all methods.
 
     Raises:
         OutputError: A file cannot be written.
     """
-    shown = printed(rows, evaluation)
     units, image = evaluation.units, "frame" if evaluation.of_frames else "scan"
     note = (
-        f"Mean over {evaluation.settings['patients']} {units} (95 % bootstrap interval over {units});"
-        f" {evaluation.settings['aggregation']}. Costs of one {image} of"
+        f"Mean over {counted(evaluation.settings['patients'], units.removesuffix('s'))} (95 % bootstrap"
+        f" interval over {units}); {evaluation.settings['aggregation']}. Costs of one {image} of"
         f" {' x '.join(map(str, _shape(evaluation)))} pixels on {machine()}: multiply-adds of convolutions,"
         " matrix products and attention; median time; peak memory of a process that does nothing else (of the"
-        " GPU where there is one)."
-        f" Made by: {evaluation.settings['command']}"
+        f" GPU where there is one). Made by: {evaluation.settings['command']}"
     )
+    with whole_file(output / f"{FILE}.csv", overwrite=True) as path:
+        rows.to_csv(path, index=False, float_format="%.7g")
+    shown = printed(rows, evaluation)
     head, lines = list(shown.columns), shown.to_numpy().tolist()
     comment = "".join(f"% {line}\n" for line in note.splitlines())
     for suffix, text in (("md", f"{markdown(head, lines)}\n{note}\n"), ("tex", comment + latex(head, lines))):
         with whole_file(output / f"{FILE}.{suffix}", overwrite=True) as path:
             path.write_text(text, encoding="utf-8")
-    with whole_file(output / f"{FILE}.csv", overwrite=True) as path:
-        rows.to_csv(path, index=False, float_format="%.7g")
 
 
 def printed(rows: pd.DataFrame, evaluation: Evaluation) -> pd.DataFrame:
@@ -301,7 +264,7 @@ def printed(rows: pd.DataFrame, evaluation: Evaluation) -> pd.DataFrame:
             columns[head] = ["" if pd.isna(value) else f"{value / unit:.{digits}f}" for value in rows[name]]
     for name, head, length in (("sha256", "SHA-256", 12), ("config", "Configuration", None)):
         if name in rows:
-            columns[head] = ["" if pd.isna(value) else str(value)[:length] for value in rows[name]]
+            columns[head] = rows[name].fillna("").astype(str).str[:length].tolist()
     return pd.DataFrame(columns)
 
 

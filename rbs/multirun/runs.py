@@ -1,8 +1,8 @@
-"""Trainings in processes of their own: several at a time, never one twice, interrupted ones go on.
+"""Trainings in processes of their own: several at a time, none twice, interrupted ones resumed.
 
-A run has a folder. Its `run.json` says what it is and how far it came; its `output.txt` holds what
-it printed. Where several processes, or machines, share a folder, locks keep them apart: the system
-gives a lock back when whoever holds it has died.
+A run has a folder. Its `run.json` states its command and its progress; its `output.txt` holds what
+it printed. Several processes, also of several machines, may work through one folder: locks on files
+keep them apart, and the system releases a lock when the process that held it dies.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from rbs.errors import OutputError, RbsError
-from rbs.utils.files import whole_file
+import yaml
+from tqdm import tqdm
+
+from rbs.errors import CheckpointError, OutputError, RbsError
+from rbs.utils.files import FINISHED, versions, whole_file
 
 State = Literal["unfinished", "finished", "stopped", "failed"]
 
@@ -28,67 +33,66 @@ _NOTES = "run.json"
 _LOCK = ".lock"
 _POLL_S = 0.5
 _PATIENCE_S = 60.0
-"""How long a run may take to end when told to; then it is killed."""
+"""Time a run has to end after SIGTERM; then it is killed."""
 
 _INTERRUPTED = {130, 143, -signal.SIGINT, -signal.SIGTERM}
-_HOPELESS = 3
-"""A series whose first so many runs all fail is given up: the fault lies in what they have in
-common."""
+_MOST_FAILURES = 3
+"""A series is given up where its first runs, this many, all fail: the fault is a common one."""
 
 
+@dataclass(eq=False)
 class Run:
     """One training.
 
-    Args:
-        folder: Its own.
-        command: Its command line; it must go on by itself from what an interrupted call of it left.
-        about: What else is to be remembered in `run.json`, values JSON can hold.
-
     Attributes:
+        folder: Its own folder.
+        command: Its command line; it resumes by itself from what an interrupted call of it left.
+        about: Further entries of `run.json`, values JSON can hold.
         state: How it ended, or "unfinished".
         seconds: Time it took in all its processes.
     """
 
-    def __init__(self, folder: Path, command: Sequence[str], about: dict[str, Any] | None = None) -> None:
-        self.folder, self.command, self.about = folder, list(command), about or {}
-        self.state: State = "unfinished"
-        self.seconds = 0.0
-        self._process: subprocess.Popen[bytes] | None = None
-        self._started = 0.0
-        self._told_to_stop: float | None = None
-        self._claim: IO[str] | None = None
+    folder: Path
+    command: list[str]
+    about: dict[str, Any] = field(default_factory=dict)
+    state: State = "unfinished"
+    seconds: float = 0.0
+    _process: subprocess.Popen[bytes] | None = None
+    _started: float = 0.0
+    _told_to_stop: float | None = None
+    _claim: IO[str] | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Run:
-        """The run whose notes are in `folder`.
+        """Read the run noted in `folder`.
 
         Raises:
-            RbsError: They are damaged.
+            RbsError: The notes are damaged.
         """
         try:
             notes = json.loads((folder / _NOTES).read_text(encoding="utf-8"))
-            run = cls(folder, notes["command"], notes["about"])
-            run.state, run.seconds = notes["state"], float(notes["seconds"])
+            return cls(folder, notes["command"], notes["about"], notes["state"], float(notes["seconds"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             fault = f"its notes are missing or damaged ({error})"
             raise RbsError(fault, file=folder / _NOTES, remedy="delete its folder to run it again") from error
-        return run
 
     @staticmethod
     def noted(folder: Path) -> bool:
-        """Whether there are notes of a run in `folder`."""
+        """True where a run was begun in `folder`."""
         return (folder / _NOTES).exists()
 
-    @property
-    def running(self) -> bool:
-        """Whether its process lives."""
-        return self._process is not None
+    def note(self) -> None:
+        """Write `run.json`."""
+        names = ("state", "seconds", "about", "command")
+        notes = {name: getattr(self, name) for name in names} | {"seconds": round(self.seconds, 1)}
+        with whole_file(self.folder / _NOTES, overwrite=True) as path:
+            path.write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
 
     def claim(self) -> bool:
-        """Take it, so that no other process does before it ends here; False where another has it.
+        """Keep other processes off it until it ends here; False where another has claimed it.
 
         Raises:
-            OutputError: The disk knows no locks.
+            OutputError: The disk has no locks.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = (self.folder / _LOCK).open("a")
@@ -96,32 +100,35 @@ class Run:
             lock.close()
             return False
         self._claim = lock
+        if self.noted(self.folder):
+            now = Run.read(self.folder)  # another process may have ended it a moment ago
+            self.state, self.seconds = now.state, now.seconds
+        made = versions(self.folder)
+        if self.state == "unfinished" and made and (made[-1] / FINISHED).exists():
+            # It went on to its end after the process that started it was killed.
+            self.state = "finished"
+            self.note()
         return True
 
     def release(self) -> None:
-        """Leave it to whoever claims it next."""
+        """Leave it to the next process that claims it."""
         if self._claim is not None:
             self._claim.close()
             self._claim = None
 
-    def note(self) -> None:
-        """Write `run.json`."""
-        notes = {
-            "state": self.state,
-            "seconds": round(self.seconds, 1),
-            "about": self.about,
-            "command": self.command,
-        }
-        with whole_file(self.folder / _NOTES, overwrite=True) as path:
-            path.write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
+    def claimed_elsewhere(self) -> bool:
+        """True where another process works on it."""
+        free = self.claim()
+        self.release()
+        return not free
 
     def start(self, environment: dict[str, str]) -> None:
-        """Start its process, or go on with what it left."""
+        """Start its process, which resumes what an earlier one left."""
         self.state = "unfinished"
         self.note()
         self._started, self._told_to_stop = time.monotonic(), None
         with (self.folder / OUTPUT).open("ab") as output:
-            # A group of its own: who interrupts this process decides here what becomes of it.
+            # A process group of its own: Ctrl-C reaches this process alone, which then stops it.
             self._process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
@@ -129,14 +136,12 @@ class Run:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 process_group=0,
-                # It keeps the claim, should this process be killed and leave it behind.
+                # The training keeps the lock if this process is killed and leaves it behind.
                 pass_fds=() if self._claim is None else (self._claim.fileno(),),
             )
 
     def stop(self) -> None:
-        """Tell it to end; it then counts as stopped. Told again and again, it is killed in the end."""
-        if self._process is None:
-            return
+        """Tell it to end as "stopped"; called again after `_PATIENCE_S`, kill it."""
         if self._told_to_stop is None:
             self._told_to_stop = time.monotonic()
             self._signal(signal.SIGTERM)
@@ -144,9 +149,8 @@ class Run:
             self._signal(signal.SIGKILL)
 
     def interrupt(self) -> None:
-        """End its process; it counts as unfinished."""
-        if self._process is None:
-            return
+        """End its process; the run stays unfinished."""
+        assert self._process is not None
         self._signal(signal.SIGTERM)
         try:
             self._process.wait(_PATIENCE_S)
@@ -156,7 +160,7 @@ class Run:
         self._end("finished" if self._process.returncode == 0 else "unfinished")
 
     def poll(self) -> bool:
-        """Whether it has ended; if so, how is noted."""
+        """True once it has ended; its state is then noted."""
         assert self._process is not None
         code = self._process.poll()
         if code is None:
@@ -169,8 +173,8 @@ class Run:
             self._end("unfinished" if code in _INTERRUPTED else "failed")
         return True
 
-    def last_words(self) -> str:
-        """The last line it printed."""
+    def last_line(self) -> str:
+        """Last line it printed."""
         try:
             lines = (self.folder / OUTPUT).read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
@@ -190,37 +194,79 @@ class Run:
             os.killpg(self._process.pid, number)  # data workers too
 
 
-def work_through(
-    next_run: Callable[[], Run | None],
+def fit_command(*arguments: str) -> list[str]:
+    """Command line of `rbs fit`."""
+    return [sys.executable, "-m", "rbs.cli", "fit", *arguments]
+
+
+def placed(folder: Path, output: Path) -> list[str]:
+    """Arguments of `rbs fit` to write into `folder` below `output` and resume what is there."""
+    return [
+        f"--trainer.default_root_dir={output}",
+        f"--name={folder.relative_to(output)}",
+        "--ckpt_path=last",
+    ]
+
+
+def train_all(
+    output: Path,
+    begun: Callable[[], list[Run]],
+    new: Callable[[list[Run]], Run | None],
     *,
     workers: int,
+    total: int,
     to_stop: Callable[[Collection[Run]], Collection[Run]] = lambda running: (),
-    ended: Callable[[Run], object] = lambda run: None,
-    group: str = "",
 ) -> None:
-    """Run until there is nothing left to run.
+    """Run until nothing is left; other processes may do so in the same folder at the same time.
 
-    However this ends, no process outlives it; what was interrupted goes on when asked for again.
+    Runs that finished or were stopped early are never repeated; interrupted and failed ones resume
+    from their last checkpoint, a failed one once per call. Each run is claimed by the process that
+    works on it. However this ends, no training outlives it.
 
     Args:
-        next_run: The next one; None where there is none (yet: it is asked again when one has
-            ended).
-        workers: How many run at a time.
-        to_stop: Which of those that run are to be stopped, asked all the time.
-        ended: Told of every run that has ended.
-        group: Name under which trackers gather the runs.
+        output: Folder that holds all of them; trackers group them by its name.
+        begun: Reads the runs begun so far, in any process.
+        new: Given those, the next run; None where there is none, at least until one more has ended.
+        workers: Number of trainings at a time.
+        total: Number of runs there will be, for the progress bar.
+        to_stop: Given those running here, the ones to stop early; asked again and again.
 
     Raises:
-        RbsError: The first runs all failed.
+        OutputError: The folder cannot be written or locked.
+        RbsError: The first runs all failed, or the notes of one are damaged.
     """
     environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))} if workers > 1 else {}
-    environment = {"WANDB_RUN_GROUP": group, **environment, **os.environ}
+    environment = {"WANDB_RUN_GROUP": output.name, **environment, **os.environ}
+    with in_turn(output):
+        to_repeat = {run.folder for run in begun() if run.state == "failed"}
+    taken: set[Path] = set()
     running: list[Run] = []
     failed, others = 0, 0
-    with _terminated_like_interrupted():
+
+    def next_run() -> Run | None:
+        with in_turn(output):
+            runs = begun()
+            bar.n = sum(run.state != "unfinished" for run in runs)
+            bar.refresh()
+            for run in runs:
+                left = run.state == "unfinished" or (run.state == "failed" and run.folder in to_repeat)
+                if left and run.folder not in taken and run.claim():
+                    if run.state in ("unfinished", "failed"):
+                        return run
+                    run.release()
+            following = new(runs)
+            if following is not None:
+                following.claim()
+                following.note()  # before another process decides
+            return following
+
+    # SIGTERM becomes an exception, so that `finally` is reached; the command line says "terminated".
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    with tqdm(total=total, desc=output.name, unit="run") as bar:
         try:
             while True:
                 while len(running) < workers and (run := next_run()) is not None:
+                    taken.add(run.folder)
                     run.start(environment)
                     running.append(run)
                 if not running:
@@ -228,40 +274,24 @@ def work_through(
                 time.sleep(_POLL_S)
                 for run in [run for run in running if run.poll()]:
                     running.remove(run)
-                    ended(run)
                     failed, others = failed + (run.state == "failed"), others + (run.state != "failed")
-                    if failed == _HOPELESS and not others:
+                    if failed == _MOST_FAILURES and not others:
                         raise RbsError(
-                            f"the first {failed} runs failed; the last words of this one: {run.last_words()}",
+                            f"the first {failed} runs failed; the last line of this one: {run.last_line()}",
                             file=run.folder / OUTPUT,
-                            remedy="mend what they have in common and give the command again",
+                            remedy="correct what they have in common and give the command again",
                         )
                 for run in to_stop(running):
                     run.stop()
         finally:
             for run in running:
                 run.interrupt()
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Keep a second process from working in the same folder.
-
-    Raises:
-        OutputError: One does already, or the folder cannot be written or locked.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("a") as lock:
-        if not _locked(lock):
-            raise OutputError(
-                "another process is at work in it", file=folder, remedy="wait for it, or name another folder"
-            )
-        yield
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def in_turn(folder: Path) -> Iterator[None]:
-    """Wait until no other process is in the same place, for decisions that take a moment.
+    """Wait until no other process is in the same block for the same folder.
 
     Raises:
         OutputError: The folder cannot be written or locked.
@@ -273,29 +303,80 @@ def in_turn(folder: Path) -> Iterator[None]:
 
 
 def _locked(file: IO[str], *, wait: bool = False) -> bool:
-    """Lock an open file until it is closed; False where another process has it."""
+    """Lock an open file until it is closed; False where another process has locked it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError as error:
         raise OutputError(
-            f"its disk cannot lock files ({error.strerror}), by which processes keep out of each other's way",
+            f"its disk cannot lock files ({error.strerror}), which keeps two processes off one run",
             file=file.name,
             remedy="name a folder on another disk, or have this one mounted with locks",
         ) from error
     return True
 
 
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that `finally` is reached."""
+@dataclass(frozen=True)
+class Training:
+    """A finished training.
 
-    def stop(number: int, frame: Any) -> None:
-        raise SystemExit  # the command line says "terminated"
+    Attributes:
+        folder: Folder that `rbs fit` wrote.
+        weights: Its restorer.safetensors.
+        config: The configuration it was made with, complete.
+    """
 
-    before = signal.signal(signal.SIGTERM, stop)
+    folder: Path
+    weights: Path
+    config: Path
+
+    @classmethod
+    def read(cls, folder: Path) -> Training:
+        """Find what a finished training left.
+
+        Raises:
+            CheckpointError: It left no weights, or no configuration.
+        """
+        weights = folder / "restorer.safetensors"
+        if not weights.is_file():
+            remedy = "train it with `make benchmark`, which resumes an interrupted training"
+            fault = f"it holds no {weights.name} of a finished training"
+            raise CheckpointError(fault, file=folder, remedy=remedy)
+        configs = versions(folder, "config.yaml")
+        if not configs:
+            fault = "it holds no version_*/config.yaml, which says how its weights were made"
+            raise CheckpointError(fault, file=folder, remedy="name the folder that `rbs fit` wrote")
+        return cls(folder, weights, configs[-1])
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Arguments of its datamodule."""
+        settings: dict[str, Any] = read_yaml(self.config)["data"]["init_args"]
+        return settings
+
+
+def read_yaml(
+    file: Path, remedy: str = "name a file of experiments/", kind: type[RbsError] = RbsError
+) -> dict[str, Any]:
+    """Read the settings in a YAML file.
+
+    Args:
+        file: The file.
+        remedy: What to do about a file that is none.
+        kind: Class of the error.
+
+    Raises:
+        RbsError: It cannot be read or holds no settings.
+    """
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise kind(f"it cannot be read ({error.strerror})", file=file, remedy=remedy) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        where = "" if line is None else f" at line {line + 1}"
+        raise kind(f"it is not valid YAML{where}", file=file, remedy="correct it") from error
+    if not isinstance(content, dict):
+        raise kind("it holds no settings", file=file, remedy=remedy)
+    return content

@@ -1,4 +1,4 @@
-"""Results of ablations, sweeps and benchmarks, for the page."""
+"""Results of ablations, sweeps and benchmarks, as tables and figures for the page."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ import pandas as pd
 
 from rbs.errors import RbsError
 from rbs.report.figures import forest, small_multiples, titled
-from rbs.report.tables import Cell, Table, number, significant
+from rbs.report.tables import Cell, Table, number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_RUNS = 20
 """Runs of a sweep that the page lists; all are in its csv."""
+
+_NO_DECIBELS = "not resolvable"
+"""In place of the decibels of an error that noise made negative."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,12 @@ def ablation_table(ablation: Ablation) -> Table:
     columns += [(label, f"minus {words}") for words in ablation.about["references"].values()]
     rows = []
     for row, name in ablation.about["labels"].items():
-        cells = [_value(lines[row, metric["name"]]["value"], metric["unit"]) for metric in metrics]
-        cells += [_difference(lines[row, main], reference) for reference in ablation.about["references"]]
+        values = [(float(lines[row, m["name"]]["value"]), 2 if m["unit"] else 4) for m in metrics]
+        cells = [Cell(number(value, digits) or _NO_DECIBELS) for value, digits in values]
+        for reference in ablation.about["references"]:
+            ends = (f"minus_{reference}_{end}" for end in ("mean", "low", "high", "p_holm"))
+            difference = difference_cell(*(float(lines[row, main].get(end, np.nan)) for end in ends))
+            cells.append(Cell() if row == reference else difference)
         rows.append((name, cells))
     return Table("", columns, [], rows)
 
@@ -95,10 +102,9 @@ def sweep_table(file: Path) -> Table:
     """
     try:
         content = pd.read_csv(file, dtype={"run": str}).head(MOST_RUNS)
-        rows = [
-            (f"{row['run']}, {row['state']}", [_parameter(row[name]) for name in content.columns[2:]])
-            for row in content.to_dict("records")
-        ]
+        names = content["run"] + ", " + content["state"]
+        columns = [[Cell(text) for text in printed_column(content[name])] for name in content.columns[2:]]
+        rows = list(zip(names, map(list, zip(*columns, strict=True)), strict=True))
     except (OSError, ValueError, KeyError) as error:
         raise RbsError(f"it is no table of a sweep ({error})", file=file, remedy="make it again") from error
     return Table("", [(str(name), "") for name in content.columns[2:]], [], rows)
@@ -135,20 +141,16 @@ def cost_table(folder: Path) -> Table | None:
     return Table("", [*heads, ("Weights", "SHA-256"), ("Made by", "")], [], rows)
 
 
-def _value(value: float, unit: str) -> Cell:
-    return Cell(number(float(value), 2 if unit else 4))
-
-
-def _difference(line: dict[Any, Any], reference: str) -> Cell:
-    mean, low, high = (float(line.get(f"minus_{reference}_{end}", np.nan)) for end in ("mean", "low", "high"))
-    p = float(line.get(f"minus_{reference}_p_holm", np.nan))
-    text = number(mean, 3)
-    said = "" if np.isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+def difference_cell(mean: float, low: float, high: float, p: float) -> Cell:
+    """A difference with its sign, its interval and its p-value, as printed."""
+    text = number(mean, 3) or _NO_DECIBELS
+    remark = "" if np.isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
     interval = f"{number(low, 3)} to {number(high, 3)}" if np.isfinite(low) else ""
-    return Cell(f"+{text}" if mean > 0 else text, interval, said)
+    return Cell(f"+{text}" if round(mean, 3) > 0 else text, interval, remark)
 
 
-def _parameter(value: Any) -> Cell:
-    if isinstance(value, float):
-        return Cell(significant(value, 5))
-    return Cell(str(value))
+def printed_column(values: pd.Series) -> list[str]:
+    """A column as printed: its numbers with the least digits, 3 to 6, that tell them apart."""
+    numbers = [value for value in values if isinstance(value, float) and not np.isnan(value)]
+    digits = next((d for d in range(3, 6) if len({f"{n:.{d}g}" for n in numbers}) == len(set(numbers))), 6)
+    return ["" if pd.isna(v) else f"{v:.{digits}g}" if isinstance(v, float) else str(v) for v in values]

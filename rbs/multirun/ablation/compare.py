@@ -8,8 +8,7 @@ p-value is Wilcoxon's signed-rank test over patients of the mean over seeds, and
 (Scand J Stat 1979;6:65) holds over all rows of a table.
 
 A metric in dB whose single values are not defined (`pooled_from`) is compared by the ratio of its
-mean
-errors: :math:`10 \log_{10}(\bar e_b / \bar e_a)`.
+mean errors: :math:`10 \log_{10}(\bar e_b / \bar e_a)`.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ def scores_of(per_scan: pd.DataFrame, row: str, metric: Metric) -> Array:
 
 
 def value(scores: Array, metric: Metric) -> float:
-    """Mean over seeds and patients, in the metric's unit; NaN for the decibels of an error below zero."""
+    """Mean over seeds and patients, in the metric's unit; NaN dB for an error below zero."""
     return decibels(scores.mean()) if metric.pooled_from else float(scores.mean())
 
 
@@ -69,9 +68,9 @@ def paired(pairs: Sequence[tuple[Array, Array]], metric: Metric, seed: int = 0) 
 
     Args:
         pairs: Scores (seeds, patients) of a and of b, as `scores_of` gives them; one pair for two
-            rows, several for what their differences have in common.
-        metric: What the scores are.
-        seed: Of the resampling.
+            rows, several for the mean of their differences.
+        metric: The metric of the scores.
+        seed: Seed of the resampling.
     """
     mean = _statistic(pairs, metric)
     seeds, patients = pairs[0][0].shape
@@ -88,12 +87,12 @@ def paired(pairs: Sequence[tuple[Array, Array]], metric: Metric, seed: int = 0) 
 
 
 def improves(difference: Difference, p: float, metric: Metric) -> bool | None:
-    """Whether a is better than b, or worse; None where neither can be said.
+    """True where a is better than b, False where it is worse; None where neither is shown.
 
     Args:
         difference: a minus b.
         p: Its p-value, corrected.
-        metric: What it is a difference of; sizes where zero is best, so less is better.
+        metric: Its metric; of one whose ideal is zero, distances from it, so less is better.
     """
     clear = p < SIGNIFICANT and not difference.low <= 0 <= difference.high
     return (difference.mean > 0) == bool(metric.higher_is_better) if clear else None

@@ -1,103 +1,141 @@
-"""A sweep file in W&B's grammar (https://docs.wandb.ai/models/sweeps/sweep-config-keys), read and checked.
+"""A sweep file in W&B's grammar (https://docs.wandb.ai/models/sweeps/sweep-config-keys), checked.
 
-What W&B takes and this reader does not is refused by name: a key that is quietly ignored would make
+A key that W&B takes and this reader does not is refused by name: ignored in silence, it would make
 the same file mean two things.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
+from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from rbs.errors import SweepError
-from rbs.multirun.sweep.distributions import CATEGORICAL, DISTRIBUTIONS, Parameter, choices
+from rbs.multirun.runs import read_yaml
+from rbs.multirun.sweep.distributions import Number, Parameter, Strict, near
 
-DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
-
-_KEYS = {
-    "program",
-    "command",
-    "method",
-    "metric",
-    "parameters",
-    "early_terminate",
-    "run_cap",
-    "name",
-    "description",
-    "project",
-    "entity",
-}
-_METHODS = ("grid", "random", "bayes")
 _MACRO = re.compile(r"\$\{([^}]*)\}")
 _ENVVAR = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 
+_Model = TypeVar("_Model", bound=Strict)
 
-@dataclass(frozen=True)
-class Metric:
-    """What is optimised: a name as logged ("val/nc_psnr"), its direction, the value that is good enough."""
+
+class Metric(Strict):
+    """The metric that is optimised, as logged ("val/nc_psnr"), and a value that is good enough."""
 
     name: str
-    maximise: bool
-    target: float | None = None
+    goal: Literal["minimize", "maximize"] = "minimize"
+    target: Number | None = None
+
+    @property
+    def maximise(self) -> bool:
+        """True where larger is better."""
+        return self.goal == "maximize"
 
     def reaches(self, value: float) -> bool:
-        """Whether a value is as good as the target."""
+        """True where a value is as good as the target."""
         return self.target is not None and (value >= self.target if self.maximise else value <= self.target)
 
 
-@dataclass(frozen=True)
-class Hyperband:
-    """Early stopping (`rbs.multirun.sweep.hyperband`). Iterations are numbers of values of the metric logged.
+class Hyperband(Strict):
+    """Early stopping, see `rbs.multirun.sweep.hyperband`; an iteration is a value of the metric.
 
     Attributes:
         min_iter: First bracket; None where `max_iter` and `s` are given.
         max_iter: Iterations of a whole run.
         s: Number of brackets below `max_iter`.
         eta: Each bracket lets the better 1/eta pass.
-        strict: Whether a run is judged by its value at the bracket, not by its best one so far.
+        strict: Compare a run's value at the bracket; if false, its best one so far.
     """
 
-    min_iter: int | None = None
-    max_iter: int | None = None
-    s: int | None = None
-    eta: float = 3
+    type: Literal["hyperband"] = "hyperband"
+    min_iter: PositiveInt | None = None
+    max_iter: PositiveInt | None = None
+    s: PositiveInt | None = None
+    eta: Annotated[Number, Field(gt=1)] = 3
     strict: bool = True
 
+    @model_validator(mode="after")
+    def _has_brackets(self) -> Hyperband:
+        if self.min_iter is None and (self.max_iter is None or self.s is None):
+            raise ValueError("it has no brackets", "add min_iter:, or max_iter: and s:")
+        if self.max_iter is not None and self.max_iter < self.eta:
+            fault = f"max_iter {self.max_iter} leaves no bracket below it with eta {self.eta}"
+            raise ValueError(fault, "raise max_iter, or use min_iter")
+        return self
 
-@dataclass(frozen=True)
-class Sweep:
+
+class Sweep(Strict):
     """A sweep file.
 
     Attributes:
         file: The YAML file.
-        name: Its `name`, else the file's.
         program: What runs.
-        command: Words and macros of the command line.
-        method: "grid", "random" or "bayes".
-        metric: What is optimised; None where nothing is (a grid alone).
+        method: How the runs are chosen.
         parameters: What is searched, nested ones flattened.
-        hyperband: Early stopping; None for none.
+        metric: What is optimised; None where nothing is (a grid or random search alone).
+        early_terminate: Early stopping; None for none.
         run_cap: Largest number of runs; None for a whole grid.
+        command: Words and macros of the command line.
     """
 
     file: Path
-    name: str
     program: str
-    command: tuple[str, ...]
-    method: str
-    metric: Metric | None
+    method: Literal["grid", "random", "bayes"]
     parameters: tuple[Parameter, ...]
-    hyperband: Hyperband | None
-    run_cap: int | None
+    metric: Metric | None = None
+    early_terminate: Hyperband | None = None
+    run_cap: PositiveInt | None = None
+    command: tuple[str, ...] = ("${env}", "${interpreter}", "${program}", "${args}")
+    name: str | None = None
+    description: str | None = None
+    project: str | None = None
+    entity: str | None = None
+
+    @field_validator("command", mode="before")
+    @classmethod
+    def _runs(cls, value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list | tuple) or not value:
+            raise ValueError("it is no list", "write one word a line, each after a dash")
+        words = tuple(map(str, value))
+        for word in words:
+            macro = _MACRO.fullmatch(word)
+            if macro and macro[1] not in {*_FIXED, *_ARGS} and not _ENVVAR.search(word):
+                known = ", ".join(f"${{{name}}}" for name in (*_FIXED, *_ARGS))
+                raise ValueError(f"{word} is no macro that rbs sweep knows", f"use {known}")
+        if not any(word == f"${{{name}}}" for word in words for name in _ARGS):
+            raise ValueError("it does not pass on the parameters", "add ${args} to it")
+        return words
+
+    @model_validator(mode="after")
+    def _ends(self) -> Sweep:
+        needs = "method: bayes" if self.method == "bayes" else "early_terminate"
+        if self.metric is None and (self.method == "bayes" or self.early_terminate is not None):
+            raise ValueError(f"{needs} needs a metric", "add metric: {name: val/nc_psnr, goal: maximize}")
+        if self.method != "grid" and self.run_cap is None:
+            raise ValueError(f"method: {self.method} never ends by itself", "add run_cap: 20")
+        for parameter in self.parameters:
+            if self.method == "grid" and parameter.choices() is None:
+                fault = f"a grid cannot go through a {parameter.distribution} (parameters.{parameter.name})"
+                raise ValueError(fault, "list values:, or use method: random")
+        return self
+
+    @property
+    def title(self) -> str:
+        """Its `name`, else that of the file."""
+        return self.name or self.file.stem
+
+    @property
+    def planned(self) -> int:
+        """Number of runs there are to be."""
+        grid = math.prod(len(p.choices() or []) for p in self.parameters) if self.method == "grid" else None
+        return min(n for n in (grid, self.run_cap) if n is not None)
 
     def command_line(self, values: Mapping[str, Any], arguments: Sequence[str] = ()) -> list[str]:
         """The command of one run, as `wandb agent` makes it.
@@ -107,47 +145,36 @@ class Sweep:
             arguments: More arguments, put before those that are searched, which thus have the last
                 word.
         """
-        args = nested(self.parameters, values)
+        args = _nested(self.parameters, values)
         words: list[str] = []
-        added = False
+        arguments = list(arguments)
         for word in self.command:
             word = _ENVVAR.sub(lambda match: os.environ.get(match[1], match[1]), word)
             macro = _MACRO.fullmatch(word)
             if macro is None:
                 words.append(word)
-                continue
-            if macro[1].startswith("args") and not added:
-                words += arguments
-                added = True
-            words += self._expanded(macro[1], args)
+            elif macro[1] in _FIXED:
+                words.append(_FIXED[macro[1]] or self.program)
+            else:
+                words += [*arguments, *_ARGS[macro[1]](args)]
+                arguments = []
         return words
 
-    def _expanded(self, macro: str, args: Mapping[str, Any]) -> list[str]:
-        fixed = {"env": ["/usr/bin/env"], "interpreter": [sys.executable], "program": [self.program]}
-        return fixed[macro] if macro in fixed else _ARGS[macro](args)
 
-
-def _no_equals(args: Mapping[str, Any]) -> list[str]:
-    return [word for name, value in args.items() for word in (f"--{name}", str(value))]
-
-
-def _no_boolean_flags(args: Mapping[str, Any]) -> list[str]:
-    return [
-        f"--{name}" if value is True else f"--{name}={value}"
-        for name, value in args.items()
-        if value is not False
-    ]
-
-
+_FIXED = {"env": "/usr/bin/env", "interpreter": sys.executable, "program": None}
 _ARGS = {
     "args": lambda args: [f"--{name}={value}" for name, value in args.items()],
     "args_no_hyphens": lambda args: [f"{name}={value}" for name, value in args.items()],
-    "args_no_equals": _no_equals,
-    "args_no_boolean_flags": _no_boolean_flags,
+    "args_no_equals": lambda args: [word for n, value in args.items() for word in (f"--{n}", str(value))],
+    "args_no_boolean_flags": lambda args: [
+        f"--{name}" if value is True else f"--{name}={value}"
+        for name, value in args.items()
+        if value is not False
+    ],
 }
 
 
-def nested(parameters: Sequence[Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
+def _nested(parameters: Sequence[Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
     """Values as a run is given them: a nested parameter is one dictionary, as in W&B."""
     tree: dict[str, Any] = {}
     for parameter in parameters:
@@ -164,207 +191,55 @@ def read_sweep(file: Path) -> Sweep:
     Raises:
         SweepError: It cannot be used; the message names the key and the remedy.
     """
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        fault = f"it cannot be read ({error.strerror})"
-        raise SweepError(fault, file=file, remedy="name one of sweeps/*.yaml, or your own") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        where = "" if line is None else f" at line {line + 1}"
-        raise SweepError(f"it is not valid YAML{where}", file=file, remedy="correct it") from error
-    return _Reader(file).sweep(content)
+    content = read_yaml(file, "name one of sweeps/*.yaml, or your own", SweepError)
+    if "parameters" in content:
+        content["parameters"] = tuple(_parameters(file, content["parameters"], ()))
+    return _checked(Sweep, content | {"file": file}, file)
 
 
-class _Reader:
-    """Checks the parts of one file; every refusal names the file and the key."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def refuse(self, fault: str, remedy: str) -> SweepError:
-        return SweepError(fault, file=self.file, remedy=remedy)
-
-    def mapping(self, value: Any, key: str) -> dict[str, Any]:
-        if not isinstance(value, dict) or not value or not all(isinstance(name, str) for name in value):
-            raise self.refuse(f"{key} is no mapping of names", f"indent what belongs below {key}")
-        return value
-
-    def known(self, value: Mapping[str, Any], key: str, names: set[str]) -> None:
-        for name in value:
-            if name not in names:
-                near = difflib.get_close_matches(name, sorted(names), 1)
-                remedy = f"did you mean '{near[0]}'?" if near else f"use {', '.join(sorted(names))}"
-                raise self.refuse(f"{key}'{name}' is no key that rbs sweep knows", remedy.rstrip("?"))
-
-    def number(self, value: Any, key: str, *, whole: bool = False, least: float = -math.inf) -> Any:
-        if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
-            raise self.refuse(
-                f"{key}: {value} is text to YAML, not a number", "write it with a point and a sign: 1.0e-4"
-            )
-        kinds = int if whole else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
-            wanted = "a whole number" if whole else "a number"
-            raise self.refuse(f"{key}: {value!r} is not {wanted}", "correct it")
-        if value < least:
-            raise self.refuse(f"{key}: {value} is less than {least:g}", "correct it")
-        return value
-
-    def sweep(self, content: Any) -> Sweep:
-        top = self.mapping(content, "the file")
-        self.known(top, "", _KEYS)
-        for key in ("program", "method", "parameters"):
-            if key not in top:
-                raise self.refuse(f"it has no '{key}'", f"add {key}:")
-        method = top["method"]
-        if method not in _METHODS:
-            raise self.refuse(f"method: {method!r} is none", f"use {', '.join(_METHODS)}")
-        metric = self.metric(top.get("metric"))
-        hyperband = self.hyperband(top["early_terminate"]) if "early_terminate" in top else None
-        if metric is None and (method == "bayes" or hyperband is not None):
-            needs = "method: bayes" if method == "bayes" else "early_terminate"
-            raise self.refuse(f"{needs} needs a metric", "add metric: {name: val/nc_psnr, goal: maximize}")
-        parameters = self.parameters(top["parameters"], ())
-        if method == "grid":
-            for parameter in parameters:
-                if choices(parameter) is None:
-                    fault = (
-                        f"parameters.{parameter.name}: a grid cannot go through a {parameter.distribution}"
-                    )
-                    raise self.refuse(fault, "list values:, or use method: random")
-        run_cap = top.get("run_cap")
-        if run_cap is not None:
-            self.number(run_cap, "run_cap", whole=True, least=1)
-        elif method != "grid":
-            raise self.refuse(f"method: {method} never ends by itself", "add run_cap: 20")
-        return Sweep(
-            self.file,
-            str(top.get("name", self.file.stem)),
-            str(top["program"]),
-            self.command(top.get("command", list(DEFAULT_COMMAND))),
-            method,
-            metric,
-            parameters,
-            hyperband,
-            run_cap,
+def _parameters(file: Path, content: Any, path: tuple[str, ...]) -> Iterator[Parameter]:
+    key = ".".join(("parameters", *path))
+    if not isinstance(content, dict) or not content:
+        raise SweepError(
+            f"{key} is no mapping of names", file=file, remedy=f"indent what belongs below {key}"
         )
-
-    def metric(self, value: Any) -> Metric | None:
-        if value is None:
-            return None
-        metric = self.mapping(value, "metric")
-        self.known(metric, "metric: ", {"name", "goal", "target"})
-        if not isinstance(metric.get("name"), str):
-            raise self.refuse("metric has no name", "add name: val/nc_psnr")
-        goal = metric.get("goal", "minimize")
-        if goal not in ("minimize", "maximize"):
-            raise self.refuse(f"metric.goal: {goal!r} is none", "use minimize or maximize")
-        target = metric.get("target")
-        if target is not None:
-            self.number(target, "metric.target")
-        return Metric(metric["name"], goal == "maximize", target)
-
-    def hyperband(self, value: Any) -> Hyperband:
-        settings = self.mapping(value, "early_terminate")
-        self.known(settings, "early_terminate: ", {"type", "min_iter", "max_iter", "s", "eta", "strict"})
-        if settings.get("type") != "hyperband":
-            raise self.refuse(f"early_terminate.type: {settings.get('type')!r} is none", "use hyperband")
-        for key in ("min_iter", "max_iter", "s"):
-            if key in settings:
-                self.number(settings[key], f"early_terminate.{key}", whole=True, least=1)
-        if "min_iter" not in settings and not {"max_iter", "s"} <= settings.keys():
-            raise self.refuse("early_terminate has no brackets", "add min_iter:, or max_iter: and s:")
-        eta = self.number(settings.get("eta", 3), "early_terminate.eta")
-        if eta <= 1:
-            raise self.refuse(f"early_terminate.eta: {eta} stops nothing", "use more than 1, such as 3")
-        found = Hyperband(**{name: setting for name, setting in settings.items() if name != "type"})
-        if found.max_iter is not None and found.max_iter < eta:
-            fault = f"early_terminate.max_iter: {found.max_iter} leaves no bracket below it with eta {eta}"
-            raise self.refuse(fault, "raise max_iter, or use min_iter")
-        return found
-
-    def command(self, value: Any) -> tuple[str, ...]:
-        if not isinstance(value, list) or not value:
-            raise self.refuse("command is no list", "write one word a line, each after a dash")
-        words = tuple(str(word) for word in value)
-        for word in words:
-            macro = _MACRO.fullmatch(word)
-            if (
-                macro
-                and macro[1] not in {"env", "interpreter", "program", *_ARGS}
-                and not _ENVVAR.search(word)
-            ):
-                known = ", ".join(f"${{{name}}}" for name in ("env", "interpreter", "program", *_ARGS))
-                raise self.refuse(f"command: {word} is no macro that rbs sweep knows", f"use {known}")
-        if not any(word == f"${{{name}}}" for word in words for name in _ARGS):
-            raise self.refuse("command hands the parameters to nobody", "add ${args} to it")
-        return words
-
-    def parameters(self, value: Any, path: tuple[str, ...]) -> tuple[Parameter, ...]:
-        found: list[Parameter] = []
-        for name, settings in self.mapping(value, ".".join(("parameters", *path))).items():
-            here = (*path, name)
-            key = f"parameters.{'.'.join(here)}"
-            settings = self.mapping(settings, key)
-            if "parameters" in settings:
-                self.known(settings, f"{key}: ", {"parameters"})
-                found += self.parameters(settings["parameters"], here)
-            else:
-                found.append(self.parameter(here, key, settings))
-        return tuple(found)
-
-    def parameter(self, path: tuple[str, ...], key: str, settings: dict[str, Any]) -> Parameter:
-        distribution = settings.get("distribution") or _implied(settings)
-        if distribution is None:
-            raise self.refuse(f"{key} says neither value, values nor min and max", "add one of them")
-        if distribution not in DISTRIBUTIONS:
-            near = difflib.get_close_matches(str(distribution), list(DISTRIBUTIONS), 1)
-            remedy = f"did you mean {near[0]}" if near else f"use one of {', '.join(DISTRIBUTIONS)}"
-            raise self.refuse(f"{key}: {distribution!r} is no distribution", remedy)
-        form = DISTRIBUTIONS[distribution]
-        self.known(settings, f"{key}: ", {"distribution", *form.needed, *form.defaults})
-        for name in form.needed:
-            if name not in settings:
-                raise self.refuse(f"{key}: {distribution} needs {name}", f"add {name}:")
-        full = {**form.defaults, **{n: v for n, v in settings.items() if n != "distribution"}}
-        if distribution in CATEGORICAL:
-            self.categories(key, full)
-        elif distribution != "constant":
-            self.range(key, distribution, full)
-        return Parameter(path, distribution, full)
-
-    def categories(self, key: str, full: dict[str, Any]) -> None:
-        if not isinstance(full["values"], list) or not full["values"]:
-            raise self.refuse(f"{key}.values is no list", "write values: [1, 2, 3]")
-        shares = full.get("probabilities")
-        if shares is None:
-            return
-        if not isinstance(shares, list) or len(shares) != len(full["values"]):
-            raise self.refuse(f"{key}.probabilities are not as many as values", "give one a value")
-        for share in shares:
-            self.number(share, f"{key}.probabilities", least=0)
-        if abs(sum(shares) - 1) > 1e-6:
-            raise self.refuse(f"{key}.probabilities sum up to {sum(shares):g}", "make them 1")
-
-    def range(self, key: str, distribution: str, full: dict[str, Any]) -> None:
-        for name, setting in full.items():
-            self.number(setting, f"{key}.{name}", whole=distribution == "int_uniform")
-        if "min" in full and not full["min"] < full["max"]:
-            raise self.refuse(f"{key}: min {full['min']} is not below max {full['max']}", "swap them")
-        if distribution.endswith("log_uniform_values") and full["min"] <= 0:
-            raise self.refuse(f"{key}.min: the logarithm of {full['min']} does not exist", "use more than 0")
-        for name in ("q", "sigma", "a", "b"):
-            if name in full and full[name] <= 0:
-                raise self.refuse(f"{key}.{name}: {full[name]} is not positive", "use more than 0")
+    for name, settings in content.items():
+        inner = (*path, str(name))
+        if isinstance(settings, dict) and settings.keys() == {"parameters"}:
+            yield from _parameters(file, settings["parameters"], inner)
+        else:
+            settings = {**settings, "path": inner} if isinstance(settings, dict) else settings
+            yield _checked(Parameter, settings, file, f"{key}.{name}")
 
 
-def _implied(settings: Mapping[str, Any]) -> str | None:
-    """The distribution W&B takes where none is named."""
-    if "value" in settings:
-        return "constant"
-    if "values" in settings:
-        return "categorical_w_probabilities" if "probabilities" in settings else "categorical"
-    if "min" in settings and "max" in settings:
-        whole = all(isinstance(settings[name], int) for name in ("min", "max"))
-        return "int_uniform" if whole else "uniform"
-    return None
+def _checked(model: type[_Model], content: Any, file: Path, key: str = "") -> _Model:
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        fault, remedy = _explained(error.errors()[0], key)
+        raise SweepError(fault, file=file, remedy=remedy) from error
+
+
+def _explained(error: Mapping[str, Any], key: str) -> tuple[str, str]:
+    """Fault and remedy of what pydantic refuses."""
+    # A number of either kind is refused as a whole number first, and named so.
+    place = [str(part) for part in error["loc"] if part not in ("int", "float", "constrained-int")]
+    where = ".".join([key, *place] if key else place)
+    given = error["input"]
+    if error["type"] == "value_error":
+        fault, remedy = error["ctx"]["error"].args
+        return (f"{where}: {fault}" if where else fault), remedy
+    if error["type"] == "extra_forbidden":
+        return f"{where} is no key that rbs sweep knows", near(place[-1], _KEYS)
+    if error["type"] == "missing":
+        return f"it has no {where}", f"add {place[-1]}:"
+    if error["type"] == "literal_error":
+        return f"{where}: {given!r} is not {error['ctx']['expected']}", "correct it"
+    if isinstance(given, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", given):
+        fault = f"{where}: {given} is text to YAML, not a number"
+        return fault, "write it with a point and a sign: 1.0e-4"
+    message = error["msg"][0].lower() + error["msg"][1:]
+    return f"{where}: {given!r} cannot be used: {message}", "correct it"
+
+
+_KEYS = {name for model in (Sweep, Metric, Hyperband, Parameter) for name in model.model_fields}

@@ -9,50 +9,56 @@ each bracket
 
 the values all runs had there, best first, v_0 <= v_1 <= ..., give a threshold v_j, j = floor(n /
 eta): a run that still goes on is stopped where its value at the last bracket it reached is worse.
+
+Optuna's pruners would decide otherwise for the same file: SuccessiveHalvingPruner lets floor(n/eta)
+runs pass instead of one more, takes a whole eta alone, and compares a run once, when it arrives at
+a bracket; HyperbandPruner assigns each run to one of several schedules.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import count, takewhile
+from typing import TypeVar
 
 from rbs.multirun.sweep.definition import Hyperband
 
+_Key = TypeVar("_Key")
+
 
 def brackets(settings: Hyperband, longest: int) -> list[int]:
-    """Iterations at which runs are judged, ascending, up to `longest`."""
+    """Iterations at which runs are compared, ascending, up to `longest`."""
     if settings.max_iter is not None and settings.s is not None:
-        found = (settings.max_iter / settings.eta**k for k in range(1, settings.s + 1))
-        return sorted(int(b) for b in found if b >= 1 and int(b) <= longest)
+        ends = (settings.max_iter / settings.eta**k for k in range(1, settings.s + 1))
+        return sorted(int(b) for b in ends if b >= 1 and int(b) <= longest)
     assert settings.min_iter is not None  # checked when the file was read
     first = settings.min_iter
-    every = (int(first * settings.eta**k) for k in count())
-    return list(takewhile(lambda bracket: bracket <= longest, every))
+    return list(takewhile(lambda b: b <= longest, (int(first * settings.eta**k) for k in count())))
 
 
 def to_stop(
     settings: Hyperband,
-    histories: Mapping[int, Sequence[float]],
-    running: Collection[int],
+    histories: Mapping[_Key, Sequence[float]],
+    running: Collection[_Key],
     *,
     maximise: bool,
-) -> set[int]:
+) -> set[_Key]:
     """The running runs that are to be stopped now.
 
     Args:
         settings: Brackets.
         histories: Finite values of the metric of every run so far, in the order logged.
-        running: Which of them still run.
-        maximise: Whether larger values are better.
+        running: Those that still run.
+        maximise: Larger values are better.
     """
     costs = {run: [-v if maximise else v for v in values] for run, values in histories.items()}
     stopped = set()
     for run in running:
         own = costs.get(run, [])
-        passed = brackets(settings, len(own))
-        if not passed:
+        reached = brackets(settings, len(own))
+        if not reached:
             continue
-        bracket = passed[-1]
+        bracket = reached[-1]
         there = sorted(values[bracket - 1] for values in costs.values() if len(values) >= bracket)
         threshold = there[int(len(there) / settings.eta)]
         if (own[bracket - 1] if settings.strict else min(own)) > threshold:

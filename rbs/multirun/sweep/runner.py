@@ -1,4 +1,4 @@
-"""Running a sweep in a folder: OUTPUT/sweep.json says which, OUTPUT/0001, 0002, ... are its runs."""
+"""A sweep in a folder: OUTPUT/sweep.json states which one, OUTPUT/0001, 0002, ... are its runs."""
 
 from __future__ import annotations
 
@@ -6,34 +6,28 @@ import csv
 import itertools
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from rbs.errors import OutputError, RbsError
-from rbs.multirun.runs import Run, in_turn, work_through
+from rbs.multirun.runs import Run, in_turn, placed, train_all
 from rbs.multirun.sweep.definition import Sweep
 from rbs.multirun.sweep.hyperband import to_stop
-from rbs.multirun.sweep.search import Tried, planned, propose
-from rbs.utils.files import FINISHED, versions, whole_file
+from rbs.multirun.sweep.search import Trial, propose
+from rbs.utils.files import versions, whole_file
 
 _NOTES = "sweep.json"
 
 
 def run_sweep(sweep: Sweep, output: Path, *, arguments: Sequence[str] = (), workers: int = 1) -> list[Run]:
-    """Run what is missing of a sweep; other processes, of other machines too, may do so in the same folder.
-
-    Runs that finished or were stopped early are never repeated; interrupted and failed ones go on
-    from their last checkpoint, at most once in this process. Each run is claimed by who works on
-    it, and free again when that process ends, however it does.
+    """Run what is missing of a sweep; see `train_all`.
 
     Args:
         sweep: The sweep.
         output: Its folder.
         arguments: More arguments of every run, see `Sweep.command_line`.
-        workers: How many run at a time.
+        workers: Number of runs at a time.
 
     Returns:
         All runs, in the order they were begun, those of other processes too.
@@ -42,55 +36,45 @@ def run_sweep(sweep: Sweep, output: Path, *, arguments: Sequence[str] = (), work
         OutputError: The folder holds another sweep, or cannot be written or locked.
         RbsError: The first runs all failed.
     """
+    metric = sweep.metric
     with in_turn(output):
-        _belongs(sweep, output, arguments)
-        failed = {run.folder for run in read_runs(output) if run.state == "failed"}
-    taken: dict[Path, Run] = {}
-    bar = tqdm(total=planned(sweep), desc=sweep.name, unit="run")
+        _check_folder(sweep, output, arguments)
 
     def command(folder: Path, values: dict[str, Any]) -> list[str]:
-        # `rbs fit` puts a run into <root>/<name>, and goes on with what it finds there.
-        place = [f"--trainer.default_root_dir={output}", f"--name={folder.name}", "--ckpt_path=last"]
-        return sweep.command_line(values, arguments) + place
+        return sweep.command_line(values, arguments) + placed(folder, output)
 
-    def next_run() -> Run | None:
-        with in_turn(output):
-            runs = read_runs(output)
-            for run in runs:
-                if (run.state == "unfinished" or run.folder in failed) and run.folder not in taken:
-                    if not run.claim():
-                        continue
-                    if not _left_behind(run):
-                        run.command = command(run.folder, run.about["values"])
-                        return taken.setdefault(run.folder, run)
-            _show(bar, runs)
-            tried = [_tried(sweep, run, taken) for run in runs]
-            if sweep.metric and any(t.result is not None and sweep.metric.reaches(t.result) for t in tried):
-                return None
-            # Who deleted the folder of a run gets that one again.
-            numbers = {int(run.folder.name) for run in runs}
-            number = next(n for n in itertools.count(1) if n not in numbers)
-            found = propose(sweep, tried, number - 1)
-            if found is None:
-                return None
-            folder = output / f"{number:04d}"
-            about = {"point": found.point, "values": found.values}
-            run = taken[folder] = Run(folder, command(folder, found.values), about)
-            run.claim()
-            run.note()  # before another process makes up its mind
-            return run
+    def begun() -> list[Run]:
+        runs = read_runs(output)
+        for run in runs:
+            run.command = command(run.folder, run.about["values"])
+        return runs
 
-    def doomed(running: Collection[Run]) -> Collection[Run]:
-        if sweep.hyperband is None or sweep.metric is None:
+    def new(runs: list[Run]) -> Run | None:
+        ended = [result(sweep, run) if run.state in ("finished", "stopped") else None for run in runs]
+        if metric and any(value is not None and metric.reaches(value) for value in ended):
+            return None
+        trials = [
+            Trial(run.about["point"], value, running=run.state == "unfinished")
+            for run, value in zip(runs, ended, strict=True)
+        ]
+        # A run whose folder was deleted is run again.
+        folders = (output / f"{number:04d}" for number in itertools.count(1))
+        number, folder = next((n, f) for n, f in enumerate(folders) if not Run.noted(f))
+        found = propose(sweep, trials, number)
+        if found is None:
+            return None
+        point, values = found
+        return Run(folder, command(folder, values), {"point": point, "values": values})
+
+    def poor(running: Collection[Run]) -> Collection[Run]:
+        if sweep.early_terminate is None or metric is None:
             return ()
-        places = {run.folder: place for place, run in enumerate(read_runs(output))}
-        histories = {place: history(folder, sweep.metric.name) for folder, place in places.items()}
-        alive = {places[run.folder]: run for run in running}
-        stopped = to_stop(sweep.hyperband, histories, alive, maximise=sweep.metric.maximise)
-        return [alive[place] for place in stopped]
+        histories = {run.folder: history(run.folder, metric.name) for run in read_runs(output)}
+        here = {run.folder: run for run in running}
+        stopped = to_stop(sweep.early_terminate, histories, here, maximise=metric.maximise)
+        return [here[folder] for folder in stopped]
 
-    with bar:
-        work_through(next_run, workers=workers, to_stop=doomed, group=output.name)
+    train_all(output, begun, new, workers=workers, total=sweep.planned, to_stop=poor)
     return read_runs(output)
 
 
@@ -109,51 +93,29 @@ def history(folder: Path, metric: str) -> list[float]:
     Each resumption writes a version of its own, which goes on from a checkpoint: it replaces what
     earlier ones logged at its first step and later.
     """
-    found: list[tuple[int, float]] = []
+    logged: list[tuple[int, float]] = []
     for file in versions(folder, "metrics.csv"):
         # A line that is being written has no end yet.
         whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
-        rows = list(csv.DictReader(whole.splitlines()))
-        steps = [int(row["step"]) for row in rows if row.get("step")]
-        if not steps:
-            continue
-        found = [pair for pair in found if pair[0] < min(steps)]
-        found += [(int(r["step"]), float(r[metric])) for r in rows if r.get("step") and r.get(metric)]
-    return [value for _, value in found if math.isfinite(value)]
+        rows = [row for row in csv.DictReader(whole.splitlines()) if row.get("step")]
+        first = min((int(row["step"]) for row in rows), default=math.inf)
+        logged = [pair for pair in logged if pair[0] < first]
+        logged += [(int(row["step"]), float(row[metric])) for row in rows if row.get(metric)]
+    return [value for _, value in logged if math.isfinite(value)]
 
 
 def result(sweep: Sweep, run: Run) -> float | None:
-    """The last value of the metric, which is that of the weights a run ends with; None without any."""
+    """Last value of the metric, that of the weights a run ends with; None without any."""
     values = history(run.folder, sweep.metric.name) if sweep.metric else []
     return values[-1] if values else None
 
 
-def _left_behind(run: Run) -> bool:
-    """Note that a training had finished after the process that started it was killed; then it is done."""
-    made = versions(run.folder)
-    if not made or not (made[-1] / FINISHED).exists():
-        return False
-    run.state = "finished"
-    run.note()
-    run.release()
-    return True
-
-
-def _show(bar: tqdm[Any], runs: Sequence[Run]) -> None:
-    bar.n = sum(run.state != "unfinished" for run in runs)
-    bar.refresh()
-
-
-def _tried(sweep: Sweep, run: Run, taken: Mapping[Path, Run]) -> Tried:
-    """What is known of a run; one that has not ended goes on here, or is claimed by another process."""
-    ended = run.state in ("finished", "stopped")
-    running = run.state == "unfinished" and (run.folder not in taken or taken[run.folder].running)
-    return Tried(run.about["point"], result(sweep, run) if ended else None, running=running)
-
-
-def _belongs(sweep: Sweep, output: Path, arguments: Sequence[str]) -> None:
-    """Note what the folder holds; refuse one that holds something else."""
-    now = json.loads(json.dumps(_described(sweep, arguments)))
+def _check_folder(sweep: Sweep, output: Path, arguments: Sequence[str]) -> None:
+    """Note the sweep of a folder; refuse a folder that holds another one."""
+    # All that runs depend on: not how many there are to be, nor when they are stopped.
+    kept = {"program", "command", "method", "metric", "parameters"}
+    now = sweep.model_dump(mode="json", include=kept, exclude={"metric": {"target"}}, exclude_unset=True)
+    now["arguments"] = list(arguments)
     file = output / _NOTES
     if not file.exists():
         with whole_file(file) as path:
@@ -163,22 +125,10 @@ def _belongs(sweep: Sweep, output: Path, arguments: Sequence[str]) -> None:
         before = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise RbsError("it is damaged", file=file, remedy="choose another --output") from error
-    changed = [name for name in now if before.get(name) != now[name]]
+    changed = sorted(name for name in now | before if before.get(name) != now.get(name))
     if changed:
         raise OutputError(
             f"it holds another sweep, of which {' and '.join(changed)} differ",
             file=output,
-            remedy="choose another --output, or give what it was begun with",
+            remedy="choose another --output, or repeat the command that began it",
         )
-
-
-def _described(sweep: Sweep, arguments: Sequence[str]) -> dict[str, Any]:
-    """All that runs depend on: not how many there are to be, nor when they are stopped."""
-    return {
-        "program": sweep.program,
-        "command": list(sweep.command),
-        "method": sweep.method,
-        "metric": None if sweep.metric is None else [sweep.metric.name, sweep.metric.maximise],
-        "parameters": [[p.name, p.distribution, p.settings] for p in sweep.parameters],
-        "arguments": list(arguments),
-    }

@@ -1,12 +1,13 @@
-"""What is tried next: a grid in order, random points, or Bayesian search.
+"""Choice of the next run: a grid in order, random points, or Bayesian search.
 
-Nothing is remembered between calls but the runs themselves, so a sweep that was interrupted goes on
-as if it had not been.
+Nothing is kept between calls but the runs themselves, so an interrupted sweep goes on as if it had
+not been interrupted. An Optuna storage would be a second record beside them, and a poorer one:
+its JournalStorage has no heartbeat, so the run of a machine that died stays "running" for ever, and
+it does not reopen a failed run, which here resumes from its checkpoint.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,31 +17,29 @@ import numpy as np
 
 from rbs.errors import SweepError
 from rbs.multirun.sweep.definition import Sweep
-from rbs.multirun.sweep.distributions import CATEGORICAL, Parameter, choices
+from rbs.multirun.sweep.distributions import Parameter
 
 Point = dict[str, float]
-"""Where a run lies in the search space: the quantile of each parameter that is searched."""
+"""Place of a run in the search space: the quantile of each parameter that is searched."""
 
 
 @dataclass(frozen=True)
-class Proposal:
-    """A run to try: its point (empty in a grid), and the value of every parameter."""
+class Trial:
+    """A run as search sees it.
 
-    point: Point
-    values: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Tried:
-    """An earlier run: its point, and the metric it ended with; None where it goes on or failed."""
+    Attributes:
+        point: Its place; empty in a grid.
+        result: The metric it ended with; None while it runs and where it failed.
+        running: True while it runs.
+    """
 
     point: Point = field(default_factory=dict)
     result: float | None = None
     running: bool = False
 
 
-def propose(sweep: Sweep, tried: Sequence[Tried], number: int | None = None) -> Proposal | None:
-    """The run with this number, from 0; None where the sweep is over.
+def propose(sweep: Sweep, trials: Sequence[Trial], number: int) -> tuple[Point, dict[str, Any]] | None:
+    """Point and values of all parameters of the run with this number, from 0; None after the last.
 
     Bayesian search is Optuna's tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011)
     over quantiles, ten random points first; W&B's own is a Gaussian process, so the two try
@@ -48,88 +47,65 @@ def propose(sweep: Sweep, tried: Sequence[Tried], number: int | None = None) -> 
 
     Args:
         sweep: The sweep.
-        tried: All other runs.
-        number: None for the one after them.
+        trials: All other runs.
+        number: Which run.
 
     Raises:
         SweepError: `method: bayes`, and Optuna is not installed.
     """
-    number = len(tried) if number is None else number
-    if number >= planned(sweep):
+    if number >= sweep.planned:
         return None
     if sweep.method == "grid":
-        return Proposal({}, _grid_point(sweep.parameters, number))
+        return {}, _grid_values(sweep.parameters, number)
     searched = [parameter for parameter in sweep.parameters if parameter.distribution != "constant"]
     if sweep.method == "random":
         rng = np.random.default_rng((0, number))
         point = {parameter.name: float(rng.random()) for parameter in searched}
     else:
-        point = _bayes(sweep, searched, tried)
-    return Proposal(point, {p.name: p.value(point.get(p.name, 0.0)) for p in sweep.parameters})
+        point = _bayes(sweep, searched, trials)
+    return point, {p.name: p.at(point.get(p.name, 0.0)) for p in sweep.parameters}
 
 
-def planned(sweep: Sweep) -> int:
-    """How many runs there are to be."""
-    most = math.prod(len(choices(p) or []) for p in sweep.parameters) if sweep.method == "grid" else math.inf
-    return int(most if sweep.run_cap is None else min(most, sweep.run_cap))
-
-
-def _grid_point(parameters: Sequence[Parameter], number: int) -> dict[str, Any]:
+def _grid_values(parameters: Sequence[Parameter], number: int) -> dict[str, Any]:
     """The values at a place of the grid; the last parameter changes fastest."""
-    values = {}
-    for parameter in reversed(parameters):
-        every = choices(parameter) or []
-        number, place = divmod(number, len(every))
-        values[parameter.name] = every[place]
-    return {parameter.name: values[parameter.name] for parameter in parameters}
+    choices = [parameter.choices() or [] for parameter in parameters]
+    places = np.unravel_index(number, [len(every) for every in choices])
+    return {p.name: every[place] for p, every, place in zip(parameters, choices, places, strict=True)}
 
 
-def _bayes(sweep: Sweep, searched: Sequence[Parameter], tried: Sequence[Tried]) -> Point:
+def _bayes(sweep: Sweep, searched: Sequence[Parameter], trials: Sequence[Trial]) -> Point:
     try:
         import optuna
     except ImportError as error:
-        remedy = "install it with `pip install 'rbs[sweep]'`, or use method: random"
+        remedy = "install the extra `sweep` (`make setup` does), or use method: random"
         raise SweepError("method: bayes needs Optuna", file=sweep.file, remedy=remedy) from error
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+    from optuna.trial import TrialState, create_trial
+
     assert sweep.metric is not None  # checked when the file was read
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space: dict[str, Any] = {
-        p.name: optuna.distributions.CategoricalDistribution(range(len(p.settings["values"])))
-        if p.distribution in CATEGORICAL
-        else optuna.distributions.FloatDistribution(0.0, 1.0)
+        p.name: CategoricalDistribution(range(len(p.values))) if p.categorical else FloatDistribution(0, 1)
         for p in searched
     }
     with warnings.catch_warnings():
-        # `constant_liar`, which keeps runs that go on from being tried twice, is called
-        # experimental.
+        # `constant_liar`, which keeps search away from runs that go on, is called experimental.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         # Its random numbers depend on how many runs there were, not on the process that asks.
-        sampler = optuna.samplers.TPESampler(seed=len(tried), constant_liar=True)
-    goal = "maximize" if sweep.metric.maximise else "minimize"
-    study = optuna.create_study(sampler=sampler, direction=goal)
-    for run in tried:
-        study.add_trial(_as_trial(run, searched, space))
-    asked = study.ask(space)
-    return {p.name: _quantile(p, asked.params[p.name]) for p in searched}
-
-
-def _as_trial(run: Tried, searched: Sequence[Parameter], space: dict[str, Any]) -> Any:
-    from optuna.trial import TrialState, create_trial
-
-    known = run.result is not None
-    state = TrialState.RUNNING if run.running else TrialState.COMPLETE if known else TrialState.FAIL
-    params = {
-        p.name: p.category(run.point[p.name]) if p.distribution in CATEGORICAL else run.point[p.name]
-        for p in searched
-    }
-    value = run.result if state == TrialState.COMPLETE else None
-    return create_trial(params=params, distributions=space, value=value, state=state)
-
-
-def _quantile(parameter: Parameter, asked: float) -> float:
-    """The quantile of what Optuna answers: the middle of a category's share, else the answer itself."""
-    if parameter.distribution not in CATEGORICAL:
-        return float(asked)
-    count = len(parameter.settings["values"])
-    shares = parameter.settings.get("probabilities") or [1 / count] * count
-    place = int(asked)
-    return float(sum(shares[:place]) + shares[place] / 2)
+        sampler = optuna.samplers.TPESampler(seed=len(trials), constant_liar=True)
+    study = optuna.create_study(sampler=sampler, direction=sweep.metric.goal)
+    for trial in trials:
+        ended = TrialState.FAIL if trial.result is None else TrialState.COMPLETE
+        study.add_trial(
+            create_trial(
+                params={
+                    p.name: p.category(trial.point[p.name]) if p.categorical else trial.point[p.name]
+                    for p in searched
+                },
+                distributions=space,
+                value=trial.result,
+                state=TrialState.RUNNING if trial.running else ended,
+            )
+        )
+    params = study.ask(space).params
+    return {p.name: p.middle(params[p.name]) if p.categorical else float(params[p.name]) for p in searched}

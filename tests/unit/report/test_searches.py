@@ -87,11 +87,24 @@ def test_a_sweep_is_listed_best_first_with_its_figure(tmp_path):
     (tmp_path / "sweep.png").write_bytes(PIXEL)
     table = sweep_table(tmp_path / "sweep.csv")
     assert [name for name, _ in table.rows] == ["0007, finished", "0002, stopped"]
-    assert [cell.text for cell in table.rows[0][1]] == ["33.51", "4.2", "0.00123", "NAFNet"]
+    assert [cell.text for cell in table.rows[0][1]] == ["33.5", "4.2", "0.00123", "NAFNet"]
+    assert table.rows[1][1][0].text == "30.1"
     write_report([tmp_path], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert base64.b64encode(PIXEL).decode() in page
     assert "0007, finished" in page
+
+
+def test_runs_that_differ_in_the_csv_differ_in_the_table(tmp_path):
+    (tmp_path / "sweep.csv").write_text(
+        "run,state,psnr,lr,width\n1,finished,34.382,1e-3,8\n2,finished,34.381,2e-5,16\n3,failed,,1e-3,8\n"
+    )
+    columns = zip(*(cells for _, cells in sweep_table(tmp_path / "sweep.csv").rows), strict=True)
+    assert [[cell.text for cell in column] for column in columns] == [
+        ["34.382", "34.381", ""],
+        ["0.001", "2e-05", "0.001"],
+        ["8", "16", "8"],
+    ]
 
 
 def test_costs_of_a_benchmark(tmp_path):

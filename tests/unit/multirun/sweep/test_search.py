@@ -1,4 +1,4 @@
-"""What is tried: grids in order, distributions as SciPy has them, Bayesian search that learns."""
+"""Choice of runs: grids in order, distributions as SciPy has them, Bayesian search that learns."""
 
 from itertools import product
 
@@ -8,7 +8,7 @@ from scipy import stats
 
 from rbs.multirun.sweep.definition import read_sweep
 from rbs.multirun.sweep.distributions import Parameter
-from rbs.multirun.sweep.search import Tried, propose
+from rbs.multirun.sweep.search import Trial, propose
 
 QUANTILES = (0.01, 0.2, 0.5, 0.77, 0.999)
 SCIPY = {
@@ -22,39 +22,43 @@ SCIPY = {
 }
 
 
+def parameter(**settings):
+    return Parameter(path=("x",), **settings)
+
+
 @pytest.mark.parametrize("name", SCIPY)
 def test_distributions_are_those_of_scipy(name):
     settings, reference = SCIPY[name]
-    found = [Parameter(("x",), name, settings).value(u) for u in QUANTILES]
+    found = [parameter(distribution=name, **settings).at(u) for u in QUANTILES]
     np.testing.assert_allclose(found, reference.ppf(QUANTILES), rtol=1e-9)
 
 
 def test_the_inverse_of_inv_log_uniform_is_log_uniform():
-    parameter = Parameter(("x",), "inv_log_uniform_values", {"min": 0.1, "max": 10.0})
+    x = parameter(distribution="inv_log_uniform_values", min=0.1, max=10.0)
     inverse = stats.loguniform(0.1, 10)
-    np.testing.assert_allclose([1 / parameter.value(u) for u in QUANTILES], inverse.ppf(QUANTILES), rtol=1e-9)
+    np.testing.assert_allclose([1 / x.at(u) for u in QUANTILES], inverse.ppf(QUANTILES), rtol=1e-9)
 
 
 def test_steps_are_multiples_without_rounding_dust():
-    parameter = Parameter(("x",), "q_uniform", {"min": 0.0, "max": 1.0, "q": 0.1})
-    assert {parameter.value(u) for u in np.linspace(0, 0.999, 200)} == {round(k / 10, 1) for k in range(11)}
-    whole = Parameter(("x",), "q_log_uniform_values", {"min": 10, "max": 1000, "q": 10}).value(0.5)
+    x = parameter(distribution="q_uniform", min=0.0, max=1.0, q=0.1)
+    assert {x.at(u) for u in np.linspace(0, 0.999, 200)} == {round(k / 10, 1) for k in range(11)}
+    whole = parameter(distribution="q_log_uniform_values", min=10, max=1000, q=10).at(0.5)
     assert whole == 100
     assert isinstance(whole, int)
 
 
 def test_probabilities_are_kept():
-    settings = {"values": ["a", "b", "c"], "probabilities": [0.2, 0.0, 0.8]}
-    parameter = Parameter(("x",), "categorical_w_probabilities", settings)
-    drawn = [parameter.value(u) for u in (np.arange(1000) + 0.5) / 1000]
+    x = parameter(values=["a", "b", "c"], probabilities=[0.2, 0.0, 0.8])
+    drawn = [x.at(u) for u in (np.arange(1000) + 0.5) / 1000]
     assert {name: drawn.count(name) for name in "abc"} == {"a": 200, "b": 0, "c": 800}
 
 
 def everything(sweep):
-    tried = []
-    while (found := propose(sweep, tried)) is not None:
-        yield found.values
-        tried.append(Tried(found.point))
+    trials = []
+    while (found := propose(sweep, trials, len(trials))) is not None:
+        point, values = found
+        yield values
+        trials.append(Trial(point))
 
 
 def test_a_grid_is_every_combination_once(write_sweep):
@@ -99,10 +103,11 @@ def test_bayesian_search_finds_what_random_search_does_not(write_sweep, goal):
         path = write_sweep(
             method=method, run_cap=40, metric={"name": "m", "goal": goal}, parameters=parameters
         )
-        sweep, tried, costs = read_sweep(path), [], []
-        while (found := propose(sweep, tried)) is not None:
-            costs.append(cost(found.values))
-            tried.append(Tried(found.point, sign * costs[-1]))
+        sweep, trials, costs = read_sweep(path), [], []
+        while (found := propose(sweep, trials, len(trials))) is not None:
+            point, values = found
+            costs.append(cost(values))
+            trials.append(Trial(point, sign * costs[-1]))
         best[method] = np.mean(costs[20:])
     assert best["bayes"] < 0.5 * best["random"]
 
@@ -111,11 +116,12 @@ def test_bayesian_search_keeps_away_from_runs_that_go_on(write_sweep):
     path = write_sweep(method="bayes", run_cap=60, parameters={"x": {"min": 0.0, "max": 1.0}})
     sweep = read_sweep(path)
     rng = np.random.default_rng(0)
-    known = [Tried({"x": u}, -((u - 0.5) ** 2)) for u in rng.random(30)]
-    failed = [Tried({"x": 0.9})]
+    known = [Trial({"x": u}, -((u - 0.5) ** 2)) for u in rng.random(30)]
+    failed = [Trial({"x": 0.9})]
     asked = []
     for _ in range(8):
-        asked.append(propose(sweep, known + failed + asked).point)
-        asked[-1] = Tried(asked[-1], running=True)
+        trials = known + failed + asked
+        point, _ = propose(sweep, trials, len(trials))
+        asked.append(Trial(point, running=True))
     places = sorted(run.point["x"] for run in asked)
     assert min(np.diff(places)) > 0
