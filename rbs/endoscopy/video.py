@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from exposures import Fraction
+from fractions import Fraction
 
 from rbs.errors import FrameError, OutputError
 from rbs.utils.files import whole_file
