@@ -1,6 +1,6 @@
 """Growth plates, ribs and a lesion as restorers show them, beside the truth: docs/figures/details.png.
 
-    pip install 'rbs[bm3d]'
+    pip install '.[bm3d]'
     python benchmarks/details.py data/phantoms/manifest.csv docs/figures/details.png
 
 Test children alone. Columns: what is true, the rapid scan, the tuned Gaussian, Anscombe + BM3D

@@ -65,6 +65,13 @@ def main(argv: list[str] | None = None) -> int:
     except RbsError as error:
         print(f"rbs: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        from rbs.utils.extras import missing_package
+
+        if (missing := missing_package(error)) is None:
+            raise
+        print(f"rbs: {missing}", file=sys.stderr)
+        return 1
     except OSError as error:
         # Whatever asks for a file may meet one it must not see; nothing is gained by a traceback.
         fault = f"it cannot be read or written ({error.strerror or error})"
