@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     keep_memory()
     try:
         if arguments and arguments[0] in TRAINING:
-            from rbs.cli.training import run_lightning
+            from rbs.tasks.fit import run_lightning
 
             run_lightning(arguments)
         else:
