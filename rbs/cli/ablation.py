@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="overlays, a row each: files or names such as ablations/no_spi (default: the eight combinations of SPI, SKD and SCM)",
+        help="overlays, a row each: files, or names such as ablations/no_spi (default: the eight combinations"
+        " of SPI, SKD and SCM)",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="default: 1 2 3")
     parser.add_argument("--stage1", type=Path, metavar="FILE", help="weights stage 2 starts from")

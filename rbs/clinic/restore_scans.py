@@ -7,11 +7,10 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import rbs
 from rbs.clinic.checks import check, contradictions, nothing_to_restore
 from rbs.clinic.outcomes import Refused
 from rbs.errors import CheckpointError, OutputError, RbsError, ScanError
@@ -21,13 +20,11 @@ from rbs.scans.dicom.files import EXPORTED, header_of
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.dicom.writer import Derivation, write_deviation_nm, write_restored_nm
 from rbs.scans.scan import STANDARD_VELOCITY, Scan, View
+from rbs.utils.version import VERSION
 
 if TYPE_CHECKING:
-    from rbs.inference.onnx import OnnxRestorer
-    from rbs.restorers.checkpoint import LoadedRestorer
+    from rbs.inference.load import Loaded
     from rbs.restorers.uncertainty import Uncertainty
-
-Loaded: TypeAlias = "LoadedRestorer | OnnxRestorer"
 
 SHOWN = 3
 """Contradictions listed for one scan; the rest are counted."""
@@ -232,12 +229,24 @@ def _read(
         if output.exists():
             raise OutputError("the output exists already", file=output, remedy="choose another or remove it")
     scan = read_nm(path, **reading)
+    return scan, refuse_unfit(scan, loaded, standard_velocity)
+
+
+def refuse_unfit(scan: Scan, loaded: Loaded, standard_velocity: float = STANDARD_VELOCITY) -> tuple[str, ...]:
+    """Refuse a scan that is not fit to be restored.
+
+    Returns:
+        What makes the restoration of a fit one doubtful.
+
+    Raises:
+        ScanError: It is not fit; all reasons are given.
+    """
     verdict = check(scan, standard_velocity=standard_velocity, trained_on=loaded.provenance).restoring
     if not verdict.fit:
         faults = ", and ".join(reason.fault for reason in verdict.reasons)
         remedies = ", and ".join(dict.fromkeys(reason.remedy for reason in verdict.reasons))
-        raise ScanError(faults, file=path, remedy=remedies)
-    return scan, verdict.warnings
+        raise ScanError(faults, file=scan.provenance.path, remedy=remedies)
+    return verdict.warnings
 
 
 def _restore_group(
@@ -265,7 +274,7 @@ def _restore_group(
     found = contradictions(rapid, restored, exposure)
     seconds = (time.perf_counter() - start) / len(group)
     model = loaded.name + (faint.SUFFIX if keep_faint else "")
-    derivation = Derivation(model=model, version=rbs.__version__, weight_hash=loaded.sha256)
+    derivation = Derivation(model=model, version=VERSION, weight_hash=loaded.sha256)
     for index, (scan, path) in enumerate(zip(group, paths, strict=True)):
         own_frames = slice(None) if len(group) == 1 else slice(index, index + 1)
         result = replace(scan, counts=restored.counts[own_frames], velocity=standard_velocity)
@@ -302,7 +311,7 @@ def _write_deviation(restored: Path, deviation: Scan, source: Scan, uncertainty:
     """Write the deviation beside a restored file, or neither of the two."""
     derivation = Derivation(
         model=f"{uncertainty.name} of {uncertainty.loaded.name}",
-        version=rbs.__version__,
+        version=VERSION,
         weight_hash=f"{uncertainty.sha256}, of weights sha256 {uncertainty.loaded.sha256}",
     )
     try:

@@ -125,17 +125,7 @@ class RbsCLI(LightningCLI):
 
 
 def fit(config: str | Path | Mapping[str, Any], **settings: Any) -> Path:
-    """Train an experiment in this process, as `rbs fit` does.
-
-    Args:
-        config: A YAML file, the name of an experiment that comes with rbs ("stage1"), or the
-            content of such a file.
-        settings: Settings that replace those of the experiment: `trainer={"max_steps": 100}`, or
-            with dotted names. `name` names the run; the default is the name of the experiment.
-
-    Returns:
-        Folder of the run, `<trainer.default_root_dir>/<name>`: it holds what the task makes, such
-        as `restorer.safetensors`, and a folder `version_N` of each training.
+    """Train an experiment in this process: see `rbs.fit`.
 
     Raises:
         RbsError: A setting is unknown or has no valid value, or the training cannot start.
@@ -204,7 +194,7 @@ def run_lightning(arguments: Iterable[str], *, exit_on_error: bool = True) -> Rb
             parser_kwargs={
                 "description": "Train and test. --print_config shows every setting and its default.",
                 **parsing,
-                **{name: parsing for name in RbsCLI.subcommands()},
+                **dict.fromkeys(RbsCLI.subcommands(), parsing),
             },
             args=with_files(arguments),
         )

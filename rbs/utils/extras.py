@@ -21,10 +21,11 @@ def missing_package(error: ModuleNotFoundError) -> RbsError | None:
     """
     module = (error.name or "").partition(".")[0]
     wanted = _DISTRIBUTIONS.get(module, module.replace("_", "-")).lower()
-    for requirement in map(_OF_AN_EXTRA.match, requires("rbs") or ()):
-        if requirement and requirement[1].lower() == wanted != "rbs":
+    for requirement in filter(None, map(_OF_AN_EXTRA.match, requires("rbs") or ())):
+        name, extra = requirement.groups()
+        if name.lower() == wanted != "rbs":
             return RbsError(
-                f"this needs {requirement[1]}, which the extra '{requirement[2]}' installs",
-                remedy=f"run `pip install '.[{requirement[2]}]'` in the clone of rbs, or `make setup` for all extras",
+                f"this needs {name}, which the extra '{extra}' installs",
+                remedy=f"run `pip install '.[{extra}]'` in the clone of rbs, or `make setup` for all extras",
             )
     return None

@@ -161,4 +161,4 @@ def test_what_is_no_export_of_scans_is_refused(exported, tmp_path, capsys):
         load_onnx(shipped.GRAPH)
     arguments = ["restore", str(exported), str(tmp_path / "x"), "--adapt", "--checkpoint", str(exported)]
     assert main(arguments) == 1
-    assert "--adapt looks into the network, which an ONNX file does not allow" in capsys.readouterr().err
+    assert "an ONNX file cannot be adapted to a scan" in capsys.readouterr().err

@@ -2,14 +2,80 @@
 
 import socket
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch.distributed
+import yaml
 
 from rbs.errors import CheckpointError, RbsError
 from rbs.tasks.callbacks import SameStart
-from rbs.tasks.fit import FINISHED, _newest_unfinished, _one_of_several, compare_with_checkpoint, fit, with_files
+from rbs.tasks.fit import (
+    FINISHED,
+    _newest_unfinished,
+    _one_of_several,
+    compare_with_checkpoint,
+    fit,
+    with_files,
+)
+
+TWO_STEPS = {
+    "wandb": "disabled",
+    "trainer": {"max_steps": 2, "limit_val_batches": 1, "accelerator": "cpu", "precision": "32-true"},
+    "trainer.enable_progress_bar": False,
+    "trainer.val_check_interval": None,
+    "trainer.check_val_every_n_epoch": 1,
+    "data": {"crop": [64, 64], "batch_size": 1, "samples_per_epoch": 2},
+    "model.init_args.f1.init_args": {"width": 4, "enc_blocks": [1], "middle_blocks": 1, "dec_blocks": [1]},
+}
+
+
+def test_a_training_from_python_gives_its_folder(tiny_cohort, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = fit("stage1", **TWO_STEPS, **{"data.manifest": tiny_cohort})
+    assert folder.resolve() == tmp_path / "runs" / "stage1"
+    assert (folder / "restorer.safetensors").is_file()
+    settings = yaml.safe_load((folder / "version_0" / "config.yaml").read_text())
+    assert settings["data"]["init_args"]["manifest"] == str(tiny_cohort)
+    # The content of a file does as well, and a setting still replaces what it says.
+    del settings["model"]["init_args"]["output"]
+    again = fit(
+        settings | {"name": "again"}, trainer={"default_root_dir": tmp_path / "other", "max_steps": 1}
+    )
+    assert (again, settings["trainer"]["max_steps"]) == (tmp_path / "other" / "again", 2)
+    assert (again / "restorer.safetensors").is_file()
+    changed = yaml.safe_load((again / "version_0" / "config.yaml").read_text())
+    assert changed["trainer"]["max_steps"] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [({"traner": 1}, "--traner=1"), ({"trainer": {"max_steps": "many"}}, 'trainer.max_steps": .*many')],
+)
+def test_a_wrong_setting_is_an_error_and_no_exit(settings, said):
+    with pytest.raises(RbsError, match=said):
+        fit("stage1", **settings)
+
+
+def test_config_names_an_experiment_and_nothing_else_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = [
+        "fit",
+        "--config",
+        "stage1",
+        "--config=overlays/cpu",
+        "--config",
+        "{name: a}",
+        "--name",
+        "stage1",
+    ]
+    found = with_files(given)
+    assert [Path(found[2]).name, Path(found[3]).name] == ["stage1.yaml", "cpu.yaml"]
+    assert all(Path(value.removeprefix("--config=")).is_file() for value in found[2:4])
+    assert found[4:] == given[4:]
+    with pytest.raises(RbsError, match="none of the experiments"):
+        with_files(["fit", "-c", "stage9"])
 
 
 def test_processes_that_see_other_files_are_refused(monkeypatch):

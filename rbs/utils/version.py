@@ -1,0 +1,5 @@
+"""Version of the package, as the installation states it."""
+
+from importlib.metadata import version
+
+VERSION = version("rbs")
