@@ -1,7 +1,9 @@
 """The functions of `import rbs`: light to import, and the same as the commands."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -53,7 +55,7 @@ def test_restoring_gives_what_the_command_writes(rapid, tmp_path):
     restored = rbs.restore(rapid)
     assert main(["restore", str(rapid), str(tmp_path / "restored.dcm")]) == 0
     file = pydicom.dcmread(tmp_path / "restored.dcm")
-    step = float(file.get("RescaleSlope", 1))  # a file holds whole multiples of it
+    step = file.RealWorldValueMappingSequence[0].RealWorldValueSlope  # the file holds multiples of it
     np.testing.assert_allclose(file.pixel_array * step, restored.counts, atol=0.51 * step)
     np.testing.assert_array_equal(rbs.restore(rbs.read(rapid)).counts, restored.counts)
     assert not np.array_equal(rbs.restore(rapid, keep_faint=True).counts, restored.counts)
@@ -70,3 +72,10 @@ def test_evaluating(tiny_cohort, tmp_path):
     summary = rbs.evaluate(tiny_cohort, tmp_path / "out")
     assert {"rapid", "gaussian"} <= set(summary["method"])
     assert (tmp_path / "out" / "settings.json").is_file()
+
+
+def test_the_notebook_is_stored_without_results():
+    cells = json.loads((Path(__file__).parents[2] / "docs" / "restore.ipynb").read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert code
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
