@@ -14,9 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+import rbs
 from rbs.segmentation.prior import SemanticPrior
 from rbs.utils.files import whole_file
-from rbs.utils.version import VERSION
 
 
 class PriorCache:
@@ -57,7 +57,7 @@ class PriorCache:
     def key(self, counts: Tensor, settings: str = "") -> str:
         """Name of the file of one image's prior."""
         array = np.ascontiguousarray(counts.detach().cpu().float().numpy())
-        content = hashlib.sha256(f"{VERSION} {self.digest} {settings} {array.shape}".encode())
+        content = hashlib.sha256(f"{rbs.__version__} {self.digest} {settings} {array.shape}".encode())
         content.update(array.tobytes())
         return content.hexdigest()
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+import rbs
 from rbs.errors import RbsError
 from rbs.report import figures
 from rbs.report.assessment import (
@@ -39,7 +40,6 @@ from rbs.report.tables import (
     training_logs,
 )
 from rbs.utils.files import read_npz, whole_file
-from rbs.utils.version import VERSION
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -139,7 +139,7 @@ def write_report(
     template = (files("rbs.report") / "page.html").read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
     html = page.render(
-        version=VERSION,
+        version=rbs.__version__,
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         scans=any(not e["of_frames"] for e in evaluations) or not evaluations,
         frames=any(e["of_frames"] for e in evaluations),

@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+import rbs
 from rbs.errors import CheckpointError
 from rbs.utils.files import whole_file
-from rbs.utils.version import VERSION
 
 KEY = "rbs"
 
@@ -32,7 +32,7 @@ def save_modules(path: str | Path, modules: dict[str, nn.Module], description: d
         for prefix, module in modules.items()
         for name, tensor in module.state_dict().items()
     }
-    metadata = {KEY: json.dumps({**description, "version": VERSION}, sort_keys=True)}
+    metadata = {KEY: json.dumps({**description, "version": rbs.__version__}, sort_keys=True)}
     with whole_file(path, overwrite=True) as temporary:
         save_file(tensors, temporary, metadata=metadata)
 

@@ -30,6 +30,7 @@ from pydicom import Dataset
 from pydicom.valuerep import DA, TM
 from tqdm import tqdm
 
+import rbs
 from rbs.data.manifest import SEXES
 from rbs.errors import RbsError
 from rbs.scans import acceptance as fit
@@ -43,7 +44,6 @@ from rbs.scans.dicom.files import is_restored
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.scan import Array, Provenance, Scan, View
 from rbs.utils.files import whole_file
-from rbs.utils.version import VERSION
 
 GRID = (48, 16)
 """Rows and columns of the pixels noted of a view."""
@@ -209,7 +209,7 @@ def take_note(file: Path, view: View | None = None) -> Note:
 
 def rules() -> str:
     """A hash of the code that reads and notes: notes of other code are worth nothing."""
-    code = hashlib.sha256(f"{VERSION} {pydicom.__version__}".encode())
+    code = hashlib.sha256(f"{rbs.__version__} {pydicom.__version__}".encode())
     for module in (counts, dicom, dicom_pixels, dicom_views, find, fit, sys.modules[__name__]):
         code.update(inspect.getsource(module).encode())
     return code.hexdigest()

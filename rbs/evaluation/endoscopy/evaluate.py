@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+import rbs
 from rbs.data.frames_manifest import FrameRow, FramesManifest
 from rbs.degradation.optical import Preset
 from rbs.evaluation.endoscopy.classical import peers as peers_for
@@ -23,7 +24,6 @@ from rbs.evaluation.run import FRAMES, PICTURED, begin, check_against, finish, s
 from rbs.evaluation.scans.metrics import Metric
 from rbs.evaluation.scans.references import CEILING
 from rbs.evaluation.set_metrics.fid_kid import TILE, Inception
-from rbs.utils.version import VERSION
 
 Array = npt.NDArray[Any]
 
@@ -88,7 +88,7 @@ def evaluate_frames(
     validation = [row for row in manifest.frames if row.split == "val"]
     metrics = (*METRICS, *extra_metrics)
     made_from = {
-        "rbs": VERSION,
+        "rbs": rbs.__version__,
         "manifest": str(manifest.path),
         "manifest_sha256": hashlib.sha256(manifest.path.read_bytes()).hexdigest(),
         "split": split,

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+import rbs
 from rbs.data.manifest import Case, Manifest
 from rbs.errors import ManifestError, OutputError, RbsError
 from rbs.evaluation.methods import RAPID, Method
@@ -49,7 +50,6 @@ from rbs.evaluation.parts import Part, Parts
 from rbs.evaluation.run import SETTINGS, UNFINISHED, write
 from rbs.evaluation.scans.classical import GAUSSIAN, Pair, best, gaussian, tune
 from rbs.evaluation.scans.evaluate import file_versions, load_pair
-from rbs.utils.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def assess(
     if (output / SETTINGS).exists() and not overwrite:
         raise OutputError("it holds results already", file=output, remedy="choose another or use --overwrite")
     settings: dict[str, Any] = {
-        "rbs": VERSION,
+        "rbs": rbs.__version__,
         "manifest": str(manifest.path),
         "manifest_sha256": hashlib.sha256(manifest.path.read_bytes()).hexdigest(),
         "split": split,

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+import rbs
 from rbs.data.anatomy import read_anatomy
 from rbs.data.manifest import Case, Manifest, load_case
 from rbs.degradation.thinning import split as split_counts
@@ -27,7 +28,6 @@ from rbs.evaluation.scans.references import REFERENCES, reference_images, refere
 from rbs.evaluation.set_metrics.fid_kid import STANDARD, TILES_DEFINITION, Inception
 from rbs.scans.body import MASK_DEFINITION
 from rbs.scans.registration import residual_misalignment
-from rbs.utils.version import VERSION
 
 Array = npt.NDArray[Any]
 
@@ -104,7 +104,7 @@ def evaluate(
         raise ManifestError(f"the split '{split}' is empty", file=manifest.path, remedy="add patients to it")
     metrics = (*METRICS, *TASK_METRICS, *extra_metrics)
     made_from = {
-        "rbs": VERSION,
+        "rbs": rbs.__version__,
         "manifest": str(manifest.path),
         "manifest_sha256": hashlib.sha256(manifest.path.read_bytes()).hexdigest(),
         "split": split,
