@@ -1,6 +1,6 @@
 """Restorers on one slow real scan, thinned to several speeds and judged by all other counts.
 
-    pip install '.[bm3d]'
+    pip install 'rbs[bm3d]'
     python benchmarks/real_scan.py slow.dcm --view anterior --weights rbs/weights/restorer.safetensors --adapt
 
 The slow scan's counts are dealt, three times over, into a rapid scan and what is left; the

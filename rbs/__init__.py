@@ -115,13 +115,15 @@ def restore(
         ScanError: The file cannot be read, or the scan is not fit to be restored.
         CheckpointError: The weights cannot be used.
     """
-    from rbs.clinic.restore_scans import refuse_unfit, restore_scan
+    from rbs.clinic.checks import check
+    from rbs.clinic.restore_scans import restore_scan
     from rbs.inference.load import load_for_scans
 
     if isinstance(scan, str | Path):
         scan = read(scan)
     loaded = load_for_scans(None if checkpoint is None else Path(checkpoint), adapt=adapt)
-    refuse_unfit(scan, loaded, standard_velocity)
+    report = check(scan, standard_velocity=standard_velocity, trained_on=loaded.provenance)
+    report.restoring.require(scan.provenance.path)
     return restore_scan(scan, loaded, standard_velocity, keep_faint=keep_faint)
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from rbs.cli.options import add_reading_options, add_standard_velocity, reading_options, refusals_error
 
 if TYPE_CHECKING:
+    from rbs.clinic.restore_scans import Loaded
     from rbs.endoscopy.media_type import Kind
     from rbs.errors import RbsError
-    from rbs.inference.load import Loaded
     from rbs.restorers.uncertainty import Uncertainty
 
 HELP = "restore rapid scans (DICOM in, DICOM out), endoscopic pictures and videos (research use only)"
@@ -207,19 +207,28 @@ def _outcomes(
 
 
 def _restorer_of_scans(args: argparse.Namespace) -> tuple[Loaded, Uncertainty | None]:
-    """The restorer, and the head that states its uncertainty where that is asked for."""
-    if not args.uncertainty:
-        from rbs.inference.load import load_for_scans
+    """The weights, and what states their uncertainty; no PyTorch where nothing looks into the network."""
+    from rbs.errors import RbsError
 
-        return load_for_scans(args.checkpoint, adapt=args.adapt), None
-    if args.checkpoint is not None and args.checkpoint.suffix == ".onnx":
-        from rbs.errors import RbsError
-
-        fault = "--uncertainty looks into the network, which an ONNX file does not allow"
+    exported = args.checkpoint is not None and args.checkpoint.suffix == ".onnx"
+    looks_inside = "--adapt" if args.adapt else "--uncertainty" if args.uncertainty else None
+    if exported and looks_inside:
+        fault = f"{looks_inside} looks into the network, which an ONNX file does not allow"
         raise RbsError(fault, remedy="name the weights it was exported from")
+    if exported or (args.checkpoint is None and not looks_inside):
+        from rbs.inference.onnx import load_onnx, load_shipped
+
+        return load_onnx(args.checkpoint) if exported else load_shipped(), None
     from rbs.restorers.checkpoint import load_restorer
-    from rbs.restorers.uncertainty import head_file, load_uncertainty
     from rbs.weights.shipped import SHIPPED
 
     loaded = load_restorer(args.checkpoint)
-    return loaded, load_uncertainty(loaded, head_file(args.checkpoint or SHIPPED))
+    if args.uncertainty:
+        from rbs.restorers.uncertainty import head_file, load_uncertainty
+
+        return loaded, load_uncertainty(loaded, head_file(args.checkpoint or SHIPPED))
+    if args.adapt:
+        from rbs.inference.test_time_adaptation import AdaptingRestorer
+
+        return AdaptingRestorer.of(loaded), None
+    return loaded, None

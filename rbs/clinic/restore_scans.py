@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -23,8 +23,11 @@ from rbs.scans.dicom.writer import Derivation, write_deviation_nm, write_restore
 from rbs.scans.scan import STANDARD_VELOCITY, Scan, View
 
 if TYPE_CHECKING:
-    from rbs.inference.load import Loaded
+    from rbs.inference.onnx import OnnxRestorer
+    from rbs.restorers.checkpoint import LoadedRestorer
     from rbs.restorers.uncertainty import Uncertainty
+
+Loaded: TypeAlias = "LoadedRestorer | OnnxRestorer"
 
 SHOWN = 3
 """Contradictions listed for one scan; the rest are counted."""
@@ -229,24 +232,9 @@ def _read(
         if output.exists():
             raise OutputError("the output exists already", file=output, remedy="choose another or remove it")
     scan = read_nm(path, **reading)
-    return scan, refuse_unfit(scan, loaded, standard_velocity)
-
-
-def refuse_unfit(scan: Scan, loaded: Loaded, standard_velocity: float = STANDARD_VELOCITY) -> tuple[str, ...]:
-    """Refuse a scan that is not fit to be restored.
-
-    Returns:
-        What makes the restoration of a fit one doubtful.
-
-    Raises:
-        ScanError: It is not fit; all reasons are given.
-    """
     verdict = check(scan, standard_velocity=standard_velocity, trained_on=loaded.provenance).restoring
-    if not verdict.fit:
-        faults = ", and ".join(reason.fault for reason in verdict.reasons)
-        remedies = ", and ".join(dict.fromkeys(reason.remedy for reason in verdict.reasons))
-        raise ScanError(faults, file=scan.provenance.path, remedy=remedies)
-    return verdict.warnings
+    verdict.require(path)
+    return scan, verdict.warnings
 
 
 def _restore_group(

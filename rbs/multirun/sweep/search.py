@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from rbs.errors import SweepError
 from rbs.multirun.sweep.definition import Sweep
 from rbs.multirun.sweep.distributions import CATEGORICAL, Parameter, choices
 
@@ -49,6 +50,9 @@ def propose(sweep: Sweep, tried: Sequence[Tried], number: int | None = None) -> 
         sweep: The sweep.
         tried: All other runs.
         number: None for the one after them.
+
+    Raises:
+        SweepError: `method: bayes`, and Optuna is not installed.
     """
     number = len(tried) if number is None else number
     if number >= planned(sweep):
@@ -81,8 +85,11 @@ def _grid_point(parameters: Sequence[Parameter], number: int) -> dict[str, Any]:
 
 
 def _bayes(sweep: Sweep, searched: Sequence[Parameter], tried: Sequence[Tried]) -> Point:
-    import optuna
-
+    try:
+        import optuna
+    except ImportError as error:
+        remedy = "install it with `pip install 'rbs[sweep]'`, or use method: random"
+        raise SweepError("method: bayes needs Optuna", file=sweep.file, remedy=remedy) from error
     assert sweep.metric is not None  # checked when the file was read
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space: dict[str, Any] = {

@@ -119,7 +119,7 @@ def test_shipped_files_that_do_not_belong_together_are_refused(tmp_path, monkeyp
 
     monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "restorer.safetensors")
     monkeypatch.setattr(shipped, "GRAPH", tmp_path / "restorer_graph.onnx")
-    graph = Path(shipped.__file__).parent / "restorer_graph.onnx"
+    graph = Path(shipped.__file__).parent / "weights" / "restorer_graph.onnx"
     with pytest.raises(CheckpointError, match="name a weight file with --checkpoint"):
         load_shipped()
     save_restorer(tmp_path / "other.safetensors", NAFNet(width=4), {})
@@ -161,4 +161,4 @@ def test_what_is_no_export_of_scans_is_refused(exported, tmp_path, capsys):
         load_onnx(shipped.GRAPH)
     arguments = ["restore", str(exported), str(tmp_path / "x"), "--adapt", "--checkpoint", str(exported)]
     assert main(arguments) == 1
-    assert "an ONNX file cannot be adapted to a scan" in capsys.readouterr().err
+    assert "--adapt looks into the network, which an ONNX file does not allow" in capsys.readouterr().err
