@@ -67,9 +67,9 @@ help:  ## List the targets
 	@echo "                  low-light or x2: what they are degraded by; SPLIT=val where there is no test split"
 	@echo "  An interrupted training goes on from its last whole epoch when the same target is made again."
 
-setup: $(READY)  ## Make .venv with the pinned dependencies
+setup: $(READY)  ## Make .venv with all extras and tools, pinned
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml setup.py constraints.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt uv
 	.venv/bin/uv pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable '.[dev]'

@@ -1,6 +1,6 @@
 """Growth plates, ribs and a lesion by each restorer, beside the truth: docs/figures/details.png.
 
-    pip install 'rbs[bm3d]'
+    pip install '.[bm3d]'
     python benchmarks/details.py data/phantoms/manifest.csv docs/figures/details.png
 
 Test children alone. Columns: the truth, the rapid scan, the tuned Gaussian, Anscombe + BM3D

@@ -1,5 +1,232 @@
-"""Restoring rapid whole-body bone scans (40 cm/min) to the quality of standard ones (20 cm/min)."""
+"""Restoring rapid whole-body bone scans (40 cm/min) to the quality of standard ones (20 cm/min).
 
-from importlib.metadata import version
+The functions here do what the commands of the same names do:
 
-__version__ = version("rbs")
+    import rbs
+
+    scan = rbs.read("rapid.dcm")
+    print(rbs.inspect(scan))
+    restored = rbs.restore(scan)  # counts at standard exposure: restored.counts
+
+Importing the package imports neither NumPy nor PyTorch; a function imports what it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rbs.clinic.checks import FitReport
+    from rbs.scans.scan import Scan, View
+
+    __version__: str
+
+__all__ = ["evaluate", "fit", "inspect", "read", "restore", "simulate"]
+
+STANDARD_VELOCITY = 20.0
+"""Bed velocity of a standard scan, cm/min."""
+
+
+def __getattr__(name: str) -> Any:
+    """Look the version up on request: the module that knows it takes as long to import as all else here."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("rbs")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def read(
+    path: str | Path,
+    *,
+    views: Sequence[View | str] | None = None,
+    energy_window: int | None = None,
+    velocity: float | None = None,
+) -> Scan:
+    """Read the raw counts of a whole-body scan from a DICOM Nuclear Medicine file.
+
+    Args:
+        path: A file of one or two views.
+        views: "anterior" or "posterior" for each frame, for files that do not name them.
+        energy_window: Energy window to read, counted from 1, for files with several.
+        velocity: Bed velocity, cm/min, for files that do not state it.
+
+    Returns:
+        The scan with integer counts (frames, rows, columns), posterior frames not mirrored.
+
+    Raises:
+        ScanError: The file cannot be read, is no whole-body scan, or does not hold raw counts.
+    """
+    from rbs.scans.dicom.reader import read_nm
+    from rbs.scans.scan import View
+
+    named = None if views is None else tuple(View(view) for view in views)
+    return read_nm(path, views=named, energy_window=energy_window, velocity=velocity)
+
+
+def inspect(scan: Scan | str | Path, *, standard_velocity: float = STANDARD_VELOCITY) -> FitReport:
+    """Report what was understood of a scan, and whether it is fit for restoring and for training.
+
+    Args:
+        scan: A scan, or the path of a DICOM file.
+        standard_velocity: Bed velocity of your standard scans, cm/min.
+
+    Returns:
+        The report: `print` it, or take `as_dict()`.
+
+    Raises:
+        ScanError: The file cannot be read.
+    """
+    from rbs.clinic.checks import check
+    from rbs.scans.dicom.reader import read_nm
+
+    if isinstance(scan, str | Path):
+        # The noise of smoothed data and unnamed views are reported here, not refused.
+        scan = read_nm(scan, require_raw=False, require_views=False)
+    return check(scan, standard_velocity=standard_velocity)
+
+
+def restore(
+    scan: Scan | str | Path,
+    *,
+    checkpoint: str | Path | None = None,
+    adapt: bool = False,
+    keep_faint: bool = False,
+    standard_velocity: float = STANDARD_VELOCITY,
+) -> Scan:
+    """Restore a rapid scan to standard exposure.
+
+    Args:
+        scan: A scan, or the path of a DICOM file.
+        checkpoint: Weights, .safetensors, .ckpt or .onnx; None for those that come with rbs. All
+            but .onnx files and the default need PyTorch.
+        adapt: Fit the restorer to the scan's own counts first, in about a minute; needs PyTorch.
+        keep_faint: Put half of what was taken for noise back, at the camera's blur.
+        standard_velocity: Bed velocity of your standard scans, cm/min.
+
+    Returns:
+        The scan with float32 counts at standard exposure. `rbs restore` writes DICOM files.
+
+    Raises:
+        ScanError: The file cannot be read, or the scan is not fit to be restored.
+        CheckpointError: The weights cannot be used.
+    """
+    from rbs.clinic.checks import check
+    from rbs.clinic.restore_scans import restore_scan
+    from rbs.inference.load import load_for_scans
+
+    if isinstance(scan, str | Path):
+        scan = read(scan)
+    loaded = load_for_scans(None if checkpoint is None else Path(checkpoint), adapt=adapt)
+    report = check(scan, standard_velocity=standard_velocity, trained_on=loaded.provenance)
+    report.restoring.require(scan.provenance.path)
+    return restore_scan(scan, loaded, standard_velocity, keep_faint=keep_faint)
+
+
+def simulate(
+    out: str | Path,
+    *,
+    patients: int = 137,
+    seed: int = 1,
+    rapid_velocity: float = 40.0,
+    standard_velocity: float = STANDARD_VELOCITY,
+    moving: bool = False,
+    dose: float = 1.0,
+    workers: int = 1,
+) -> Path:
+    """Write phantom children: rapid and standard DICOM scans, truth and a manifest.
+
+    Args:
+        out: Folder to write; an interrupted cohort in it is finished.
+        patients: Number of children, at least 3 so that each split has one.
+        seed: Decides everything random.
+        rapid_velocity: Bed velocity of the rapid scans, cm/min.
+        standard_velocity: That of the standard scans, cm/min.
+        moving: Let children move by up to 6 mm between the two scans.
+        dose: Administered activity relative to the usual.
+        workers: Processes to use.
+
+    Returns:
+        Path of the manifest, for `evaluate` and `fit`.
+
+    Raises:
+        RbsError: The settings make no cohort, or the folder cannot take it.
+    """
+    from rbs.synthetic.cohort import Acquisition, write_cohort
+
+    acquisition = Acquisition(rapid_velocity, standard_velocity, moving, dose)
+    return write_cohort(Path(out), patients, seed, acquisition=acquisition, workers=workers)
+
+
+def evaluate(
+    manifest: str | Path,
+    output: str | Path,
+    *,
+    stage1: Sequence[str | Path] = (),
+    stage2: str | Path | None = None,
+    teacher: str | Path | None = None,
+    adapt: bool = False,
+    keep_faint: bool = False,
+    against: str | None = None,
+    split: str = "test",
+    overwrite: bool = False,
+) -> pd.DataFrame:
+    """Score restorers and classical methods on a split of a manifest of scans or frames.
+
+    Args:
+        manifest: CSV of the cases.
+        output: Folder of the results, which `rbs report` makes a page of.
+        stage1: Weights of one restorer or several to compare.
+        stage2: Weights of the first restorer of stage 2; the second one is read from
+            `cascade.safetensors` beside them.
+        teacher: Folder of the adapted teacher, for the second restorer of stage 2.
+        adapt: Add a row each of `stage1` fitted to each scan's own counts; scans only.
+        keep_faint: Add a row each of `stage1` with faint foci kept; scans only.
+        against: Method to compare all others with; None for the best peer by each metric.
+        split: "train", "val" or "test".
+        overwrite: Replace results in the output folder.
+
+    Returns:
+        One row for each method and metric, with mean and 95 % interval.
+
+    Raises:
+        RbsError: The manifest, a scan or the weights cannot be used, or the output not written.
+    """
+    from rbs.evaluation.manifests import evaluate_manifest
+    from rbs.evaluation.methods import trained_methods
+
+    trained = trained_methods(
+        [Path(file) for file in stage1],
+        None if stage2 is None else Path(stage2),
+        None if teacher is None else Path(teacher),
+        adapt=adapt,
+        keep_faint=keep_faint,
+    )
+    return evaluate_manifest(
+        Path(manifest), Path(output), trained=trained, against=against, split=split, overwrite=overwrite
+    )
+
+
+def fit(config: str | Path | Mapping[str, Any], **settings: Any) -> Path:
+    """Train an experiment in this process.
+
+    Args:
+        config: A YAML file, the name of an experiment that comes with rbs ("stage1"), or the
+            content of such a file.
+        settings: Settings that replace those of the experiment: `trainer={"max_steps": 100}`, or
+            with dotted names. `name` names the run; the default is the name of the experiment.
+
+    Returns:
+        Folder of the run, `<trainer.default_root_dir>/<name>`: it holds what the task makes, such
+        as `restorer.safetensors`, and a folder `version_N` of each training.
+
+    Raises:
+        RbsError: A setting is unknown or has no valid value, or the training cannot start.
+    """
+    from rbs.tasks.fit import fit
+
+    return fit(config, **settings)

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from rbs.cli.options import add_fit_options
+from rbs.utils.experiments import experiment_file
 
 HELP = "train and compare variants of an experiment: SPI, SKD and SCM, or overlays of your own"
 
@@ -16,18 +17,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="CSV of the scans or frames")
     parser.add_argument(
         "--experiment",
-        type=Path,
-        default=Path("experiments/stage2.yaml"),
+        type=experiment_file,
+        default="stage2",
         metavar="FILE",
-        help="the method whose variants are compared (default: %(default)s)",
+        help="the method whose variants are compared: a file, or the name of an experiment of rbs"
+        " (default: %(default)s)",
     )
     parser.add_argument(
         "--rows",
-        type=Path,
+        type=experiment_file,
         nargs="+",
         default=[],
         metavar="FILE",
-        help="overlays, a row each (default: the eight combinations of SPI, SKD and SCM)",
+        help="overlays, a row each: files, or names such as ablations/no_spi (default: the eight combinations"
+        " of SPI, SKD and SCM)",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="default: 1 2 3")
     parser.add_argument("--stage1", type=Path, metavar="FILE", help="weights stage 2 starts from")

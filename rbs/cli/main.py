@@ -56,14 +56,22 @@ def main(argv: list[str] | None = None) -> int:
     keep_memory()
     try:
         if arguments and arguments[0] in TRAINING:
-            from rbs.cli.training import run_lightning
+            from rbs.cli.options import take_allowed
+            from rbs.tasks.fit import run_lightning
 
-            run_lightning(arguments)
+            run_lightning(take_allowed(arguments))
         else:
             args = _parser(arguments[0] if arguments else None).parse_args(arguments)
             args.run(args)
     except RbsError as error:
         print(f"rbs: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        from rbs.utils.extras import missing_package
+
+        if (missing := missing_package(error)) is None:
+            raise
+        print(f"rbs: {missing}", file=sys.stderr)
         return 1
     except OSError as error:
         # Whatever asks for a file may meet one it must not see; nothing is gained by a traceback.

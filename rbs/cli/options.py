@@ -108,6 +108,13 @@ def add_allow_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def take_allowed(arguments: list[str]) -> list[str]:
+    """Arguments of a training without `--allow`, which takes effect and is not saved with them."""
+    parser = argparse.ArgumentParser(prog=f"rbs {arguments[0]}", add_help=False, allow_abbrev=False)
+    add_allow_option(parser)
+    return parser.parse_known_args(arguments)[1]
+
+
 class _Allow(argparse.Action):
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Any = None

@@ -6,13 +6,16 @@ import argparse
 from pathlib import Path
 
 from rbs.cli.options import add_fit_options
+from rbs.utils.experiments import sweep_file
 
 HELP = "search hyper-parameters by a W&B sweep file, without a server"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    parser.add_argument("file", type=Path, metavar="FILE", help="sweep file, such as sweeps/stage1.yaml")
+    parser.add_argument(
+        "file", type=sweep_file, metavar="FILE", help="sweep file, or the name of one of rbs such as stage1"
+    )
     parser.add_argument(
         "--output",
         type=Path,

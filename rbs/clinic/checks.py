@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.ndimage import find_objects, label
 
+from rbs.errors import ScanError
 from rbs.scans.acceptance import SAME_VELOCITY, too_few_counts
 from rbs.scans.counts import dispersion_index
 from rbs.scans.dicom.reader import RAW_DISPERSION, positive_number
@@ -70,6 +71,17 @@ class Verdict:
     def fit(self) -> bool:
         """True if nothing speaks against it."""
         return not self.reasons
+
+    def require(self, file: Path | None) -> None:
+        """Refuse an unfit scan.
+
+        Raises:
+            ScanError: It is not fit; the message gives all reasons and remedies.
+        """
+        if not self.fit:
+            faults = ", and ".join(reason.fault for reason in self.reasons)
+            remedies = ", and ".join(dict.fromkeys(reason.remedy for reason in self.reasons))
+            raise ScanError(faults, file=file, remedy=remedies)
 
 
 @dataclass(frozen=True)

@@ -233,10 +233,7 @@ def _read(
             raise OutputError("the output exists already", file=output, remedy="choose another or remove it")
     scan = read_nm(path, **reading)
     verdict = check(scan, standard_velocity=standard_velocity, trained_on=loaded.provenance).restoring
-    if not verdict.fit:
-        faults = ", and ".join(reason.fault for reason in verdict.reasons)
-        remedies = ", and ".join(dict.fromkeys(reason.remedy for reason in verdict.reasons))
-        raise ScanError(faults, file=path, remedy=remedies)
+    verdict.require(path)
     return scan, verdict.warnings
 
 

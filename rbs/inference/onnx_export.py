@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rbs.errors import CheckpointError, RbsError
+from rbs.errors import CheckpointError
 from rbs.inference.onnx import session_of
 from rbs.restorers.checkpoint import LoadedRestorer
 from rbs.utils.files import whole_file
@@ -65,7 +65,6 @@ def export_onnx(
         CheckpointError: The architecture cannot be exported, or ONNX Runtime computes something
             else.
         OutputError: The file cannot be written.
-        RbsError: onnx or onnxscript is not installed.
     """
     restorer = loaded.restorer
     program = _exported(loaded)
@@ -90,11 +89,11 @@ def export_onnx(
 
 def _exported(loaded: LoadedRestorer) -> Any:
     """PyTorch's program, without its notes on where each node comes from, an eighth of the file."""
+    import onnxscript  # noqa: F401 - PyTorch calls its absence an error of its own kind
+
     x, exposure = _drawn(loaded, 2, 64, 48)
     free = torch.export.Dim.DYNAMIC
     try:
-        import onnxscript  # noqa: F401 - PyTorch calls its absence an error of its own kind
-
         with warnings.catch_warnings(action="ignore"), redirect_stdout(StringIO()):
             program = torch.onnx.export(
                 loaded.restorer,
@@ -104,10 +103,6 @@ def _exported(loaded: LoadedRestorer) -> Any:
                 dynamic_shapes=({0: free, 2: free, 3: free}, {0: free}),
                 dynamo=True,
             )
-    except ImportError as error:
-        raise RbsError(
-            f"ONNX needs a package that is not there ({error.name})", remedy="pip install 'rbs[onnx]'"
-        ) from error
     except Exception as error:  # whatever an architecture does that ONNX has no words for
         fault = f"{loaded.name} cannot be written as ONNX ({type(error).__name__})"
         raise CheckpointError(fault, remedy="export NAFNet, U-Net or DnCNN") from error

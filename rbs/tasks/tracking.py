@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,12 @@ _GAP_PX = 4
 
 
 def default_mode() -> Mode:
-    """Offline; online under `wandb agent`, which somebody started to send runs to a server."""
+    """Offline; online under `wandb agent`, which somebody started to send runs to a server.
+
+    Disabled where W&B is not installed.
+    """
+    if find_spec("wandb") is None:
+        return "disabled"
     return "online" if agent_run() else "offline"
 
 

@@ -26,6 +26,7 @@ from rbs.multirun.sweep.runner import run_sweep
 from rbs.multirun.sweep.search import propose
 from rbs.restorers.checkpoint import load_restorer
 from rbs.restorers.nafnet import NAFNet
+from rbs.utils.experiments import experiment_file
 
 EXPERIMENTS = sorted(
     path
@@ -296,10 +297,9 @@ def test_what_wandb_agent_runs_for_every_sweep_runs(
     file, runs, tiny_cohort, stage1, teacher, monkeypatch, tmp_path
 ):
     config = next(w.split("=")[1] for w in read_sweep(file).command if w.startswith("--config="))
-    extra = [*small(ROOT / config, tiny_cohort, runs), "--trainer.default_root_dir", str(tmp_path)]
+    extra = [*small(experiment_file(config), tiny_cohort, runs), "--trainer.default_root_dir", str(tmp_path)]
     command, values = command_of_the_agent(file, extra, monkeypatch, tmp_path)
     assert command[:5] == ["/usr/bin/env", "python", "-m", "rbs.cli", "fit"]
-    monkeypatch.chdir(ROOT)  # where such a command is given
     assert main(command[4:]) == 0
     # All runs of an agent have one name: each has a folder of its own.
     written = next(tmp_path.rglob("run1/version_0/config.yaml"))

@@ -101,4 +101,7 @@ def test_another_answer_is_no_export(weights, tmp_path, monkeypatch, capsys):
 def test_without_onnx_there_is_a_remedy(weights, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert main(["export", str(tmp_path / "restorer.onnx"), "--checkpoint", str(weights)]) == 1
-    assert "pip install 'rbs[onnx]'" in capsys.readouterr().err
+    assert (
+        "this needs onnxscript, which the extra 'onnx' installs; run `pip install '.[onnx]'`"
+        in capsys.readouterr().err
+    )

@@ -1,4 +1,4 @@
-"""The command line: lazy, and honest about checkpoints."""
+"""The command line: lazy, and one sentence for whatever stops it."""
 
 import errno
 import subprocess
@@ -6,12 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from rbs.cli.main import main
-from rbs.cli.training import FINISHED, _newest_unfinished, compare_with_checkpoint
-from rbs.errors import CheckpointError
 
 
 def test_help_imports_no_heavy_library():
@@ -64,7 +61,7 @@ def test_whatever_stops_a_command_says_so_and_gives_its_status(monkeypatch, caps
         raise raised
 
     monkeypatch.setattr("rbs.cli.inspect.run", stop)
-    monkeypatch.setattr("rbs.cli.training.run_lightning", stop)
+    monkeypatch.setattr("rbs.tasks.fit.run_lightning", stop)
     for arguments in (["inspect", "x"], ["fit"]):
         assert main(arguments) == status
         assert capsys.readouterr().err == f"{said}\n"
@@ -77,7 +74,7 @@ def test_an_interrupted_training_is_not_taken_for_a_failure(monkeypatch):
         except KeyboardInterrupt:
             sys.exit(1)
 
-    monkeypatch.setattr("rbs.cli.training.run_lightning", shut_down_gracefully)
+    monkeypatch.setattr("rbs.tasks.fit.run_lightning", shut_down_gracefully)
     assert main(["fit"]) == 130
 
 
@@ -90,56 +87,3 @@ def test_a_folder_that_may_not_be_searched_is_refused_in_one_sentence(monkeypatc
     error = capsys.readouterr().err
     assert error.startswith(f"rbs: {tmp_path / 'scan.dcm'}: ")
     assert error.count("\n") == 1
-
-
-@pytest.fixture
-def checkpoint(tmp_path):
-    path = tmp_path / "last.ckpt"
-    hyper_parameters = {
-        "_class_path": "a.Task",
-        "_instantiator": "x",
-        "spi": True,
-        "f1": {"class_path": "b.Net"},
-    }
-    torch.save({"hyper_parameters": hyper_parameters, "state_dict": {}}, path)
-    return path
-
-
-def asked(**changes):
-    init_args = {"spi": True, "f1": {"class_path": "b.Net", "init_args": {}}, **changes}
-    return {"class_path": "a.Task", "init_args": init_args}
-
-
-def test_matching_checkpoint_passes(checkpoint):
-    compare_with_checkpoint(checkpoint, asked())
-
-
-def test_checkpoint_that_differs_names_both_values(checkpoint):
-    with pytest.raises(CheckpointError, match="spi: trained with True, asked for False"):
-        compare_with_checkpoint(checkpoint, asked(spi=False))
-    with pytest.raises(CheckpointError, match=r"f1\.class_path: trained with b\.Net, asked for b\.Other"):
-        compare_with_checkpoint(checkpoint, asked(f1={"class_path": "b.Other"}))
-
-
-def test_missing_and_broken_checkpoints_are_named(tmp_path):
-    with pytest.raises(CheckpointError, match="no such checkpoint"):
-        compare_with_checkpoint(tmp_path / "none.ckpt", asked())
-    broken = tmp_path / "broken.ckpt"
-    broken.write_bytes(b"PK not really")
-    with pytest.raises(CheckpointError, match=r"broken\.ckpt"):
-        compare_with_checkpoint(broken, asked())
-
-
-def test_last_is_the_newest_unless_it_has_finished(tmp_path):
-    assert _newest_unfinished(tmp_path) is None
-    for version in (2, 10):
-        folder = tmp_path / f"version_{version}" / "checkpoints"
-        folder.mkdir(parents=True)
-        (folder / "last.ckpt").touch()
-    assert _newest_unfinished(tmp_path) == str(tmp_path / "version_10" / "checkpoints" / "last.ckpt")
-    # Interrupted before its first checkpoint, or no training at all.
-    (tmp_path / "version_11").mkdir()
-    assert _newest_unfinished(tmp_path) == str(tmp_path / "version_10" / "checkpoints" / "last.ckpt")
-    # Version 10 went on with what version 2 began, and finished: nothing is left to resume.
-    (tmp_path / "version_10" / FINISHED).touch()
-    assert _newest_unfinished(tmp_path) is None

@@ -1,4 +1,4 @@
-"""`rbs fit|validate|test|predict`: LightningCLI with its traps closed.
+"""Training from Python and from the command line: LightningCLI with its traps closed.
 
 * A checkpoint never overrides what was asked for. Lightning merges the hyper-parameters of
   `--ckpt_path` over the configuration, so `test --ckpt_path x.ckpt --model.spi false` would
@@ -12,11 +12,12 @@
 
 from __future__ import annotations
 
-import argparse
+import json
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from argparse import ArgumentError
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,10 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 
-from rbs.cli.options import add_allow_option
 from rbs.errors import CheckpointError, RbsError
 from rbs.tasks.callbacks import SameStart, TrainingBar
 from rbs.tasks.tracking import Mode, ScanPictures, agent_run, default_mode, finish, tracker
+from rbs.utils.experiments import experiment_file
 from rbs.utils.files import FINISHED, versions
 
 _LOCATIONS = {
@@ -83,13 +84,13 @@ class RbsCLI(LightningCLI):
         super().parse_arguments(parser, args)
         arguments = self.config[self.config.subcommand].model.init_args
         if "output" in arguments and arguments.output is None:
-            arguments.output = self._folder()
+            arguments.output = self.folder()
 
     def _parse_ckpt_path(self) -> None:
         """Resolve `last`, and refuse a checkpoint whose hyper-parameters differ from the configuration."""
         options = self.config[self.config.subcommand]
         if options.get("ckpt_path") == "last":
-            options.ckpt_path = _newest_unfinished(self._folder())
+            options.ckpt_path = _newest_unfinished(self.folder())
             print(f"rbs: resuming {options.ckpt_path}" if options.ckpt_path else "rbs: a fresh run")
         if options.get("ckpt_path"):
             compare_with_checkpoint(Path(options.ckpt_path), self._asked()["model"])
@@ -100,14 +101,14 @@ class RbsCLI(LightningCLI):
         asked: dict[str, Any] = yaml.safe_load(dump)[self.config.subcommand]
         return asked
 
-    def _folder(self) -> Path:
+    def folder(self) -> Path:
         """The run's own folder; all runs of a `wandb agent` have one name, and so one folder more."""
         options = self.config[self.config.subcommand]
         return Path(options.trainer.default_root_dir) / options.name / (agent_run() or "")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the loggers; a sweep or a test chooses where runs go by `--trainer.default_root_dir`."""
-        folder = self._folder()
+        folder = self.folder()
         options = self.config[self.config.subcommand]
         csv = CSVLogger(folder.parent, name=folder.name)
         loggers: list[Logger] = [csv]
@@ -134,11 +135,45 @@ class RbsCLI(LightningCLI):
             (Path(folder) / FINISHED).touch()
 
 
-def run_lightning(arguments: list[str]) -> None:
-    """Run `fit`, `validate`, `test` or `predict` with the arguments that follow `rbs`.
+def fit(config: str | Path | Mapping[str, Any], **settings: Any) -> Path:
+    """Train an experiment in this process: see `rbs.fit`.
+
+    Raises:
+        RbsError: A setting is unknown or has no valid value, or the training cannot start.
+    """
+    if isinstance(config, Mapping):
+        arguments = ["fit", "--config", json.dumps(config, default=str)]
+    else:
+        arguments = ["fit", f"--name={Path(config).stem}", "--config", str(config)]
+    try:
+        return run_lightning([*arguments, *_options(settings)], exit_on_error=False).folder()
+    except ArgumentError as error:
+        raise RbsError(" ".join(str(error).split()), remedy="correct the settings") from error
+
+
+def _options(settings: Mapping[str, Any], prefix: str = "--") -> Iterator[str]:
+    """Options of a command line for nested settings."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _options(value, f"{prefix}{name}.")
+        else:
+            text = str(value) if isinstance(value, str | Path) else json.dumps(value, default=str)
+            yield f"{prefix}{name}={text}"
+
+
+def run_lightning(arguments: Iterable[str], *, exit_on_error: bool = True) -> RbsCLI:
+    """Run `fit`, `validate` or `test` with the arguments that follow `rbs`.
+
+    Args:
+        arguments: Those words. A `--config` may name an experiment that comes with rbs.
+        exit_on_error: Whether a faulty argument ends the process, with the usage on standard error.
+
+    Returns:
+        The command, which has ended.
 
     Raises:
         RbsError: Something that the user can mend.
+        ArgumentError: A faulty argument, without `exit_on_error`.
     """
     # Known and harmless; a user cannot act on them.
     for message in (
@@ -150,13 +185,11 @@ def run_lightning(arguments: list[str]) -> None:
         ".*treespec, LeafSpec.*",
     ):
         warnings.filterwarnings("ignore", message)
-    own = argparse.ArgumentParser(prog=f"rbs {arguments[0]}", add_help=False, allow_abbrev=False)
-    add_allow_option(own)  # a matter of this call, not of the configuration that is saved
-    _, arguments = own.parse_known_args(arguments)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     torch.set_float32_matmul_precision("high")
+    parsing = {"exit_on_error": exit_on_error}
     with _one_of_several():
-        RbsCLI(
+        command = RbsCLI(
             LightningModule,
             LightningDataModule,
             subclass_mode_model=True,
@@ -170,15 +203,43 @@ def run_lightning(arguments: list[str]) -> None:
                 "log_every_n_steps": 10,
             },
             parser_kwargs={
-                "description": "Train and test. --print_config shows every setting and its default."
+                "description": "Train and test. --print_config shows every setting and its default.",
+                **parsing,
+                **dict.fromkeys(RbsCLI.subcommands(), parsing),
             },
-            args=arguments,
+            args=with_files(arguments),
         )
     finish()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         # Left to the interpreter's end, its threads now and then abort a process that has done its
         # work.
         torch.distributed.destroy_process_group()
+    return command
+
+
+def with_files(arguments: Iterable[str]) -> list[str]:
+    """Arguments in which the files stand of the experiments that `--config` names.
+
+    Raises:
+        RbsError: A `--config` is neither a file, nor a name, nor YAML.
+    """
+    found: list[str] = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if equals and option in _CONFIG:
+            argument = f"{option}={_config(value)}"
+        elif found and found[-1] in _CONFIG:
+            argument = _config(argument)
+        found.append(argument)
+    return found
+
+
+_CONFIG = ("--config", "-c")
+
+
+def _config(value: str) -> str:
+    """The file of an experiment; YAML itself, which no name looks like, as it is."""
+    return value if set(value) & set("{:\n") else str(experiment_file(value))
 
 
 @contextmanager

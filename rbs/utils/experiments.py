@@ -1,0 +1,43 @@
+"""Experiments and sweeps that come with rbs: YAML files, found by name from any folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rbs.errors import RbsError
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def experiment_file(name: str | Path) -> Path:
+    """Find an experiment: a path, or the name of one that comes with rbs ("stage1", "overlays/cpu").
+
+    Raises:
+        RbsError: There is neither; the message lists the names.
+    """
+    return _named("experiments", name)
+
+
+def sweep_file(name: str | Path) -> Path:
+    """Find a sweep: a path, or the name of one that comes with rbs ("stage1").
+
+    Raises:
+        RbsError: There is neither; the message lists the names.
+    """
+    return _named("sweeps", name)
+
+
+def _named(kind: str, name: str | Path) -> Path:
+    if Path(name).is_file():
+        return Path(name)
+    # A wheel holds them inside the package; in a clone they lie beside it.
+    folder = _PACKAGE / kind
+    folder = folder if folder.is_dir() else _PACKAGE.parent / kind
+    files = {str(path.relative_to(folder).with_suffix("")): path for path in sorted(folder.rglob("*.yaml"))}
+    if str(name) in files:
+        return files[str(name)]
+    raise RbsError(
+        f"there is no such file, and none of the {kind} of rbs has that name",
+        file=name,
+        remedy=f"check the path, or name one of {', '.join(files)}",
+    )

@@ -1,0 +1,168 @@
+"""Training: honest checkpoints, experiments by name, and several processes that begin alike."""
+
+import socket
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch.distributed
+import yaml
+
+from rbs.errors import CheckpointError, RbsError
+from rbs.tasks.callbacks import SameStart
+from rbs.tasks.fit import (
+    FINISHED,
+    _newest_unfinished,
+    _one_of_several,
+    compare_with_checkpoint,
+    fit,
+    with_files,
+)
+
+TWO_STEPS = {
+    "wandb": "disabled",
+    "trainer": {"max_steps": 2, "limit_val_batches": 1, "accelerator": "cpu", "precision": "32-true"},
+    "trainer.enable_progress_bar": False,
+    "trainer.val_check_interval": None,
+    "trainer.check_val_every_n_epoch": 1,
+    "data": {"crop": [64, 64], "batch_size": 1, "samples_per_epoch": 2},
+    "model.init_args.f1.init_args": {"width": 4, "enc_blocks": [1], "middle_blocks": 1, "dec_blocks": [1]},
+}
+
+
+def test_a_training_from_python_gives_its_folder(tiny_cohort, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = fit("stage1", **TWO_STEPS, **{"data.manifest": tiny_cohort})
+    assert folder.resolve() == tmp_path / "runs" / "stage1"
+    assert (folder / "restorer.safetensors").is_file()
+    settings = yaml.safe_load((folder / "version_0" / "config.yaml").read_text())
+    assert settings["data"]["init_args"]["manifest"] == str(tiny_cohort)
+    # The content of a file does as well, and a setting still replaces what it says.
+    del settings["model"]["init_args"]["output"]
+    again = fit(
+        settings | {"name": "again"}, trainer={"default_root_dir": tmp_path / "other", "max_steps": 1}
+    )
+    assert (again, settings["trainer"]["max_steps"]) == (tmp_path / "other" / "again", 2)
+    assert (again / "restorer.safetensors").is_file()
+    changed = yaml.safe_load((again / "version_0" / "config.yaml").read_text())
+    assert changed["trainer"]["max_steps"] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [({"traner": 1}, "--traner=1"), ({"trainer": {"max_steps": "many"}}, 'trainer.max_steps": .*many')],
+)
+def test_a_wrong_setting_is_an_error_and_no_exit(settings, said):
+    with pytest.raises(RbsError, match=said):
+        fit("stage1", **settings)
+
+
+def test_config_names_an_experiment_and_nothing_else_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = [
+        "fit",
+        "--config",
+        "stage1",
+        "--config=overlays/cpu",
+        "--config",
+        "{name: a}",
+        "--name",
+        "stage1",
+    ]
+    found = with_files(given)
+    assert [Path(found[2]).name, Path(found[3]).name] == ["stage1.yaml", "cpu.yaml"]
+    assert all(Path(value.removeprefix("--config=")).is_file() for value in found[2:4])
+    assert found[4:] == given[4:]
+    with pytest.raises(RbsError, match="none of the experiments"):
+        with_files(["fit", "-c", "stage9"])
+
+
+def test_processes_that_see_other_files_are_refused(monkeypatch):
+    def gather(starts, own):
+        assert own == "runs/a/version_0/checkpoints/last.ckpt"
+        starts[:] = [own, None]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    start = SameStart("runs/a/version_0/checkpoints/last.ckpt")
+    start.setup(SimpleNamespace(world_size=1), None, "fit")
+    with pytest.raises(
+        CheckpointError, match=r"rank 0 goes on from runs/a/.*, rank 1 from nothing; let"
+    ) as no:
+        start.setup(SimpleNamespace(world_size=2), None, "fit")
+    assert "on a disk that all machines see" in no.value.remedy
+
+
+def test_a_process_that_cannot_be_reached_is_named_and_no_other_error_is():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with (
+        pytest.raises(RbsError, match=r"cannot be reached .*waiting for clients.*--ckpt_path last"),
+        _one_of_several(),
+    ):
+        torch.distributed.TCPStore("127.0.0.1", port, 2, is_master=True, timeout=timedelta(seconds=1))
+    with pytest.raises(RuntimeError, match="out of memory"), _one_of_several():
+        raise RuntimeError("out of memory")
+
+
+def test_a_lost_connection_is_told_without_the_source_of_gloo():
+    error = (
+        "[/b/third_party/gloo/gloo/transport/tcp/pair.cc:545] Read error [10.0.0.2]:9: Connection reset. GLHF"
+    )
+    with pytest.raises(RbsError) as lost, _one_of_several():
+        raise RuntimeError(error)
+    assert "(Read error [10.0.0.2]:9: Connection reset); see what" in str(lost.value)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "last.ckpt"
+    hyper_parameters = {
+        "_class_path": "a.Task",
+        "_instantiator": "x",
+        "spi": True,
+        "f1": {"class_path": "b.Net"},
+    }
+    torch.save({"hyper_parameters": hyper_parameters, "state_dict": {}}, path)
+    return path
+
+
+def asked(**changes):
+    init_args = {"spi": True, "f1": {"class_path": "b.Net", "init_args": {}}, **changes}
+    return {"class_path": "a.Task", "init_args": init_args}
+
+
+def test_matching_checkpoint_passes(checkpoint):
+    compare_with_checkpoint(checkpoint, asked())
+
+
+def test_checkpoint_that_differs_names_both_values(checkpoint):
+    with pytest.raises(CheckpointError, match="spi: trained with True, asked for False"):
+        compare_with_checkpoint(checkpoint, asked(spi=False))
+    with pytest.raises(CheckpointError, match=r"f1\.class_path: trained with b\.Net, asked for b\.Other"):
+        compare_with_checkpoint(checkpoint, asked(f1={"class_path": "b.Other"}))
+
+
+def test_missing_and_broken_checkpoints_are_named(tmp_path):
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        compare_with_checkpoint(tmp_path / "none.ckpt", asked())
+    broken = tmp_path / "broken.ckpt"
+    broken.write_bytes(b"PK not really")
+    with pytest.raises(CheckpointError, match=r"broken\.ckpt"):
+        compare_with_checkpoint(broken, asked())
+
+
+def test_last_is_the_newest_unless_it_has_finished(tmp_path):
+    assert _newest_unfinished(tmp_path) is None
+    for version in (2, 10):
+        folder = tmp_path / f"version_{version}" / "checkpoints"
+        folder.mkdir(parents=True)
+        (folder / "last.ckpt").touch()
+    assert _newest_unfinished(tmp_path) == str(tmp_path / "version_10" / "checkpoints" / "last.ckpt")
+    # Interrupted before its first checkpoint, or no training at all.
+    (tmp_path / "version_11").mkdir()
+    assert _newest_unfinished(tmp_path) == str(tmp_path / "version_10" / "checkpoints" / "last.ckpt")
+    # Version 10 went on with what version 2 began, and finished: nothing is left to resume.
+    (tmp_path / "version_10" / FINISHED).touch()
+    assert _newest_unfinished(tmp_path) is None
