@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from rbs.cli.options import take_allowed
 from rbs.utils.allowlist import VARIABLE, allowed
 
 
@@ -34,13 +35,10 @@ def test_commands_that_read_weights_allow_packages(command, arguments):
     assert allowed() == ["mine", "theirs.nets"]
 
 
-def test_trainings_allow_packages_without_storing_them_in_the_configuration(monkeypatch):
-    training = importlib.import_module("rbs.cli.training")
-    given = []
-    monkeypatch.setattr(training, "RbsCLI", lambda *_, args, **__: given.append(args))
-    training.run_lightning(["fit", "--name", "a", "--allow", "mine", "--model", "mine.Task"])
+def test_trainings_allow_packages_without_storing_them_in_the_configuration():
+    rest = take_allowed(["fit", "--name", "a", "--allow", "mine", "--model", "mine.Task"])
     assert allowed() == ["mine"]
-    assert given == [["fit", "--name", "a", "--model", "mine.Task"]]
+    assert rest == ["fit", "--name", "a", "--model", "mine.Task"]
 
 
 def test_child_processes_know_them(monkeypatch):
