@@ -3,7 +3,7 @@
     RBS_TEST_DATA=... python benchmarks/sketches.py
 
 On the real frames of RBS_TEST_DATA/endoscopy: likeness of different frames, of a frame and its
-copies, and of frames and degraded ones, their own and others', as `rbs index-frames` and the data
+copies, and of frames and degraded ones, their own and others', as `rbs index` and the data
 module compare them.
 """
 
@@ -95,7 +95,7 @@ def main() -> None:
 
 
 def look(frame: np.ndarray) -> Sketch:
-    """As `rbs index-frames` looks at a frame."""
+    """As `rbs index` looks at a frame."""
     small = reduced(frame, 160)
     return sketch(small, valid_area(small))
 

@@ -1,4 +1,4 @@
-"""`rbs ablation`: trains what is missing of an ablation, scores it, and says what helps."""
+"""`rbs ablation`: train the missing runs of an ablation, score all, and compare."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from rbs.cli.options import add_fit_options
+from rbs.cli.options import add_fit_options, add_json, say
 
 HELP = "train and compare variants of an experiment: SPI, SKD and SCM, or overlays of your own"
 
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=MANIFEST",
         help="other scans or frames to score every run on, into OUTPUT/elsewhere/NAME",
     )
+    add_json(parser)
     add_fit_options(parser)
 
 
@@ -55,7 +56,7 @@ def _named(text: str) -> tuple[str, Path]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train, score and compare; an ablation that was interrupted goes on where it stopped.
+    """Train, score and compare; an interrupted ablation resumes where it stopped.
 
     Raises:
         RbsError: A file cannot be used, trainings failed, or the output cannot be written.
@@ -84,11 +85,12 @@ def run(args: argparse.Namespace) -> None:
         args.teacher,
         tuple(args.fit),
     )
+    tables, texts = {}, []
     with alone_in(plan.output):
         runs = plan.runs()
         train(runs, plan, args.workers)
         for folder, other in scored.items():
             cases = cases_of(plan, runs, other, args.split)
-            _, text = write_report(plan, runs, cases, score(plan, runs, cases, folder), folder)
-            print(text)
-    print(f"written to {plan.output}")
+            tables[folder], text = write_report(plan, runs, cases, score(plan, runs, cases, folder), folder)
+            texts.append(text)
+    say(args, tables, "\n".join([*texts, f"written to {plan.output}"]))

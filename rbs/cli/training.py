@@ -1,4 +1,4 @@
-"""`rbs fit|validate|test|predict`: LightningCLI with its traps closed.
+"""`rbs fit|validate|test`: LightningCLI with its traps closed.
 
 * A checkpoint never overrides what was asked for. Lightning merges the hyper-parameters of
   `--ckpt_path` over the configuration, so `test --ckpt_path x.ckpt --model.spi false` would
@@ -33,7 +33,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from rbs.errors import CheckpointError, RbsError
-from rbs.tasks.callbacks import PredictionWriter, SameStart
+from rbs.tasks.callbacks import SameStart
 from rbs.tasks.tracking import Mode, ScanPictures, agent_run, default_mode, finish, tracker
 from rbs.utils.files import FINISHED, versions
 
@@ -122,7 +122,7 @@ class RbsCLI(LightningCLI):
 
 
 def run_lightning(arguments: list[str]) -> None:
-    """Run `fit`, `validate`, `test` or `predict` with the arguments that follow `rbs`.
+    """Run `fit`, `validate` or `test` with the arguments that follow `rbs`.
 
     Raises:
         RbsError: Something that the user can mend.
@@ -149,7 +149,7 @@ def run_lightning(arguments: list[str]) -> None:
             save_config_kwargs={"overwrite": True},
             trainer_defaults={
                 "default_root_dir": "runs",
-                "callbacks": [LearningRateMonitor(), PredictionWriter()],
+                "callbacks": [LearningRateMonitor()],
                 "gradient_clip_val": 1.0,
                 "log_every_n_steps": 10,
             },

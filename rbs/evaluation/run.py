@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,29 @@ def begin(output: Path, inputs: Mapping[str, Any], *, overwrite: bool) -> Parts:
             "it holds an evaluation already", file=output, remedy="choose another or use --overwrite"
         )
     return Parts(output / UNFINISHED, inputs)
+
+
+def interrupted_after(
+    output: Path, next_output: Path, manifest: Path, trained: Sequence[Method], command: str
+) -> bool:
+    """Whether this very command finished its evaluation and was interrupted before its next results.
+
+    Args:
+        output: Folder of the evaluation.
+        next_output: Folder of the results that follow it.
+        manifest: The manifest.
+        trained: The trained methods.
+        command: The command line.
+    """
+    if not (output / SETTINGS).is_file() or (next_output / SETTINGS).exists():
+        return False
+    settings = json.loads((output / SETTINGS).read_text(encoding="utf-8"))
+    described = json.loads(json.dumps([m.describe() for m in trained], default=str))
+    return (
+        settings.get("command") == command
+        and settings.get("manifest_sha256") == hashlib.sha256(manifest.read_bytes()).hexdigest()
+        and settings["methods"][len(settings["methods"]) - len(described) :] == described
+    )
 
 
 def check_against(against: str | None, methods: Sequence[Method]) -> None:

@@ -1,4 +1,4 @@
-"""What `rbs assess` found, as tables and curves."""
+"""What `rbs evaluate --observers` found, as tables and curves."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _COLOURS = ("#7f7f7f", "#c77c11", "#1f4e79", "#2a7f3f", "#8c2d5a", "#5a4fcf")
 
 @dataclass(frozen=True)
 class Assessment:
-    """What `rbs assess` left in a folder.
+    """What `rbs evaluate --observers` left in a folder.
 
     Attributes:
         folder: The folder.
@@ -84,7 +84,7 @@ class Assessment:
 
 
 def is_assessment(folder: Path) -> bool:
-    """Whether the results in a folder are of `rbs assess`."""
+    """Whether the results in a folder are of `rbs evaluate --observers`."""
     try:
         return "draws" in json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -110,7 +110,7 @@ def read_assessment(folder: Path) -> Assessment:
         raise RbsError(
             f"the assessment is incomplete or damaged ({error})",
             file=folder,
-            remedy="run `rbs assess` again",
+            remedy="run `rbs evaluate --observers` again",
         ) from error
     return Assessment(folder, settings, summary, spectra)
 

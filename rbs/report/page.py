@@ -123,7 +123,7 @@ def write_report(
             raise RbsError(
                 "it holds nothing to report",
                 file=run,
-                remedy="name folders written by rbs evaluate, assess, benchmark, ablation, sweep or fit",
+                remedy="name folders written by rbs evaluate, benchmark, ablation, sweep or fit",
             )
         for folder in (file.parent for file in found["summary.csv"]):
             if is_assessment(folder):

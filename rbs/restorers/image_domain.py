@@ -153,7 +153,7 @@ class SquareRoots(Domain):
     regions = REGIONS
     upright = True
     labelled_by = "truth file"
-    how_to_label = "adapt it on phantoms: --data.manifest data/phantoms/manifest.csv (see `rbs phantom`)"
+    how_to_label = "adapt it on phantoms: --data.manifest data/phantoms/manifest.csv (see `rbs simulate`)"
     levels = ("rapid", "standard")
     display: ClassVar[Mapping[str, float]] = {"grey_half": GREY_HALF}
 
@@ -241,7 +241,7 @@ class Colours(Domain):
     labelled_by = "mask"
     how_to_label = (
         "give every frame of train and val a mask in the manifest, or adapt it on drawn ones:"
-        " --data.manifest data/mucosa/manifest.csv (see `rbs mucosa`)"
+        " --data.manifest data/mucosa/manifest.csv (see `rbs simulate --kind endoscopy`)"
     )
     levels = ("degraded", "clean")
     display: ClassVar[Mapping[str, float]] = {}

@@ -20,8 +20,6 @@ from wandb.wandb_agent import Agent
 
 import rbs.multirun.ablation.train
 from rbs.cli.main import main
-from rbs.data.frames_manifest import FramesManifest
-from rbs.data.manifest import Manifest
 from rbs.data.mucosa import write_mucosa
 from rbs.multirun.sweep.definition import read_sweep
 from rbs.multirun.sweep.results import results_table
@@ -196,28 +194,6 @@ def test_checkpoint_does_not_override_the_command_line(runs, tiny_cohort, stage1
     assert main(["validate", *arguments, "--ckpt_path", str(checkpoint)]) == 0
     assert main(["validate", *arguments, "--ckpt_path", str(checkpoint), "--model.spi", "false"]) == 1
     assert "spi: trained with True, asked for False" in capsys.readouterr().err
-
-
-def test_predict_writes_the_restored_scans(runs, tiny_cohort, stage1):
-    arguments = small(ROOT / "experiments" / "stage1.yaml", tiny_cohort, runs)
-    checkpoint = next(stage1.rglob("last*.ckpt"))
-    assert main(["predict", *arguments, "--ckpt_path", str(checkpoint)]) == 0
-    written = sorted(stage1.rglob("restored/*.npz"))
-    assert len(written) == len(Manifest.read(tiny_cohort).split("test"))
-    counts = np.load(written[0])["counts"]
-    assert counts.shape == (2, 128, 64)
-    assert (counts >= 0).all()
-
-
-def test_predict_writes_restored_frames(runs, frames, stage1_of_frames):
-    arguments = small(ROOT / "experiments" / "endoscopy" / "stage1.yaml", frames, runs)
-    checkpoint = next(stage1_of_frames.rglob("last*.ckpt"))
-    assert main(["predict", *arguments, "--ckpt_path", str(checkpoint)]) == 0
-    written = sorted(stage1_of_frames.rglob("restored/*.npz"))
-    assert len(written) == len(FramesManifest.read(frames).rows("test"))
-    colours = np.load(written[0])["colours"]
-    assert colours.shape == (3, 96, 96)
-    assert 0 <= colours.min() <= colours.max() <= 1
 
 
 # Stage 1 of scans: see test_scale. Stage 2 is one task for scans and frames.

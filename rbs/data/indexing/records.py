@@ -66,7 +66,7 @@ _LOG = logging.getLogger("rbs")
 
 
 @dataclass(frozen=True)
-class Finding:
+class FileRecord:
     """A readable file of raw counts, as training would read it.
 
     Attributes:
@@ -141,7 +141,7 @@ class Refusal:
     lasting: bool = True
 
 
-Note = Finding | Refusal
+Note = FileRecord | Refusal
 _Job = tuple[Path, View | None]
 
 
@@ -229,7 +229,7 @@ def _describe(file: Path, scan: Scan) -> Note:
     code = {keyword: header[keyword] for keyword in _DERIVATION if keyword in header}
     derivation = Dataset()
     derivation.update({element.tag: element for element in code.values()})
-    return Finding(
+    return FileRecord(
         file=file,
         patient_id=scan.patient_id.strip(),
         person=(sex if sex in ("F", "M") else "", _short_hash(born)),
@@ -392,7 +392,7 @@ def _load(cache: Path) -> dict[_Key | None, Note]:
 
 def _line(key: _Key | None, note: Note) -> str:
     values = {name: value for name, value in asdict(note).items() if name != "file"}
-    if isinstance(note, Finding):
+    if isinstance(note, FileRecord):
         values["cells"] = note.cells.tolist()
         values["started"] = note.started and note.started.isoformat()
     return json.dumps({"key": key, "note": values}) + "\n"
@@ -409,4 +409,4 @@ def _parse(line: str) -> tuple[_Key, Note]:
     values["views"] = tuple(View(name) for name in values["views"])
     values["started"] = values["started"] and datetime.fromisoformat(values["started"])
     values["cells"] = np.array(values["cells"])
-    return (file, size, mtime, view), Finding(**values)
+    return (file, size, mtime, view), FileRecord(**values)

@@ -35,7 +35,7 @@ from rbs.evaluation.observers.calibration import (
 from rbs.evaluation.observers.consistency import check_consistency
 from rbs.evaluation.observers.observers import auc as area
 from rbs.evaluation.observers.observers import bootstrap_mean, channelised_auc, within_covariance
-from rbs.evaluation.observers.studies import (
+from rbs.evaluation.observers.simulation import (
     FOCUS_SIZES_MM,
     IDEAL,
     STANDARD,
@@ -158,7 +158,7 @@ def assess(
         if part.pictures:
             detections.append(dict(part.pictures))
     frames = {name: pd.DataFrame(rows) for name, rows in tables.items() if rows}
-    summary = summarise_studies(frames, detections, seed)
+    summary = summarise_tables(frames, detections, seed)
     settings |= {
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command,
@@ -349,7 +349,7 @@ def _blank(
     return {"blanks": [{"seed": seed, **row} for row in rows]}, {}
 
 
-def summarise_studies(
+def summarise_tables(
     tables: dict[str, pd.DataFrame], detections: Sequence[dict[str, Any]], seed: int
 ) -> pd.DataFrame:
     """Means over patients' scans, lesions or places, with intervals that resample patients.
