@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
 from rbs.errors import CheckpointError, RbsError
-from rbs.evaluation.scans.classical import Classical, available, best, tune
 
 if TYPE_CHECKING:
     from rbs.restorers.checkpoint import LoadedRestorer
@@ -53,27 +51,6 @@ class Method:
 
 
 RAPID = Method("rapid", "Rapid scan, scaled", lambda pair: pair.rapid / pair.exposure, raw=True)
-
-
-def classical_methods(
-    validation: Callable[[], Iterable[Any]], peers: Sequence[Classical] | None = None
-) -> list[Method]:
-    """The classical peers, tuned.
-
-    Args:
-        validation: Makes a pass over the pairs of the validation split.
-        peers: Those of the pairs' kind; None for all there are for scans.
-    """
-    peers = available() if peers is None else peers
-    return [
-        Method(
-            peer.name,
-            peer.label.format(best(errors)),
-            partial(peer.restore, **{peer.parameter: best(errors)}),
-            {peer.parameter: best(errors), "error_on_validation": errors},
-        )
-        for peer, errors in zip(peers, tune(peers, validation()), strict=True)
-    ]
 
 
 def trained_methods(
@@ -157,7 +134,7 @@ def restorer_method(name: str, label: str, loaded: LoadedRestorer) -> Method:
     return Method(
         name,
         label,
-        lambda pair: pair.restored_by(loaded),
+        lambda pair: pair.restored(loaded),
         {
             "weights": loaded.name,
             "sha256": loaded.sha256,
@@ -244,6 +221,6 @@ def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: 
 def _tensors(pair: Any, device: str) -> tuple[Any, Any]:
     import torch
 
-    image, exposure = pair.seen
+    image, exposure = pair.network_input
     x = torch.as_tensor(image, dtype=torch.float32, device=device)
     return x[None], torch.tensor([exposure], dtype=torch.float32, device=device)

@@ -6,7 +6,6 @@ that undo what happens to light, and therefore work in linear light.
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from rbs.degradation.optical import Preset, to_linear, to_srgb
 from rbs.evaluation.endoscopy.pairs import FramePair
-from rbs.evaluation.scans.classical import Classical
+from rbs.evaluation.peers import Classical, has_bm3d
 
 Array = npt.NDArray[Any]
 
@@ -153,7 +152,7 @@ def peers(preset: Preset | None) -> tuple[Classical, ...]:
     interpolation, the peer for "x2", is what that preset's frames have been through: the row of the
     degraded frame.
     """
-    denoisers = (*_DENOISERS, _BM3D) if importlib.util.find_spec("bm3d") else _DENOISERS
+    denoisers = (*_DENOISERS, _BM3D) if has_bm3d() else _DENOISERS
     made_for: dict[str, tuple[Classical, ...]] = {
         "denoise": denoisers,
         "deblur": _SHARPENERS,

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from rbs.errors import CheckpointError
 from rbs.evaluation.scans.metrics import Metric, psnr_between, ssim_between
-from rbs.evaluation.set_metrics.lpips import lpips_at_hand
+from rbs.evaluation.set_metrics.lpips import lpips_metric
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,22 +124,14 @@ METRICS: tuple[Metric, ...] = (
 """Every metric that needs nothing but numbers."""
 
 
-def lpips_metric() -> Metric | None:
-    """LPIPS of colour frames; None, with a line in the log, where the backbone's weights are not at hand."""
-    model = lpips_at_hand()
-    if model is None:
-        return None
-
-    def compute(estimate: Array, target: FrameTarget) -> float:
-        import torch
-
-        with torch.inference_mode():
-            pictures = (torch.from_numpy(2 * frame[None] - 1).float() for frame in (estimate, target.clean))
-            return float(model(*pictures).item())
-
-    definition = "LPIPS-alex v0.1 of the whole frame at its own size"
-    return Metric(
-        "lpips", "LPIPS", "", False, _FRAME, definition, compute, group=CLEAN, mask="the whole frame"
+def lpips_of_frames() -> Metric | None:
+    """LPIPS of colour frames; see `rbs.evaluation.set_metrics.lpips.lpips_metric`."""
+    return lpips_metric(
+        lambda estimate, target: (2 * estimate[None] - 1, 2 * target.clean[None] - 1),
+        reference=_FRAME,
+        definition="LPIPS-alex v0.1 of the whole frame at its own size",
+        group=CLEAN,
+        mask="the whole frame",
     )
 
 

@@ -7,8 +7,6 @@ need.
 
 from __future__ import annotations
 
-import datetime
-import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import rbs
 from rbs.data.manifest import Case, Manifest
-from rbs.errors import ManifestError, OutputError, RbsError
+from rbs.errors import RbsError
 from rbs.evaluation.methods import RAPID, Method
 from rbs.evaluation.observers.calibration import (
     BLOCK,
@@ -47,9 +44,11 @@ from rbs.evaluation.observers.simulation import (
 )
 from rbs.evaluation.observers.task_metrics import focus_scores, found_foci, plate_scores
 from rbs.evaluation.parts import Part, Parts
-from rbs.evaluation.run import SETTINGS, UNFINISHED, write
-from rbs.evaluation.scans.classical import GAUSSIAN, Pair, best, gaussian, tune
-from rbs.evaluation.scans.evaluate import file_versions, load_pair
+from rbs.evaluation.peers import best, tune
+from rbs.evaluation.run import UNFINISHED, now, refuse_results, write
+from rbs.evaluation.scans.classical import GAUSSIAN, gaussian
+from rbs.evaluation.scans.images import ScanSet
+from rbs.evaluation.scans.pairs import ScanPair, load_pair
 
 log = logging.getLogger(__name__)
 
@@ -119,29 +118,24 @@ def assess(
     """
     from tqdm import tqdm
 
-    cases = manifest.split(split)
-    if not cases:
-        raise ManifestError(f"the split '{split}' is empty", file=manifest.path, remedy="add patients to it")
+    images = ScanSet(manifest, split)
+    cases = images.cases
     if draws < 8 or draws % 4 or children < 1:
         raise RbsError(
             f"{draws} draws of {children} children cannot be halved into training and testing observers",
             remedy="use a multiple of 4 from 8 on, and one child at least",
         )
-    if (output / SETTINGS).exists() and not overwrite:
-        raise OutputError("it holds results already", file=output, remedy="choose another or use --overwrite")
+    refuse_results(output, overwrite=overwrite)
     settings: dict[str, Any] = {
-        "rbs": rbs.__version__,
-        "manifest": str(manifest.path),
-        "manifest_sha256": hashlib.sha256(manifest.path.read_bytes()).hexdigest(),
-        "split": split,
+        **images.origin(),
         "seed": seed,
         "children": children,
         "draws": draws,
-        "trained": [{"name": m.name, "label": m.label, "settings": m.settings} for m in trained],
+        "trained": [m.describe() for m in trained],
     }
-    inputs = {**settings, "scans": file_versions([*cases, *manifest.split("val")])}
+    inputs = {**settings, "files": images.stamps()}
     parts = Parts(output / UNFINISHED, inputs)
-    methods = [RAPID, *_gaussian(parts, manifest), *trained]
+    methods = [RAPID, *_gaussian(parts, images), *trained]
     drawn = _spread_by_age([case for case in cases if case.truth], children)
     units = list(_units(cases, drawn, methods, draws, seed))
     tables: dict[str, Rows] = {name: [] for name in _TABLES}
@@ -160,11 +154,11 @@ def assess(
     frames = {name: pd.DataFrame(rows) for name, rows in tables.items() if rows}
     summary = summarise_tables(frames, detections, seed)
     settings |= {
-        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "written": now(),
         "command": command,
         "scans": len(cases),
         "drawn": [case.patient for case in drawn],
-        "methods": [{"name": m.name, "label": m.label, "settings": m.settings} for m in methods],
+        "methods": [m.describe() for m in methods],
         "intervals": "95 % bootstrap over patients, 2000 resamples, this seed",
         "observer": f"a focus is so strong that the ideal observer of a standard scan has AUC {STANDARD_AUC}",
     }
@@ -173,20 +167,17 @@ def assess(
     return summary
 
 
-def _gaussian(parts: Parts, manifest: Manifest) -> list[Method]:
+def _gaussian(parts: Parts, images: ScanSet) -> list[Method]:
     """The tuned Gaussian filter, tuned once."""
     from functools import partial
 
-    from tqdm import tqdm
-
-    validation = manifest.split("val")
-    if not validation:
+    if not images.validation:
         log.warning("the Gaussian is left out: there is no validation split to tune it on")
         return []
     part = parts.load(0)
     if part is None:
-        pairs = (load_pair(case) for case in tqdm(validation, desc="tuning", unit="scan"))
-        part = Part([{"sigma_mm": best(tune([GAUSSIAN], pairs)[0])}], [], None, {})
+        sigma = best(tune([GAUSSIAN], images.validation_pairs())[0])
+        part = Part([{"sigma_mm": sigma}], [], None, {})
         parts.save(0, part)
     sigma = float(part.scores[0]["sigma_mm"])
     restore = partial(gaussian, sigma_mm=sigma)
@@ -238,7 +229,7 @@ def _scan(case: Case, methods: Sequence[Method]) -> dict[str, Rows]:
     if pair.motion is None:
         _compare_counts(tables, pair, TRUTH, target.expectation)
     raw = {method.name: method.raw for method in methods}
-    shown = {name: pair.on_target(answer, raw=raw[name]) for name, answer in answers.items()}
+    shown = {name: pair.to_target(answer, raw=raw[name]) for name, answer in answers.items()}
     for name, answer in {**shown, STANDARD: target.standard}.items():
         known = {"patient": pair.patient, "method": name}
         found = found_foci(answer, target)
@@ -258,10 +249,10 @@ def _scan(case: Case, methods: Sequence[Method]) -> dict[str, Rows]:
     return tables
 
 
-def _judge_deviation(tables: dict[str, Rows], pair: Pair, name: str, answer: Any, deviation: Any) -> None:
+def _judge_deviation(tables: dict[str, Rows], pair: ScanPair, name: str, answer: Any, deviation: Any) -> None:
     """Whether a stated deviation is true: by an independent scan, and by the expectation where known."""
     target, known = pair.target, {"patient": pair.patient, "method": name}
-    estimate, s = pair.on_target(answer), pair.on_target(deviation)
+    estimate, s = pair.to_target(answer), pair.to_target(deviation)
     row: dict[str, Any] = {}
     for what, block in (("pixel", 1), ("block", BLOCK)):
         judged = judged_by_counts(estimate, s, target.counts, target.exposure, target.mask, block)
@@ -281,7 +272,7 @@ def _judge_deviation(tables: dict[str, Rows], pair: Pair, name: str, answer: Any
     tables["uncertainty"].append(known | row)
 
 
-def _bootstrap(pair: Pair, method: Method, seed: int) -> dict[str, Rows]:
+def _bootstrap(pair: ScanPair, method: Method, seed: int) -> dict[str, Rows]:
     """What the parametric bootstrap would state instead of a method's own deviation."""
 
     def restore(rapid: Any) -> Any:
@@ -293,7 +284,7 @@ def _bootstrap(pair: Pair, method: Method, seed: int) -> dict[str, Rows]:
     return tables
 
 
-def _compare_counts(tables: dict[str, Rows], pair: Pair, name: str, answer: Any) -> None:
+def _compare_counts(tables: dict[str, Rows], pair: ScanPair, name: str, answer: Any) -> None:
     found = check_consistency(pair.rapid, answer, pair.exposure, pair.target.spacing_mm)
     known = {"patient": pair.patient, "method": name}
     values = {
@@ -308,7 +299,7 @@ def _compare_counts(tables: dict[str, Rows], pair: Pair, name: str, answer: Any)
 
 
 def _detection(
-    pair: Pair, methods: Sequence[Method], draws: int, seed: int
+    pair: ScanPair, methods: Sequence[Method], draws: int, seed: int
 ) -> tuple[dict[str, Rows], dict[str, Any]]:
     found = detection_study(pair, methods, draws, seed)
     rows: Rows = []
@@ -335,7 +326,7 @@ def _detection(
 
 
 def _texture(
-    pair: Pair, methods: Sequence[Method], draws: int, seed: int
+    pair: ScanPair, methods: Sequence[Method], draws: int, seed: int
 ) -> tuple[dict[str, Rows], dict[str, Any]]:
     spectra, responses = texture_study(pair, methods, draws, seed)
     known = {"patient": pair.patient, "seed": seed}
@@ -343,7 +334,7 @@ def _texture(
 
 
 def _blank(
-    pair: Pair, methods: Sequence[Method], draws: int, seed: int
+    pair: ScanPair, methods: Sequence[Method], draws: int, seed: int
 ) -> tuple[dict[str, Rows], dict[str, Any]]:
     rows = blank_study(methods, pair.exposure, pair.target.spacing_mm, draws, seed)
     return {"blanks": [{"seed": seed, **row} for row in rows]}, {}

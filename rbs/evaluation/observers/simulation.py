@@ -34,8 +34,8 @@ from rbs.evaluation.observers.observers import (
     log_likelihood_ratio,
     snr_of_auc,
 )
-from rbs.evaluation.scans.classical import Pair
 from rbs.evaluation.scans.metrics import Target
+from rbs.evaluation.scans.pairs import ScanPair
 from rbs.scans.body import smooth
 from rbs.scans.scan import REGIONS
 
@@ -149,7 +149,7 @@ def make_places(target: Target, rng: np.random.Generator) -> list[Place]:
     return places
 
 
-def detection_study(pair: Pair, methods: Sequence[Method], draws: int, seed: int) -> Detection:
+def detection_study(pair: ScanPair, methods: Sequence[Method], draws: int, seed: int) -> Detection:
     """Draw a child with and without foci at known places, restore it, and take down what observers see.
 
     In every draw each place holds its focus or not, by chance; in the next it is the other way
@@ -197,7 +197,7 @@ def detection_study(pair: Pair, methods: Sequence[Method], draws: int, seed: int
     return Detection(places, *sides)
 
 
-def texture_study(pair: Pair, methods: Sequence[Method], draws: int, seed: int) -> tuple[Rows, Rows]:
+def texture_study(pair: ScanPair, methods: Sequence[Method], draws: int, seed: int) -> tuple[Rows, Rows]:
     """Noise power spectrum in soft tissue and local impulse response in bone.
 
     The response is the difference between restorations of a draw with and without the impulses' own
@@ -289,7 +289,7 @@ def blank_study(
             ("noise", rng.poisson(exposure * truth)) for _ in range(draws)
         ]
         for number, (kind, rapid) in enumerate(inputs):
-            pair = Pair("", rapid.astype(np.float32), exposure, Target(truth, 1.0, spacing_mm, truth))
+            pair = ScanPair("", rapid.astype(np.float32), exposure, Target(truth, 1.0, spacing_mm, truth))
             images = {m.name: m.restore(pair) for m in methods}
             if kind == "noise":
                 images[STANDARD] = rng.poisson(truth)
@@ -308,5 +308,5 @@ def blank_study(
     return rows
 
 
-def _restore(method: Method, pair: Pair, draws: Array) -> Array:
+def _restore(method: Method, pair: ScanPair, draws: Array) -> Array:
     return np.stack([method.restore(replace(pair, rapid=rapid)) for rapid in draws])

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbs.evaluation.scans.classical import Pair
 from rbs.evaluation.scans.limits import ceiling_psnr
 from rbs.evaluation.scans.metrics import Metric
+from rbs.evaluation.scans.pairs import ScanPair
 
 Array = npt.NDArray[Any]
 
@@ -29,7 +29,7 @@ _STREAM = 1
 name."""
 
 
-def reference_images(pair: Pair) -> dict[str, Array]:
+def reference_images(pair: ScanPair) -> dict[str, Array]:
     """The expectation, and a Poisson draw of it that depends on the patient's name alone; {} without truth.
 
     Returns:
@@ -42,7 +42,7 @@ def reference_images(pair: Pair) -> dict[str, Array]:
     return {CEILING: expectation, REPEAT: rng.poisson(expectation).astype(np.float32)}
 
 
-def reference_scores(pair: Pair, metrics: Sequence[Metric]) -> dict[str, dict[str, float]]:
+def reference_scores(pair: ScanPair, metrics: Sequence[Metric]) -> dict[str, dict[str, float]]:
     """Scores of both rows; of a real scan only the ceiling of PSNR is known, which follows from its counts.
 
     Returns:

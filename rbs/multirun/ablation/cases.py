@@ -60,7 +60,7 @@ def cases_of(
 
 
 def _scans(manifest: Manifest, split: str) -> Cases:
-    from rbs.evaluation.scans.evaluate import load_pair
+    from rbs.evaluation.scans.pairs import load_pair
 
     cases = manifest.split(split)
     if not cases:

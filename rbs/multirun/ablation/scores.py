@@ -13,8 +13,8 @@ import pandas as pd
 
 from rbs.evaluation.methods import Method, trained_methods
 from rbs.evaluation.parts import Part, Parts
-from rbs.evaluation.scans.classical import Pair
 from rbs.evaluation.scans.metrics import Metric
+from rbs.evaluation.scans.pairs import ScanPair
 from rbs.multirun.ablation.cases import Cases
 from rbs.multirun.ablation.plan import STAGE1, Plan, newest_config
 from rbs.multirun.runs import Run
@@ -74,7 +74,7 @@ def score(plan: Plan, runs: Mapping[tuple[str, int], Run], cases: Cases, folder:
 
 
 def _scored(pair: Any, restore: Callable[[Any], Array], metrics: Sequence[Metric]) -> dict[str, float]:
-    estimate = pair.on_target(restore(pair))
+    estimate = pair.to_target(restore(pair))
     return {metric.name: float(metric.compute(estimate, pair.target)) for metric in metrics}
 
 
@@ -85,10 +85,10 @@ def _restorer(run: Run) -> tuple[Method, Callable[[Any], Array]]:
     if data.get("single_view_probability") != 1.0:
         return method, method.restore
 
-    def view_by_view(pair: Pair) -> Array:
+    def view_by_view(pair: ScanPair) -> Array:
         # It was never shown two views, so it is not given two.
         views = range(len(pair.rapid))
-        alone = (Pair(pair.patient, pair.rapid[v : v + 1], pair.exposure, pair.target) for v in views)
+        alone = (ScanPair(pair.patient, pair.rapid[v : v + 1], pair.exposure, pair.target) for v in views)
         return np.concatenate([method.restore(one) for one in alone])
 
     return method, view_by_view

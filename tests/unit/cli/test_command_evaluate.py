@@ -23,7 +23,7 @@ def test_observers_follow_the_evaluation_and_an_interrupted_run_resumes(
     tiny_cohort, f1, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(simulation, "BLANK_SHAPE", (2, 96, 64))
-    monkeypatch.setattr("rbs.evaluation.methods.available", lambda: ())
+    monkeypatch.setattr("rbs.evaluation.scans.images.available", lambda: ())
     run = tmp_path / "run"
     command = ["evaluate", str(tiny_cohort), "--stage1", str(f1), "--observers", "--output", str(run)]
     command += ["--children", "1", "--draws", "8", "--json"]

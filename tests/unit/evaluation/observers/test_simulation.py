@@ -9,8 +9,9 @@ import pytest
 from rbs.evaluation.methods import RAPID, Method
 from rbs.evaluation.observers import simulation
 from rbs.evaluation.observers.observers import auc, auc_of_snr, channelised_auc, ideal_snr, snr_of_auc
-from rbs.evaluation.scans.classical import Pair, gaussian
+from rbs.evaluation.scans.classical import gaussian
 from rbs.evaluation.scans.metrics import Target
+from rbs.evaluation.scans.pairs import ScanPair
 from rbs.scans.scan import REGIONS
 
 SPACING = (2.26, 2.26)
@@ -27,7 +28,7 @@ def pair():
     labels[:, 5:170, 5:195] = REGIONS.index("spine") + 1
     standard = np.random.default_rng(0).poisson(truth)
     rapid = np.random.default_rng(1).poisson(truth / 2)
-    return Pair("P1", rapid, 0.5, Target(standard, 1.0, SPACING, truth, labels))
+    return ScanPair("P1", rapid, 0.5, Target(standard, 1.0, SPACING, truth, labels))
 
 
 def test_foci_are_in_bone_apart_and_as_strong_as_asked(pair):
