@@ -1,4 +1,4 @@
-"""`rbs benchmark`: all trained peers beside the classical ones, in one table with costs and origins."""
+"""`rbs benchmark`: trained and classical peers in one table with costs and origins."""
 
 from __future__ import annotations
 

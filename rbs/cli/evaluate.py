@@ -1,4 +1,4 @@
-"""`rbs evaluate`: every method and metric on one split of scans or frames, with ceilings and intervals."""
+"""`rbs evaluate`: every method and metric on one split of scans or frames, with intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rbs index`: from a folder of exported files to the manifest that training and evaluation read."""
+"""`rbs index`: from a folder of exported files to a manifest for training and evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rbs inspect`: the content of scans as rbs reads it, and their fitness for restoring and training."""
+"""`rbs inspect`: content of scans as rbs reads it, and their fitness for restoring and training."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_reading_options(parser: argparse.ArgumentParser, velocity: str | None = "--velocity") -> None:
-    """Add what a file may leave unsaid: --view, --energy-window and the velocity, under the name given.
+    """Add --view, --energy-window and the velocity, for files that do not say.
 
     Args:
         parser: The command's.
@@ -184,7 +184,7 @@ def whole_positive(text: str) -> int:
 
 
 def reading_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What `add_reading_options` was given, as options of `rbs.scans.dicom.reader.read_nm`."""
+    """Values of `add_reading_options`, as options of `rbs.scans.dicom.reader.read_nm`."""
     from rbs.scans.scan import View
 
     views = tuple(View(name) for name in args.view) if args.view else None

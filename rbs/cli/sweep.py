@@ -1,4 +1,4 @@
-"""`rbs sweep`: run a W&B sweep file without a server, on one machine or several that share a folder."""
+"""`rbs sweep`: run a W&B sweep file without a server, on one or several machines."""
 
 from __future__ import annotations
 

@@ -38,12 +38,12 @@ SEXES = ("F", "M", "O")
 
 
 def patient_key(identifier: str) -> str:
-    """What tells patients apart: two spellings that differ in case or white space are one patient."""
+    """Key of a patient: spellings that differ in case or white space are one patient."""
     return "".join(identifier.split()).casefold()
 
 
 class Described(Protocol):
-    """What belongs together is told by: a `Scan`, or what was noted of one."""
+    """Properties by which files belong together: of a `Scan`, or of its record."""
 
     @property
     def patient_id(self) -> str:
@@ -141,7 +141,7 @@ class Manifest:
 
     @classmethod
     def read(cls, path: str | Path) -> Manifest:
-        """Read and check a manifest: every file must exist, but of scans only the Patient ID is read.
+        """Read and check a manifest: every file must exist; of scans only the Patient ID is read.
 
         Raises:
             ManifestError: The file is missing, no CSV or empty; it lacks a column; or one of its
@@ -336,7 +336,7 @@ def _fault(path: Path, line: int, fault: str, remedy: str) -> ManifestError:
 def read_rows(
     path: Path, required: Sequence[str] = REQUIRED, columns: Sequence[str] = COLUMNS
 ) -> list[tuple[int, dict[str, str]]]:
-    """The rows of a CSV of the required columns and others of `columns`, with the line each ends on.
+    """Rows of a CSV of the required columns and others of `columns`, with the line of each.
 
     Raises:
         ManifestError: The file is missing, no CSV, or has other columns.
@@ -450,7 +450,7 @@ def _case(path: Path, line: int, row: dict[str, str]) -> Case:
 
 
 def _patient_id(file: Path) -> str:
-    """Patient ID in the header; empty without one. A file that cannot be read is refused when it is used."""
+    """Patient ID in the header; empty without one, or where the file cannot be read."""
     from rbs.scans.dicom.reader import decoded
 
     try:

@@ -1,4 +1,4 @@
-"""What is compared: ways to turn a rapid scan into an estimate of the standard scan."""
+"""Methods that are compared: from a rapid scan to an estimate of the standard scan."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 log = logging.getLogger(__name__)
 
 CASCADE_FILE = "cascade.safetensors"
-"""Where training puts the second restorer, beside restorer.safetensors."""
+"""File of the second restorer, which training writes beside restorer.safetensors."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class Classical:
 
 
 def has_bm3d() -> bool:
-    """Whether BM3D's package is installed, whose licence is for non-commercial use only."""
+    """True if BM3D's package is installed; its licence is for non-commercial use only."""
     return importlib.util.find_spec("bm3d") is not None
 
 

@@ -126,7 +126,7 @@ class ImageSet(ABC):
         return {}
 
     def settings(self) -> dict[str, Any]:
-        """What decides the pairs beside manifest and split."""
+        """Further settings that decide the pairs."""
         return {}
 
     def summary_of(self, parts: Sequence[Part]) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class ImageSet(ABC):
         }
 
     def stamps(self) -> dict[str, tuple[int, int]]:
-        """Size and time of change of every file: cheaper than its hash, and enough to notice a change."""
+        """Size and time of change of every file, by which a changed file is noticed."""
         files = (file for case in (*self.cases, *self.validation) for file in self.files(case) if file)
         return {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
 
@@ -323,7 +323,7 @@ def now() -> str:
 def interrupted_after(
     output: Path, next_output: Path, manifest: Path, trained: Sequence[Method], command: str
 ) -> bool:
-    """Whether this very command finished its evaluation and was interrupted before its next results.
+    """True if this command finished its evaluation and was interrupted before its next results.
 
     Args:
         output: Folder of the evaluation.

@@ -40,7 +40,7 @@ _SMALLEST = 32
 
 @dataclass(frozen=True)
 class FrameRecord:
-    """What was found of a frame.
+    """A readable frame.
 
     Attributes:
         found: The frame and its files.
@@ -59,7 +59,7 @@ class FrameRecord:
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """What became of a folder.
+    """Result of indexing a folder.
 
     Attributes:
         manifest: The manifest that was written; none is where no frame can be used.
@@ -93,7 +93,7 @@ def index_frames(
     overwrite: bool = False,
     progress: bool = True,
 ) -> FrameIndex:
-    """Write the manifest of all frames in a folder, and beside it what was refused and what shows the same.
+    """Write the manifest of all frames in a folder, and beside it refusals and near-duplicates.
 
     Masks that have no file of their own (of several instruments, of no lesion at all) are written
     into NAME.masks beside the manifest.
@@ -243,7 +243,7 @@ def look(found: Found, place: Path) -> FrameRecord | Refusal:
 
 @dataclass(frozen=True)
 class _Assignment:
-    """Where frames go.
+    """Splits and groups of frames.
 
     Attributes:
         splits: Of each frame.
@@ -261,7 +261,7 @@ class _Assignment:
 def _assign(
     records: Sequence[FrameRecord], units: Sequence[str], pairs: Sequence[Duplicates], split: Split
 ) -> _Assignment:
-    """Give what belongs together one split: its folder's, or one that follows from its name and the seed."""
+    """Give frames that belong together one split: their folder's, or one by name and seed."""
     first: dict[str, int] = {}
     same = [
         (first.setdefault(key, place), place)

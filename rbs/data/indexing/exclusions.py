@@ -1,4 +1,4 @@
-"""Which records may stand in a manifest: of patients told apart, and each acquisition once.
+"""Exclusions from a manifest: unidentified patients, mistaken identities and further copies.
 
 A patient under two identifiers would be trained on and tested on; two patients under one would be
 paired.
@@ -18,7 +18,7 @@ _Faults = dict[Path, tuple[str, str]]
 
 
 def exclude(records: Sequence[FileRecord], folder: Path) -> tuple[list[FileRecord], list[Refusal]]:
-    """Leave out what no manifest can hold, what nobody owns, mistaken identities and further copies.
+    """Exclude files without Patient ID, unwritable paths, mistaken identities and further copies.
 
     Args:
         records: What the files hold.
@@ -52,7 +52,7 @@ def _unwritable(records: Sequence[FileRecord], folder: Path) -> _Faults:
 
 
 def _mistaken(records: Sequence[FileRecord]) -> _Faults:
-    """All files of patients with two IDs, who would be in two splits, and of IDs of two patients."""
+    """Files of patients with two IDs, who would be in two splits, and of IDs of two patients."""
     faults: dict[str, tuple[str, str]] = {}
     holder: dict[str, FileRecord] = {}
     traits: dict[tuple[str, int], FileRecord] = {}

@@ -1,4 +1,4 @@
-"""Which files are one scan, and which rapid scan belongs to which standard scan.
+"""Pairing: files to scans, and rapid scans to standard scans.
 
 Nothing is guessed. Two files are one scan, and two scans a pair, where nothing else would fit;
 where more would, they are refused by name, and the user decides.
@@ -51,7 +51,7 @@ class Acquisition:
 
     @property
     def patient(self) -> str:
-        """What tells its patient apart."""
+        """Key of its patient."""
         return patient_key(self.records[0].patient_id)
 
     @property
@@ -71,7 +71,7 @@ class Acquisition:
 
     @property
     def simulated(self) -> bool:
-        """Whether it may be a part of another scan."""
+        """True if it may be a part of another scan."""
         return any(record.derivation for record in self.records)
 
     def refused(self, reason: str, remedy: str) -> list[Refusal]:
@@ -88,7 +88,7 @@ class Pair:
 
     @property
     def by_study_alone(self) -> bool:
-        """Whether nothing but their study says that the two belong together: a start is not stated."""
+        """True if only the study links the two, because a start time is missing."""
         return self.rapid is not None and None in (self.rapid.started, self.standard.started)
 
 
@@ -233,7 +233,7 @@ def _listed(files: Iterable[Path]) -> str:
 
 
 def _started_together(records: Sequence[FileRecord]) -> Iterator[list[FileRecord]]:
-    """Records that all state their start, or none does, in groups that started within `ONE_SCAN`."""
+    """Group records by start within `ONE_SCAN`; all of them have a start time, or none."""
     group: list[FileRecord] = []
     for record in sorted(records, key=lambda record: (record.started or datetime.min, record.file)):
         first = group[0].started if group else None
@@ -245,7 +245,7 @@ def _started_together(records: Sequence[FileRecord]) -> Iterator[list[FileRecord
 
 
 def _fits(velocity: float, scan: Acquisition, scans: Sequence[Acquisition], given: Sequence[float]) -> bool:
-    """Whether a velocity gives a silent scan the length of every other scan of its visit."""
+    """True if a velocity gives a scan without one the length of the other scans of its visit."""
     for other in scans:
         if other is scan or not _in_one_visit(scan, other) or not (scan.duration_s and other.duration_s):
             continue
@@ -283,7 +283,7 @@ def _misfit(rapid: Acquisition, standard: Acquisition) -> tuple[str, str] | None
 
 
 def _shared(a: Acquisition, b: Acquisition) -> str | None:
-    """Why two scans share counts; their pixels are read again only where their outlines leave it open."""
+    """Reason why two scans share counts; pixels are read only where outlines leave it open."""
     if a.records[0].shape != b.records[0].shape:
         return None
     if not shared_counts(*([record.outline() for record in scan.records] for scan in (a, b))):

@@ -1,4 +1,4 @@
-"""What an index notes of each DICOM file: enough to pair, split and check scans without their pixels.
+"""Records of DICOM files, by which an index pairs, splits and checks scans without their pixels.
 
 Every file is read once, by two processes, and what was found is kept beside the manifest, a line of
 JSON a file, written as the file is read. An interrupted or repeated run goes on from there.
@@ -114,7 +114,7 @@ class FileRecord:
 
     @property
     def view_stated(self) -> bool:
-        """Whether the user named its view."""
+        """True if the user named its view."""
         return self.view_rule == "option"
 
     def outline(self) -> Scan:
@@ -148,7 +148,7 @@ _Job = tuple[Path, View | None]
 def read_notes(
     files: Sequence[Path], views: Mapping[Path, View], cache: Path, *, workers: int, progress: bool
 ) -> tuple[list[Note], int]:
-    """What each file holds, read now or noted by an earlier run of the same rules.
+    """Records of files, read now or noted by an earlier run of the same rules.
 
     Args:
         files: The files.
@@ -341,7 +341,7 @@ def _processes(number: int) -> ProcessPoolExecutor:
 
 
 def _submit(pool: ProcessPoolExecutor, job: _Job) -> Future[Note]:
-    """Give a file to the processes: they start here, and inherit that an interrupt is for the parent."""
+    """Submit a file; processes start here and inherit that an interrupt is for the parent."""
     if threading.current_thread() is not threading.main_thread():
         return pool.submit(take_note, *job)
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -355,7 +355,7 @@ _Key = tuple[str, int, int, str]
 
 
 def _key(file: Path, view: View | None) -> _Key | None:
-    """What a note belongs to; None for what cannot be looked at."""
+    """Key of a note; None for a file without access."""
     try:
         state = file.stat()
     except OSError:

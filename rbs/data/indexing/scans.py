@@ -1,4 +1,4 @@
-"""From a folder of whatever a hospital exported to the manifest that training and evaluation read.
+"""From a folder of a hospital's exports to the manifest that training and evaluation read.
 
 Every file is accepted into the manifest or refused by name with a reason and a remedy; what is
 accepted has passed the very checks that training applies. Splits follow from the patient's
@@ -34,7 +34,7 @@ SHARES = (70.0, 15.0, 15.0)
 
 @dataclass(frozen=True)
 class Statements:
-    """What the user says of files that do not say it themselves.
+    """Statements of the user about files that do not say it themselves.
 
     Attributes:
         rapid_velocity: Bed velocity of rapid scans, cm/min.
@@ -51,13 +51,13 @@ class Statements:
 
 @dataclass(frozen=True)
 class Split:
-    """How patients are dealt to splits.
+    """Rule by which patients are split.
 
     Attributes:
         seed: Decides, with the patient's identifier, where a patient goes.
         shares: Shares of "train", "val" and "test"; any sum.
-        given: The split of each patient (by `patient_key`), for a split made elsewhere; nobody else
-            is taken.
+        given: The split of each patient (by `patient_key`), for a split made elsewhere; no other
+            patient is taken.
     """
 
     seed: int = 0
@@ -79,7 +79,7 @@ class Split:
 
 @dataclass(frozen=True)
 class ScanIndex:
-    """What became of a folder.
+    """Result of indexing a folder.
 
     Attributes:
         manifest: The manifest that was written; none is where no file can be used.
@@ -131,7 +131,7 @@ def index_scans(
     overwrite: bool = False,
     progress: bool = True,
 ) -> ScanIndex:
-    """Write the manifest of all whole-body scans in a folder, and beside it what was refused and why.
+    """Write the manifest of all whole-body scans in a folder, and beside it the refusals.
 
     What each file holds is noted beside the manifest as well: a repeated or interrupted run reads
     only files that are new or have changed.
@@ -140,7 +140,7 @@ def index_scans(
         folder: Where the files are, at any depth.
         manifest: The CSV to write. NAME.refused.csv and NAME.notes.jsonl come to stand beside it.
         statements: What the files may leave unsaid.
-        split: How patients are dealt to splits.
+        split: Rule by which patients are split.
         workers: Processes.
         overwrite: Whether an existing manifest may be replaced.
         progress: Whether to show a progress bar.

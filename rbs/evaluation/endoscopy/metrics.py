@@ -1,4 +1,4 @@
-"""The metrics of colour frames: against the clean frame, as a network sees it, without it, and at a task.
+"""Metrics of colour frames: against the clean frame, by networks, without reference, at a task.
 
 All take an estimate, sRGB values (3, H, W), and a `FrameTarget`, and look at the valid area alone.
 """
@@ -46,12 +46,12 @@ MIN_FITTED = 40
 
 @dataclass(frozen=True)
 class FrameTarget:
-    """What an estimate of a frame is judged by.
+    """Reference of the metrics of a frame.
 
     Attributes:
         clean: The frame as it should be, float32 (3, H, W), sRGB 0..1.
         valid: False on black borders, insets and burned-in text, bool (H, W).
-        lesion: Where a lesion is, bool (H, W); None where nobody has marked any.
+        lesion: Where a lesion is, bool (H, W); None without a mask.
     """
 
     clean: Array
@@ -70,7 +70,7 @@ def psnr(estimate: Array, target: FrameTarget) -> float:
 
 
 def ssim(estimate: Array, target: FrameTarget) -> float:
-    """Mean of the SSIM maps of the three colours. See `rbs.evaluation.scans.metrics.ssim_between`."""
+    """Mean SSIM of the three colours. See `rbs.evaluation.scans.metrics.ssim_between`."""
     return ssim_between(estimate, target.clean, target.mask, 1.0)
 
 
@@ -136,7 +136,7 @@ def lpips_of_frames() -> Metric | None:
 
 
 def dice_metric(segment: Segment, digest: str) -> Metric:
-    """How well a fixed segmenter finds the marked lesion in a restored frame.
+    """Dice of the lesion that a fixed segmenter finds in a restored frame.
 
     Args:
         segment: The segmenter, the same for every row.
@@ -194,7 +194,7 @@ def load_segmenter(folder: Path, base_checkpoint: Path | None = None) -> tuple[S
 
 
 def niqe_metric(clean: Iterable[FrameTarget]) -> Metric | None:
-    """NIQE (Mittal et al., IEEE Signal Process Lett 2013;20:209) with clean frames for its notion of natural.
+    """NIQE (Mittal et al., IEEE Signal Process Lett 2013;20:209), fitted to clean frames.
 
     The published model was fitted to photographs of landscapes and streets and has to be
     downloaded; this one is fitted, by deepinv, to frames that are known to be good.
@@ -234,7 +234,7 @@ def niqe_metric(clean: Iterable[FrameTarget]) -> Metric | None:
 
 
 def _whole_patches(frame: Array, target: FrameTarget) -> Tensor | None:
-    """The rectangle about the valid area, (3, h, w), 0..255; None where it does not hold two patches."""
+    """Bounding box of the valid area, (3, h, w), 0..255; None where it holds no two patches."""
     import torch
 
     rows, columns = (np.flatnonzero(target.valid.any(axis=axis)) for axis in (1, 0))

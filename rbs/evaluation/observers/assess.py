@@ -1,4 +1,4 @@
-"""What physicists ask of a restoration, in one run: foci, observers, noise, sharpness, consistency.
+"""Assessment by model observers: foci, detection, noise, sharpness, consistency.
 
 Every scan of a split is restored and searched for what was lost or made up. Where the truth is
 known, some children are also drawn many times over: that is what observers, noise and sharpness
@@ -24,10 +24,10 @@ from rbs.evaluation.observers.calibration import (
     BLOCK,
     LEVELS,
     bootstrap_deviation,
+    calibration_by_counts,
+    calibration_by_truth,
     calibration_error,
     coverage,
-    judged_by_counts,
-    judged_by_truth,
 )
 from rbs.evaluation.observers.consistency import check_consistency
 from rbs.evaluation.observers.observers import auc as area
@@ -53,10 +53,10 @@ from rbs.evaluation.scans.pairs import ScanPair, load_pair
 log = logging.getLogger(__name__)
 
 TRUTH = "truth"
-"""The known expectation as if it were a method's answer, where only counts are compared."""
+"""Row of the known expectation, where only counts are compared."""
 
 BOOTSTRAP = "bootstrap"
-"""What a deviation that a method states is compared with, as if a method stated it."""
+"""Row of the parametric bootstrap, which stated deviations are compared with."""
 
 BOOTSTRAP_DRAWS = 8
 
@@ -95,7 +95,7 @@ def assess(
     command: str = "",
     overwrite: bool = False,
 ) -> pd.DataFrame:
-    """Run all studies and write their tables; what is finished is kept in `output`/unfinished until all is.
+    """Run all studies and write their tables; finished ones are kept in `output`/unfinished.
 
     Args:
         manifest: The cases. The Gaussian filter is tuned on its validation split.
@@ -221,7 +221,7 @@ def _scan(case: Case, methods: Sequence[Method]) -> dict[str, Rows]:
     answers = {method.name: method.restore(pair) for method in methods}
     for method in methods:
         if method.deviation:
-            _judge_deviation(tables, pair, method.name, answers[method.name], method.deviation(pair))
+            _test_deviation(tables, pair, method.name, answers[method.name], method.deviation(pair))
     for name, answer in answers.items():
         _compare_counts(tables, pair, name, answer)
     if target.expectation is None:
@@ -249,16 +249,16 @@ def _scan(case: Case, methods: Sequence[Method]) -> dict[str, Rows]:
     return tables
 
 
-def _judge_deviation(tables: dict[str, Rows], pair: ScanPair, name: str, answer: Any, deviation: Any) -> None:
-    """Whether a stated deviation is true: by an independent scan, and by the expectation where known."""
+def _test_deviation(tables: dict[str, Rows], pair: ScanPair, name: str, answer: Any, deviation: Any) -> None:
+    """Test a stated deviation by an independent scan, and by the expectation where known."""
     target, known = pair.target, {"patient": pair.patient, "method": name}
     estimate, s = pair.to_target(answer), pair.to_target(deviation)
     row: dict[str, Any] = {}
     for what, block in (("pixel", 1), ("block", BLOCK)):
-        judged = judged_by_counts(estimate, s, target.counts, target.exposure, target.mask, block)
-        row |= {f"{what}_z": judged.z, f"{what}_error_by_counts": judged.error}
+        calibration = calibration_by_counts(estimate, s, target.counts, target.exposure, target.mask, block)
+        row |= {f"{what}_z": calibration.z, f"{what}_error_by_counts": calibration.error}
         if target.expectation is not None:
-            by_truth = judged_by_truth(estimate, s, target.expectation, target.mask, block)
+            by_truth = calibration_by_truth(estimate, s, target.expectation, target.mask, block)
             row[f"{what}_error"] = by_truth
     if target.expectation is not None:
         found = coverage(estimate, s, target.expectation, target.mask)
@@ -273,14 +273,14 @@ def _judge_deviation(tables: dict[str, Rows], pair: ScanPair, name: str, answer:
 
 
 def _bootstrap(pair: ScanPair, method: Method, seed: int) -> dict[str, Rows]:
-    """What the parametric bootstrap would state instead of a method's own deviation."""
+    """Deviation by the parametric bootstrap, tested as a method's own."""
 
     def restore(rapid: Any) -> Any:
         return method.restore(replace(pair, rapid=rapid))
 
     tables, answer = {name: Rows() for name in _TABLES}, method.restore(pair)
     deviation = bootstrap_deviation(restore, answer, pair.exposure, BOOTSTRAP_DRAWS, seed)
-    _judge_deviation(tables, pair, BOOTSTRAP, answer, deviation)
+    _test_deviation(tables, pair, BOOTSTRAP, answer, deviation)
     return tables
 
 

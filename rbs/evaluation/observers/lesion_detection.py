@@ -1,4 +1,4 @@
-"""Foci a restoration made up, and foci it lost, counted by a detector that does not know where to look.
+"""Hallucinated and lost foci of a restoration, counted by a detector without known positions.
 
 The detector is a difference of Gaussians D = (G_4mm - G_12mm) * image. On a standard scan of
 expectation λ its Poisson noise is sd² = h² * λ, h the kernel, so that z = D/sd says how far a focus
@@ -67,7 +67,7 @@ def compare_foci(
 
 
 def detect(image: Array, spacing_mm: tuple[float, float]) -> Array:
-    """D, the image's difference of Gaussians with nothing beyond its border, counts a pixel, (V, H, W)."""
+    """D, difference of Gaussians of the image, zero beyond the border, counts, (V, H, W)."""
     from scipy.ndimage import gaussian_filter
 
     image = image.astype(np.float64)
@@ -98,7 +98,7 @@ def detector_noise(expectation: Array, spacing_mm: tuple[float, float]) -> Array
 def _exceeding(
     image: Array, support: Array, sd: Array, spacing_mm: tuple[float, float], threshold: float
 ) -> list[tuple[int, int, int, float]]:
-    """Local maxima of an image that exceed all support within 8 mm by the threshold; a plateau is one."""
+    """Local maxima that exceed all support within 8 mm by the threshold; a plateau is one."""
     from scipy.ndimage import label, maximum_filter
 
     near = _disc(spacing_mm)

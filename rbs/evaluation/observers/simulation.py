@@ -1,4 +1,4 @@
-"""Studies that need many draws of one child: detection, texture and sharpness, and images without anatomy.
+"""Simulation studies with many draws of one child: detection, texture, sharpness, blank images.
 
 Whole scans are drawn and restored, never crops: restorers with channel attention (NAFNet) look at
 the whole image, so a crop of any size is restored differently. Instead many foci, or many impulses,
@@ -43,7 +43,7 @@ Array = npt.NDArray[Any]
 Rows = list[dict[str, Any]]
 
 STANDARD = "standard"
-"""The raw standard scan as if it were a method's answer."""
+"""Row of the raw standard scan."""
 IDEAL = "ideal"
 """Prefix of the ideal observer's rows."""
 
@@ -62,7 +62,7 @@ BLANK_SHAPE = (2, 512, 256)
 
 @dataclass(frozen=True)
 class Place:
-    """Where a focus may stand.
+    """A possible focus.
 
     Attributes:
         row: Row of its centre.
@@ -109,12 +109,12 @@ class Detection:
 
 
 def generator(seed: int, patient: str, study: str) -> np.random.Generator:
-    """The source of randomness of one study of one child: the same whatever else is run."""
+    """Random generator of one study of one child, independent of all others."""
     return np.random.default_rng([seed, zlib.crc32(patient.encode()), zlib.crc32(study.encode())])
 
 
 def bone_places(expectation: Array, labels: Array, rng: np.random.Generator) -> list[tuple[int, int]]:
-    """Random pixels of bone in both views, `APART` from each other and half a window from the border."""
+    """Random bone pixels of both views, `APART` from each other and off the border."""
     numbers = [REGIONS.index(name) + 1 for name in BONES]
     half = WINDOW // 2
     bone = np.asarray(np.isin(labels, numbers).all(axis=0) & (expectation > 1e-3).all(axis=0))
@@ -150,7 +150,7 @@ def make_places(target: Target, rng: np.random.Generator) -> list[Place]:
 
 
 def detection_study(pair: ScanPair, methods: Sequence[Method], draws: int, seed: int) -> Detection:
-    """Draw a child with and without foci at known places, restore it, and take down what observers see.
+    """Draw a child with and without foci at known places, restore it, and record channel outputs.
 
     In every draw each place holds its focus or not, by chance; in the next it is the other way
     round.
@@ -269,7 +269,7 @@ def texture_study(pair: ScanPair, methods: Sequence[Method], draws: int, seed: i
 def blank_study(
     methods: Sequence[Method], exposure: float, spacing_mm: tuple[float, float], draws: int, seed: int
 ) -> Rows:
-    """Foci that methods see where there is nothing: constant images without noise, and Poisson noise alone.
+    """Foci hallucinated in constant images without noise and in Poisson noise alone.
 
     Args:
         methods: Ways to restore.

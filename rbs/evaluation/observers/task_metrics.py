@@ -1,4 +1,4 @@
-"""What a reader does with a scan, as columns of the table of `rbs evaluate`: foci and growth plates.
+"""Reading tasks as columns of the table of `rbs evaluate`: foci and growth plates.
 
 They need a known expectation, and but for the first two a phantom's lesions and landmarks: NaN
 without.

@@ -1,4 +1,4 @@
-"""Classical peers for scans: filters of counts, and denoisers between Anscombe's transform and its inverse.
+"""Classical peers for scans: filters of counts, and denoisers of Anscombe-transformed counts.
 
 Each has one parameter, tuned on the validation split by the noise-corrected error.
 """
@@ -37,7 +37,7 @@ def median(pair: ScanPair, size: float) -> Array:
 
 
 def total_variation(pair: ScanPair, weight: float) -> Array:
-    """Total-variation denoising between Anscombe's transform and its inverse, the residual put back.
+    """Total-variation denoising of Anscombe-transformed counts, the residual put back.
 
     Rudin, Osher, Fatemi, Physica D 1992;60:259; by the algorithm of Chambolle, J Math Imaging Vis
     2004;20:89.
@@ -56,7 +56,7 @@ def total_variation(pair: ScanPair, weight: float) -> Array:
 
 
 def wavelet(pair: ScanPair, sigma: float) -> Array:
-    """BayesShrink wavelet thresholds, averaged over 16 shifts, between Anscombe's transform and its inverse.
+    """BayesShrink wavelet thresholds of Anscombe-transformed counts, averaged over 16 shifts.
 
     Chang, Yu, Vetterli, IEEE Trans Image Process 2000;9:1532; shifts: Coifman & Donoho 1995.
 
@@ -83,7 +83,7 @@ def wavelet(pair: ScanPair, sigma: float) -> Array:
 
 
 def non_local_means(pair: ScanPair, strength: float) -> Array:
-    """Fast non-local means between Anscombe's transform and its inverse, the residual put back.
+    """Fast non-local means of Anscombe-transformed counts, the residual put back.
 
     Buades, Coll, Morel, CVPR 2005; Darbon et al., ISBI 2008 (fast). Patches of 5x5 pixels in a
     13x13 search window.
@@ -102,7 +102,7 @@ def non_local_means(pair: ScanPair, strength: float) -> Array:
 
 
 def bm3d(pair: ScanPair, sigma: float) -> Array:
-    """BM3D between Anscombe's transform and its inverse, by its authors' package, which is not free.
+    """BM3D of Anscombe-transformed counts, by its authors' package, which is not free.
 
     Dabov et al., IEEE Trans Image Process 2007;16:2080; Mäkitalo & Foi, same journal 2011;20:99.
 
@@ -119,7 +119,7 @@ def bm3d(pair: ScanPair, sigma: float) -> Array:
 
 
 def stabilised(pair: ScanPair, denoise: Callable[[Array], Array]) -> Array:
-    """A denoiser for noise of unit variance, between Anscombe's transform and its exact unbiased inverse.
+    """Denoise between Anscombe's transform and its exact unbiased inverse.
 
     Args:
         pair: The rapid scan.

@@ -1,4 +1,4 @@
-"""What a denoiser can reach at all, and what is left of its error without the reference's noise.
+"""Ceiling of PSNR against a noisy reference, and errors corrected for the reference's noise.
 
 Let λ be the expected standard counts of a pixel, λ̄ their mean over the evaluated pixels, R ~
 Poisson(pλ) the rapid scan and Q ~ Poisson(qλ) the reference. Compared with Q/q, which has the
@@ -29,7 +29,7 @@ def ceiling_psnr(mean_count: float, peak: float, exposure: float = 1.0) -> float
 
 
 def noise_corrected_mse(estimate: Array, counts: Array, exposure: float, mask: Array) -> float:
-    """Squared error of an estimate against the unknown expectation, seen through an independent noisy scan.
+    """Squared error of an estimate against the unknown expectation, by an independent noisy scan.
 
     mean((T - Q/q)²) - mean(Q)/q², the means over the mask. With Q ~ Poisson(qλ) independent of T
     the expected value is mean((T - λ)²): Q/q has the variance λ/q, which mean(Q)/q² estimates

@@ -42,7 +42,7 @@ MIN_REGION_COUNTS = 100.0
 
 
 def peak_counts(standard: Array, spacing_mm: tuple[float, float]) -> float:
-    """P, the peak PSNR, SSIM and the display window refer to: 99.9th percentile of the 4 mm smoothed scan.
+    """P, peak of PSNR, SSIM and display window: 99.9th percentile of the scan smoothed by 4 mm.
 
     Args:
         standard: Standard counts (V, H, W).
@@ -53,7 +53,7 @@ def peak_counts(standard: Array, spacing_mm: tuple[float, float]) -> float:
 
 @dataclass(frozen=True)
 class Target:
-    """What an estimate is judged by.
+    """Reference of the metrics of a scan.
 
     Attributes:
         counts: Raw counts of a scan independent of the rapid one, at its own exposure, (V, H, W).
@@ -170,7 +170,7 @@ def ssim_between(estimate: Array, reference: Array, mask: Array, peak: float) ->
 
 
 def ms_ssim_between(estimate: Array, reference: Array, mask: Array, peak: float) -> float:
-    """Multi-scale SSIM over the mask: SSIM's structure at five scales, its luminance at the coarsest alone.
+    """Multi-scale SSIM over the mask: structure at five scales, luminance at the coarsest.
 
     Wang, Simoncelli, Bovik, Asilomar 2003: the product over the scales j of mean(cs_j) to the power
     w_j, at the coarsest of mean(ssim_j) to the power w_j; from scale to scale pixels are averaged
@@ -200,7 +200,7 @@ def ms_ssim_between(estimate: Array, reference: Array, mask: Array, peak: float)
 
 
 def _ssim_maps(estimate: Array, reference: Array, peak: float, *, luminance: bool = True) -> Array:
-    """SSIM at every pixel of each view, (V, H, W); without luminance its contrast and structure alone."""
+    """SSIM at every pixel, (V, H, W); without luminance its contrast and structure alone."""
     from skimage.metrics import structural_similarity
 
     maps = [
@@ -254,7 +254,7 @@ def nc_nmse(estimate: Array, target: Target) -> float:
 
 
 def nc_psnr(estimate: Array, target: Target) -> float:
-    """Noise-corrected PSNR, dB; NaN where the noise-corrected error of this one scan is not positive."""
+    """Noise-corrected PSNR, dB; NaN where the noise-corrected error of the scan is not positive."""
     return decibels(nc_nmse(estimate, target))
 
 
@@ -280,7 +280,7 @@ def ms_ssim_truth(estimate: Array, target: Target) -> float:
 
 
 def count_bias(estimate: Array, target: Target) -> float:
-    """100 (ΣT - ΣS) / ΣS over the body, %. The standard scan's own noise is 100/sqrt(ΣS): 0.1 to 0.2 %."""
+    """100 (ΣT - ΣS) / ΣS over the body, %; noise of the standard scan alone: 0.1 to 0.2 %."""
     total = float(target.standard[target.mask].sum())
     if total == 0:
         return math.nan

@@ -1,4 +1,4 @@
-"""The rows of the table that no method made: what a perfect restoration and another standard scan score.
+"""Reference rows of the table: a perfect restoration and another standard scan.
 
 Both need the known expectation of a phantom. They are scored by every metric as methods are, so
 each metric shows what it makes of the truth itself, and of a scan that cost the full time.
@@ -25,12 +25,12 @@ REFERENCES = {CEILING: "Perfect restoration (ceiling)", REPEAT: "Another standar
 """Names of the rows to their printed labels."""
 
 _STREAM = 1
-"""Keeps the draw apart from the one that deals a patient's counts, which starts from the same
+"""Separates this stream from the one that splits a patient's counts, which starts from the same
 name."""
 
 
 def reference_images(pair: ScanPair) -> dict[str, Array]:
-    """The expectation, and a Poisson draw of it that depends on the patient's name alone; {} without truth.
+    """Expectation, and a Poisson draw of it that depends on the patient alone; {} without truth.
 
     Returns:
         Name of the row to standard counts (V, H, W), lying where the target lies.
@@ -43,7 +43,7 @@ def reference_images(pair: ScanPair) -> dict[str, Array]:
 
 
 def reference_scores(pair: ScanPair, metrics: Sequence[Metric]) -> dict[str, dict[str, float]]:
-    """Scores of both rows; of a real scan only the ceiling of PSNR is known, which follows from its counts.
+    """Scores of both rows; of a real scan only the ceiling of PSNR is known, from its counts.
 
     Returns:
         Name of the row to scores by metric, NaN where unknown.

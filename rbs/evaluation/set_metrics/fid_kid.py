@@ -1,4 +1,4 @@
-"""FID and KID: distances of the pictures of a method, as a set, from the reference pictures as a set.
+"""FID and KID: distances between the pictures of a method and the reference pictures, as sets.
 
 Both compare features of an Inception network trained on photographs: metrics of texture, as LPIPS
 is, that reward noise like the standard scan's own. They judge a whole split, never a scan, and two
@@ -81,7 +81,7 @@ def frechet_distance(features: Array, reference: Array) -> float:
 
 
 def kernel_distance(features: Array, reference: Array) -> float:
-    """Unbiased squared maximum mean discrepancy, kernel (x·y/D + 1)³, of (N, D) features; NaN below two.
+    """Unbiased squared maximum mean discrepancy of (N, D) features, kernel (x·y/D + 1)³; or NaN.
 
     Bińkowski et al., ICLR 2018, arXiv 1801.01401: the mean over 100 subsets of 1000; where one set
     has no more, subsets of its size.

@@ -31,7 +31,7 @@ TORCHVISION_FILE = "alexnet-owt-7be5be79.pth"
 
 
 def display_grey(counts: Array, peak: float) -> Array:
-    """Inverse grey of a bone scan: 1 (white) at zero counts falling linearly to -1 (black) at P and above.
+    """Inverse grey of a bone scan: 1 (white) at zero counts, linear, -1 (black) at P and above.
 
     Args:
         counts: Standard counts, any shape.

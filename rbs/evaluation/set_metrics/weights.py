@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def find(*names: str) -> Path | None:
-    """Find a file by its possible names: in the folder RBS_WEIGHTS, else among torch's downloads."""
+    """Find a file by its names, in the folder RBS_WEIGHTS or among torch's downloads."""
     import torch
 
     folders = [Path(torch.hub.get_dir()) / "checkpoints"]

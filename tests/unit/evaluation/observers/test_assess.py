@@ -64,7 +64,7 @@ def done(cohort, tmp_path_factory):
         patch.setattr(simulation, "BLANK_SHAPE", (2, 96, 64))
         patch.setattr(simulation, "APART", 12)
         out = tmp_path_factory.mktemp("out") / "run"
-        return assess(cohort, out, [restorer()], command="rbs assess", **OPTIONS), out
+        return assess(cohort, out, [restorer()], command="rbs evaluate", **OPTIONS), out
 
 
 def value(summary, study, method, quantity, group="all"):
@@ -98,7 +98,7 @@ def test_settings_name_everything_that_decides_the_numbers(done, cohort):
     assert settings["seed"] == 1
     assert settings["children"] == 1
     assert settings["draws"] == 8
-    assert settings["command"] == "rbs assess"
+    assert settings["command"] == "rbs evaluate"
     assert settings["methods"][-1]["settings"] == {"sha256": "abc"}
     assert len(settings["drawn"]) == 1
     assert not (done[1] / "unfinished").exists()
