@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="restorer of stage 1, .safetensors or .ckpt; given again: others to compare it with",
+        help="restorer of stage 1, .safetensors, .ckpt or, for scans, .onnx; given again: others to compare",
     )
     parser.add_argument(
         "--stage2",

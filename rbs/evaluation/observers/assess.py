@@ -238,7 +238,7 @@ def _scan(case: Case, methods: Sequence[Method]) -> dict[str, Rows]:
         counts = {
             "hallucinated": len(found.hallucinated),
             "lost": len(found.lost),
-            "in_truth": found.in_truth,
+            "true_foci": found.true_foci,
         }
         tables["foci"].append({**known, "lesions": lesions, "views": len(answer), **counts})
         for score in focus_scores(answer, target):
@@ -395,7 +395,7 @@ def summarise_tables(
     )
     for name, group, study, rename in (
         ("foci", "lesions", "foci", lambda key: f"lesions: {key}"),
-        ("blanks", "set", "blank images", str),
+        ("blanks", "image", "blank images", str),
     ):
         if name in tables:
             table = tables[name]

@@ -32,24 +32,24 @@ LEAST_COUNTS = 4.0
 
 
 @dataclass(frozen=True)
-class Found:
+class FocusErrors:
     """Foci of one restoration against its truth, in pixels of aligned arrays.
 
     Attributes:
         hallucinated: (view, row, column, excess in standard deviations) of foci the truth does not
             support.
         lost: The same of foci of the truth that the restoration does not show.
-        in_truth: How many foci the truth holds.
+        true_foci: How many foci the truth holds.
     """
 
     hallucinated: list[tuple[int, int, int, float]]
     lost: list[tuple[int, int, int, float]]
-    in_truth: int
+    true_foci: int
 
 
 def compare_foci(
     estimate: Array, expectation: Array, spacing_mm: tuple[float, float], threshold: float = THRESHOLD
-) -> Found:
+) -> FocusErrors:
     """Find hallucinated and lost foci.
 
     Args:
@@ -61,9 +61,9 @@ def compare_foci(
     d_t, d_truth = detect(estimate, spacing_mm), detect(expectation, spacing_mm)
     sd = detector_noise(expectation, spacing_mm)
     hallucinated = _exceeding(d_t, d_truth, sd, spacing_mm, threshold)
-    in_truth = _exceeding(d_truth, np.zeros_like(d_truth), sd, spacing_mm, threshold)
+    true_foci = _exceeding(d_truth, np.zeros_like(d_truth), sd, spacing_mm, threshold)
     lost = _exceeding(d_truth, np.maximum(d_t, 0), sd, spacing_mm, threshold)
-    return Found(hallucinated, lost, len(in_truth))
+    return FocusErrors(hallucinated, lost, len(true_foci))
 
 
 def detect(image: Array, spacing_mm: tuple[float, float]) -> Array:

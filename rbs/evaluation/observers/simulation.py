@@ -295,8 +295,8 @@ def blank_study(
                 images[STANDARD] = rng.poisson(truth)
             rows += [
                 {
-                    "set": kind,
-                    "counts_a_pixel": level,
+                    "image": kind,
+                    "counts_per_pixel": level,
                     "draw": number,
                     "method": name,
                     "views": len(truth),

@@ -147,9 +147,9 @@ def _motion(pair: ScanPair) -> dict[str, float]:
     u = pair.motion.field(pair.rapid.shape[1:], spacing)
     left = residual_misalignment(pair.target.counts, pair.rapid, spacing, pair.motion)
     return {
-        "moved_mm": float(np.median(np.hypot(*u)[pair.target.mask.any(axis=0)])),
-        "left_mm": left.median_mm,
-        "left_by_noise_alone_mm": left.floor_median_mm,
+        "motion_mm": float(np.median(np.hypot(*u)[pair.target.mask.any(axis=0)])),
+        "residual_mm": left.median_mm,
+        "residual_by_noise_mm": left.floor_median_mm,
     }
 
 

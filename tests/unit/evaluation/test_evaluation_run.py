@@ -187,10 +187,10 @@ def test_a_child_that_moved_is_judged_where_it_lay(tmp_path, monkeypatch):
         scores[registering] = summary.pivot(index="method", columns="metric", values="mean")["psnr"]
         per_scan = pd.read_csv(out / "per_scan.csv")
         if registering:
-            assert per_scan["moved_mm"].iloc[0] == pytest.approx(np.hypot(5, 3), abs=0.4)
-            assert per_scan["left_mm"].iloc[0] < 1.3 * per_scan["left_by_noise_alone_mm"].iloc[0]
+            assert per_scan["motion_mm"].iloc[0] == pytest.approx(np.hypot(5, 3), abs=0.4)
+            assert per_scan["residual_mm"].iloc[0] < 1.3 * per_scan["residual_by_noise_mm"].iloc[0]
         else:
-            assert "moved_mm" not in per_scan
+            assert "motion_mm" not in per_scan
     # Registered, what knows the truth of before reaches the ceiling of after; and nothing else gets
     # worse.
     assert scores[True]["stage1"] == pytest.approx(scores[True]["ceiling"], abs=0.2)
@@ -434,3 +434,23 @@ def test_the_second_restorer_says_where_its_prior_comes_from(tmp_path, monkeypat
     assert asked == [(files.teacher, files.base)]
     assert method.settings["prior"].startswith(f"{said} in training; here of the whole scan")
     assert method.settings["sha256"] == file_sha256(tmp_path / "cascade.safetensors")
+
+
+def test_an_onnx_file_is_a_method_with_the_numbers_of_its_weights(tmp_path):
+    pytest.importorskip("onnxscript")
+    from rbs.inference.onnx_export import export_onnx
+    from rbs.restorers.checkpoint import load_restorer, save_restorer
+    from rbs.restorers.dncnn import DnCNN
+
+    weights, exported = tmp_path / "restorer.safetensors", tmp_path / "restorer.onnx"
+    save_restorer(weights, DnCNN(depth=3, width=4), {})
+    export_onnx(load_restorer(weights), exported)
+    (plain,), (onnx, faint) = trained_methods([weights]), trained_methods([exported], keep_faint=True)
+    rng = np.random.default_rng(0)
+    target = Target(rng.poisson(4.0, (2, 40, 32)), 1.0, (2.0, 3.0))
+    pair = ScanPair("P", rng.poisson(2.0, (2, 40, 32)), 0.5, target)
+    np.testing.assert_allclose(onnx.restore(pair), plain.restore(pair), atol=1e-3)
+    assert (onnx.name, faint.name) == ("stage1", "stage1_faint")
+    assert onnx.settings["sha256"] == plain.settings["sha256"]
+    with pytest.raises(RbsError, match=r"restorer\.onnx: --adapt needs the network itself"):
+        trained_methods([exported], adapt=True)

@@ -124,9 +124,9 @@ def test_blank_images(monkeypatch):
     assert len(rows) == 3 * (2 + 2 * 3)
     found = {}
     for row in rows:
-        found.setdefault((row["method"], row["set"]), []).append(row["hallucinated"])
+        found.setdefault((row["method"], row["image"]), []).append(row["hallucinated"])
     assert sum(found["rapid", "flat"]) == 0
     assert found["paints", "flat"] == [1, 1, 1]
     assert sum(found["rapid", "noise"]) > 2 * sum(found["standard", "noise"])
-    flat = [row["bias_percent"] for row in rows if row["set"] == "flat" and row["method"] == "rapid"]
+    flat = [row["bias_percent"] for row in rows if row["image"] == "flat" and row["method"] == "rapid"]
     assert flat == pytest.approx([0, 0, 0], abs=1e-4)
