@@ -106,14 +106,14 @@ lint: $(READY)  ## Check style, docstrings, types and the direction of imports
 data: $(MANIFEST)  ## Write the phantom cohort (PATIENTS=137 SEED=1)
 
 $(PHANTOMS): | $(READY)
-	$(RBS) phantom $(@D) --patients $(PATIENTS) --seed $(SEED)
+	$(RBS) simulate $(@D) --patients $(PATIENTS) --seed $(SEED)
 
 ifeq ($(DATA),endoscopy)
 $(MUCOSA): | $(READY)
-	$(RBS) mucosa $(@D) --videos $(VIDEOS) --frames 6 --seed $(SEED)
+	$(RBS) simulate $(@D) --kind endoscopy --videos $(VIDEOS) --frames 6 --seed $(SEED)
 
 $(RUNS)/frames.csv: | $(READY)
-	$(RBS) index-frames $(FRAMES) $@
+	$(RBS) index $(FRAMES) -o $@ --kind endoscopy
 endif
 
 # Results of one manifest are never mixed with those of another.
@@ -159,7 +159,7 @@ $(RUNS)/stage1/restorer_uncertainty.safetensors: $(RUNS)/stage1/restorer.safeten
 # PRECISION=32-true where the processor has no bfloat16, which it would imitate ten times as slowly.
 PRECISION ?= bf16-mixed
 reproduce-weights: $(PHANTOMS) $(RUNS)/adapt_sam/teacher/teacher.json | $(READY)  ## Train the shipped weights again (2 to 3 hours of two cores) and tell how close they come
-	test -e data/ship/manifest.csv || $(RBS) phantom data/ship --patients 300 --seed 2026
+	test -e data/ship/manifest.csv || $(RBS) simulate data/ship --patients 300 --seed 2026
 	test -e $(RUNS)/shipped_restorer/restorer.safetensors || $(call FIT,experiments/shipped_restorer.yaml) --trainer.precision $(PRECISION)
 	$(call FIT,experiments/uncertainty.yaml) --name shipped_uncertainty --model.init_args.f1 $(RUNS)/shipped_restorer/restorer.safetensors --model.init_args.output $(RUNS)/shipped_restorer
 	$(call FIT,experiments/pretrain_sam.yaml)
@@ -217,7 +217,7 @@ report: $(RUNS)/report.html  ## Tables, pictures and curves on one page, with wh
 
 $(RUNS)/report.html: $(RUNS)/evaluation/settings.json always
 	$(RBS) report $(addprefix $(RUNS)/,evaluation adapt_sam stage1 stage2) \
-	    $(wildcard $(addprefix $(RUNS)/,assessment benchmark ablation sweeps)) --output $@
+	    $(wildcard $(addprefix $(RUNS)/,benchmark ablation sweeps)) --output $@
 
 # ---- the demo: the same path, small: a few children, short training
 DEMO := runs/demo
@@ -227,7 +227,7 @@ demo: $(DEMO)/report.html $(DEMO)/restored.dcm  ## From nothing to runs/demo/rep
 	@echo "Open $(DEMO)/report.html"
 
 $(DEMO)/phantoms/manifest.csv: | $(READY)
-	$(RBS) phantom $(DEMO)/phantoms --patients 16 --seed 7
+	$(RBS) simulate $(DEMO)/phantoms --patients 16 --seed 7
 
 $(DEMO)/adapt_sam/teacher/teacher.json: $(DEMO)/phantoms/manifest.csv
 	$(call DEMO_FIT,adapt_sam)

@@ -21,8 +21,9 @@ import rbs
 from rbs.clinic.checks import check, contradictions
 from rbs.clinic.restore_scans import restore_scan
 from rbs.evaluation.methods import restorer_method
-from rbs.evaluation.scans.classical import Pair, available
+from rbs.evaluation.scans.classical import available
 from rbs.evaluation.scans.metrics import psnr_truth
+from rbs.evaluation.scans.pairs import ScanPair
 from rbs.inference.onnx import load_shipped
 from rbs.restorers.checkpoint import LoadedRestorer, load_restorer
 from rbs.scans.dicom.reader import read_nm
@@ -224,7 +225,7 @@ def test_forward(
     measure: Any,
     sizes: Any,
     loaded: LoadedRestorer,
-    pair: Pair,
+    pair: ScanPair,
     device: torch.device,
     benchmark: Any,
     request: pytest.FixtureRequest,
@@ -235,7 +236,7 @@ def test_forward(
         pytest.skip("compiling takes long")
     if way is bfloat16 and sizes.whole:
         request.getfixturevalue("bfloat16")
-    seen, exposure = pair.seen
+    seen, exposure = pair.network_input
     x, p = torch.as_tensor(seen, device=device)[None], torch.full((1,), exposure, device=device)
     with torch.inference_mode():
         wanted = loaded.restorer(x, p)[0].cpu().numpy()
@@ -257,7 +258,7 @@ PEERS = {peer.name: peer for peer in available()}
 
 @pytest.mark.benchmark(group="peers: one two-view scan")
 @pytest.mark.parametrize("name", ["f1", "gaussian", "wavelet", "tv", "nlm", "bm3d"])
-def test_peer(measure: Any, loaded: LoadedRestorer, pair: Pair, benchmark: Any, name: str) -> None:
+def test_peer(measure: Any, loaded: LoadedRestorer, pair: ScanPair, benchmark: Any, name: str) -> None:
     """The shipped restorer against the classical peers, each at the middle of its tuning range."""
     if name == "f1":
         work = partial(restorer_method("f1", "f1", loaded).restore, pair)
@@ -275,9 +276,9 @@ def test_peer(measure: Any, loaded: LoadedRestorer, pair: Pair, benchmark: Any, 
 
 @pytest.mark.benchmark(group="scaling: forward by pixels")
 @pytest.mark.parametrize("times", [1, 2, 4])
-def test_pixels(measure: Any, loaded: LoadedRestorer, pair: Pair, device: Any, times: int) -> None:
+def test_pixels(measure: Any, loaded: LoadedRestorer, pair: ScanPair, device: Any, times: int) -> None:
     """A scan as it is, twice as long, and that twice as wide."""
-    seen, exposure = pair.seen
+    seen, exposure = pair.network_input
     x = torch.as_tensor(seen, device=device)[None].repeat(1, 1, min(times, 2), max(1, times // 2))
     with torch.inference_mode():
         measure(partial(loaded.restorer, x, torch.full((1,), exposure, device=device)), rounds=3, of=times)
@@ -285,9 +286,9 @@ def test_pixels(measure: Any, loaded: LoadedRestorer, pair: Pair, device: Any, t
 
 @pytest.mark.benchmark(group="scaling: forward by scans at once")
 @pytest.mark.parametrize("batch", [1, 2, 4])
-def test_batch(measure: Any, loaded: LoadedRestorer, pair: Pair, device: Any, batch: int) -> None:
+def test_batch(measure: Any, loaded: LoadedRestorer, pair: ScanPair, device: Any, batch: int) -> None:
     """Time a scan when several are restored at once."""
-    seen, exposure = pair.seen
+    seen, exposure = pair.network_input
     x = torch.as_tensor(seen, device=device)[None].repeat(batch, 1, 1, 1)
     with torch.inference_mode():
         measure(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from rbs.evaluation.scans.classical import Pair
+from rbs.evaluation.scans.pairs import ScanPair
 from rbs.segmentation.lora import load_teacher
 from rbs.segmentation.teacher import encode_window, picture_of
 
@@ -19,7 +19,7 @@ from rbs.segmentation.teacher import encode_window, picture_of
 def test_encoding(
     measure: Any,
     sizes: Any,
-    pair: Pair,
+    pair: ScanPair,
     teachers: Any,
     base_weights: Any,
     device: torch.device,
@@ -30,7 +30,7 @@ def test_encoding(
     if size == "vit_b" and way == "padded, same zoom":
         pytest.skip("its attention alone would take 13 GB")
     teacher = load_teacher(teachers(size), base_weights(size)).to(device)
-    counts = torch.as_tensor(pair.seen[0], device=device)[None, :1]
+    counts = torch.as_tensor(pair.network_input[0], device=device)[None, :1]
     length = max(counts.shape[2:])
     square = F.pad(counts, (0, length - counts.shape[3], 0, length - counts.shape[2]))
     side = length // teacher.embedding_stride * teacher.patch

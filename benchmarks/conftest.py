@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 
 from rbs.data.manifest import Manifest, load_case
 from rbs.data.mucosa import write_mucosa
-from rbs.evaluation.scans.classical import Pair
 from rbs.evaluation.scans.metrics import Target
+from rbs.evaluation.scans.pairs import ScanPair
 from rbs.inference.onnx_export import export_onnx
 from rbs.restorers.checkpoint import LoadedRestorer, load_restorer, save_restorer
 from rbs.segmentation.lora import save_teacher, start, trainable_teacher
@@ -149,7 +149,7 @@ def child(cohort: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pair(cohort: Path, sizes: Sizes) -> Pair:
+def pair(cohort: Path, sizes: Sizes) -> ScanPair:
     """That child with its truth; of small size the trunk."""
     (case,) = Manifest.read(cohort).split("test")
     scan = load_case(case)
@@ -162,7 +162,7 @@ def pair(cohort: Path, sizes: Sizes) -> Pair:
     cut = (slice(None), rows, columns)
     assert scan.expectation is not None
     target = Target(scan.standard[cut], 1.0, scan.spacing_mm, expectation=scan.expectation[cut])
-    return Pair(case.patient, scan.rapid[cut], scan.exposure, target)
+    return ScanPair(case.patient, scan.rapid[cut], scan.exposure, target)
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,8 @@ import numpy.typing as npt
 from rbs.data.manifest import Manifest
 from rbs.evaluation.observers.growth_plates import compare_plates, measure_plates
 from rbs.evaluation.observers.lesions import FocusScore, score_foci
-from rbs.evaluation.scans.classical import BM3D, Pair, available, bm3d, gaussian, non_local_means
-from rbs.evaluation.scans.evaluate import load_pair
+from rbs.evaluation.scans.classical import BM3D, available, bm3d, gaussian, non_local_means
+from rbs.evaluation.scans.pairs import ScanPair, load_pair
 from rbs.inference.residual import SUFFIX, keep_faint
 from rbs.inference.test_time_adaptation import AdaptingRestorer
 from rbs.restorers.checkpoint import LoadedRestorer, load_restorer
@@ -48,20 +48,20 @@ def main() -> None:
 
     loaded = load_restorer()
     adapting = AdaptingRestorer.of(loaded)
-    classical: tuple[str, Callable[[Pair], Array]] = (
+    classical: tuple[str, Callable[[ScanPair], Array]] = (
         "non-local means",
         lambda p: non_local_means(p, NLM_STRENGTH),
     )
     if BM3D in available():
         classical = ("Anscombe + BM3D", lambda p: bm3d(p, BM3D_SIGMA))
-    columns: dict[str, Callable[[Pair], Array]] = {
+    columns: dict[str, Callable[[ScanPair], Array]] = {
         "expectation (truth)": lambda p: p.target.expectation,
         "rapid scan, scaled": lambda p: p.rapid / p.exposure,
         f"Gaussian, {GAUSSIAN_MM:g} mm": lambda p: gaussian(p, GAUSSIAN_MM),
         classical[0]: classical[1],
-        "f1": lambda p: p.restored_by(loaded),
+        "f1": lambda p: p.restored(loaded),
         f"f1{SUFFIX}": lambda p: kept(p, loaded),
-        "f1, adapted": lambda p: p.restored_by(adapting),
+        "f1, adapted": lambda p: p.restored(adapting),
         "standard scan": lambda p: p.target.counts,
     }
     pairs = [load_pair(case) for case in Manifest.read(args.manifest).split("test")]
@@ -102,9 +102,9 @@ def main() -> None:
     figure.savefig(args.output, dpi=110)
 
 
-def kept(pair: Pair, loaded: LoadedRestorer) -> Array:
+def kept(pair: ScanPair, loaded: LoadedRestorer) -> Array:
     """The restoration of a scan, faint foci kept."""
-    return keep_faint(pair.restored_by(loaded), pair.rapid, pair.exposure, pair.target.spacing_mm)
+    return keep_faint(pair.restored(loaded), pair.rapid, pair.exposure, pair.target.spacing_mm)
 
 
 def around(image: Array, centre: tuple[float, float], spacing_mm: tuple[float, float]) -> Array:
@@ -117,7 +117,7 @@ def around(image: Array, centre: tuple[float, float], spacing_mm: tuple[float, f
     return image[top : top + rows, left : left + columns]
 
 
-def shown_lesion(pair: Pair) -> tuple[Pair, FocusScore] | None:
+def shown_lesion(pair: ScanPair) -> tuple[ScanPair, FocusScore] | None:
     """The first focus of a child that is neither plain nor hopeless."""
     target = pair.target
     if target.anatomy is None or target.expectation is None or pair.motion is not None:
@@ -133,12 +133,12 @@ def shown_lesion(pair: Pair) -> tuple[Pair, FocusScore] | None:
     return next(((pair, score) for score in fitting), None)
 
 
-def knee(pair: Pair) -> tuple[float, float]:
+def knee(pair: ScanPair) -> tuple[float, float]:
     """The growth plate of one thigh."""
     return pair.target.anatomy.landmarks["distal femoral physis -1"]
 
 
-def ribs(pair: Pair) -> tuple[float, float]:
+def ribs(pair: ScanPair) -> tuple[float, float]:
     """The middle of the thorax, by its labels."""
     from rbs.scans.scan import REGIONS
 
@@ -146,7 +146,7 @@ def ribs(pair: Pair) -> tuple[float, float]:
     return tuple(places.mean(axis=0))
 
 
-def peak_left(image: Array, pair: Pair) -> float:
+def peak_left(image: Array, pair: ScanPair) -> float:
     """Recovery of the peak of the growth plates."""
     target = pair.target
     found, true = (
@@ -156,7 +156,7 @@ def peak_left(image: Array, pair: Pair) -> float:
     return compare_plates(found, true).peak
 
 
-def contrast_left(image: Array, pair: Pair, lesion: FocusScore) -> float:
+def contrast_left(image: Array, pair: ScanPair, lesion: FocusScore) -> float:
     """Recovery of the contrast of a focus."""
     target = pair.target
     (score,) = score_foci(image, target.expectation, target.labels, [lesion.focus], target.spacing_mm)

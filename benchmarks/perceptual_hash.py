@@ -3,7 +3,7 @@
     RBS_TEST_DATA=... python benchmarks/perceptual_hash.py
 
 On the real frames of RBS_TEST_DATA/endoscopy: likeness of different frames, of a frame and its
-copies, and of frames and degraded ones, their own and others', as `rbs index-frames` and the data
+copies, and of frames and degraded ones, their own and others', as `rbs index` and the data
 module compare them.
 """
 
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def look(frame: np.ndarray) -> PerceptualHash:
-    """As `rbs index-frames` looks at a frame."""
+    """As `rbs index` looks at a frame."""
     small = reduced(frame, 160)
     return perceptual_hash(small, field_of_view(small))
 

@@ -20,8 +20,9 @@ import numpy as np
 from details import BM3D_SIGMA, GAUSSIAN_MM, NLM_STRENGTH, kept
 
 from rbs.degradation.thinning import split
-from rbs.evaluation.scans.classical import BM3D, Pair, available, bm3d, gaussian, nc_nmse, non_local_means
-from rbs.evaluation.scans.metrics import Target, decibels
+from rbs.evaluation.scans.classical import BM3D, available, bm3d, gaussian, non_local_means
+from rbs.evaluation.scans.metrics import Target, decibels, nc_nmse
+from rbs.evaluation.scans.pairs import ScanPair
 from rbs.inference.residual import SUFFIX
 from rbs.inference.test_time_adaptation import AdaptingRestorer
 from rbs.restorers.checkpoint import LoadedRestorer, load_restorer
@@ -61,7 +62,7 @@ def main() -> None:
             rapid, rest = split(scan.aligned(), (share, 1 - share), np.random.default_rng(draw))
             standard = scan.velocity / STANDARD_VELOCITY
             target = Target(rest, (1 - share) / standard, scan.spacing_mm)
-            pair = Pair("", rapid, share / standard, target, tuple(scan.views))
+            pair = ScanPair("", rapid, share / standard, target, tuple(scan.views))
             for name, restore in methods.items():
                 found[name].append(decibels(nc_nmse(restore(pair), target)))
         for name, dB in found.items():
@@ -71,14 +72,14 @@ def main() -> None:
     print(markdown(["cm/min", "method", "NC-PSNR, dB", "each draw"], rows))
 
 
-def restored(loaded: LoadedRestorer, pair: Pair) -> Array:
+def restored(loaded: LoadedRestorer, pair: ScanPair) -> Array:
     """The restoration of a scan."""
-    return pair.restored_by(loaded)
+    return pair.restored(loaded)
 
 
-def peers() -> dict[str, Callable[[Pair], Array]]:
+def peers() -> dict[str, Callable[[ScanPair], Array]]:
     """The classical ones."""
-    found: dict[str, Callable[[Pair], Array]] = {
+    found: dict[str, Callable[[ScanPair], Array]] = {
         "rapid scan, scaled": lambda pair: pair.rapid / pair.exposure,
         f"Gaussian, {GAUSSIAN_MM:g} mm": lambda pair: gaussian(pair, GAUSSIAN_MM),
         "Anscombe + non-local means": lambda pair: non_local_means(pair, NLM_STRENGTH),

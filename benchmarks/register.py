@@ -10,7 +10,7 @@ Their size is the median displacement inside the body. Prints, as medians over p
 median and 95th percentile over the body: the error without registration, after the whole-pixel
 shift, after rigid registration and as rbs registers, and the residual it reports; then the PSNR of
 the rapid scan's expectation, and of the restored scan, against the moved expectation. Last, judged
-by landmarks: children who were drawn anew where they moved to (`rbs phantom --moving`), which no
+by landmarks: children who were drawn anew where they moved to (`rbs simulate --moving`), which no
 resampling and no blended field took part in.
 """
 

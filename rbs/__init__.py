@@ -34,9 +34,9 @@ STANDARD_VELOCITY = 20.0
 def __getattr__(name: str) -> Any:
     """Look the version up on request: the module that knows it takes as long to import as all else here."""
     if name == "__version__":
-        from importlib.metadata import version
+        from rbs.utils.version import VERSION
 
-        return version("rbs")
+        return VERSION
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,1 +1,1 @@
-"""The plain subcommands of `rbs`: one module each with HELP, add_arguments(parser) and run(args)."""
+"""Plain subcommands of `rbs`: a module each with HELP, add_arguments(parser) and run(args)."""

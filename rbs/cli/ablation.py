@@ -1,4 +1,4 @@
-"""`rbs ablation`: trains what is missing of an ablation, scores it, and says what helps."""
+"""`rbs ablation`: train the missing runs of an ablation, score all, and compare."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from rbs.cli.options import add_fit_options
+from rbs.cli.options import add_fit_options, add_json, say
 from rbs.utils.experiments import experiment_file
 
 HELP = "train and compare variants of an experiment: SPI, SKD and SCM, or overlays of your own"
@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=MANIFEST",
         help="other scans or frames to score every run on, into OUTPUT/elsewhere/NAME",
     )
+    add_json(parser)
     add_fit_options(parser)
 
 
@@ -58,7 +59,7 @@ def _named(text: str) -> tuple[str, Path]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train, score and compare; an ablation that was interrupted goes on where it stopped.
+    """Train, score and compare; an interrupted ablation resumes where it stopped.
 
     Raises:
         RbsError: A file cannot be used, trainings failed, or the output cannot be written.
@@ -87,10 +88,13 @@ def run(args: argparse.Namespace) -> None:
     )
     runs = ablation.train(args.workers)
     if runs is None:
-        print("another process still trains some of the rows; the one that ends last writes the tables")
+        say(args, None, "another process still trains some rows; the one that ends last writes the tables")
         return
+    tables, texts = {}, []
     with in_turn(args.output):
         for folder, other in scored.items():
             split = split_of(ablation, runs, other, args.split)
-            print(write_report(ablation, runs, split, score(ablation, runs, split, folder), folder))
-    print(f"written to {args.output}")
+            scores = score(ablation, runs, split, folder)
+            tables[folder], text = write_report(ablation, runs, split, scores, folder)
+            texts.append(text)
+    say(args, tables, "\n".join([*texts, f"written to {args.output}"]))

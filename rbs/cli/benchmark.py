@@ -1,11 +1,11 @@
-"""`rbs benchmark`: all trained peers beside the classical ones, in one table with costs and origins."""
+"""`rbs benchmark`: trained and classical peers in one table with costs and origins."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from rbs.cli.options import add_allow_option, add_frame_options
+from rbs.cli.options import add_allow_option, add_evaluation_options, add_json, command_line, say
 
 HELP = "compare finished trainings and the classical peers in one table, with costs and origins"
 
@@ -20,14 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="folder of a finished training, as `rbs fit` wrote it",
     )
-    parser.add_argument(
-        "--output", type=Path, default=Path("runs/benchmark"), metavar="DIR", help="default: %(default)s"
-    )
-    add_frame_options(parser)
-    parser.add_argument(
-        "--split", choices=("train", "val", "test"), default="test", help="default: %(default)s"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace the results in the output folder")
+    add_evaluation_options(parser, "runs/benchmark")
+    add_json(parser)
     add_allow_option(parser)
 
 
@@ -37,9 +31,6 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         RbsError: A run, the manifest or a scan cannot be used, or the output cannot be written.
     """
-    import shlex
-    import sys
-
     from rbs.errors import RbsError
     from rbs.evaluation.manifests import evaluate_manifest
     from rbs.multirun.benchmark import FILE, measure_costs, method_of, table, write
@@ -56,10 +47,11 @@ def run(args: argparse.Namespace) -> None:
         trained=[method_of(training) for training in trainings],
         preset=args.preset,
         split=args.split,
-        command=shlex.join(["rbs", *sys.argv[1:]]),
+        command=command_line(),
         overwrite=args.overwrite,
     )
     evaluation = read_evaluation(args.output)
-    write(args.output, table(evaluation, trainings, measure_costs(evaluation, trainings)), evaluation)
-    print((args.output / f"{FILE}.md").read_text(encoding="utf-8"))
-    print(f"written to {args.output} as {FILE}.md, .tex and .csv")
+    rows = table(evaluation, trainings, measure_costs(evaluation, trainings))
+    write(args.output, rows, evaluation)
+    text = (args.output / f"{FILE}.md").read_text(encoding="utf-8")
+    say(args, rows, f"{text}\nwritten to {args.output} as {FILE}.md, .tex and .csv")

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rbs.cli.options import refusals_error
+from rbs.cli.options import add_json, refusals_error, say
 
 HELP = "remove what identifies the patient from whole-body NM files (DICOM PS3.15, basic profile)"
 
@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="secret key of an earlier run, for the same pseudonyms (default: OUT.key, made if missing)",
     )
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -56,14 +57,27 @@ def run(args: argparse.Namespace) -> None:
         print(f"skipped: {path} is an index, which names the patients", file=sys.stderr)
     already = sum(outcome.already for outcome in done)
     patients = len({outcome.patient for outcome in done})
-    print(f"{target}: files {len(done)}, of them there already {already}; patients {patients}")
-    counted = Counter(action for outcome in done for action in outcome.actions.values())
-    for action, number in sorted(counted.items()):
-        print(f"  {action}: {number} attributes")
-    for note, number in Counter(note for outcome in done for note in outcome.notes).items():
-        print(f"  note: {note} ({number} files)")
+    actions = Counter(action for outcome in done for action in outcome.actions.values())
+    notes = Counter(note for outcome in done for note in outcome.notes)
     key = args.key or target.with_name(f"{target.name}.key")
-    print(f"  report: {target / REPORT}; key: {key} (secret: whoever has it can tell whose scan is whose)")
+    lines = [
+        f"{target}: files {len(done)}, of them there already {already}; patients {patients}",
+        *(f"  {action}: {number} attributes" for action, number in sorted(actions.items())),
+        *(f"  note: {note} ({number} files)" for note, number in notes.items()),
+        f"  report: {target / REPORT}; key: {key} (secret: whoever has it can tell whose scan is whose)",
+    ]
+    document = {
+        "target": target,
+        "files": len(done),
+        "already": already,
+        "patients": patients,
+        "actions": actions,
+        "notes": notes,
+        "refused": len(refused),
+        "report": target / REPORT,
+        "key": key,
+    }
+    say(args, document, "\n".join(lines))
     if refused and not is_folder:
         raise refused[0].error
     for outcome in refused:

@@ -1,11 +1,25 @@
-"""`rbs evaluate`: every method and metric on one split of scans or frames, with ceilings and intervals."""
+"""`rbs evaluate`: every method and metric on one split of scans or frames, with intervals."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rbs.cli.options import add_allow_option, add_frame_options
+from rbs.cli.options import (
+    add_allow_option,
+    add_evaluation_options,
+    add_json,
+    command_line,
+    option_group,
+    refuse_options,
+    say,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rbs.report.tables import Evaluation
 
 HELP = "score restorers and classical peers on the test scans or frames of a manifest"
 
@@ -19,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="restorer of stage 1, .safetensors or .ckpt; given again: others to compare it with",
+        help="restorer of stage 1, .safetensors, .ckpt or, for scans, .onnx; given again: others to compare",
     )
     parser.add_argument(
         "--stage2",
@@ -46,7 +60,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="scans only: a row more, stage 1 with faint foci kept",
     )
-    add_frame_options(parser)
     parser.add_argument(
         "--segmenter",
         type=Path,
@@ -54,59 +67,123 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="frames only: adapted teacher that looks for lesions in clean, degraded and restored frames",
     )
     parser.add_argument(
-        "--split", choices=("train", "val", "test"), default="test", help="default: %(default)s"
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path("runs/evaluation"), metavar="DIR", help="default: %(default)s"
-    )
-    parser.add_argument(
         "--against",
         metavar="METHOD",
         help="compare all others with this row of the table; default: the best peer by each metric",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the results in the output folder")
+    add_evaluation_options(parser, "runs/evaluation")
+    add_json(parser)
     add_allow_option(parser)
+    parser.add_argument(
+        "--observers",
+        action="store_true",
+        help="scans only: also let model observers look for foci, and measure noise, sharpness, growth "
+        "plates and consistency of the same methods, into OUTPUT/observers",
+    )
+    observers = option_group(parser, "--observers")
+    observers.add_argument(
+        "--uncertainty",
+        action="store_true",
+        help="test the standard deviation stated by the head beside the weights of stage 1, too",
+    )
+    observers.add_argument(
+        "--children",
+        type=int,
+        default=6,
+        metavar="N",
+        help="phantoms that are drawn many times over (default: %(default)s)",
+    )
+    observers.add_argument(
+        "--draws",
+        type=int,
+        default=16,
+        metavar="K",
+        help="draws of each of them, a multiple of 4 from 8 on (default: %(default)s)",
+    )
+    observers.add_argument("--seed", type=int, default=1, help="of all draws (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Evaluate and print the summary; an evaluation that was interrupted goes on where it stopped.
+    """Evaluate and print the summary; an interrupted evaluation resumes where it stopped.
 
     Raises:
         RbsError: The manifest, a scan or a checkpoint cannot be used, or the output cannot be
             written.
     """
-    import shlex
-    import sys
-
+    from rbs.data.frames_manifest import is_frames_manifest
+    from rbs.errors import RbsError
     from rbs.evaluation.manifests import evaluate_manifest
     from rbs.evaluation.methods import trained_methods
-    from rbs.report.tables import difference_tables, read_evaluation, set_table
+    from rbs.evaluation.run import interrupted_after
+    from rbs.report.tables import read_evaluation
 
-    summary = evaluate_manifest(
-        args.manifest,
-        args.output,
-        trained=trained_methods(
-            args.stage1,
-            args.stage2,
-            args.teacher,
-            args.base_checkpoint,
-            adapt=args.adapt,
-            keep_faint=args.keep_faint,
-        ),
-        preset=args.preset,
-        segmenter=args.segmenter,
-        base_checkpoint=args.base_checkpoint,
-        against=args.against,
-        split=args.split,
-        command=shlex.join(["rbs", *sys.argv[1:]]),
-        overwrite=args.overwrite,
+    if not args.observers:
+        refuse_options(args, "--observers")
+    elif is_frames_manifest(args.manifest):
+        fault = "--observers look for foci in scans, and it lists frames"
+        raise RbsError(fault, file=args.manifest, remedy="leave it out")
+    trained = trained_methods(
+        args.stage1,
+        args.stage2,
+        args.teacher,
+        args.base_checkpoint,
+        adapt=args.adapt,
+        keep_faint=args.keep_faint,
+        uncertainty=args.uncertainty,
     )
+    command, observers = command_line(), args.output / "observers"
+    if not (args.observers and interrupted_after(args.output, observers, args.manifest, trained, command)):
+        evaluate_manifest(
+            args.manifest,
+            args.output,
+            trained=trained,
+            preset=args.preset,
+            segmenter=args.segmenter,
+            base_checkpoint=args.base_checkpoint,
+            against=args.against,
+            split=args.split,
+            command=command,
+            overwrite=args.overwrite,
+        )
+    found = read_evaluation(args.output)
+    document = {
+        "output": args.output,
+        "summary": found.summary,
+        "differences": found.differences,
+        "sets": found.sets,
+    }
+    text = _text(found)
+    if args.observers:
+        from rbs.data.manifest import Manifest
+        from rbs.evaluation.observers.assess import assess, printed_table
+
+        assessment = assess(
+            Manifest.read(args.manifest),
+            observers,
+            trained,
+            children=args.children,
+            draws=args.draws,
+            split=args.split,
+            seed=args.seed,
+            command=command,
+            overwrite=args.overwrite,
+        )
+        document["observers"] = assessment
+        text += f"\n{printed_table(assessment)}\n"
+    link = f"`rbs report {args.output} -o report.html` makes a page of it"
+    say(args, document, f"{text}\nwritten to {args.output}; {link}")
+
+
+def _text(found: Evaluation) -> str:
+    from rbs.report.tables import difference_tables, set_table
+
+    tables = [table.as_text() for table in (*difference_tables(found), set_table(found)) if table]
+    head = f"Each method minus the best peer, over {found.units} [95 % interval], p after Holm's correction"
+    return "\n".join([_means(found.summary), "", head, *tables])
+
+
+def _means(summary: pd.DataFrame) -> str:
+    """The summary as a table: a row a method, a column a metric."""
     table = summary.pivot(index="method", columns="metric", values="mean")
     order = summary["method"].drop_duplicates()
-    print(table.loc[order, summary["metric"].drop_duplicates()].round(3).to_string(na_rep=""))
-    found = read_evaluation(args.output)
-    print(f"\nEach method minus the best peer, over {found.units} [95 % interval], p after Holm's correction")
-    for shown in (*difference_tables(found), set_table(found)):
-        if shown:
-            print(shown.as_text())
-    print(f"written to {args.output}; `rbs report {args.output} -o report.html` makes a page of it")
+    return table.loc[order, summary["metric"].drop_duplicates()].round(3).to_string(na_rep="")

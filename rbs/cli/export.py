@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rbs.cli.options import add_allow_option
+from rbs.cli.options import add_allow_option, add_json, say
 
 HELP = "write a restorer as ONNX, for programs without PyTorch"
 
@@ -18,10 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an older file")
     add_allow_option(parser)
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the file, and say what it takes and how true it is.
+    """Write the file; print its inputs and its difference from PyTorch.
 
     Raises:
         RbsError: The weights cannot be read or exported, ONNX is missing, or the file cannot be
@@ -32,7 +33,14 @@ def run(args: argparse.Namespace) -> None:
 
     loaded = load_restorer(args.checkpoint)
     found = export_onnx(loaded, args.output, overwrite=args.overwrite)
-    print(
+    say(
+        args,
+        {
+            "checkpoint": loaded.name,
+            "output": args.output,
+            "rapid": found.inputs,
+            "difference": found.largest,
+        },
         f"{loaded.name} -> {args.output}: rapid, {found.inputs}, and exposure (B,); ONNX Runtime and PyTorch"
-        f" differ by at most {found.largest:.1g} of the peak"
+        f" differ by at most {found.largest:.1g} of the peak",
     )

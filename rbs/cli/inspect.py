@@ -1,4 +1,4 @@
-"""`rbs inspect`: what was understood of a scan, and what it is fit for."""
+"""`rbs inspect`: content of scans as rbs reads it, and their fitness for restoring and training."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from rbs.cli.options import add_reading_options, add_standard_velocity, reading_options, refusals_error
+from rbs.cli.options import (
+    add_json,
+    add_reading_options,
+    add_standard_velocity,
+    reading_options,
+    refusals_error,
+    say,
+)
 
-HELP = "say what was understood of DICOM files and whether they are fit for restoring and training"
+HELP = "show how rbs reads DICOM files and whether they are fit for restoring and training"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="DICOM file, or folder of them")
     add_reading_options(parser)
     add_standard_velocity(parser)
-    parser.add_argument("--json", action="store_true", help="print a JSON list instead of text")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -25,8 +32,6 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ScanError: Some files could not be read; each is named on standard error first.
     """
-    import json
-
     from rbs.clinic.checks import check
     from rbs.errors import RbsError
     from rbs.scans.dicom.files import dicom_files
@@ -51,9 +56,9 @@ def run(args: argparse.Namespace) -> None:
                 print(f"refused: {error}", file=sys.stderr)
                 continue
             reports.append(report)
-            if not args.json:
+            if not args.json:  # at once: a folder takes minutes
                 print(report)
     if args.json:
-        print(json.dumps([report.as_dict() for report in reports], indent=2))
+        say(args, [report.as_dict() for report in reports], "")
     if refusals:
         raise refusals_error(refusals, total)

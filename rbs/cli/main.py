@@ -10,7 +10,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from pathlib import Path
+from typing import Any
 
+from rbs import __version__
 from rbs.errors import RbsError
 from rbs.utils.memory import keep_memory
 
@@ -18,15 +21,12 @@ TRAINING = {
     "fit": "train: adapt the teacher, stage 1, stage 2",
     "validate": "run the validation loop on a checkpoint",
     "test": "run the test loop on a checkpoint",
-    "predict": "restore the test scans of a data module",
 }
 PLAIN = (
-    "phantom",
-    "mucosa",
+    "simulate",
     "deidentify",
     "inspect",
     "index",
-    "index-frames",
     "thin",
     "recover-counts",
     "register",
@@ -34,12 +34,19 @@ PLAIN = (
     "restore",
     "export",
     "evaluate",
-    "assess",
     "benchmark",
     "ablation",
     "sweep",
     "report",
 )
+RENAMED = {
+    "phantom": "simulate --kind scans",
+    "mucosa": "simulate --kind endoscopy",
+    "index-frames": "index --kind endoscopy",
+    "assess": "evaluate --observers",
+    "predict": "restore",
+}
+"""Commands of versions before 0.2."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,15 +60,18 @@ def main(argv: list[str] | None = None) -> int:
         when interrupted; 143 when terminated.
     """
     arguments = sys.argv[1:] if argv is None else argv
+    command = arguments[0] if arguments else None
     keep_memory()
     try:
-        if arguments and arguments[0] in TRAINING:
+        if command in RENAMED:
+            raise RbsError(f"`rbs {command}` is now `rbs {RENAMED[command]}`")
+        if command in TRAINING:
             from rbs.cli.options import take_allowed
             from rbs.tasks.fit import run_lightning
 
             run_lightning(take_allowed(arguments))
         else:
-            args = _parser(arguments[0] if arguments else None).parse_args(arguments)
+            args = _parser(command).parse_args(arguments)
             args.run(args)
     except RbsError as error:
         print(f"rbs: {error}", file=sys.stderr)
@@ -74,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"rbs: {missing}", file=sys.stderr)
         return 1
     except OSError as error:
-        # Whatever asks for a file may meet one it must not see; nothing is gained by a traceback.
+        # Any file may be unreadable; a traceback would tell a user nothing more.
         fault = f"it cannot be read or written ({error.strerror or error})"
         print(f"rbs: {RbsError(fault, file=error.filename, remedy='check the permissions')}", file=sys.stderr)
         return 1
@@ -95,18 +105,48 @@ def _interrupted() -> int:
     return 130
 
 
-def _parser(wanted: str | None) -> argparse.ArgumentParser:
-    """The parser of the plain subcommands; only `wanted` is filled with its arguments."""
+def _parser(*wanted: str | None) -> argparse.ArgumentParser:
+    """Parser of the plain subcommands; only those `wanted` are filled with their arguments."""
     parser = argparse.ArgumentParser(
         prog="rbs", description="Restore rapid whole-body bone scans. Research use only."
+    )
+    parser.add_argument("--version", action="version", version=f"rbs {__version__}")
+    parser.add_argument(
+        "--print-completion",
+        action=_Completion,
+        choices=("bash", "zsh", "tcsh"),
+        help="print a script that completes commands, options and file names in that shell",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in PLAIN:
         module = importlib.import_module(f"rbs.cli.{name.replace('-', '_')}")
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)
-        if name == wanted:
+        if name in wanted:
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     for name, text in TRAINING.items():
         commands.add_parser(name, help=f"{text} (`rbs {name} --help`)")
     return parser
+
+
+class _Completion(argparse.Action):
+    """Print the completion script of a shell and stop."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Print the script.
+
+        Raises:
+            RbsError: shtab is not installed.
+        """
+        try:
+            import shtab
+        except ImportError as error:
+            fault = "shell completion needs the package shtab, which is not installed"
+            raise RbsError(fault, remedy="install it with `pip install shtab`") from error
+        whole = _parser(*PLAIN)
+        for command in whole._subparsers._group_actions[0].choices.values():  # type: ignore[union-attr]
+            for action in command._actions:
+                if action.type is Path:
+                    action.complete = shtab.DIRECTORY if action.metavar == "DIR" else shtab.FILE
+        print(shtab.complete(whole, values))
+        parser.exit()

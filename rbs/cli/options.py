@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_reading_options(parser: argparse.ArgumentParser, velocity: str | None = "--velocity") -> None:
-    """Add what a file may leave unsaid: --view, --energy-window and the velocity, under the name given.
+    """Add --view, --energy-window and the velocity, for files that do not say.
 
     Args:
         parser: The command's.
@@ -49,16 +55,10 @@ def add_standard_velocity(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_split_options(parser: argparse.ArgumentParser, units: str, where: str = "") -> None:
-    """Add --seed and --shares.
-
-    Args:
-        parser: The command's.
-        units: What is dealt to splits.
-        where: When they are.
-    """
+def add_split_options(parser: argparse.ArgumentParser) -> None:
+    """Add --seed and --shares."""
     parser.add_argument(
-        "--seed", type=int, default=0, help=f"decides which {units} are in which split (default: %(default)s)"
+        "--seed", type=int, default=0, help="decides who is in which split (default: %(default)s)"
     )
     parser.add_argument(
         "--shares",
@@ -66,17 +66,29 @@ def add_split_options(parser: argparse.ArgumentParser, units: str, where: str = 
         nargs=3,
         metavar=("TRAIN", "VAL", "TEST"),
         default=(70, 15, 15),
-        help=f"per cent of {units} in each split{where} (default: 70 15 15)",
+        help="per cent of patients, or of videos where no folder names splits (default: 70 15 15)",
     )
 
 
-def add_frame_options(parser: argparse.ArgumentParser) -> None:
-    """Add --preset."""
+def add_evaluation_options(parser: argparse.ArgumentParser, output: str) -> None:
+    """Add --preset, --split, --output and --overwrite.
+
+    Args:
+        parser: The command's.
+        output: Default folder of the results.
+    """
     parser.add_argument(
         "--preset",
         choices=("denoise", "deblur", "low-light", "x2", "mixed"),
         help="frames only: how clean frames are degraded; default: as in the training of the weights",
     )
+    parser.add_argument(
+        "--split", choices=("train", "val", "test"), default="test", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path(output), metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the results in the output folder")
 
 
 def add_fit_options(parser: argparse.ArgumentParser) -> None:
@@ -124,6 +136,64 @@ class _Allow(argparse.Action):
         allow(values)
 
 
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add --json, which `say` obeys."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+
+
+def say(args: argparse.Namespace, document: Any, text: str) -> None:
+    """Print the result of a command: a JSON document where --json asks for it, otherwise text.
+
+    Args:
+        args: The command's.
+        document: Built of mappings, sequences, dataclasses, tables, paths, text and numbers.
+        text: The same for a reader.
+    """
+    print(json.dumps(_plain(document), indent=2, allow_nan=False) if args.json else text)
+
+
+def _plain(value: Any) -> Any:
+    """Plain types of JSON, which knows null but neither NaN nor infinity."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    elif hasattr(value, "to_dict"):  # a table
+        value = value.to_dict(orient="records")
+    elif hasattr(value, "tolist"):  # an array or one of its numbers
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int)) else str(value)
+
+
+def option_group(parser: argparse.ArgumentParser, name: str) -> argparse._ArgumentGroup:
+    """Group of options that have a meaning only with `name`; see `refuse_options`."""
+    group = parser.add_argument_group(f"{name} only")
+    parser.set_defaults(groups={**(parser.get_default("groups") or {}), name: group._group_actions})
+    return group
+
+
+def refuse_options(args: argparse.Namespace, name: str) -> None:
+    """Refuse the options of a group where they have no meaning.
+
+    Raises:
+        RbsError: One of them was given.
+    """
+    from rbs.errors import RbsError
+
+    for action in args.groups[name]:
+        if getattr(args, action.dest) != action.default:
+            raise RbsError(f"{action.option_strings[0]} is for {name} only", remedy="leave it out")
+
+
+def command_line() -> str:
+    """The command as it was typed, for the settings of results."""
+    return shlex.join(["rbs", *sys.argv[1:]])
+
+
 def positive(text: str) -> float:
     """A positive finite number; argparse reports anything else."""
     value = float(text)
@@ -141,7 +211,7 @@ def whole_positive(text: str) -> int:
 
 
 def reading_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What `add_reading_options` was given, as options of `rbs.scans.dicom.reader.read_nm`."""
+    """Values of `add_reading_options`, as options of `rbs.scans.dicom.reader.read_nm`."""
     from rbs.scans.scan import View
 
     views = tuple(View(name) for name in args.view) if args.view else None

@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _numbers(names: str) -> Callable[[str], tuple[float, ...]]:
-    """What argparse reads as so many numbers, separated by commas."""
+    """Type of an argument that is so many numbers, separated by commas."""
 
     def read(text: str) -> tuple[float, ...]:
         numbers = tuple(float(part) for part in text.split(","))

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from rbs.cli.options import positive
+from rbs.cli.options import add_json, positive, say
 
 HELP = "turn 8-bit pictures that are scaled counts back into count scans (DICOM), with a receipt"
 
@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--inverted", action="store_true", help="the pictures are black on white")
     parser.add_argument("--workers", type=int, default=2, help="processes to use (default: %(default)s)")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -79,9 +80,11 @@ def run(args: argparse.Namespace) -> None:
     rows = recover_pictures(folder, pictures, args.target, settings, workers=args.workers)
     refused = [row for row in rows if row["verdict"] == "refused"]
     receipt = args.target / RECEIPT
-    print(f"{len(rows) - len(refused)} of {len(rows)} pictures recovered: {receipt}")
-    if over := len(set(files) - {picture.file for picture in pictures}):
-        print(f"{over} other pictures were passed over: the pattern or the table does not name them")
+    lines = [f"{len(rows) - len(refused)} of {len(rows)} pictures recovered: {receipt}"]
+    unnamed = len(set(files) - {picture.file for picture in pictures})
+    if unnamed:
+        lines.append(f"{unnamed} other pictures were left out: the pattern or the table does not name them")
+    say(args, {"receipt": receipt, "unnamed": unnamed, "pictures": rows}, "\n".join(lines))
     if len(rows) == len(refused) == 1:
         reason = refused[0]["reason"]
         raise ScanError(reason, file=source, remedy="give one whose greys are counts times one factor")

@@ -1,13 +1,13 @@
-"""`rbs register`: how a patient moved between two passes, and what registration leaves of it."""
+"""`rbs register`: motion of a patient between two passes, and misalignment after registration."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from rbs.cli.options import add_reading_options, reading_options
+from rbs.cli.options import add_json, add_reading_options, reading_options, say
 
-HELP = "say how far a patient moved between a rapid and a standard scan, and what registration leaves of it"
+HELP = "measure how far a patient moved between a rapid and a standard scan, before and after registration"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,18 +15,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("rapid", type=Path, metavar="RAPID", help="DICOM file of raw counts")
     parser.add_argument("standard", type=Path, metavar="STANDARD", help="likewise, of the same views")
     add_reading_options(parser, velocity=None)
-    parser.add_argument("--json", action="store_true", help="print a JSON object instead of text")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Register a pair and print what was found.
+    """Register a pair and print its motion and misalignment.
 
     Raises:
         ScanError: A file cannot be read, is not raw, or holds next to nothing.
         ManifestError: The files differ in patient, shape, views or spacing.
     """
-    import json
-
     import numpy as np
 
     from rbs.data.manifest import refuse_other_grid, refuse_two_patients
@@ -56,28 +54,25 @@ def run(args: argparse.Namespace) -> None:
         "noise_median_mm": after.floor_median_mm,
         "noise_p95_mm": after.floor_p95_mm,
     }
-    if args.json:
-        # Without a single block that tells anything there is no median; JSON knows null, not NaN.
-        plain = {k: None if v != v else round(v, 3) if isinstance(v, float) else v for k, v in found.items()}
-        print(json.dumps(plain, indent=2))
-        return
-    say = {
+    words = {
         "none": "no motion that could be told from noise",
         "rigid": "the body moved as a whole",
         "segments": "the body moved, and its parts by themselves",
     }
-    print(f"{args.rapid} against {args.standard}: {say[motion.kind]}")
+    lines = [f"{args.rapid} against {args.standard}: {words[motion.kind]}"]
     if motion.kind != "none":
-        print(
+        lines.append(
             f"  in the rapid scan (anterior view) its middle lies {abs(down):.1f} mm"
             f" {'lower' if down > 0 else 'higher'} and {abs(right):.1f} mm further"
             f" {'right' if right > 0 else 'left'}, turned by {np.rad2deg(motion.angle):.2f} degrees"
         )
-    print(f"  expected error of a displacement {motion.sd_mm:.2f} mm")
-    print(f"  misalignment in {len(before.sd_mm)} blocks, median and 95 %, mm:")
+    lines.append(f"  expected error of a displacement {motion.sd_mm:.2f} mm")
+    lines.append(f"  misalignment in {len(before.sd_mm)} blocks, median and 95 %, mm:")
     for name, median, p95 in (
         ("as acquired", before.median_mm, before.p95_mm),
         ("registered", after.median_mm, after.p95_mm),
         ("by counting noise alone", after.floor_median_mm, after.floor_p95_mm),
     ):
-        print(f"    {name:<24} {median:.2f} {p95:.2f}")
+        lines.append(f"    {name:<24} {median:.2f} {p95:.2f}")
+    rounded = {key: round(value, 3) if isinstance(value, float) else value for key, value in found.items()}
+    say(args, rounded, "\n".join(lines))

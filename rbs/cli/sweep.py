@@ -1,11 +1,11 @@
-"""`rbs sweep`: runs a W&B sweep file without a server, on one machine or on several that share a folder."""
+"""`rbs sweep`: run a W&B sweep file without a server, on one or several machines."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from rbs.cli.options import add_fit_options
+from rbs.cli.options import add_fit_options, add_json, say
 from rbs.utils.experiments import sweep_file
 
 HELP = "search hyper-parameters by a W&B sweep file, without a server"
@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of the runs, which several machines may work through (default: runs/sweeps/NAME)",
     )
+    add_json(parser)
     add_fit_options(parser)
 
 
@@ -39,13 +40,13 @@ def run(args: argparse.Namespace) -> None:
     output = args.output or Path("runs/sweeps") / args.file.stem
     runs = run_sweep(sweep, output, arguments=args.fit, workers=args.workers)
     table = write_results(sweep, runs, output)
-    print(table.to_string(index=False, na_rep=""))
+    lines = [table.to_string(index=False, na_rep="")]
     undone = [run for run in runs if run.state in ("failed", "unfinished")]
     for one in undone:
         if one.claimed_elsewhere():
-            print(f"{one.folder.name}: another process is at work on it")
+            lines.append(f"{one.folder.name}: another process is at work on it")
         else:
-            print(f"{one.folder.name} {one.state}: {one.last_line()} ({one.folder / 'output.txt'})")
+            lines.append(f"{one.folder.name} {one.state}: {one.last_line()} ({one.folder / 'output.txt'})")
     if undone:
-        print("give the same command again to go on with these")
-    print(f"written to {output}")
+        lines.append("give the same command again to go on with these")
+    say(args, table, "\n".join([*lines, f"written to {output}"]))

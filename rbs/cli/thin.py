@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rbs.cli.options import add_reading_options, positive, reading_options
+from rbs.cli.options import add_json, add_reading_options, positive, reading_options, say
 
-HELP = "simulate a faster scan: keep a binomial share of the counts of a raw scan"
+HELP = "simulate a faster scan: thin the counts of a raw scan binomially"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,13 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_reading_options(parser, velocity="--from-velocity")
     parser.add_argument("--seed", type=int, default=0, help="of the random draw (default: %(default)s)")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Thin a scan.
 
     Raises:
-        ScanError: IN cannot be read, is not raw, or is not slower than what shall be simulated.
+        ScanError: IN cannot be read, is not raw, or is no slower than the scan to simulate.
         OutputError: An output exists or cannot be written.
     """
     import hashlib
@@ -49,8 +50,8 @@ def run(args: argparse.Namespace) -> None:
     if scan.velocity is None:
         remedy = "state it with --from-velocity CM_PER_MIN"
         raise ScanError("the scan velocity is unknown", file=args.source, remedy=remedy)
-    share = scan.velocity / args.velocity
-    if share >= 1:
+    exposure = scan.velocity / args.velocity
+    if exposure >= 1:
         raise ScanError(
             f"it was acquired at {scan.velocity:.1f} cm/min: {args.velocity:g} cm/min is no faster",
             file=args.source,
@@ -62,25 +63,32 @@ def run(args: argparse.Namespace) -> None:
     mixed = hashlib.sha256(f"{args.seed} {scan.counts.shape} ".encode() + pixels)
     rng = np.random.default_rng(int.from_bytes(mixed.digest()[:8], "big"))
     draw = f"{scan.provenance.sop_instance_uid} {mixed.hexdigest()} {scan.velocity!r} {args.velocity!r}"
-    kept, left = split(scan.counts, (share, 1 - share), rng)
-    parts = [(args.target, kept, share, "kept")]
+    kept, left = split(scan.counts, (exposure, 1 - exposure), rng)
+    parts = [(args.target, kept, exposure, "kept")]
     if args.remainder is not None:
-        parts.append((args.remainder, left, 1 - share, "left over"))
+        parts.append((args.remainder, left, 1 - exposure, "left over"))
     written: list[Path] = []
     try:
         for path, counts, part, role in parts:
             duration = None if scan.duration_s is None else scan.duration_s * part
             simulated = scan.with_counts(counts, velocity=scan.velocity / part, duration_s=duration)
-            share_of = f"{100 * part:.4g} % of the counts of a {scan.velocity:.4g} cm/min scan"
-            description = f"{share_of}, {role} by binomial thinning, seed {args.seed}"
+            origin = f"{100 * part:.4g} % of the counts of a {scan.velocity:.4g} cm/min scan"
+            description = f"{origin}, {role} by binomial thinning, seed {args.seed}"
             write_thinned_nm(path, simulated, scan, description=description, uid_seed=f"{draw} {role}")
             written.append(path)
     except BaseException:
-        # One half of a pair is of no use, and would be in the way of the next attempt.
+        # Half of a pair is useless and would block the next attempt.
         for path in written:
             path.unlink(missing_ok=True)
         raise
-    print(f"{args.source}: {', '.join(scan.views)} (from {scan.provenance.view_rule})")
-    for path, counts, part, _ in parts:
-        total = int(counts.sum())
-        print(f"{path}: {total:,} counts, {100 * part:.1f} %, as at {scan.velocity / part:.1f} cm/min")
+    files = [
+        {"file": path, "counts": int(counts.sum()), "exposure": part, "velocity": scan.velocity / part}
+        for path, counts, part, _ in parts
+    ]
+    lines = [
+        f"{f['file']}: {f['counts']:,} counts, {100 * f['exposure']:.1f} %, as at {f['velocity']:.1f} cm/min"
+        for f in files
+    ]
+    head = f"{args.source}: {', '.join(scan.views)} (from {scan.provenance.view_rule})"
+    document = {"source": args.source, "views": scan.views, "files": files}
+    say(args, document, "\n".join([head, *lines]))

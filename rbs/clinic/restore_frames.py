@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-import rbs
 from rbs.clinic.outcomes import Refused
 from rbs.degradation.optical import enlarge
 from rbs.endoscopy.field_of_view import field_of_view
@@ -19,6 +18,7 @@ from rbs.endoscopy.files import read_frame, write_frame
 from rbs.endoscopy.media_type import Kind
 from rbs.endoscopy.video import SUFFIXES, comment_of, transcode
 from rbs.errors import CheckpointError, FrameError, OutputError, RbsError
+from rbs.utils.version import VERSION
 
 if TYPE_CHECKING:
     from rbs.restorers.checkpoint import LoadedRestorer
@@ -71,7 +71,7 @@ class FrameRestorer:
         self.loaded = loaded
         self.scale = 2 if loaded.provenance.get("preset") == X2 else 1
         self.comment = (
-            f"{MARK} {rbs.__version__} with {loaded.name} (SHA-256 {loaded.sha256}). "
+            f"{MARK} {VERSION} with {loaded.name} (SHA-256 {loaded.sha256}). "
             "Research use only. Not for diagnostic use."
         )
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-import rbs
 from rbs.clinic.checks import check, contradictions, nothing_to_restore
 from rbs.clinic.outcomes import Refused
 from rbs.errors import CheckpointError, OutputError, RbsError, ScanError
@@ -21,6 +20,7 @@ from rbs.scans.dicom.files import EXPORTED, header_of
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.dicom.writer import Derivation, write_deviation_nm, write_restored_nm
 from rbs.scans.scan import STANDARD_VELOCITY, Scan, View
+from rbs.utils.version import VERSION
 
 if TYPE_CHECKING:
     from rbs.inference.onnx import OnnxRestorer
@@ -262,7 +262,7 @@ def _restore_group(
     found = contradictions(rapid, restored, exposure)
     seconds = (time.perf_counter() - start) / len(group)
     model = loaded.name + (faint.SUFFIX if keep_faint else "")
-    derivation = Derivation(model=model, version=rbs.__version__, weight_hash=loaded.sha256)
+    derivation = Derivation(model=model, version=VERSION, weight_hash=loaded.sha256)
     for index, (scan, path) in enumerate(zip(group, paths, strict=True)):
         own_frames = slice(None) if len(group) == 1 else slice(index, index + 1)
         result = replace(scan, counts=restored.counts[own_frames], velocity=standard_velocity)
@@ -299,7 +299,7 @@ def _write_deviation(restored: Path, deviation: Scan, source: Scan, uncertainty:
     """Write the deviation beside a restored file, or neither of the two."""
     derivation = Derivation(
         model=f"{uncertainty.name} of {uncertainty.loaded.name}",
-        version=rbs.__version__,
+        version=VERSION,
         weight_hash=f"{uncertainty.sha256}, of weights sha256 {uncertainty.loaded.sha256}",
     )
     try:

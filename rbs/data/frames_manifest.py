@@ -72,7 +72,7 @@ class FramesManifest:
         """
         path = Path(path)
         if not path.is_file():
-            remedy = "make one with `rbs index-frames` or `rbs mucosa`"
+            remedy = "make one with `rbs index` or `rbs simulate --kind endoscopy`"
             raise ManifestError("there is no such manifest", file=path, remedy=remedy)
         rows = [(line, _row(path, line, cells)) for line, cells in read_rows(path, REQUIRED, COLUMNS)]
         if not rows:

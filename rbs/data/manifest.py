@@ -346,7 +346,7 @@ def read_rows(
             "the manifest does not exist",
             file=path,
             remedy="name another, or make phantoms: `make data/phantoms/manifest.csv` or"
-            " `rbs phantom data/phantoms --patients 137 --seed 1`",
+            " `rbs simulate data/phantoms --patients 137 --seed 1`",
         )
     try:
         # Spreadsheets put a byte-order mark in front.

@@ -27,7 +27,7 @@ class PhantomStreamDataModule(RBSDataModule):
     """Training crops of phantom children drawn on the fly; other scans come from a manifest.
 
     Batches are those of `RBSDataModule`. Child n depends on the seed and n alone, whatever the
-    number of workers and ranks, and is never one of a cohort that `rbs phantom` writes, with
+    number of workers and ranks, and is never one of a cohort that `rbs simulate` writes, with
     whatever seed. A worker holds one child at a time.
 
     Args:

@@ -15,11 +15,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-import rbs
 from rbs.errors import RbsError
 from rbs.scans.scan import Array
 from rbs.segmentation.prior import SemanticPrior
 from rbs.utils.files import whole_file
+from rbs.utils.version import VERSION
 
 PriorSource = Callable[[Array, float], SemanticPrior]
 """From a whole rapid image, counts (V, H, W) or colours (3, H, W), and its exposure to its prior
@@ -81,7 +81,7 @@ class PriorCache:
     def key(self, counts: Array, exposure: float) -> str:
         """Name of the file of one image's prior."""
         array = np.ascontiguousarray(counts, np.float32)
-        about = f"{rbs.__version__} {self.digest} exposure {exposure:.6f} {array.shape}"
+        about = f"{VERSION} {self.digest} exposure {exposure:.6f} {array.shape}"
         return hashlib.sha256(about.encode() + array.tobytes()).hexdigest()
 
     def _path(self, counts: Array, exposure: float) -> Path:

@@ -1,1 +1,1 @@
-"""How good a restoration is: metrics, their ceilings, the classical peers and the table of all of them."""
+"""Evaluation of restorations: metrics, their ceilings, classical peers and the table of all."""

@@ -1,4 +1,4 @@
-"""Evaluating whatever a manifest lists, scans or frames, by every metric whose weights are at hand."""
+"""Evaluation of a manifest of scans or frames, by every metric whose weights are installed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pandas as pd
 
 from rbs.errors import CheckpointError, RbsError
 from rbs.evaluation.methods import Method
+from rbs.evaluation.run import ImageSet, evaluate
 from rbs.evaluation.set_metrics.fid_kid import load_inception
 
 if TYPE_CHECKING:
@@ -57,38 +58,61 @@ def evaluate_manifest(
         RbsError: The manifest, one of its files or the weights cannot be used, or the output not be
             written.
     """
-    from rbs.data.frames_manifest import FramesManifest, is_frames_manifest
+    from rbs.data.frames_manifest import is_frames_manifest
 
     frames = is_frames_manifest(path)
     _must_restore(trained, "frames" if frames else "scans")
-    common = {
-        "trained": trained,
-        "inception": load_inception(),
-        "against": against,
-        "split": split,
-        "command": command,
-        "overwrite": overwrite,
-    }
-    if frames:
-        from rbs.evaluation.endoscopy.evaluate import evaluate_frames
-
-        listed = FramesManifest.read(path)
-        source = _source(listed, split, trained, preset)
-        metrics = _frame_metrics(listed, source, segmenter, base_checkpoint)
-        return evaluate_frames(listed, output, source=source, extra_metrics=metrics, **common)  # type: ignore[arg-type]
-    if preset or segmenter:
+    if (preset or segmenter) and not frames:
         raise RbsError("--preset and --segmenter are for frames", file=path, remedy="leave them out")
-    from rbs.data.manifest import Manifest
-    from rbs.evaluation.scans.evaluate import evaluate
-    from rbs.evaluation.set_metrics.lpips import lpips_metric
+    images, metrics = (
+        _frames(path, split, trained, preset, segmenter, base_checkpoint) if frames else _scans(path, split)
+    )
+    return evaluate(
+        images,
+        output,
+        trained=trained,
+        extra_metrics=[metric for metric in metrics if metric is not None],
+        inception=load_inception(),
+        against=against,
+        command=command,
+        overwrite=overwrite,
+    )
 
-    lpips = lpips_metric()
-    extra = () if lpips is None else (lpips,)
-    return evaluate(Manifest.read(path), output, extra_metrics=extra, **common)  # type: ignore[arg-type]
+
+def _scans(path: Path, split: str) -> tuple[ImageSet, list[Metric | None]]:
+    from rbs.data.manifest import Manifest
+    from rbs.evaluation.scans.images import ScanSet
+    from rbs.evaluation.set_metrics.lpips import lpips_of_scans
+
+    return ScanSet(Manifest.read(path), split), [lpips_of_scans()]
+
+
+def _frames(
+    path: Path,
+    split: str,
+    trained: Sequence[Method],
+    preset: Preset | None,
+    segmenter: Path | None,
+    base_checkpoint: Path | None,
+) -> tuple[ImageSet, list[Metric | None]]:
+    from tqdm import tqdm
+
+    from rbs.data.frames_manifest import FramesManifest
+    from rbs.evaluation.endoscopy.images import FrameSet
+    from rbs.evaluation.endoscopy.metrics import dice_metric, load_segmenter, lpips_of_frames, niqe_metric
+
+    manifest = FramesManifest.read(path)
+    source = _source(manifest, split, trained, preset)
+    rows = [row for row in manifest.frames if row.split == "train"]
+    training = tqdm(rows, desc="fitting NIQE", unit="frame", disable=not rows)
+    metrics = [lpips_of_frames(), niqe_metric(source.target(row) for row in training)]
+    if segmenter is not None:
+        metrics.append(dice_metric(*load_segmenter(segmenter, base_checkpoint)))
+    return FrameSet(manifest, split, source), metrics
 
 
 def _must_restore(trained: Sequence[Method], shows: str) -> None:
-    """Find out weights of the other kind before any time is spent."""
+    """Refuse weights of the other kind before any time is spent."""
     for method in trained:
         if method.settings.get("shows", shows) != shows:
             raise CheckpointError(
@@ -98,7 +122,7 @@ def _must_restore(trained: Sequence[Method], shows: str) -> None:
 
 
 def _source(manifest: FramesManifest, split: str, trained: Sequence[Method], preset: Preset | None) -> Source:
-    """How frames become pairs: as in the training of the weights, unless something else is asked for."""
+    """Degradation of the frames: as in the training of the weights, unless a preset is given."""
     from rbs.evaluation.endoscopy.pairs import Source
 
     known = [method.settings for method in trained]
@@ -120,18 +144,3 @@ def _source(manifest: FramesManifest, split: str, trained: Sequence[Method], pre
             remedy="say with --preset how they are to be degraded",
         )
     return Source(preset or presets.pop(), side)
-
-
-def _frame_metrics(
-    manifest: FramesManifest, source: Source, segmenter: Path | None, base_checkpoint: Path | None
-) -> list[Metric]:
-    from tqdm import tqdm
-
-    from rbs.evaluation.endoscopy.metrics import dice_metric, load_segmenter, lpips_metric, niqe_metric
-
-    rows = [row for row in manifest.frames if row.split == "train"]
-    training = tqdm(rows, desc="fitting NIQE", unit="frame", disable=not rows)
-    metrics = [lpips_metric(), niqe_metric(source.target(row) for row in training)]
-    if segmenter is not None:
-        metrics.append(dice_metric(*load_segmenter(segmenter, base_checkpoint)))
-    return [metric for metric in metrics if metric is not None]

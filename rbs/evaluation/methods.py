@@ -1,20 +1,19 @@
-"""What is compared: ways to turn a rapid scan into an estimate of the standard scan."""
+"""Methods that are compared: from a rapid scan to an estimate of the standard scan."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
 from rbs.errors import CheckpointError, RbsError
-from rbs.evaluation.scans.classical import Classical, available, best, tune
 
 if TYPE_CHECKING:
+    from rbs.inference.onnx import OnnxRestorer
     from rbs.restorers.checkpoint import LoadedRestorer
 
 Array = npt.NDArray[Any]
@@ -22,7 +21,7 @@ Array = npt.NDArray[Any]
 log = logging.getLogger(__name__)
 
 CASCADE_FILE = "cascade.safetensors"
-"""Where training puts the second restorer, beside restorer.safetensors."""
+"""File of the second restorer, which training writes beside restorer.safetensors."""
 
 
 @dataclass(frozen=True)
@@ -55,27 +54,6 @@ class Method:
 RAPID = Method("rapid", "Rapid scan, scaled", lambda pair: pair.rapid / pair.exposure, raw=True)
 
 
-def classical_methods(
-    validation: Callable[[], Iterable[Any]], peers: Sequence[Classical] | None = None
-) -> list[Method]:
-    """The classical peers, tuned.
-
-    Args:
-        validation: Makes a pass over the pairs of the validation split.
-        peers: Those of the pairs' kind; None for all there are for scans.
-    """
-    peers = available() if peers is None else peers
-    return [
-        Method(
-            peer.name,
-            peer.label.format(best(errors)),
-            partial(peer.restore, **{peer.parameter: best(errors)}),
-            {peer.parameter: best(errors), "error_on_validation": errors},
-        )
-        for peer, errors in zip(peers, tune(peers, validation()), strict=True)
-    ]
-
-
 def trained_methods(
     stage1: Sequence[Path],
     stage2: Path | None = None,
@@ -89,8 +67,8 @@ def trained_methods(
     """The restorers.
 
     Args:
-        stage1: Weights of stage 1, .safetensors or .ckpt, and of others to compare with it; or
-            none.
+        stage1: Weights of stage 1, .safetensors, .ckpt or, for scans, .onnx, and of others to
+            compare with it; or none.
         stage2: Weights of stage 2; its second restorer is read from `cascade.safetensors` beside
             them.
         teacher: Folder of the adapted teacher, for the second restorer.
@@ -103,7 +81,8 @@ def trained_methods(
 
     Raises:
         CheckpointError: One of them is missing or does not fit.
-        RbsError: `adapt` or `keep_faint` without stage 1, or with one of frames.
+        RbsError: `adapt` or `keep_faint` without stage 1, or with one of frames; `adapt` or
+            `uncertainty` with an ONNX file.
     """
     from rbs.restorers.checkpoint import load_restorer
 
@@ -113,12 +92,20 @@ def trained_methods(
 
     methods = []
     first = None
+    inside = "--adapt" if adapt else "--uncertainty" if uncertainty else None
     for number, file in enumerate(stage1, 1):
+        name, label = ("stage1", "Stage 1") if number == 1 else (f"stage1_{number}", f"Stage 1, no. {number}")
+        if file.suffix == ".onnx":
+            if inside:
+                fault = f"{inside} needs the network itself, which an ONNX file does not give"
+                raise RbsError(fault, file=file, remedy="name the weights it was exported from")
+            method = _exported(name, label, file)
+            methods += [method, _with_faint(method)] if keep_faint else [method]
+            continue
         loaded = load_restorer(file)
         if option and loaded.restorer.images.shows != "scans":
             raise RbsError(f"{option} weighs counts, and frames have none", remedy="leave it out")
         first = first or loaded
-        name, label = ("stage1", "Stage 1") if number == 1 else (f"stage1_{number}", f"Stage 1, no. {number}")
         method = restorer_method(name, label, loaded)
         methods.append(_with_deviation(method, loaded, file) if uncertainty and number == 1 else method)
         if adapt:
@@ -154,17 +141,19 @@ def restorer_method(name: str, label: str, loaded: LoadedRestorer) -> Method:
         loaded: The restorer.
     """
     loaded.restorer.to(_device())
-    return Method(
-        name,
-        label,
-        lambda pair: pair.restored_by(loaded),
-        {
-            "weights": loaded.name,
-            "sha256": loaded.sha256,
-            "shows": loaded.restorer.images.shows,
-            **loaded.provenance,
-        },
-    )
+    return _method(name, label, loaded, loaded.restorer.images.shows)
+
+
+def _exported(name: str, label: str, file: Path) -> Method:
+    """A restorer of scans exported as ONNX."""
+    from rbs.inference.onnx import load_onnx
+
+    return _method(name, label, load_onnx(file), "scans")
+
+
+def _method(name: str, label: str, loaded: LoadedRestorer | OnnxRestorer, shows: str) -> Method:
+    settings = {"weights": loaded.name, "sha256": loaded.sha256, "shows": shows, **loaded.provenance}
+    return Method(name, label, lambda pair: pair.restored(loaded), settings)
 
 
 def _with_faint(method: Method) -> Method:
@@ -244,6 +233,6 @@ def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: 
 def _tensors(pair: Any, device: str) -> tuple[Any, Any]:
     import torch
 
-    image, exposure = pair.seen
+    image, exposure = pair.network_input
     x = torch.as_tensor(image, dtype=torch.float32, device=device)
     return x[None], torch.tensor([exposure], dtype=torch.float32, device=device)

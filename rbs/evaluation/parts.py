@@ -21,7 +21,7 @@ _TABLES, _FEATURES = "tables", "features/"
 
 @dataclass(frozen=True)
 class Part:
-    """What one case adds to the results.
+    """Results of one case.
 
     Attributes:
         scores: Its rows of per_scan.csv.

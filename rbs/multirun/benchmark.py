@@ -20,8 +20,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from rbs.evaluation.methods import Method, restorer_method
-from rbs.evaluation.scans.classical import Classical, Pair, available
+from rbs.evaluation.peers import Classical
+from rbs.evaluation.scans.classical import available
 from rbs.evaluation.scans.metrics import Target
+from rbs.evaluation.scans.pairs import ScanPair
 from rbs.multirun.runs import Training
 from rbs.report.tables import Evaluation
 from rbs.restorers.base import Restorer
@@ -107,7 +109,7 @@ def _measure(job: Path | Restore, shape: tuple[int, int, int]) -> Cost:
     return Cost(statistics.median(times), _peak_memory_mb(), parameters, macs)
 
 
-def example(shape: tuple[int, int, int] = SHAPE) -> Pair | FramePair:
+def example(shape: tuple[int, int, int] = SHAPE) -> ScanPair | FramePair:
     """A rapid scan of one count a pixel, or a noisy frame; times do not depend on the content."""
     rng = np.random.default_rng(0)
     if shape[0] == FRAME_SHAPE[0]:
@@ -118,7 +120,7 @@ def example(shape: tuple[int, int, int] = SHAPE) -> Pair | FramePair:
         frame = rng.random(shape, np.float32)
         return FramePair("example", frame, FrameTarget(frame, np.ones(shape[1:], bool)))
     target = Target(rng.poisson(2.0, shape), 1.0, (2.26, 2.26))
-    return Pair("example", rng.poisson(1.0, shape), 0.5, target)
+    return ScanPair("example", rng.poisson(1.0, shape), 0.5, target)
 
 
 def multiply_adds(restorer: Restorer, shape: tuple[int, int, int] = SHAPE) -> int:

@@ -1,4 +1,4 @@
-"""Results of `rbs assess` as tables and curves."""
+"""Results of `rbs evaluate --observers` as tables and curves."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _COLOURS = ("#7f7f7f", "#c77c11", "#1f4e79", "#2a7f3f", "#8c2d5a", "#5a4fcf", "#
 
 @dataclass(frozen=True)
 class Assessment:
-    """Results of `rbs assess` in a folder.
+    """Results of `rbs evaluate --observers` in a folder.
 
     Attributes:
         folder: The folder.
@@ -85,7 +85,7 @@ class Assessment:
 
 
 def is_assessment(folder: Path) -> bool:
-    """True where the results in a folder are of `rbs assess`."""
+    """True where the results in a folder are of `rbs evaluate --observers`."""
     try:
         return "draws" in json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -111,7 +111,7 @@ def read_assessment(folder: Path) -> Assessment:
         raise RbsError(
             f"the assessment is incomplete or damaged ({error})",
             file=folder,
-            remedy="run `rbs assess` again",
+            remedy="run `rbs evaluate --observers` again",
         ) from error
     return Assessment(folder, settings, summary, spectra)
 

@@ -12,7 +12,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import rbs
 from rbs.errors import RbsError
 from rbs.report import figures
 from rbs.report.assessment import (
@@ -39,6 +38,7 @@ from rbs.report.tables import (
     training_logs,
 )
 from rbs.utils.files import whole_file
+from rbs.utils.version import VERSION
 from rbs.utils.words import counted
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def write_report(
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"counted": counted, "marked": _marked}
     html = environment.from_string(template).render(
-        version=rbs.__version__,
+        version=VERSION,
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         scans=any(not e["of_frames"] for e in evaluations) or not evaluations,
         frames=any(e["of_frames"] for e in evaluations),

@@ -15,7 +15,6 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-import rbs
 from rbs.distillation.cascade import Cascade, save_cascade
 from rbs.distillation.objective import cascade_losses
 from rbs.distillation.prior_cache import PriorCache, as_stored
@@ -33,6 +32,7 @@ from rbs.segmentation.sam import ARCHITECTURES, Size
 from rbs.tasks.profiler import TEACHER
 from rbs.tasks.task import Batch, TrainingTask, images_of
 from rbs.tasks.validation import frame_scores, pooled, scan_scores
+from rbs.utils.version import VERSION
 
 DEFAULTS: dict[str, tuple[Callable[[], Loss], Callable[[Tensor, Batch], dict[str, float]]]] = {
     "scans": (PoissonDeviance, scan_scores),
@@ -346,7 +346,7 @@ class RestorationTask(TrainingTask):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what f1 is, so that the checkpoint restores scans as it is."""
         super().on_save_checkpoint(checkpoint)
-        made = {"version": rbs.__version__, "provenance": self._provenance()}
+        made = {"version": VERSION, "provenance": self._provenance()}
         checkpoint["rbs"] = {**self.cascade.f1.spec(), **made}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

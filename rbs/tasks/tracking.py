@@ -19,10 +19,10 @@ import numpy.typing as npt
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
-import rbs
 from rbs.data.frames_manifest import FrameRow
 from rbs.data.manifest import Case
 from rbs.errors import RbsError
+from rbs.utils.version import VERSION
 
 Mode = Literal["offline", "online", "disabled"]
 
@@ -65,7 +65,7 @@ def tracker(
         project=os.environ.get("WANDB_PROJECT", "rbs"),
         offline=mode == "offline",
         tags=tags,
-        config={"rbs": rbs.__version__, **config},
+        config={"rbs": VERSION, **config},
         settings=wandb.Settings(console="off"),
     )
     # Lightning always passes this one, and W&B warns that it has no effect.

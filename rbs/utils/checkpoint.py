@@ -12,10 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import rbs
 from rbs.errors import CheckpointError
 from rbs.utils.allowlist import allowed
 from rbs.utils.files import whole_file
+from rbs.utils.version import VERSION
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -32,7 +32,7 @@ def save_modules(path: str | Path, modules: dict[str, nn.Module], description: d
         for prefix, module in modules.items()
         for name, tensor in module.state_dict().items()
     }
-    metadata = {KEY: json.dumps({**description, "version": rbs.__version__}, sort_keys=True)}
+    metadata = {KEY: json.dumps({**description, "version": VERSION}, sort_keys=True)}
     with whole_file(path, overwrite=True) as temporary:
         save_file(tensors, temporary, metadata=metadata)
 
@@ -83,7 +83,7 @@ def build_from(spec: dict[str, Any], kind: type[_Module], file: Path, version: o
     rewrite = f"it was written by rbs {version}: use that version, or train again"
     home = kind.__module__.rpartition(".")[0]
     if module.startswith("rbs.") and not _within(module, [home]):
-        fault = f"its class {path!r} is no {kind.__name__} of rbs {rbs.__version__}"
+        fault = f"its class {path!r} is no {kind.__name__} of rbs {VERSION}"
         raise CheckpointError(fault, file=file, remedy=rewrite)
     if not _within(module, [home, *allowed()]):
         fault = f"its class {path!r} is not of rbs, and files may not import other packages"

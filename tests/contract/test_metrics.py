@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from rbs.evaluation.scans.metrics import METRICS, NOISY, TRUTH, Target, decibels
 from rbs.evaluation.set_metrics.fid_kid import SET_METRICS
-from rbs.evaluation.set_metrics.lpips import find_backbone, lpips_metric
+from rbs.evaluation.set_metrics.lpips import find_backbone, lpips_of_scans
 
 NAMES = [metric.name for metric in METRICS] + ["lpips"]
 
@@ -32,7 +32,7 @@ def metric(request):
         return next(m for m in METRICS if m.name == request.param)
     if not os.environ.get("RBS_WEIGHTS") or find_backbone() is None:
         pytest.skip("no LPIPS weights in RBS_WEIGHTS")
-    return lpips_metric()
+    return lpips_of_scans()
 
 
 def cost(metric, value):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rbs.evaluation.observers.calibration import coverage, judged_by_truth
+from rbs.evaluation.observers.calibration import calibration_by_truth, coverage
 from rbs.restorers.checkpoint import load_restorer
 from rbs.restorers.uncertainty import head_file, load_uncertainty
 from rbs.scans.body import body_mask
@@ -35,4 +35,4 @@ def test_intervals_of_a_fresh_child_cover_what_they_claim() -> None:
     by_tenths = [entry.covered for entry in found if entry.level == 0.9]
     assert min(by_tenths) > 0.8, by_tenths
     # Errors of neighbours go together: a block is far less sure than independent pixels would be.
-    assert judged_by_truth(restored, stated, truth, mask, 16) > 3
+    assert calibration_by_truth(restored, stated, truth, mask, 16) > 3

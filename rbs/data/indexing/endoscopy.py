@@ -39,8 +39,8 @@ _SMALLEST = 32
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What was found of a frame.
+class FrameRecord:
+    """A readable frame.
 
     Attributes:
         found: The frame and its files.
@@ -59,7 +59,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """What became of a folder.
+    """Result of indexing a folder.
 
     Attributes:
         manifest: The manifest that was written; none is where no frame can be used.
@@ -69,7 +69,7 @@ class FrameIndex:
         refusals: Refused files.
         passed_over: How many pictures of a layout are no frames, by folder.
         alike: Number of frames that have near-duplicates outside their video, and in how many sets.
-        doubts: What to look at before training.
+        warnings: What to look at before training.
     """
 
     manifest: Path
@@ -79,7 +79,7 @@ class FrameIndex:
     refusals: tuple[Refusal, ...]
     passed_over: dict[str, int]
     alike: tuple[int, int]
-    doubts: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def index_frames(
@@ -93,7 +93,7 @@ def index_frames(
     overwrite: bool = False,
     progress: bool = True,
 ) -> FrameIndex:
-    """Write the manifest of all frames in a folder, and beside it what was refused and what shows the same.
+    """Write the manifest of all frames in a folder, and beside it refusals and near-duplicates.
 
     Masks that have no file of their own (of several instruments, of no lesion at all) are written
     into NAME.masks beside the manifest.
@@ -124,21 +124,21 @@ def index_frames(
     if not searched.frames:
         raise FrameError("there is no picture in this folder", file=folder, remedy="check the path")
     found, unmatched = _grouped(searched.frames, folder, group)
-    seen, refusals = _look(found, manifest.parent, workers, progress)
-    units = [one.found.group or one.found.frame.relative_to(folder).as_posix() for one in seen]
-    pairs = near_duplicates([one.hash for one in seen], units, progress=progress)
-    dealt = _deal(seen, units, pairs, Split(seed, shares))
-    copies = _copies(seen)
+    records, refusals = _look(found, manifest.parent, workers, progress)
+    units = [one.found.group or one.found.frame.relative_to(folder).as_posix() for one in records]
+    pairs = near_duplicates([one.hash for one in records], units, progress=progress)
+    assignment = _assign(records, units, pairs, Split(seed, shares))
+    copies = _copies(records)
     rows = [
         FrameRow(
             one.found.frame,
-            dealt.splits[place],
+            assignment.splits[place],
             one.found.low,
             _mask(one, manifest, folder),
-            dealt.groups[place],
+            assignment.groups[place],
             one.found.source,
         )
-        for place, one in enumerate(seen)
+        for place, one in enumerate(records)
         if one.found.frame not in copies
     ]
     refusals += [
@@ -147,10 +147,10 @@ def index_frames(
     ]
     refused, listed = manifest.with_suffix(".refused.csv"), manifest.with_suffix(".duplicates.csv")
     write_refused(refused, refusals)
-    _write_duplicates(listed, seen, pairs, dealt)
+    _write_duplicates(listed, records, pairs, assignment)
     if rows:
         write_frames_manifest(manifest, rows, overwrite=overwrite)
-    sets = [part for part in joined(len(seen), [(p.first, p.second) for p in pairs]) if len(part) > 1]
+    sets = [part for part in joined(len(records), [(p.first, p.second) for p in pairs]) if len(part) > 1]
     return FrameIndex(
         manifest=manifest,
         refused=refused,
@@ -159,7 +159,7 @@ def index_frames(
         refusals=tuple(refusals),
         passed_over=dict(searched.passed_over),
         alike=(sum(map(len, sets)), len(sets)),
-        doubts=(*dealt.moved.values(), *_doubts(rows, found, dealt, unmatched, shares)),
+        warnings=(*assignment.moved.values(), *_warnings(rows, found, assignment, unmatched, shares)),
     )
 
 
@@ -194,20 +194,20 @@ def _grouped(frames: Sequence[FrameFiles], folder: Path, pattern: str | None) ->
 
 def _look(
     found: Sequence[FrameFiles], place: Path, workers: int, progress: bool
-) -> tuple[list[Seen], list[Refusal]]:
-    seen: list[Seen] = []
+) -> tuple[list[FrameRecord], list[Refusal]]:
+    records: list[FrameRecord] = []
     refusals: list[Refusal] = []
     with (
         ThreadPoolExecutor(workers) as pool,  # decoders let other threads run
         tqdm(total=len(found), desc="reading", unit="frame", disable=not progress) as bar,
     ):
         for one in pool.map(lambda one: look(one, place), found):
-            (seen if isinstance(one, Seen) else refusals).append(one)  # type: ignore[arg-type]
+            (records if isinstance(one, FrameRecord) else refusals).append(one)  # type: ignore[arg-type]
             bar.update()
-    return seen, refusals
+    return records, refusals
 
 
-def look(found: FrameFiles, place: Path) -> Seen | Refusal:
+def look(found: FrameFiles, place: Path) -> FrameRecord | Refusal:
     """Read the files of a frame, or say why it cannot be used.
 
     Args:
@@ -233,7 +233,7 @@ def look(found: FrameFiles, place: Path) -> Seen | Refusal:
             low = glance(found.low, _GLANCE)
             refuse_other_scene(found.frame, frame, found.low, low, valid)
         digest = hashlib.sha256(found.frame.read_bytes()).hexdigest()
-        return Seen(found, shape, digest, perceptual_hash(frame, valid), marks)
+        return FrameRecord(found, shape, digest, perceptual_hash(frame, valid), marks)
     except RbsError as error:
         return Refusal(error.file or found.frame, error.fault, error.remedy or "leave it out")
 
@@ -242,8 +242,8 @@ def look(found: FrameFiles, place: Path) -> Seen | Refusal:
 
 
 @dataclass(frozen=True)
-class _Dealt:
-    """Where frames go.
+class _Assignment:
+    """Splits and groups of frames.
 
     Attributes:
         splits: Of each frame.
@@ -258,51 +258,55 @@ class _Dealt:
     drawn: bool
 
 
-def _deal(seen: Sequence[Seen], units: Sequence[str], pairs: Sequence[Duplicates], split: Split) -> _Dealt:
-    """Give what belongs together one split: its folder's, or one that follows from its name and the seed."""
+def _assign(
+    records: Sequence[FrameRecord], units: Sequence[str], pairs: Sequence[Duplicates], split: Split
+) -> _Assignment:
+    """Give frames that belong together one split: their folder's, or one by name and seed."""
     first: dict[str, int] = {}
     same = [
         (first.setdefault(key, place), place)
-        for place, one in enumerate(seen)
+        for place, one in enumerate(records)
         for key in (f"unit {units[place]}", f"file {one.digest}")
     ]
-    parts = joined(len(seen), [*same, *((pair.first, pair.second) for pair in pairs)])
-    given = {one.found.split for one in seen} - {None}
+    parts = joined(len(records), [*same, *((pair.first, pair.second) for pair in pairs)])
+    given = {one.found.split for one in records} - {None}
     # Training needs validation: where folders name a training and a test set alone, it comes from
     # the former.
     drawn = "train" in given and "val" not in given and split.shares[1] > 0
     own = replace(split, shares=(*split.shares[:2], 0.0))
-    splits, groups, moved = [""] * len(seen), [""] * len(seen), {}
+    splits, groups, moved = [""] * len(records), [""] * len(records), {}
     for part in parts:
         name = min(units[place] for place in part)
-        stated = {seen[place].found.split for place in part} - {None}
+        stated = {records[place].found.split for place in part} - {None}
         if len(stated) > 1:
             where: str | None = "train"
-            moved[part[0]] = _moved(part, seen, units, pairs)
+            moved[part[0]] = _moved(part, records, units, pairs)
         elif stated:
             where = own.of(name) if drawn and stated == {"train"} else next(iter(stated))
         else:
             where = split.of(name)
-        known = sorted({seen[place].found.group for place in part} - {""})
+        known = sorted({records[place].found.group for place in part} - {""})
         for place in part:
             splits[place] = str(where)
             # What shows the same counts once: a frame of unknown origin joins those it is like.
-            groups[place] = seen[place].found.group or (known[0] if known else name if len(part) > 1 else "")
-    return _Dealt(splits, groups, moved, drawn)
+            groups[place] = records[place].found.group or (
+                known[0] if known else name if len(part) > 1 else ""
+            )
+    return _Assignment(splits, groups, moved, drawn)
 
 
 def _moved(
-    part: Sequence[int], seen: Sequence[Seen], units: Sequence[str], pairs: Sequence[Duplicates]
+    part: Sequence[int], records: Sequence[FrameRecord], units: Sequence[str], pairs: Sequence[Duplicates]
 ) -> str:
     inside = set(part)
     across = [
         pair
         for pair in pairs
-        if pair.first in inside and seen[pair.first].found.split != seen[pair.second].found.split
+        if pair.first in inside and records[pair.first].found.split != records[pair.second].found.split
     ]
     if across:
         pair = max(across, key=lambda pair: pair.likeness)
-        one, two = seen[pair.first].found, seen[pair.second].found
+        one, two = records[pair.first].found, records[pair.second].found
         files = f"{one.frame} ({one.split}) and {two.frame} ({two.split})"
         what = f"{files} show the same (likeness {pair.likeness:.2f})"
     else:
@@ -310,14 +314,14 @@ def _moved(
     return f"{what}: all {len(part)} frames that belong to them are in train"
 
 
-def _copies(seen: Sequence[Seen]) -> dict[Path, Path]:
+def _copies(records: Sequence[FrameRecord]) -> dict[Path, Path]:
     """Files that hold the same bytes as another, which is kept: one with a mask, where one has."""
-    kept: dict[str, Seen] = {}
-    for one in sorted(seen, key=lambda one: (one.marks is None, one.found.low is None, one.found.frame)):
+    kept: dict[str, FrameRecord] = {}
+    for one in sorted(records, key=lambda one: (one.marks is None, one.found.low is None, one.found.frame)):
         kept.setdefault(one.digest, one)
     return {
         one.found.frame: kept[one.digest].found.frame
-        for one in seen
+        for one in records
         if kept[one.digest].found.frame != one.found.frame
     }
 
@@ -325,7 +329,7 @@ def _copies(seen: Sequence[Seen]) -> dict[Path, Path]:
 # --- writing
 
 
-def _mask(one: Seen, manifest: Path, folder: Path) -> Path | None:
+def _mask(one: FrameRecord, manifest: Path, folder: Path) -> Path | None:
     """The file of a frame's mask, written if there is none that holds all of it."""
     if len(one.found.masks) == 1:
         return one.found.masks[0]
@@ -341,7 +345,9 @@ def _mask(one: Seen, manifest: Path, folder: Path) -> Path | None:
     return path
 
 
-def _write_duplicates(path: Path, seen: Sequence[Seen], pairs: Iterable[Duplicates], dealt: _Dealt) -> None:
+def _write_duplicates(
+    path: Path, records: Sequence[FrameRecord], pairs: Iterable[Duplicates], assignment: _Assignment
+) -> None:
     with (
         whole_file(path, overwrite=True) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as out,
@@ -349,19 +355,19 @@ def _write_duplicates(path: Path, seen: Sequence[Seen], pairs: Iterable[Duplicat
         table = csv.writer(out, lineterminator="\n")
         table.writerow(("frame", "folder", "other", "other_folder", "likeness", "split"))
         for pair in pairs:
-            one, two = seen[pair.first].found, seen[pair.second].found
+            one, two = records[pair.first].found, records[pair.second].found
             sides = one.frame, one.split, two.frame, two.split
-            table.writerow((*sides, f"{pair.likeness:.2f}", dealt.splits[pair.first]))
+            table.writerow((*sides, f"{pair.likeness:.2f}", assignment.splits[pair.first]))
 
 
-def _doubts(
+def _warnings(
     rows: Sequence[FrameRow],
     found: Sequence[FrameFiles],
-    dealt: _Dealt,
+    assignment: _Assignment,
     unmatched: int,
     shares: Sequence[float],
 ) -> Iterator[str]:
-    if dealt.drawn:
+    if assignment.drawn:
         yield "no folder is named val: validation frames are drawn from those in train"
     folders = {one.split for one in found} - {None}
     for name, share in zip(SPLITS, shares, strict=True):

@@ -1,4 +1,4 @@
-"""Which findings may stand in a manifest: of patients told apart, and each acquisition once.
+"""Exclusions from a manifest: unidentified patients, mistaken identities and further copies.
 
 A patient under two identifiers would be trained on and tested on; two patients under one would be
 paired.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rbs.data.indexing.records import Finding, Refusal
+from rbs.data.indexing.records import FileRecord, Refusal
 from rbs.data.manifest import patient_key, relative_path
 from rbs.errors import ManifestError
 
@@ -17,82 +17,82 @@ _Faults = dict[Path, tuple[str, str]]
 """Reason and remedy of each file."""
 
 
-def sift(findings: Sequence[Finding], folder: Path) -> tuple[list[Finding], list[Refusal]]:
-    """Leave out what no manifest can hold, what nobody owns, mistaken identities and further copies.
+def exclude(records: Sequence[FileRecord], folder: Path) -> tuple[list[FileRecord], list[Refusal]]:
+    """Exclude files without Patient ID, unwritable paths, mistaken identities and further copies.
 
     Args:
-        findings: What the files hold.
+        records: What the files hold.
         folder: Where the manifest will stand.
 
     Returns:
-        Findings of patients told apart, each acquisition once; and the refusals of the others.
+        Records of patients told apart, each acquisition once; and the refusals of the others.
     """
     refusals: list[Refusal] = []
     for faults in (_nameless, lambda kept: _unwritable(kept, folder), _mistaken, _repeated):
-        found = faults(findings)
+        found = faults(records)
         refusals += [Refusal(file, *fault) for file, fault in found.items()]
-        findings = [finding for finding in findings if finding.file not in found]
-    return list(findings), refusals
+        records = [record for record in records if record.file not in found]
+    return list(records), refusals
 
 
-def _nameless(findings: Sequence[Finding]) -> _Faults:
+def _nameless(records: Sequence[FileRecord]) -> _Faults:
     reason = "it has no Patient ID, so nothing tells which split it belongs to"
     remedy = "export it with the patient's (pseudonymous) ID, or write its line into the manifest yourself"
-    return {finding.file: (reason, remedy) for finding in findings if not finding.patient_id}
+    return {record.file: (reason, remedy) for record in records if not record.patient_id}
 
 
-def _unwritable(findings: Sequence[Finding], folder: Path) -> _Faults:
+def _unwritable(records: Sequence[FileRecord], folder: Path) -> _Faults:
     faults: _Faults = {}
-    for finding in findings:
+    for record in records:
         try:
-            relative_path(finding.file, folder)
+            relative_path(record.file, folder)
         except ManifestError as error:
-            faults[finding.file] = error.fault, error.remedy or ""
+            faults[record.file] = error.fault, error.remedy or ""
     return faults
 
 
-def _mistaken(findings: Sequence[Finding]) -> _Faults:
-    """All files of patients with two IDs, who would be in two splits, and of IDs of two patients."""
+def _mistaken(records: Sequence[FileRecord]) -> _Faults:
+    """Files of patients with two IDs, who would be in two splits, and of IDs of two patients."""
     faults: dict[str, tuple[str, str]] = {}
-    holder: dict[str, Finding] = {}
-    traits: dict[tuple[str, int], Finding] = {}
-    for finding in findings:
-        patient = patient_key(finding.patient_id)
-        for digest in finding.digests:
-            other = holder.setdefault(digest, finding)
+    holder: dict[str, FileRecord] = {}
+    traits: dict[tuple[str, int], FileRecord] = {}
+    for record in records:
+        patient = patient_key(record.patient_id)
+        for digest in record.digests:
+            other = holder.setdefault(digest, record)
             if patient_key(other.patient_id) != patient:
                 reason = (
-                    f"its patient has two Patient IDs: {other.file} and {finding.file} hold the same counts"
+                    f"its patient has two Patient IDs: {other.file} and {record.file} hold the same counts"
                 )
                 remedy = "correct one ID, or leave one of the two out of the folder"
                 faults[patient] = faults[patient_key(other.patient_id)] = reason, remedy
-        for place, trait in enumerate(finding.person):
-            other = traits.setdefault((patient, place), finding) if trait else finding
+        for place, trait in enumerate(record.person):
+            other = traits.setdefault((patient, place), record) if trait else record
             if other.person[place] != trait:
-                files, what = f"{other.file} and {finding.file}", ("sex", "birth date")[place]
+                files, what = f"{other.file} and {record.file}", ("sex", "birth date")[place]
                 reason = f"two patients share its Patient ID: {files} differ in {what}"
                 faults[patient] = reason, "give each patient an ID of its own, or correct the header"
-    keys = {finding.file: patient_key(finding.patient_id) for finding in findings}
+    keys = {record.file: patient_key(record.patient_id) for record in records}
     return {file: faults[key] for file, key in keys.items() if key in faults}
 
 
-def _repeated(findings: Sequence[Finding]) -> _Faults:
+def _repeated(records: Sequence[FileRecord]) -> _Faults:
     """Further copies of an acquisition, and different ones under one SOP Instance UID."""
     faults: _Faults = {}
-    holder: dict[str, Finding] = {}
-    named: dict[str, Finding] = {}
+    holder: dict[str, FileRecord] = {}
+    named: dict[str, FileRecord] = {}
     # A file of both views stands for its one-view exports.
-    for finding in sorted(findings, key=lambda finding: (-len(finding.views), finding.file)):
-        if copy := next((holder[digest] for digest in finding.digests if digest in holder), None):
-            faults[finding.file] = (
+    for record in sorted(records, key=lambda record: (-len(record.views), record.file)):
+        if copy := next((holder[digest] for digest in record.digests if digest in holder), None):
+            faults[record.file] = (
                 f"it holds the counts of {copy.file} again",
                 "nothing: the other file serves",
             )
             continue
-        holder |= dict.fromkeys(finding.digests, finding)
-        other = named.setdefault(finding.instance, finding) if finding.instance else finding
-        if other is not finding:
-            for one, two in ((finding, other), (other, finding)):
+        holder |= dict.fromkeys(record.digests, record)
+        other = named.setdefault(record.instance, record) if record.instance else record
+        if other is not record:
+            for one, two in ((record, other), (other, record)):
                 reason = f"its SOP Instance UID is that of {two.file} too, which holds other counts"
                 faults[one.file] = reason, "leave the right one of the two in the folder"
     return faults

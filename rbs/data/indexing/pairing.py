@@ -1,4 +1,4 @@
-"""Which files are one scan, and which rapid scan belongs to which standard scan.
+"""Pairing: files to scans, and rapid scans to standard scans.
 
 Nothing is guessed. Two files are one scan, and two scans a pair, where nothing else would fit;
 where more would, they are refused by name, and the user decides.
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from rbs.data.indexing.records import Finding, Refusal
+from rbs.data.indexing.records import FileRecord, Refusal
 from rbs.data.manifest import check_together, patient_key
 from rbs.data.shared_counts import shared_counts
 from rbs.errors import ManifestError
@@ -37,42 +37,42 @@ class Acquisition:
     """A scan: a file of one or two views, or two files of one view each.
 
     Attributes:
-        findings: What its files hold.
+        records: What its files hold.
         stated: The velocity the user gave, cm/min, where its files state none.
     """
 
-    findings: tuple[Finding, ...]
+    records: tuple[FileRecord, ...]
     stated: float | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Its files."""
-        return tuple(finding.file for finding in self.findings)
+        return tuple(record.file for record in self.records)
 
     @property
     def patient(self) -> str:
-        """What tells its patient apart."""
-        return patient_key(self.findings[0].patient_id)
+        """Key of its patient."""
+        return patient_key(self.records[0].patient_id)
 
     @property
     def velocity(self) -> float | None:
         """Bed velocity, cm/min."""
-        return self.findings[0].velocity
+        return self.records[0].velocity
 
     @property
     def duration_s(self) -> float | None:
         """Acquisition time, s."""
-        return self.findings[0].duration_s
+        return self.records[0].duration_s
 
     @property
     def started(self) -> datetime | None:
         """Start of the acquisition."""
-        return self.findings[0].started
+        return self.records[0].started
 
     @property
     def simulated(self) -> bool:
-        """Whether it may be a part of another scan."""
-        return any(finding.derivation for finding in self.findings)
+        """True if it may be a part of another scan."""
+        return any(record.derivation for record in self.records)
 
     def refused(self, reason: str, remedy: str) -> list[Refusal]:
         """One refusal a file."""
@@ -88,11 +88,11 @@ class Pair:
 
     @property
     def by_study_alone(self) -> bool:
-        """Whether nothing but their study says that the two belong together: a start is not stated."""
+        """True if only the study links the two, because a start time is missing."""
         return self.rapid is not None and None in (self.rapid.started, self.standard.started)
 
 
-def join_views(findings: Iterable[Finding]) -> tuple[list[Acquisition], list[Refusal]]:
+def join_views(records: Iterable[FileRecord]) -> tuple[list[Acquisition], list[Refusal]]:
     """Find the one-view files that two detectors wrote of one acquisition.
 
     They are of one patient, study, velocity and matrix, started within `ONE_SCAN` of each other (or
@@ -103,26 +103,26 @@ def join_views(findings: Iterable[Finding]) -> tuple[list[Acquisition], list[Ref
     """
     scans: list[Acquisition] = []
     refusals: list[Refusal] = []
-    alike: dict[Hashable, list[Finding]] = defaultdict(list)
-    for finding in findings:
-        if len(finding.views) > 1:
-            scans.append(Acquisition((finding,)))
+    alike: dict[Hashable, list[FileRecord]] = defaultdict(list)
+    for record in records:
+        if len(record.views) > 1:
+            scans.append(Acquisition((record,)))
         else:
-            study = patient_key(finding.patient_id), finding.study or finding.file
-            alike[study, finding.started is None, finding.velocity, finding.shape].append(finding)
+            study = patient_key(record.patient_id), record.study or record.file
+            alike[study, record.started is None, record.velocity, record.shape].append(record)
     for group in alike.values():
         for together in _started_together(group):
-            views = [finding.views[0] for finding in together]
+            views = [record.views[0] for record in together]
             if views in ([View.ANTERIOR, View.POSTERIOR], [View.POSTERIOR, View.ANTERIOR]):
-                joined = tuple(sorted(together, key=lambda finding: finding.views))
+                joined = tuple(sorted(together, key=lambda record: record.views))
                 scans += [Acquisition(joined)] if _fit_together((), joined) is None else map(_alone, joined)
             elif len(together) == 1:
                 scans += map(_alone, together)
             else:
-                names = _listed(finding.file for finding in together)
+                names = _listed(record.file for record in together)
                 reason = f"several files show one view of its acquisition: {names}"
                 remedy = "leave one file a view in the folder, the original"
-                refusals += [Refusal(finding.file, reason, remedy) for finding in together]
+                refusals += [Refusal(record.file, reason, remedy) for record in together]
     return scans, refusals
 
 
@@ -146,8 +146,8 @@ def state_velocities(
             continue
         fits = [velocity for velocity in given if _fits(velocity, scan, scans, given)]
         if len(fits) == 1:
-            findings = tuple(replace(finding, velocity=fits[0]) for finding in scan.findings)
-            known.append(Acquisition(findings, stated=fits[0]))
+            records = tuple(replace(record, velocity=fits[0]) for record in scan.records)
+            known.append(Acquisition(records, stated=fits[0]))
         elif not given:
             remedy = "state --standard-velocity or --rapid-velocity CM_PER_MIN, or both"
             refusals += scan.refused("the scan velocity is unknown", remedy)
@@ -224,28 +224,28 @@ def pair(
     return pairs, refusals
 
 
-def _alone(finding: Finding) -> Acquisition:
-    return Acquisition((finding,))
+def _alone(record: FileRecord) -> Acquisition:
+    return Acquisition((record,))
 
 
 def _listed(files: Iterable[Path]) -> str:
     return ", ".join(str(file) for file in sorted(files))
 
 
-def _started_together(findings: Sequence[Finding]) -> Iterator[list[Finding]]:
-    """Findings that all state their start, or none does, in groups that started within `ONE_SCAN`."""
-    group: list[Finding] = []
-    for finding in sorted(findings, key=lambda finding: (finding.started or datetime.min, finding.file)):
+def _started_together(records: Sequence[FileRecord]) -> Iterator[list[FileRecord]]:
+    """Group records by start within `ONE_SCAN`; all of them have a start time, or none."""
+    group: list[FileRecord] = []
+    for record in sorted(records, key=lambda record: (record.started or datetime.min, record.file)):
         first = group[0].started if group else None
-        if first is not None and finding.started is not None and finding.started - first > ONE_SCAN:
+        if first is not None and record.started is not None and record.started - first > ONE_SCAN:
             yield group
             group = []
-        group.append(finding)
+        group.append(record)
     yield group
 
 
 def _fits(velocity: float, scan: Acquisition, scans: Sequence[Acquisition], given: Sequence[float]) -> bool:
-    """Whether a velocity gives a silent scan the length of every other scan of its visit."""
+    """True if a velocity gives a scan without one the length of the other scans of its visit."""
     for other in scans:
         if other is scan or not _in_one_visit(scan, other) or not (scan.duration_s and other.duration_s):
             continue
@@ -258,14 +258,14 @@ def _fits(velocity: float, scan: Acquisition, scans: Sequence[Acquisition], give
 def _in_one_visit(a: Acquisition, b: Acquisition) -> bool:
     if a.started is not None and b.started is not None:
         return abs(a.started - b.started) <= ONE_VISIT
-    return a.findings[0].study == b.findings[0].study != ""
+    return a.records[0].study == b.records[0].study != ""
 
 
 def _same_velocity(scan: Acquisition, velocity: float) -> bool:
     return 1 / SAME_VELOCITY <= (scan.velocity or 0) / velocity <= SAME_VELOCITY
 
 
-def _fit_together(rapid: Sequence[Finding], standard: Sequence[Finding]) -> ManifestError | None:
+def _fit_together(rapid: Sequence[FileRecord], standard: Sequence[FileRecord]) -> ManifestError | None:
     try:
         check_together([f.file for f in rapid], rapid, [f.file for f in standard], standard)
     except ManifestError as error:
@@ -275,7 +275,7 @@ def _fit_together(rapid: Sequence[Finding], standard: Sequence[Finding]) -> Mani
 
 def _misfit(rapid: Acquisition, standard: Acquisition) -> tuple[str, str] | None:
     """Why two scans are no pair and what to do: by the very rules training will apply."""
-    if error := _fit_together(rapid.findings, standard.findings):
+    if error := _fit_together(rapid.records, standard.records):
         return error.fault, error.remedy or ""
     if fault := _shared(rapid, standard):
         return fault, "give the folder an independent standard scan, such as what `rbs thin --remainder` left"
@@ -283,16 +283,16 @@ def _misfit(rapid: Acquisition, standard: Acquisition) -> tuple[str, str] | None
 
 
 def _shared(a: Acquisition, b: Acquisition) -> str | None:
-    """Why two scans share counts; their pixels are read again only where their outlines leave it open."""
-    if a.findings[0].shape != b.findings[0].shape:
+    """Reason why two scans share counts; pixels are read only where outlines leave it open."""
+    if a.records[0].shape != b.records[0].shape:
         return None
-    if not shared_counts(*([finding.outline() for finding in scan.findings] for scan in (a, b))):
+    if not shared_counts(*([record.outline() for record in scan.records] for scan in (a, b))):
         return None
-    return shared_counts(*([_read_again(finding) for finding in scan.findings] for scan in (a, b)))
+    return shared_counts(*([_read_again(record) for record in scan.records] for scan in (a, b)))
 
 
-def _read_again(finding: Finding) -> Scan:
-    return read_nm(finding.file, views=finding.views if finding.view_stated else None)
+def _read_again(record: FileRecord) -> Scan:
+    return read_nm(record.file, views=record.views if record.view_stated else None)
 
 
 def _why_alone(

@@ -1,4 +1,4 @@
-"""What an index notes of each DICOM file: enough to pair, split and check scans without their pixels.
+"""Records of DICOM files, by which an index pairs, splits and checks scans without their pixels.
 
 Every file is read once, by two processes, and what was found is kept beside the manifest, a line of
 JSON a file, written as the file is read. An interrupted or repeated run goes on from there.
@@ -30,7 +30,6 @@ from pydicom import Dataset
 from pydicom.valuerep import DA, TM
 from tqdm import tqdm
 
-import rbs
 from rbs.data.manifest import SEXES
 from rbs.errors import RbsError
 from rbs.scans import acceptance as fit
@@ -44,6 +43,7 @@ from rbs.scans.dicom.files import is_restored
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.scan import Array, Provenance, Scan, View
 from rbs.utils.files import whole_file
+from rbs.utils.version import VERSION
 
 GRID = (48, 16)
 """Rows and columns of the pixels noted of a view."""
@@ -66,7 +66,7 @@ _LOG = logging.getLogger("rbs")
 
 
 @dataclass(frozen=True)
-class Finding:
+class FileRecord:
     """A readable file of raw counts, as training would read it.
 
     Attributes:
@@ -114,7 +114,7 @@ class Finding:
 
     @property
     def view_stated(self) -> bool:
-        """Whether the user named its view."""
+        """True if the user named its view."""
         return self.view_rule == "option"
 
     def outline(self) -> Scan:
@@ -141,14 +141,14 @@ class Refusal:
     lasting: bool = True
 
 
-Note = Finding | Refusal
+Note = FileRecord | Refusal
 _Job = tuple[Path, View | None]
 
 
 def read_notes(
     files: Sequence[Path], views: Mapping[Path, View], cache: Path, *, workers: int, progress: bool
 ) -> tuple[list[Note], int]:
-    """What each file holds, read now or noted by an earlier run of the same rules.
+    """Records of files, read now or noted by an earlier run of the same rules.
 
     Args:
         files: The files.
@@ -209,7 +209,7 @@ def take_note(file: Path, view: View | None = None) -> Note:
 
 def rules() -> str:
     """A hash of the code that reads and notes: notes of other code are worth nothing."""
-    code = hashlib.sha256(f"{rbs.__version__} {pydicom.__version__}".encode())
+    code = hashlib.sha256(f"{VERSION} {pydicom.__version__}".encode())
     for module in (counts, dicom, dicom_pixels, dicom_views, find, fit, sys.modules[__name__]):
         code.update(inspect.getsource(module).encode())
     return code.hexdigest()
@@ -229,7 +229,7 @@ def _describe(file: Path, scan: Scan) -> Note:
     code = {keyword: header[keyword] for keyword in _DERIVATION if keyword in header}
     derivation = Dataset()
     derivation.update({element.tag: element for element in code.values()})
-    return Finding(
+    return FileRecord(
         file=file,
         patient_id=scan.patient_id.strip(),
         person=(sex if sex in ("F", "M") else "", _short_hash(born)),
@@ -341,7 +341,7 @@ def _processes(number: int) -> ProcessPoolExecutor:
 
 
 def _submit(pool: ProcessPoolExecutor, job: _Job) -> Future[Note]:
-    """Give a file to the processes: they start here, and inherit that an interrupt is for the parent."""
+    """Submit a file; processes start here and inherit that an interrupt is for the parent."""
     if threading.current_thread() is not threading.main_thread():
         return pool.submit(take_note, *job)
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -355,7 +355,7 @@ _Key = tuple[str, int, int, str]
 
 
 def _key(file: Path, view: View | None) -> _Key | None:
-    """What a note belongs to; None for what cannot be looked at."""
+    """Key of a note; None for a file without access."""
     try:
         state = file.stat()
     except OSError:
@@ -392,7 +392,7 @@ def _load(cache: Path) -> dict[_Key | None, Note]:
 
 def _line(key: _Key | None, note: Note) -> str:
     values = {name: value for name, value in asdict(note).items() if name != "file"}
-    if isinstance(note, Finding):
+    if isinstance(note, FileRecord):
         values["cells"] = note.cells.tolist()
         values["started"] = note.started and note.started.isoformat()
     return json.dumps({"key": key, "note": values}) + "\n"
@@ -409,4 +409,4 @@ def _parse(line: str) -> tuple[_Key, Note]:
     values["views"] = tuple(View(name) for name in values["views"])
     values["started"] = values["started"] and datetime.fromisoformat(values["started"])
     values["cells"] = np.array(values["cells"])
-    return (file, size, mtime, view), Finding(**values)
+    return (file, size, mtime, view), FileRecord(**values)

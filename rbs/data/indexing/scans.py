@@ -1,4 +1,4 @@
-"""From a folder of whatever a hospital exported to the manifest that training and evaluation read.
+"""From a folder of a hospital's exports to the manifest that training and evaluation read.
 
 Every file is accepted into the manifest or refused by name with a reason and a remedy; what is
 accepted has passed the very checks that training applies. Splits follow from the patient's
@@ -17,9 +17,9 @@ from fnmatch import fnmatchcase
 from math import inf
 from pathlib import Path
 
-from rbs.data.indexing.exclusions import sift
+from rbs.data.indexing.exclusions import exclude
 from rbs.data.indexing.pairing import Acquisition, Pair, join_views, pair, state_velocities
-from rbs.data.indexing.records import Finding, Refusal, read_notes
+from rbs.data.indexing.records import FileRecord, Refusal, read_notes
 from rbs.data.manifest import SPLITS, Case, patient_key, read_rows, write_manifest
 from rbs.errors import ManifestError, OutputError, RbsError, ScanError
 from rbs.scans.acceptance import SAME_VELOCITY
@@ -33,8 +33,8 @@ SHARES = (70.0, 15.0, 15.0)
 
 
 @dataclass(frozen=True)
-class Stated:
-    """What the user says of files that do not say it themselves.
+class Statements:
+    """Statements of the user about files that do not say it themselves.
 
     Attributes:
         rapid_velocity: Bed velocity of rapid scans, cm/min.
@@ -51,13 +51,13 @@ class Stated:
 
 @dataclass(frozen=True)
 class Split:
-    """How patients are dealt to splits.
+    """Rule by which patients are split.
 
     Attributes:
         seed: Decides, with the patient's identifier, where a patient goes.
         shares: Shares of "train", "val" and "test"; any sum.
-        given: The split of each patient (by `patient_key`), for a split made elsewhere; nobody else
-            is taken.
+        given: The split of each patient (by `patient_key`), for a split made elsewhere; no other
+            patient is taken.
     """
 
     seed: int = 0
@@ -78,8 +78,8 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Index:
-    """What became of a folder.
+class ScanIndex:
+    """Result of indexing a folder.
 
     Attributes:
         manifest: The manifest that was written; none is where no file can be used.
@@ -88,7 +88,7 @@ class Index:
         refusals: Refused files.
         found: Number of DICOM files.
         read: How many of them were read now; the others were known from an earlier run.
-        doubts: What to look at before training.
+        warnings: What to look at before training.
     """
 
     manifest: Path
@@ -97,7 +97,7 @@ class Index:
     refusals: tuple[Refusal, ...]
     found: int
     read: int
-    doubts: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def read_splits(path: Path) -> dict[str, str]:
@@ -121,17 +121,17 @@ def read_splits(path: Path) -> dict[str, str]:
     return splits
 
 
-def index(
+def index_scans(
     folder: Path,
     manifest: Path,
     *,
-    stated: Stated = Stated(),
+    statements: Statements = Statements(),
     split: Split = Split(),
     workers: int = 2,
     overwrite: bool = False,
     progress: bool = True,
-) -> Index:
-    """Write the manifest of all whole-body scans in a folder, and beside it what was refused and why.
+) -> ScanIndex:
+    """Write the manifest of all whole-body scans in a folder, and beside it the refusals.
 
     What each file holds is noted beside the manifest as well: a repeated or interrupted run reads
     only files that are new or have changed.
@@ -139,8 +139,8 @@ def index(
     Args:
         folder: Where the files are, at any depth.
         manifest: The CSV to write. NAME.refused.csv and NAME.notes.jsonl come to stand beside it.
-        stated: What the files may leave unsaid.
-        split: How patients are dealt to splits.
+        statements: What the files may leave unsaid.
+        split: Rule by which patients are split.
         workers: Processes.
         overwrite: Whether an existing manifest may be replaced.
         progress: Whether to show a progress bar.
@@ -152,9 +152,9 @@ def index(
     """
     if not (0 < sum(split.shares) < inf) or min(split.shares) < 0 or workers < 1:
         raise RbsError("the shares or the workers are out of range", remedy="try 70 15 15 and 2")
-    standard = stated.standard_velocity or STANDARD_VELOCITY
-    if stated.rapid_velocity is not None and stated.rapid_velocity <= SAME_VELOCITY * standard:
-        fault = f"rapid scans of {stated.rapid_velocity:g} cm/min are no faster than standard ones"
+    standard = statements.standard_velocity or STANDARD_VELOCITY
+    if statements.rapid_velocity is not None and statements.rapid_velocity <= SAME_VELOCITY * standard:
+        fault = f"rapid scans of {statements.rapid_velocity:g} cm/min are no faster than standard ones"
         raise RbsError(
             f"{fault} of {standard:g} cm/min", remedy="state --rapid-velocity or --standard-velocity"
         )
@@ -164,11 +164,11 @@ def index(
     # One way to name a file, here and in the notes of earlier runs, wherever the command was typed.
     folder = folder.resolve()
     files = dicom_files(folder)
-    views = _stated_views(folder, files, stated)
+    views = _stated_views(folder, files, statements)
     cache = manifest.with_suffix(".notes.jsonl")
     notes, read = read_notes(files, views, cache, workers=workers, progress=progress)
-    findings, unfit = sift([note for note in notes if isinstance(note, Finding)], manifest.parent)
-    scans, ambiguous = join_views(findings)
+    records, unfit = exclude([note for note in notes if isinstance(note, FileRecord)], manifest.parent)
+    scans, ambiguous = join_views(records)
     refusals = [note for note in notes if isinstance(note, Refusal)] + unfit + ambiguous
     patients: dict[str, list[Acquisition]] = defaultdict(list)
     for scan in scans:
@@ -176,15 +176,15 @@ def index(
     cases: list[Case] = []
     untimed = 0
     for own in (patients[key] for key in sorted(patients)):
-        name = min(finding.patient_id for scan in own for finding in scan.findings)
+        name = min(record.patient_id for scan in own for record in scan.records)
         where = split.of(name)
         if where is None:
             remedy = "add a line for it, or leave the patient out"
             for scan in own:
                 refusals += scan.refused("its Patient ID is not in the splits given", remedy)
             continue
-        known, silent = state_velocities(own, stated.rapid_velocity, stated.standard_velocity)
-        pairs, alone = pair(known, stated.rapid_velocity, stated.standard_velocity)
+        known, silent = state_velocities(own, statements.rapid_velocity, statements.standard_velocity)
+        pairs, alone = pair(known, statements.rapid_velocity, statements.standard_velocity)
         refusals += silent + alone
         cases += [_case(name, where, two) for two in sorted(pairs, key=lambda two: two.standard.files)]
         untimed += sum(two.by_study_alone for two in pairs)
@@ -192,20 +192,20 @@ def index(
     write_refused(refused, refusals)
     if cases:
         write_manifest(manifest, cases, overwrite=overwrite)
-    return Index(
+    return ScanIndex(
         manifest=manifest,
         refused=refused,
         cases=tuple(cases),
         refusals=tuple(refusals),
         found=len(files),
         read=read,
-        doubts=tuple(_doubts(cases, findings, split, untimed)),
+        warnings=tuple(_warnings(cases, records, split, untimed)),
     )
 
 
-def _stated_views(folder: Path, files: Iterable[Path], stated: Stated) -> dict[Path, View]:
+def _stated_views(folder: Path, files: Iterable[Path], statements: Statements) -> dict[Path, View]:
     """The views of files whose path matches the patterns of one view and none of the other."""
-    patterns = {View.ANTERIOR: stated.anterior, View.POSTERIOR: stated.posterior}
+    patterns = {View.ANTERIOR: statements.anterior, View.POSTERIOR: statements.posterior}
     views = {}
     for file in files:
         name = file.relative_to(folder).as_posix().casefold()
@@ -216,12 +216,12 @@ def _stated_views(folder: Path, files: Iterable[Path], stated: Stated) -> dict[P
 
 
 def _case(patient: str, split: str, two: Pair) -> Case:
-    rapid = two.rapid.findings if two.rapid else ()
-    known = two.standard.findings[0]
+    rapid = two.rapid.records if two.rapid else ()
+    known = two.standard.records[0]
     return Case(
         patient=patient,
         split=split,
-        rapid=tuple(finding.file for finding in rapid),
+        rapid=tuple(record.file for record in rapid),
         standard=two.standard.files,
         age_y=known.age_y,
         sex=known.sex,
@@ -230,9 +230,7 @@ def _case(patient: str, split: str, two: Pair) -> Case:
         rapid_velocity=two.rapid.stated if two.rapid else None,
         standard_velocity=two.standard.stated,
         stated_views={
-            finding.file: finding.views[0]
-            for finding in (*rapid, *two.standard.findings)
-            if finding.view_stated
+            record.file: record.views[0] for record in (*rapid, *two.standard.records) if record.view_stated
         },
     )
 
@@ -262,14 +260,16 @@ def write_refused(path: Path, refusals: Iterable[Refusal]) -> None:
         table.writerows(sorted((str(r.file), r.reason, r.remedy) for r in refusals))
 
 
-def _doubts(cases: Sequence[Case], findings: Iterable[Finding], split: Split, untimed: int) -> Iterator[str]:
+def _warnings(
+    cases: Sequence[Case], records: Iterable[FileRecord], split: Split, untimed: int
+) -> Iterator[str]:
     for name, share in zip(SPLITS, split.shares, strict=True):
         if (split.given is not None or share > 0) and not any(case.split == name for case in cases):
             yield f"no patient is in split {name}: add patients, choose another --seed, or give --splits"
     if untimed:
         yield f"pairs whose files do not say when they were acquired, the only ones of their study: {untimed}"
     used = {file for case in cases for file in (*case.rapid, *case.standard)}
-    doubtful = [finding.file for finding in findings if finding.view_rule == ANGLE and finding.file in used]
+    doubtful = [record.file for record in records if record.view_rule == ANGLE and record.file in used]
     if doubtful:
         yield (
             f"files whose views are told by the start angle alone, which some cameras count from the front: "

@@ -1,1 +1,1 @@
-"""Evaluation of colour frames: what differs from that of scans. Tables and statistics are the same."""
+"""Evaluation of colour frames; tables and statistics are those of scans."""

@@ -1,4 +1,4 @@
-"""The peers that need no training, for colour frames: for each degradation those that were made for it.
+"""Classical peers for colour frames: for each degradation those that were made for it.
 
 Each has one parameter, tuned on the validation split by PSNR. All work on sRGB values but for two
 that undo what happens to light, and therefore work in linear light.
@@ -6,7 +6,6 @@ that undo what happens to light, and therefore work in linear light.
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from rbs.degradation.optical import Preset, to_linear, to_srgb
 from rbs.evaluation.endoscopy.pairs import FramePair
-from rbs.evaluation.scans.classical import Classical
+from rbs.evaluation.peers import Classical, has_bm3d
 
 Array = npt.NDArray[Any]
 
@@ -41,7 +40,7 @@ def median(pair: FramePair, size: float) -> Array:
 
 
 def non_local_means(pair: FramePair, strength: float) -> Array:
-    """Fast non-local means of patches of three colours (Buades et al., CVPR 2005; Darbon et al., ISBI 2008).
+    """Fast non-local means in colour (Buades et al., CVPR 2005; Darbon et al., ISBI 2008).
 
     Args:
         pair: The frame.
@@ -68,7 +67,7 @@ def bm3d(pair: FramePair, strength: float) -> Array:
 
 
 def noise_of(frame: Array) -> float:
-    """Standard deviation of the noise, mean of the colours: the median absolute wavelet coefficient.
+    """Standard deviation of the noise, by the median absolute wavelet coefficient; mean of colours.
 
     Donoho & Johnstone, Biometrika 1994;81:425.
     """
@@ -83,14 +82,14 @@ def gamma(pair: FramePair, exponent: float) -> Array:
 
 
 def exposure(pair: FramePair, mean: float) -> Array:
-    """A gain in linear light, as a camera's own, that gives the valid area a mean luminance of `mean`."""
+    """Gain in linear light that gives the valid area a mean luminance of `mean`."""
     light = to_linear(pair.degraded)
     luminance = np.tensordot(LUMINANCE, light, axes=1)
     return to_srgb(np.clip(light * mean / max(float(luminance[pair.target.valid].mean()), 1e-6), 0, 1))
 
 
 def clahe(pair: FramePair, clip: float) -> Array:
-    """Contrast-limited adaptive histogram equalisation of the brightest colour (V of HSV), hues kept.
+    """Contrast-limited adaptive histogram equalisation of V in HSV, hues kept.
 
     Zuiderveld, Graphics Gems IV, 1994.
     """
@@ -100,14 +99,14 @@ def clahe(pair: FramePair, clip: float) -> Array:
 
 
 def unsharp(pair: FramePair, amount: float) -> Array:
-    """What a Gaussian of two pixels takes away, put on `amount` times."""
+    """Unsharp mask: the difference to a Gaussian of two pixels, added `amount` times."""
     from skimage.filters import unsharp_mask
 
     return unsharp_mask(pair.degraded, UNSHARP_RADIUS_PX, amount, channel_axis=0)
 
 
 def richardson_lucy(pair: FramePair, sigma_px: float) -> Array:
-    """Ten iterations of Richardson-Lucy with a Gaussian, in linear light; the frame is mirrored at its edges.
+    """Ten iterations of Richardson-Lucy with a Gaussian, in linear light, edges mirrored.
 
     Richardson, J Opt Soc Am 1972;62:55; Lucy, Astron J 1974;79:745.
     """
@@ -147,13 +146,13 @@ _SHARPENERS = (
 
 
 def peers(preset: Preset | None) -> tuple[Classical, ...]:
-    """The peers for a degradation; all of them for "mixed", and for frames that were acquired bad (None).
+    """Peers for a degradation; all for "mixed" and for frames acquired in low quality (None).
 
     BM3D is among them where its package is, whose licence is for non-commercial use only. Bicubic
     interpolation, the peer for "x2", is what that preset's frames have been through: the row of the
     degraded frame.
     """
-    denoisers = (*_DENOISERS, _BM3D) if importlib.util.find_spec("bm3d") else _DENOISERS
+    denoisers = (*_DENOISERS, _BM3D) if has_bm3d() else _DENOISERS
     made_for: dict[str, tuple[Classical, ...]] = {
         "denoise": denoisers,
         "deblur": _SHARPENERS,

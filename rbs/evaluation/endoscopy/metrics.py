@@ -1,4 +1,4 @@
-"""The metrics of colour frames: against the clean frame, as a network sees it, without it, and at a task.
+"""Metrics of colour frames: against the clean frame, by networks, without reference, at a task.
 
 All take an estimate, sRGB values (3, H, W), and a `FrameTarget`, and look at the valid area alone.
 """
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from rbs.errors import CheckpointError
 from rbs.evaluation.scans.metrics import Metric, psnr_between, ssim_between
-from rbs.evaluation.set_metrics.lpips import lpips_at_hand
+from rbs.evaluation.set_metrics.lpips import lpips_metric
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,12 +46,12 @@ MIN_FITTED = 40
 
 @dataclass(frozen=True)
 class FrameTarget:
-    """What an estimate of a frame is judged by.
+    """Reference of the metrics of a frame.
 
     Attributes:
         clean: The frame as it should be, float32 (3, H, W), sRGB 0..1.
         valid: False on black borders, insets and burned-in text, bool (H, W).
-        lesion: Where a lesion is, bool (H, W); None where nobody has marked any.
+        lesion: Where a lesion is, bool (H, W); None without a mask.
     """
 
     clean: Array
@@ -70,7 +70,7 @@ def psnr(estimate: Array, target: FrameTarget) -> float:
 
 
 def ssim(estimate: Array, target: FrameTarget) -> float:
-    """Mean of the SSIM maps of the three colours. See `rbs.evaluation.scans.metrics.ssim_between`."""
+    """Mean SSIM of the three colours. See `rbs.evaluation.scans.metrics.ssim_between`."""
     return ssim_between(estimate, target.clean, target.mask, 1.0)
 
 
@@ -124,27 +124,19 @@ METRICS: tuple[Metric, ...] = (
 """Every metric that needs nothing but numbers."""
 
 
-def lpips_metric() -> Metric | None:
-    """LPIPS of colour frames; None, with a line in the log, where the backbone's weights are not at hand."""
-    model = lpips_at_hand()
-    if model is None:
-        return None
-
-    def compute(estimate: Array, target: FrameTarget) -> float:
-        import torch
-
-        with torch.inference_mode():
-            pictures = (torch.from_numpy(2 * frame[None] - 1).float() for frame in (estimate, target.clean))
-            return float(model(*pictures).item())
-
-    definition = "LPIPS-alex v0.1 of the whole frame at its own size"
-    return Metric(
-        "lpips", "LPIPS", "", False, _FRAME, definition, compute, group=CLEAN, mask="the whole frame"
+def lpips_of_frames() -> Metric | None:
+    """LPIPS of colour frames; see `rbs.evaluation.set_metrics.lpips.lpips_metric`."""
+    return lpips_metric(
+        lambda estimate, target: (2 * estimate[None] - 1, 2 * target.clean[None] - 1),
+        reference=_FRAME,
+        definition="LPIPS-alex v0.1 of the whole frame at its own size",
+        group=CLEAN,
+        mask="the whole frame",
     )
 
 
 def dice_metric(segment: Segment, digest: str) -> Metric:
-    """How well a fixed segmenter finds the marked lesion in a restored frame.
+    """Dice of the lesion that a fixed segmenter finds in a restored frame.
 
     Args:
         segment: The segmenter, the same for every row.
@@ -202,7 +194,7 @@ def load_segmenter(folder: Path, base_checkpoint: Path | None = None) -> tuple[S
 
 
 def niqe_metric(clean: Iterable[FrameTarget]) -> Metric | None:
-    """NIQE (Mittal et al., IEEE Signal Process Lett 2013;20:209) with clean frames for its notion of natural.
+    """NIQE (Mittal et al., IEEE Signal Process Lett 2013;20:209), fitted to clean frames.
 
     The published model was fitted to photographs of landscapes and streets and has to be
     downloaded; this one is fitted, by deepinv, to frames that are known to be good.
@@ -242,7 +234,7 @@ def niqe_metric(clean: Iterable[FrameTarget]) -> Metric | None:
 
 
 def _whole_patches(frame: Array, target: FrameTarget) -> Tensor | None:
-    """The rectangle about the valid area, (3, h, w), 0..255; None where it does not hold two patches."""
+    """Bounding box of the valid area, (3, h, w), 0..255; None where it holds no two patches."""
     import torch
 
     rows, columns = (np.flatnonzero(target.valid.any(axis=axis)) for axis in (1, 0))

@@ -1,4 +1,4 @@
-"""A degraded frame and what restorations of it are judged by."""
+"""Pairs of a degraded and a clean frame."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rbs.data.endoscopy import LoadedFrame, load_frame
 from rbs.degradation.optical import Optical, Preset
 from rbs.evaluation.endoscopy.metrics import FrameTarget, psnr
+from rbs.evaluation.pairs import Array, Pair
 
 if TYPE_CHECKING:
     from rbs.data.frames_manifest import FrameRow
     from rbs.restorers.checkpoint import LoadedRestorer
-
-Array = npt.NDArray[Any]
 
 SEED, WHOLE = 0, 2
 """With a frame's place in its split, the seed by which `EndoscopyDataModule` degrades whole frames,
@@ -24,13 +22,13 @@ unless it is told otherwise: what is scored here is what trainings are validated
 
 
 @dataclass(frozen=True)
-class FramePair:
-    """A degraded frame and its target; to restorers and statistics what a `classical.Pair` is for scans.
+class FramePair(Pair):
+    """A degraded frame and its target.
 
     Attributes:
         patient: The video or patient, by which statistics go.
         degraded: float32 (3, H, W), sRGB 0..1.
-        target: What restorations are judged by.
+        target: Reference of the metrics.
         degradation: What was done to it, in words; empty for frames that were acquired so.
     """
 
@@ -40,26 +38,26 @@ class FramePair:
     degradation: str = ""
 
     @property
-    def seen(self) -> tuple[Array, float]:
-        """What restorers are given: the frame, and the exposure of 1 that frames have."""
+    def network_input(self) -> tuple[Array, float]:
+        """The degraded frame, and the exposure of 1 that frames have."""
         return self.degraded, 1.0
 
-    def restored_by(self, loaded: LoadedRestorer) -> Array:
-        """What a restorer makes of it, (3, H, W)."""
+    def restored(self, loaded: LoadedRestorer) -> Array:
+        """Restoration by a restorer, (3, H, W)."""
         return loaded.restore_frame(self.degraded)
 
-    def on_target(self, estimate: Array) -> Array:
-        """An estimate in the range of colours; outside the valid area, the clean frame."""
+    def to_target(self, estimate: Array, *, raw: bool = False) -> Array:
+        """Clip an estimate to 0..1 and fill it with the clean frame outside the valid area."""
         return np.where(self.target.valid, np.clip(estimate, 0, 1), self.target.clean).astype(np.float32)
 
     def error(self, estimate: Array) -> float:
-        """What peers are tuned by: minus the PSNR of an estimate, dB."""
-        return -psnr(self.on_target(estimate), self.target)
+        """Minus the PSNR of an estimate, dB."""
+        return -psnr(self.to_target(estimate), self.target)
 
 
 @dataclass(frozen=True)
 class Source:
-    """How rows of a manifest become pairs.
+    """Rule by which rows of a manifest become pairs.
 
     Attributes:
         preset: What frames are degraded by that have no low-quality picture; None where all have
@@ -76,7 +74,7 @@ class Source:
         return {"preset": self.preset, "longest_side": self.longest_side}
 
     def target(self, row: FrameRow) -> FrameTarget:
-        """Read what restorations of a row are judged by.
+        """Read the target of a row.
 
         Raises:
             RbsError: A file of the row cannot be used.
@@ -84,7 +82,7 @@ class Source:
         return _target(load_frame(row, self.longest_side))
 
     def pair(self, row: FrameRow, place: int) -> FramePair:
-        """Read a row; degrade it as validation and test do that go with training, where it is not degraded.
+        """Read a row; degrade it, unless it is, as validation and test of a training do.
 
         Args:
             row: The row.

@@ -1,4 +1,4 @@
-"""What physicists ask of a restoration, in one run: foci, observers, noise, sharpness, consistency.
+"""Assessment by model observers: foci, detection, noise, sharpness, consistency.
 
 Every scan of a split is restored and searched for what was lost or made up. Where the truth is
 known, some children are also drawn many times over: that is what observers, noise and sharpness
@@ -7,8 +7,6 @@ need.
 
 from __future__ import annotations
 
-import datetime
-import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -19,23 +17,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import rbs
 from rbs.data.manifest import Case, Manifest
-from rbs.errors import ManifestError, OutputError, RbsError
+from rbs.errors import RbsError
 from rbs.evaluation.methods import RAPID, Method
 from rbs.evaluation.observers.calibration import (
     BLOCK,
     LEVELS,
     bootstrap_deviation,
+    calibration_by_counts,
+    calibration_by_truth,
     calibration_error,
     coverage,
-    judged_by_counts,
-    judged_by_truth,
 )
 from rbs.evaluation.observers.consistency import check_consistency
 from rbs.evaluation.observers.observers import auc as area
 from rbs.evaluation.observers.observers import bootstrap_mean, channelised_auc, within_covariance
-from rbs.evaluation.observers.studies import (
+from rbs.evaluation.observers.simulation import (
     FOCUS_SIZES_MM,
     IDEAL,
     STANDARD,
@@ -47,17 +44,19 @@ from rbs.evaluation.observers.studies import (
 )
 from rbs.evaluation.observers.task_metrics import focus_scores, found_foci, plate_scores
 from rbs.evaluation.parts import Part, Parts
-from rbs.evaluation.run import SETTINGS, UNFINISHED, write
-from rbs.evaluation.scans.classical import GAUSSIAN, Pair, best, gaussian, tune
-from rbs.evaluation.scans.evaluate import file_versions, load_pair
+from rbs.evaluation.peers import best, tune
+from rbs.evaluation.run import UNFINISHED, now, refuse_results, write
+from rbs.evaluation.scans.classical import GAUSSIAN, gaussian
+from rbs.evaluation.scans.images import ScanSet
+from rbs.evaluation.scans.pairs import ScanPair, load_pair
 
 log = logging.getLogger(__name__)
 
 TRUTH = "truth"
-"""The known expectation as if it were a method's answer, where only counts are compared."""
+"""Row of the known expectation, where only counts are compared."""
 
 BOOTSTRAP = "bootstrap"
-"""What a deviation that a method states is compared with, as if a method stated it."""
+"""Row of the parametric bootstrap, which stated deviations are compared with."""
 
 BOOTSTRAP_DRAWS = 8
 
@@ -96,7 +95,7 @@ def assess(
     command: str = "",
     overwrite: bool = False,
 ) -> pd.DataFrame:
-    """Run all studies and write their tables; what is finished is kept in `output`/unfinished until all is.
+    """Run all studies and write their tables; finished ones are kept in `output`/unfinished.
 
     Args:
         manifest: The cases. The Gaussian filter is tuned on its validation split.
@@ -119,29 +118,24 @@ def assess(
     """
     from tqdm import tqdm
 
-    cases = manifest.split(split)
-    if not cases:
-        raise ManifestError(f"the split '{split}' is empty", file=manifest.path, remedy="add patients to it")
+    images = ScanSet(manifest, split)
+    cases = images.cases
     if draws < 8 or draws % 4 or children < 1:
         raise RbsError(
             f"{draws} draws of {children} children cannot be halved into training and testing observers",
             remedy="use a multiple of 4 from 8 on, and one child at least",
         )
-    if (output / SETTINGS).exists() and not overwrite:
-        raise OutputError("it holds results already", file=output, remedy="choose another or use --overwrite")
+    refuse_results(output, overwrite=overwrite)
     settings: dict[str, Any] = {
-        "rbs": rbs.__version__,
-        "manifest": str(manifest.path),
-        "manifest_sha256": hashlib.sha256(manifest.path.read_bytes()).hexdigest(),
-        "split": split,
+        **images.origin(),
         "seed": seed,
         "children": children,
         "draws": draws,
-        "trained": [{"name": m.name, "label": m.label, "settings": m.settings} for m in trained],
+        "trained": [m.describe() for m in trained],
     }
-    inputs = {**settings, "scans": file_versions([*cases, *manifest.split("val")])}
+    inputs = {**settings, "files": images.stamps()}
     parts = Parts(output / UNFINISHED, inputs)
-    methods = [RAPID, *_gaussian(parts, manifest), *trained]
+    methods = [RAPID, *_gaussian(parts, images), *trained]
     drawn = _spread_by_age([case for case in cases if case.truth], children)
     units = list(_units(cases, drawn, methods, draws, seed))
     tables: dict[str, Rows] = {name: [] for name in _TABLES}
@@ -158,13 +152,13 @@ def assess(
         if part.pictures:
             detections.append(dict(part.pictures))
     frames = {name: pd.DataFrame(rows) for name, rows in tables.items() if rows}
-    summary = summarise_studies(frames, detections, seed)
+    summary = summarise_tables(frames, detections, seed)
     settings |= {
-        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "written": now(),
         "command": command,
         "scans": len(cases),
         "drawn": [case.patient for case in drawn],
-        "methods": [{"name": m.name, "label": m.label, "settings": m.settings} for m in methods],
+        "methods": [m.describe() for m in methods],
         "intervals": "95 % bootstrap over patients, 2000 resamples, this seed",
         "observer": f"a focus is so strong that the ideal observer of a standard scan has AUC {STANDARD_AUC}",
     }
@@ -173,20 +167,17 @@ def assess(
     return summary
 
 
-def _gaussian(parts: Parts, manifest: Manifest) -> list[Method]:
+def _gaussian(parts: Parts, images: ScanSet) -> list[Method]:
     """The tuned Gaussian filter, tuned once."""
     from functools import partial
 
-    from tqdm import tqdm
-
-    validation = manifest.split("val")
-    if not validation:
+    if not images.validation:
         log.warning("the Gaussian is left out: there is no validation split to tune it on")
         return []
     part = parts.load(0)
     if part is None:
-        pairs = (load_pair(case) for case in tqdm(validation, desc="tuning", unit="scan"))
-        part = Part([{"sigma_mm": best(tune([GAUSSIAN], pairs)[0])}], [], None, {})
+        sigma = best(tune([GAUSSIAN], images.validation_pairs())[0])
+        part = Part([{"sigma_mm": sigma}], [], None, {})
         parts.save(0, part)
     sigma = float(part.scores[0]["sigma_mm"])
     restore = partial(gaussian, sigma_mm=sigma)
@@ -230,7 +221,7 @@ def _scan(case: Case, methods: Sequence[Method]) -> dict[str, Rows]:
     answers = {method.name: method.restore(pair) for method in methods}
     for method in methods:
         if method.deviation:
-            _judge_deviation(tables, pair, method.name, answers[method.name], method.deviation(pair))
+            _test_deviation(tables, pair, method.name, answers[method.name], method.deviation(pair))
     for name, answer in answers.items():
         _compare_counts(tables, pair, name, answer)
     if target.expectation is None:
@@ -238,7 +229,7 @@ def _scan(case: Case, methods: Sequence[Method]) -> dict[str, Rows]:
     if pair.motion is None:
         _compare_counts(tables, pair, TRUTH, target.expectation)
     raw = {method.name: method.raw for method in methods}
-    shown = {name: pair.on_target(answer, raw=raw[name]) for name, answer in answers.items()}
+    shown = {name: pair.to_target(answer, raw=raw[name]) for name, answer in answers.items()}
     for name, answer in {**shown, STANDARD: target.standard}.items():
         known = {"patient": pair.patient, "method": name}
         found = found_foci(answer, target)
@@ -247,7 +238,7 @@ def _scan(case: Case, methods: Sequence[Method]) -> dict[str, Rows]:
         counts = {
             "hallucinated": len(found.hallucinated),
             "lost": len(found.lost),
-            "in_truth": found.in_truth,
+            "true_foci": found.true_foci,
         }
         tables["foci"].append({**known, "lesions": lesions, "views": len(answer), **counts})
         for score in focus_scores(answer, target):
@@ -258,16 +249,16 @@ def _scan(case: Case, methods: Sequence[Method]) -> dict[str, Rows]:
     return tables
 
 
-def _judge_deviation(tables: dict[str, Rows], pair: Pair, name: str, answer: Any, deviation: Any) -> None:
-    """Whether a stated deviation is true: by an independent scan, and by the expectation where known."""
+def _test_deviation(tables: dict[str, Rows], pair: ScanPair, name: str, answer: Any, deviation: Any) -> None:
+    """Test a stated deviation by an independent scan, and by the expectation where known."""
     target, known = pair.target, {"patient": pair.patient, "method": name}
-    estimate, s = pair.on_target(answer), pair.on_target(deviation)
+    estimate, s = pair.to_target(answer), pair.to_target(deviation)
     row: dict[str, Any] = {}
     for what, block in (("pixel", 1), ("block", BLOCK)):
-        judged = judged_by_counts(estimate, s, target.counts, target.exposure, target.mask, block)
-        row |= {f"{what}_z": judged.z, f"{what}_error_by_counts": judged.error}
+        calibration = calibration_by_counts(estimate, s, target.counts, target.exposure, target.mask, block)
+        row |= {f"{what}_z": calibration.z, f"{what}_error_by_counts": calibration.error}
         if target.expectation is not None:
-            by_truth = judged_by_truth(estimate, s, target.expectation, target.mask, block)
+            by_truth = calibration_by_truth(estimate, s, target.expectation, target.mask, block)
             row[f"{what}_error"] = by_truth
     if target.expectation is not None:
         found = coverage(estimate, s, target.expectation, target.mask)
@@ -281,19 +272,19 @@ def _judge_deviation(tables: dict[str, Rows], pair: Pair, name: str, answer: Any
     tables["uncertainty"].append(known | row)
 
 
-def _bootstrap(pair: Pair, method: Method, seed: int) -> dict[str, Rows]:
-    """What the parametric bootstrap would state instead of a method's own deviation."""
+def _bootstrap(pair: ScanPair, method: Method, seed: int) -> dict[str, Rows]:
+    """Deviation by the parametric bootstrap, tested as a method's own."""
 
     def restore(rapid: Any) -> Any:
         return method.restore(replace(pair, rapid=rapid))
 
     tables, answer = {name: Rows() for name in _TABLES}, method.restore(pair)
     deviation = bootstrap_deviation(restore, answer, pair.exposure, BOOTSTRAP_DRAWS, seed)
-    _judge_deviation(tables, pair, BOOTSTRAP, answer, deviation)
+    _test_deviation(tables, pair, BOOTSTRAP, answer, deviation)
     return tables
 
 
-def _compare_counts(tables: dict[str, Rows], pair: Pair, name: str, answer: Any) -> None:
+def _compare_counts(tables: dict[str, Rows], pair: ScanPair, name: str, answer: Any) -> None:
     found = check_consistency(pair.rapid, answer, pair.exposure, pair.target.spacing_mm)
     known = {"patient": pair.patient, "method": name}
     values = {
@@ -308,7 +299,7 @@ def _compare_counts(tables: dict[str, Rows], pair: Pair, name: str, answer: Any)
 
 
 def _detection(
-    pair: Pair, methods: Sequence[Method], draws: int, seed: int
+    pair: ScanPair, methods: Sequence[Method], draws: int, seed: int
 ) -> tuple[dict[str, Rows], dict[str, Any]]:
     found = detection_study(pair, methods, draws, seed)
     rows: Rows = []
@@ -335,7 +326,7 @@ def _detection(
 
 
 def _texture(
-    pair: Pair, methods: Sequence[Method], draws: int, seed: int
+    pair: ScanPair, methods: Sequence[Method], draws: int, seed: int
 ) -> tuple[dict[str, Rows], dict[str, Any]]:
     spectra, responses = texture_study(pair, methods, draws, seed)
     known = {"patient": pair.patient, "seed": seed}
@@ -343,13 +334,13 @@ def _texture(
 
 
 def _blank(
-    pair: Pair, methods: Sequence[Method], draws: int, seed: int
+    pair: ScanPair, methods: Sequence[Method], draws: int, seed: int
 ) -> tuple[dict[str, Rows], dict[str, Any]]:
     rows = blank_study(methods, pair.exposure, pair.target.spacing_mm, draws, seed)
     return {"blanks": [{"seed": seed, **row} for row in rows]}, {}
 
 
-def summarise_studies(
+def summarise_tables(
     tables: dict[str, pd.DataFrame], detections: Sequence[dict[str, Any]], seed: int
 ) -> pd.DataFrame:
     """Means over patients' scans, lesions or places, with intervals that resample patients.
@@ -404,7 +395,7 @@ def summarise_studies(
     )
     for name, group, study, rename in (
         ("foci", "lesions", "foci", lambda key: f"lesions: {key}"),
-        ("blanks", "set", "blank images", str),
+        ("blanks", "image", "blank images", str),
     ):
         if name in tables:
             table = tables[name]

@@ -1,12 +1,12 @@
-"""Is a stated uncertainty true? Coverage of intervals, by how many counts a pixel is expected to hold.
+"""Calibration of a stated uncertainty: coverage of intervals by expected counts of a pixel.
 
 A method that states a standard deviation s beside its estimate T claims that the expectation λ lies
-within T ± ks with the probability erf(k/√2). What share of pixels does so, in each tenth of the
-pixels ordered by λ, is compared with the claim: overconfidence in hot pixels must not be hidden by
-caution in the background.
+within T ± ks with the probability erf(k/√2). The share of pixels where it does is compared with the
+claim in each tenth of the pixels ordered by λ: caution in the background must not hide
+overconfidence in hot pixels.
 
-Where no expectation is known, the counts of an independent scan judge: their own noise is known,
-and what is left is the error.
+Where no expectation is known, the counts of an independent scan are the reference: their own noise
+is known, and the rest is the error.
 """
 
 from __future__ import annotations
@@ -82,25 +82,24 @@ def calibration_error(coverages: list[Coverage]) -> float:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Stated deviations against an independent scan.
+class Calibration:
+    """Calibration of stated deviations against an independent scan.
 
     Attributes:
-        z: Root mean square of the judge's deviation from what the estimate lets expect, over the
-            standard deviation that its own noise and the stated uncertainty give it together: 1
-            where both are true.
-        error: Root mean square error of the estimate, the judge's noise taken off, over the root
-            mean square of what is stated: 1 is true, above 1 overconfident. NaN where noise
-            outweighs the error.
+        z: Root mean square deviation of the independent scan from the estimate, over the
+            standard deviation by its own noise and the stated uncertainty: 1 where both are true.
+        error: Root mean square error of the estimate, corrected for the noise of the independent
+            scan, over the root mean square of the stated deviation: above 1 is overconfident. NaN
+            where noise outweighs the error.
     """
 
     z: float
     error: float
 
 
-def judged_by_counts(
+def calibration_by_counts(
     estimate: Array, deviation: Array, counts: Array, exposure: float, mask: Array, block: int = 1
-) -> Judged:
+) -> Calibration:
     r"""Deviations against the counts y of an independent scan of exposure q.
 
     .. math::
@@ -121,22 +120,22 @@ def judged_by_counts(
     expected, found, stated = _summed((exposure * estimate, counts, (exposure * deviation) ** 2), mask, block)
     squared, variance = (found - expected) ** 2, expected + stated
     left = squared.mean() - found.mean()
-    return Judged(
+    return Calibration(
         z=float(np.sqrt((squared[variance > 0] / variance[variance > 0]).mean())),
         error=float(np.sqrt(left / stated.mean())) if left > 0 and stated.any() else float("nan"),
     )
 
 
-def judged_by_truth(
+def calibration_by_truth(
     estimate: Array, deviation: Array, expectation: Array, mask: Array, block: int = 1
 ) -> float:
-    """The `error` of `Judged` where the expectation is known, see there."""
+    """The `error` of `Calibration` against a known expectation."""
     error, stated = _summed((estimate - expectation, deviation**2), mask, block)
     return float(np.sqrt((error**2).mean() / stated.mean()))
 
 
 def _summed(images: tuple[Array, ...], mask: Array, block: int) -> list[Array]:
-    """Sums over the evaluated pixels of blocks at least half of which is evaluated, (blocks,) each."""
+    """Sums over the evaluated pixels of blocks that are evaluated by half at least, (blocks,)."""
     rows, columns = (size // block * block for size in mask.shape[1:])
 
     def sums(image: Array) -> Array:
@@ -150,7 +149,7 @@ def _summed(images: tuple[Array, ...], mask: Array, block: int) -> list[Array]:
 def bootstrap_deviation(
     restore: Callable[[Array], Array], estimate: Array, exposure: float, draws: int, seed: int
 ) -> Array:
-    """The parametric bootstrap of an estimate: how much it varies over scans drawn as if it were the truth.
+    """Parametric bootstrap of an estimate: its deviation over scans drawn as if it were the truth.
 
     Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 6. It needs no training, and
     sees how the noise goes through a method; what the method smooths away every time alike, it

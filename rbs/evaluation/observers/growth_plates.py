@@ -1,4 +1,4 @@
-"""Growth plates of the distal femora: the brightest, thinnest and most diagnostic structures in a child.
+"""Growth plates of the distal femora: bright, thin and diagnostic structures of a child.
 
 A profile runs along the femur's axis through the plate, averaged over 12 mm across. Its base is the
 mean of the metaphysis, 14 to 24 mm towards the hip; its peak the maximum within 8 mm of the
@@ -6,7 +6,7 @@ landmark, above that base; its width that at half the peak. A restoration is com
 expectation:
 
     peak recovery   peak_T / peak_λ            width recovery   FWHM_T / FWHM_λ
-    asymmetry       200 (left - right) / (left + right) % of the peaks; its error is that of T less that of λ
+    asymmetry       200 (left - right) / (left + right) % of the peaks; error: T minus λ
 
 The maximum of a noisy profile lies above that of its expectation, so raw scans "recover" more than
 all.
@@ -115,7 +115,7 @@ def compare_plates(found: list[Plate], truth: list[Plate]) -> PlateScores:
 
 
 def asymmetry_percent(plates: list[Plate], view: int) -> float:
-    """200 (a - b) / (a + b) of the peaks of the sides "-1" and "+1" in a view, %; NaN with one side only."""
+    """200 (a - b) / (a + b) of the peaks of sides "-1" and "+1" of a view, %; NaN with one side."""
     peaks = {plate.side: plate.peak for plate in plates if plate.view == view}
     if len(peaks) < 2 or sum(peaks.values()) <= 0:
         return math.nan
@@ -134,7 +134,7 @@ def _peak(along: Array, profile: Array) -> tuple[float, float]:
 
 
 def width_at(places: Array, profile: Array, top: int, level: float) -> float:
-    """Width of the peak at index `top` where the profile falls through `level`, linearly interpolated.
+    """Width of the peak at index `top` where the profile crosses `level`, interpolated linearly.
 
     Returns:
         In units of `places`; NaN where the profile does not fall below the level on both sides.

@@ -1,4 +1,4 @@
-"""Foci a restoration made up, and foci it lost, counted by a detector that does not know where to look.
+"""Hallucinated and lost foci of a restoration, counted by a detector without known positions.
 
 The detector is a difference of Gaussians D = (G_4mm - G_12mm) * image. On a standard scan of
 expectation λ its Poisson noise is sd² = h² * λ, h the kernel, so that z = D/sd says how far a focus
@@ -32,24 +32,24 @@ LEAST_COUNTS = 4.0
 
 
 @dataclass(frozen=True)
-class Found:
+class FocusErrors:
     """Foci of one restoration against its truth, in pixels of aligned arrays.
 
     Attributes:
         hallucinated: (view, row, column, excess in standard deviations) of foci the truth does not
             support.
         lost: The same of foci of the truth that the restoration does not show.
-        in_truth: How many foci the truth holds.
+        true_foci: How many foci the truth holds.
     """
 
     hallucinated: list[tuple[int, int, int, float]]
     lost: list[tuple[int, int, int, float]]
-    in_truth: int
+    true_foci: int
 
 
 def compare_foci(
     estimate: Array, expectation: Array, spacing_mm: tuple[float, float], threshold: float = THRESHOLD
-) -> Found:
+) -> FocusErrors:
     """Find hallucinated and lost foci.
 
     Args:
@@ -61,13 +61,13 @@ def compare_foci(
     d_t, d_truth = detect(estimate, spacing_mm), detect(expectation, spacing_mm)
     sd = detector_noise(expectation, spacing_mm)
     hallucinated = _exceeding(d_t, d_truth, sd, spacing_mm, threshold)
-    in_truth = _exceeding(d_truth, np.zeros_like(d_truth), sd, spacing_mm, threshold)
+    true_foci = _exceeding(d_truth, np.zeros_like(d_truth), sd, spacing_mm, threshold)
     lost = _exceeding(d_truth, np.maximum(d_t, 0), sd, spacing_mm, threshold)
-    return Found(hallucinated, lost, len(in_truth))
+    return FocusErrors(hallucinated, lost, len(true_foci))
 
 
 def detect(image: Array, spacing_mm: tuple[float, float]) -> Array:
-    """D, the image's difference of Gaussians with nothing beyond its border, counts a pixel, (V, H, W)."""
+    """D, difference of Gaussians of the image, zero beyond the border, counts, (V, H, W)."""
     from scipy.ndimage import gaussian_filter
 
     image = image.astype(np.float64)
@@ -98,7 +98,7 @@ def detector_noise(expectation: Array, spacing_mm: tuple[float, float]) -> Array
 def _exceeding(
     image: Array, support: Array, sd: Array, spacing_mm: tuple[float, float], threshold: float
 ) -> list[tuple[int, int, int, float]]:
-    """Local maxima of an image that exceed all support within 8 mm by the threshold; a plateau is one."""
+    """Local maxima that exceed all support within 8 mm by the threshold; a plateau is one."""
     from scipy.ndimage import label, maximum_filter
 
     near = _disc(spacing_mm)

@@ -1,11 +1,11 @@
-"""Foci in bone: how much of their contrast a restoration keeps, and how far they stand out of its noise.
+"""Foci in bone: contrast that a restoration keeps, and its ratio to the noise.
 
 Of a focus at x with a width w, F is the mean over the disc of radius w/2 and B the mean over the
 ring from w/2 + 6 mm to w/2 + 20 mm, of pixels of the same bone where the labels know enough of
 them. The same pixels are used in the restoration T and in the expectation λ:
 
     contrast            C = F / B - 1
-    contrast recovery   C_T / C_λ                     (1: all of it; unbiased noise does not change its mean)
+    contrast recovery   C_T / C_λ      (1: all of it; unbiased noise keeps its mean)
     CNR                 (F_T - B_T) / rms(T - λ over the ring, less its mean)
 
 w is the width after the camera's blur, sqrt(fwhm² + 7²) mm. Of the two views the one in which the
@@ -41,11 +41,11 @@ CONTRASTS = (("cold", 1.0), ("faint (under 2)", 2.0), ("medium (2-4)", 4.0), ("s
 
 @dataclass(frozen=True)
 class FocusScore:
-    """How one focus came out.
+    """Scores of one focus.
 
     Attributes:
         focus: The focus.
-        view: Index of the view it was judged in.
+        view: Index of the view it was measured in.
         truth: C_λ, its contrast in the expectation.
         contrast: C_T, its contrast in the restoration.
         recovery: C_T / C_λ.
@@ -66,7 +66,7 @@ class FocusScore:
 
     @property
     def contrast_class(self) -> str:
-        """Name of its class of `CONTRASTS`, by the planar density relative to its bone; fractures are one."""
+        """Name of its class of `CONTRASTS`, by planar density over its bone, or "fracture"."""
         if self.focus.kind == "fracture":
             return "fracture"
         return next(name for name, below in CONTRASTS if self.focus.contrast < below)

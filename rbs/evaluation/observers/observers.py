@@ -82,14 +82,14 @@ def hotelling_template(absent: Array, present: Array, internal: Array | None = N
 
 
 def within_covariance(outputs: Array) -> Array:
-    """Covariance of (places, draws, channels) about the mean of each place, (channels, channels)."""
+    """Covariance of (places, draws, channels) about each place's mean, (channels, channels)."""
     places, draws, channels = outputs.shape
     centred = (outputs - outputs.mean(axis=1, keepdims=True)).reshape(-1, channels)
     return np.asarray(centred.T @ centred / (places * (draws - 1)))
 
 
 def channelised_auc(absent: Array, present: Array, internal: Array | None = None) -> Array:
-    """AUC of the channelised Hotelling observer at each place, trained on one half, tested on the other.
+    """AUC of the channelised Hotelling observer at each place, trained on half of the draws.
 
     Args:
         absent: Channel outputs (places, draws, channels), two draws at least on either side of the
@@ -142,7 +142,7 @@ def log_likelihood_ratio(counts: Array, background: Array, signal: Array) -> flo
 
 
 def ideal_snr(background: Array, signal: Array) -> float:
-    """Detectability of the ideal observer: distance of its mean scores over their mean standard deviation.
+    """Detectability of the ideal observer: distance of mean scores over their standard deviation.
 
     With L = ln(1 + s/b): (ΣsL) / sqrt(Σ(b + s/2) L²). For a weak signal it is sqrt(Σ s²/b),
     Hotelling's.
@@ -171,7 +171,7 @@ def snr_of_auc(area: float) -> float:
 
 
 def amplitude_for(background: Array, shape: Array, snr: float) -> float:
-    """How strong a signal of this shape must be for the ideal observer to have this SNR.
+    """Strength of a signal of this shape at which the ideal observer has this SNR.
 
     Args:
         background: b, positive.
@@ -188,7 +188,7 @@ def amplitude_for(background: Array, shape: Array, snr: float) -> float:
 
 
 def bootstrap_mean(values: Array, groups: Array, seed: int) -> tuple[float, float, float]:
-    """Mean and its 95 % interval by resampling whole groups (children): what they share is no new evidence.
+    """Mean and its 95 % interval by resampling whole groups, such as children.
 
     Args:
         values: (n,), NaN left out.

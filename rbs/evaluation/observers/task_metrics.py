@@ -1,4 +1,4 @@
-"""What a reader does with a scan, as columns of the table of `rbs evaluate`: foci and growth plates.
+"""Reading tasks as columns of the table of `rbs evaluate`: foci and growth plates.
 
 They need a known expectation, and but for the first two a phantom's lesions and landmarks: NaN
 without.
@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from rbs.evaluation.observers.growth_plates import PlateScores, compare_plates, measure_plates
-from rbs.evaluation.observers.lesion_detection import Found, compare_foci
+from rbs.evaluation.observers.lesion_detection import FocusErrors, compare_foci
 from rbs.evaluation.observers.lesions import FocusScore, score_foci
 from rbs.evaluation.scans.metrics import Metric, Target
 
 Array = npt.NDArray[Any]
 
 
-def found_foci(estimate: Array, target: Target) -> Found | None:
+def found_foci(estimate: Array, target: Target) -> FocusErrors | None:
     """Hallucinated and lost foci; None without an expectation."""
     if target.expectation is None:
         return None

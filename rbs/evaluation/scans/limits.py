@@ -1,4 +1,4 @@
-"""The best that a denoiser can reach against a noisy reference.
+"""Ceiling of PSNR against a noisy reference, and errors corrected for the reference's noise.
 
 Let λ be the expected standard counts of a pixel, λ̄ their mean over the evaluated pixels, R ~
 Poisson(pλ) the rapid scan and Q ~ Poisson(qλ) the reference. Compared with Q/q, which has the

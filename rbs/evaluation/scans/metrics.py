@@ -44,7 +44,7 @@ MIN_REGION_COUNTS = 100.0
 
 @dataclass(frozen=True)
 class Target:
-    """What an estimate is judged by.
+    """Reference of the metrics of a scan.
 
     Attributes:
         counts: Raw counts of a scan independent of the rapid one, at its own exposure, (V, H, W).
@@ -141,7 +141,7 @@ def ssim_between(estimate: Array, reference: Array, mask: Array, peak: float) ->
 
 
 def ms_ssim_between(estimate: Array, reference: Array, mask: Array, peak: float) -> float:
-    """Multi-scale SSIM over the mask: SSIM's structure at five scales, its luminance at the coarsest alone.
+    """Multi-scale SSIM over the mask: structure at five scales, luminance at the coarsest.
 
     Wang, Simoncelli, Bovik, Asilomar 2003: the product over the scales j of mean(cs_j) to the power
     w_j, at the coarsest of mean(ssim_j) to the power w_j; from scale to scale pixels are averaged
@@ -171,7 +171,7 @@ def ms_ssim_between(estimate: Array, reference: Array, mask: Array, peak: float)
 
 
 def _ssim_maps(estimate: Array, reference: Array, peak: float, *, luminance: bool = True) -> Array:
-    """SSIM at every pixel of each view, (V, H, W); without luminance its contrast and structure alone."""
+    """SSIM at every pixel, (V, H, W); without luminance its contrast and structure alone."""
     from skimage.metrics import structural_similarity
 
     maps = [
@@ -225,7 +225,7 @@ def nc_nmse(estimate: Array, target: Target) -> float:
 
 
 def nc_psnr(estimate: Array, target: Target) -> float:
-    """Noise-corrected PSNR, dB; NaN where the noise-corrected error of this one scan is not positive."""
+    """Noise-corrected PSNR, dB; NaN where the noise-corrected error of the scan is not positive."""
     return decibels(nc_nmse(estimate, target))
 
 

@@ -1,4 +1,4 @@
-"""The rows of the table that no method made: what a perfect restoration and another standard scan score.
+"""Reference rows of the table: a perfect restoration and another standard scan.
 
 Both need the known expectation of a phantom. They are scored by every metric as methods are, so
 each metric shows what it makes of the truth itself, and of a scan that cost the full time.
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbs.evaluation.scans.classical import Pair
 from rbs.evaluation.scans.limits import ceiling_psnr
 from rbs.evaluation.scans.metrics import Metric
+from rbs.evaluation.scans.pairs import ScanPair
 
 Array = npt.NDArray[Any]
 
@@ -25,12 +25,12 @@ REFERENCES = {CEILING: "Perfect restoration (ceiling)", REPEAT: "Another standar
 """Names of the rows to their printed labels."""
 
 _STREAM = 1
-"""Keeps the draw apart from the one that deals a patient's counts, which starts from the same
+"""Separates this stream from the one that splits a patient's counts, which starts from the same
 name."""
 
 
-def reference_images(pair: Pair) -> dict[str, Array]:
-    """The expectation, and a Poisson draw of it that depends on the patient's name alone; {} without truth.
+def reference_images(pair: ScanPair) -> dict[str, Array]:
+    """Expectation, and a Poisson draw of it that depends on the patient alone; {} without truth.
 
     Returns:
         Name of the row to standard counts (V, H, W), lying where the target lies.
@@ -42,8 +42,8 @@ def reference_images(pair: Pair) -> dict[str, Array]:
     return {CEILING: expectation, REPEAT: rng.poisson(expectation).astype(np.float32)}
 
 
-def reference_scores(pair: Pair, metrics: Sequence[Metric]) -> dict[str, dict[str, float]]:
-    """Scores of both rows; of a real scan only the ceiling of PSNR is known, which follows from its counts.
+def reference_scores(pair: ScanPair, metrics: Sequence[Metric]) -> dict[str, dict[str, float]]:
+    """Scores of both rows; of a real scan only the ceiling of PSNR is known, from its counts.
 
     Returns:
         Name of the row to scores by metric, NaN where unknown.

@@ -1,4 +1,4 @@
-"""FID and KID: how far the pictures of a method, as a set, lie from the standard scans as a set.
+"""FID and KID: distances between the pictures of a method and the reference pictures, as sets.
 
 Both compare features of an Inception network trained on photographs: metrics of texture, as LPIPS
 is, that reward noise like the standard scan's own. They judge a whole split, never a scan, and two
@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +18,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from rbs.errors import CheckpointError
-from rbs.evaluation.scans.metrics import Target
-from rbs.evaluation.set_metrics.lpips import display_grey
+from rbs.evaluation.scans.metrics import Metric
+from rbs.evaluation.set_metrics.weights import find
 
 if TYPE_CHECKING:
     import torch
@@ -36,48 +34,9 @@ SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILES[1]}"
 
 TILE = 128
-BODY_SHARE = 1 / 16
 BATCH = 8
 STANDARD = "standard"
 """Name of the features of the standard scans, the set that all others are compared with."""
-
-TILES_DEFINITION = (
-    f"tiles: each view is cut into squares of {TILE} pixels from its upper left corner, the rest filled with "
-    "zero counts; those of which the body fills less than one sixteenth are left out, the same for every "
-    "method. Shown in inverse grey, 0 counts 255 and P or more 0, rounded to 8 bits, three equal channels, "
-    "enlarged to 299 x 299 by torch-fidelity; features: the 2048 of the last pooling layer"
-)
-
-
-@dataclass(frozen=True)
-class SetMetric:
-    """A figure of a whole split, as `metrics.Metric` is one of a scan.
-
-    Attributes:
-        name: As in sets.csv.
-        label: As printed.
-        unit: Always "".
-        higher_is_better: Always False.
-        reference: What the set is compared with.
-        definition: Formula, in one sentence.
-        compute: Features (N, D) of a method and of the reference to a number.
-        mask: Which tiles enter.
-        peak: The display window.
-    """
-
-    name: str
-    label: str
-    unit: str
-    higher_is_better: bool
-    reference: str
-    definition: str
-    compute: Callable[[Array, Array], float]
-    mask: str = "tiles that hold body"
-    peak: str = "window [0, P]"
-
-    def describe(self) -> dict[str, Any]:
-        """All but the function, for the settings file."""
-        return {key: value for key, value in vars(self).items() if key != "compute"}
 
 
 @dataclass(frozen=True)
@@ -92,20 +51,7 @@ class Inception:
     model: torch.nn.Module
     sha256: str = SHA256
 
-    def features(self, counts: Array, target: Target) -> Array:
-        """Features of the tiles of a scan.
-
-        Args:
-            counts: Standard counts (V, H, W).
-            target: Gives window and body.
-
-        Returns:
-            float32 (tiles, 2048).
-        """
-        grey = body_tiles(counts, target)[:, None]
-        return self.of_pictures(np.broadcast_to(grey, (len(grey), 3, *grey.shape[2:])))
-
-    def of_pictures(self, pictures: Array) -> Array:
+    def features(self, pictures: Array) -> Array:
         """Features of pictures uint8 (N, 3, h, w), float32 (N, 2048)."""
         import torch
 
@@ -114,21 +60,6 @@ class Inception:
         with torch.inference_mode():
             found = [self.model(batch.to(device))[0].cpu() for batch in batches]
         return torch.cat(found).numpy() if found else np.empty((0, 2048), np.float32)
-
-
-def body_tiles(counts: Array, target: Target) -> Array:
-    """The tiles of a scan as 8-bit pictures; see TILES_DEFINITION.
-
-    Args:
-        counts: Standard counts (V, H, W).
-        target: Gives window and body.
-
-    Returns:
-        uint8 (tiles, TILE, TILE).
-    """
-    grey = np.rint(127.5 * (1 + display_grey(counts, target.peak))).astype(np.uint8)
-    body = _tiles(target.mask, False).mean(axis=(1, 2)) >= BODY_SHARE
-    return _tiles(grey, 255)[body]
 
 
 def frechet_distance(features: Array, reference: Array) -> float:
@@ -150,7 +81,7 @@ def frechet_distance(features: Array, reference: Array) -> float:
 
 
 def kernel_distance(features: Array, reference: Array) -> float:
-    """Unbiased squared maximum mean discrepancy, kernel (x·y/D + 1)³, of (N, D) features; NaN below two.
+    """Unbiased squared maximum mean discrepancy of (N, D) features, kernel (x·y/D + 1)³; or NaN.
 
     Bińkowski et al., ICLR 2018, arXiv 1801.01401: the mean over 100 subsets of 1000; where one set
     has no more, subsets of its size.
@@ -172,8 +103,8 @@ def kernel_distance(features: Array, reference: Array) -> float:
 
 _SET = "the standard scans of the same split (noisy), as a set"
 
-SET_METRICS: tuple[SetMetric, ...] = (
-    SetMetric(
+SET_METRICS: tuple[Metric, ...] = (
+    Metric(
         "fid",
         "FID",
         "",
@@ -182,8 +113,10 @@ SET_METRICS: tuple[SetMetric, ...] = (
         "Fréchet distance of two Gaussians fitted to the features; with fewer than thousands of tiles it "
         "comes out far too high: a second standard scan does not score zero either, as its row shows",
         frechet_distance,
+        mask="tiles that hold body",
+        peak="window [0, P]",
     ),
-    SetMetric(
+    Metric(
         "kid",
         "KID",
         "",
@@ -192,6 +125,8 @@ SET_METRICS: tuple[SetMetric, ...] = (
         "unbiased squared maximum mean discrepancy of the features, kernel (x·y/2048 + 1)³; zero for sets of "
         "one distribution, and below by chance or because both sets show the same patients",
         kernel_distance,
+        mask="tiles that hold body",
+        peak="window [0, P]",
     ),
 )
 
@@ -216,16 +151,6 @@ def set_scores(features: Mapping[str, Array], reference: str = STANDARD) -> pd.D
     return pd.DataFrame(rows, columns=["method", "metric", "tiles", "value"])
 
 
-def find_weights() -> Path | None:
-    """Inception's weights: in the folder RBS_WEIGHTS, else among torch's downloads, else None."""
-    import torch
-
-    folders = [Path(torch.hub.get_dir()) / "checkpoints"]
-    if folder := os.environ.get("RBS_WEIGHTS"):
-        folders.insert(0, Path(folder))
-    return next((place / name for place in folders for name in FILES if (place / name).is_file()), None)
-
-
 def load_inception() -> Inception | None:
     """The feature extractor, or None, with a line in the log, where its weights are not at hand.
 
@@ -233,7 +158,7 @@ def load_inception() -> Inception | None:
         CheckpointError: The file is another one: with other weights the figures would be no FID and
             no KID.
     """
-    file = find_weights()
+    file = find(*FILES)
     if file is None:
         log.warning(
             "FID and KID are left out: put %s into the folder RBS_WEIGHTS, or download it with "
@@ -256,11 +181,3 @@ def load_inception() -> Inception | None:
         "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(file)
     )
     return Inception(model.to("cuda" if torch.cuda.is_available() else "cpu"), found)
-
-
-def _tiles(images: Array, fill: float | bool) -> Array:
-    """(V, H, W) to (tiles, TILE, TILE), row by row of each view."""
-    views, rows, columns = images.shape
-    padded = np.pad(images, ((0, 0), (0, -rows % TILE), (0, -columns % TILE)), constant_values=fill)
-    grid = padded.reshape(views, padded.shape[1] // TILE, TILE, padded.shape[2] // TILE, TILE)
-    return grid.swapaxes(2, 3).reshape(-1, TILE, TILE)

@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al., CVPR 2018, arXiv 1801.03924) on the picture a reader sees, as one more `Metric`.
+"""LPIPS (Zhang et al., CVPR 2018, arXiv 1801.03924), by its authors' package, as one more `Metric`.
 
 A texture metric learned on photographs: it rewards noise of the right texture, so it is no measure
 of truth.
@@ -7,8 +7,8 @@ of truth.
 from __future__ import annotations
 
 import logging
-import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from rbs.errors import CheckpointError
 from rbs.evaluation.scans.metrics import NOISY, Metric, Target
+from rbs.evaluation.set_metrics.weights import find
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +31,7 @@ TORCHVISION_FILE = "alexnet-owt-7be5be79.pth"
 
 
 def display_grey(counts: Array, peak: float) -> Array:
-    """Inverse grey of a bone scan: 1 (white) at zero counts falling linearly to -1 (black) at P and above.
+    """Inverse grey of a bone scan: 1 (white) at zero counts, linear, -1 (black) at P and above.
 
     Args:
         counts: Standard counts, any shape.
@@ -40,13 +41,8 @@ def display_grey(counts: Array, peak: float) -> Array:
 
 
 def find_backbone() -> Path | None:
-    """AlexNet's ImageNet weights: in the folder RBS_WEIGHTS, else torchvision's download, else None."""
-    import torch
-
-    folder = os.environ.get("RBS_WEIGHTS")
-    places = [Path(folder) / BACKBONE] if folder else []
-    places.append(Path(torch.hub.get_dir()) / "checkpoints" / TORCHVISION_FILE)
-    return next((place for place in places if place.is_file()), None)
+    """AlexNet's ImageNet weights: in the folder RBS_WEIGHTS, or torchvision's download."""
+    return find(BACKBONE, TORCHVISION_FILE)
 
 
 def load_lpips(backbone: Path) -> torch.nn.Module:
@@ -78,8 +74,14 @@ def load_lpips(backbone: Path) -> torch.nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def lpips_at_hand() -> torch.nn.Module | None:
-    """LPIPS, or None, with a line in the log, where the backbone's weights are not at hand."""
+def lpips_metric(shown: Callable[[Any, Any], tuple[Array, Array]], **words: Any) -> Metric | None:
+    """LPIPS as a metric; None, with a line in the log, where the backbone's weights are missing.
+
+    Args:
+        shown: Estimate and target to the pictures compared, each float (N, 3, H, W), -1..1; the
+            score is the mean over N.
+        words: Reference, definition, group, mask and peak of the metric.
+    """
     backbone = find_backbone()
     if backbone is None:
         log.warning(
@@ -88,35 +90,32 @@ def lpips_at_hand() -> torch.nn.Module | None:
             BACKBONE,
         )
         return None
-    return load_lpips(backbone)
+    model = load_lpips(backbone)
 
-
-def lpips_metric() -> Metric | None:
-    """LPIPS of scans as a metric; None where its weights are not at hand."""
-    model = lpips_at_hand()
-    if model is None:
-        return None
-
-    def compute(estimate: Array, target: Target) -> float:
+    def compute(estimate: Array, target: Any) -> float:
         import torch
 
+        pictures = (torch.from_numpy(x).float() for x in shown(estimate, target))
         with torch.inference_mode():
-            pictures = [
-                torch.from_numpy(display_grey(x, target.peak)).float()[:, None].expand(-1, 3, -1, -1)
-                for x in (estimate, target.standard)
-            ]
-            # One view at a time: whole scans of both views at once would need twice the memory.
-            scores = [model(t[None], s[None]).item() for t, s in zip(*pictures, strict=True)]
+            # One at a time: both views of a whole scan would need twice the memory.
+            scores = [model(a[None], b[None]).item() for a, b in zip(*pictures, strict=True)]
         return float(np.mean(scores))
 
-    return Metric(
-        "lpips",
-        "LPIPS",
-        "",
-        False,
-        "the independent standard scan (noisy)",
-        "LPIPS-alex v0.1 on the inverse-grey picture, window [0, P], whole views, mean of both",
-        compute,
+    return Metric("lpips", "LPIPS", "", False, compute=compute, **words)
+
+
+def lpips_of_scans() -> Metric | None:
+    """LPIPS of inverse-grey views; see `lpips_metric`."""
+
+    def shown(estimate: Array, target: Target) -> tuple[Array, Array]:
+        pictures = (display_grey(x, target.peak)[:, None] for x in (estimate, target.standard))
+        a, b = (np.repeat(x, 3, axis=1) for x in pictures)
+        return a, b
+
+    return lpips_metric(
+        shown,
+        reference="the independent standard scan (noisy)",
+        definition="LPIPS-alex v0.1 on the inverse-grey picture, window [0, P], whole views, mean of both",
         group=NOISY,
         mask="whole views",
         peak="window [0, P]",

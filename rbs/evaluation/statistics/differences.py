@@ -1,4 +1,4 @@
-"""Is one method better than another, or were its patients? Paired comparisons over patients.
+"""Paired comparisons of methods over patients.
 
 Every method is compared with the best peer, patient by patient: Wilcoxon's signed-rank test
 (Biometrics Bull 1945;1:80), Holm's correction over the methods compared (Scand J Stat 1979;6:65),

@@ -38,7 +38,7 @@ def by_patient(per_scan: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFram
 
 
 def summarise(per_patient: pd.DataFrame, metrics: Sequence[Metric], seed: int = 0) -> pd.DataFrame:
-    """Mean over patients and its 95 % percentile bootstrap interval over patients, a row a method and metric.
+    """Mean over patients with its 95 % percentile bootstrap interval, a row a method and metric.
 
     For a metric with `pooled_from`, mean and interval are those of 10 log10 of the mean relative
     error; where the noise-corrected error of the mean is not positive, the error is below what the

@@ -23,7 +23,9 @@ from rbs.utils.files import whole_file
 from rbs.utils.markdown import counted, latex, markdown
 
 
-def write_report(ablation: Ablation, runs: Runs, split: Split, per_case: pd.DataFrame, folder: Path) -> str:
+def write_report(
+    ablation: Ablation, runs: Runs, split: Split, per_case: pd.DataFrame, folder: Path
+) -> tuple[pd.DataFrame, str]:
     """Write ablation.csv, .md, .tex, .json (for `rbs report`), and per_scan.csv or per_frame.csv.
 
     Args:
@@ -34,7 +36,7 @@ def write_report(ablation: Ablation, runs: Runs, split: Split, per_case: pd.Data
         folder: Where the files go.
 
     Returns:
-        The text of ablation.md.
+        The table of ablation.csv and the text of ablation.md.
     """
     rows = [r for r in ablation.rows if all(runs[r.name, s].state == "finished" for s in ablation.seeds)]
     missing = [f"{r}/seed_{s} ({run.state})" for (r, s), run in runs.items() if run.state != "finished"]
@@ -76,7 +78,7 @@ def write_report(ablation: Ablation, runs: Runs, split: Split, per_case: pd.Data
     )
     _write(folder / "ablation.md", text)
     _write(folder / "ablation.tex", latex(head, lines))
-    return text
+    return table, text
 
 
 def _write(file: Path, text: str) -> None:

@@ -18,8 +18,8 @@ from rbs.errors import ManifestError
 from rbs.evaluation.methods import Method, trained_methods
 from rbs.evaluation.parts import Part, Parts
 from rbs.evaluation.run import FRAMES, SCANS, Kind
-from rbs.evaluation.scans.classical import Pair
 from rbs.evaluation.scans.metrics import METRICS, Metric
+from rbs.evaluation.scans.pairs import ScanPair
 from rbs.multirun.ablation.definition import FULL, STAGE1, Ablation, Runs
 from rbs.multirun.runs import Run, Training
 
@@ -139,10 +139,10 @@ def _restorer(run: Run) -> tuple[Method, Callable[[Any], Array]]:
     if training.data.get("single_view_probability") != 1.0:
         return method, method.restore
 
-    def view_by_view(pair: Pair) -> Array:
+    def view_by_view(pair: ScanPair) -> Array:
         # It was never shown two views, so it is not given two.
         views = range(len(pair.rapid))
-        alone = (Pair(pair.patient, pair.rapid[v : v + 1], pair.exposure, pair.target) for v in views)
+        alone = (ScanPair(pair.patient, pair.rapid[v : v + 1], pair.exposure, pair.target) for v in views)
         return np.concatenate([method.restore(one) for one in alone])
 
     return method, view_by_view

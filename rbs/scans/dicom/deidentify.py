@@ -26,7 +26,6 @@ from pydicom.tag import Tag
 from pydicom.uid import NuclearMedicineImageStorage, UID_dictionary, generate_uid
 from pydicom.valuerep import STR_VR
 
-import rbs
 from rbs.errors import ScanError
 from rbs.scans.dicom.deidentify_rules import (
     CODED,
@@ -45,6 +44,7 @@ from rbs.scans.dicom.pixels import LOSSLESS, stored_pixels
 from rbs.scans.dicom.reader import WHOLE_BODY, blaming, decoded
 from rbs.scans.dicom.views import ANGLE, VIEW_CODES, name_views
 from rbs.scans.scan import Array
+from rbs.utils.version import VERSION
 
 METHODS = (
     ("113100", "DCM", "Basic Application Confidentiality Profile"),
@@ -155,7 +155,7 @@ def deidentify(path: Path, pseudonyms: Pseudonyms) -> Deidentified:
             "PatientID": pseudonym,
             "PatientName": f"{pseudonym}^",
             "PatientIdentityRemoved": "YES",
-            "DeidentificationMethod": f"rbs {rbs.__version__} deidentify",
+            "DeidentificationMethod": f"rbs {VERSION} deidentify",
             "DeidentificationMethodCodeSequence": [code(*method) for method in METHODS],
             "LongitudinalTemporalInformationModified": "MODIFIED",
         }

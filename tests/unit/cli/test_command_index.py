@@ -1,9 +1,11 @@
 """`rbs index`."""
 
+import json
 from pathlib import Path
 
 import pytest
 from nm_files import poisson, write_nm
+from PIL import Image
 from pydicom.uid import CTImageStorage
 
 from rbs.data.manifest import Manifest
@@ -37,6 +39,24 @@ def test_the_terminal_sums_up_what_was_done(rbs, export: Path, tmp_path: Path) -
     assert [bool(case.rapid) for case in Manifest.read(out).split("test")] == [True, False]
     status, text, _ = rbs("index", export, "-o", out, "--shares", 0, 0, 100, "--overwrite")
     assert (status, "(0 read, 6 known from an earlier run)" in text) == (0, True)
+
+
+def test_json_counts_what_was_done(rbs, export: Path, tmp_path: Path) -> None:
+    out = tmp_path / "manifest.csv"
+    status, text, error = rbs("index", export, "-o", out, "--shares", 0, 0, 100, "--workers", 1, "--json")
+    found = json.loads(text)
+    assert (status, error, found["kind"], found["manifest"]) == (0, "", "scans", str(out))
+    assert (found["files"], found["read"], len(found["refusals"])) == (6, 6, 3)
+    assert found["splits"]["test"] == {"patients": 2, "pairs": 1, "alone": 1}
+    assert found["warnings"] == []
+
+
+def test_a_picture_beside_scans_does_not_make_them_frames(rbs, export: Path, tmp_path: Path) -> None:
+    Image.new("L", (64, 64)).save(export / "0.png")
+    assert rbs("index", export, "-o", tmp_path / "m.csv", "--workers", 1)[0] == 0
+    assert len(Manifest.read(tmp_path / "m.csv").cases) == 2
+    status, _, error = rbs("index", export, "-o", tmp_path / "f.csv", "--group", "(.*)")
+    assert (status, error) == (1, "rbs: --group is for endoscopy only; leave it out.\n")
 
 
 def test_an_existing_manifest_is_kept(rbs, export: Path, tmp_path: Path) -> None:

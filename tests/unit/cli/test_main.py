@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+import rbs
 from rbs.cli.main import main
 
 
@@ -34,6 +35,43 @@ def test_user_error_is_one_sentence_and_status_1(tmp_path, capsys):
     assert str(missing) in message
     assert "Traceback" not in message
     assert len(message.strip().splitlines()) == 1
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"rbs {rbs.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("phantom", "simulate --kind scans"),
+        ("mucosa", "simulate --kind endoscopy"),
+        ("index-frames", "index --kind endoscopy"),
+        ("assess", "evaluate --observers"),
+        ("predict", "restore"),
+    ],
+)
+def test_an_old_name_is_answered_with_the_new_one(old, new, capsys):
+    assert main([old, "some", "--arguments"]) == 1
+    assert capsys.readouterr().err == f"rbs: `rbs {old}` is now `rbs {new}`.\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion_knows_commands_and_their_options(shell, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--print-completion", shell])
+    assert stop.value.code == 0
+    script = capsys.readouterr().out
+    assert [word for word in ("recover-counts", "fit", "observers", "farther") if word not in script] == []
+
+
+def test_completion_says_what_it_needs(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["--print-completion", "bash"]) == 1
+    assert "install it with `pip install shtab`" in capsys.readouterr().err
 
 
 def test_unknown_command_is_refused(capsys):

@@ -14,15 +14,21 @@ from rbs.data.manifest import Case, LoadedCase, Manifest
 from rbs.errors import CheckpointError, ManifestError, OutputError, RbsError
 from rbs.evaluation import run as writing
 from rbs.evaluation.methods import Method, trained_methods
-from rbs.evaluation.scans import evaluate as module
-from rbs.evaluation.scans.classical import Pair, available
+from rbs.evaluation.scans import pairs
+from rbs.evaluation.scans.classical import available
+from rbs.evaluation.scans.images import ScanSet
 from rbs.evaluation.scans.metrics import Target
+from rbs.evaluation.scans.pairs import ScanPair
 from rbs.evaluation.set_metrics.fid_kid import Inception
 from rbs.inference.residual import keep_faint
 from rbs.report.tables import read_evaluation
 from rbs.scans.registration import estimate_motion
 from rbs.scans.scan import View
 from rbs.utils.files import whole_file
+
+
+def evaluate(manifest, output, *, split="test", **options):
+    return writing.evaluate(ScanSet(manifest, split), output, **options)
 
 
 def truth_of(patient):
@@ -57,7 +63,7 @@ def manifest(tmp_path, monkeypatch):
         exposure = None if rapid is None else 0.5
         return LoadedCase(rapid, standard, exposure, labels, truth, tuple(View), (4.0, 4.0))
 
-    monkeypatch.setattr(module, "load_case", load)
+    monkeypatch.setattr(pairs, "load_case", load)
     manifest = Manifest(path, tuple(cases))
     return manifest, loaded
 
@@ -67,7 +73,7 @@ ORACLE = Method("stage1", "Stage 1", lambda pair: truth_of(pair.patient), {"sha2
 
 def test_tables_pictures_and_settings(manifest, tmp_path):
     out = tmp_path / "run"
-    summary = module.evaluate(manifest[0], out, trained=[ORACLE], command="rbs evaluate")
+    summary = evaluate(manifest[0], out, trained=[ORACLE], command="rbs evaluate")
     means = summary.pivot(index="method", columns="metric", values="mean")
     assert set(means.index) == {"ceiling", "repeat", "rapid", "stage1", *(peer.name for peer in available())}
     assert means.loc["rapid", "nc_psnr"] < means.loc["gaussian", "nc_psnr"] < means.loc["stage1", "nc_psnr"]
@@ -91,7 +97,7 @@ def test_tables_pictures_and_settings(manifest, tmp_path):
 
 
 def test_differences_are_those_of_the_patients_table(manifest, tmp_path):
-    module.evaluate(manifest[0], tmp_path / "run", trained=[ORACLE])
+    evaluate(manifest[0], tmp_path / "run", trained=[ORACLE])
     found = pd.read_csv(tmp_path / "run" / "differences.csv").set_index(["metric", "method"])
     patients = pd.read_csv(tmp_path / "run" / "per_patient.csv").pivot(
         index="patient", columns="method", values="ssim"
@@ -107,11 +113,11 @@ def test_differences_are_those_of_the_patients_table(manifest, tmp_path):
 
 
 def test_all_can_be_compared_with_one_method(manifest, tmp_path):
-    module.evaluate(manifest[0], tmp_path / "run", trained=[ORACLE], against="stage1")
+    evaluate(manifest[0], tmp_path / "run", trained=[ORACLE], against="stage1")
     found = pd.read_csv(tmp_path / "run" / "differences.csv")
     assert set(found["against"]) == {"stage1"}
     with pytest.raises(RbsError, match=r"no method 'stage2'; compare with one of rapid, gaussian, "):
-        module.evaluate(manifest[0], tmp_path / "other", against="stage2")
+        evaluate(manifest[0], tmp_path / "other", against="stage2")
 
 
 class Histogram(torch.nn.Module):
@@ -133,11 +139,11 @@ def test_figures_of_the_whole_split_survive_an_interruption(manifest, tmp_path):
     network = Inception(Histogram(), "0" * 64)
     options = {"inception": network, "overwrite": True}
     with pytest.raises(Interrupted):
-        module.evaluate(the_manifest, tmp_path / "run", trained=[failing_at("P5", seen)], **options)
+        evaluate(the_manifest, tmp_path / "run", trained=[failing_at("P5", seen)], **options)
     before = network.model.calls
-    module.evaluate(the_manifest, tmp_path / "run", trained=[failing_at(None, seen)], **options)
+    evaluate(the_manifest, tmp_path / "run", trained=[failing_at(None, seen)], **options)
     resumed = network.model.calls - before
-    module.evaluate(the_manifest, tmp_path / "once", trained=[ORACLE], **options)
+    evaluate(the_manifest, tmp_path / "once", trained=[ORACLE], **options)
     assert resumed < network.model.calls - before - resumed
     found = pd.read_csv(tmp_path / "run" / "sets.csv")
     pd.testing.assert_frame_equal(found, pd.read_csv(tmp_path / "once" / "sets.csv"))
@@ -152,9 +158,9 @@ def test_figures_of_the_whole_split_survive_an_interruption(manifest, tmp_path):
     assert [m["name"] for m in settings["sets"]] == ["fid", "kid"]
     # Parts without features are of no use to an evaluation with them.
     with pytest.raises(Interrupted):
-        module.evaluate(the_manifest, tmp_path / "later", trained=[failing_at("P5", [])])
+        evaluate(the_manifest, tmp_path / "later", trained=[failing_at("P5", [])])
     again = []
-    module.evaluate(the_manifest, tmp_path / "later", trained=[failing_at(None, again)], **options)
+    evaluate(the_manifest, tmp_path / "later", trained=[failing_at(None, again)], **options)
     assert again == ["P3", "P4", "P5", "P6"]
 
 
@@ -167,7 +173,7 @@ def test_a_child_that_moved_is_judged_where_it_lay(tmp_path, monkeypatch):
         motion = estimate_motion(standard, rapid, SPACING) if registering else None
         return LoadedCase(rapid, standard, 0.5, None, None, tuple(View), SPACING, motion)
 
-    monkeypatch.setattr(module, "load_case", load)
+    monkeypatch.setattr(pairs, "load_case", load)
     monkeypatch.chdir(tmp_path)
     for name in ("r", "t", "P1", "P3"):
         Path(f"{name}.dcm").touch()
@@ -177,14 +183,14 @@ def test_a_child_that_moved_is_judged_where_it_lay(tmp_path, monkeypatch):
     scores = {}
     for registering in (True, False):
         out = tmp_path / str(registering)
-        summary = module.evaluate(made_up, out, trained=[knows_where_it_was])
+        summary = evaluate(made_up, out, trained=[knows_where_it_was])
         scores[registering] = summary.pivot(index="method", columns="metric", values="mean")["psnr"]
         per_scan = pd.read_csv(out / "per_scan.csv")
         if registering:
-            assert per_scan["moved_mm"].iloc[0] == pytest.approx(np.hypot(5, 3), abs=0.4)
-            assert per_scan["left_mm"].iloc[0] < 1.3 * per_scan["left_by_noise_alone_mm"].iloc[0]
+            assert per_scan["motion_mm"].iloc[0] == pytest.approx(np.hypot(5, 3), abs=0.4)
+            assert per_scan["residual_mm"].iloc[0] < 1.3 * per_scan["residual_by_noise_mm"].iloc[0]
         else:
-            assert "moved_mm" not in per_scan
+            assert "motion_mm" not in per_scan
     # Registered, what knows the truth of before reaches the ceiling of after; and nothing else gets
     # worse.
     assert scores[True]["stage1"] == pytest.approx(scores[True]["ceiling"], abs=0.2)
@@ -193,8 +199,8 @@ def test_a_child_that_moved_is_judged_where_it_lay(tmp_path, monkeypatch):
 
 
 def test_a_scan_without_a_rapid_one_is_dealt_into_disjoint_parts(manifest):
-    found = module.load_pair(manifest[0].split("test")[3])
-    again = module.load_pair(manifest[0].split("test")[3])
+    found = pairs.load_pair(manifest[0].split("test")[3])
+    again = pairs.load_pair(manifest[0].split("test")[3])
     np.testing.assert_array_equal(found.rapid, again.rapid)
     rng = np.random.default_rng(6)
     standard = rng.poisson(truth_of("P6"))
@@ -204,30 +210,30 @@ def test_a_scan_without_a_rapid_one_is_dealt_into_disjoint_parts(manifest):
 
 def test_the_peers_are_tuned_without_the_test_split(manifest):
     the_manifest, loaded = manifest
-    module._tuned(the_manifest)
+    ScanSet(the_manifest, "test").tuned_peers()
     assert set(loaded) == {"P1", "P2"}
 
 
 def test_the_test_split_does_not_change_the_tuning(manifest, tmp_path):
     the_manifest, _ = manifest
-    module.evaluate(the_manifest, tmp_path / "a")
+    evaluate(the_manifest, tmp_path / "a")
     fewer = Manifest(the_manifest.path, the_manifest.cases[:3])
-    module.evaluate(fewer, tmp_path / "b")
+    evaluate(fewer, tmp_path / "b")
     a, b = (json.loads((tmp_path / x / "settings.json").read_text())["methods"][1:3] for x in "ab")
     assert a == b
     assert "sigma_mm" in a[0]["settings"]
 
 
 def test_results_are_not_overwritten_unasked(manifest, tmp_path):
-    module.evaluate(manifest[0], tmp_path / "run")
+    evaluate(manifest[0], tmp_path / "run")
     with pytest.raises(OutputError, match="overwrite"):
-        module.evaluate(manifest[0], tmp_path / "run")
-    module.evaluate(manifest[0], tmp_path / "run", overwrite=True)
+        evaluate(manifest[0], tmp_path / "run")
+    evaluate(manifest[0], tmp_path / "run", overwrite=True)
 
 
 def test_an_empty_split_is_refused(manifest, tmp_path):
     with pytest.raises(ManifestError, match="train"):
-        module.evaluate(manifest[0], tmp_path / "run", split="train")
+        evaluate(manifest[0], tmp_path / "run", split="train")
 
 
 class Interrupted(Exception):
@@ -247,12 +253,12 @@ def failing_at(patient, seen):
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(manifest, tmp_path):
     the_manifest, seen = manifest[0], []
     with pytest.raises(Interrupted):
-        module.evaluate(the_manifest, tmp_path / "run", trained=[failing_at("P5", seen)])
+        evaluate(the_manifest, tmp_path / "run", trained=[failing_at("P5", seen)])
     assert seen == ["P3", "P4"]
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["unfinished"]
-    found = module.evaluate(the_manifest, tmp_path / "run", trained=[failing_at(None, seen)])
+    found = evaluate(the_manifest, tmp_path / "run", trained=[failing_at(None, seen)])
     assert seen == ["P3", "P4", "P5", "P6"]
-    pd.testing.assert_frame_equal(found, module.evaluate(the_manifest, tmp_path / "once", trained=[ORACLE]))
+    pd.testing.assert_frame_equal(found, evaluate(the_manifest, tmp_path / "once", trained=[ORACLE]))
     for name in ("per_scan.csv", "regions.csv", "differences.csv", "sets.csv"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "once" / name).read_bytes()
     with np.load(tmp_path / "run" / "pictures.npz") as a, np.load(tmp_path / "once" / "pictures.npz") as b:
@@ -264,28 +270,28 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(manifest, tmp_path):
 def test_parts_made_from_anything_else_are_not_used(manifest, tmp_path, change):
     the_manifest, seen = manifest[0], []
     with pytest.raises(Interrupted):
-        module.evaluate(the_manifest, tmp_path / "run", trained=[failing_at("P5", seen)])
+        evaluate(the_manifest, tmp_path / "run", trained=[failing_at("P5", seen)])
     method = failing_at(None, seen)
     if change == "weights":
         method.settings["sha256"] = "def"
     else:
         (Path("P3.dcm") if change == "scan" else the_manifest.path).write_text("other")
-    module.evaluate(the_manifest, tmp_path / "run", trained=[method])
+    evaluate(the_manifest, tmp_path / "run", trained=[method])
     assert seen == ["P3", "P4", "P3", "P4", "P5", "P6"]
 
 
 def test_a_failing_evaluation_leaves_older_results_whole(manifest, tmp_path):
     run = tmp_path / "run"
-    module.evaluate(manifest[0], run)
+    evaluate(manifest[0], run)
     older = {path.name: path.read_bytes() for path in run.iterdir()}
     with pytest.raises(Interrupted):
-        module.evaluate(manifest[0], run, trained=[failing_at("P6", [])], overwrite=True)
+        evaluate(manifest[0], run, trained=[failing_at("P6", [])], overwrite=True)
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == older
 
 
 def test_half_written_results_are_no_results(manifest, tmp_path, monkeypatch):
     run, seen = tmp_path / "run", []
-    module.evaluate(manifest[0], run)
+    evaluate(manifest[0], run)
 
     def full(path, **options):
         if Path(path).name == "summary.csv":
@@ -294,11 +300,11 @@ def test_half_written_results_are_no_results(manifest, tmp_path, monkeypatch):
 
     monkeypatch.setattr(writing, "whole_file", full)
     with pytest.raises(OutputError):
-        module.evaluate(manifest[0], run, trained=[failing_at(None, seen)], overwrite=True)
+        evaluate(manifest[0], run, trained=[failing_at(None, seen)], overwrite=True)
     with pytest.raises(RbsError, match="incomplete"):
         read_evaluation(run)
     monkeypatch.setattr(writing, "whole_file", whole_file)
-    module.evaluate(manifest[0], run, trained=[failing_at(None, seen)])  # nothing is left to be overwritten
+    evaluate(manifest[0], run, trained=[failing_at(None, seen)])  # nothing is left to be overwritten
     assert "stage1" in read_evaluation(run).labels
     assert seen == ["P3", "P4", "P5", "P6"]
 
@@ -306,7 +312,7 @@ def test_half_written_results_are_no_results(manifest, tmp_path, monkeypatch):
 def test_a_place_that_cannot_be_written_is_found_out_first(manifest, tmp_path):
     (tmp_path / "file").write_text("precious")
     with pytest.raises(OutputError, match="cannot be written"):
-        module.evaluate(manifest[0], tmp_path / "file" / "run")
+        evaluate(manifest[0], tmp_path / "file" / "run")
     assert manifest[1] == []
 
 
@@ -314,17 +320,18 @@ def test_the_hash_is_that_of_the_manifest_that_was_read(manifest, tmp_path):
     the_manifest = manifest[0]
     expected = hashlib.sha256(the_manifest.path.read_bytes()).hexdigest()
     edits = Method("edits", "Edits", lambda pair: the_manifest.path.write_text("new") * truth_of("P1"))
-    module.evaluate(the_manifest, tmp_path / "run", trained=[edits])
+    evaluate(the_manifest, tmp_path / "run", trained=[edits])
     assert json.loads((tmp_path / "run" / "settings.json").read_text())["manifest_sha256"] == expected
 
 
 def test_pictures_show_the_youngest_the_middle_and_the_oldest(manifest):
     cases = manifest[0].split("test")
-    ages = [cases[i].age_y for i in module.representative(cases)]
+    ages = [cases[i].age_y for i in ScanSet(manifest[0], "test").pictured()]
     assert ages[0] == 1.0
     assert ages[-1] == 12.0
     assert len(set(ages)) == 3
-    assert module.representative(cases[:1]) == [0]
+    alone = Manifest(manifest[0].path, tuple(cases[:1]))
+    assert ScanSet(alone, "test").pictured() == [0]
 
 
 def test_a_named_checkpoint_that_is_missing_is_an_error(tmp_path):
@@ -343,7 +350,7 @@ def test_others_are_compared_with_the_first_restorer(tmp_path):
         save_restorer(file, NAFNet(**small, sigma_px=sigma_px), {})
     plain, kept = trained_methods(files[:1], keep_faint=True)
     rng = np.random.default_rng(0)
-    pair = Pair(
+    pair = ScanPair(
         "P", rng.poisson(2.0, (2, 40, 30)), 0.5, Target(rng.poisson(4.0, (2, 40, 30)), 1.0, (2.0, 3.0))
     )
     expected = keep_faint(plain.restore(pair), pair.rapid, 0.5, (2.0, 3.0))
@@ -377,7 +384,7 @@ def test_the_cascade_is_read_from_beside_its_first_restorer(manifest, tmp_path):
     save_cascade(tmp_path / "cascade.safetensors", Cascade(f1, f2), {})
     methods = trained_methods([tmp_path / "restorer.safetensors"], tmp_path / "restorer.safetensors")
     assert [m.name for m in methods] == ["stage1", "stage2_f1", "stage2_f2"]
-    pair = module.load_pair(manifest[0].split("test")[0])
+    pair = pairs.load_pair(manifest[0].split("test")[0])
     for method in methods:
         restored = method.restore(pair)
         assert restored.shape == pair.rapid.shape
@@ -388,7 +395,7 @@ def test_a_restorer_in_the_place_of_the_cascade_is_named(tmp_path):
     from rbs.restorers.checkpoint import save_restorer
     from rbs.restorers.dncnn import DnCNN
 
-    for name in ("f1", "cascade"):
+    for name in ("restorer", "cascade"):
         save_restorer(tmp_path / f"{name}.safetensors", DnCNN(depth=3, width=4), {})
     with pytest.raises(CheckpointError, match=r"cascade.safetensors: it holds no second restorer; put"):
         trained_methods([], tmp_path / "restorer.safetensors")
@@ -427,3 +434,23 @@ def test_the_second_restorer_says_where_its_prior_comes_from(tmp_path, monkeypat
     assert asked == [(files.teacher, files.base)]
     assert method.settings["prior"].startswith(f"{said} in training; here of the whole scan")
     assert method.settings["sha256"] == file_sha256(tmp_path / "cascade.safetensors")
+
+
+def test_an_onnx_file_is_a_method_with_the_numbers_of_its_weights(tmp_path):
+    pytest.importorskip("onnxscript")
+    from rbs.inference.onnx_export import export_onnx
+    from rbs.restorers.checkpoint import load_restorer, save_restorer
+    from rbs.restorers.dncnn import DnCNN
+
+    weights, exported = tmp_path / "restorer.safetensors", tmp_path / "restorer.onnx"
+    save_restorer(weights, DnCNN(depth=3, width=4), {})
+    export_onnx(load_restorer(weights), exported)
+    (plain,), (onnx, faint) = trained_methods([weights]), trained_methods([exported], keep_faint=True)
+    rng = np.random.default_rng(0)
+    target = Target(rng.poisson(4.0, (2, 40, 32)), 1.0, (2.0, 3.0))
+    pair = ScanPair("P", rng.poisson(2.0, (2, 40, 32)), 0.5, target)
+    np.testing.assert_allclose(onnx.restore(pair), plain.restore(pair), atol=1e-3)
+    assert (onnx.name, faint.name) == ("stage1", "stage1_faint")
+    assert onnx.settings["sha256"] == plain.settings["sha256"]
+    with pytest.raises(RbsError, match=r"restorer\.onnx: --adapt needs the network itself"):
+        trained_methods([exported], adapt=True)

@@ -13,12 +13,17 @@ from rbs.report.page import write_report
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder as `rbs assess` leaves it."""
+    """A folder as `rbs evaluate --observers` leaves it."""
     folder = tmp_path / "assessment"
     folder.mkdir()
     methods = [{"name": n, "label": n.capitalize(), "settings": {}} for n in ("rapid", "stage1")]
     settings = {"methods": methods, "split": "test", "manifest": "m.csv", "scans": 2, "drawn": ["P1"]}
-    settings |= {"draws": 16, "seed": 1, "observer": "as strong as asked", "command": "rbs assess m.csv"}
+    settings |= {
+        "draws": 16,
+        "seed": 1,
+        "observer": "as strong as asked",
+        "command": "rbs evaluate m.csv --observers",
+    }
     (folder / "settings.json").write_text(json.dumps(settings))
     rows = [
         ("lesions", "small (under 8 mm)", "rapid", "recovery", "of the truth's", 7, 0.98, 0.9, 1.1),
@@ -95,5 +100,5 @@ def test_without_phantoms_only_what_was_measured_is_drawn(folder):
 
 def test_a_damaged_assessment_is_refused(folder):
     (folder / "summary.csv").write_text("study,group\nlesions,all\n")
-    with pytest.raises(RbsError, match=r"incomplete or damaged.*run `rbs assess` again"):
+    with pytest.raises(RbsError, match=r"incomplete or damaged.*run `rbs evaluate --observers` again"):
         read_assessment(folder)

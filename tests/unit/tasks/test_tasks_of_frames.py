@@ -183,7 +183,8 @@ def test_frames_without_masks_cannot_adapt_it(manifest, tmp_path):
     bare = [type(row)(row.frame, row.split, group=row.group) for row in rows]
     write_frames_manifest(tmp_path / "bare.csv", bare)
     with pytest.raises(
-        RbsError, match=r"a mask is missing \(near patient V.*; give every frame .* `rbs mucosa`"
+        RbsError,
+        match=r"a mask is missing \(near patient V.*; give every frame .* `rbs simulate --kind endoscopy`",
     ):
         trainer(tmp_path).fit(AdaptTeacher(domain="colours"), frames(tmp_path / "bare.csv"))
 

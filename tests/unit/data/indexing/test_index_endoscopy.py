@@ -62,7 +62,7 @@ def test_what_is_indexed_trains(ward, run):
         **{f"val/images/{n}.jpg": "val" for n in (3, 4)},
     }
     assert found.alike == (0, 0)
-    assert found.doubts == ()
+    assert found.warnings == ()
     data = EndoscopyDataModule(
         found.manifest, crop=(64, 64), batch_size=2, samples_per_epoch=2, num_workers=0
     )
@@ -113,7 +113,7 @@ def test_what_shows_the_same_in_two_folders_goes_to_train_and_is_named(ward, run
     moved = {"val/again.jpg", "test/darker.png", "val/4.png"}
     assert {name for name in splits if splits[name] != name.split("/")[0]} == moved
     assert {splits[name] for name in moved} == {"train"}
-    second, first = found.doubts
+    second, first = found.warnings
     assert "train/1.png (train) and" in first
     assert "val/again.jpg (val) show the same (likeness" in first
     assert first.endswith("all 2 frames that belong to them are in train")
@@ -131,7 +131,8 @@ def test_a_video_whose_frames_lie_in_two_folders_goes_to_train(ward, run):
     assert splits["EndoVis instrument_dataset_1"] == "train"
     assert splits["EndoVis instrument_dataset_9"] == "test"
     assert any(
-        "frames of EndoVis instrument_dataset_1 lie in folders of different splits" in d for d in found.doubts
+        "frames of EndoVis instrument_dataset_1 lie in folders of different splits" in d
+        for d in found.warnings
     )
 
 
@@ -144,7 +145,7 @@ def test_without_a_folder_val_validation_comes_from_train(ward, run):
     splits = {name: row.split for name, row in rows(found).items()}
     assert {split for name, split in splits.items() if name.startswith("test")} == {"test"}
     assert {split for name, split in splits.items() if name.startswith("train")} == {"train", "val"}
-    assert any("no folder is named val" in doubt for doubt in found.doubts)
+    assert any("no folder is named val" in warning for warning in found.warnings)
 
 
 def test_exact_copies_are_listed_once_and_the_one_with_a_mask_stays(ward, run):
@@ -216,7 +217,7 @@ def test_whatever_cannot_be_used_is_refused_by_name(ward, run):
     ):
         assert reason in reasons[name]
     assert len(reasons) == 6
-    assert any("frames without a mask: 1 of 2" in doubt for doubt in found.doubts)
+    assert any("frames without a mask: 1 of 2" in warning for warning in found.warnings)
 
 
 def test_groups_by_pattern(ward, run):
@@ -230,7 +231,7 @@ def test_groups_by_pattern(ward, run):
         "images/PB_3.png": "B",
         "images/stray.png": "../ward/images/stray.png",
     }
-    assert "frames that --group does not match: 1" in found.doubts
+    assert "frames that --group does not match: 1" in found.warnings
     for pattern, fault in (
         ("(", "no regular expression"),
         ("P.", "has no group"),

@@ -17,15 +17,15 @@ from pydicom.uid import CTImageStorage, generate_uid
 
 from rbs.cli.main import main
 from rbs.data.bone_scans import RBSDataModule
-from rbs.data.indexing import records as findings
+from rbs.data.indexing import records
 from rbs.data.indexing.records import take_note
-from rbs.data.indexing.scans import Index, Split, Stated, index, read_splits
+from rbs.data.indexing.scans import ScanIndex, Split, Statements, index_scans, read_splits
 from rbs.data.manifest import Manifest, load_case
 from rbs.errors import ManifestError, OutputError, RbsError, ScanError
 
 BOTH = ("anterior", "posterior")
 Scan = Callable[..., Path]
-Run = Callable[..., Index]
+Run = Callable[..., ScanIndex]
 
 
 @pytest.fixture
@@ -61,14 +61,14 @@ def scan(ward: Path) -> Scan:
 def run(ward: Path, tmp_path: Path) -> Run:
     """Index the ward in this process."""
 
-    def call(**options: object) -> Index:
+    def call(**options: object) -> ScanIndex:
         out = tmp_path / "out" / "manifest.csv"
-        return index(ward, out, **({"workers": 1, "overwrite": True, "progress": False} | options))
+        return index_scans(ward, out, **({"workers": 1, "overwrite": True, "progress": False} | options))
 
     return call
 
 
-def _rows(found: Index) -> list[tuple[str, str, str]]:
+def _rows(found: ScanIndex) -> list[tuple[str, str, str]]:
     """Patient, rapid and standard file names of every line, read back from the manifest."""
     cases = Manifest.read(found.manifest).cases
     return [
@@ -76,7 +76,7 @@ def _rows(found: Index) -> list[tuple[str, str, str]]:
     ]
 
 
-def _refused(found: Index) -> dict[str, str]:
+def _refused(found: ScanIndex) -> dict[str, str]:
     with found.refused.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert all(row["reason"] and row["remedy"] for row in rows)
@@ -151,7 +151,7 @@ def test_without_times_the_only_two_scans_of_a_study_are_a_pair(scan: Scan, run:
         scan(name, patient, velocity, "", study=study)
     found = run()
     assert _rows(found) == [("A", "f", "s"), ("B", "", "t")]
-    assert "do not say when" in "".join(found.doubts)
+    assert "do not say when" in "".join(found.warnings)
 
 
 def test_of_several_standard_scans_none_is_guessed(scan: Scan, run: Run) -> None:
@@ -170,8 +170,8 @@ def test_the_scan_at_the_standard_velocity_is_the_standard_scan(scan: Scan, run:
     scan("slow", "A", 20.4, "101000")
     scan("slower", "A", 10, "102000")
     assert _rows(run()) == [("A", "fast", "slow"), ("A", "", "slower")]
-    assert _rows(run(stated=Stated(standard_velocity=10))) == [("A", "", "slower")]
-    assert _rows(run(stated=Stated(40, 10))) == [("A", "fast", "slower")]
+    assert _rows(run(statements=Statements(standard_velocity=10))) == [("A", "", "slower")]
+    assert _rows(run(statements=Statements(40, 10))) == [("A", "fast", "slower")]
 
 
 def test_two_rapid_scans_of_one_standard_scan(scan: Scan, run: Run) -> None:
@@ -181,7 +181,7 @@ def test_two_rapid_scans_of_one_standard_scan(scan: Scan, run: Run) -> None:
     found = run()
     assert _rows(found) == [("A", "", "slow")]
     assert set(_refused(found)) == {"fast1", "fast2"}
-    found = run(stated=Stated(rapid_velocity=40))
+    found = run(statements=Statements(rapid_velocity=40))
     assert _rows(found) == [("A", "fast1", "slow")]
     assert "no rapid one: 30 cm/min" in _refused(found)["fast2"]
 
@@ -206,7 +206,7 @@ def test_scans_without_a_partner(scan: Scan, run: Run) -> None:
     assert "differ in shape" in refused["other_matrix"]
     assert "differ in views" in refused["one_view"]
     # Where a department's standard is 40 cm/min, it is a standard scan.
-    assert ("C", "", "only_fast") in _rows(run(stated=Stated(standard_velocity=40)))
+    assert ("C", "", "only_fast") in _rows(run(statements=Statements(standard_velocity=40)))
 
 
 def test_velocities_are_stated_for_files_that_do_not_say(scan: Scan, run: Run) -> None:
@@ -219,13 +219,13 @@ def test_velocities_are_stated_for_files_that_do_not_say(scan: Scan, run: Run) -
     assert found.cases == ()
     assert not found.manifest.exists()
     assert "velocity is unknown" in _refused(found)["alone"]
-    found = run(stated=Stated(rapid_velocity=40, standard_velocity=20))
+    found = run(statements=Statements(rapid_velocity=40, standard_velocity=20))
     assert _rows(found) == [("A", "fast", "slow"), ("C", "known", "silent")]
     assert set(_refused(found)) == {"alone"}
     assert [(c.rapid_velocity, c.standard_velocity) for c in found.cases] == [(40, 20), (None, 20)]
     assert [load_case(c).exposure for c in Manifest.read(found.manifest).cases] == [pytest.approx(0.5)] * 2
     # Of two silent scans of other durations not both can have the one velocity given.
-    found = run(stated=Stated(standard_velocity=20))
+    found = run(statements=Statements(standard_velocity=20))
     assert _rows(found) == [("B", "", "alone"), ("C", "known", "silent")]
     assert "durations of its visit do not settle it" in _refused(found)["slow"]
     assert found.read == 0
@@ -242,8 +242,8 @@ def test_views_are_stated_for_files_that_do_not_say(scan: Scan, run: Run) -> Non
     found = run()
     assert _rows(found) == [("B", "", "told_POS")]
     assert "which view" in _refused(found)["IM_ant_1"]
-    patterns = Stated(anterior=("*_ANT_*",), posterior=("*_pos*",))
-    found = run(stated=patterns)
+    patterns = Statements(anterior=("*_ANT_*",), posterior=("*_pos*",))
+    found = run(statements=patterns)
     assert _rows(found) == [("A", "IM_ant_1+IM_pos_1", "IM_ant_1+IM_pos_1")]
     assert "anterior=../ward/f/IM_ant_1;posterior=../ward/f/IM_pos_1" in found.manifest.read_text()
     assert load_case(Manifest.read(found.manifest).cases[0]).views == BOTH
@@ -254,7 +254,7 @@ def test_a_real_scan_is_indexed(run: Run, ward: Path, real_scan: Path) -> None:
     """A file without view codes, detectors or dates."""
     shutil.copy(real_scan, ward / real_scan.name)
     assert "which view" in _refused(run())[real_scan.name]
-    found = run(stated=Stated(anterior=("*anterior*",)))
+    found = run(statements=Statements(anterior=("*anterior*",)))
     assert _rows(found) == [("ANON", "", real_scan.name)]
     assert load_case(Manifest.read(found.manifest).cases[0]).standard.sum() == 3_596_452
 
@@ -455,7 +455,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(file.name)
         return take_note(file, view)
 
-    monkeypatch.setattr(findings, "take_note", note)
+    monkeypatch.setattr(records, "take_note", note)
     return names
 
 
@@ -486,18 +486,18 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
 ) -> None:
     for number in range(6):
         scan(f"{number}", f"P{number}", 20)
-    counting = findings.take_note
+    counting = records.take_note
 
     def stop_at_the_fourth(file: Path, view: object = None) -> object:
         if len(reads) == 3:
             raise KeyboardInterrupt
         return counting(file, view)
 
-    monkeypatch.setattr(findings, "take_note", stop_at_the_fourth)
+    monkeypatch.setattr(records, "take_note", stop_at_the_fourth)
     arguments = ["index", str(ward), "-o", str(ward.parent / "out/manifest.csv"), "--workers", "1"]
     assert main(arguments) == 130
     assert sorted(path.name for path in (ward.parent / "out").iterdir()) == ["manifest.notes.jsonl"]
-    monkeypatch.setattr(findings, "take_note", counting)
+    monkeypatch.setattr(records, "take_note", counting)
     assert main(arguments) == 0
     assert reads == ["0", "1", "2", "3", "4", "5"]
 
@@ -534,7 +534,7 @@ def test_a_file_that_kills_its_reader_is_refused(
 ) -> None:
     scan("other", "B", 20)
     scan("deadly", "A", 20)
-    monkeypatch.setattr(findings, "take_note", note_or_die)
+    monkeypatch.setattr(records, "take_note", note_or_die)
     found = run(workers=2)
     assert _rows(found) == [("B", "", "other")]
     assert "the process that read it died" in _refused(found)["deadly"]
@@ -546,10 +546,10 @@ def test_nothing_is_overwritten_unasked(scan: Scan, ward: Path, tmp_path: Path) 
     out = tmp_path / "manifest.csv"
     out.write_text("precious")
     with pytest.raises(OutputError, match="--overwrite"):
-        index(ward, out, workers=1)
+        index_scans(ward, out, workers=1)
     assert out.read_text() == "precious"
     assert {path.name for path in tmp_path.iterdir()} == {"ward", "manifest.csv"}
-    index(ward, out, workers=1, overwrite=True, progress=False)
+    index_scans(ward, out, workers=1, overwrite=True, progress=False)
     assert len(Manifest.read(out).cases) == 1
 
 
@@ -557,14 +557,14 @@ def test_folders_without_scans_and_bad_settings_are_refused(ward: Path, tmp_path
     out = tmp_path / "manifest.csv"
     for folder, fault in ((tmp_path / "none", "no such folder"), (ward, "no DICOM file")):
         with pytest.raises(ScanError, match=fault):
-            index(folder, out)
+            index_scans(folder, out)
     for shares in ((0, 0, 0), (-1, 1, 1), (float("nan"), 1, 1)):
         with pytest.raises(RbsError, match="out of range"):
-            index(ward, out, split=Split(shares=shares))
+            index_scans(ward, out, split=Split(shares=shares))
     with pytest.raises(RbsError, match="no faster"):
-        index(ward, out, stated=Stated(rapid_velocity=20))
+        index_scans(ward, out, statements=Statements(rapid_velocity=20))
     with pytest.raises(OutputError, match=r"name it \.csv"):
-        index(ward, tmp_path / "manifest")
+        index_scans(ward, tmp_path / "manifest")
     assert [path.name for path in tmp_path.iterdir()] == ["ward"]
 
 
@@ -583,7 +583,7 @@ def test_whatever_is_accepted_trains_and_the_rest_is_listed(scan: Scan, run: Run
                         scan(
                             f"{number}/{visit}/{name}{views[0]}", f"P{number}", stated, at, views=views, **day
                         )
-    found = run(stated=Stated(rapid_velocity=40), split=Split(seed=1))
+    found = run(statements=Statements(rapid_velocity=40), split=Split(seed=1))
     used = [file for case in found.cases for file in (*case.rapid, *case.standard)]
     refused = [refusal.file for refusal in found.refusals]
     everything = [path for path in ward.rglob("*") if path.is_file()]

@@ -16,7 +16,7 @@ from rbs.evaluation.endoscopy.metrics import (
     colour_difference,
     dice_metric,
     load_segmenter,
-    lpips_metric,
+    lpips_of_frames,
     niqe_metric,
     psnr,
     ssim,
@@ -68,7 +68,7 @@ def test_what_is_not_valid_does_not_count(metric):
     valid[40:150, 30:200] = True
     target = target_of(valid=valid)
     estimate = noisy(target.clean, 0.03)
-    # SSIM looks five pixels beyond; there both are the clean frame's, as `FramePair.on_target`
+    # SSIM looks five pixels beyond; there both are the clean frame's, as `FramePair.to_target`
     # makes them.
     estimate = np.where(valid, estimate, target.clean)
     inside = FrameTarget(target.clean[:, 30:160, 20:210], valid[30:160, 20:210])
@@ -96,7 +96,7 @@ def test_every_metric_says_what_it_is():
 def test_lpips_sees_colours_and_blur(metric_weights):
     assert os.environ["RBS_WEIGHTS"]
     assert find_backbone() is not None
-    metric = lpips_metric()
+    metric = lpips_of_frames()
     target = target_of()
     swapped = target.clean[::-1].copy()
     values = [
@@ -105,11 +105,6 @@ def test_lpips_sees_colours_and_blur(metric_weights):
     assert values[0] == pytest.approx(0, abs=1e-6)
     assert np.all(np.diff(values) > 0)
     assert metric.compute(swapped, target) > 0.05
-
-
-def test_without_its_weights_lpips_is_left_out(monkeypatch):
-    monkeypatch.setattr(metrics, "lpips_at_hand", lambda: None)
-    assert lpips_metric() is None
 
 
 def disc(row, column, radius):

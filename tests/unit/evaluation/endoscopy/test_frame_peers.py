@@ -23,7 +23,7 @@ from rbs.evaluation.endoscopy.classical import (
 )
 from rbs.evaluation.endoscopy.metrics import FrameTarget, psnr
 from rbs.evaluation.endoscopy.pairs import FramePair
-from rbs.evaluation.scans.classical import best, tune
+from rbs.evaluation.peers import best, tune
 
 CLEAN = textured(0)
 
@@ -46,7 +46,7 @@ def blurred():
 
 
 def gain(pair, estimate):
-    return psnr(pair.on_target(estimate), pair.target) - psnr(pair.degraded, pair.target)
+    return psnr(pair.to_target(estimate), pair.target) - psnr(pair.degraded, pair.target)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_clahe_raises_contrast_in_the_dark():
 
 
 def test_each_degradation_has_the_peers_made_for_it(monkeypatch):
-    monkeypatch.setattr(classical.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(classical, "has_bm3d", lambda: False)
     names = {
         preset: [peer.name for peer in peers(preset)] for preset in ("denoise", "deblur", "low-light", "x2")
     }
@@ -105,7 +105,7 @@ def test_each_degradation_has_the_peers_made_for_it(monkeypatch):
     assert names["low-light"] == ["gamma", "exposure", "clahe"]
     everything = [*names["denoise"], *names["low-light"], *names["deblur"]]
     assert [peer.name for peer in peers("mixed")] == [peer.name for peer in peers(None)] == everything
-    monkeypatch.setattr(classical.importlib.util, "find_spec", lambda name: name == "bm3d")
+    monkeypatch.setattr(classical, "has_bm3d", lambda: True)
     assert "bm3d" in [peer.name for peer in peers("denoise")]
 
 
@@ -121,6 +121,6 @@ def test_peers_keep_shape_and_do_not_break_on_extremes():
         pair = pair_of(frame)
         for peer in peers("mixed"):
             if peer.name != "bm3d":
-                estimate = pair.on_target(peer.restore(pair, peer.candidates[0]))
+                estimate = pair.to_target(peer.restore(pair, peer.candidates[0]))
                 assert estimate.shape == CLEAN.shape
                 assert np.isfinite(estimate).all()

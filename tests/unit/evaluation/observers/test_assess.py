@@ -11,8 +11,8 @@ from rbs.data.manifest import Manifest
 from rbs.errors import ManifestError, OutputError, RbsError
 from rbs.evaluation.methods import Method
 from rbs.evaluation.observers import assess as module
-from rbs.evaluation.observers import studies
-from rbs.evaluation.observers.assess import assess, printed_table, summarise_studies
+from rbs.evaluation.observers import simulation
+from rbs.evaluation.observers.assess import assess, printed_table, summarise_tables
 from rbs.evaluation.scans.classical import gaussian
 from rbs.report.assessment import coverage_tables, read_assessment
 from rbs.report.page import write_report
@@ -54,17 +54,17 @@ def cohort(tmp_path_factory, make_cohort):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(studies, "BLANK_SHAPE", (2, 96, 64))
-    monkeypatch.setattr(studies, "APART", 12)
+    monkeypatch.setattr(simulation, "BLANK_SHAPE", (2, 96, 64))
+    monkeypatch.setattr(simulation, "APART", 12)
 
 
 @pytest.fixture(scope="module")
 def done(cohort, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studies, "BLANK_SHAPE", (2, 96, 64))
-        patch.setattr(studies, "APART", 12)
+        patch.setattr(simulation, "BLANK_SHAPE", (2, 96, 64))
+        patch.setattr(simulation, "APART", 12)
         out = tmp_path_factory.mktemp("out") / "run"
-        return assess(cohort, out, [restorer()], command="rbs assess", **OPTIONS), out
+        return assess(cohort, out, [restorer()], command="rbs evaluate", **OPTIONS), out
 
 
 def value(summary, study, method, quantity, group="all"):
@@ -98,7 +98,7 @@ def test_settings_name_everything_that_decides_the_numbers(done, cohort):
     assert settings["seed"] == 1
     assert settings["children"] == 1
     assert settings["draws"] == 8
-    assert settings["command"] == "rbs assess"
+    assert settings["command"] == "rbs evaluate"
     assert settings["methods"][-1]["settings"] == {"sha256": "abc"}
     assert len(settings["drawn"]) == 1
     assert not (done[1] / "unfinished").exists()
@@ -190,7 +190,7 @@ def test_intervals_resample_children():
     table = pd.DataFrame(
         {"patient": ["a", "a", "b", "b"], "method": "m", "ratio": [1.0, 1, 3, 3], "clusters": 0}
     )
-    summary = summarise_studies({"consistency": table}, [], 0)
+    summary = summarise_tables({"consistency": table}, [], 0)
     row = summary[summary["quantity"] == "ratio"].iloc[0]
     assert (row["n"], row["mean"], row["low"], row["high"]) == (4, 2.0, 1.0, 3.0)
 

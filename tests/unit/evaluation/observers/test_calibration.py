@@ -6,10 +6,10 @@ import pytest
 from rbs.evaluation.observers.calibration import (
     LEVELS,
     bootstrap_deviation,
+    calibration_by_counts,
+    calibration_by_truth,
     calibration_error,
     coverage,
-    judged_by_counts,
-    judged_by_truth,
 )
 
 
@@ -67,13 +67,13 @@ def test_counts_judge_as_the_truth_does(factor):
     estimate = truth + deviation * rng.normal(size=truth.shape)
     counts, mask = rng.poisson(0.5 * truth), np.ones(truth.shape, bool)
     for block, tolerance in ((1, 0.03), (16, 0.12)):
-        judged = judged_by_counts(estimate, factor * deviation, counts, 0.5, mask, block)
+        judged = calibration_by_counts(estimate, factor * deviation, counts, 0.5, mask, block)
         assert judged.error == pytest.approx(1 / factor, rel=tolerance)
-        by_truth = judged_by_truth(estimate, factor * deviation, truth, mask, block)
+        by_truth = calibration_by_truth(estimate, factor * deviation, truth, mask, block)
         assert by_truth == pytest.approx(1 / factor, rel=tolerance)
     # q T of an estimate with errors is a poor variance where it is small: judged where it is good.
     estimate = truth * (1 + 0.01 * rng.normal(size=truth.shape))
-    assert judged_by_counts(estimate, 0.01 * truth, counts, 0.5, mask).z == pytest.approx(1, rel=0.02)
+    assert calibration_by_counts(estimate, 0.01 * truth, counts, 0.5, mask).z == pytest.approx(1, rel=0.02)
 
 
 def test_errors_that_go_together_make_a_block_less_sure():
@@ -81,9 +81,11 @@ def test_errors_that_go_together_make_a_block_less_sure():
     rng = np.random.default_rng(4)
     truth, mask = np.full((1, 320, 320), 5.0), np.ones((1, 320, 320), bool)
     error = np.kron(rng.normal(size=(1, 20, 20)), np.ones((1, 16, 16)))
-    assert judged_by_truth(truth + error, np.ones_like(truth), truth, mask, 16) == pytest.approx(16, rel=0.15)
+    assert calibration_by_truth(truth + error, np.ones_like(truth), truth, mask, 16) == pytest.approx(
+        16, rel=0.15
+    )
     counts = rng.poisson(truth)
-    by_counts = judged_by_counts(truth + error, np.ones_like(truth), counts, 1.0, mask, 16)
+    by_counts = calibration_by_counts(truth + error, np.ones_like(truth), counts, 1.0, mask, 16)
     assert by_counts.error == pytest.approx(16, rel=0.15)
 
 
@@ -93,7 +95,7 @@ def test_blocks_that_are_hardly_evaluated_are_left_out():
     mask[0, 16:18, :16] = True
     estimate, truth = np.where(mask, 1.0, 99.0), np.zeros((1, 40, 40))
     estimate[0, 16:18, :16] = 1000
-    assert judged_by_truth(estimate, np.ones_like(truth), truth, mask, 16) == pytest.approx(16)
+    assert calibration_by_truth(estimate, np.ones_like(truth), truth, mask, 16) == pytest.approx(16)
 
 
 def test_the_bootstrap_finds_the_deviation_of_a_linear_filter():

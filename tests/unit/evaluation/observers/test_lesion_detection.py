@@ -35,7 +35,7 @@ def test_the_detectors_noise_is_that_of_simulated_scans(truth):
 def test_the_truth_itself_makes_up_and_loses_nothing(truth):
     found = compare_foci(truth, truth, SPACING)
     assert found.hallucinated == found.lost == []
-    assert found.in_truth >= 2  # the focus, in both views
+    assert found.true_foci >= 2  # the focus, in both views
 
 
 def test_a_focus_too_many_is_found_where_it_is(truth):

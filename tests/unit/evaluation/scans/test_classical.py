@@ -8,24 +8,22 @@ from moving_body import SPACING as SPACING_OF_BODY
 from moving_body import expectation, passes, rigid
 from scipy.ndimage import gaussian_filter
 
+from rbs.evaluation.peers import Classical, best, tune
 from rbs.evaluation.scans import classical
 from rbs.evaluation.scans.classical import (
     BM3D,
     CLASSICAL,
-    Classical,
-    Pair,
     available,
-    best,
     bm3d,
     gaussian,
     median,
     non_local_means,
     stabilised,
     total_variation,
-    tune,
     wavelet,
 )
 from rbs.evaluation.scans.metrics import Target, nc_nmse
+from rbs.evaluation.scans.pairs import ScanPair
 from rbs.scans.registration import estimate_motion
 
 SPACING = (2.0, 2.0)
@@ -33,7 +31,7 @@ SPACING = (2.0, 2.0)
 
 def pair_of(truth, seed, patient="P1"):
     rng = np.random.default_rng(seed)
-    return Pair(patient, rng.poisson(truth / 2), 0.5, Target(rng.poisson(truth), 1.0, SPACING, truth))
+    return ScanPair(patient, rng.poisson(truth / 2), 0.5, Target(rng.poisson(truth), 1.0, SPACING, truth))
 
 
 @pytest.fixture
@@ -95,9 +93,9 @@ def test_the_median_is_scipys_of_odd_squares(truth):
 
 
 def test_bm3d_is_a_row_only_where_its_package_is(monkeypatch):
-    monkeypatch.setattr(classical.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(classical, "has_bm3d", lambda: False)
     assert available() == CLASSICAL
-    monkeypatch.setattr(classical.importlib.util, "find_spec", lambda name: name == "bm3d")
+    monkeypatch.setattr(classical, "has_bm3d", lambda: True)
     assert available() == (*CLASSICAL, BM3D)
 
 
@@ -148,15 +146,15 @@ def test_an_estimate_of_a_child_that_moved_is_judged_where_the_target_lies():
     standard, rapid = passes(u)
     motion = estimate_motion(standard, rapid, SPACING_OF_BODY)
     target = Target(standard, 1.0, SPACING_OF_BODY, expectation(u))
-    pair = Pair("P", rapid, 0.5, target, motion=motion)
+    pair = ScanPair("P", rapid, 0.5, target, motion=motion)
     still = replace(pair, motion=None)
     smooth = gaussian(pair, 3.0)
-    assert still.on_target(smooth) is smooth
-    gained = nc_nmse(pair.on_target(smooth), target) / nc_nmse(still.on_target(smooth), target)
+    assert still.to_target(smooth) is smooth
+    gained = nc_nmse(pair.to_target(smooth), target) / nc_nmse(still.to_target(smooth), target)
     assert gained < 0.5
     # What has the noise of counts keeps it: whole pixels move, and the total changes at the borders
     # alone.
-    raw = pair.on_target(rapid, raw=True)
+    raw = pair.to_target(rapid, raw=True)
     assert set(np.unique(raw)) <= set(np.unique(rapid))
     assert raw.sum() == pytest.approx(rapid.sum(), rel=0.01)
     assert not np.array_equal(raw, rapid)

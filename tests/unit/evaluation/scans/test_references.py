@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from rbs.evaluation.scans.classical import Pair
 from rbs.evaluation.scans.limits import ceiling_psnr
 from rbs.evaluation.scans.metrics import METRICS, Target
+from rbs.evaluation.scans.pairs import ScanPair
 from rbs.evaluation.scans.references import CEILING, REPEAT, reference_images, reference_scores
 
 SPACING = (2.3, 2.3)
@@ -18,7 +18,7 @@ def pair_of(patient="P1", *, truth=True, seed=0):
     rng = np.random.default_rng(seed)
     standard = rng.poisson(expectation)
     target = Target(standard, 1.0, SPACING, expectation if truth else None)
-    return Pair(patient, rng.poisson(expectation / 2), 0.5, target)
+    return ScanPair(patient, rng.poisson(expectation / 2), 0.5, target)
 
 
 def test_the_repeat_is_a_scan_of_its_own_fixed_by_the_patient():

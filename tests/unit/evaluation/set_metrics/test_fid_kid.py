@@ -9,12 +9,11 @@ import torch
 from torch import nn
 
 from rbs.errors import CheckpointError
+from rbs.evaluation.scans.images import ScanSet
 from rbs.evaluation.scans.metrics import Target
 from rbs.evaluation.set_metrics import fid_kid as module
 from rbs.evaluation.set_metrics.fid_kid import (
     FILES,
-    TILE,
-    body_tiles,
     frechet_distance,
     kernel_distance,
     load_inception,
@@ -57,14 +56,6 @@ def nowhere(tmp_path, monkeypatch):
     monkeypatch.setenv("RBS_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return tmp_path
-
-
-def a_scan(seed=0):
-    """A body of 4 counts a pixel in the upper left tile of a view of 200 x 150 pixels, nothing elsewhere."""
-    expectation = np.zeros((1, 200, 150))
-    expectation[:, 30:100, 30:100] = 4
-    counts = np.random.default_rng(seed).poisson(expectation)
-    return counts, Target(counts, 1.0, (2.3, 2.3), expectation)
 
 
 def test_fid_of_two_gaussians_is_the_closed_form():
@@ -122,36 +113,15 @@ def test_kid_takes_subsets_no_larger_than_a_set():
         assert np.isnan(measure(np.ones((1, 4)), rng.normal(size=(5, 4))))
 
 
-def test_tiles_are_8_bit_inverse_grey_and_hold_body():
-    counts, target = a_scan()
-    tiles = body_tiles(counts, target)
-    assert tiles.shape == (1, TILE, TILE)
-    assert tiles.dtype == np.uint8
-    expected = 255 - np.rint(255 * np.minimum(counts[0, :TILE, :TILE] / target.peak, 1))
-    assert np.abs(tiles[0] - expected).max() <= 1  # a half is rounded either way
-    # The same tiles for every estimate, whatever it holds.
-    assert body_tiles(np.full(counts.shape, 99.0), target).shape == tiles.shape
-    assert (body_tiles(np.full(counts.shape, 1e9), target) == 0).all()
-
-
-def test_tiles_lie_as_in_the_view():
-    counts = np.zeros((2, 2 * TILE, 2 * TILE))
-    counts[1, TILE:, :TILE] = 1
-    tiles = module._tiles(counts, 0)
-    assert tiles.shape == (8, TILE, TILE)
-    np.testing.assert_array_equal(tiles.mean(axis=(1, 2)), [0, 0, 0, 0, 0, 0, 1, 0])
-
-
 def test_features_are_those_of_torch_fidelity(weights):
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    counts, target = a_scan()
-    found = load_inception().features(counts, target)
+    tile = np.random.default_rng(0).integers(0, 256, (1, 3, 128, 128), dtype=np.uint8)
+    found = load_inception().features(tile)
     theirs = FeatureExtractorInceptionV3(
         "x", ["2048"], feature_extractor_weights_path=str(weights / FILES[0])
     )
-    tile = torch.from_numpy(body_tiles(counts, target))[:, None].repeat(1, 3, 1, 1)
-    np.testing.assert_allclose(found, theirs(tile)[0].numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found, theirs(torch.from_numpy(tile))[0].numpy(), rtol=1e-4, atol=1e-6)
     assert found.std() > 0.01
 
 
@@ -159,17 +129,20 @@ def test_from_counts_to_figures(weights):
     """Noisier pictures lie farther from the standard scans than a second standard scan does."""
     inception = load_inception()
     assert inception.sha256 == module.SHA256
+    expectation = np.zeros((1, 200, 150))
+    expectation[:, 30:100, 30:100] = 4
     sets = {name: [] for name in ("standard", "repeat", "noisy")}
     for seed in range(3):
-        counts, target = a_scan(seed)
+        counts = np.random.default_rng(seed).poisson(expectation)
+        target = Target(counts, 1.0, (2.3, 2.3), expectation)
         rng = np.random.default_rng((9, seed))
         images = {
             "standard": counts,
-            "repeat": rng.poisson(target.expectation),
-            "noisy": rng.poisson(target.expectation / 8) * 8.0,
+            "repeat": rng.poisson(expectation),
+            "noisy": rng.poisson(expectation / 8) * 8.0,
         }
         for name, image in images.items():
-            sets[name].append(inception.features(image, target))
+            sets[name].append(inception.features(ScanSet.tiles(None, image, target)))
     found = set_scores({name: np.concatenate(parts) for name, parts in sets.items()})
     assert set(found["method"]) == {"repeat", "noisy"}
     assert set(found["tiles"]) == {3}

@@ -9,7 +9,7 @@ import torch
 
 from rbs.errors import CheckpointError
 from rbs.evaluation.scans.metrics import Target
-from rbs.evaluation.set_metrics.lpips import BACKBONE, display_grey, load_lpips, lpips_metric
+from rbs.evaluation.set_metrics.lpips import BACKBONE, display_grey, load_lpips, lpips_of_scans
 
 
 def weights():
@@ -46,13 +46,13 @@ def test_it_is_the_lpips_package_on_the_inverse_grey_picture():
     with torch.no_grad():
         expected = oracle(*pictures).item()
     assert expected > 0.01
-    assert lpips_metric().compute(estimate, target) == pytest.approx(expected, rel=1e-5)
+    assert lpips_of_scans().compute(estimate, target) == pytest.approx(expected, rel=1e-5)
 
 
 def test_without_weights_there_is_no_figure(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("RBS_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    assert lpips_metric() is None
+    assert lpips_of_scans() is None
     assert len(caplog.records) == 1
     assert BACKBONE in caplog.text
 

@@ -47,7 +47,7 @@ def written(tmp_path):
             case = {"seed": 1, "patient": f"P{place}", "case": place}
             better = {"psnr_truth": scores["psnr_truth"] + GAIN_DB}
             rows += [{"row": "full", **case, **scores}, {"row": "wider_net", **case, **scores, **better}]
-        text = write_report(ablation, runs, split, pd.DataFrame(rows), output)
+        _, text = write_report(ablation, runs, split, pd.DataFrame(rows), output)
         page.write_report([output], tmp_path / "report.html")
         return text, (tmp_path / "report.html").read_text()
 

@@ -54,7 +54,7 @@ def test_a_folder_becomes_scans_with_a_receipt(pictures: Path, tmp_path: Path, c
     assert status == 1
     assert "1 of 4 pictures were refused" in error
     assert "3 of 4 pictures recovered" in said
-    assert "1 other pictures were passed over" in said
+    assert "1 other pictures were left out" in said
     rows = receipt(out)
     assert list(rows) == ["001_A.png", "001_P.jpg", "003_A.png", "b/002_A.png"]
     assert rows["003_A.png"]["verdict"] == "refused"

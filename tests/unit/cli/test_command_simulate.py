@@ -1,4 +1,4 @@
-"""`rbs phantom`, and the way of its scans through the other commands."""
+"""`rbs simulate`, and the way of its scans through the other commands."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 
 def test_phantom_children_can_be_inspected_thinned_and_restored(rbs, tmp_path: Path, weights: Path) -> None:
     cohort = tmp_path / "cohort"
-    status, text, _ = rbs("phantom", cohort, "--patients", 3, "--seed", 4, "--workers", 1)
+    status, text, _ = rbs("simulate", cohort, "--patients", 3, "--seed", 4, "--workers", 1)
     assert (status, text) == (0, f"3 phantom children: {cohort / 'manifest.csv'}\n")
     children = [cohort / f"P000{number}" for number in (1, 2)]
 
@@ -39,6 +39,31 @@ def test_phantom_children_can_be_inspected_thinned_and_restored(rbs, tmp_path: P
 
 
 def test_too_few_children_are_refused(rbs, tmp_path: Path) -> None:
-    status, _, error = rbs("phantom", tmp_path / "cohort", "--patients", 2)
+    status, _, error = rbs("simulate", tmp_path / "cohort", "--patients", 2)
     assert (status, error.count("\n")) == (1, 1)
     assert "ask for at least 3" in error
+
+
+def test_mucosa_is_written_once_and_refusals_are_one_sentence(rbs, tmp_path: Path) -> None:
+    out = tmp_path / "drawn"
+    drawn = ("--kind", "endoscopy", "--videos", 3, "--frames", 1, "--size", 64)
+    status, text, _ = rbs("simulate", out, *drawn, "--seed", 2)
+    assert (status, text) == (0, f"3 videos of 1 frames: {out / 'manifest.csv'}\n")
+    assert len(list((out / "images").iterdir())) == len(list((out / "masks").iterdir())) == 3
+
+    status, _, error = rbs("simulate", out, *drawn, "--seed", 3)
+    assert (status, error.count("\n")) == (1, 1)
+    assert "repeat the settings named in its mucosa.json" in error
+
+    status, _, error = rbs("simulate", tmp_path / "two", "--kind", "endoscopy", "--videos", 2)
+    assert (status, error.count("\n")) == (1, 1)
+    assert "ask for 3 to 999 videos" in error
+    assert not (tmp_path / "two").exists()
+
+
+def test_options_of_the_other_kind_are_refused(rbs, tmp_path: Path) -> None:
+    status, _, error = rbs("simulate", tmp_path / "out", "--videos", 4)
+    assert (status, error) == (1, "rbs: --videos is for endoscopy only; leave it out.\n")
+    status, _, error = rbs("simulate", tmp_path / "out", "--kind", "endoscopy", "--moving")
+    assert (status, error) == (1, "rbs: --moving is for scans only; leave it out.\n")
+    assert not (tmp_path / "out").exists()

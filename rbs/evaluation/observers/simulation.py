@@ -1,4 +1,4 @@
-"""Studies that need many draws of one child: detection, texture and sharpness, and images without anatomy.
+"""Simulation studies with many draws of one child: detection, texture, sharpness, blank images.
 
 Whole scans are drawn and restored, never crops: restorers with channel attention (NAFNet) look at
 the whole image, so a crop of any size is restored differently. Instead many foci, or many impulses,
@@ -34,8 +34,8 @@ from rbs.evaluation.observers.observers import (
     log_likelihood_ratio,
     snr_of_auc,
 )
-from rbs.evaluation.scans.classical import Pair
 from rbs.evaluation.scans.metrics import Target
+from rbs.evaluation.scans.pairs import ScanPair
 from rbs.scans.body import smooth
 from rbs.scans.scan import REGIONS
 
@@ -43,7 +43,7 @@ Array = npt.NDArray[Any]
 Rows = list[dict[str, Any]]
 
 STANDARD = "standard"
-"""The raw standard scan as if it were a method's answer."""
+"""Row of the raw standard scan."""
 IDEAL = "ideal"
 """Prefix of the ideal observer's rows."""
 
@@ -62,7 +62,7 @@ BLANK_SHAPE = (2, 512, 256)
 
 @dataclass(frozen=True)
 class Place:
-    """Where a focus may stand.
+    """A possible focus.
 
     Attributes:
         row: Row of its centre.
@@ -109,12 +109,12 @@ class Detection:
 
 
 def generator(seed: int, patient: str, study: str) -> np.random.Generator:
-    """The source of randomness of one study of one child: the same whatever else is run."""
+    """Random generator of one study of one child, independent of all others."""
     return np.random.default_rng([seed, zlib.crc32(patient.encode()), zlib.crc32(study.encode())])
 
 
 def bone_places(expectation: Array, labels: Array, rng: np.random.Generator) -> list[tuple[int, int]]:
-    """Random pixels of bone in both views, `APART` from each other and half a window from the border."""
+    """Random bone pixels of both views, `APART` from each other and off the border."""
     numbers = [REGIONS.index(name) + 1 for name in BONES]
     half = WINDOW // 2
     bone = np.asarray(np.isin(labels, numbers).all(axis=0) & (expectation > 1e-3).all(axis=0))
@@ -149,8 +149,8 @@ def make_places(target: Target, rng: np.random.Generator) -> list[Place]:
     return places
 
 
-def detection_study(pair: Pair, methods: Sequence[Method], draws: int, seed: int) -> Detection:
-    """Draw a child with and without foci at known places, restore it, and take down what observers see.
+def detection_study(pair: ScanPair, methods: Sequence[Method], draws: int, seed: int) -> Detection:
+    """Draw a child with and without foci at known places, restore it, and record channel outputs.
 
     In every draw each place holds its focus or not, by chance; in the next it is the other way
     round.
@@ -197,7 +197,7 @@ def detection_study(pair: Pair, methods: Sequence[Method], draws: int, seed: int
     return Detection(places, *sides)
 
 
-def texture_study(pair: Pair, methods: Sequence[Method], draws: int, seed: int) -> tuple[Rows, Rows]:
+def texture_study(pair: ScanPair, methods: Sequence[Method], draws: int, seed: int) -> tuple[Rows, Rows]:
     """Noise power spectrum in soft tissue and local impulse response in bone.
 
     The response is the difference between restorations of a draw with and without the impulses' own
@@ -269,7 +269,7 @@ def texture_study(pair: Pair, methods: Sequence[Method], draws: int, seed: int) 
 def blank_study(
     methods: Sequence[Method], exposure: float, spacing_mm: tuple[float, float], draws: int, seed: int
 ) -> Rows:
-    """Foci that methods see where there is nothing: constant images without noise, and Poisson noise alone.
+    """Foci hallucinated in constant images without noise and in Poisson noise alone.
 
     Args:
         methods: Ways to restore.
@@ -289,14 +289,14 @@ def blank_study(
             ("noise", rng.poisson(exposure * truth)) for _ in range(draws)
         ]
         for number, (kind, rapid) in enumerate(inputs):
-            pair = Pair("", rapid.astype(np.float32), exposure, Target(truth, 1.0, spacing_mm, truth))
+            pair = ScanPair("", rapid.astype(np.float32), exposure, Target(truth, 1.0, spacing_mm, truth))
             images = {m.name: m.restore(pair) for m in methods}
             if kind == "noise":
                 images[STANDARD] = rng.poisson(truth)
             rows += [
                 {
-                    "set": kind,
-                    "counts_a_pixel": level,
+                    "image": kind,
+                    "counts_per_pixel": level,
                     "draw": number,
                     "method": name,
                     "views": len(truth),
@@ -308,5 +308,5 @@ def blank_study(
     return rows
 
 
-def _restore(method: Method, pair: Pair, draws: Array) -> Array:
+def _restore(method: Method, pair: ScanPair, draws: Array) -> Array:
     return np.stack([method.restore(replace(pair, rapid=rapid)) for rapid in draws])

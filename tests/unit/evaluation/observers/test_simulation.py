@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from rbs.evaluation.methods import RAPID, Method
-from rbs.evaluation.observers import studies
+from rbs.evaluation.observers import simulation
 from rbs.evaluation.observers.observers import auc, auc_of_snr, channelised_auc, ideal_snr, snr_of_auc
-from rbs.evaluation.scans.classical import Pair, gaussian
+from rbs.evaluation.scans.classical import gaussian
 from rbs.evaluation.scans.metrics import Target
+from rbs.evaluation.scans.pairs import ScanPair
 from rbs.scans.scan import REGIONS
 
 SPACING = (2.26, 2.26)
@@ -27,24 +28,24 @@ def pair():
     labels[:, 5:170, 5:195] = REGIONS.index("spine") + 1
     standard = np.random.default_rng(0).poisson(truth)
     rapid = np.random.default_rng(1).poisson(truth / 2)
-    return Pair("P1", rapid, 0.5, Target(standard, 1.0, SPACING, truth, labels))
+    return ScanPair("P1", rapid, 0.5, Target(standard, 1.0, SPACING, truth, labels))
 
 
 def test_foci_are_in_bone_apart_and_as_strong_as_asked(pair):
-    places = studies.make_places(pair.target, np.random.default_rng(0))
+    places = simulation.make_places(pair.target, np.random.default_rng(0))
     assert len(places) >= 6
     assert [place.size_mm for place in places[:4]] == [5.0, 10.0, 20.0, 5.0]
     for number, place in enumerate(places):
         background = pair.target.expectation[place.window]
         assert auc_of_snr(ideal_snr(background, place.signal)) == pytest.approx(
-            studies.STANDARD_AUC, abs=1e-4
+            simulation.STANDARD_AUC, abs=1e-4
         )
         assert (pair.target.labels[:, place.row, place.column] > 0).all()
-        middle = studies.WINDOW // 2
+        middle = simulation.WINDOW // 2
         np.testing.assert_allclose(place.signal[:, middle, middle], place.contrast * place.levels)
         assert place.levels[1] == pytest.approx(place.levels[0] / 2, rel=1e-3)
         for other in places[:number]:
-            assert max(abs(place.row - other.row), abs(place.column - other.column)) >= studies.APART
+            assert max(abs(place.row - other.row), abs(place.column - other.column)) >= simulation.APART
     small, large = places[0], places[2]
     assert small.contrast > large.contrast
 
@@ -52,7 +53,7 @@ def test_foci_are_in_bone_apart_and_as_strong_as_asked(pair):
 @pytest.fixture(scope="module")
 def detection(pair):
     knows_nothing = Method("blind", "Blind", lambda pair: pair.target.expectation.copy())
-    return studies.detection_study(pair, [RAPID, GAUSSIAN, knows_nothing], 64, 1)
+    return simulation.detection_study(pair, [RAPID, GAUSSIAN, knows_nothing], 64, 1)
 
 
 def test_the_ideal_observer_has_the_auc_of_theory(detection):
@@ -82,22 +83,22 @@ def test_every_place_is_seen_as_often_with_as_without(detection):
 
 
 def test_draws_follow_the_seed_and_the_child(pair):
-    first, again = (studies.detection_study(pair, [RAPID], 2, 1) for _ in range(2))
+    first, again = (simulation.detection_study(pair, [RAPID], 2, 1) for _ in range(2))
     np.testing.assert_array_equal(first.present["rapid"], again.present["rapid"])
     for other in (
-        studies.detection_study(pair, [RAPID], 2, 2),
-        studies.detection_study(dataclasses.replace(pair, patient="P2"), [RAPID], 2, 1),
+        simulation.detection_study(pair, [RAPID], 2, 2),
+        simulation.detection_study(dataclasses.replace(pair, patient="P2"), [RAPID], 2, 1),
     ):
         assert [p.row for p in other.places] != [p.row for p in first.places]
 
 
 def test_without_bone_there_is_nothing_to_detect(pair):
     target = dataclasses.replace(pair.target, labels=np.zeros_like(pair.target.labels))
-    assert studies.detection_study(dataclasses.replace(pair, target=target), [RAPID], 8, 1).places == []
+    assert simulation.detection_study(dataclasses.replace(pair, target=target), [RAPID], 8, 1).places == []
 
 
 def test_texture_of_raw_and_smoothed_scans(pair):
-    spectra, responses = studies.texture_study(pair, [RAPID, GAUSSIAN], 4, 1)
+    spectra, responses = simulation.texture_study(pair, [RAPID, GAUSSIAN], 4, 1)
     variance = {row["method"]: row["variance"] / row["mean_count"] for row in spectra}
     assert variance["standard"] == pytest.approx(1, rel=0.05)
     assert variance["rapid"] == pytest.approx(2, rel=0.05)
@@ -112,20 +113,20 @@ def test_texture_of_raw_and_smoothed_scans(pair):
 
 def test_blank_images(monkeypatch):
     """Who paints spots into nothing is caught on flat images, who shows raw noise on noise only."""
-    monkeypatch.setattr(studies, "BLANK_SHAPE", (2, 128, 96))
+    monkeypatch.setattr(simulation, "BLANK_SHAPE", (2, 128, 96))
 
     def paint(pair):
         image = pair.rapid / pair.exposure
         image[0, 60:64, 40:44] += 20
         return image
 
-    rows = studies.blank_study([RAPID, Method("paints", "Paints", paint)], 0.5, SPACING, 2, 1)
+    rows = simulation.blank_study([RAPID, Method("paints", "Paints", paint)], 0.5, SPACING, 2, 1)
     assert len(rows) == 3 * (2 + 2 * 3)
     found = {}
     for row in rows:
-        found.setdefault((row["method"], row["set"]), []).append(row["hallucinated"])
+        found.setdefault((row["method"], row["image"]), []).append(row["hallucinated"])
     assert sum(found["rapid", "flat"]) == 0
     assert found["paints", "flat"] == [1, 1, 1]
     assert sum(found["rapid", "noise"]) > 2 * sum(found["standard", "noise"])
-    flat = [row["bias_percent"] for row in rows if row["set"] == "flat" and row["method"] == "rapid"]
+    flat = [row["bias_percent"] for row in rows if row["image"] == "flat" and row["method"] == "rapid"]
     assert flat == pytest.approx([0, 0, 0], abs=1e-4)

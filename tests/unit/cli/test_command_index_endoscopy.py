@@ -1,5 +1,6 @@
 """The command says what it found, what it refused, and what it moved."""
 
+import json
 from pathlib import Path
 
 from frame_files import scene, write_box, write_picture
@@ -16,7 +17,7 @@ def test_summary_and_manifest(tmp_path: Path, capsys) -> None:
     write_picture(tmp_path / "in" / "val" / "images" / "copy.jpg", scene(0))
     (tmp_path / "in" / "val" / "images" / "bad.jpg").touch()
     manifest = tmp_path / "manifest.csv"
-    assert main(["index-frames", str(tmp_path / "in"), str(manifest)]) == 0
+    assert main(["index", str(tmp_path / "in"), "-o", str(manifest)]) == 0
     said = capsys.readouterr().out
     for line in (
         "images: 7 frames, 6 with a mask",
@@ -31,10 +32,21 @@ def test_summary_and_manifest(tmp_path: Path, capsys) -> None:
     assert len(FramesManifest.read(manifest).rows("train")) == 5
 
 
+def test_json_counts_what_was_done(tmp_path: Path, capsys) -> None:
+    for seed in range(3):
+        write_picture(tmp_path / "in" / f"{seed}.png", scene(seed))
+    manifest = tmp_path / "manifest.csv"
+    assert main(["index", str(tmp_path / "in"), "-o", str(manifest), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["kind"], found["manifest"], found["refusals"]) == ("endoscopy", str(manifest), [])
+    assert sum(split["frames"] for split in found["splits"].values()) == 3
+    assert found["near_duplicates"]["frames"] == 0
+
+
 def test_a_folder_of_nothing_usable_is_one_sentence(tmp_path: Path, capsys) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").touch()
-    assert main(["index-frames", str(tmp_path / "in"), str(tmp_path / "m.csv")]) == 1
+    assert main(["index", str(tmp_path / "in"), "-o", str(tmp_path / "m.csv")]) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("rbs: ")
     assert "no picture in it can be used; read the reasons and remedies in" in said
