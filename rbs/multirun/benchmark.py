@@ -142,7 +142,7 @@ def _peak_memory_mb() -> float:
         return torch.cuda.max_memory_allocated() / 1e6
     status = Path("/proc/self/status")
     if status.exists():
-        # Linux hands ru_maxrss on to a process that is spawned: the peak would be that of who
+        # Linux passes ru_maxrss on to a spawned process: it would be the peak of the process that
         # spawned it.
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024 / 1e6
