@@ -29,7 +29,8 @@ from rbs.report.tables import Evaluation
 from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import load_restorer
 from rbs.utils.files import whole_file
-from rbs.utils.markdown import counted, latex, markdown
+from rbs.utils.markdown import latex, markdown
+from rbs.utils.words import counted
 
 if TYPE_CHECKING:
     from rbs.evaluation.endoscopy.pairs import FramePair

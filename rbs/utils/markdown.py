@@ -23,8 +23,3 @@ def latex(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     columns = "l" + "r" * (len(head) - 1)
     top = f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
     return f"{top}{line(head)}\\midrule\n{body}\\bottomrule\n\\end{{tabular}}\n"
-
-
-def counted(count: int, noun: str) -> str:
-    """A number with its noun: "1 patient", "2 patients"."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -20,7 +20,8 @@ from rbs.report.searches import ablation_table, difference_cell, read_ablation
 from rbs.report.tables import Cell
 from rbs.restorers.checkpoint import load_restorer
 from rbs.utils.files import whole_file
-from rbs.utils.markdown import counted, latex, markdown
+from rbs.utils.markdown import latex, markdown
+from rbs.utils.words import counted
 
 
 def write_report(
