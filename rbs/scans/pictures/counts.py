@@ -1,8 +1,8 @@
 """Counts from pictures: 8-bit exports whose greys are the counts times one factor.
 
 The factor is read off the histogram (`rbs.scans.pictures.grey_levels`), and the result has to
-behave like counts: Poisson noise at every level, independent from pixel to pixel. Windowed, gamma-mapped,
-interpolated and saturated pictures fail one or the other.
+behave like counts: Poisson noise at every level, independent from pixel to pixel. Windowed,
+gamma-mapped, interpolated and saturated pictures fail one or the other.
 """
 
 from __future__ import annotations
