@@ -1,10 +1,10 @@
 """Small pictures and videos of smooth colours, for tests of what restores and evaluates them."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
-from exposures import Fraction
 from PIL import Image
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rbs.errors import CheckpointError, RbsError
-from rbs.scans.counts import where_scanned
+from rbs.scans.counts import standard_scale, where_scanned
 from rbs.scans.scan import Array
 from rbs.weights import shipped
 from rbs.weights.shipped import check_recorded, file_sha256
@@ -49,7 +49,7 @@ class OnnxRestorer:
         Returns:
             Standard counts (V, H, W), float32.
         """
-        x = np.asarray(rapid, dtype=np.float32)[None] / np.float32(exposure)
+        x = standard_scale(np.asarray(rapid, dtype=np.float32)[None], exposure)
         both = np.repeat(x, VIEWS // len(rapid), axis=1)
         (answer,) = self.session.run(None, {"rapid": both, "exposure": np.array([exposure], np.float32)})
         counts = answer[0] if len(rapid) == VIEWS else answer[0].mean(axis=0, keepdims=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rbs.scans.body import smooth
-from rbs.scans.counts import where_scanned
+from rbs.scans.counts import standard_scale, where_scanned
 from rbs.scans.scan import Array
 
 SIGMA_MM = 4.0
@@ -61,5 +61,5 @@ def put_back(
     Returns:
         Standard counts, float64 (V, H, W).
     """
-    residual = np.asarray(rapid, np.float64) / exposure - estimate
+    residual = standard_scale(np.asarray(rapid, np.float64), exposure) - estimate
     return np.maximum(estimate + share * smooth(residual, SIGMA_MM, spacing_mm), 0)

@@ -16,6 +16,7 @@ from rbs.data.samples import GRID, Crops
 from rbs.losses import PoissonDeviance
 from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import LoadedRestorer
+from rbs.scans.counts import standard_scale
 from rbs.scans.scan import Array, View
 
 STEPS = 80
@@ -89,7 +90,7 @@ def adapted(restorer: Restorer, rapid: Array, exposure: float) -> Restorer:
     device = next(own.parameters()).device
     for batch in DataLoader(_crops(rapid, exposure), batch_size=BATCH):
         given: dict[str, Tensor] = {name: batch[name].to(device) for name in _USED}
-        x = given["rapid"] / given["exposure"][:, None, None, None]
+        x = standard_scale(given["rapid"], given["exposure"])
         optimizer.zero_grad()
         loss(own(x, given["exposure"]), given["target"], given["target_exposure"]).backward()
         torch.nn.utils.clip_grad_norm_(own.parameters(), LARGEST_GRADIENT)

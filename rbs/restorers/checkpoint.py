@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rbs.errors import CheckpointError
 from rbs.restorers.base import Restorer
-from rbs.scans.counts import where_scanned
+from rbs.scans.counts import standard_scale, where_scanned
 from rbs.scans.scan import Array
 from rbs.utils.checkpoint import KEY, RETRAIN, build_from, load_into, read_safetensors, save_modules
 from rbs.weights import shipped
@@ -108,7 +108,7 @@ class LoadedRestorer:
         """As `restore`, by a network that is given what the restorer is: itself, or one built around it."""
         self._must_restore("scans")
         device = next(self.restorer.parameters()).device
-        x = torch.as_tensor(np.asarray(rapid, dtype=np.float32) / np.float32(exposure), device=device)[None]
+        x = torch.as_tensor(standard_scale(np.asarray(rapid, np.float32), exposure), device=device)[None]
         with torch.inference_mode():
             answer = network(x, torch.tensor([exposure], dtype=torch.float32, device=device))
         return where_scanned(answer[0].cpu().numpy(), rapid)
@@ -150,8 +150,7 @@ def load_restorer(path: str | Path | None = None) -> LoadedRestorer:
     """
     file = shipped.SHIPPED if path is None else Path(path)
     sha256 = file_sha256(file, "name a weight file with --checkpoint" if path is None else "check the path")
-    if path is None:
-        check_recorded(file, sha256)
+    check_recorded(file, sha256)
     tensors, description = read_safetensors(file) if file.suffix == ".safetensors" else _read_lightning(file)
     restorer = build_restorer(description, file)
     load_into(restorer, tensors, file)

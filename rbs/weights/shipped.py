@@ -13,6 +13,13 @@ SHIPPED = FOLDER / "restorer.safetensors"
 """The shipped restorer; `restorer.json` beside it holds its SHA-256, licence and making."""
 GRAPH = FOLDER / "restorer_graph.onnx"
 """Its network for ONNX Runtime, without the weights."""
+NAME = "shipped"
+"""Names the shipped weights wherever weights are named."""
+
+
+def weights_path(name: str | Path) -> Path:
+    """Path of a weight file as options name it: "shipped" is the restorer that comes with rbs."""
+    return SHIPPED if str(name) == NAME else Path(name)
 
 
 def file_sha256(file: Path, remedy: str = "check the path") -> str:
