@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset, FileDataset
-from pydicom.encaps import generate_fragmented_frames
+from pydicom.encaps import generate_fragmented_frames, generate_frames
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -20,11 +20,14 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGLossless,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
 )
 
 from rbs.errors import ScanError
+from rbs.scans.dicom import jpeg_lossless
 from rbs.scans.scan import Array
 
 _UNCOMPRESSED = {
@@ -33,8 +36,12 @@ _UNCOMPRESSED = {
     ExplicitVRBigEndian,
     DeflatedExplicitVRLittleEndian,
 }
-LOSSLESS = {*_UNCOMPRESSED, RLELossless, JPEGLSLossless, JPEG2000Lossless}
-"""Transfer syntaxes that keep every count and that the declared dependencies decode."""
+_JPEG_LOSSLESS = {JPEGLossless, JPEGLosslessSV1}
+_DECODERS = {RLELossless: "pydicom", JPEGLSLossless: "pyjpegls", JPEG2000Lossless: "pillow"}
+"""pydicom's names of its decoders. By itself it prefers GDCM where that is installed, which ends the
+whole process at some damaged streams."""
+LOSSLESS = {*_UNCOMPRESSED, *_JPEG_LOSSLESS, *_DECODERS}
+"""Transfer syntaxes that keep every count and that rbs or its dependencies decode."""
 
 EXPORT_RAW = "export the original, uncompressed raw counts from the camera's workstation"
 
@@ -78,8 +85,14 @@ def stored_pixels(ds: FileDataset, path: Path) -> Array:
             )
     else:
         _check_streams(ds.PixelData, transfer_syntax, shape, path)
-    ds.pixel_array_options(correct_unused_bits=False)
-    pixels = ds.pixel_array.reshape(shape)
+    if transfer_syntax in _JPEG_LOSSLESS:
+        streams = map(jpeg_lossless.parse, generate_frames(ds.PixelData, number_of_frames=shape[0]))
+        pixels = np.stack([jpeg_lossless.decode(stream) for stream in streams])
+        pixels = pixels.view(np.int16) if ds.get("PixelRepresentation") == 1 else pixels
+    else:
+        decoder = _DECODERS.get(transfer_syntax, "")
+        ds.pixel_array_options(correct_unused_bits=False, decoding_plugin=decoder)
+        pixels = ds.pixel_array.reshape(shape)
     if not np.issubdtype(pixels.dtype, np.integer):
         raise ScanError(f"its pixels are {pixels.dtype}, not whole counts", file=path, remedy=EXPORT_RAW)
     pixels = _without_unused_bits(pixels, ds, path)
@@ -128,7 +141,9 @@ def _check_streams(encoded: bytes, transfer_syntax: UID, shape: tuple[int, int, 
         raise ScanError(fault, file=path, remedy="export it again")
     if transfer_syntax == RLELossless:  # has no header of its own, and no loss
         return
-    parameters = _of_jpeg_ls if transfer_syntax == JPEGLSLossless else _of_jpeg_2000
+    parameters = {JPEGLSLossless: _of_jpeg_ls, JPEG2000Lossless: _of_jpeg_2000}.get(
+        transfer_syntax, _of_jpeg_lossless
+    )
     for frame in frames:
         rows, columns, lossless = parameters(b"".join(frame))
         if (rows, columns) != shape[1:]:
@@ -139,6 +154,12 @@ def _check_streams(encoded: bytes, transfer_syntax: UID, shape: tuple[int, int, 
             )
         if not lossless:
             raise ScanError("its pixels are lossily compressed", file=path, remedy=EXPORT_RAW)
+
+
+def _of_jpeg_lossless(frame: bytes) -> tuple[int, int, bool]:
+    """Rows, columns and whether a JPEG Lossless stream has all its bits: no point transform."""
+    stream = jpeg_lossless.parse(frame)
+    return stream.rows, stream.columns, stream.point_transform == 0
 
 
 def _of_jpeg_ls(frame: bytes) -> tuple[int, int, bool]:

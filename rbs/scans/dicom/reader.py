@@ -13,14 +13,15 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
 from pydicom import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
+from pydicom.filereader import read_dataset
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -61,6 +62,7 @@ START = 132
 def read_nm(
     path: str | Path,
     *,
+    content: bytes | None = None,
     views: tuple[View, ...] | None = None,
     energy_window: int | None = None,
     velocity: float | None = None,
@@ -71,6 +73,7 @@ def read_nm(
 
     Args:
         path: A file of one or two views.
+        content: Its bytes, where they were read before; the file is not opened then.
         views: The view of each frame, for files that do not name them.
         energy_window: The energy window to read, counted from 1, for files with several.
         velocity: Bed velocity, cm/min, for files that do not state it.
@@ -88,7 +91,7 @@ def read_nm(
     """
     path = Path(path)
     with blaming(path):
-        return _read(path, views, energy_window, velocity, require_raw, require_views)
+        return _read(path, content, views, energy_window, velocity, require_raw, require_views)
 
 
 @contextmanager
@@ -121,7 +124,7 @@ def first_line(error: Exception) -> str:
     return re.sub(r"""(['"]).*\1""", "...", line)[:150]
 
 
-def decoded(path: Path, **options: Any) -> tuple[FileDataset, list[str]]:
+def decoded(path: Path, content: bytes | None = None, **options: Any) -> tuple[FileDataset, list[str]]:
     """Read a file and decode every element now.
 
     pydicom would decode an element when it is first asked for, and fail where nobody expects it.
@@ -130,6 +133,7 @@ def decoded(path: Path, **options: Any) -> tuple[FileDataset, list[str]]:
 
     Args:
         path: The file.
+        content: Its bytes, where they were read before; the file is not opened then.
         options: Those of `pydicom.dcmread`.
 
     Returns:
@@ -140,14 +144,15 @@ def decoded(path: Path, **options: Any) -> tuple[FileDataset, list[str]]:
         ScanError: It would fill the memory.
         Exception: Nearly any, on a file damaged in its structure.
     """
-    try:
-        _refuse_to_inflate(path)
-        ds = pydicom.dcmread(path, **options)
-    except InvalidDicomError:
-        with path.open("rb") as file:
-            if not starts_like_dicom(file.read(START)):
-                raise
-        ds = pydicom.dcmread(path, force=True, **options)
+    with path.open("rb") if content is None else BytesIO(content) as file:
+        start = file.read(START)
+        if not starts_like_dicom(start):
+            raise InvalidDicomError
+        preamble = start[128:] == b"DICM"
+        if preamble:
+            _refuse_to_inflate(file, path)
+        file.seek(0)
+        ds = pydicom.dcmread(file, force=not preamble, **options)
     if not ds.file_meta.get("TransferSyntaxUID"):
         implicit, little = ds.original_encoding
         ds.file_meta.TransferSyntaxUID = (
@@ -168,32 +173,36 @@ def starts_like_dicom(start: bytes) -> bool:
     return False
 
 
-def _refuse_to_inflate(path: Path) -> None:
-    """Refuse a deflated file that would inflate to gigabytes, which pydicom would do at once."""
-    meta = read_file_meta_info(path)
+def _refuse_to_inflate(file: BinaryIO, path: Path) -> None:
+    """Refuse a deflated file that would inflate to gigabytes, which pydicom would do at once.
+
+    Args:
+        file: Open behind its preamble.
+        path: Its path.
+    """
+    meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         return
     inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
-    with path.open("rb") as file:
-        file.seek(START + 12 + meta.FileMetaInformationGroupLength)
-        while piece := file.read(2**14):
-            size += len(inflater.decompress(piece))
-            if size > 8 * MOST_PIXELS:
-                fault = "it inflates to more than a whole-body scan holds"
-                raise ScanError(fault, file=path, remedy=_EXPORT_PLAIN)
+    while piece := file.read(2**14):
+        size += len(inflater.decompress(piece))
+        if size > 8 * MOST_PIXELS:
+            fault = "it inflates to more than a whole-body scan holds"
+            raise ScanError(fault, file=path, remedy=_EXPORT_PLAIN)
 
 
 def _read(
     path: Path,
+    content: bytes | None,
     views: tuple[View, ...] | None,
     energy_window: int | None,
     velocity: float | None,
     require_raw: bool,
     require_views: bool,
 ) -> Scan:
-    if path.is_file() and path.stat().st_size == 0:
+    if content is None and path.is_file() and path.stat().st_size == 0:
         raise ScanError("it is empty", file=path, remedy="export it again")
-    ds, damaged = decoded(path)
+    ds, damaged = decoded(path, content)
     for element in damaged:
         _LOG.warning("%s: left out the damaged element %s", path, element)
     transfer_syntax = ds.file_meta.TransferSyntaxUID

@@ -4,7 +4,6 @@ import hashlib
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -117,9 +116,9 @@ def test_shipped_files_that_do_not_belong_together_are_refused(tmp_path, monkeyp
         card = json.dumps({"sha256": hashlib.sha256(content).hexdigest()})
         (tmp_path / name).with_suffix(".json").write_text(card)
 
+    graph = shipped.GRAPH
     monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "restorer.safetensors")
     monkeypatch.setattr(shipped, "GRAPH", tmp_path / "restorer_graph.onnx")
-    graph = Path(shipped.__file__).parent / "weights" / "restorer_graph.onnx"
     with pytest.raises(CheckpointError, match="name a weight file with --checkpoint"):
         load_shipped()
     save_restorer(tmp_path / "other.safetensors", NAFNet(width=4), {})
