@@ -13,6 +13,7 @@ import sys
 
 from rbs.errors import RbsError
 from rbs.utils.memory import keep_memory
+from rbs.utils.threads import wait_passively
 
 TRAINING = {
     "fit": "train: adapt the teacher, stage 1, stage 2",
@@ -54,6 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if argv is None else argv
     keep_memory()
+    wait_passively()
     try:
         if arguments and arguments[0] in TRAINING:
             from rbs.cli.training import run_lightning

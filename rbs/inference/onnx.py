@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from rbs.errors import CheckpointError, RbsError
 from rbs.scans.counts import standard_scale, where_scanned
 from rbs.scans.scan import Array
+from rbs.utils.threads import thread_count, waits_actively
 from rbs.weights import shipped
 from rbs.weights.shipped import check_recorded, file_sha256
 
@@ -142,21 +142,12 @@ def session_of(model: bytes, weights: Mapping[str, Array] | None = None) -> Infe
     except ImportError as error:
         raise RbsError(f"ONNX Runtime is not there ({error})", remedy="pip install onnxruntime") from error
     options = SessionOptions()
-    options.intra_op_num_threads = _threads()
+    # By itself it takes one for each core of the machine, also where the process was given few.
+    options.intra_op_num_threads = thread_count()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if waits_actively() else "0")
     weights = weights or {}
     # They must outlive the session's making, which copies them.
     values = [OrtValue.ortvalue_from_numpy(np.asarray(array, np.float32)) for array in weights.values()]
     if values:
         options.add_external_initializers(list(weights), values)
     return InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def _threads() -> int:
-    """As the environment says, or one for each core that this process may use.
-
-    ONNX Runtime's own choice is one a core of the machine, also where a job was given few of them.
-    """
-    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if first.isdigit() and int(first):
-        return int(first)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -139,7 +139,8 @@ def _differences(stream: Stream) -> Array:
     steps = np.where(stream.lengths > 0, stream.lengths + extra, 0)
     data = np.concatenate([stream.data, np.zeros(4, np.uint8)]).astype(np.int32)
     triples = data[:-2] << 16 | data[1:-1] << 8 | data[2:]
-    places, place = [], 0
+    places: list[int] = []
+    place = 0
     wanted, end = stream.rows * stream.columns, 8 * len(stream.data)
     for first in range(0, len(stream.data), _CHUNK):
         windows = triples[first : first + _CHUNK, None] >> (8 - np.arange(8)) & 0xFFFF
