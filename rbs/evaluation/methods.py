@@ -15,6 +15,7 @@ from rbs.errors import CheckpointError, RbsError
 from rbs.evaluation.scans.classical import Classical, available, best, tune
 
 if TYPE_CHECKING:
+    from rbs.inference.onnx import OnnxRestorer
     from rbs.restorers.checkpoint import LoadedRestorer
 
 Array = npt.NDArray[Any]
@@ -89,8 +90,8 @@ def trained_methods(
     """The restorers.
 
     Args:
-        stage1: Weights of stage 1, .safetensors or .ckpt, and of others to compare with it; or
-            none.
+        stage1: Weights of stage 1, .safetensors, .ckpt or .onnx, and of others to compare with
+            it; or none.
         stage2: Weights of stage 2; its second restorer is read from `cascade.safetensors` beside
             them.
         teacher: Folder of the adapted teacher, for the second restorer.
@@ -103,10 +104,17 @@ def trained_methods(
 
     Raises:
         CheckpointError: One of them is missing or does not fit.
-        RbsError: `adapt` or `keep_faint` without stage 1, or with one of frames.
+        RbsError: `adapt` or `keep_faint` without stage 1, or with one of frames; or what looks into
+            the network with an ONNX file.
     """
     from rbs.restorers.checkpoint import load_restorer
 
+    for file in stage1:
+        looks_inside = {"--adapt": adapt, "--uncertainty": uncertainty, "--stage2": stage2 is not None}
+        asked = [name for name, wanted in looks_inside.items() if wanted]
+        if file.suffix == ".onnx" and asked:
+            fault = f"{asked[0]} looks into the network of stage 1, which an ONNX file does not allow"
+            raise RbsError(fault, file=file, remedy="name the weights it was exported from")
     option = "--adapt" if adapt else "--keep-faint" if keep_faint else None
     if option and not stage1:
         raise RbsError(f"{option} is about stage 1, but none is named", remedy="name it with --stage1")
@@ -114,8 +122,8 @@ def trained_methods(
     methods = []
     first = None
     for number, file in enumerate(stage1, 1):
-        loaded = load_restorer(file)
-        if option and loaded.restorer.images.shows != "scans":
+        loaded = _loaded(file)
+        if option and loaded.shows != "scans":
             raise RbsError(f"{option} weighs counts, and frames have none", remedy="leave it out")
         first = first or loaded
         name, label = ("stage1", "Stage 1") if number == 1 else (f"stage1_{number}", f"Stage 1, no. {number}")
@@ -139,13 +147,21 @@ def trained_methods(
     return methods
 
 
+def _loaded(file: Path) -> Any:
+    """A restorer of either kind, `LoadedRestorer` or `OnnxRestorer`, by the suffix of its file."""
+    from rbs.inference.onnx import load_onnx
+    from rbs.restorers.checkpoint import load_restorer
+
+    return load_onnx(file, "auto") if file.suffix == ".onnx" else load_restorer(file)
+
+
 def _device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def restorer_method(name: str, label: str, loaded: LoadedRestorer) -> Method:
+def restorer_method(name: str, label: str, loaded: LoadedRestorer | OnnxRestorer) -> Method:
     """A restorer as a row of the table, on the accelerator where there is one.
 
     Args:
@@ -153,7 +169,10 @@ def restorer_method(name: str, label: str, loaded: LoadedRestorer) -> Method:
         label: As printed.
         loaded: The restorer.
     """
-    loaded.restorer.to(_device())
+    from rbs.inference.onnx import OnnxRestorer
+
+    if not isinstance(loaded, OnnxRestorer):
+        loaded.restorer.to(_device())
     return Method(
         name,
         label,
@@ -161,7 +180,7 @@ def restorer_method(name: str, label: str, loaded: LoadedRestorer) -> Method:
         {
             "weights": loaded.name,
             "sha256": loaded.sha256,
-            "shows": loaded.restorer.images.shows,
+            "shows": loaded.shows,
             **loaded.provenance,
         },
     )

@@ -1,4 +1,4 @@
-"""Restoring scans by ONNX Runtime, without the long import of PyTorch: the shipped weights, or an export."""
+"""Restoring scans by ONNX Runtime, without PyTorch: the shipped weights, or an export."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from rbs.errors import CheckpointError, RbsError
+from rbs.inference.devices import onnx_providers
 from rbs.scans.counts import standard_scale, where_scanned
 from rbs.scans.scan import Array
 from rbs.utils.threads import thread_count, waits_actively
@@ -25,7 +26,7 @@ VIEWS = 2
 
 @dataclass(frozen=True)
 class OnnxRestorer:
-    """A restorer of scans in ONNX Runtime, to be used as `rbs.restorers.checkpoint.LoadedRestorer` is.
+    """A restorer of scans in ONNX Runtime, used as `rbs.restorers.checkpoint.LoadedRestorer` is.
 
     Attributes:
         session: The network.
@@ -38,6 +39,7 @@ class OnnxRestorer:
     name: str
     sha256: str
     provenance: dict[str, Any]
+    shows: ClassVar[str] = "scans"
 
     def restore(self, rapid: Array, exposure: float) -> Array:
         """Restore a whole scan: `rbs.restorers.checkpoint.LoadedRestorer.restore` says how.
@@ -56,8 +58,11 @@ class OnnxRestorer:
         return where_scanned(counts, rapid)
 
 
-def load_shipped() -> OnnxRestorer:
+def load_shipped(device: str = "cpu") -> OnnxRestorer:
     """The restorer that comes with rbs: its weights, put into the graph that lies beside them.
+
+    Args:
+        device: One of `rbs.inference.devices.DEVICES`.
 
     Raises:
         CheckpointError: One of the two files is missing or not the one its card tells of.
@@ -73,7 +78,7 @@ def load_shipped() -> OnnxRestorer:
         with safe_open(weights, framework="np") as content:
             arrays = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
             description = json.loads(content.metadata()["rbs"])
-        session = session_of(graph.read_bytes(), arrays)
+        session = session_of(graph.read_bytes(), arrays, device)
         architecture = _about(session)["architecture"]
     except (RbsError, MemoryError):
         raise
@@ -87,8 +92,12 @@ def load_shipped() -> OnnxRestorer:
     return OnnxRestorer(session, f"{kind} {weights.name} (ONNX)", sha256, description.get("provenance", {}))
 
 
-def load_onnx(path: Path) -> OnnxRestorer:
+def load_onnx(path: Path, device: str = "cpu") -> OnnxRestorer:
     """Read what `rbs export` wrote of a restorer of scans.
+
+    Args:
+        path: An .onnx file.
+        device: One of `rbs.inference.devices.DEVICES`.
 
     Raises:
         CheckpointError: The file is missing, cannot be read, or is not of `rbs export`, or not of
@@ -99,7 +108,7 @@ def load_onnx(path: Path) -> OnnxRestorer:
         raise CheckpointError("there is no such weight file", file=path, remedy="check the path")
     remedy = "write it with `rbs export`"
     try:
-        session = session_of(path.read_bytes())
+        session = session_of(path.read_bytes(), device=device)
         about = _about(session)
         name, sha256, restores = about["name"], about["weights_sha256"], about["restores"]
     except KeyError:
@@ -117,7 +126,7 @@ def load_onnx(path: Path) -> OnnxRestorer:
 
 
 def _about(session: InferenceSession) -> dict[str, Any]:
-    """What its writer says of it.
+    """Metadata that its writer put into it.
 
     Raises:
         KeyError: Nothing.
@@ -126,16 +135,19 @@ def _about(session: InferenceSession) -> dict[str, Any]:
     return about
 
 
-def session_of(model: bytes, weights: Mapping[str, Array] | None = None) -> InferenceSession:
-    """A network on the processor, on as many threads as `OMP_NUM_THREADS` says, or as it may have.
+def session_of(
+    model: bytes, weights: Mapping[str, Array] | None = None, device: str = "cpu"
+) -> InferenceSession:
+    """A network, on the processor on as many threads as `OMP_NUM_THREADS` says, or as it may have.
 
     Args:
         model: An ONNX file.
         weights: What it left out, by name; float32 or half of it.
+        device: One of `rbs.inference.devices.DEVICES`.
 
     Raises:
-        RbsError: ONNX Runtime is not installed. What it says of a faulty model is of kinds of its
-            own.
+        RbsError: ONNX Runtime is not installed, or not for that device. What it says of a faulty
+            model is of kinds of its own.
     """
     try:
         from onnxruntime import InferenceSession, OrtValue, SessionOptions
@@ -150,4 +162,4 @@ def session_of(model: bytes, weights: Mapping[str, Array] | None = None) -> Infe
     values = [OrtValue.ortvalue_from_numpy(np.asarray(array, np.float32)) for array in weights.values()]
     if values:
         options.add_external_initializers(list(weights), values)
-    return InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return InferenceSession(model, options, providers=onnx_providers(device))

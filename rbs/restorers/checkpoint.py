@@ -42,6 +42,11 @@ class LoadedRestorer:
     sha256: str
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def shows(self) -> str:
+        """What it restores: "scans" or "frames"."""
+        return self.restorer.images.shows
+
     def restore_frame(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Restore a colour frame on the device that the restorer is on.
 
