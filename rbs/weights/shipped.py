@@ -1,4 +1,4 @@
-"""The weight files that come with rbs, and that a file is the one its card tells of. Needs no PyTorch."""
+"""The weight files that come with rbs, and the check against their cards. Needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def file_sha256(file: Path, remedy: str = "check the path") -> str:
 
 
 def check_recorded(file: Path, sha256: str) -> None:
-    """See to it that a file among the shipped weights is the one its card tells of; others have no card.
+    """Compare a file among the shipped weights with its card; other files have none.
 
     Raises:
         CheckpointError: It is not.

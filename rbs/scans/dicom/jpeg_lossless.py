@@ -111,7 +111,7 @@ def decode(stream: Stream) -> Array:
 
 
 def _tables(segment: bytes) -> dict[int, tuple[Array, Array]]:
-    """Code lengths and categories of each Huffman table of a segment, by the next 16 bits: annex C."""
+    """Code lengths and categories of each Huffman table, by the next 16 bits: annex C."""
     tables = {}
     while segment:
         counts, values = segment[1:17], segment[17:]
@@ -168,7 +168,7 @@ def _differences(stream: Stream) -> Array:
 
 
 def _row(difference: Array, above: Array, predictor: int) -> Array:
-    """Samples of a row from those above it, modulo 2^16: table H.1; the first is predicted from above."""
+    """Samples of a row below the first, modulo 2^16: table H.1."""
     if predictor == 1:
         return above[0] + np.cumsum(difference)
     if predictor == 2:

@@ -38,7 +38,7 @@ _UNCOMPRESSED = {
 }
 _JPEG_LOSSLESS = {JPEGLossless, JPEGLosslessSV1}
 _DECODERS = {RLELossless: "pydicom", JPEGLSLossless: "pyjpegls", JPEG2000Lossless: "pillow"}
-"""pydicom's names of its decoders. By itself it prefers GDCM where that is installed, which ends the
+"""pydicom's names of its decoders. By default it prefers GDCM if that is installed, which ends the
 whole process at some damaged streams."""
 LOSSLESS = {*_UNCOMPRESSED, *_JPEG_LOSSLESS, *_DECODERS}
 """Transfer syntaxes that keep every count and that rbs or its dependencies decode."""
@@ -114,7 +114,7 @@ def whole_number(ds: Dataset, keyword: str, otherwise: int, path: Path) -> int:
 
 
 def _without_unused_bits(pixels: Array, ds: Dataset, path: Path) -> Array:
-    """Clear the bits above Bits Stored: they may hold an overlay, but not counts that do not fit."""
+    """Clear the bits above Bits Stored; they may hold an overlay, but no counts."""
     bits, high_bit = whole_number(ds, "BitsStored", 0, path), whole_number(ds, "HighBit", 0, path)
     unused = max(0, 8 * pixels.dtype.itemsize - bits)
     kept = pixels << unused >> unused  # keeps the sign
@@ -131,7 +131,7 @@ def _without_unused_bits(pixels: Array, ds: Dataset, path: Path) -> Array:
 
 
 def _check_streams(encoded: bytes, transfer_syntax: UID, shape: tuple[int, int, int], path: Path) -> None:
-    """Refuse frames that are too many or too few, of another size, or lossy for all that the header says."""
+    """Refuse too many or too few frames, and those of another size or lossy against the header."""
     frames = list(generate_fragmented_frames(encoded, number_of_frames=shape[0]))
     # Without a table of offsets several frames pass for the fragments of one, and all but the first
     # are lost.
@@ -174,7 +174,7 @@ def _of_jpeg_ls(frame: bytes) -> tuple[int, int, bool]:
 
 
 def _of_jpeg_2000(frame: bytes) -> tuple[int, int, bool]:
-    """Rows, columns and whether a JPEG 2000 codestream uses the reversible wavelet: ITU-T T.800, annex A."""
+    """Rows, columns and whether a codestream is reversible JPEG 2000: ITU-T T.800, annex A."""
     place = frame.index(b"\xff\x4f\xff\x51")  # start of codestream and size, perhaps inside a JP2 file
     right, lower, left, upper = struct.unpack(">4I", frame[place + 8 : place + 24])
     place += 2

@@ -47,7 +47,7 @@ RECOVERED = ("RECOVERED", "99RBS", "Counts recovered from a picture")
 `read_nm`."""
 
 WHOLE_BODY = ("WHOLE BODY", "WHOLEBODY", "STATIC", "")
-"""What cameras call a whole-body scan in the third value of Image Type."""
+"""Names that cameras give a whole-body scan in the third value of Image Type."""
 
 RAW_DISPERSION = (0.8, 1.2)
 """Noise variance over mean of raw counts; smoothed, rescaled and 8-bit data fall outside."""
@@ -96,7 +96,7 @@ def read_nm(
 
 @contextmanager
 def blaming(path: Path) -> Iterator[None]:
-    """Whatever goes wrong with a file in here is said of it in one sentence, without values of its header.
+    """Turn any error of a file into one sentence about it, without values of its header.
 
     Raises:
         ScanError: It is no DICOM file, cannot be opened, or is damaged.
@@ -119,7 +119,7 @@ def blaming(path: Path) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """What pydicom says, without the values it quotes and the traceback it adds in the lines below."""
+    """First line of an error of pydicom, without the values it quotes."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
     return re.sub(r"""(['"]).*\1""", "...", line)[:150]
 
@@ -162,7 +162,7 @@ def decoded(path: Path, content: bytes | None = None, **options: Any) -> tuple[F
 
 
 def starts_like_dicom(start: bytes) -> bool:
-    """Whether a file begins as DICOM does: with a preamble, or at once with an element of group 2 or 8."""
+    """True for the start of a DICOM file: a preamble, or an element of group 2 or 8 at once."""
     if len(start) < 8 or start[128:START] == b"DICM":
         return start[128:START] == b"DICM"
     # The first element of an old file is a short one: a length, a character set or the image type.
@@ -308,7 +308,7 @@ def _refuse_processed(ds: Dataset, transfer_syntax: UID, path: Path) -> None:
 
 
 def _shown(value: str) -> str:
-    """A header value as a message may show it: one of damaged length runs on into the patient's name."""
+    """A header value for a message; one of damaged length may run on into the patient's name."""
     return value if len(value) <= 100 and value.isprintable() else "something unreadable"
 
 
@@ -318,7 +318,7 @@ def _image_type(ds: Dataset) -> list[str]:
 
 
 def _drop_zeros(header: Dataset) -> None:
-    """Leave out what a workstation writes for an unknown size, weight or dose: nobody weighs 0 kg."""
+    """Drop the zeros that workstations write for an unknown size, weight or dose."""
     tracers = header.get("RadiopharmaceuticalInformationSequence") or []
     known_to_be = [(header, "PatientSize"), (header, "PatientWeight")]
     for part, keyword in known_to_be + [(tracer, "RadionuclideTotalDose") for tracer in tracers]:
@@ -398,7 +398,7 @@ def _velocity(header: Dataset, option: float | None, path: Path) -> float | None
 
 
 def positive_number(value: Any, factor: float = 1.0) -> float | None:
-    """A number times `factor`; None where it is missing or zero, as workstations write unknown values."""
+    """A number times `factor`; None if it is missing, or zero, which stands for unknown."""
     try:
         number = float(value) * factor
     except (TypeError, ValueError):
