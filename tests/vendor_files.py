@@ -6,6 +6,7 @@ Every quirk is a small file made with pydicom, Pillow and CharLS alone; nothing 
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from pydicom.uid import (
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
+    JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
@@ -225,6 +227,31 @@ def jpeg_ls_stream(frame: np.ndarray, error: int = 0) -> bytes:
             frame.tobytes(), error, **size, photometric_interpretation="MONOCHROME2", planar_configuration=0
         )
     )
+
+
+def jpeg_lossless(frame: np.ndarray, predictor: int = 1, dropped: int = 0) -> bytes:
+    """JPEG Lossless after ITU-T T.81, annex H; every category has a code of five bits."""
+    x = frame.astype(int) >> dropped
+    bits = ""
+    for (row, column), value in np.ndenumerate(x):
+        a, b, c = x[row, column - 1], x[row - 1, column], x[row - 1, column - 1]
+        guesses = (0, a, b, c, a + b - c, a + (b - c >> 1), b + (a - c >> 1), a + b >> 1)
+        guess = guesses[predictor] if row and column else b if row else a if column else 1 << 15 - dropped
+        difference = (value - guess + 32767) % 65536 - 32767
+        category = int(abs(difference)).bit_length()
+        bits += f"{category:05b}"
+        if 0 < category < 16:
+            bits += (
+                f"{(difference if difference > 0 else difference - 1) & ((1 << category) - 1):0{category}b}"
+            )
+    bits += "1" * (-len(bits) % 8)
+    data = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
+    size = struct.pack(">BHHBBBB", 16, *frame.shape, 1, 1, 0x11, 0)
+    table = bytes([0, 0, 0, 0, 0, 17, *[0] * 11, *range(17)])
+    scan = bytes([1, 1, 0, predictor, 0, dropped])
+    segments = ((0xC3, size), (0xC4, table), (0xDA, scan))
+    markers = b"".join(struct.pack(">BBH", 0xFF, kind, len(part) + 2) + part for kind, part in segments)
+    return b"\xff\xd8" + markers + data + b"\xff\xd9"
 
 
 def run_lengths(ds: FileDataset) -> None:
@@ -471,7 +498,17 @@ QUIRKS: dict[str, Quirk] = {
         (packed(JPEGLSLossless, lambda f: jpeg_ls_stream(f, 1)),), refused=("lossily compressed", RAW)
     ),
     "lossy once": Quirk((put(LossyImageCompression="01"),), refused=("lossily compressed", RAW)),
-    "lossless JPEG, which nothing here decodes": Quirk((packed(JPEGLosslessSV1, jpeg),), refused=LOSSY),
+    "JPEG Lossless": Quirk((packed(JPEGLossless, lambda f: jpeg_lossless(f, 6)),)),
+    "JPEG Lossless, first-order prediction": Quirk((packed(JPEGLosslessSV1, jpeg_lossless),)),
+    "lossy: JPEG that claims to be lossless": Quirk(
+        (packed(JPEGLosslessSV1, jpeg),), refused=("no JPEG Lossless stream", "again")
+    ),
+    "lossy: JPEG Lossless without its lowest bit": Quirk(
+        (packed(JPEGLosslessSV1, lambda f: jpeg_lossless(f, dropped=1)),), refused=("lossily compressed", RAW)
+    ),
+    "JPEG Lossless that is cut": Quirk(
+        (packed(JPEGLosslessSV1, lambda f: jpeg_lossless(f)[:-500]),), refused=("end early", "again")
+    ),
     "GE's private transfer syntax": Quirk(
         (lambda ds: setattr(ds.file_meta, "TransferSyntaxUID", "1.2.840.113619.5.2"),),
         encode=lambda ds, path: ds.save_as(path, implicit_vr=True, little_endian=True, force_encoding=True),

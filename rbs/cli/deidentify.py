@@ -37,22 +37,22 @@ def run(args: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    from rbs.clinic.deidentify import REPORT, Done, begin, deidentify_files, write_report
-    from rbs.clinic.outcomes import Refused
+    from rbs.clinic.deidentify import REPORT, DeidentifiedFile, begin, deidentify_files, write_report
+    from rbs.clinic.outcomes import Refusal
     from rbs.scans.dicom.files import dicom_files, dicomdirs
 
     source, target = args.source, args.target
     is_folder = source.is_dir()
     files = dicom_files(source) if is_folder else [source]
     pseudonyms = begin(source, target, args.key)
-    outcomes: list[Done | Refused] = []
+    outcomes: list[DeidentifiedFile | Refusal] = []
     with tqdm(total=len(files), unit="file", disable=None if is_folder else True) as bar:
         for outcome in deidentify_files(files, target, pseudonyms):
             bar.update()
             outcomes.append(outcome)
     write_report(target, outcomes)
-    done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
-    refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+    done = [outcome for outcome in outcomes if isinstance(outcome, DeidentifiedFile)]
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Refusal)]
     for path in dicomdirs(source) if is_folder else ():
         print(f"skipped: {path} is an index, which names the patients", file=sys.stderr)
     already = sum(outcome.already for outcome in done)

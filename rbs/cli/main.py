@@ -16,6 +16,7 @@ from typing import Any
 from rbs import __version__
 from rbs.errors import RbsError
 from rbs.utils.memory import keep_memory
+from rbs.utils.threads import wait_passively
 
 TRAINING = {
     "fit": "train: adapt the teacher, stage 1, stage 2",
@@ -62,6 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     command = arguments[0] if arguments else None
     keep_memory()
+    wait_passively()
     try:
         if command in RENAMED:
             raise RbsError(f"`rbs {command}` is now `rbs {RENAMED[command]}`")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,14 +14,18 @@ from rbs.cli.options import (
     reading_options,
     refusals_error,
 )
+from rbs.inference.devices import DEVICES
+from rbs.weights.shipped import SHIPPED, weights_path
 
 if TYPE_CHECKING:
-    from rbs.clinic.restore_scans import Loaded
-    from rbs.endoscopy.media_type import Kind
-    from rbs.errors import RbsError
-    from rbs.restorers.uncertainty import Uncertainty
+    from collections.abc import Sequence
+
+    from rbs.clinic.outcomes import FileRestorer, Outcome, Skip
+    from rbs.clinic.sources import Source
 
 HELP = "restore rapid scans (DICOM in, DICOM out), endoscopic pictures and videos (research use only)"
+
+HAS_OUTPUT = "has its output already"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,14 +37,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="DICOM file, picture or video, or folder of one of these kinds (with those below it)",
     )
     parser.add_argument(
-        "target", metavar="OUT", help="file to write, or folder (ending in /) that gets the names found in IN"
+        "target",
+        metavar="OUT",
+        help="file to write, or folder (no suffix, or ending in /) that gets the names found in IN",
     )
     parser.add_argument(
         "--checkpoint",
-        type=Path,
+        type=weights_path,
+        default="shipped",
         metavar="FILE",
-        help=".safetensors or .ckpt, or for scans .onnx, which starts sooner (default: the weights of rbs,"
-        " for scans; there are none for colour)",
+        help=".safetensors or .ckpt, or for scans .onnx, which starts sooner (default: shipped, the"
+        " weights that come with rbs, for scans only)",
+    )
+    parser.add_argument(
+        "--device",
+        choices=DEVICES,
+        help="device that the network computes on (default: cpu for scans, auto for pictures and videos)",
     )
     parser.add_argument(
         "--adapt",
@@ -58,8 +69,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--uncertainty",
         action="store_true",
         help="scans only: beside every restored file its standard deviation, NAME_sd; by the head that lies"
-        " beside the weights, restorer_uncertainty.safetensors of f1",
+        " beside the weights, NAME_uncertainty.safetensors",
     )
+    parser.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="leave files alone whose output exists, so that a folder can be run again",
+    )
+    parser.add_argument(
+        "--log-file",
+        type=Path,
+        metavar="FILE",
+        help="append a line a file: time, name below IN, outcome; nothing of the patients but that name",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document of all outcomes instead")
     add_reading_options(parser)
     add_standard_velocity(parser)
     add_allow_option(parser)
@@ -74,168 +97,209 @@ def run(args: argparse.Namespace) -> None:
         CheckpointError: The weights do not fit.
         OutputError: The output exists or cannot be written.
     """
+    from itertools import chain
+
     from tqdm import tqdm
 
-    source: Path = args.source
-    kind, outputs, skipped = _work(source, args.target, args.uncertainty)
-    failed: list[RbsError] = []
+    from rbs.clinic.sources import source_of, sources_in
+
+    is_folder = args.source.is_dir()
+    sources = sources_in(args.source) if is_folder else [source_of(args.source)]
+    kind = sources[0].kind
+    restorer = _restorer(kind, args)
+    outputs, skipped = _plan(sources, args, restorer, is_folder)
+    outcomes: list[Outcome] = []
     # A single file needs no bar, and a video has one of its own.
-    quiet = True if kind == "video" or not source.is_dir() else None
-    with tqdm(total=len(outputs), unit=kind, disable=quiet) as bar:
-        for line, error in _outcomes(kind, outputs, args):
-            bar.update()
-            if line:
-                tqdm.write(line)
-            if error:
-                failed.append(error)
-    for path in skipped:
-        print(f"skipped: {path} was restored by rbs already", file=sys.stderr)
-    if failed and not source.is_dir():
-        raise failed[0]
-    for error in failed:
-        print(f"refused: {error}", file=sys.stderr)
-    if failed:
-        raise refusals_error(len(failed), len(outputs))
+    quiet = True if kind == "video" or not is_folder else None
+    with _Log(args.log_file, args.source) as log, tqdm(total=len(outputs), unit=kind, disable=quiet) as bar:
+        for outcome in chain(skipped, restorer.restore(outputs)):
+            outcomes.append(outcome)
+            log.write(outcome)
+            if outcome.outcome != "skipped":
+                bar.update()
+            if outcome.outcome == "restored" and not args.json:
+                tqdm.write(str(outcome))
+    _summarise(outcomes, args, is_folder)
 
 
-def _work(source: Path, out: str, uncertainty: bool) -> tuple[Kind, dict[Path, Path], list[Path]]:
-    """What is to be restored and where to, and what is left alone because rbs made it."""
-    from rbs.endoscopy.media_type import kind_of, pictures_or_videos
-    from rbs.errors import OutputError, ScanError
-    from rbs.scans.dicom.files import dicom_files
+def _restorer(kind: str, args: argparse.Namespace) -> FileRestorer:
+    """The one place where the kind of the files decides: how they are restored.
 
-    target = Path(out)
-    if not source.exists():
-        raise ScanError("there is no such file or folder", file=source, remedy="check the path")
-    if not source.is_dir():
-        kind = kind_of(source) or "scan"  # the reader of scans says best what an unknown file is not
-        inside = target.is_dir() or out.endswith("/")
-        return kind, {source: target / _name(source, kind) if inside else target}, []
-    if target.is_file():
-        raise OutputError("it is a file, but IN is a folder", file=target, remedy="name a folder")
-    try:
-        kind, files = pictures_or_videos(source) or ("scan", dicom_files(source))
-    except ScanError as error:
-        fault = "there is no scan (DICOM), picture or video in this folder"
-        raise ScanError(fault, file=source, remedy="check the path") from error
-    skipped = [path for path in files if _is_restored(path, kind)]
-    outputs = {
-        path: target / path.relative_to(source).with_name(_name(path, kind))
-        for path in files
-        if path not in skipped
-    }
-    if not outputs:
-        raise ScanError(f"it holds only restored {kind}s", file=source, remedy="name the originals")
-    sources: dict[Path, Path] = {}
-    for path, output in outputs.items():
-        for what, made in _made(output, uncertainty).items():
-            if (first := sources.setdefault(made, path)) != path:
-                fault = f"its {what} would be called {made.name}, as that of {first.name}"
-                raise OutputError(fault, file=path, remedy="rename one of the two")
-    return kind, outputs, skipped
-
-
-def _made(output: Path, uncertainty: bool) -> dict[str, Path]:
-    """All that is written for one file."""
-    if not uncertainty:
-        return {"restoration": output}
-    from rbs.clinic.restore_scans import deviation_file
-
-    return {"restoration": output, "standard deviation": deviation_file(output)}
-
-
-def _name(path: Path, kind: Kind) -> str:
-    """What the restoration of a file in a folder is called."""
-    if kind == "scan":
-        return path.name
-    from rbs.clinic.restore_frames import output_name
-
-    return output_name(path, kind)
-
-
-def _is_restored(path: Path, kind: Kind) -> bool:
-    if kind == "scan":
-        from rbs.scans.dicom.files import is_restored as is_restored_scan
-
-        return is_restored_scan(path)
-    from rbs.clinic.restore_frames import is_restored
-
-    return is_restored(path, kind)
-
-
-def _outcomes(
-    kind: Kind, outputs: Mapping[Path, Path], args: argparse.Namespace
-) -> Iterator[tuple[str | None, RbsError | None]]:
-    """Restore: of each file what was done, and what was not."""
-    from rbs.clinic.outcomes import Refused
+    Raises:
+        RbsError: An option does not go with the kind, or with another option.
+        CheckpointError: The weights do not fit.
+    """
     from rbs.errors import CheckpointError, RbsError
 
-    if kind != "scan" and args.checkpoint is None:
+    if kind == "scan":
+        return _restorer_of_scans(args)
+    if args.checkpoint == SHIPPED:
         raise CheckpointError(
             f"no weights for {kind}s come with rbs",
             remedy="train some with `make train-stage1 DATA=endoscopy` and name them with --checkpoint",
         )
-    if kind != "scan" and args.adapt:
-        raise RbsError(f"--adapt deals counts, and {kind}s have none", remedy="leave it out")
-    if kind != "scan" and args.uncertainty:
-        raise RbsError(f"--uncertainty is stated in counts, and {kind}s have none", remedy="leave it out")
-    if kind != "scan" and args.keep_faint:
-        raise RbsError(f"--keep-faint weighs counts, and {kind}s have none", remedy="leave it out")
-    if args.adapt and args.uncertainty:
-        raise RbsError(
-            "--uncertainty speaks for the weights as they are, and --adapt changes them for every scan",
-            remedy="leave one of the two out",
-        )
-    if args.keep_faint and args.uncertainty:
-        raise RbsError(
-            "--uncertainty speaks for what the weights restore, and --keep-faint adds noise to that",
-            remedy="leave one of the two out",
-        )
-    if kind == "scan":
-        from rbs.clinic.restore_scans import restore_files as restore_scans
+    for option in ("adapt", "uncertainty", "keep_faint"):
+        if getattr(args, option):
+            fault = f"--{option.replace('_', '-')} works on counts, and {kind}s have none"
+            raise RbsError(fault, remedy="leave it out")
+    from rbs.clinic.restore_frames import FrameRestorer
+    from rbs.inference.devices import torch_device
+    from rbs.restorers.checkpoint import load_restorer
 
-        restorer, uncertainty = _restorer_of_scans(args)
-        scans = restore_scans(
-            outputs,
-            restorer,
-            uncertainty=uncertainty,
-            reading=reading_options(args),
-            standard_velocity=args.standard_velocity,
-            keep_faint=args.keep_faint,
-        )
-        for scan in scans:
-            yield (None, scan.error) if isinstance(scan, Refused) else (str(scan), None)
-    else:
-        from rbs.clinic.restore_frames import restore_files as restore_frames
-        from rbs.restorers.checkpoint import load_restorer
-
-        for done in restore_frames(outputs, kind, load_restorer(args.checkpoint)):
-            yield (None if isinstance(done, Refused) else str(done)), done.error
+    loaded = load_restorer(args.checkpoint)
+    loaded.restorer.to(torch_device(args.device or "auto"))
+    return FrameRestorer(loaded, kind)
 
 
-def _restorer_of_scans(args: argparse.Namespace) -> tuple[Loaded, Uncertainty | None]:
-    """The weights, and what states their uncertainty; no PyTorch where nothing looks into the network."""
+def _restorer_of_scans(args: argparse.Namespace) -> FileRestorer:
+    """The weights with what was asked for; no PyTorch where nothing looks into the network."""
+    from rbs.clinic.restore_scans import Loaded, ScanRestorer
     from rbs.errors import RbsError
 
-    exported = args.checkpoint is not None and args.checkpoint.suffix == ".onnx"
+    changed = "--adapt" if args.adapt else "--keep-faint" if args.keep_faint else None
+    if args.uncertainty and changed:
+        fault = f"--uncertainty is that of the weights' own answer, which {changed} changes"
+        raise RbsError(fault, remedy="leave one of the two out")
     looks_inside = "--adapt" if args.adapt else "--uncertainty" if args.uncertainty else None
+    exported = args.checkpoint.suffix == ".onnx"
     if exported and looks_inside:
         fault = f"{looks_inside} looks into the network, which an ONNX file does not allow"
         raise RbsError(fault, remedy="name the weights it was exported from")
-    if exported or (args.checkpoint is None and not looks_inside):
+    device = args.device or "cpu"
+    loaded: Loaded
+    uncertainty = None
+    if exported or (args.checkpoint == SHIPPED and not looks_inside):
         from rbs.inference.onnx import load_onnx, load_shipped
 
-        return load_onnx(args.checkpoint) if exported else load_shipped(), None
-    from rbs.restorers.checkpoint import load_restorer
-    from rbs.weights.shipped import SHIPPED
+        loaded = load_onnx(args.checkpoint, device) if exported else load_shipped(device)
+    else:
+        from rbs.inference.devices import torch_device
+        from rbs.restorers.checkpoint import load_restorer
 
-    loaded = load_restorer(args.checkpoint)
-    if args.uncertainty:
-        from rbs.restorers.uncertainty import head_file, load_uncertainty
+        loaded = load_restorer(args.checkpoint)
+        loaded.restorer.to(torch_device(device))
+        if args.uncertainty:
+            from rbs.restorers.uncertainty import head_file, load_uncertainty
 
-        return loaded, load_uncertainty(loaded, head_file(args.checkpoint or SHIPPED))
-    if args.adapt:
-        from rbs.inference.test_time_adaptation import AdaptingRestorer
+            uncertainty = load_uncertainty(loaded, head_file(args.checkpoint))
+        if args.adapt:
+            from rbs.inference.test_time_adaptation import AdaptingRestorer
 
-        return AdaptingRestorer.of(loaded), None
-    return loaded, None
+            loaded = AdaptingRestorer.of(loaded)
+    return ScanRestorer(
+        loaded, uncertainty, reading_options(args), args.standard_velocity, keep_faint=args.keep_faint
+    )
+
+
+def _plan(
+    sources: Sequence[Source], args: argparse.Namespace, restorer: FileRestorer, is_folder: bool
+) -> tuple[dict[Source, Path], list[Skip]]:
+    """The output of each file, and the files that are left alone."""
+    from rbs.clinic.outcomes import Skip
+    from rbs.errors import OutputError, ScanError
+
+    target = Path(args.target)
+    if is_folder and target.is_file():
+        raise OutputError("it is a file, but IN is a folder", file=target, remedy="name a folder")
+    if is_folder:
+        skipped = [Skip(s.path, "was restored by rbs already") for s in sources if s.restored]
+        outputs = {
+            s: target / s.path.relative_to(args.source).with_name(restorer.output_name(s.path))
+            for s in sources
+            if not s.restored
+        }
+        if not outputs:
+            fault = f"it holds only restored {sources[0].kind}s"
+            raise ScanError(fault, file=args.source, remedy="name the originals")
+    else:
+        skipped = []
+        inside = target.is_dir() or args.target.endswith("/") or not (target.suffix or target.exists())
+        outputs = {s: target / restorer.output_name(s.path) if inside else target for s in sources}
+    first: dict[Path, Path] = {}
+    for source, output in outputs.items():
+        for part, file in restorer.outputs(output).items():
+            if (other := first.setdefault(file, source.path)) != source.path:
+                fault = f"its {part} would be called {file.name}, as that of {other.name}"
+                raise OutputError(fault, file=source.path, remedy="rename one of the two")
+    if args.skip_existing:
+        for source, output in list(outputs.items()):
+            if all(file.exists() for file in restorer.outputs(output).values()):
+                skipped.append(Skip(source.path, HAS_OUTPUT))
+                del outputs[source]
+    return outputs, skipped
+
+
+class _Log:
+    """The file of --log-file, to which a line a file is appended; none without that option."""
+
+    def __init__(self, path: Path | None, source: Path) -> None:
+        self.path, self.source = path, source
+
+    def __enter__(self) -> _Log:
+        from rbs.errors import OutputError
+
+        try:
+            self.file = self.path and self.path.open("a", encoding="utf-8")
+        except OSError as error:
+            fault = f"it cannot be written ({error.strerror})"
+            raise OutputError(fault, file=self.path, remedy="name another --log-file") from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.file:
+            self.file.close()
+
+    def write(self, outcome: Outcome) -> None:
+        """Append the outcome of a file."""
+        from datetime import datetime
+
+        from rbs.clinic.outcomes import Skip
+
+        if not self.file:
+            return
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        name = outcome.source.relative_to(self.source) if outcome.source != self.source else self.source.name
+        words = outcome.outcome
+        if outcome.error:
+            words += f": {outcome.error.fault}; {outcome.error.remedy}"
+        elif isinstance(outcome, Skip):
+            words += f": {outcome.reason}"
+        print(f"{now} {name} {words}", file=self.file, flush=True)
+
+
+def _summarise(outcomes: Sequence[Outcome], args: argparse.Namespace, is_folder: bool) -> None:
+    """Say what was skipped and refused.
+
+    Raises:
+        RbsError: Some file was refused, or restored in part.
+    """
+    from rbs.clinic.outcomes import Skip
+
+    if args.json:
+        print(_document(outcomes))
+    skips = [outcome for outcome in outcomes if isinstance(outcome, Skip)]
+    with_output = sum(skip.reason == HAS_OUTPUT for skip in skips)
+    for skip in skips:
+        if skip.reason != HAS_OUTPUT:
+            print(f"skipped: {skip.source} {skip.reason}", file=sys.stderr)
+    if with_output:
+        print(f"skipped: {with_output} of {len(outcomes)} files, whose output exists", file=sys.stderr)
+    failed = [outcome.error for outcome in outcomes if outcome.error]
+    if failed and not is_folder:
+        raise failed[0]
+    for error in failed:
+        print(f"refused: {error}", file=sys.stderr)
+    if failed:
+        raise refusals_error(len(failed), len(outcomes) - len(skips))
+
+
+def _document(outcomes: Sequence[Outcome]) -> str:
+    """All outcomes as JSON: how many of each, and for every file what is known of it."""
+    import json
+
+    import rbs
+
+    words = [outcome.outcome for outcome in outcomes]
+    counted = {word: words.count(word) for word in ("restored", "refused", "skipped")}
+    files = [{"outcome": outcome.outcome, **vars(outcome)} for outcome in outcomes]
+    return json.dumps({"rbs": rbs.__version__, **counted, "files": files}, indent=2, default=str)

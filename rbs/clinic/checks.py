@@ -1,4 +1,4 @@
-"""What was understood of a scan, what it is fit for, and whether its restoration contradicts it."""
+"""A scan as it was read, its fitness for use, and the check of its restoration."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ TC_99M = 140.5
 """Energy of the photons of technetium-99m, keV."""
 
 LONGEST = 2.0
-"""How many times its stated length a scan may cover in its time; run-in and run-out take some,
-too."""
+"""Largest ratio of the length covered in the scan time to the stated length; run-in and run-out
+take some, too."""
 
 BLOCK = 16
 """Edge, in pixels, of the blocks the consistency check compares."""
@@ -54,7 +54,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a scan is fit for a purpose.
+    """Fitness of a scan for a purpose.
 
     Attributes:
         fit: Whether it may be used.
@@ -348,7 +348,7 @@ class Contradiction:
 
 
 def poisson_z(observed: Array, expected: Array) -> Array:
-    """Signed root of the Poisson deviance: about standard normal if `observed` ~ Poisson(`expected`).
+    """Signed root of the Poisson deviance; standard normal if `observed` ~ Poisson(`expected`).
 
     sign(n - m) sqrt(2 (n log(n / m) - n + m)). McCullagh & Nelder, Generalized
     Linear Models, 2nd ed. (1989), section 2.4.
@@ -363,7 +363,7 @@ def poisson_z(observed: Array, expected: Array) -> Array:
 
 
 def contradictions(rapid: Scan, restored: Scan, exposure: float) -> list[Contradiction]:
-    """Where the rapid counts are no plausible Poisson draw from the restored ones.
+    """Find where the rapid counts are no plausible Poisson draw from the restored ones.
 
     A check that needs no reference: over blocks of 16 x 16 pixels the rapid counts R must look like
     a draw from exposure * T, T the restored counts. It finds what a restorer dropped or invented,
@@ -396,6 +396,6 @@ def contradictions(rapid: Scan, restored: Scan, exposure: float) -> list[Contrad
 
 
 def _blocks(counts: Array) -> Array:
-    """Sums over blocks of (frames, rows, columns); blocks at the lower and right edge may be smaller."""
+    """Sums over blocks of (frames, rows, columns); they may be smaller at the lower right edges."""
     sums = np.add.reduceat(counts.astype(np.float64), range(0, counts.shape[1], BLOCK), axis=1)
     return np.add.reduceat(sums, range(0, counts.shape[2], BLOCK), axis=2)

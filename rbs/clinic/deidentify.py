@@ -1,4 +1,4 @@
-"""De-identifying folders: the secret key, the names of the files, the last look at each, and the report."""
+"""De-identifying folders: the secret key, names of files, the last check of each, the report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from pydicom.datadict import tag_for_keyword
 from pydicom.tag import Tag
 
-from rbs.clinic.outcomes import Refused
+from rbs.clinic.outcomes import Refusal
 from rbs.errors import OutputError, RbsError, ScanError
 from rbs.scans.dicom.deidentify import Pseudonyms, deidentify
 from rbs.scans.dicom.deidentify_check import survivors
@@ -27,7 +27,7 @@ MARK = ".rbs-deidentify"
 
 
 @dataclass(frozen=True)
-class Done:
+class DeidentifiedFile:
     """One file de-identified.
 
     Attributes:
@@ -87,8 +87,10 @@ def begin(source: Path, target: Path, key: Path | None = None) -> Pseudonyms:
     return pseudonyms
 
 
-def deidentify_files(files: Iterable[Path], target: Path, pseudonyms: Pseudonyms) -> Iterator[Done | Refused]:
-    """De-identify files into OUT/<pseudonym>/<SOP Instance UID>.dcm; a refused one does not stop the others.
+def deidentify_files(
+    files: Iterable[Path], target: Path, pseudonyms: Pseudonyms
+) -> Iterator[DeidentifiedFile | Refusal]:
+    """De-identify files into OUT/<pseudonym>/<SOP Instance UID>.dcm; refusals do not stop the rest.
 
     A file is written to a temporary place, read again and searched for all that was removed, and
     only then given its name. What an earlier run has written is made again and compared.
@@ -100,11 +102,11 @@ def deidentify_files(files: Iterable[Path], target: Path, pseudonyms: Pseudonyms
         try:
             yield _deidentify_file(path, target, pseudonyms)
         except RbsError as error:
-            yield Refused(path, error)
+            yield Refusal(path, error)
 
 
-def write_report(target: Path, outcomes: Sequence[Done | Refused]) -> None:
-    """Write OUT/report.csv: a line for each file and attribute with what was done to it, never a value.
+def write_report(target: Path, outcomes: Sequence[DeidentifiedFile | Refusal]) -> None:
+    """Write OUT/report.csv: for each file and attribute what was done to it, never a value.
 
     Refused files are listed with the reason, but not by name: names of files often are names of
     patients.
@@ -114,7 +116,7 @@ def write_report(target: Path, outcomes: Sequence[Done | Refused]) -> None:
     """
     rows = []
     for outcome in outcomes:
-        if isinstance(outcome, Refused):
+        if isinstance(outcome, Refusal):
             rows.append(("", "", "", f"refused: {outcome.error.fault}"))
             continue
         name = outcome.output.as_posix()
@@ -129,14 +131,14 @@ def write_report(target: Path, outcomes: Sequence[Done | Refused]) -> None:
         writer.writerows(rows)
 
 
-def _deidentify_file(path: Path, target: Path, pseudonyms: Pseudonyms) -> Done:
+def _deidentify_file(path: Path, target: Path, pseudonyms: Pseudonyms) -> DeidentifiedFile:
     made = deidentify(path, pseudonyms)
     with blaming(path):
         content = encoded(made.dataset)
     patient = str(made.dataset.PatientID)
     output = Path(patient, f"{made.dataset.SOPInstanceUID}.dcm")
     file = target / output
-    done = Done(output, patient, made.actions, made.notes, already=file.exists())
+    done = DeidentifiedFile(output, patient, made.actions, made.notes, already=file.exists())
     if done.already:
         if file.read_bytes() != content:
             raise OutputError(

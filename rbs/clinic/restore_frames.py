@@ -6,17 +6,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from rbs.clinic.outcomes import Refused
+from rbs.clinic.outcomes import Refusal
+from rbs.clinic.sources import MARK, Source
 from rbs.degradation.optical import enlarge
 from rbs.endoscopy.field_of_view import field_of_view
 from rbs.endoscopy.files import read_frame, write_frame
-from rbs.endoscopy.media_type import Kind
-from rbs.endoscopy.video import SUFFIXES, comment_of, transcode
+from rbs.endoscopy.video import SUFFIXES, transcode
 from rbs.errors import CheckpointError, FrameError, OutputError, RbsError
 from rbs.utils.version import VERSION
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-MARK = "Restored by rbs"
-"""Begins the comment in the header of what was restored."""
 X2 = "x2"
 """The preset whose weights answer at twice the size."""
 LOOKED_AT = 10
@@ -34,7 +32,7 @@ LOOKED_AT = 10
 
 
 @dataclass(frozen=True)
-class Restored:
+class RestoredFile:
     """A picture or a video that was restored and written.
 
     Attributes:
@@ -49,26 +47,26 @@ class Restored:
     facts: str
     error: RbsError | None = None
 
+    outcome: ClassVar[str] = "restored"
+
     def __str__(self) -> str:
         return f"{self.source.name}: {self.facts} -> {self.output}"
 
 
 class FrameRestorer:
-    """A restorer of colour frames as files need it.
+    """Restoring pictures and videos.
 
     Args:
-        loaded: The restorer; moved to an accelerator where there is one.
+        loaded: A restorer of colour frames.
+        kind: "picture" or "video".
 
     Attributes:
         scale: How much larger its answers are than what it is given.
         comment: What made them, for headers.
     """
 
-    def __init__(self, loaded: LoadedRestorer) -> None:
-        import torch
-
-        loaded.restorer.to("cuda" if torch.cuda.is_available() else "cpu")
-        self.loaded = loaded
+    def __init__(self, loaded: LoadedRestorer, kind: str) -> None:
+        self.loaded, self.kind = loaded, kind
         self.scale = 2 if loaded.provenance.get("preset") == X2 else 1
         self.comment = (
             f"{MARK} {VERSION} with {loaded.name} (SHA-256 {loaded.sha256}). "
@@ -121,73 +119,57 @@ class FrameRestorer:
             )
         return np.where(area, restored, seen)
 
+    def output_name(self, path: Path) -> str:
+        """Name of the restoration of a file.
 
-def output_name(source: Path, kind: Kind) -> str:
-    """What the restoration of a file in a folder is called.
+        Pictures become PNG, which loses nothing; videos keep the suffix of a container that is
+        written, or become Matroska, which holds any sound.
+        """
+        if self.kind == "picture":
+            return path.with_suffix(".png").name
+        return path.name if path.suffix.lower() in SUFFIXES else path.with_suffix(".mkv").name
 
-    Pictures become PNG, which loses nothing; videos keep the suffix of a container that is written,
-    or become Matroska, which holds any sound.
-    """
-    if kind == "picture":
-        return source.with_suffix(".png").name
-    return source.name if source.suffix.lower() in SUFFIXES else source.with_suffix(".mkv").name
+    def outputs(self, output: Path) -> dict[str, Path]:
+        """All files written for a restoration `output`, by what they hold."""
+        return {"restoration": output}
 
+    def restore(self, outputs: Mapping[Source, Path]) -> Iterator[RestoredFile | Refusal]:
+        """Restore pictures or videos one by one; one that must be refused does not stop the others.
 
-def is_restored(path: Path, kind: Kind) -> bool:
-    """Whether rbs wrote this file as a restoration."""
-    from PIL import Image
+        Args:
+            outputs: Where each file's restoration goes.
 
-    try:
-        if kind == "video":
-            return comment_of(path).startswith(MARK)
-        with Image.open(path) as picture:
-            return str(picture.info.get("Comment", "")).startswith(MARK)
-    except (OSError, ValueError, SyntaxError, FrameError):
-        return False  # reading it whole will say what is wrong
+        Yields:
+            The outcome of each file.
 
-
-def restore_files(
-    outputs: Mapping[Path, Path], kind: Kind, loaded: LoadedRestorer
-) -> Iterator[Restored | Refused]:
-    """Restore pictures or videos one by one; one that must be refused does not stop the others.
-
-    Args:
-        outputs: Where each file's restoration goes.
-        kind: What the files are.
-        loaded: A restorer of colour frames.
-
-    Yields:
-        What became of each file.
-
-    Raises:
-        CheckpointError: The restorer restores scans, or gives values that are not finite.
-    """
-    restorer = FrameRestorer(loaded)
-    restore = _restore_video if kind == "video" else _restore_picture
-    for source, output in outputs.items():
-        try:
-            if output.exists():
-                raise OutputError(
-                    "the output exists already", file=output, remedy="choose another or remove it"
-                )
-            if is_restored(source, kind):
-                raise FrameError("rbs restored it before", file=source, remedy="name the original")
-            yield restore(source, output, restorer)
-        except CheckpointError:
-            raise
-        except RbsError as error:
-            yield Refused(source, error)
+        Raises:
+            CheckpointError: The restorer restores scans, or gives values that are not finite.
+        """
+        restore = _restore_video if self.kind == "video" else _restore_picture
+        for source, output in outputs.items():
+            try:
+                if output.exists():
+                    remedy = "choose another or remove it"
+                    raise OutputError("the output exists already", file=output, remedy=remedy)
+                if source.restored:
+                    remedy = "name the original"
+                    raise FrameError("rbs restored it before", file=source.path, remedy=remedy)
+                yield restore(source.path, output, self)
+            except CheckpointError:
+                raise
+            except RbsError as error:
+                yield Refusal(source.path, error)
 
 
-def _restore_picture(source: Path, output: Path, restorer: FrameRestorer) -> Restored:
+def _restore_picture(source: Path, output: Path, restorer: FrameRestorer) -> RestoredFile:
     start = time.perf_counter()
     restored = restorer(read_frame(source))
     write_frame(output, restored, comment=restorer.comment)
     height, width = restored.shape[1:]
-    return Restored(source, output, f"{width} x {height} pixels, {time.perf_counter() - start:.1f} s")
+    return RestoredFile(source, output, f"{width} x {height} pixels, {time.perf_counter() - start:.1f} s")
 
 
-def _restore_video(source: Path, output: Path, restorer: FrameRestorer) -> Restored:
+def _restore_video(source: Path, output: Path, restorer: FrameRestorer) -> RestoredFile:
     passed = transcode(source, output, restorer.film(), scale=restorer.scale, comment=restorer.comment)
     width, height = passed.size
     facts = [
@@ -200,4 +182,4 @@ def _restore_video(source: Path, output: Path, restorer: FrameRestorer) -> Resto
     if passed.fault:
         remedy = f"all of it that can be seen was restored to {output}; for the rest, copy or export it again"
         error = FrameError(passed.fault, file=source, remedy=remedy)
-    return Restored(source, output, ", ".join(facts), error)
+    return RestoredFile(source, output, ", ".join(facts), error)

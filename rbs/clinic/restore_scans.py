@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 
 from rbs.clinic.checks import check, contradictions, nothing_to_restore
-from rbs.clinic.outcomes import Refused
+from rbs.clinic.outcomes import Refusal
+from rbs.clinic.sources import Source
 from rbs.errors import CheckpointError, OutputError, RbsError, ScanError
-from rbs.inference import residual as faint
+from rbs.inference import residual
 from rbs.scans.acceptance import SAME_VELOCITY
-from rbs.scans.dicom.files import EXPORTED, header_of
+from rbs.scans.dicom.files import EXPORTED
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.dicom.writer import Derivation, write_deviation_nm, write_restored_nm
 from rbs.scans.scan import STANDARD_VELOCITY, Scan, View
@@ -34,7 +35,7 @@ SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Restored:
+class RestoredScan:
     """One file restored and written.
 
     Attributes:
@@ -64,6 +65,9 @@ class Restored:
     seconds: float
     together_with: Path | None
     warnings: tuple[str, ...]
+
+    outcome: ClassVar[str] = "restored"
+    error: ClassVar[None] = None
 
     def __str__(self) -> str:
         pair = f", with {self.together_with.name}" if self.together_with else ""
@@ -105,14 +109,14 @@ def restore_scan(
         raise ScanError(reason.fault, file=scan.provenance.path, remedy=reason.remedy)
     counts = loaded.restore(scan.aligned(), exposure)
     if keep_faint:
-        counts = faint.keep_faint(counts, scan.aligned(), exposure, scan.spacing_mm)
+        counts = residual.keep_faint(counts, scan.aligned(), exposure, scan.spacing_mm)
     if not np.isfinite(counts).all():
         raise CheckpointError(f"{loaded.name} gave values that are not finite", remedy="use other weights")
     return replace(scan.from_aligned(counts), velocity=standard_velocity)
 
 
 def deviation_of(scan: Scan, uncertainty: Uncertainty, standard_velocity: float = STANDARD_VELOCITY) -> Scan:
-    """The standard deviation of what `restore_scan` makes of a scan, in the counts that it restores.
+    """Standard deviation of what `restore_scan` makes of a scan, in restored counts.
 
     Args:
         scan: Rapid scan that may be restored.
@@ -131,55 +135,140 @@ def deviation_of(scan: Scan, uncertainty: Uncertainty, standard_velocity: float 
 
 
 def deviation_file(output: Path) -> Path:
-    """Where the standard deviation of a restored file goes: `child_sd.dcm` beside `child.dcm`."""
+    """File of the standard deviation of a restored one: `child_sd.dcm` beside `child.dcm`."""
     # What follows the last dot of a UID is no suffix.
     suffix = output.suffix if output.suffix.lower() in EXPORTED else ""
     return output.with_name(f"{output.name.removesuffix(suffix)}_sd{suffix}")
 
 
-def restore_files(
-    outputs: Mapping[Path, Path],
-    loaded: Loaded,
-    *,
-    uncertainty: Uncertainty | None = None,
-    reading: Mapping[str, Any] | None = None,
-    standard_velocity: float = STANDARD_VELOCITY,
-    keep_faint: bool = False,
-) -> Iterator[Restored | Refused]:
-    """Restore DICOM files, study by study, so that only one study is in memory.
+@dataclass(frozen=True)
+class ScanRestorer:
+    """Restoring DICOM files, study by study, so that only one study is in memory.
 
     Two one-view files of a study that show opposite views in the same geometry at the same velocity
-    are restored together. A file that must be refused does not stop the others.
+    are restored together.
 
-    Args:
-        outputs: Where each file's restoration goes.
+    Attributes:
         loaded: The restorer.
         uncertainty: Its head; beside every restored file goes then a `deviation_file`.
         reading: Options of `read_nm` for files that do not say all: views, energy_window, velocity.
         standard_velocity: cm/min whose counts are wanted.
         keep_faint: Whether half of what was taken for noise is put back (`rbs.inference.residual`).
 
-    Yields:
-        What became of each file.
-
     Raises:
         ValueError: `uncertainty` with `keep_faint`, of which it knows nothing.
     """
-    if uncertainty and keep_faint:
-        raise ValueError("the uncertainty is of what the weights restore, not of what is put back to that")
-    for files in _studies(outputs):
-        scans: list[Scan] = []
-        doubts: dict[Path, tuple[str, ...]] = {}
-        for path in files:
-            made = [outputs[path], *([deviation_file(outputs[path])] if uncertainty else [])]
+
+    loaded: Loaded
+    uncertainty: Uncertainty | None = None
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    standard_velocity: float = STANDARD_VELOCITY
+    keep_faint: bool = False
+
+    def __post_init__(self) -> None:
+        if self.uncertainty and self.keep_faint:
+            raise ValueError("the uncertainty is of what the weights restore, not of what is put back")
+
+    def output_name(self, path: Path) -> str:
+        """Name of the restoration of a file: its own."""
+        return path.name
+
+    def outputs(self, output: Path) -> dict[str, Path]:
+        """All files written for a restoration `output`, by what they hold."""
+        deviation = {"standard deviation": deviation_file(output)} if self.uncertainty else {}
+        return {"restoration": output, **deviation}
+
+    def restore(self, outputs: Mapping[Source, Path]) -> Iterator[RestoredScan | Refusal]:
+        """Restore files; one that must be refused does not stop the others.
+
+        Args:
+            outputs: Where each file's restoration goes.
+
+        Yields:
+            The outcome of each file.
+        """
+        targets = {source.path: output for source, output in outputs.items()}
+        studies: dict[str, list[Source]] = defaultdict(list)
+        for source in outputs:
+            studies[source.study].append(source)
+        for sources in studies.values():
+            scans: list[Scan] = []
+            doubts: dict[Path, tuple[str, ...]] = {}
+            for source in sources:
+                try:
+                    scan, doubts[source.path] = self._read(source, targets[source.path])
+                    scans.append(scan)
+                except RbsError as error:
+                    yield Refusal(source.path, error)
+            for group in pair_views(scans):
+                yield from self._restore_group(group, doubts, targets)
+
+    def _read(self, source: Source, output: Path) -> tuple[Scan, tuple[str, ...]]:
+        """Read a scan that may be restored, with its warnings, or refuse it."""
+        for file in self.outputs(output).values():
+            if file.exists():
+                raise OutputError(
+                    "the output exists already", file=file, remedy="choose another or remove it"
+                )
+        scan = read_nm(source.path, content=source.content, **self.reading)
+        trained_on = self.loaded.provenance
+        verdict = check(scan, standard_velocity=self.standard_velocity, trained_on=trained_on).restoring
+        if not verdict.fit:
+            faults = ", and ".join(reason.fault for reason in verdict.reasons)
+            remedies = ", and ".join(dict.fromkeys(reason.remedy for reason in verdict.reasons))
+            raise ScanError(faults, file=source.path, remedy=remedies)
+        return scan, verdict.warnings
+
+    def _restore_group(
+        self, group: list[Scan], doubts: Mapping[Path, tuple[str, ...]], outputs: Mapping[Path, Path]
+    ) -> Iterator[RestoredScan | Refusal]:
+        start = time.perf_counter()
+        rapid = group[0]
+        if len(group) == 2:
+            both = np.concatenate([scan.counts for scan in group])
+            rapid = replace(rapid, counts=both, views=(group[0].views[0], group[1].views[0]))
+        paths = [_path(scan) for scan in group]
+        velocity = self.standard_velocity
+        try:
+            restored = restore_scan(rapid, self.loaded, velocity, keep_faint=self.keep_faint)
+            deviation = self.uncertainty and deviation_of(rapid, self.uncertainty, velocity)
+        except RbsError as error:
+            yield from (Refusal(path, error) for path in paths)
+            return
+        exposure = rapid.exposure_of(velocity)
+        found = contradictions(rapid, restored, exposure)
+        seconds = (time.perf_counter() - start) / len(group)
+        model = self.loaded.name + (residual.SUFFIX if self.keep_faint else "")
+        derivation = Derivation(model=model, version=VERSION, weight_hash=self.loaded.sha256)
+        for index, (scan, path) in enumerate(zip(group, paths, strict=True)):
+            own_frames = slice(None) if len(group) == 1 else slice(index, index + 1)
+            result = replace(scan, counts=restored.counts[own_frames], velocity=velocity)
             try:
-                scan, doubts[path] = _read(path, made, loaded, reading or {}, standard_velocity)
-                scans.append(scan)
+                stored = write_restored_nm(outputs[path], result, scan, derivation=derivation)
+                if self.uncertainty and deviation:
+                    of_it = replace(result, counts=deviation.counts[own_frames])
+                    _write_deviation(outputs[path], of_it, scan, self.uncertainty)
             except RbsError as error:
-                yield Refused(path, error)
-        for group in pair_views(scans):
-            yield from _restore_group(
-                group, doubts, outputs, loaded, uncertainty, standard_velocity, keep_faint
+                yield Refusal(path, error)
+                continue
+            own = [str(contradiction) for contradiction in found if contradiction.view in scan.views]
+            more = [f"{len(own) - SHOWN} more places like these"] if len(own) > SHOWN else []
+            if stored.clipped:
+                most = f"{stored.largest:,.0f} counts, the most a file holds"
+                more.append(f"pixels clipped at {most}: {stored.clipped:,}")
+            yield RestoredScan(
+                source=path,
+                views=scan.views,
+                view_rule=scan.provenance.view_rule,
+                output=outputs[path],
+                deviation=deviation_file(outputs[path]) if self.uncertainty else None,
+                counts=float(scan.counts.sum()),
+                expected=float(scan.counts.sum()) / exposure,
+                restored=stored.counts,
+                standard_velocity=velocity,
+                seconds=seconds,
+                together_with=paths[1 - index] if len(group) == 2 else None,
+                warnings=(*doubts[path], *own[:SHOWN], *more),
             )
 
 
@@ -205,94 +294,12 @@ def pair_views(scans: Iterable[Scan]) -> list[list[Scan]]:
 
 
 def _acquisition(scan: Scan) -> Hashable:
-    """What two views of one acquisition have in common."""
+    """Key that the two views of one acquisition share."""
     header: Any = scan.provenance.header
     study = str(getattr(header, "StudyInstanceUID", None) or scan.provenance.path)
     started = str(getattr(header, "AcquisitionDate", "")), str(getattr(header, "AcquisitionTime", ""))[:6]
     spacing = tuple(round(mm, 3) for mm in scan.spacing_mm)
     return study, scan.patient_id, started, scan.counts.shape, spacing, round(scan.velocity or 0, 1)
-
-
-def _studies(files: Iterable[Path]) -> list[list[Path]]:
-    studies: dict[str, list[Path]] = defaultdict(list)
-    for path in files:
-        studies[str(header_of(path).get("StudyInstanceUID") or path)].append(path)
-    return list(studies.values())
-
-
-def _read(
-    path: Path,
-    outputs: Iterable[Path],
-    loaded: Loaded,
-    reading: Mapping[str, Any],
-    standard_velocity: float,
-) -> tuple[Scan, tuple[str, ...]]:
-    """Read a scan that may be restored, with what is doubtful of it, or say why not; before time is spent."""
-    for output in outputs:
-        if output.exists():
-            raise OutputError("the output exists already", file=output, remedy="choose another or remove it")
-    scan = read_nm(path, **reading)
-    verdict = check(scan, standard_velocity=standard_velocity, trained_on=loaded.provenance).restoring
-    verdict.require(path)
-    return scan, verdict.warnings
-
-
-def _restore_group(
-    group: list[Scan],
-    doubts: Mapping[Path, tuple[str, ...]],
-    outputs: Mapping[Path, Path],
-    loaded: Loaded,
-    uncertainty: Uncertainty | None,
-    standard_velocity: float,
-    keep_faint: bool,
-) -> Iterator[Restored | Refused]:
-    start = time.perf_counter()
-    rapid = group[0]
-    if len(group) == 2:
-        both = np.concatenate([scan.counts for scan in group])
-        rapid = replace(rapid, counts=both, views=(group[0].views[0], group[1].views[0]))
-    paths = [_path(scan) for scan in group]
-    try:
-        restored = restore_scan(rapid, loaded, standard_velocity, keep_faint=keep_faint)
-        deviation = uncertainty and deviation_of(rapid, uncertainty, standard_velocity)
-    except RbsError as error:
-        yield from (Refused(path, error) for path in paths)
-        return
-    exposure = rapid.exposure_of(standard_velocity)
-    found = contradictions(rapid, restored, exposure)
-    seconds = (time.perf_counter() - start) / len(group)
-    model = loaded.name + (faint.SUFFIX if keep_faint else "")
-    derivation = Derivation(model=model, version=VERSION, weight_hash=loaded.sha256)
-    for index, (scan, path) in enumerate(zip(group, paths, strict=True)):
-        own_frames = slice(None) if len(group) == 1 else slice(index, index + 1)
-        result = replace(scan, counts=restored.counts[own_frames], velocity=standard_velocity)
-        try:
-            stored = write_restored_nm(outputs[path], result, scan, derivation=derivation)
-            if uncertainty and deviation:
-                of_it = replace(result, counts=deviation.counts[own_frames])
-                _write_deviation(outputs[path], of_it, scan, uncertainty)
-        except RbsError as error:
-            yield Refused(path, error)
-            continue
-        own = [str(contradiction) for contradiction in found if contradiction.view in scan.views]
-        more = [f"{len(own) - SHOWN} more places like these"] if len(own) > SHOWN else []
-        if stored.clipped:
-            most = f"{stored.largest:,.0f} counts, the most a file holds"
-            more.append(f"pixels clipped at {most}: {stored.clipped:,}")
-        yield Restored(
-            source=path,
-            views=scan.views,
-            view_rule=scan.provenance.view_rule,
-            output=outputs[path],
-            deviation=deviation_file(outputs[path]) if uncertainty else None,
-            counts=float(scan.counts.sum()),
-            expected=float(scan.counts.sum()) / exposure,
-            restored=stored.counts,
-            standard_velocity=standard_velocity,
-            seconds=seconds,
-            together_with=paths[1 - index] if len(group) == 2 else None,
-            warnings=(*doubts[path], *own[:SHOWN], *more),
-        )
 
 
 def _write_deviation(restored: Path, deviation: Scan, source: Scan, uncertainty: Uncertainty) -> None:

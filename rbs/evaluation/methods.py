@@ -81,29 +81,27 @@ def trained_methods(
 
     Raises:
         CheckpointError: One of them is missing or does not fit.
-        RbsError: `adapt` or `keep_faint` without stage 1, or with one of frames; `adapt` or
-            `uncertainty` with an ONNX file.
+        RbsError: `adapt` or `keep_faint` without stage 1, or with one of frames; or an ONNX file
+            where the network itself is needed.
     """
     from rbs.restorers.checkpoint import load_restorer
 
+    for file in stage1:
+        looks_inside = {"--adapt": adapt, "--uncertainty": uncertainty, "--stage2": stage2 is not None}
+        asked = [name for name, wanted in looks_inside.items() if wanted]
+        if file.suffix == ".onnx" and asked:
+            fault = f"{asked[0]} looks into the network of stage 1, which an ONNX file does not allow"
+            raise RbsError(fault, file=file, remedy="name the weights it was exported from")
     option = "--adapt" if adapt else "--keep-faint" if keep_faint else None
     if option and not stage1:
         raise RbsError(f"{option} is about stage 1, but none is named", remedy="name it with --stage1")
 
     methods = []
     first = None
-    inside = "--adapt" if adapt else "--uncertainty" if uncertainty else None
     for number, file in enumerate(stage1, 1):
         name, label = ("stage1", "Stage 1") if number == 1 else (f"stage1_{number}", f"Stage 1, no. {number}")
-        if file.suffix == ".onnx":
-            if inside:
-                fault = f"{inside} needs the network itself, which an ONNX file does not give"
-                raise RbsError(fault, file=file, remedy="name the weights it was exported from")
-            method = _exported(name, label, file)
-            methods += [method, _with_faint(method)] if keep_faint else [method]
-            continue
-        loaded = load_restorer(file)
-        if option and loaded.restorer.images.shows != "scans":
+        loaded = _loaded(file)
+        if option and loaded.shows != "scans":
             raise RbsError(f"{option} weighs counts, and frames have none", remedy="leave it out")
         first = first or loaded
         method = restorer_method(name, label, loaded)
@@ -126,13 +124,21 @@ def trained_methods(
     return methods
 
 
+def _loaded(file: Path) -> Any:
+    """A restorer of either kind, `LoadedRestorer` or `OnnxRestorer`, by the suffix of its file."""
+    from rbs.inference.onnx import load_onnx
+    from rbs.restorers.checkpoint import load_restorer
+
+    return load_onnx(file, "auto") if file.suffix == ".onnx" else load_restorer(file)
+
+
 def _device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def restorer_method(name: str, label: str, loaded: LoadedRestorer) -> Method:
+def restorer_method(name: str, label: str, loaded: LoadedRestorer | OnnxRestorer) -> Method:
     """A restorer as a row of the table, on the accelerator where there is one.
 
     Args:
@@ -140,19 +146,11 @@ def restorer_method(name: str, label: str, loaded: LoadedRestorer) -> Method:
         label: As printed.
         loaded: The restorer.
     """
-    loaded.restorer.to(_device())
-    return _method(name, label, loaded, loaded.restorer.images.shows)
+    from rbs.inference.onnx import OnnxRestorer
 
-
-def _exported(name: str, label: str, file: Path) -> Method:
-    """A restorer of scans exported as ONNX."""
-    from rbs.inference.onnx import load_onnx
-
-    return _method(name, label, load_onnx(file), "scans")
-
-
-def _method(name: str, label: str, loaded: LoadedRestorer | OnnxRestorer, shows: str) -> Method:
-    settings = {"weights": loaded.name, "sha256": loaded.sha256, "shows": shows, **loaded.provenance}
+    if not isinstance(loaded, OnnxRestorer):
+        loaded.restorer.to(_device())
+    settings = {"weights": loaded.name, "sha256": loaded.sha256, "shows": loaded.shows, **loaded.provenance}
     return Method(name, label, lambda pair: pair.restored(loaded), settings)
 
 

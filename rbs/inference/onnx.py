@@ -1,19 +1,20 @@
-"""Restoring scans by ONNX Runtime, without the long import of PyTorch: the shipped weights, or an export."""
+"""Restoring scans by ONNX Runtime, without PyTorch: the shipped weights, or an export."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from rbs.errors import CheckpointError, RbsError
-from rbs.scans.counts import where_scanned
+from rbs.inference.devices import onnx_providers
+from rbs.scans.counts import standard_scale, where_scanned
 from rbs.scans.scan import Array
+from rbs.utils.threads import thread_count, waits_actively
 from rbs.weights import shipped
 from rbs.weights.shipped import check_recorded, file_sha256
 
@@ -25,7 +26,7 @@ VIEWS = 2
 
 @dataclass(frozen=True)
 class OnnxRestorer:
-    """A restorer of scans in ONNX Runtime, to be used as `rbs.restorers.checkpoint.LoadedRestorer` is.
+    """A restorer of scans in ONNX Runtime, used as `rbs.restorers.checkpoint.LoadedRestorer` is.
 
     Attributes:
         session: The network.
@@ -38,6 +39,7 @@ class OnnxRestorer:
     name: str
     sha256: str
     provenance: dict[str, Any]
+    shows: ClassVar[str] = "scans"
 
     def restore(self, rapid: Array, exposure: float) -> Array:
         """Restore a whole scan: `rbs.restorers.checkpoint.LoadedRestorer.restore` says how.
@@ -49,15 +51,18 @@ class OnnxRestorer:
         Returns:
             Standard counts (V, H, W), float32.
         """
-        x = np.asarray(rapid, dtype=np.float32)[None] / np.float32(exposure)
+        x = standard_scale(np.asarray(rapid, dtype=np.float32)[None], exposure)
         both = np.repeat(x, VIEWS // len(rapid), axis=1)
         (answer,) = self.session.run(None, {"rapid": both, "exposure": np.array([exposure], np.float32)})
         counts = answer[0] if len(rapid) == VIEWS else answer[0].mean(axis=0, keepdims=True)
         return where_scanned(counts, rapid)
 
 
-def load_shipped() -> OnnxRestorer:
+def load_shipped(device: str = "cpu") -> OnnxRestorer:
     """The restorer that comes with rbs: its weights, put into the graph that lies beside them.
+
+    Args:
+        device: One of `rbs.inference.devices.DEVICES`.
 
     Raises:
         CheckpointError: One of the two files is missing or not the one its card tells of.
@@ -73,7 +78,7 @@ def load_shipped() -> OnnxRestorer:
         with safe_open(weights, framework="np") as content:
             arrays = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
             description = json.loads(content.metadata()["rbs"])
-        session = session_of(graph.read_bytes(), arrays)
+        session = session_of(graph.read_bytes(), arrays, device)
         architecture = _about(session)["architecture"]
     except (RbsError, MemoryError):
         raise
@@ -87,8 +92,12 @@ def load_shipped() -> OnnxRestorer:
     return OnnxRestorer(session, f"{kind} {weights.name} (ONNX)", sha256, description.get("provenance", {}))
 
 
-def load_onnx(path: Path) -> OnnxRestorer:
+def load_onnx(path: Path, device: str = "cpu") -> OnnxRestorer:
     """Read what `rbs export` wrote of a restorer of scans.
+
+    Args:
+        path: An .onnx file.
+        device: One of `rbs.inference.devices.DEVICES`.
 
     Raises:
         CheckpointError: The file is missing, cannot be read, or is not of `rbs export`, or not of
@@ -99,7 +108,7 @@ def load_onnx(path: Path) -> OnnxRestorer:
         raise CheckpointError("there is no such weight file", file=path, remedy="check the path")
     remedy = "write it with `rbs export`"
     try:
-        session = session_of(path.read_bytes())
+        session = session_of(path.read_bytes(), device=device)
         about = _about(session)
         name, sha256, restores = about["name"], about["weights_sha256"], about["restores"]
     except KeyError:
@@ -117,7 +126,7 @@ def load_onnx(path: Path) -> OnnxRestorer:
 
 
 def _about(session: InferenceSession) -> dict[str, Any]:
-    """What its writer says of it.
+    """Metadata that its writer put into it.
 
     Raises:
         KeyError: Nothing.
@@ -126,37 +135,31 @@ def _about(session: InferenceSession) -> dict[str, Any]:
     return about
 
 
-def session_of(model: bytes, weights: Mapping[str, Array] | None = None) -> InferenceSession:
-    """A network on the processor, on as many threads as `OMP_NUM_THREADS` says, or as it may have.
+def session_of(
+    model: bytes, weights: Mapping[str, Array] | None = None, device: str = "cpu"
+) -> InferenceSession:
+    """A network, on the processor on as many threads as `OMP_NUM_THREADS` says, or as it may have.
 
     Args:
         model: An ONNX file.
         weights: What it left out, by name; float32 or half of it.
+        device: One of `rbs.inference.devices.DEVICES`.
 
     Raises:
-        RbsError: ONNX Runtime is not installed. What it says of a faulty model is of kinds of its
-            own.
+        RbsError: ONNX Runtime is not installed, or not for that device. What it says of a faulty
+            model is of kinds of its own.
     """
     try:
         from onnxruntime import InferenceSession, OrtValue, SessionOptions
     except ImportError as error:
         raise RbsError(f"ONNX Runtime is not there ({error})", remedy="pip install onnxruntime") from error
     options = SessionOptions()
-    options.intra_op_num_threads = _threads()
+    # By itself it takes one for each core of the machine, also where the process was given few.
+    options.intra_op_num_threads = thread_count()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if waits_actively() else "0")
     weights = weights or {}
     # They must outlive the session's making, which copies them.
     values = [OrtValue.ortvalue_from_numpy(np.asarray(array, np.float32)) for array in weights.values()]
     if values:
         options.add_external_initializers(list(weights), values)
-    return InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def _threads() -> int:
-    """As the environment says, or one for each core that this process may use.
-
-    ONNX Runtime's own choice is one a core of the machine, also where a job was given few of them.
-    """
-    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if first.isdigit() and int(first):
-        return int(first)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return InferenceSession(model, options, providers=onnx_providers(device))

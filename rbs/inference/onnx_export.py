@@ -30,7 +30,7 @@ _CHECKED = ((1, 96, 160), (2, 141, 77))
 
 @dataclass(frozen=True)
 class Parity:
-    """How far what ONNX Runtime computes is from what PyTorch computes.
+    """Difference between the answers of ONNX Runtime and of PyTorch.
 
     Attributes:
         largest: Absolute difference of a pixel, as a share of the peak.
@@ -145,7 +145,7 @@ def _difference(loaded: LoadedRestorer, session: Any) -> float:
 
 
 def _drawn(loaded: LoadedRestorer, batch: int, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-    """Something to look at: a Poisson scan of half the standard exposure, or noise of all colours."""
+    """An input to try: a Poisson scan of half the standard exposure, or noise of all colours."""
     images = loaded.restorer.images
     shape, noise = (batch, images.channels, rows, columns), torch.Generator().manual_seed(rows)
     if images.shows == "frames":

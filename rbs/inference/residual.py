@@ -1,11 +1,11 @@
-"""Faint foci kept: half of what a restorer took for noise is put back."""
+"""Keeping faint foci: half of the smooth residual of a restoration is put back."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from rbs.scans.body import smooth
-from rbs.scans.counts import where_scanned
+from rbs.scans.counts import standard_scale, where_scanned
 from rbs.scans.scan import Array
 
 SIGMA_MM = 4.0
@@ -15,7 +15,7 @@ SHARE = 0.5
 less than a Gaussian filter does, and more costs more than it shows."""
 
 SUFFIX = ", faint foci kept"
-"""What headers and tables add to a restorer's name."""
+"""Added to a restorer's name in headers and tables."""
 
 
 def keep_faint(restored: Array, rapid: Array, exposure: float, spacing_mm: tuple[float, float]) -> Array:
@@ -44,7 +44,7 @@ def keep_faint(restored: Array, rapid: Array, exposure: float, spacing_mm: tuple
 def put_back(
     estimate: Array, rapid: Array, exposure: float, spacing_mm: tuple[float, float], share: float = 1.0
 ) -> Array:
-    r"""Put back the counts an estimate lost, as the smooth part of its residual: "twicing" (Tukey 1977).
+    r"""Put back the counts an estimate lost, the smooth part of its residual: twicing (Tukey 1977).
 
     .. math::
         T' = \max\big(T + \alpha\, G_\sigma (R / p - T),\, 0\big)
@@ -61,5 +61,5 @@ def put_back(
     Returns:
         Standard counts, float64 (V, H, W).
     """
-    residual = np.asarray(rapid, np.float64) / exposure - estimate
+    residual = standard_scale(np.asarray(rapid, np.float64), exposure) - estimate
     return np.maximum(estimate + share * smooth(residual, SIGMA_MM, spacing_mm), 0)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from rbs.data.datasets import GRID
 from rbs.data.manifest import Case, LoadedCase
@@ -17,6 +18,7 @@ from rbs.data.samples import Crops
 from rbs.losses import PoissonDeviance
 from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import LoadedRestorer
+from rbs.scans.counts import standard_scale
 from rbs.scans.scan import Array, View
 
 STEPS = 80
@@ -32,7 +34,7 @@ MIRRORS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 
 
 class AdaptingRestorer(LoadedRestorer):
-    """A restorer that is fitted to every scan it restores, and shown all four mirror images of it."""
+    """A restorer that is fitted to each scan, and averages over its four mirror images."""
 
     @classmethod
     def of(cls, loaded: LoadedRestorer) -> AdaptingRestorer:
@@ -59,8 +61,8 @@ class AdaptingRestorer(LoadedRestorer):
 def adapted(restorer: Restorer, rapid: Array, exposure: float) -> Restorer:
     r"""A copy of a restorer, trained for a moment on the scan it is to restore.
 
-    A Poisson scan's counts, dealt by a coin, are two independent scans (binomial thinning), so that
-    one judges what is made of the other without anybody knowing the truth:
+    Binomial thinning splits the counts of a Poisson scan into two independent scans, so that one
+    judges what is made of the other without knowledge of the truth:
 
     .. math::
         \min_f \; \operatorname{E}\, \ell\big(f(a / up),\; r - a\big), \qquad a \sim
@@ -78,7 +80,7 @@ def adapted(restorer: Restorer, rapid: Array, exposure: float) -> Restorer:
         exposure: Exposure p relative to the standard scan.
 
     Returns:
-        The copy, in evaluation mode, with averaged weights. The crops and the dealing are the same
+        The copy, in evaluation mode, with averaged weights. The crops and the thinning are the same
         each time.
     """
     if not rapid.any():
@@ -88,9 +90,11 @@ def adapted(restorer: Restorer, rapid: Array, exposure: float) -> Restorer:
     optimizer = torch.optim.Adam(own.parameters(), lr=LEARNING_RATE)
     loss = PoissonDeviance()
     device = next(own.parameters()).device
-    for batch in DataLoader(_crops(rapid, exposure), batch_size=BATCH):
+    batches = DataLoader(_crops(rapid, exposure), batch_size=BATCH)
+    # The bar is for a terminal only, and gives way to that of a folder.
+    for batch in tqdm(batches, desc="adapting", unit="step", leave=False, disable=None):
         given: dict[str, Tensor] = {name: batch[name].to(device) for name in _USED}
-        x = given["rapid"] / given["exposure"][:, None, None, None]
+        x = standard_scale(given["rapid"], given["exposure"])
         optimizer.zero_grad()
         loss(own(x, given["exposure"]), given["target"], given["target_exposure"]).backward()
         torch.nn.utils.clip_grad_norm_(own.parameters(), LARGEST_GRADIENT)
@@ -104,9 +108,9 @@ _USED = ("rapid", "exposure", "target", "target_exposure")
 
 
 def _crops(rapid: Array, exposure: float) -> Crops:
-    """Training samples dealt out of one scan; scans smaller than a crop are one."""
+    """Training samples thinned from one scan; a scan smaller than a crop is one."""
     counts = np.asarray(rapid)
-    # Restorers know views as first and second; which they are called, nobody asks.
+    # Restorers know views as first and second only, whatever their names.
     views = (View.ANTERIOR, View.POSTERIOR)[: len(counts)]
     scan = LoadedCase(counts, counts, exposure, None, None, views, (1.0, 1.0))
     height, width = (min(CROP, side // GRID * GRID or side) for side in counts.shape[1:])

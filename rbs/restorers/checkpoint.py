@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rbs.errors import CheckpointError
 from rbs.restorers.base import Restorer
-from rbs.scans.counts import where_scanned
+from rbs.scans.counts import standard_scale, where_scanned
 from rbs.scans.scan import Array
 from rbs.utils.checkpoint import KEY, RETRAIN, build_from, load_into, read_safetensors, save_modules
 from rbs.weights import shipped
@@ -41,6 +41,11 @@ class LoadedRestorer:
     version: str
     sha256: str
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def shows(self) -> str:
+        """What it restores: "scans" or "frames"."""
+        return self.restorer.images.shows
 
     def restore_frame(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Restore a colour frame on the device that the restorer is on.
@@ -107,7 +112,7 @@ class LoadedRestorer:
         """Restore by the restorer itself, or by a network around it that takes the same input."""
         self._must_restore("scans")
         device = next(self.restorer.parameters()).device
-        x = torch.as_tensor(np.asarray(rapid, dtype=np.float32) / np.float32(exposure), device=device)[None]
+        x = torch.as_tensor(standard_scale(np.asarray(rapid, np.float32), exposure), device=device)[None]
         with torch.inference_mode():
             restored = network(x, torch.tensor([exposure], dtype=torch.float32, device=device))
         return where_scanned(restored[0].cpu().numpy(), rapid)
@@ -149,8 +154,7 @@ def load_restorer(path: str | Path | None = None) -> LoadedRestorer:
     """
     file = shipped.SHIPPED if path is None else Path(path)
     sha256 = file_sha256(file, "name a weight file with --checkpoint" if path is None else "check the path")
-    if path is None:
-        check_recorded(file, sha256)
+    check_recorded(file, sha256)
     tensors, description = read_safetensors(file) if file.suffix == ".safetensors" else _read_lightning(file)
     version = str(description.get("version", "unknown"))
     restorer = build_restorer(description, file, version)

@@ -7,6 +7,7 @@ smoothed.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -84,6 +85,24 @@ def _inverse_table() -> tuple[Array, Array]:
     # The first mean is 0, whose logarithm does not exist; 1e-300 gives the same probabilities.
     logs = x * np.log(np.maximum(means, 1e-300))[:, None] - means[:, None] - log_factorial
     return means, np.exp(logs) @ anscombe(x)
+
+
+def standard_scale(counts: Any, exposure: Any) -> Any:
+    """Raw counts at the scale of the standard scan: x = r / p.
+
+    Args:
+        counts: Raw counts r, an array or tensor of one scan (V, H, W) or of a batch (B, V, H, W).
+        exposure: Exposure p relative to the standard scan: a number, or one for each scan of a
+            batch (B,).
+
+    Returns:
+        Expected counts of the standard scan, of the kind, precision and shape of `counts`.
+    """
+    if getattr(exposure, "ndim", 0) == 1:
+        exposure = exposure[:, None, None, None]
+    elif isinstance(exposure, np.generic):  # of which a float64 would raise the precision of the counts
+        exposure = float(exposure)
+    return counts / exposure
 
 
 def where_scanned(counts: Array, rapid: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The weight files that come with rbs, and that a file is the one its card tells of. Needs no PyTorch."""
+"""The weight files that come with rbs, and the check against their cards. Needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ SHIPPED = FOLDER / "restorer.safetensors"
 """The shipped restorer; `restorer.json` beside it holds its SHA-256, licence and making."""
 GRAPH = FOLDER / "restorer_graph.onnx"
 """Its network for ONNX Runtime, without the weights."""
+NAME = "shipped"
+"""Names the shipped weights wherever weights are named."""
+
+
+def weights_path(name: str | Path) -> Path:
+    """Path of a weight file as options name it: "shipped" is the restorer that comes with rbs."""
+    return SHIPPED if str(name) == NAME else Path(name)
 
 
 def file_sha256(file: Path, remedy: str = "check the path") -> str:
@@ -36,7 +43,7 @@ def file_sha256(file: Path, remedy: str = "check the path") -> str:
 
 
 def check_recorded(file: Path, sha256: str) -> None:
-    """See to it that a file among the shipped weights is the one its card tells of; others have no card.
+    """Compare a file among the shipped weights with its card; other files have none.
 
     Raises:
         CheckpointError: It is not.

@@ -73,7 +73,7 @@ _A_YEAR = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}
 
 
 class Pseudonyms:
-    """What stands for identities: HMAC-SHA256 of them under a secret key.
+    """Pseudonyms of identities: HMAC-SHA256 of them under a secret key.
 
     Args:
         key: The key. Who has it can tell whether a pseudonym is that of a known Patient ID; nobody
@@ -174,7 +174,7 @@ def deidentify(path: Path, pseudonyms: Pseudonyms) -> Deidentified:
 
 
 def texts(element: DataElement) -> Iterator[str]:
-    """All texts in an element and the items below it; those of unknown type as far as they can be read."""
+    """All texts in an element and the items below it, as far as they can be read."""
     if element.VR == "SQ":
         for item in element.value:
             for inner in item:
@@ -187,7 +187,7 @@ def texts(element: DataElement) -> Iterator[str]:
 
 
 def _harmless_pixels(ds: FileDataset, path: Path) -> Array:
-    """Stored pixels of an image that nobody can have written a name into, as far as its header tells."""
+    """Stored pixels of an image that, by its header, holds no burned-in name."""
     export = "export the camera's own image"
     own_class = ds.get("SOPClassUID") == NuclearMedicineImageStorage
     if ds.get("Modality") != "NM" or "PixelData" not in ds:
@@ -224,7 +224,7 @@ def _harmless_pixels(ds: FileDataset, path: Path) -> Array:
 
 
 def _identity(ds: Dataset, path: Path, done: Deidentified) -> tuple[str, ...]:
-    """What the patient is known by: Patient ID and its issuer, or else the study."""
+    """Identity of the patient: Patient ID and its issuer, or else the study."""
 
     def told(keyword: str) -> str:
         return str(ds.get(keyword) or "").strip().casefold()
@@ -272,7 +272,7 @@ def _code_views(clean: Dataset, named: dict[int, tuple[str, str, str]], done: De
 
 
 def _age_from_birth_date(ds: Dataset) -> str | None:
-    """Age at the study in months below two years, then in years; None where the dates do not tell."""
+    """Age at the study, in months below two years, then in years; None if the dates do not tell."""
     born, seen = _day(str(ds.get("PatientBirthDate") or "")), _day(str(ds.get("StudyDate") or ""))
     if born is None or seen is None or seen < born:
         return None
@@ -325,7 +325,7 @@ class _Cleaner:
         return clean
 
     def _element(self, element: DataElement, clean: Dataset, path: str) -> str:
-        """Put what may stay of an element into `clean`; return what was done to it, "" if nothing."""
+        """Put into `clean` what may stay of an element; return what was done, "" if nothing."""
         keyword = element.keyword
         value: Any
         if keyword in EMPTIED or keyword == "PatientAge":
@@ -360,7 +360,7 @@ class _Cleaner:
         return {"UI": "remapped", "DA": "shifted", "DT": "shifted"}.get(element.VR, "cleaned")
 
     def _value(self, element: DataElement, value: Any) -> Any:
-        """What may stay of one value, or what stands for it."""
+        """One value as it may stay, or its replacement."""
         keyword, vr, text = element.keyword, element.VR, str(value).strip()
         if keyword in TERMS:
             if text in TERMS[keyword]:

@@ -1,4 +1,4 @@
-"""Whether anything that was removed from a file is still in it: the last look before it is handed over."""
+"""Search of a de-identified file for what was removed from it: the last check of each."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def survivors(content: bytes, done: Deidentified) -> list[str]:
 
 
 def _needles(text: str, safe: set[str]) -> set[str]:
-    """What to look for: the text as a whole, and the words of it that are not safe anyway."""
+    """Strings to search for: the whole text, and those of its words that are not safe anyway."""
     if _FIGURES.fullmatch(text):  # the parts of UIDs and decimals are everywhere
         return {text} if len(text) >= SHORTEST and text not in safe else set()
     parts = [word for word in words(text) if word not in safe and len(word) >= SHORTEST]

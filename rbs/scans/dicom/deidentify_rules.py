@@ -1,4 +1,4 @@
-"""What a de-identified file may still hold: everything that is not listed here is removed.
+"""Contents of a de-identified file: everything that is not listed here is removed.
 
 DICOM PS3.15 annex E lists what to remove: some 650 attributes in the edition 2026c, more with every
 edition, and private elements cannot be listed. This is the other way round: the attributes that
@@ -157,7 +157,7 @@ PHRASES = {
 """Texts of which only the bracketed parts are kept; without a match the text is removed."""
 
 REQUIRED = {"LUTLabel": "VALUES", "LUTExplanation": "Meaning removed"}
-"""What stands for a text without which the sequence item that holds it would not conform (type
+"""Replacement of a text without which the sequence item that holds it would not conform (type
 1)."""
 
 SNOMED_RT = ("SRT", "SNM3", "99SDM")
@@ -178,7 +178,7 @@ def words(text: str) -> list[str]:
 
 @lru_cache
 def meaning_of(value: str, scheme: str) -> str | None:
-    """The meaning of a code by the dictionaries of DICOM (in pydicom) or rbs; None of an unknown one."""
+    """Meaning of a code by the dictionaries of DICOM (in pydicom) or rbs; None if it is unknown."""
     for own in (THINNED, RECOVERED, RESTORED, DEVIATION):
         if (value, scheme) == own[:2]:
             return own[2]

@@ -1,4 +1,4 @@
-"""Which files of a folder are DICOM, and which of those rbs made itself."""
+"""The DICOM files of a folder, and those of them that rbs made itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INDEX = "DICOMDIR"
 
 
 def dicom_files(folder: Path) -> list[Path]:
-    """Every DICOM file in a folder and the folders below it, sorted; hidden files and DICOMDIR are left out.
+    """DICOM files in a folder and those below it, sorted, without hidden files and DICOMDIR.
 
     A file counts as DICOM if it starts like DICOM or is named .dcm or .ima. What is named like an
     export but cannot be read, or is too short to tell, counts too, as do folders that cannot be
@@ -32,7 +32,7 @@ def dicom_files(folder: Path) -> list[Path]:
     closed: list[OSError] = []
     for place, below, names in os.walk(folder, onerror=closed.append):
         below[:] = [name for name in below if not name.startswith(".")]
-        files += filter(_may_be_a_scan, (Path(place, name) for name in names))
+        files += filter(may_be_a_scan, (Path(place, name) for name in names))
     files += [Path(error.filename) for error in closed]
     if not files:
         raise ScanError("there is no DICOM file in this folder", file=folder, remedy="check the path")
@@ -44,24 +44,35 @@ def dicomdirs(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.name.upper() == INDEX)
 
 
-def header_of(path: Path) -> Dataset:
-    """Study and derivation of a file; empty if it cannot be read: reading it whole will say why."""
+def header_of(path: Path, content: bytes | None = None) -> Dataset:
+    """Study and derivation of a file; empty if it cannot be read: reading it whole will say why.
+
+    Args:
+        path: The file.
+        content: Its bytes, where they were read before; the file is not opened then.
+    """
     wanted = ["StudyInstanceUID", "DerivationCodeSequence"]
     try:
         with warnings.catch_warnings(action="ignore"):  # as in read_nm
-            return decoded(path, stop_before_pixels=True, specific_tags=wanted)[0]
+            return decoded(path, content, stop_before_pixels=True, specific_tags=wanted)[0]
     except Exception:  # a damaged file surfaces in pydicom as nearly any exception there is
         return Dataset()
 
 
 def is_restored(path: Path) -> bool:
-    """Whether rbs wrote this file as a restoration or its uncertainty, to be left alone in its folder."""
-    codes = header_of(path).get("DerivationCodeSequence") or []
+    """True for a file that rbs wrote as a restoration or its uncertainty."""
+    return derived_by_rbs(header_of(path))
+
+
+def derived_by_rbs(header: Dataset) -> bool:
+    """True for the header of a restoration or its uncertainty that rbs wrote."""
+    codes = header.get("DerivationCodeSequence") or []
     own = (RESTORED[:2], DEVIATION[:2])
     return any((code.get("CodeValue"), code.get("CodingSchemeDesignator")) in own for code in codes)
 
 
-def _may_be_a_scan(path: Path) -> bool:
+def may_be_a_scan(path: Path) -> bool:
+    """True for a file that starts like DICOM, or is named like an export and shows no content."""
     if path.name.startswith(".") or path.name.upper() == INDEX:
         return False
     suffix = path.suffix.lower()

@@ -55,7 +55,7 @@ STALE = (
     "SeriesTime",
     "ImageComments",
 )
-"""What described the source's pixels, their window, compression or capture, not the new object."""
+"""Attributes of the source's pixels, window, compression or capture, not of the new object."""
 
 TYPE_2 = (
     "PatientName",
@@ -138,7 +138,7 @@ def describe_tracer(ds: Dataset, activity_mbq: float | None, study_started: date
 
 
 def detector(view: View, shape: tuple[int, ...], spacing_mm: tuple[float, float]) -> Dataset:
-    """A parallel-hole head above or below a supine patient; the origin lies at the middle of the last row."""
+    """A parallel-hole head above or below a supine patient; origin: middle of the last row."""
     item = unknown_detector()
     item.CollimatorGridName, item.CollimatorType, item.FieldOfViewShape = "LEHR", "PARA", "RECTANGLE"
     side = 1 if view == View.ANTERIOR else -1

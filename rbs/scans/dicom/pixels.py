@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset, FileDataset
-from pydicom.encaps import generate_fragmented_frames
+from pydicom.encaps import generate_fragmented_frames, generate_frames
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -20,11 +20,14 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGLossless,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
 )
 
 from rbs.errors import ScanError
+from rbs.scans.dicom import jpeg_lossless
 from rbs.scans.scan import Array
 
 _UNCOMPRESSED = {
@@ -33,8 +36,12 @@ _UNCOMPRESSED = {
     ExplicitVRBigEndian,
     DeflatedExplicitVRLittleEndian,
 }
-LOSSLESS = {*_UNCOMPRESSED, RLELossless, JPEGLSLossless, JPEG2000Lossless}
-"""Transfer syntaxes that keep every count and that the declared dependencies decode."""
+_JPEG_LOSSLESS = {JPEGLossless, JPEGLosslessSV1}
+_DECODERS = {RLELossless: "pydicom", JPEGLSLossless: "pyjpegls", JPEG2000Lossless: "pillow"}
+"""pydicom's names of its decoders. By default it prefers GDCM if that is installed, which ends the
+whole process at some damaged streams."""
+LOSSLESS = {*_UNCOMPRESSED, *_JPEG_LOSSLESS, *_DECODERS}
+"""Transfer syntaxes that keep every count and that rbs or its dependencies decode."""
 
 EXPORT_RAW = "export the original, uncompressed raw counts from the camera's workstation"
 
@@ -78,8 +85,14 @@ def stored_pixels(ds: FileDataset, path: Path) -> Array:
             )
     else:
         _check_streams(ds.PixelData, transfer_syntax, shape, path)
-    ds.pixel_array_options(correct_unused_bits=False)
-    pixels = ds.pixel_array.reshape(shape)
+    if transfer_syntax in _JPEG_LOSSLESS:
+        streams = map(jpeg_lossless.parse, generate_frames(ds.PixelData, number_of_frames=shape[0]))
+        pixels = np.stack([jpeg_lossless.decode(stream) for stream in streams])
+        pixels = pixels.view(np.int16) if ds.get("PixelRepresentation") == 1 else pixels
+    else:
+        decoder = _DECODERS.get(transfer_syntax, "")
+        ds.pixel_array_options(correct_unused_bits=False, decoding_plugin=decoder)
+        pixels = ds.pixel_array.reshape(shape)
     if not np.issubdtype(pixels.dtype, np.integer):
         raise ScanError(f"its pixels are {pixels.dtype}, not whole counts", file=path, remedy=EXPORT_RAW)
     pixels = _without_unused_bits(pixels, ds, path)
@@ -101,7 +114,7 @@ def whole_number(ds: Dataset, keyword: str, otherwise: int, path: Path) -> int:
 
 
 def _without_unused_bits(pixels: Array, ds: Dataset, path: Path) -> Array:
-    """Clear the bits above Bits Stored: they may hold an overlay, but not counts that do not fit."""
+    """Clear the bits above Bits Stored; they may hold an overlay, but no counts."""
     bits, high_bit = whole_number(ds, "BitsStored", 0, path), whole_number(ds, "HighBit", 0, path)
     unused = max(0, 8 * pixels.dtype.itemsize - bits)
     kept = pixels << unused >> unused  # keeps the sign
@@ -118,7 +131,7 @@ def _without_unused_bits(pixels: Array, ds: Dataset, path: Path) -> Array:
 
 
 def _check_streams(encoded: bytes, transfer_syntax: UID, shape: tuple[int, int, int], path: Path) -> None:
-    """Refuse frames that are too many or too few, of another size, or lossy for all that the header says."""
+    """Refuse too many or too few frames, and those of another size or lossy against the header."""
     frames = list(generate_fragmented_frames(encoded, number_of_frames=shape[0]))
     # Without a table of offsets several frames pass for the fragments of one, and all but the first
     # are lost.
@@ -128,7 +141,9 @@ def _check_streams(encoded: bytes, transfer_syntax: UID, shape: tuple[int, int, 
         raise ScanError(fault, file=path, remedy="export it again")
     if transfer_syntax == RLELossless:  # has no header of its own, and no loss
         return
-    parameters = _of_jpeg_ls if transfer_syntax == JPEGLSLossless else _of_jpeg_2000
+    parameters = {JPEGLSLossless: _of_jpeg_ls, JPEG2000Lossless: _of_jpeg_2000}.get(
+        transfer_syntax, _of_jpeg_lossless
+    )
     for frame in frames:
         rows, columns, lossless = parameters(b"".join(frame))
         if (rows, columns) != shape[1:]:
@@ -139,6 +154,12 @@ def _check_streams(encoded: bytes, transfer_syntax: UID, shape: tuple[int, int, 
             )
         if not lossless:
             raise ScanError("its pixels are lossily compressed", file=path, remedy=EXPORT_RAW)
+
+
+def _of_jpeg_lossless(frame: bytes) -> tuple[int, int, bool]:
+    """Rows, columns and whether a JPEG Lossless stream has all its bits: no point transform."""
+    stream = jpeg_lossless.parse(frame)
+    return stream.rows, stream.columns, stream.point_transform == 0
 
 
 def _of_jpeg_ls(frame: bytes) -> tuple[int, int, bool]:
@@ -153,7 +174,7 @@ def _of_jpeg_ls(frame: bytes) -> tuple[int, int, bool]:
 
 
 def _of_jpeg_2000(frame: bytes) -> tuple[int, int, bool]:
-    """Rows, columns and whether a JPEG 2000 codestream uses the reversible wavelet: ITU-T T.800, annex A."""
+    """Rows, columns and whether a codestream is reversible JPEG 2000: ITU-T T.800, annex A."""
     place = frame.index(b"\xff\x4f\xff\x51")  # start of codestream and size, perhaps inside a JP2 file
     right, lower, left, upper = struct.unpack(">4I", frame[place + 8 : place + 24])
     place += 2

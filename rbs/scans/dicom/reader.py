@@ -13,14 +13,15 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
 from pydicom import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
+from pydicom.filereader import read_dataset
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -46,7 +47,7 @@ RECOVERED = ("RECOVERED", "99RBS", "Counts recovered from a picture")
 `read_nm`."""
 
 WHOLE_BODY = ("WHOLE BODY", "WHOLEBODY", "STATIC", "")
-"""What cameras call a whole-body scan in the third value of Image Type."""
+"""Names that cameras give a whole-body scan in the third value of Image Type."""
 
 RAW_DISPERSION = (0.8, 1.2)
 """Noise variance over mean of raw counts; smoothed, rescaled and 8-bit data fall outside."""
@@ -61,6 +62,7 @@ START = 132
 def read_nm(
     path: str | Path,
     *,
+    content: bytes | None = None,
     views: tuple[View, ...] | None = None,
     energy_window: int | None = None,
     velocity: float | None = None,
@@ -71,6 +73,7 @@ def read_nm(
 
     Args:
         path: A file of one or two views.
+        content: Its bytes, where they were read before; the file is not opened then.
         views: The view of each frame, for files that do not name them.
         energy_window: The energy window to read, counted from 1, for files with several.
         velocity: Bed velocity, cm/min, for files that do not state it.
@@ -88,12 +91,12 @@ def read_nm(
     """
     path = Path(path)
     with blaming(path):
-        return _read(path, views, energy_window, velocity, require_raw, require_views)
+        return _read(path, content, views, energy_window, velocity, require_raw, require_views)
 
 
 @contextmanager
 def blaming(path: Path) -> Iterator[None]:
-    """Whatever goes wrong with a file in here is said of it in one sentence, without values of its header.
+    """Turn any error of a file into one sentence about it, without values of its header.
 
     Raises:
         ScanError: It is no DICOM file, cannot be opened, or is damaged.
@@ -116,12 +119,12 @@ def blaming(path: Path) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """What pydicom says, without the values it quotes and the traceback it adds in the lines below."""
+    """First line of an error of pydicom, without the values it quotes."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
     return re.sub(r"""(['"]).*\1""", "...", line)[:150]
 
 
-def decoded(path: Path, **options: Any) -> tuple[FileDataset, list[str]]:
+def decoded(path: Path, content: bytes | None = None, **options: Any) -> tuple[FileDataset, list[str]]:
     """Read a file and decode every element now.
 
     pydicom would decode an element when it is first asked for, and fail where nobody expects it.
@@ -130,6 +133,7 @@ def decoded(path: Path, **options: Any) -> tuple[FileDataset, list[str]]:
 
     Args:
         path: The file.
+        content: Its bytes, where they were read before; the file is not opened then.
         options: Those of `pydicom.dcmread`.
 
     Returns:
@@ -140,14 +144,15 @@ def decoded(path: Path, **options: Any) -> tuple[FileDataset, list[str]]:
         ScanError: It would fill the memory.
         Exception: Nearly any, on a file damaged in its structure.
     """
-    try:
-        _refuse_to_inflate(path)
-        ds = pydicom.dcmread(path, **options)
-    except InvalidDicomError:
-        with path.open("rb") as file:
-            if not starts_like_dicom(file.read(START)):
-                raise
-        ds = pydicom.dcmread(path, force=True, **options)
+    with path.open("rb") if content is None else BytesIO(content) as file:
+        start = file.read(START)
+        if not starts_like_dicom(start):
+            raise InvalidDicomError
+        preamble = start[128:] == b"DICM"
+        if preamble:
+            _refuse_to_inflate(file, path)
+        file.seek(0)
+        ds = pydicom.dcmread(file, force=not preamble, **options)
     if not ds.file_meta.get("TransferSyntaxUID"):
         implicit, little = ds.original_encoding
         ds.file_meta.TransferSyntaxUID = (
@@ -157,7 +162,7 @@ def decoded(path: Path, **options: Any) -> tuple[FileDataset, list[str]]:
 
 
 def starts_like_dicom(start: bytes) -> bool:
-    """Whether a file begins as DICOM does: with a preamble, or at once with an element of group 2 or 8."""
+    """True for the start of a DICOM file: a preamble, or an element of group 2 or 8 at once."""
     if len(start) < 8 or start[128:START] == b"DICM":
         return start[128:START] == b"DICM"
     # The first element of an old file is a short one: a length, a character set or the image type.
@@ -168,32 +173,36 @@ def starts_like_dicom(start: bytes) -> bool:
     return False
 
 
-def _refuse_to_inflate(path: Path) -> None:
-    """Refuse a deflated file that would inflate to gigabytes, which pydicom would do at once."""
-    meta = read_file_meta_info(path)
+def _refuse_to_inflate(file: BinaryIO, path: Path) -> None:
+    """Refuse a deflated file that would inflate to gigabytes, which pydicom would do at once.
+
+    Args:
+        file: Open behind its preamble.
+        path: Its path.
+    """
+    meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         return
     inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
-    with path.open("rb") as file:
-        file.seek(START + 12 + meta.FileMetaInformationGroupLength)
-        while piece := file.read(2**14):
-            size += len(inflater.decompress(piece))
-            if size > 8 * MOST_PIXELS:
-                fault = "it inflates to more than a whole-body scan holds"
-                raise ScanError(fault, file=path, remedy=_EXPORT_PLAIN)
+    while piece := file.read(2**14):
+        size += len(inflater.decompress(piece))
+        if size > 8 * MOST_PIXELS:
+            fault = "it inflates to more than a whole-body scan holds"
+            raise ScanError(fault, file=path, remedy=_EXPORT_PLAIN)
 
 
 def _read(
     path: Path,
+    content: bytes | None,
     views: tuple[View, ...] | None,
     energy_window: int | None,
     velocity: float | None,
     require_raw: bool,
     require_views: bool,
 ) -> Scan:
-    if path.is_file() and path.stat().st_size == 0:
+    if content is None and path.is_file() and path.stat().st_size == 0:
         raise ScanError("it is empty", file=path, remedy="export it again")
-    ds, damaged = decoded(path)
+    ds, damaged = decoded(path, content)
     for element in damaged:
         _LOG.warning("%s: left out the damaged element %s", path, element)
     transfer_syntax = ds.file_meta.TransferSyntaxUID
@@ -299,7 +308,7 @@ def _refuse_processed(ds: Dataset, transfer_syntax: UID, path: Path) -> None:
 
 
 def _shown(value: str) -> str:
-    """A header value as a message may show it: one of damaged length runs on into the patient's name."""
+    """A header value for a message; one of damaged length may run on into the patient's name."""
     return value if len(value) <= 100 and value.isprintable() else "something unreadable"
 
 
@@ -309,7 +318,7 @@ def _image_type(ds: Dataset) -> list[str]:
 
 
 def _drop_zeros(header: Dataset) -> None:
-    """Leave out what a workstation writes for an unknown size, weight or dose: nobody weighs 0 kg."""
+    """Drop the zeros that workstations write for an unknown size, weight or dose."""
     tracers = header.get("RadiopharmaceuticalInformationSequence") or []
     known_to_be = [(header, "PatientSize"), (header, "PatientWeight")]
     for part, keyword in known_to_be + [(tracer, "RadionuclideTotalDose") for tracer in tracers]:
@@ -389,7 +398,7 @@ def _velocity(header: Dataset, option: float | None, path: Path) -> float | None
 
 
 def positive_number(value: Any, factor: float = 1.0) -> float | None:
-    """A number times `factor`; None where it is missing or zero, as workstations write unknown values."""
+    """A number times `factor`; None if it is missing, or zero, which stands for unknown."""
     try:
         number = float(value) * factor
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Which view each frame of a Nuclear Medicine file shows, by the first rule that tells."""
+"""Views of the frames of a Nuclear Medicine file, by the first rule that tells."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _Named = list[View | None]
 def name_views(
     header: Dataset, frames: int, option: tuple[View, ...] | None, path: Path
 ) -> tuple[tuple[View, ...], str]:
-    """The view of each frame and the rule that told: code, its meaning, names, start angle, or the option.
+    """View of each frame and the rule that told: code, its meaning, names, start angle, or option.
 
     Where a rule names one of two frames, the other is the opposite view; a rule that names both
     alike tells nothing. The option names what the header leaves unsaid; only over the start angle,
@@ -90,7 +90,7 @@ def name_views(
 
 
 def how_to_name(frames: int) -> str:
-    """What the user can do where nothing names the views."""
+    """Remedy where nothing names the views."""
     if frames == 2:
         return "name them in frame order, as --view anterior --view posterior"
     return "name it with --view anterior or --view posterior"
@@ -158,7 +158,7 @@ def _of_angle(detector: Dataset) -> View | None:
 
 
 def _names(header: Dataset, detectors: list[Dataset], frames: int) -> Iterator[tuple[str, list[str]]]:
-    """Texts that may name the views, one a frame, and the rule: one text on two frames tells nothing."""
+    """Texts that may name the views, one a frame, and the rule; equal texts tell nothing."""
     for keyword in ("ImageID", "SeriesDescription"):
         if frames == 1 and header.get(keyword):
             yield keyword, [str(header.get(keyword))]

@@ -1,4 +1,4 @@
-"""Writing Nuclear Medicine images: acquired (phantoms), recovered (from pictures), thinned and restored ones.
+"""Writing Nuclear Medicine images: acquired (phantoms), recovered, thinned and restored ones.
 
 A restored or thinned object is written from the header of its source, DICOM PS3.3 A.5 (NM Image
 IOD). NM has no Modality LUT, so the scale of restored counts goes into the Real World Value
@@ -55,7 +55,7 @@ MOST_CLIPPED = 1e-3
 
 @dataclass(frozen=True)
 class PatientHeader:
-    """What an acquired object says of the patient; None leaves it unknown.
+    """Patient attributes of an acquired object; None leaves one unknown.
 
     Attributes:
         patient_id: Identifier.
@@ -93,7 +93,7 @@ class StudyHeader:
 
 @dataclass(frozen=True)
 class Derivation:
-    """What made a restored scan.
+    """Origin of a restored scan.
 
     Attributes:
         model: Name of the restorer.
@@ -108,7 +108,7 @@ class Derivation:
 
 @dataclass(frozen=True)
 class Stored:
-    """What a restored file holds.
+    """Contents of a restored file.
 
     Attributes:
         counts: Sum of the counts of all frames, as its pixels and their scale give them.
@@ -256,7 +256,7 @@ def write_thinned_nm(
     uid_seed: str,
     overwrite: bool = False,
 ) -> None:
-    """Write a simulated scan, thinned out of `source`, or the remainder of one; equal arguments, equal bytes.
+    """Write a simulated scan thinned from `source`, or its remainder; equal arguments, equal bytes.
 
     The object is marked DERIVED with the derivation code `THINNED`, which `read_nm` takes for what
     it is: raw Poisson counts. Velocity and duration are those of `scan`, the simulated ones.
@@ -264,7 +264,7 @@ def write_thinned_nm(
     Args:
         path: The file to write.
         scan: Whole counts, with the velocity (cm/min) and duration (s) they simulate.
-        source: The scan they were dealt from, as `read_nm` gave it.
+        source: The scan they were thinned from, as `read_nm` gave it.
         description: What was done, for the Derivation Description ("50 % of the counts of ..., seed
             3").
         uid_seed: Text the new UIDs are derived from, unique to the source, the draw and the part of
@@ -325,7 +325,7 @@ def write_restored_nm(
 def write_deviation_nm(
     path: str | Path, scan: Scan, source: Scan, *, derivation: Derivation, overwrite: bool = False
 ) -> Stored:
-    """Write the standard deviation of a restored scan, as an object of its own derived from the rapid scan.
+    """Write the standard deviation of a restored scan as an object derived from the rapid scan.
 
     It is stored as a restored scan is, in a series of its own, and says in words what its pixels
     are.
@@ -395,7 +395,7 @@ def _write_result(
 
 
 def _say_how(ds: Dataset, derivation: tuple[str, str, str], description: str) -> None:
-    """Say by a code, by which rbs knows its own objects again, and in words how an object was derived."""
+    """State the derivation in words and by a code, by which rbs knows its own objects again."""
     ds.DerivationCodeSequence = [code(*derivation)]
     ds.CodingSchemeIdentificationSequence = [own_codes()]
     ds.DerivationDescription = description[:1024]
@@ -521,7 +521,7 @@ def _save(ds: Dataset, path: str | Path, overwrite: bool) -> None:
 
 
 def encoded(ds: Dataset) -> bytes:
-    """The file that holds a data set, Explicit VR Little Endian; equal data sets give equal bytes."""
+    """Bytes of a data set's file, Explicit VR Little Endian; equal data sets give equal bytes."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -535,7 +535,7 @@ def encoded(ds: Dataset) -> bytes:
 
 @contextmanager
 def _blaming(source: Scan) -> Iterator[None]:
-    """What pydicom cannot carry over or write is a fault of the header it came from."""
+    """Blame what pydicom cannot carry over or write on the header it came from."""
     try:
         with warnings.catch_warnings(action="ignore"):  # as in read_nm
             yield

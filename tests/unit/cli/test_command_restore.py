@@ -3,6 +3,7 @@
 import builtins
 import errno
 import io
+import json
 import os
 import re
 import shutil
@@ -61,7 +62,7 @@ def test_faint_foci_may_be_kept(rbs, tmp_path: Path, weights: Path) -> None:
     )
     status, _, errors = rbs("restore", scan, tmp_path / "x.dcm", "--keep-faint", "--uncertainty")
     assert status == 1
-    assert "--keep-faint adds noise to that" in errors
+    assert "which --keep-faint changes; leave one of the two out" in errors
 
 
 def test_weights_may_be_adapted_to_the_scan(rbs, tmp_path: Path, weights: Path, monkeypatch) -> None:
@@ -175,15 +176,107 @@ def test_an_uncertainty_that_cannot_be_stated_is_refused(rbs, tmp_path: Path, we
     )
     status, _, error = rbs(*arguments, "--adapt")
     assert status == 1
-    assert "--adapt changes them for every scan; leave one of the two out." in error
+    assert "which --adapt changes; leave one of the two out." in error
     assert error.count("\n") == 1
     assert not out.exists()
 
 
-def test_a_folder_to_write_to_may_be_new(rbs, tmp_path: Path, weights: Path) -> None:
+@pytest.mark.parametrize("name", ["new/", "new", "new/below", "a.b/"])
+def test_a_folder_to_write_to_may_be_new(rbs, tmp_path: Path, weights: Path, name: str) -> None:
     scan = write_nm(tmp_path / "in.dcm", poisson())
-    assert rbs("restore", scan, f"{tmp_path}/new/", "--checkpoint", weights)[0] == 0
-    assert (tmp_path / "new" / "in.dcm").is_file()
+    assert rbs("restore", scan, f"{tmp_path}/{name}", "--checkpoint", weights)[0] == 0
+    assert (tmp_path / name / "in.dcm").is_file()
+
+
+def test_a_file_without_a_suffix_is_no_folder(rbs, tmp_path: Path, weights: Path) -> None:
+    scan = write_nm(tmp_path / "in.dcm", poisson())
+    (tmp_path / "taken").write_text("precious")
+    status, _, error = rbs("restore", scan, tmp_path / "taken", "--checkpoint", weights)
+    assert status == 1
+    assert "taken: the output exists already" in error
+
+
+def test_a_folder_can_be_run_again(rbs, tmp_path: Path, weights: Path) -> None:
+    folder, out, log = tmp_path / "in", tmp_path / "out", tmp_path / "log.txt"
+    write_nm(folder / "a.dcm", poisson())
+    write_nm(folder / "deep" / "slow.dcm", poisson(), velocity=20)
+    arguments = ("restore", folder, out, "--checkpoint", weights, "--skip-existing", "--log-file", log)
+    assert rbs(*arguments)[0] == 1
+    before = (out / "a.dcm").read_bytes()
+    write_nm(folder / "b.dcm", poisson(seed=1))
+    (folder / "deep" / "slow.dcm").unlink()
+    status, text, errors = rbs(*arguments)
+    assert status == 0
+    assert text.count(" counts in, ") == 1
+    assert errors == "skipped: 1 of 2 files, whose output exists\n"
+    assert (out / "a.dcm").read_bytes() == before
+    assert rbs(*arguments)[0] == 0  # with nothing left to do
+    lines = [line.split(" ", 1) for line in log.read_text().splitlines()]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d", time) for time, _ in lines)
+    skipped = "skipped: has its output already"
+    assert [words.split(" 20.0 cm/min")[0] for _, words in lines] == [
+        "a.dcm restored",
+        "deep/slow.dcm refused: there is nothing to restore:",
+        f"a.dcm {skipped}",
+        "b.dcm restored",
+        f"a.dcm {skipped}",
+        f"b.dcm {skipped}",
+    ]
+    assert "Secret" not in log.read_text()
+    assert str(tmp_path) not in log.read_text()
+
+
+def test_a_log_file_that_cannot_be_written_is_named(rbs, tmp_path: Path, weights: Path) -> None:
+    scan = write_nm(tmp_path / "in.dcm", poisson())
+    arguments = ("restore", scan, tmp_path / "out.dcm", "--checkpoint", weights, "--log-file", tmp_path)
+    status, _, error = rbs(*arguments)
+    assert status == 1
+    assert error.startswith(f"rbs: {tmp_path}: it cannot be written")
+    assert not (tmp_path / "out.dcm").exists()
+
+
+def test_outcomes_as_one_json_document(rbs, tmp_path: Path, weights: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    counts = poisson(2)
+    write_nm(folder / "a.dcm", counts, views=BOTH)
+    write_nm(folder / "b.dcm", poisson(), velocity=20)
+    status, text, errors = rbs("restore", folder, out, "--checkpoint", weights, "--json")
+    assert status == 1
+    assert "refused: " in errors
+    document = json.loads(text)
+    assert {name: document[name] for name in ("restored", "refused", "skipped")} == {
+        "restored": 1,
+        "refused": 1,
+        "skipped": 0,
+    }
+    files = {Path(file["source"]).name: file for file in document["files"]}
+    assert files["a.dcm"]["counts"] == counts.sum()
+    assert files["a.dcm"]["views"] == list(BOTH)
+    assert files["a.dcm"]["output"] == str(out / "a.dcm")
+    assert files["b.dcm"]["outcome"] == "refused"
+    assert "there is nothing to restore" in files["b.dcm"]["error"]
+    assert "Secret" not in text
+
+
+def test_the_shipped_weights_have_a_name(rbs, tmp_path: Path) -> None:
+    scan = write_nm(tmp_path / "in.dcm", poisson())
+    for name, options in (("a", ()), ("b", ("--checkpoint", "shipped")), ("c", ("--device", "cpu"))):
+        assert rbs("restore", scan, tmp_path / f"{name}.dcm", *options)[0] == 0
+    for name in ("b", "c"):
+        np.testing.assert_array_equal(real_world(tmp_path / f"{name}.dcm"), real_world(tmp_path / "a.dcm"))
+
+
+def test_a_device_that_is_not_there_is_named(rbs, tmp_path: Path, weights: Path, monkeypatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    scan = write_nm(tmp_path / "in.dcm", poisson())
+    for options, fault in (
+        (("--checkpoint", weights), "PyTorch finds no CUDA device; use --device cpu."),
+        ((), "ONNX Runtime has no CUDA provider here; pip install onnxruntime-gpu, or use --device cpu."),
+    ):
+        status, _, error = rbs("restore", scan, tmp_path / "out.dcm", "--device", "cuda", *options)
+        assert (status, error) == (1, f"rbs: {fault}\n")
+    assert rbs("restore", scan, tmp_path / "out.dcm", "--device", "auto", "--checkpoint", weights)[0] == 0
 
 
 def test_the_range_of_the_weights_is_told(rbs, tmp_path: Path, weights: Path) -> None:

@@ -164,7 +164,7 @@ def test_pictures_have_no_counts_to_adapt_to(rbs, tmp_path, colours):
     source = write_picture(tmp_path / "a.png")
     status, _, errors = rbs("restore", source, tmp_path / "out.png", "--checkpoint", colours, "--adapt")
     assert status == 1
-    assert "--adapt realisations counts, and pictures have none; leave it out" in errors
+    assert "--adapt works on counts, and pictures have none; leave it out" in errors
 
 
 def test_weights_of_scans_are_refused_for_pictures(rbs, tmp_path, weights):

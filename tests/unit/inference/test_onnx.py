@@ -4,7 +4,6 @@ import hashlib
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,7 +13,7 @@ import torch
 
 from rbs.cli.main import main
 from rbs.data.manifest import Manifest
-from rbs.errors import CheckpointError
+from rbs.errors import CheckpointError, RbsError
 from rbs.inference.onnx import load_onnx, load_shipped, session_of
 from rbs.inference.onnx_export import export_onnx
 from rbs.restorers.checkpoint import load_restorer, save_restorer
@@ -117,9 +116,9 @@ def test_shipped_files_that_do_not_belong_together_are_refused(tmp_path, monkeyp
         card = json.dumps({"sha256": hashlib.sha256(content).hexdigest()})
         (tmp_path / name).with_suffix(".json").write_text(card)
 
+    graph = shipped.GRAPH
     monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "restorer.safetensors")
     monkeypatch.setattr(shipped, "GRAPH", tmp_path / "restorer_graph.onnx")
-    graph = Path(shipped.__file__).parent / "weights" / "restorer_graph.onnx"
     with pytest.raises(CheckpointError, match="name a weight file with --checkpoint"):
         load_shipped()
     save_restorer(tmp_path / "other.safetensors", NAFNet(width=4), {})
@@ -162,3 +161,22 @@ def test_what_is_no_export_of_scans_is_refused(exported, tmp_path, capsys):
     arguments = ["restore", str(exported), str(tmp_path / "x"), "--adapt", "--checkpoint", str(exported)]
     assert main(arguments) == 1
     assert "--adapt looks into the network, which an ONNX file does not allow" in capsys.readouterr().err
+
+
+def test_an_export_is_evaluated_as_its_weights_are(weights, exported):
+    from rbs.evaluation.methods import trained_methods
+    from rbs.evaluation.scans.classical import Pair
+
+    (ours,), (theirs,) = trained_methods([weights]), trained_methods([exported])
+    assert theirs.settings["sha256"] == ours.settings["sha256"]
+    assert theirs.settings["shows"] == "scans"
+
+    class Scan:
+        rapid, exposure = np.random.default_rng(0).poisson(3.0, (2, 61, 40)), 0.5
+        restored_by = Pair.restored_by
+
+    np.testing.assert_allclose(theirs.restore(Scan()), ours.restore(Scan()), atol=1e-2)
+    assert [m.name for m in trained_methods([exported], keep_faint=True)] == ["stage1", "stage1_faint"]
+    for option in ({"adapt": True}, {"uncertainty": True}, {"stage2": weights}):
+        with pytest.raises(RbsError, match=r"looks into the network of stage 1, which an ONNX file does not"):
+            trained_methods([exported], **option)

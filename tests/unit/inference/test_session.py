@@ -1,6 +1,5 @@
-"""ONNX Runtime takes as many threads as the process may have, and says so where it is missing."""
+"""A session of ONNX Runtime: it sleeps while it waits, and says so where it is missing."""
 
-import os
 import sys
 
 import pytest
@@ -8,18 +7,6 @@ import pytest
 from rbs.errors import RbsError
 from rbs.inference import onnx as runtime
 from rbs.weights.shipped import GRAPH
-
-ALLOWED = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-@pytest.mark.parametrize(
-    ("said", "threads"), [("3", 3), ("4,1", 4), ("", ALLOWED), ("0", ALLOWED), ("many", ALLOWED)]
-)
-def test_threads(monkeypatch, said, threads):
-    monkeypatch.setenv("OMP_NUM_THREADS", said)
-    assert runtime._threads() == threads
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    assert runtime._threads() == ALLOWED
 
 
 def test_without_onnx_runtime_there_is_a_remedy(monkeypatch):
@@ -30,3 +17,16 @@ def test_without_onnx_runtime_there_is_a_remedy(monkeypatch):
         runtime.session_of(GRAPH.read_bytes())
     with pytest.raises(RbsError, match="ONNX Runtime is not there"):
         load_shipped()
+
+
+@pytest.mark.parametrize(("policy", "spins"), [("PASSIVE", "0"), ("active", "1")])
+def test_its_threads_sleep_while_they_wait_unless_the_user_says_otherwise(monkeypatch, policy, spins):
+    import onnxruntime
+
+    monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    made = []
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda model, options, **_: made.append(options))
+    runtime.session_of(b"")
+    assert made[0].get_session_config_entry("session.intra_op.allow_spinning") == spins
+    assert made[0].intra_op_num_threads == 3

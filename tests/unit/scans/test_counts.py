@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+import torch
 from scipy.ndimage import gaussian_filter, zoom
 from scipy.stats import chisquare, poisson
 
 from rbs.degradation.thinning import Thinning, split
 from rbs.errors import ScanError
-from rbs.scans.counts import anscombe, dispersion_index, inverse_anscombe
+from rbs.scans.counts import anscombe, dispersion_index, inverse_anscombe, standard_scale
 
 
 def test_thinned_poisson_counts_are_poisson_and_independent_of_the_rest() -> None:
@@ -104,3 +105,17 @@ def test_inverse_anscombe_is_zero_below_zero_counts_and_keeps_the_shape() -> Non
     assert counts.shape == z.shape
     np.testing.assert_allclose(counts[0], 0)
     assert counts[1, 0] == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize("exposure", [0.4, np.float64(0.4), np.float32(0.4)])
+def test_standard_scale_is_counts_over_exposure_in_the_precision_of_the_counts(exposure) -> None:
+    counts = np.random.default_rng(3).poisson(5.0, (2, 8, 6)).astype(np.float32)
+    scaled = standard_scale(counts, exposure)
+    assert scaled.dtype == np.float32
+    np.testing.assert_array_equal(scaled, counts / np.float32(0.4))
+
+
+def test_each_scan_of_a_batch_has_its_own_exposure() -> None:
+    counts = torch.poisson(torch.full((2, 2, 8, 6), 5.0))
+    scaled = standard_scale(counts, torch.tensor([0.5, 0.25]))
+    assert torch.equal(scaled, torch.stack([2 * counts[0], 4 * counts[1]]))
