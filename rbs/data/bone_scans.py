@@ -175,15 +175,11 @@ class RBSDataModule(CropDataModule):
             self.cases("train"),
             self._kept["train"],
             pairs=self.pairs,
-            realisations=self.realisations,
             exposures=self.exposures,
-            crop=self.crop,
-            length=self.samples_per_epoch,
             single_view_probability=self.single_view_probability,
             foci=self.foci,
             scenes=self.scenes,
-            seed=self.seed,
-            priors=self.priors,
+            **self._options(),
         )
 
     def _whole(self, split: str) -> WholeScans:

@@ -144,6 +144,16 @@ class CropDataModule(L.LightningDataModule, ABC):
         """Whole test images, one at a time."""
         return self._loader(self._whole("test"), 1)
 
+    def _options(self) -> dict[str, Any]:
+        """Arguments of `CropDataset` for the training set."""
+        return {
+            "realisations": self.realisations,
+            "crop": self.crop,
+            "length": self.samples_per_epoch,
+            "seed": self.seed,
+            "priors": self.priors,
+        }
+
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 

@@ -17,7 +17,6 @@ from rbs.data.datamodule import CropDataModule
 from rbs.data.datasets import CaseDataset, CropDataset, Sample, place_crop
 from rbs.data.frames_manifest import FrameRow, FramesManifest
 from rbs.degradation.optical import Optical, Preset, enlarge
-from rbs.distillation.prior_cache import PriorSource
 from rbs.endoscopy.field_of_view import field_of_view
 from rbs.endoscopy.files import read_frame, reduced
 from rbs.endoscopy.pairs import mask_of, refuse_other_scene, refuse_other_size
@@ -137,16 +136,7 @@ class EndoscopyDataModule(CropDataModule):
         return {"preset": None if acquired else self.preset, "longest_side": self.longest_side}
 
     def _crops(self) -> FrameCrops:
-        return FrameCrops(
-            self.cases("train"),
-            self._kept["train"],
-            preset=self.preset,
-            realisations=self.realisations,
-            crop=self.crop,
-            length=self.samples_per_epoch,
-            seed=self.seed,
-            priors=self.priors,
-        )
+        return FrameCrops(self.cases("train"), self._kept["train"], preset=self.preset, **self._options())
 
     def _whole(self, split: str) -> WholeFrames:
         return WholeFrames(self.cases(split), self._kept[split], preset=self.preset, seed=self.seed)
@@ -183,29 +173,14 @@ class FrameCrops(CropDataset):
     Args:
         rows: Rows of the manifest.
         frames: Their pictures.
-        preset: See `EndoscopyDataModule`, as all that follow.
-        realisations: Number of degradations a frame, or None.
-        crop: Rows and columns.
-        length: Samples an epoch.
-        seed: Seed.
-        priors: Semantic priors of whole degraded frames; None for samples without.
+        preset: Degradation of clean frames.
+        options: Further arguments of `CropDataset`.
     """
 
     def __init__(
-        self,
-        rows: Sequence[FrameRow],
-        frames: Sequence[LoadedFrame],
-        *,
-        preset: Preset,
-        realisations: int | None,
-        crop: tuple[int, int],
-        length: int,
-        seed: int,
-        priors: PriorSource | None = None,
+        self, rows: Sequence[FrameRow], frames: Sequence[LoadedFrame], *, preset: Preset, **options: Any
     ) -> None:
-        super().__init__(
-            rows, frames, realisations=realisations, crop=crop, length=length, seed=seed, priors=priors
-        )
+        super().__init__(rows, frames, **options)
         self.preset: Preset = preset
         self.labelled = all(frame.labels is not None for frame in frames)
         self._realised: dict[tuple[int, int], Array] = {}

@@ -13,7 +13,6 @@ from rbs.data.augmentation.scene_mixing import draw_scene
 from rbs.data.datasets import CaseDataset, CropDataset, Sample, place_crop
 from rbs.data.manifest import Case, LoadedCase
 from rbs.degradation.thinning import Thinning, split
-from rbs.distillation.prior_cache import PriorSource
 from rbs.scans.scan import Array, View
 
 Pairs = Literal["measured", "split", "rapid", "expectation"]
@@ -32,16 +31,12 @@ class Crops(CropDataset):
     Args:
         cases: Cases.
         scans: Their arrays.
-        pairs: See `RBSDataModule`, as all that follow.
-        realisations: Number of simulated rapid scans a case, or None.
+        pairs: See `RBSDataModule`, as the next four.
         exposures: Range of simulated exposures.
-        crop: Rows and columns.
-        length: Samples an epoch.
         single_view_probability: Share of samples that show one view twice.
         foci: Mean number of foci put into a crop.
         scenes: Share of crops that show scenes instead of the scan.
-        seed: Seed.
-        priors: Semantic priors of whole rapid scans; None for samples without.
+        options: Further arguments of `CropDataset`.
     """
 
     def __init__(
@@ -50,19 +45,13 @@ class Crops(CropDataset):
         scans: Sequence[LoadedCase],
         *,
         pairs: Pairs,
-        realisations: int | None,
         exposures: tuple[float, float],
-        crop: tuple[int, int],
-        length: int,
         single_view_probability: float,
         foci: float,
         scenes: float,
-        seed: int,
-        priors: PriorSource | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            cases, scans, realisations=realisations, crop=crop, length=length, seed=seed, priors=priors
-        )
+        super().__init__(cases, scans, **options)
         self.pairs, self.exposures = pairs, exposures
         self.single_view_probability, self.foci, self.scenes = single_view_probability, foci, scenes
         # Labels do not fit what scenes show.

@@ -8,7 +8,7 @@ from rbs.data.bone_scans import RBSDataModule
 from rbs.data.endoscopy import EndoscopyDataModule
 from rbs.data.mucosa import write_mucosa
 from rbs.errors import RbsError
-from rbs.tasks.tracking import ScanPictures, agent_run, colour_picture, default_mode, picture
+from rbs.tasks.tracking import ScanPictures, agent_run, colour_picture, default_mode, picture, tracker
 
 
 @pytest.fixture
@@ -77,3 +77,11 @@ def test_frames_are_shown_side_by_side_in_their_colours():
     assert shown.shape == (6, 3 * 9, 3)
     assert [shown[0, 9 * k].tolist() for k in range(3)] == [[0, 0, 0], [255, 128, 128], [255, 255, 255]]
     assert set(shown[:, 5:9].ravel()) == {255}
+
+
+def test_wandb_has_nothing_to_warn_of(tmp_path, monkeypatch):
+    warned = []
+    monkeypatch.setattr("wandb.termwarn", lambda message, **kw: warned.append(message))
+    logger = tracker(name="run", folder=str(tmp_path), mode="offline", tags=[], config={})
+    logger.experiment.finish()
+    assert warned == []
