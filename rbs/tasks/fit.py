@@ -41,7 +41,7 @@ from rbs.utils.experiments import experiment_file
 from rbs.utils.files import FINISHED, versions
 
 _LOCATIONS = {"output", "prior_cache", "init_from", "teacher", "base_checkpoint", "checkpoint"}
-"""Arguments that are locations of files; tasks compare the files themselves by digest."""
+"""Arguments that say where files lie, which is not what they hold: tasks compare that by digest."""
 
 
 class RbsCLI(LightningCLI):
@@ -79,7 +79,7 @@ class RbsCLI(LightningCLI):
             arguments.output = self.folder()
 
     def _parse_ckpt_path(self) -> None:
-        """Resolve `last`; refuse a checkpoint whose hyper-parameters differ from the configuration."""
+        """Resolve `last`; refuse a checkpoint of other hyper-parameters than the configuration's."""
         options = self.config[self.config.subcommand]
         if options.get("ckpt_path") == "last":
             options.ckpt_path = _newest_unfinished(self.folder())
