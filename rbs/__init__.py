@@ -32,7 +32,7 @@ STANDARD_VELOCITY = 20.0
 
 
 def __getattr__(name: str) -> Any:
-    """Look the version up on request: the module that knows it takes as long to import as all else here."""
+    """Look the version up on request, since importlib.metadata is slow to import."""
     if name == "__version__":
         from rbs.utils.version import VERSION
 

@@ -1,4 +1,4 @@
-"""Restorers of scans from their files: through ONNX Runtime where that will do, else through PyTorch."""
+"""Loading restorers of scans: in ONNX Runtime where that is enough, else in PyTorch."""
 
 from __future__ import annotations
 

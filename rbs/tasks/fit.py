@@ -1,4 +1,4 @@
-"""Training from Python and from the command line: LightningCLI with its traps closed.
+"""Training, from Python and from the command line: LightningCLI, made safe for experiments.
 
 * A checkpoint never overrides what was asked for. Lightning merges the hyper-parameters of
   `--ckpt_path` over the configuration, so `test --ckpt_path x.ckpt --model.spi false` would
@@ -53,7 +53,7 @@ _LOCATIONS = {
 
 
 class RbsCLI(LightningCLI):
-    """LightningCLI with a run name, EMA, checkpoints, offline logging and honest checkpoints."""
+    """LightningCLI with a run name, EMA, checkpoints, offline logging and compared checkpoints."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add `--name`, `--wandb`, `--tags`, `--log_images`, `--checkpoint.*` and `--ema.*`."""
@@ -80,14 +80,14 @@ class RbsCLI(LightningCLI):
         parser.set_defaults({"checkpoint.save_on_train_epoch_end": True})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse; a task that writes a product writes it into the run's own folder unless told otherwise."""
+        """Parse; the output of a task goes to the folder of the run unless told otherwise."""
         super().parse_arguments(parser, args)
         arguments = self.config[self.config.subcommand].model.init_args
         if "output" in arguments and arguments.output is None:
             arguments.output = self.folder()
 
     def _parse_ckpt_path(self) -> None:
-        """Resolve `last`, and refuse a checkpoint whose hyper-parameters differ from the configuration."""
+        """Resolve `last`; refuse a checkpoint of other hyper-parameters than the configuration's."""
         options = self.config[self.config.subcommand]
         if options.get("ckpt_path") == "last":
             options.ckpt_path = _newest_unfinished(self.folder())
@@ -102,12 +102,12 @@ class RbsCLI(LightningCLI):
         return asked
 
     def folder(self) -> Path:
-        """The run's own folder; all runs of a `wandb agent` have one name, and so one folder more."""
+        """Folder of the run; each run of a `wandb agent` has one more, as all have one name."""
         options = self.config[self.config.subcommand]
         return Path(options.trainer.default_root_dir) / options.name / (agent_run() or "")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Add the loggers; a sweep or a test chooses where runs go by `--trainer.default_root_dir`."""
+        """Add the loggers; `--trainer.default_root_dir` chooses where runs go."""
         folder = self.folder()
         options = self.config[self.config.subcommand]
         csv = CSVLogger(folder.parent, name=folder.name)
@@ -218,7 +218,7 @@ def run_lightning(arguments: Iterable[str], *, exit_on_error: bool = True) -> Rb
 
 
 def with_files(arguments: Iterable[str]) -> list[str]:
-    """Arguments in which the files stand of the experiments that `--config` names.
+    """Replace the experiments that `--config` names by their files.
 
     Raises:
         RbsError: A `--config` is neither a file, nor a name, nor YAML.
@@ -238,13 +238,13 @@ _CONFIG = ("--config", "-c")
 
 
 def _config(value: str) -> str:
-    """The file of an experiment; YAML itself, which no name looks like, as it is."""
+    """The file of an experiment; YAML text stays as it is."""
     return value if set(value) & set("{:\n") else str(experiment_file(value))
 
 
 @contextmanager
 def _one_of_several() -> Iterator[None]:
-    """Say in one sentence that another process is gone: this one's traceback shows only where it waited.
+    """Say in one sentence that another process is gone; the traceback shows only the waiting.
 
     Raises:
         RbsError: Another process has ended, or cannot be reached.
@@ -315,7 +315,7 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, str]:
 
 
 def _newest_unfinished(folder: Path) -> str | None:
-    """Last checkpoint of the newest version that has one; None if that or a newer version has finished.
+    """Last checkpoint of the newest version with one; None if it or a newer one has finished.
 
     A resumed training makes a version of its own: what it resumed stays without a mark of having
     finished.

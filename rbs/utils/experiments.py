@@ -10,7 +10,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def experiment_file(name: str | Path) -> Path:
-    """Find an experiment: a path, or the name of one that comes with rbs ("stage1", "overlays/cpu").
+    """Find an experiment by path, or by its name in rbs ("stage1", "overlays/cpu").
 
     Raises:
         RbsError: There is neither; the message lists the names.
@@ -19,7 +19,7 @@ def experiment_file(name: str | Path) -> Path:
 
 
 def sweep_file(name: str | Path) -> Path:
-    """Find a sweep: a path, or the name of one that comes with rbs ("stage1").
+    """Find a sweep by path, or by its name in rbs ("stage1").
 
     Raises:
         RbsError: There is neither; the message lists the names.

@@ -81,7 +81,7 @@ def test_it_inspects_and_deidentifies(environment, cohort, tmp_path):
 
 @pytest.mark.parametrize(
     ("command", "extra"),
-    [("fit --config stage1", "train"), ("report .", "evaluate"), ("sweep stage1", "train")],
+    [("fit --config stage1", "train"), ("report .", "evaluate"), ("evaluate cases.csv", "evaluate")],
 )
 def test_a_command_says_which_extra_it_lacks(environment, tmp_path, command, extra):
     done = call(environment / "bin" / "rbs", *command.split(), cwd=tmp_path, check=False)
