@@ -42,7 +42,7 @@ def patient_key(identifier: str) -> str:
     return "".join(identifier.split()).casefold()
 
 
-class Described(Protocol):
+class ScanProperties(Protocol):
     """Properties by which files belong together: of a `Scan`, or of its record."""
 
     @property
@@ -106,15 +106,15 @@ class LoadedCase:
     Attributes:
         rapid: Raw counts of the rapid scan, float32 (V, H, W), or None without one.
         standard: Raw counts of the standard scan, float32 (V, H, W).
-        exposure: Counts of the rapid scan as a exposure of the standard one, or None without a
-            rapid scan.
+        exposure: Exposure of the rapid scan relative to the standard one; None without a rapid
+            scan.
         labels: Region labels, uint8 (V, H, W), 0 background and k + 1 for REGIONS[k]; None without
             truth.
         expectation: Expected counts of the standard scan, float32 (V, H, W); None without truth.
         views: The view of each of the V channels.
         spacing_mm: Row and column spacing, mm.
-        motion: Where the patient of the standard scan lies in the rapid one; None where nothing
-            moved as far as can be told, or nobody asked.
+        motion: From the standard to the rapid scan; None without registration, or without motion
+            that can be told from noise.
     """
 
     rapid: Array | None
@@ -292,9 +292,9 @@ def load_case(case: Case, *, register: bool = False) -> LoadedCase:
 
 def check_together(
     rapid: Sequence[Path],
-    rapids: Sequence[Described],
+    rapids: Sequence[ScanProperties],
     standard: Sequence[Path],
-    standards: Sequence[Described],
+    standards: Sequence[ScanProperties],
 ) -> None:
     """Refuse files that make no case, by their headers: the counts are not looked at.
 
@@ -468,7 +468,7 @@ def _read_files(files: Sequence[Path], velocity: float | None, stated: Mapping[P
     ]
 
 
-def refuse_two_patients(files: Sequence[Path], scans: Sequence[Described]) -> None:
+def refuse_two_patients(files: Sequence[Path], scans: Sequence[ScanProperties]) -> None:
     """Refuse scans whose Patient IDs differ.
 
     Raises:
@@ -482,7 +482,7 @@ def refuse_two_patients(files: Sequence[Path], scans: Sequence[Described]) -> No
             raise _unlike(known[0][1], file, "patient: their Patient IDs are not the same")
 
 
-def _refuse_two_scans(files: Sequence[Path], scans: Sequence[Described]) -> None:
+def _refuse_two_scans(files: Sequence[Path], scans: Sequence[ScanProperties]) -> None:
     """Refuse files that are not the views of one scan."""
     for file, scan in zip(files[1:], scans[1:], strict=True):
         refuse_other_grid(files[0], scans[0], file, scan, views=False)
@@ -511,7 +511,9 @@ def _motion(case: Case, rapid: Scan, standard: Scan) -> Motion | None:
     return None if found.kind == "none" else found
 
 
-def refuse_other_grid(a: Path, first: Described, b: Path, second: Described, *, views: bool = True) -> None:
+def refuse_other_grid(
+    a: Path, first: ScanProperties, b: Path, second: ScanProperties, *, views: bool = True
+) -> None:
     """Refuse two scans that do not lie on one grid or do not show the same views.
 
     Raises:
