@@ -33,7 +33,7 @@ class FrameRow:
         frame: The picture of high quality.
         split: "train", "val" or "test".
         low: The picture of low quality; None to degrade `frame`.
-        mask: Marks lesions; None without one.
+        mask: Mask of the lesions; None without one.
         group: Video or patient; the frame itself where nothing is known.
         source: Where it is from; may be empty.
     """

@@ -380,58 +380,29 @@ def summarise_tables(
         for key, part in tables[name].groupby(keys, sort=group is not None):
             label = "all" if group is None else rename(key[0])
             for quantity, unit in quantities.items():
+                if quantity not in part:
+                    continue
                 patients = part["patient"] if "patient" in part else part["draw"]
                 add(study, label, str(key[-1]), quantity, unit, part[quantity], patients)
 
-    if "lesions" in tables:
-        tables = {**tables, "lesions": tables["lesions"].assign(cnr=tables["lesions"]["cnr"].abs())}
+    tables = {name: _derived(name, table) for name, table in tables.items()}
     for group in (None, "size_class", "contrast_class"):
         add_table("lesions", "lesions", group, {"recovery": "of the truth's", "cnr": ""})
-    add_table(
-        "growth_plates",
-        "growth plates",
-        None,
-        {"peak": "of the truth's", "fwhm": "of the truth's", "asymmetry_error": "%"},
-    )
-    for name, group, study, rename in (
-        ("foci", "lesions", "foci", lambda key: f"lesions: {key}"),
-        ("blanks", "image", "blank images", str),
-    ):
-        if name in tables:
-            table = tables[name]
-            for quantity in ("hallucinated", "lost"):
-                if quantity in table:
-                    tables = {
-                        **tables,
-                        name: tables[name].assign(**{quantity: table[quantity] / table["views"]}),
-                    }
-            add_table(
-                name,
-                study,
-                group,
-                {"hallucinated": "a view"} | ({"lost": "a view"} if name == "foci" else {}),
-                rename,
-            )
+    plates = {"peak": "of the truth's", "fwhm": "of the truth's", "asymmetry_error": "%"}
+    add_table("growth_plates", "growth plates", None, plates)
+    per_view = {"hallucinated": "a view", "lost": "a view"}
+    add_table("foci", "foci", "lesions", per_view, lambda key: f"lesions: {key}")
+    add_table("blanks", "blank images", "image", {"hallucinated": "a view"})
     add_table("consistency", "consistency", None, {"ratio": "of the expected deviance", "clusters": "a scan"})
-    if "spectra" in tables:
-        first = tables["spectra"].drop_duplicates(["patient", "method"])
-        tables = {**tables, "spectra": first.assign(variance=100 * first["variance"] / first["mean_count"])}
-    add_table(
-        "spectra", "noise", None, {"variance": "% of a standard scan's", "mean_frequency_per_mm": "1/mm"}
-    )
-    add_table(
-        "impulses",
-        "impulse response",
-        "impulse_counts",
-        {"fwhm_mm": "mm", "gain": "of its counts"},
-        lambda k: f"{k:g} counts",
-    )
-    if "uncertainty" in tables:
-        table, of = tables["uncertainty"], "of what is stated"
-        claims = {f"covered_{level}": f"claimed {level}" for level in LEVELS}
-        errors = {f"{what}_error{by}": of for by in ("", "_by_counts") for what in ("pixel", "block")}
-        wanted = claims | {"calibration_error": "", "pixel_z": "", **errors}
-        add_table("uncertainty", "uncertainty", None, {q: u for q, u in wanted.items() if q in table})
+    noise = {"variance": "% of a standard scan's", "mean_frequency_per_mm": "1/mm"}
+    add_table("spectra", "noise", None, noise)
+    response = {"fwhm_mm": "mm", "gain": "of its counts"}
+    add_table("impulses", "impulse response", "impulse_counts", response, lambda k: f"{k:g} counts")
+    claims = {f"covered_{level}": f"claimed {level}" for level in LEVELS}
+    errors = {
+        f"{what}_error{by}": "of what is stated" for by in ("", "_by_counts") for what in ("pixel", "block")
+    }
+    add_table("uncertainty", "uncertainty", None, claims | {"calibration_error": "", "pixel_z": "", **errors})
     if "coverage" in tables:
         for (decile, level, method), part in tables["coverage"].groupby(
             ["decile", "level", "method"], sort=False
@@ -454,6 +425,19 @@ def summarise_tables(
             if internal is not None:
                 add("observer", f"{size:g} mm", method, "auc_internal_noise", "", internal, patients)
     return pd.DataFrame(rows)
+
+
+def _derived(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """A table with the quantities that are summarised: a view, absolute, in per cent of the mean."""
+    if name == "lesions":
+        return table.assign(cnr=table["cnr"].abs())
+    if name in ("foci", "blanks"):
+        counted = [column for column in ("hallucinated", "lost") if column in table]
+        return table.assign(**{column: table[column] / table["views"] for column in counted})
+    if name == "spectra":
+        first = table.drop_duplicates(["patient", "method"])
+        return first.assign(variance=100 * first["variance"] / first["mean_count"])
+    return table
 
 
 def _areas(detections: Sequence[dict[str, Any]], size: float) -> Iterator[tuple[str, Any, Any, Any]]:

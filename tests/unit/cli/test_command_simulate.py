@@ -26,6 +26,12 @@ def test_phantom_children_can_be_inspected_thinned_and_restored(rbs, tmp_path: P
         status, text, _ = rbs("thin", child / "standard.dcm", out, "--velocity", 40, "--remainder", rest)
         assert status == 0
         assert text.startswith(f"{child / 'standard.dcm'}: anterior, posterior (from ViewCodeSequence)\n")
+    source, again = children[0] / "standard.dcm", tmp_path / "again.dcm"
+    found = json.loads(rbs("thin", source, again, "--velocity", 40, "--json")[1])
+    assert (found["source"], found["views"]) == (str(source), ["anterior", "posterior"])
+    assert [(part["file"], part["exposure"]) for part in found["files"]] == [(str(again), 0.5)]
+    found = json.loads(rbs("deidentify", children[0], tmp_path / "out", "--json")[1])
+    assert (found["files"], found["patients"], found["refused"]) == (2, 1, 0)
 
     status, text, errors = rbs("restore", thinned, tmp_path / "restored", "--checkpoint", weights)
     assert (status, text.count(" counts in, ")) == (0, 2)

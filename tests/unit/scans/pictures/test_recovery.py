@@ -1,6 +1,7 @@
 """Folders of pictures: who is on them, what is written, and going on after an interruption."""
 
 import csv
+import json
 import re
 import shutil
 import subprocess
@@ -60,6 +61,8 @@ def test_a_folder_becomes_scans_with_a_receipt(pictures: Path, tmp_path: Path, c
     assert rows["003_A.png"]["verdict"] == "refused"
     assert "blank" in rows["003_A.png"]["reason"]
     assert not (out / "003_A.dcm").exists()
+    found = json.loads(run(capsys, pictures, out, *options, "--json")[1])
+    assert (found["unnamed"], [row["verdict"] for row in found["pictures"]].count("refused")) == (1, 1)
     for name, scale in (("001_A.png", 2.3), ("001_P.jpg", 1.7), ("b/002_A.png", 2.0)):
         assert float(rows[name]["scale"]) == pytest.approx(scale, rel=0.01)
         assert float(rows[name]["dispersion"]) == pytest.approx(1, abs=0.1)
