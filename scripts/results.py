@@ -2,9 +2,10 @@
 
     python scripts/results.py
 
-`docs/results/index.toml` has one entry for each CSV file: section, title, text, the columns to show, and
-the command, commit, seed, machine and date that made the numbers. Its entry `readme` describes the headline
-table. A text or a cell that needs a number names its place, `{file/first cell of the row/column}`.
+`docs/results/index.toml` has one entry for each CSV file: section, title, text, the columns to
+show, and the command, commit, seed, machine and date that made the numbers. Its entry `readme`
+describes the headline table. A text or a cell that needs a number names its place, `{file/first
+cell of the row/column}`.
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ def shown(row: dict[str, str], column: str, sign: str = "", digits: str = "") ->
     """Value of a row as the page shows it: with its interval or deviation, where there is one.
 
     Args:
-        row: Row of a CSV file; `<column>_low`, `_high` and `_sd` are the interval and the deviation.
+        row: Row of a CSV file; `<column>_low`, `_high` and `_sd` are the interval and the
+            deviation.
         column: Name of the column.
         sign: "+" to show the sign of positive values.
         digits: Decimals to round to; empty: as in the file.
@@ -129,7 +131,7 @@ def shown(row: dict[str, str], column: str, sign: str = "", digits: str = "") ->
 
 
 def printed(value: str, sign: str, digits: str) -> str:
-    """Number with a true minus and, where asked for, a plus and fewer decimals; any other text as it is."""
+    """Number with a true minus and, on request, a plus and fewer decimals; other text unchanged."""
     if not re.fullmatch(r"-?[\d.]+(e-?\d+)?", value):
         return value
     if digits:
@@ -140,7 +142,7 @@ def printed(value: str, sign: str, digits: str) -> str:
 
 
 def filled(text: str) -> str:
-    """Text with the value of every place `{file/row/column}`; `{file/row/column/1}` rounds to one decimal."""
+    """Text with the value of every place `{file/row/column}`; a last `/1` rounds to one decimal."""
     return re.sub(r"\{([^}]+)\}", lambda place: value_at(*place[1].split("/")), text)
 
 

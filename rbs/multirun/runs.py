@@ -260,7 +260,8 @@ def train_all(
                 following.note()  # before another process decides
             return following
 
-    # SIGTERM becomes an exception, so that `finally` is reached; the command line says "terminated".
+    # SIGTERM becomes an exception, so that `finally` is reached; the command line says
+    # "terminated".
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with tqdm(total=total, desc=output.name, unit="run") as bar:
         try:

@@ -44,7 +44,7 @@ class LoadedRestorer:
 
     @property
     def shows(self) -> str:
-        """What it restores: "scans" or "frames"."""
+        """Kind of image it restores: "scans" or "frames"."""
         return self.restorer.images.shows
 
     def restore_frame(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

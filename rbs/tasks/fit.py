@@ -87,7 +87,7 @@ class RbsCLI(LightningCLI):
             arguments.output = self.folder()
 
     def _parse_ckpt_path(self) -> None:
-        """Resolve `last`; refuse a checkpoint of other hyper-parameters than the configuration's."""
+        """Resolve `last`; refuse a checkpoint whose hyper-parameters differ from the configuration."""
         options = self.config[self.config.subcommand]
         if options.get("ckpt_path") == "last":
             options.ckpt_path = _newest_unfinished(self.folder())

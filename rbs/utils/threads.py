@@ -1,4 +1,4 @@
-"""Threads on a machine that others use, too: as many as there are cores, and asleep while they wait."""
+"""Threads on a shared machine: as many as there are cores, asleep while they wait."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def wait_passively(environment: MutableMapping[str, str] = os.environ) -> None:
 
 
 def waits_actively(environment: MutableMapping[str, str] = os.environ) -> bool:
-    """Whether the user has asked for threads that spin while they wait."""
+    """True if the user has asked for threads that spin while they wait."""
     return environment.get("OMP_WAIT_POLICY", "").strip().upper() == "ACTIVE"
 
 
 def thread_count() -> int:
-    """Threads to compute with: `OMP_NUM_THREADS`, or one for each core that this process may use."""
+    """Number of threads: `OMP_NUM_THREADS`, or one for each core that this process may use."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if first.isdigit() and int(first):
         return int(first)

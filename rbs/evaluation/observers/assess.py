@@ -428,7 +428,7 @@ def summarise_tables(
 
 
 def _derived(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """A table with the quantities that are summarised: a view, absolute, in per cent of the mean."""
+    """Table with the summarised quantities: per view, absolute, in per cent of the mean."""
     if name == "lesions":
         return table.assign(cnr=table["cnr"].abs())
     if name in ("foci", "blanks"):

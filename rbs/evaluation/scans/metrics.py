@@ -251,7 +251,7 @@ def ms_ssim_truth(estimate: Array, target: Target) -> float:
 
 
 def count_bias(estimate: Array, target: Target) -> float:
-    """100 (ΣT - ΣS) / ΣS over the body, %. The standard scan's own noise is 100/sqrt(ΣS): 0.1 to 0.2 %."""
+    """100 (ΣT - ΣS) / ΣS over the body, %; the noise of S alone is 100/sqrt(ΣS): 0.1 to 0.2 %."""
     return fidelity.count_bias(estimate, target.standard, target.mask)
 
 
