@@ -93,7 +93,7 @@ def inspect(scan: Scan | str | Path, *, standard_velocity: float = STANDARD_VELO
 def restore(
     scan: Scan | str | Path,
     *,
-    checkpoint: str | Path | None = None,
+    checkpoint: str | Path = "shipped",
     adapt: bool = False,
     keep_faint: bool = False,
     standard_velocity: float = STANDARD_VELOCITY,
@@ -102,8 +102,8 @@ def restore(
 
     Args:
         scan: A scan, or the path of a DICOM file.
-        checkpoint: Weights, .safetensors, .ckpt or .onnx; None for those that come with rbs. All
-            but .onnx files and the default need PyTorch.
+        checkpoint: Weights, .safetensors, .ckpt or .onnx, or "shipped" for those that come with
+            rbs. All but .onnx files and the default need PyTorch.
         adapt: Fit the restorer to the scan's own counts first, in about a minute; needs PyTorch.
         keep_faint: Put half of what was taken for noise back, at the camera's blur.
         standard_velocity: Bed velocity of your standard scans, cm/min.
@@ -121,7 +121,7 @@ def restore(
 
     if isinstance(scan, str | Path):
         scan = read(scan)
-    loaded = load_for_scans(None if checkpoint is None else Path(checkpoint), adapt=adapt)
+    loaded = load_for_scans(checkpoint, adapt=adapt)
     report = check(scan, standard_velocity=standard_velocity, trained_on=loaded.provenance)
     report.restoring.require(scan.provenance.path)
     return restore_scan(scan, loaded, standard_velocity, keep_faint=keep_faint)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rbs.cli.options import add_fit_options, add_json, say
 from rbs.utils.experiments import experiment_file
+from rbs.weights.shipped import teacher_folder, weights_path
 
 HELP = "train and compare variants of an experiment: SPI, SKD and SCM, or overlays of your own"
 
@@ -33,8 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " of SPI, SKD and SCM)",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="default: 1 2 3")
-    parser.add_argument("--stage1", type=Path, metavar="FILE", help="weights stage 2 starts from")
-    parser.add_argument("--teacher", type=Path, metavar="DIR", help="adapted teacher")
+    parser.add_argument(
+        "--stage1",
+        type=weights_path,
+        metavar="FILE",
+        help="weights stage 2 starts from; shipped: those of rbs",
+    )
+    parser.add_argument("--teacher", type=teacher_folder, metavar="DIR", help="adapted teacher")
     parser.add_argument("--split", choices=("val", "test"), default="test", help="default: %(default)s")
     parser.add_argument(
         "--output", type=Path, default=Path("runs/ablation"), metavar="DIR", help="default: %(default)s"

@@ -15,6 +15,7 @@ from rbs.cli.options import (
     refuse_options,
     say,
 )
+from rbs.weights.shipped import teacher_folder, weights_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="CSV of the cases")
     parser.add_argument(
         "--stage1",
-        type=Path,
+        type=weights_path,
         action="append",
         default=[],
         metavar="FILE",
@@ -42,7 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="first restorer of stage 2; the second one is read from cascade.safetensors beside it",
     )
     parser.add_argument(
-        "--teacher", type=Path, metavar="DIR", help="adapted teacher, for the second restorer of stage 2"
+        "--teacher",
+        type=teacher_folder,
+        metavar="DIR",
+        help="adapted teacher, for the second restorer of stage 2",
     )
     parser.add_argument(
         "--base-checkpoint",

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from rbs.cli.options import add_allow_option, add_json, say
+from rbs.weights.shipped import weights_path
 
 HELP = "write a restorer as ONNX, for programs without PyTorch"
 
@@ -14,7 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.add_argument("output", type=Path, metavar="OUT.onnx", help="file to write")
     parser.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help=".safetensors or .ckpt (default: the weights of rbs)"
+        "--checkpoint",
+        type=weights_path,
+        default="shipped",
+        metavar="FILE",
+        help=".safetensors or .ckpt (default: shipped, the weights of rbs)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an older file")
     add_allow_option(parser)

@@ -153,39 +153,21 @@ def _restorer(kind: str, args: argparse.Namespace) -> FileRestorer:
 
 def _restorer_of_scans(args: argparse.Namespace) -> FileRestorer:
     """The weights with what was asked for; no PyTorch where nothing looks into the network."""
-    from rbs.clinic.restore_scans import Loaded, ScanRestorer
+    from rbs.clinic.restore_scans import ScanRestorer
     from rbs.errors import RbsError
+    from rbs.inference.load import load_for_scans
 
     changed = "--adapt" if args.adapt else "--keep-faint" if args.keep_faint else None
     if args.uncertainty and changed:
         fault = f"--uncertainty is that of the weights' own answer, which {changed} changes"
         raise RbsError(fault, remedy="leave one of the two out")
-    looks_inside = "--adapt" if args.adapt else "--uncertainty" if args.uncertainty else None
-    exported = args.checkpoint.suffix == ".onnx"
-    if exported and looks_inside:
-        fault = f"{looks_inside} looks into the network, which an ONNX file does not allow"
-        raise RbsError(fault, remedy="name the weights it was exported from")
-    device = args.device or "cpu"
-    loaded: Loaded
+    adapt, uncertain = bool(args.adapt), bool(args.uncertainty)
+    loaded = load_for_scans(args.checkpoint, adapt=adapt, uncertainty=uncertain, device=args.device or "cpu")
     uncertainty = None
-    if exported or (args.checkpoint == SHIPPED and not looks_inside):
-        from rbs.inference.onnx import load_onnx, load_shipped
+    if uncertain:
+        from rbs.restorers.uncertainty import head_file, load_uncertainty
 
-        loaded = load_onnx(args.checkpoint, device) if exported else load_shipped(device)
-    else:
-        from rbs.inference.devices import torch_device
-        from rbs.restorers.checkpoint import load_restorer
-
-        loaded = load_restorer(args.checkpoint)
-        loaded.restorer.to(torch_device(device))
-        if args.uncertainty:
-            from rbs.restorers.uncertainty import head_file, load_uncertainty
-
-            uncertainty = load_uncertainty(loaded, head_file(args.checkpoint))
-        if args.adapt:
-            from rbs.inference.test_time_adaptation import AdaptingRestorer
-
-            loaded = AdaptingRestorer.of(loaded)
+        uncertainty = load_uncertainty(loaded, head_file(args.checkpoint))  # type: ignore[arg-type]
     return ScanRestorer(
         loaded, uncertainty, reading_options(args), args.standard_velocity, keep_faint=args.keep_faint
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from rbs.errors import RbsError
+from rbs.weights.shipped import NAME, SHIPPED, weights_path
 
 if TYPE_CHECKING:
     from rbs.inference.onnx import OnnxRestorer
@@ -14,34 +15,41 @@ if TYPE_CHECKING:
 Loaded: TypeAlias = "LoadedRestorer | OnnxRestorer"
 
 
-def load_for_scans(checkpoint: Path | None = None, *, adapt: bool = False) -> Loaded:
+def load_for_scans(
+    checkpoint: str | Path = NAME,
+    *,
+    adapt: bool = False,
+    uncertainty: bool = False,
+    device: str = "cpu",
+) -> Loaded:
     """Load a restorer of scans; ONNX Runtime starts much sooner than PyTorch.
 
     Args:
-        checkpoint: Weights, .safetensors or .ckpt, or .onnx as `rbs export` writes it; None for
-            the shipped weights.
+        checkpoint: Weights, .safetensors or .ckpt, .onnx as `rbs export` writes it, or "shipped".
         adapt: Fit the restorer to each scan's own counts before it restores that scan.
+        uncertainty: Load into PyTorch, where the uncertainty head reads the network's features.
+        device: "cpu", "cuda" or "auto".
 
     Raises:
         CheckpointError: The file is missing, cannot be read, or does not restore scans.
-        RbsError: `adapt` with an ONNX file.
+        RbsError: `adapt` or `uncertainty` with an ONNX file, or there is no such device.
     """
-    exported = checkpoint is not None and checkpoint.suffix == ".onnx"
-    if exported and adapt:
-        raise RbsError(
-            "an ONNX file cannot be adapted to a scan",
-            file=checkpoint,
-            remedy="name the weights it was exported from",
-        )
-    if adapt:
-        from rbs.inference.test_time_adaptation import AdaptingRestorer
-        from rbs.restorers.checkpoint import load_restorer
-
-        return AdaptingRestorer.of(load_restorer(checkpoint))
-    if checkpoint is None or exported:
+    file = weights_path(checkpoint)
+    looks_inside = "--adapt" if adapt else "--uncertainty" if uncertainty else None
+    if file.suffix == ".onnx" and looks_inside:
+        fault = f"{looks_inside} looks into the network, which an ONNX file does not allow"
+        raise RbsError(fault, file=file, remedy="name the weights it was exported from")
+    if file.suffix == ".onnx" or (file == SHIPPED and not looks_inside):
         from rbs.inference.onnx import load_onnx, load_shipped
 
-        return load_shipped() if checkpoint is None else load_onnx(checkpoint)
+        return load_shipped(device) if file == SHIPPED else load_onnx(file, device)
+    from rbs.inference.devices import torch_device
     from rbs.restorers.checkpoint import load_restorer
 
-    return load_restorer(checkpoint)
+    loaded = load_restorer(file)
+    loaded.restorer.to(torch_device(device))
+    if adapt:
+        from rbs.inference.test_time_adaptation import AdaptingRestorer
+
+        return AdaptingRestorer.of(loaded)
+    return loaded

@@ -16,8 +16,7 @@ from rbs.restorers.base import Restorer
 from rbs.scans.counts import standard_scale, where_scanned
 from rbs.scans.scan import Array
 from rbs.utils.checkpoint import KEY, RETRAIN, build_from, load_into, read_safetensors, save_modules
-from rbs.weights import shipped
-from rbs.weights.shipped import check_recorded, file_sha256
+from rbs.weights.shipped import NAME, check_recorded, file_sha256, weights_path
 
 FRAME_TILE = 768
 """Side of the tiles in which large frames are restored, pixels."""
@@ -137,13 +136,12 @@ def save_restorer(path: str | Path, restorer: Restorer, provenance: dict[str, An
     save_modules(path, {"": restorer}, {**restorer.spec(), "provenance": provenance})
 
 
-def load_restorer(path: str | Path | None = None) -> LoadedRestorer:
+def load_restorer(path: str | Path = NAME) -> LoadedRestorer:
     """Read a restorer.
 
     Args:
         path: A .safetensors file of `save_restorer`, a Lightning .ckpt of `RestorationTask` (its
-            first restorer, the averaged weights where weights were averaged), or None for the
-            shipped one.
+            first restorer, the averaged weights where weights were averaged), or "shipped".
 
     Returns:
         The restorer and where it comes from.
@@ -152,8 +150,8 @@ def load_restorer(path: str | Path | None = None) -> LoadedRestorer:
         CheckpointError: The file is missing, truncated, not a checkpoint, or holds another
             architecture.
     """
-    file = shipped.SHIPPED if path is None else Path(path)
-    sha256 = file_sha256(file, "name a weight file with --checkpoint" if path is None else "check the path")
+    file = weights_path(path)
+    sha256 = file_sha256(file)
     check_recorded(file, sha256)
     tensors, description = read_safetensors(file) if file.suffix == ".safetensors" else _read_lightning(file)
     version = str(description.get("version", "unknown"))

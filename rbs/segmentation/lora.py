@@ -25,7 +25,7 @@ from rbs.segmentation.sam import ARCHITECTURES, Size, build_sam, find_checkpoint
 from rbs.segmentation.teacher import Teacher, region_decoder
 from rbs.segmentation.tiles import CANVAS
 from rbs.utils.files import whole_file
-from rbs.weights.shipped import file_sha256
+from rbs.weights.shipped import file_sha256, teacher_folder
 
 Mode = Literal["decoder", "lora", "full"]
 
@@ -116,18 +116,18 @@ def save_teacher(folder: Path, teacher: Teacher, *, mode: Mode, rank: int, base:
     return teacher.digest
 
 
-def load_teacher(folder: Path, checkpoint: Path | None = None) -> Teacher:
+def load_teacher(folder: str | Path, checkpoint: Path | None = None) -> Teacher:
     """Load the adapted teacher in `folder`: frozen, in evaluation mode, its adapter merged.
 
     Args:
-        folder: Folder that `save_teacher` wrote.
+        folder: Folder that `save_teacher` wrote, or "shipped".
         checkpoint: SAM's base weights, see `build_sam`.
 
     Raises:
         CheckpointError: A file is missing or damaged, or the teacher was adapted from other base
             weights or made for other regions or by other settings than this version's.
     """
-    folder = Path(folder)
+    folder = teacher_folder(folder)
     settings, state = _read(folder)
     base = find_checkpoint(settings["size"], checkpoint)
     wanted = _settings(settings["size"], file_sha256(base), settings["domain"])

@@ -87,7 +87,7 @@ class RbsCLI(LightningCLI):
             arguments.output = self.folder()
 
     def _parse_ckpt_path(self) -> None:
-        """Resolve `last`; refuse a checkpoint whose hyper-parameters differ from the configuration."""
+        """Resolve `last`; refuse a checkpoint whose hyper-parameters are not those configured."""
         options = self.config[self.config.subcommand]
         if options.get("ckpt_path") == "last":
             options.ckpt_path = _newest_unfinished(self.folder())

@@ -24,7 +24,7 @@ from rbs.restorers.uncertainty import (
 )
 from rbs.scans.body import body_mask
 from rbs.tasks.task import Batch, TrainingTask, images_of
-from rbs.weights.shipped import SHIPPED
+from rbs.weights.shipped import NAME, SHIPPED
 
 _FITTING_SEED = 20
 
@@ -70,7 +70,7 @@ class UncertaintyTask(TrainingTask):
             CheckpointError: It cannot be read, restores frames, or has other features than the head
                 expects.
         """
-        loaded = load_restorer(self.f1)
+        loaded = load_restorer(self.f1 or NAME)
         f1 = loaded.restorer.requires_grad_(False)
         if f1.images.shows != "scans":
             raise CheckpointError(

@@ -22,6 +22,11 @@ def weights_path(name: str | Path) -> Path:
     return SHIPPED if str(name) == NAME else Path(name)
 
 
+def teacher_folder(name: str | Path) -> Path:
+    """Folder of an adapted teacher as options name it: "shipped" is the one that comes with rbs."""
+    return FOLDER / "teacher" if str(name) == NAME else Path(name)
+
+
 def file_sha256(file: Path, remedy: str = "check the path") -> str:
     """SHA-256 of a weight file, hexadecimal.
 
