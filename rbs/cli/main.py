@@ -135,16 +135,9 @@ class _Completion(argparse.Action):
     """Print the completion script of a shell and stop."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        """Print the script.
+        """Print the script."""
+        import shtab
 
-        Raises:
-            RbsError: shtab is not installed.
-        """
-        try:
-            import shtab
-        except ImportError as error:
-            fault = "shell completion needs the package shtab, which is not installed"
-            raise RbsError(fault, remedy="install it with `pip install shtab`") from error
         whole = _parser(*PLAIN)
         for command in whole._subparsers._group_actions[0].choices.values():  # type: ignore[union-attr]
             for action in command._actions:

@@ -22,10 +22,9 @@ def nothing_allowed(monkeypatch):
         ("restore", ["scan.dcm", "out.dcm"]),
         ("export", ["out.onnx"]),
         ("evaluate", ["manifest.csv"]),
-        ("assess", ["manifest.csv", "--stage1", "a.safetensors"]),
         ("benchmark", ["manifest.csv", "run"]),
         ("ablation", ["manifest.csv"]),
-        ("sweep", ["sweep.yaml"]),
+        ("sweep", ["stage1"]),
     ],
 )
 def test_commands_that_read_weights_allow_packages(command, arguments):
