@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from rbs.errors import CheckpointError, RbsError
+from rbs.weights.shipped import SHIPPED
 
 if TYPE_CHECKING:
     from rbs.inference.onnx import OnnxRestorer
@@ -100,6 +101,7 @@ def trained_methods(
     first = None
     for number, file in enumerate(stage1, 1):
         name, label = ("stage1", "Stage 1") if number == 1 else (f"stage1_{number}", f"Stage 1, no. {number}")
+        label = "Shipped restorer" if file == SHIPPED else label
         loaded = _loaded(file)
         if option and loaded.shows != "scans":
             raise RbsError(f"{option} weighs counts, and frames have none", remedy="leave it out")
