@@ -63,7 +63,7 @@ def split_of(ablation: Ablation, runs: Runs, manifest: Manifest | FramesManifest
         RbsError: The teacher cannot be read.
     """
     if isinstance(manifest, Manifest):
-        from rbs.evaluation.scans.evaluate import load_pair
+        from rbs.evaluation.scans.pairs import load_pair
 
         cases = manifest.split(name)
         if not cases:
