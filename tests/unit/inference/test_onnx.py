@@ -173,7 +173,7 @@ def test_an_export_is_evaluated_as_its_weights_are(weights, exported):
 
     class Scan:
         rapid, exposure = np.random.default_rng(0).poisson(3.0, (2, 61, 40)), 0.5
-        restored_by = Pair.restored_by
+        restored = ScanPair.restored
 
     np.testing.assert_allclose(theirs.restore(Scan()), ours.restore(Scan()), atol=1e-2)
     assert [m.name for m in trained_methods([exported], keep_faint=True)] == ["stage1", "stage1_faint"]
