@@ -117,7 +117,7 @@ def _sections(runs: Sequence[Path]) -> dict[str, list[Any]]:
             raise RbsError(
                 "it holds nothing to report",
                 file=run,
-                remedy="name folders written by rbs evaluate, assess, benchmark, ablation, sweep or fit",
+                remedy="name folders written by rbs evaluate, benchmark, ablation, sweep or fit",
             )
         for folder in (file.parent for file in results["summary.csv"]):
             if is_assessment(folder):
