@@ -92,13 +92,13 @@ def run(args: argparse.Namespace) -> None:
 def _kind_of(folder: Path) -> str:
     """Kind of the files in a folder: scans if any is DICOM, or if there is no picture either."""
     from rbs.endoscopy.media_type import kind_of
+    from rbs.scans.dicom.files import may_be_a_scan
 
     pictures = False
     for path in folder.rglob("*"):
-        kind = kind_of(path) if path.is_file() else None
-        if kind == "scan":
+        if path.is_file() and may_be_a_scan(path):
             return "scans"
-        pictures = pictures or kind == "picture"
+        pictures = pictures or (path.is_file() and kind_of(path) == "picture")
     return "endoscopy" if pictures else "scans"
 
 

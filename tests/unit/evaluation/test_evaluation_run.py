@@ -434,23 +434,3 @@ def test_the_second_restorer_says_where_its_prior_comes_from(tmp_path, monkeypat
     assert asked == [(files.teacher, files.base)]
     assert method.settings["prior"].startswith(f"{said} in training; here of the whole scan")
     assert method.settings["sha256"] == file_sha256(tmp_path / "cascade.safetensors")
-
-
-def test_an_onnx_file_is_a_method_with_the_numbers_of_its_weights(tmp_path):
-    pytest.importorskip("onnxscript")
-    from rbs.inference.onnx_export import export_onnx
-    from rbs.restorers.checkpoint import load_restorer, save_restorer
-    from rbs.restorers.dncnn import DnCNN
-
-    weights, exported = tmp_path / "restorer.safetensors", tmp_path / "restorer.onnx"
-    save_restorer(weights, DnCNN(depth=3, width=4), {})
-    export_onnx(load_restorer(weights), exported)
-    (plain,), (onnx, faint) = trained_methods([weights]), trained_methods([exported], keep_faint=True)
-    rng = np.random.default_rng(0)
-    target = Target(rng.poisson(4.0, (2, 40, 32)), 1.0, (2.0, 3.0))
-    pair = ScanPair("P", rng.poisson(2.0, (2, 40, 32)), 0.5, target)
-    np.testing.assert_allclose(onnx.restore(pair), plain.restore(pair), atol=1e-3)
-    assert (onnx.name, faint.name) == ("stage1", "stage1_faint")
-    assert onnx.settings["sha256"] == plain.settings["sha256"]
-    with pytest.raises(RbsError, match=r"restorer\.onnx: --adapt needs the network itself"):
-        trained_methods([exported], adapt=True)

@@ -59,7 +59,7 @@ def test_one_patient_is_counted_as_one_and_the_page_holds_no_markdown(written):
     assert "1 patient of the test split, seed 1;" in text
     assert "With 1 patient the test cannot reach p < 0.05" in text
     section = html[html.index("Ablation of stage1.yaml") :]
-    section = section[: section.index("</ul>")]
+    section = section[: section.index("</table>")]
     assert "1 patient of the test split" in section
     assert "1 patients" not in text + section
     assert not re.search(r"`|\*\*", section)
