@@ -1,6 +1,6 @@
 """Formulas of docstrings on the documentation site: reStructuredText math to MathML.
 
-An extension of griffe, which mkdocs.yml names. Browsers draw MathML themselves, so the site loads no
+An extension of griffe, named in mkdocs.yml. Browsers draw MathML themselves, so the site loads no
 script from elsewhere.
 """
 
