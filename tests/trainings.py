@@ -32,6 +32,7 @@ def small(config: Path, manifest: Path, runs: Path) -> list[str]:
     if settings["model"].get("init_args", {}).get("stage") == 2:
         arguments += ["--model.init_args.init_from", str(needed / "stage1" / "restorer.safetensors")]
         arguments += ["--model.init_args.prior.teacher", str(needed / "adapt_sam" / "teacher")]
+        arguments += ["--model.init_args.prior.cache", str(needed / "priors")]
     return arguments
 
 

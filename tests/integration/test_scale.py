@@ -99,6 +99,7 @@ def test_two_agents_of_torchrun_train(training, alone, tmp_path):
     assert len(ended_like(alone, folder, "version_0")) == 4
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_after_a_rank_was_killed(training, alone, tmp_path):
     """Started by Lightning on one machine, it goes on by torchrun on two."""
     arguments, folder = training("killed")
