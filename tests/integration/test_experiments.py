@@ -197,7 +197,8 @@ def test_checkpoint_does_not_override_the_command_line(runs, tiny_cohort, stage1
     assert "spi: trained with True, asked for False" in capsys.readouterr().err
 
 
-# Stage 1 of scans, and the processes themselves: see test_scale. Stage 2 is one task for scans and frames.
+# Stage 1 of scans and the processes themselves: see test_scale. Stage 2 is one task for scans and
+# frames.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["adapt_sam", "endoscopy/stage2"])
 def test_two_processes_train(name, runs, tiny_cohort, frames, request):
@@ -229,7 +230,7 @@ def test_two_processes_train(name, runs, tiny_cohort, frames, request):
 
 
 def command_of_the_agent(file, extra, monkeypatch, tmp_path):
-    """The command line of a sweep's first run, by `wandb agent` itself, `extra` before the values."""
+    """Command line of a sweep's first run, by `wandb agent` itself, `extra` before the values."""
     sweep = read_sweep(file)
     started = []
 
@@ -341,7 +342,7 @@ def test_an_offline_run_records_what_it_is_and_no_image(swept):
 
 @pytest.fixture
 def trained_here(monkeypatch):
-    """Names of an ablation's trainings, run in this process, which has imported everything already."""
+    """Names of an ablation's trainings, run in this process, which has imported all it needs."""
     monkeypatch.setattr(compare, "RESAMPLES", 200)  # intervals are tested with compare
     names = []
 

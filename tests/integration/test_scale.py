@@ -22,7 +22,7 @@ PATIENCE_S = 300
 
 @pytest.fixture(scope="module")
 def training(tmp_path_factory, make_cohort):
-    """Arguments and folder by the name of a training: four epochs, each validates an odd number of cases."""
+    """Arguments and folder by the name of a training: four epochs, each validates three cases."""
     runs = tmp_path_factory.mktemp("runs")
     manifest = make_cohort(runs / "cohort", splits=("train", "train", "val", "val", "val"))
 
