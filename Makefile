@@ -55,7 +55,7 @@ CASCADE = --model.init_args.init_from $(RUNS)/stage1/restorer.safetensors --mode
 EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/restorer.safetensors --stage2 $(2)/stage2/restorer.safetensors \
 	--teacher $(2)/adapt_sam/teacher $(SEGMENT) $(addprefix --split ,$(SPLIT)) --output $(2)/evaluation --overwrite
 
-.PHONY: help setup demo test results docs fuzz lint profile bench data pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 train-uncertainty reproduce-weights ablation sweep evaluate benchmark report \
+.PHONY: help setup demo test test-slow results docs fuzz lint profile bench data pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 train-uncertainty reproduce-weights ablation sweep evaluate benchmark report \
 	demo-endoscopy clean-demo anew same-data always
 
 help:  ## List the targets
@@ -77,8 +77,13 @@ $(READY): pyproject.toml setup.py constraints.txt
 
 # Two processes of one thread: most tests cannot use a second core, and a file's fixtures are made once. Files keep their
 # order, slow integration before quick units, so that both processes end together.
-test: $(READY)  ## Run the tests
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test: $(READY)  ## Run the tests (10 minutes of two cores)
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: $(READY)  ## Run the tests that take a minute each: several processes, benchmarks, the wheel
+	$(PYTEST) -m slow $(ARGS)
 
 results: $(READY)  ## Write docs/results.md and the headline table of README.md from docs/results/*.csv
 	.venv/bin/python scripts/results.py

@@ -15,7 +15,7 @@ def of_frames(config: Path) -> bool:
 
 
 def small(config: Path, manifest: Path, runs: Path) -> list[str]:
-    """Arguments that shrink an experiment to two steps on a tiny cohort; it exercises the same parts."""
+    """Arguments that shrink an experiment to two steps on a tiny cohort, with the same parts."""
     settings = yaml.safe_load(config.read_text())
     needed = runs / "endoscopy" if of_frames(config) else runs
     arguments = ["--config", str(config), "--config", str(ROOT / "experiments" / "overlays" / "cpu.yaml")]
@@ -32,6 +32,7 @@ def small(config: Path, manifest: Path, runs: Path) -> list[str]:
     if settings["model"].get("init_args", {}).get("stage") == 2:
         arguments += ["--model.init_args.init_from", str(needed / "stage1" / "restorer.safetensors")]
         arguments += ["--model.init_args.prior.teacher", str(needed / "adapt_sam" / "teacher")]
+        arguments += ["--model.init_args.prior.cache", str(needed / "priors")]
     return arguments
 
 

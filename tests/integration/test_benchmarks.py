@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -28,7 +30,7 @@ def test_every_benchmark_runs(tmp_path):
 
 
 def test_the_tables_of_what_was_measured(tmp_path):
-    """Of a benchmark of one line, whose group the first row of is what the others are compared with."""
+    """In the table of a benchmark the first row of a group is what the others are compared with."""
     (tmp_path / "bench_sums.py").write_text(
         "import pytest\n"
         "@pytest.mark.benchmark(group='sums')\n"

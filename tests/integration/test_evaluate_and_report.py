@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rbs.cli.main import main
+from rbs.report import figures
 from rbs.restorers.checkpoint import save_restorer
 from rbs.restorers.dncnn import DnCNN
 
@@ -34,6 +35,7 @@ def f1(tmp_path: Path) -> Path:
 def test_evaluate_then_report(cohort: Path, f1: Path, tmp_path: Path, capsys, monkeypatch) -> None:
     monkeypatch.delenv("RBS_WEIGHTS", raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(figures, "VECTOR_DPI", 20)  # the test looks at no pixel
     run, page, folder = tmp_path / "run", tmp_path / "report.html", tmp_path / "figures"
     evaluate = ["evaluate", str(cohort), "--stage1", str(f1), "--output", str(run)]
     assert main(evaluate) == 0

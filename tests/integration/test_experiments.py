@@ -20,6 +20,7 @@ from wandb.wandb_agent import Agent
 from rbs.cli.main import main
 from rbs.data.mucosa import write_mucosa
 from rbs.multirun import runs as multirun
+from rbs.multirun.ablation import compare
 from rbs.multirun.sweep.definition import read_sweep
 from rbs.multirun.sweep.results import results_table
 from rbs.multirun.sweep.runner import run_sweep
@@ -196,7 +197,9 @@ def test_checkpoint_does_not_override_the_command_line(runs, tiny_cohort, stage1
     assert "spi: trained with True, asked for False" in capsys.readouterr().err
 
 
-# Stage 1 of scans: see test_scale. Stage 2 is one task for scans and frames.
+# Stage 1 of scans and the processes themselves: see test_scale. Stage 2 is one task for scans and
+# frames.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adapt_sam", "endoscopy/stage2"])
 def test_two_processes_train(name, runs, tiny_cohort, frames, request):
     config = ROOT / "experiments" / f"{name}.yaml"
@@ -226,45 +229,8 @@ def test_two_processes_train(name, runs, tiny_cohort, frames, request):
     assert apart(one, two) < 1e-2 * apart(one, weights(other / "restorer.safetensors"))
 
 
-def test_an_offline_run_records_what_it_is_and_no_image(runs, tiny_cohort):
-    # In a process of its own: W&B watches first imports, and does not bear one in a forked worker.
-    arguments = [*small(ROOT / "experiments" / "stage1.yaml", tiny_cohort, runs), "--name", "tracked"]
-    arguments += ["--wandb", "offline", "--tags", "[first, try]", "--data.init_args.num_workers", "2"]
-    done = subprocess.run(
-        [sys.executable, "-m", "rbs.cli", "fit", *arguments], capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    folder = next((runs / "tracked").rglob("offline-run-*"))
-    found = wandb_file.records(next(folder.glob("*.wandb")))
-    run = next(record.run for record in found if record.run.run_id)
-    assert (run.project, run.display_name, list(run.tags)) == ("rbs", "tracked/version_0", ["first", "try"])
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT)
-    assert run.git.commit == (commit.stdout.strip() if commit.returncode == 0 else "")
-    config = wandb_file.config(found)
-    written = yaml.safe_load((runs / "tracked" / "version_0" / "config.yaml").read_text())
-    assert config["model"]["init_args"]["lr"] == written["model"]["init_args"]["lr"] == 2e-3
-    assert config["data"]["init_args"]["crop"] == [64, 64]
-    assert config["trainer"]["max_steps"] == 2
-    logged = [h["val/nc_psnr"] for h in wandb_file.history(found) if "val/nc_psnr" in h]
-    with (runs / "tracked" / "version_0" / "metrics.csv").open() as file:
-        wanted = [float(row["val/nc_psnr"]) for row in csv.DictReader(file) if row["val/nc_psnr"]]
-    assert logged == pytest.approx(wanted)
-    assert not [path for path in folder.rglob("*") if path.suffix in (".png", ".jpg", ".npz", ".dcm")]
-    assert not list(folder.rglob("output.log"))
-
-
-def test_images_are_logged_on_request(runs, tiny_cohort):
-    arguments = [*small(ROOT / "experiments" / "stage1.yaml", tiny_cohort, runs), "--name", "pictured"]
-    arguments += ["--wandb", "offline", "--log_images", "true"]
-    done = subprocess.run(
-        [sys.executable, "-m", "rbs.cli", "fit", *arguments], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert len(list((runs / "pictured").rglob("media/images/val/*.png"))) == 1
-
-
 def command_of_the_agent(file, extra, monkeypatch, tmp_path):
-    """The command line of a sweep's first run, by `wandb agent` itself, `extra` before the values."""
+    """Command line of a sweep's first run, by `wandb agent` itself, `extra` before the values."""
     sweep = read_sweep(file)
     started = []
 
@@ -312,11 +278,12 @@ def test_what_wandb_agent_runs_for_every_sweep_runs(
 
 
 def test_the_agents_command_line_runs_as_a_process(runs, tiny_cohort, monkeypatch, tmp_path):
+    """Its run is the agent's own, and pictures are recorded on request."""
     file = ROOT / "sweeps" / "stage1.yaml"
     small_ = small(ROOT / "experiments" / "stage1.yaml", tiny_cohort, runs)
     place = small_.index("disabled")
     extra = [*small_[: place - 1], *small_[place + 1 :], "--trainer.default_root_dir", str(tmp_path)]
-    command, _ = command_of_the_agent(file, extra, monkeypatch, tmp_path)
+    command, _ = command_of_the_agent(file, [*extra, "--log_images", "true"], monkeypatch, tmp_path)
     # The agent sends runs to its server; there is none here.
     environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_RUN_ID": "run1"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -325,25 +292,58 @@ def test_the_agents_command_line_runs_as_a_process(runs, tiny_cohort, monkeypatc
     found = wandb_file.records(next(tmp_path.rglob("*.wandb")))
     run = next(record.run for record in found if record.run.run_id)
     assert (run.run_id, run.sweep_id) == ("run1", "sweep1")
+    assert len(list(tmp_path.rglob("media/images/val/*.png"))) == 1
 
 
-def test_a_sweep_runs_without_a_server(runs, tiny_cohort, tmp_path):
-    sweep = read_sweep(ROOT / "sweeps" / "stage1.yaml")
-    changes = {"run_cap": 2, "method": "random", "early_terminate": None}  # which would stop the poorer one
-    sweep = sweep.model_copy(update=changes)
-    extra = small(ROOT / "experiments" / "stage1.yaml", tiny_cohort, runs)
-    done = run_sweep(sweep, tmp_path / "sweep", arguments=extra, workers=2)
-    assert [run.state for run in done] == ["finished"] * 2, [run.last_line() for run in done]
-    table = results_table(sweep, done)
-    assert np.isfinite(table["val/nc_psnr"]).all()
-    for run in done:
-        config = yaml.safe_load((run.folder / "version_0" / "config.yaml").read_text())
-        assert config["model"]["init_args"]["lr"] == run.about["values"]["model.lr"]
+@pytest.fixture(scope="module")
+def swept(tiny_cohort, tmp_path_factory):
+    """A sweep of one run without a server, which W&B recorded offline: its definition and the run.
+
+    In a process of its own: W&B watches first imports, and does not bear one in a forked worker.
+    """
+    folder = tmp_path_factory.mktemp("sweep")
+    changes = {"run_cap": 1, "method": "random", "early_terminate": None}
+    sweep = read_sweep(ROOT / "sweeps" / "stage1.yaml").model_copy(update=changes)
+    extra = small(ROOT / "experiments" / "stage1.yaml", tiny_cohort, folder)
+    extra += ["--wandb", "offline", "--tags", "[first, try]", "--data.init_args.num_workers", "2"]
+    (run,) = run_sweep(sweep, folder / "swept", arguments=extra)
+    return sweep, run
+
+
+def test_a_sweep_runs_without_a_server(swept):
+    sweep, run = swept
+    assert run.state == "finished", run.last_line()
+    assert np.isfinite(results_table(sweep, [run])["val/nc_psnr"]).all()
+    config = yaml.safe_load((run.folder / "version_0" / "config.yaml").read_text())
+    assert config["model"]["init_args"]["lr"] == run.about["values"]["model.lr"]
+
+
+def test_an_offline_run_records_what_it_is_and_no_image(swept):
+    version = swept[1].folder / "version_0"
+    folder = next(version.rglob("offline-run-*"))
+    found = wandb_file.records(next(folder.glob("*.wandb")))
+    run = next(record.run for record in found if record.run.run_id)
+    assert (run.project, run.display_name, list(run.tags)) == ("rbs", "0001/version_0", ["first", "try"])
+    assert run.run_group == "swept"
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT)
+    assert run.git.commit == (commit.stdout.strip() if commit.returncode == 0 else "")
+    config = wandb_file.config(found)
+    written = yaml.safe_load((version / "config.yaml").read_text())
+    assert config["model"]["init_args"]["lr"] == written["model"]["init_args"]["lr"] != 2e-3
+    assert config["data"]["init_args"]["crop"] == [64, 64]
+    assert config["trainer"]["max_steps"] == 2
+    logged = [h["val/nc_psnr"] for h in wandb_file.history(found) if "val/nc_psnr" in h]
+    with (version / "metrics.csv").open() as file:
+        wanted = [float(row["val/nc_psnr"]) for row in csv.DictReader(file) if row["val/nc_psnr"]]
+    assert logged == pytest.approx(wanted)
+    assert not [path for path in folder.rglob("*") if path.suffix in (".png", ".jpg", ".npz", ".dcm")]
+    assert not list(folder.rglob("output.log"))
 
 
 @pytest.fixture
 def trained_here(monkeypatch):
-    """Trainings of an ablation run in this process, which has imported everything already; their names."""
+    """Names of an ablation's trainings, run in this process, which has imported all it needs."""
+    monkeypatch.setattr(compare, "RESAMPLES", 200)  # intervals are tested with compare
     names = []
 
     class Process:

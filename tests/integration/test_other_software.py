@@ -125,7 +125,7 @@ def test_what_dcmtk_compresses_otherwise_is_refused(
 
 @pytest.fixture(scope="module")
 def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, str]]:
-    """An Orthanc server of our own, without its system service: DICOM port and address of its web API."""
+    """Orthanc server without its system service: DICOM port and address of its web API."""
     program, folder = judge("Orthanc"), tmp_path_factory.mktemp("orthanc")
     dicom, web = free_ports()
     settings = {

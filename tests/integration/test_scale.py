@@ -22,7 +22,7 @@ PATIENCE_S = 300
 
 @pytest.fixture(scope="module")
 def training(tmp_path_factory, make_cohort):
-    """Arguments and folder by the name of a training: four epochs, each validates an odd number of cases."""
+    """Arguments and folder by the name of a training: four epochs, each validates three cases."""
     runs = tmp_path_factory.mktemp("runs")
     manifest = make_cohort(runs / "cohort", splits=("train", "train", "val", "val", "val"))
 
@@ -99,6 +99,7 @@ def test_two_agents_of_torchrun_train(training, alone, tmp_path):
     assert len(ended_like(alone, folder, "version_0")) == 4
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_after_a_rank_was_killed(training, alone, tmp_path):
     """Started by Lightning on one machine, it goes on by torchrun on two."""
     arguments, folder = training("killed")

@@ -23,7 +23,7 @@ from rbs.restorers.nafnet import NAFNet
 @pytest.fixture
 def weights(tmp_path, request):
     torch.manual_seed(0)
-    restorer = NAFNet(width=8, enc_blocks=(1, 1), middle_blocks=1, dec_blocks=(1, 1), domain=request.param)
+    restorer = NAFNet(width=8, enc_blocks=(1,), middle_blocks=1, dec_blocks=(1,), domain=request.param)
     for parameter in restorer.parameters():  # untrained, it would be a Gaussian filter or nothing at all
         torch.nn.init.normal_(parameter, std=0.1)
     save_restorer(tmp_path / "restorer.safetensors", restorer, {})
