@@ -63,7 +63,7 @@ def split_of(ablation: Ablation, runs: Runs, manifest: Manifest | FramesManifest
         RbsError: The teacher cannot be read.
     """
     if isinstance(manifest, Manifest):
-        from rbs.evaluation.scans.evaluate import load_pair
+        from rbs.evaluation.scans.pairs import load_pair
 
         cases = manifest.split(name)
         if not cases:
@@ -122,7 +122,7 @@ def score(ablation: Ablation, runs: Runs, split: Split, folder: Path) -> pd.Data
             pair = split.pair(index)
             rows = []
             for (row, seed), (_, restore) in methods.items():
-                estimate = pair.on_target(restore(pair))
+                estimate = pair.to_target(restore(pair))
                 values = {m.name: float(m.compute(estimate, pair.target)) for m in split.metrics}
                 rows.append({"row": row, "seed": seed, "patient": pair.patient, "case": index} | values)
             part = Part(rows, [], None, {})
