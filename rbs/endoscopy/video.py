@@ -153,12 +153,7 @@ def comment_of(path: Path) -> str:
 
 
 def transcode(
-    source: Path,
-    target: Path,
-    function: Callable[[Array], Array],
-    *,
-    scale: int = 1,
-    comment: str = "",
+    source: Path, target: Path, function: Callable[[Array], Array], *, scale: int = 1, comment: str = ""
 ) -> Transcoding:
     """Write a video with a function applied to each of its frames.
 

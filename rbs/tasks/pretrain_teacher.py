@@ -38,11 +38,7 @@ class PretrainTeacher(TrainingTask):
     """
 
     def __init__(
-        self,
-        lr: float = 1e-3,
-        weight_decay: float = 0.05,
-        warmup_steps: int = 60,
-        output: Path | None = None,
+        self, lr: float = 1e-3, weight_decay: float = 0.05, warmup_steps: int = 60, output: Path | None = None
     ) -> None:
         super().__init__(lr, weight_decay, warmup_steps, output, betas=(0.9, 0.98))
         self.save_hyperparameters()

@@ -317,10 +317,7 @@ def _read_receipt(receipt: Path) -> list[Row]:
 
 
 def _write_receipt(receipt: Path, rows: Iterable[Row]) -> None:
-    with (
-        whole_file(receipt, overwrite=True) as path,
-        path.open("w", newline="", encoding="utf-8") as file,
-    ):
+    with whole_file(receipt, overwrite=True) as path, path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
