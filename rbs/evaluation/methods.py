@@ -8,15 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
-
 from rbs.errors import CheckpointError, RbsError
+from rbs.scans.scan import Array
 
 if TYPE_CHECKING:
     from rbs.inference.onnx import OnnxRestorer
     from rbs.restorers.checkpoint import LoadedRestorer
-
-Array = npt.NDArray[Any]
 
 log = logging.getLogger(__name__)
 

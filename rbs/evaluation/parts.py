@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from rbs.scans.scan import Array
 from rbs.utils.files import read_npz, whole_file
-
-Array = npt.NDArray[Any]
 
 _TABLES, _FEATURES = "tables", "features/"
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from rbs.evaluation.methods import Method, restorer_method
@@ -28,6 +27,7 @@ from rbs.multirun.runs import Training
 from rbs.report.tables import Evaluation
 from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import load_restorer
+from rbs.scans.scan import Array
 from rbs.utils.files import whole_file
 from rbs.utils.markdown import latex, markdown
 from rbs.utils.words import counted
@@ -35,7 +35,6 @@ from rbs.utils.words import counted
 if TYPE_CHECKING:
     from rbs.evaluation.endoscopy.pairs import FramePair
 
-Array = npt.NDArray[Any]
 Restore = Callable[[Any], Array]
 
 SHAPE = (2, 1024, 256)

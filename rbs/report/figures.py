@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from rbs.scans.scan import Array
 from rbs.utils.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-Array = npt.NDArray[Any]
 
 KNEES = (0.60, 0.80)
 """Place of the knees between the top and the bottom of the body: the growth plates of distal femur

@@ -21,12 +21,12 @@ from rbs.evaluation.endoscopy.metrics import (
 )
 from rbs.evaluation.endoscopy.pairs import FramePair, Source
 from rbs.evaluation.methods import Method
-from rbs.evaluation.pairs import Array
 from rbs.evaluation.peers import Classical
 from rbs.evaluation.run import FRAMES, ImageSet
 from rbs.evaluation.scans.metrics import Metric
 from rbs.evaluation.scans.references import CEILING
 from rbs.evaluation.set_metrics.fid_kid import TILE
+from rbs.scans.scan import Array
 
 CLEAN = "clean"
 """Name of the clean frames among pictures and sets."""

@@ -11,19 +11,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from rbs.errors import CheckpointError
 from rbs.evaluation.scans.metrics import Metric, psnr_between, ssim_between
 from rbs.evaluation.set_metrics.lpips import lpips_metric
+from rbs.scans.scan import Array
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Array = npt.NDArray[Any]
 Segment = Callable[[Array], Array]
 """From a frame (3, H, W) to where a lesion is, bool (H, W)."""
 

@@ -10,7 +10,8 @@ import numpy as np
 from rbs.data.endoscopy import LoadedFrame, load_frame
 from rbs.degradation.optical import Optical, Preset
 from rbs.evaluation.endoscopy.metrics import FrameTarget, psnr
-from rbs.evaluation.pairs import Array, Pair
+from rbs.evaluation.pairs import Pair
+from rbs.scans.scan import Array
 
 if TYPE_CHECKING:
     from rbs.data.frames_manifest import FrameRow

@@ -19,12 +19,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from rbs.scans.scan import Array
 
 BLOCK_MM = 18.0
 FLAGGED = 4.0

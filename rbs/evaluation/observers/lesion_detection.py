@@ -17,12 +17,10 @@ reference.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from rbs.scans.scan import Array
 
 INNER_MM, OUTER_MM = 4.0, 12.0
 SUPPORT_MM = 8.0

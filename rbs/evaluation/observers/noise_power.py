@@ -10,14 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rbs.evaluation.observers.growth_plates import width_at
-
-Array = npt.NDArray[Any]
+from rbs.scans.scan import Array
 
 WINDOW = 16
 """Edge of a window of the noise power spectrum, pixels: what soft tissue leaves between bones."""

@@ -19,12 +19,10 @@ more.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from rbs.scans.scan import Array
 
 FIRST_CHANNEL = 0.02
 """σ of the first channel, cycles/pixel. Abbey & Barrett begin at 0.005, too wide for 49 pixels."""

@@ -11,20 +11,18 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from rbs.errors import CheckpointError
 from rbs.evaluation.scans.metrics import Metric
 from rbs.evaluation.set_metrics.weights import find
+from rbs.scans.scan import Array
 
 if TYPE_CHECKING:
     import torch
-
-Array = npt.NDArray[Any]
 
 log = logging.getLogger(__name__)
 
