@@ -165,7 +165,7 @@ def test_what_is_no_export_of_scans_is_refused(exported, tmp_path, capsys):
 
 def test_an_export_is_evaluated_as_its_weights_are(weights, exported):
     from rbs.evaluation.methods import trained_methods
-    from rbs.evaluation.scans.classical import Pair
+    from rbs.evaluation.scans.pairs import ScanPair
 
     (ours,), (theirs,) = trained_methods([weights]), trained_methods([exported])
     assert theirs.settings["sha256"] == ours.settings["sha256"]
@@ -173,7 +173,7 @@ def test_an_export_is_evaluated_as_its_weights_are(weights, exported):
 
     class Scan:
         rapid, exposure = np.random.default_rng(0).poisson(3.0, (2, 61, 40)), 0.5
-        restored_by = Pair.restored_by
+        restored = ScanPair.restored
 
     np.testing.assert_allclose(theirs.restore(Scan()), ours.restore(Scan()), atol=1e-2)
     assert [m.name for m in trained_methods([exported], keep_faint=True)] == ["stage1", "stage1_faint"]
