@@ -55,9 +55,7 @@ TOO_SHORT = (
 _RESULTS = ("summary.csv", "ablation.csv", "sweep.csv", "metrics.csv", "dice.csv")
 
 
-def write_report(
-    runs: Sequence[Path], output: Path, *, figure_folder: Path | None = None, overwrite: bool = True
-) -> None:
+def write_report(runs: Sequence[Path], output: Path, *, figure_folder: Path | None = None) -> None:
     """Write one self-contained page about all results found in the given folders.
 
     Evaluations, assessments (settings.json beside summary.csv), benchmarks, ablations, sweeps,
@@ -67,9 +65,8 @@ def write_report(
 
     Args:
         runs: Folders.
-        output: The HTML file.
+        output: The HTML file; an older one is replaced.
         figure_folder: Folder for every figure of the page as SVG and PDF; None to write none.
-        overwrite: True to replace an existing page.
 
     Raises:
         RbsError: A folder is missing, there is nothing to report, or a result is damaged.
@@ -94,7 +91,7 @@ def write_report(
         too_short="; ".join(TOO_SHORT),
         **found,
     )
-    with whole_file(output, overwrite=overwrite) as path:
+    with whole_file(output, overwrite=True) as path:
         path.write_text(html, encoding="utf-8")
     if figure_folder is not None:
         taken: Counter[str] = Counter()
@@ -117,7 +114,7 @@ def _sections(runs: Sequence[Path]) -> dict[str, list[Any]]:
             raise RbsError(
                 "it holds nothing to report",
                 file=run,
-                remedy="name folders written by rbs evaluate, assess, benchmark, ablation, sweep or fit",
+                remedy="name folders written by rbs evaluate, benchmark, ablation, sweep or fit",
             )
         for folder in (file.parent for file in results["summary.csv"]):
             if is_assessment(folder):

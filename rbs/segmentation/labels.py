@@ -78,7 +78,7 @@ LABELLED: Mapping[ImageKind, LabelledImages] = {
         display={"grey_half": GREY_HALF},
         upright=True,
         labelled_by="truth file",
-        how_to_label="adapt it on phantoms: --data.manifest data/phantoms/manifest.csv (see `rbs phantom`)",
+        how_to_label="adapt it on phantoms: --data.manifest data/phantoms/manifest.csv (see `rbs simulate`)",
         levels=("rapid", "standard"),
     ),
     "frames": LabelledImages(
@@ -88,7 +88,7 @@ LABELLED: Mapping[ImageKind, LabelledImages] = {
         upright=False,
         labelled_by="mask",
         how_to_label="give every frame of train and val a mask in the manifest, or adapt it on drawn ones:"
-        " --data.manifest data/mucosa/manifest.csv (see `rbs mucosa`)",
+        " --data.manifest data/mucosa/manifest.csv (see `rbs simulate`)",
         levels=("degraded", "clean"),
     ),
 }

@@ -18,6 +18,7 @@ import numpy as np
 from rbs.errors import CheckpointError
 from rbs.evaluation.scans.metrics import Metric, psnr_between, ssim_between
 from rbs.evaluation.set_metrics.lpips import lpips_metric
+from rbs.inference.devices import torch_device
 from rbs.scans.scan import Array
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def load_segmenter(folder: Path, base_checkpoint: Path | None = None) -> tuple[S
             file=folder,
             remedy="adapt one to frames with `make adapt-sam DATA=endoscopy`",
         )
-    teacher.to("cuda" if torch.cuda.is_available() else "cpu")
+    teacher.to(torch_device("auto"))
 
     def segment(frame: Array) -> Array:
         device = next(teacher.parameters()).device

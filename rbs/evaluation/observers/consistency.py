@@ -22,6 +22,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from rbs.scans.counts import poisson_deviance
 from rbs.scans.scan import Array
 
 BLOCK_MM = 18.0
@@ -106,13 +107,6 @@ def check_consistency(
         z=z,
         clusters=_clusters(z, r, m, size),
     )
-
-
-def poisson_deviance(counted: Array, expected: Array) -> Array:
-    """2 (r ln(r/m) - (r - m)), 2m where nothing was counted; m > 0."""
-    from scipy.special import xlogy
-
-    return np.maximum(2 * (xlogy(counted, counted / expected) - (counted - expected)), 0)
 
 
 def deviance_moments(expected: Array) -> tuple[Array, Array]:
