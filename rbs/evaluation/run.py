@@ -25,7 +25,7 @@ from rbs.evaluation.set_metrics.fid_kid import SET_METRICS, Inception, set_score
 from rbs.evaluation.statistics.differences import differences
 from rbs.evaluation.statistics.summary import by_patient, summarise
 from rbs.scans.scan import Array
-from rbs.utils.files import whole_file
+from rbs.utils.files import whole_file, write_json
 from rbs.utils.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -366,5 +366,4 @@ def write(
     for name, table in tables.items():
         with whole_file(output / f"{name}.csv", overwrite=True) as path:
             table.to_csv(path, index=False, float_format="%.7g")
-    with whole_file(output / SETTINGS, overwrite=True) as path:
-        path.write_text(json.dumps(settings, indent=2, default=str) + "\n", encoding="utf-8")
+    write_json(output / SETTINGS, settings, default=str)

@@ -28,7 +28,7 @@ from rbs.report.tables import Evaluation
 from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import load_restorer
 from rbs.scans.scan import Array
-from rbs.utils.files import whole_file
+from rbs.utils.files import whole_file, write_text
 from rbs.utils.markdown import latex, markdown
 from rbs.utils.words import counted
 
@@ -238,8 +238,7 @@ def write(output: Path, rows: pd.DataFrame, evaluation: Evaluation) -> None:
     head, lines = list(shown.columns), shown.to_numpy().tolist()
     comment = "".join(f"% {line}\n" for line in note.splitlines())
     for suffix, text in (("md", f"{markdown(head, lines)}\n{note}\n"), ("tex", comment + latex(head, lines))):
-        with whole_file(output / f"{FILE}.{suffix}", overwrite=True) as path:
-            path.write_text(text, encoding="utf-8")
+        write_text(output / f"{FILE}.{suffix}", text)
 
 
 def printed(rows: pd.DataFrame, evaluation: Evaluation) -> pd.DataFrame:

@@ -37,7 +37,7 @@ from rbs.report.tables import (
     set_table,
     training_logs,
 )
-from rbs.utils.files import whole_file
+from rbs.utils.files import write_text
 from rbs.utils.version import VERSION
 from rbs.utils.words import counted
 
@@ -91,8 +91,7 @@ def write_report(runs: Sequence[Path], output: Path, *, figure_folder: Path | No
         too_short="; ".join(TOO_SHORT),
         **found,
     )
-    with whole_file(output, overwrite=True) as path:
-        path.write_text(html, encoding="utf-8")
+    write_text(output, html)
     if figure_folder is not None:
         taken: Counter[str] = Counter()
         for picture in _all_pictures(found):
