@@ -60,9 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="scans only: a row more, stage 1 fitted to each scan's own counts",
     )
     parser.add_argument(
-        "--keep-faint",
-        action="store_true",
-        help="scans only: a row more, stage 1 with faint foci kept",
+        "--keep-faint", action="store_true", help="scans only: a row more, stage 1 with faint foci kept"
     )
     parser.add_argument(
         "--segmenter",

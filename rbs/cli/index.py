@@ -65,10 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "matches (in quotes; * and ? as in a shell)",
         )
     scans.add_argument(
-        "--splits",
-        type=Path,
-        metavar="FILE",
-        help="CSV of patient,split to follow; an older manifest is one",
+        "--splits", type=Path, metavar="FILE", help="CSV of patient,split to follow; an older manifest is one"
     )
     option_group(parser, "endoscopy").add_argument(
         "--group",

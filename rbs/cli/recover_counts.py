@@ -34,11 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="finds patient, view and maybe study in the path below IN: '(?P<patient>[0-9]+)_(?P<view>[AP])'",
     )
     parser.add_argument(
-        "--spacing-mm",
-        type=positive,
-        required=True,
-        metavar="MM",
-        help="side of a pixel, in no picture",
+        "--spacing-mm", type=positive, required=True, metavar="MM", help="side of a pixel, in no picture"
     )
     parser.add_argument(
         "--velocity", type=positive, metavar="CM_PER_MIN", help="bed velocity, where it is known"

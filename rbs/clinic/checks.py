@@ -13,7 +13,7 @@ from scipy.ndimage import find_objects, label
 
 from rbs.errors import ScanError
 from rbs.scans.acceptance import SAME_VELOCITY, too_few_counts
-from rbs.scans.counts import dispersion_index
+from rbs.scans.counts import dispersion_index, poisson_deviance
 from rbs.scans.dicom.reader import RAW_DISPERSION, positive_number
 from rbs.scans.dicom.views import UNNAMED, how_to_name
 from rbs.scans.scan import STANDARD_VELOCITY, Array, Scan
@@ -348,18 +348,8 @@ class Contradiction:
 
 
 def poisson_z(observed: Array, expected: Array) -> Array:
-    """Signed root of the Poisson deviance; standard normal if `observed` ~ Poisson(`expected`).
-
-    sign(n - m) sqrt(2 (n log(n / m) - n + m)). McCullagh & Nelder, Generalized
-    Linear Models, 2nd ed. (1989), section 2.4.
-
-    Args:
-        observed: Counts n, any shape.
-        expected: Mean counts m > 0, same shape.
-    """
-    n, m = observed.astype(np.float64), expected.astype(np.float64)
-    deviance = 2 * (n * np.log(np.where(n > 0, n, 1) / m) * (n > 0) - n + m)
-    return np.sign(n - m) * np.sqrt(np.maximum(deviance, 0))
+    """Signed root of the Poisson deviance; standard normal if `observed` ~ Poisson(`expected`)."""
+    return np.sign(observed - expected) * np.sqrt(poisson_deviance(observed, expected))
 
 
 def contradictions(rapid: Scan, restored: Scan, exposure: float) -> list[Contradiction]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import secrets
@@ -19,7 +18,7 @@ from rbs.scans.dicom.deidentify import Pseudonyms, deidentify
 from rbs.scans.dicom.deidentify_check import survivors
 from rbs.scans.dicom.reader import blaming
 from rbs.scans.dicom.writer import encoded
-from rbs.utils.files import whole_file
+from rbs.utils.files import whole_file, write_csv, write_text
 
 REPORT = "report.csv"
 MARK = ".rbs-deidentify"
@@ -76,8 +75,7 @@ def begin(source: Path, target: Path, key: Path | None = None) -> Pseudonyms:
         _make_key(key_file)
     pseudonyms = Pseudonyms(_read_key(key_file))
     if begun is None:
-        with whole_file(mark) as temporary:
-            temporary.write_text(f"{pseudonyms.fingerprint}\n")
+        write_text(mark, f"{pseudonyms.fingerprint}\n", overwrite=False)
     elif begun != pseudonyms.fingerprint:
         raise OutputError(
             f"it was begun with another key than {key_file}",
@@ -122,13 +120,7 @@ def write_report(target: Path, outcomes: Sequence[DeidentifiedFile | Refusal]) -
         name = outcome.output.as_posix()
         rows += [(name, _tag(path), path, action) for path, action in sorted(outcome.actions.items())]
         rows += [(name, "", "", f"note: {note}") for note in outcome.notes]
-    with (
-        whole_file(target / REPORT, overwrite=True) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as out,
-    ):
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(("file", "tag", "attribute", "action"))
-        writer.writerows(rows)
+    write_csv(target / REPORT, ("file", "tag", "attribute", "action"), rows)
 
 
 def _deidentify_file(path: Path, target: Path, pseudonyms: Pseudonyms) -> DeidentifiedFile:

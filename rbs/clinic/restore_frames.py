@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from rbs.clinic.outcomes import Refusal
 from rbs.clinic.sources import MARK, Source
@@ -18,12 +17,12 @@ from rbs.endoscopy.field_of_view import field_of_view
 from rbs.endoscopy.files import read_frame, write_frame
 from rbs.endoscopy.video import SUFFIXES, transcode
 from rbs.errors import CheckpointError, FrameError, OutputError, RbsError
+from rbs.scans.scan import Array
 from rbs.utils.version import VERSION
 
 if TYPE_CHECKING:
     from rbs.restorers.checkpoint import LoadedRestorer
 
-Array = npt.NDArray[Any]
 
 X2 = "x2"
 """The preset whose weights answer at twice the size."""

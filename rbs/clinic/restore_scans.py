@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -24,11 +24,8 @@ from rbs.scans.scan import STANDARD_VELOCITY, Scan, View
 from rbs.utils.version import VERSION
 
 if TYPE_CHECKING:
-    from rbs.inference.onnx import OnnxRestorer
-    from rbs.restorers.checkpoint import LoadedRestorer
+    from rbs.inference.load import Loaded
     from rbs.restorers.uncertainty import Uncertainty
-
-Loaded: TypeAlias = "LoadedRestorer | OnnxRestorer"
 
 SHOWN = 3
 """Contradictions listed for one scan; the rest are counted."""
@@ -213,10 +210,7 @@ class ScanRestorer:
         scan = read_nm(source.path, content=source.content, **self.reading)
         trained_on = self.loaded.provenance
         verdict = check(scan, standard_velocity=self.standard_velocity, trained_on=trained_on).restoring
-        if not verdict.fit:
-            faults = ", and ".join(reason.fault for reason in verdict.reasons)
-            remedies = ", and ".join(dict.fromkeys(reason.remedy for reason in verdict.reasons))
-            raise ScanError(faults, file=source.path, remedy=remedies)
+        verdict.require(source.path)
         return scan, verdict.warnings
 
     def _restore_group(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -67,9 +68,6 @@ class RBSDataModule(CropDataModule):
         exposures: Smallest and largest exposure of simulated rapid scans, relative to the scan they
             are drawn from; the exposure is uniform between.
         crop: Rows and columns of training crops, multiples of 16.
-        batch_size: Training crops a batch (a rank).
-        samples_per_epoch: Training crops an epoch, over all ranks.
-        num_workers: Processes that prepare batches.
         single_view_probability: Share of two-view crops that show one of their views twice instead,
             so that the restorer also learns scans of one view.
         foci: Mean number of foci, most of them faint, that are put into a training crop
@@ -77,8 +75,8 @@ class RBSDataModule(CropDataModule):
         scenes: Share of training crops that show scenes no phantom has
             (`rbs.data.augmentation.scene_mixing`), with pairs
             "expectation".
-        seed: Seed of all random choices. A sample depends on it, the epoch and its place in the
-            epoch alone: not on the number of workers or ranks.
+        options: Further arguments of `CropDataModule`: batch_size, samples_per_epoch, num_workers
+            and seed.
 
     Raises:
         RbsError: An argument is out of range.
@@ -92,22 +90,13 @@ class RBSDataModule(CropDataModule):
         realisations: int | None = None,
         exposures: tuple[float, float] = (0.25, 0.75),
         crop: tuple[int, int] = (256, 128),
-        batch_size: int = 8,
-        samples_per_epoch: int = 1000,
-        num_workers: int = 2,
         single_view_probability: float = 0.25,
         foci: float = 0.0,
         scenes: float = 0.0,
-        seed: int = 0,
+        **options: Any,
     ) -> None:
         super().__init__(
-            manifest,
-            realisations=1 if pairs == "measured" else realisations,
-            crop=crop,
-            batch_size=batch_size,
-            samples_per_epoch=samples_per_epoch,
-            num_workers=num_workers,
-            seed=seed,
+            manifest, realisations=1 if pairs == "measured" else realisations, crop=crop, **options
         )
         if not 0 < exposures[0] <= exposures[1] < 1:
             raise RbsError(

@@ -30,7 +30,8 @@ class CropDataModule(L.LightningDataModule, ABC):
         batch_size: Training crops a batch (a rank).
         samples_per_epoch: Training crops an epoch, over all ranks.
         num_workers: Processes that prepare batches.
-        seed: Seed of all random choices.
+        seed: Seed of all random choices. A sample depends on it, the epoch and its place in the
+            epoch alone: not on the number of workers or ranks.
 
     Raises:
         RbsError: An argument is out of range.
@@ -42,10 +43,10 @@ class CropDataModule(L.LightningDataModule, ABC):
         *,
         realisations: int | None,
         crop: tuple[int, int],
-        batch_size: int,
-        samples_per_epoch: int,
-        num_workers: int,
-        seed: int,
+        batch_size: int = 8,
+        samples_per_epoch: int = 1000,
+        num_workers: int = 2,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if min(crop) < GRID or any(size % GRID for size in crop):

@@ -17,6 +17,7 @@ from rbs.data.datamodule import CropDataModule
 from rbs.data.datasets import CaseDataset, CropDataset, Sample, place_crop
 from rbs.data.frames_manifest import FrameRow, FramesManifest
 from rbs.degradation.optical import Optical, Preset, enlarge
+from rbs.endoscopy.colour import from_8_bits, in_8_bits
 from rbs.endoscopy.field_of_view import field_of_view
 from rbs.endoscopy.files import read_frame, reduced
 from rbs.endoscopy.pairs import mask_of, refuse_other_scene, refuse_other_size
@@ -80,13 +81,10 @@ class EndoscopyDataModule(CropDataModule):
         realisations: Number of degradations of each frame; None draws one afresh for every crop.
             Of numbered ones a teacher can say its prior.
         crop: Rows and columns of training crops, multiples of 16.
-        batch_size: Training crops a batch (a rank).
-        samples_per_epoch: Training crops an epoch, over all ranks.
         longest_side: Longer frames are reduced to this when read, before they are degraded, pixels;
             None leaves them as they are.
-        num_workers: Processes that prepare batches.
-        seed: Seed of all random choices. A sample depends on it, the epoch and its place in the
-            epoch alone: not on the number of workers or ranks.
+        options: Further arguments of `CropDataModule`: batch_size, samples_per_epoch, num_workers
+            and seed.
 
     Raises:
         RbsError: An argument is out of range.
@@ -99,21 +97,10 @@ class EndoscopyDataModule(CropDataModule):
         preset: Preset = "mixed",
         realisations: int | None = None,
         crop: tuple[int, int] = (128, 128),
-        batch_size: int = 8,
-        samples_per_epoch: int = 1000,
         longest_side: int | None = 320,
-        num_workers: int = 2,
-        seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            manifest,
-            realisations=realisations,
-            crop=crop,
-            batch_size=batch_size,
-            samples_per_epoch=samples_per_epoch,
-            num_workers=num_workers,
-            seed=seed,
-        )
+        super().__init__(manifest, realisations=realisations, crop=crop, **options)
         if longest_side is not None and longest_side < max(crop):
             raise RbsError(
                 f"frames of {longest_side} pixels do not hold crops of {tuple(crop)}",
@@ -199,7 +186,7 @@ class FrameCrops(CropDataset):
         height, width = self.crop
         crop = top, left, height, width
         cut = np.s_[:, top : top + height, left : left + width]
-        arrays = {"rapid": low[cut], "target": _values(frame.clean[cut]), "valid": frame.valid[cut]}
+        arrays = {"rapid": low[cut], "target": from_8_bits(frame.clean[cut]), "valid": frame.valid[cut]}
         if self.labelled:
             arrays["labels"] = frame.labels[cut]
         arrays, flip = flip_alike(arrays, int(rng.integers(LARGEST_SEED)))
@@ -209,8 +196,8 @@ class FrameCrops(CropDataset):
         """A whole degraded frame, sRGB (3, H, W), and 1: frames have no exposure."""
         if (row, number) not in self._realised:
             low = _low(self.images[row], self.preset, (self.seed, 3, row, number))
-            self._realised[row, number] = _bytes(low)
-        return _values(self._realised[row, number]), 1.0
+            self._realised[row, number] = in_8_bits(low)
+        return from_8_bits(self._realised[row, number]), 1.0
 
 
 class WholeFrames(CaseDataset):
@@ -232,7 +219,7 @@ class WholeFrames(CaseDataset):
     def __getitem__(self, row: int) -> Sample:
         frame = self.images[row]
         low = _low(frame, self.preset, (self.seed, 2, row))
-        arrays = {"rapid": low, "target": _values(frame.clean), "valid": frame.valid}
+        arrays = {"rapid": low, "target": from_8_bits(frame.clean), "valid": frame.valid}
         if frame.labels is not None:
             arrays["labels"] = frame.labels
         return self.sample(row, arrays)
@@ -260,11 +247,11 @@ def load_frame(row: FrameRow, longest_side: int | None) -> LoadedFrame:
         refuse_other_size(row.frame, row.low)
         low = reduced(_at_size(read_frame(row.low), whole.shape[1:]), longest_side)
         refuse_other_scene(row.frame, clean, row.low, low, valid)
-        low = _bytes(low)
+        low = in_8_bits(low)
     if row.mask is not None:
         marked = mask_of(row.frame, row.mask)[None].astype(np.float32)
         labels = (reduced(marked, longest_side) > 0.5).astype(np.uint8)
-    return LoadedFrame(_bytes(clean), valid[None], low, labels)
+    return LoadedFrame(in_8_bits(clean), valid[None], low, labels)
 
 
 def _at_size(picture: Array, shape: tuple[int, ...]) -> Array:
@@ -278,13 +265,5 @@ def _at_size(picture: Array, shape: tuple[int, ...]) -> Array:
 def _low(frame: LoadedFrame, preset: Preset, seed: Sequence[int]) -> Array:
     """The picture to restore, sRGB 0..1: the acquired one, or the clean one degraded."""
     if frame.low is not None:
-        return _values(frame.low)
-    return Optical(preset, frame.valid[0])(_values(frame.clean), np.random.default_rng(seed))
-
-
-def _bytes(frame: Array) -> Array:
-    return np.rint(255 * np.clip(frame, 0, 1)).astype(np.uint8)
-
-
-def _values(frame: Array) -> Array:
-    return frame.astype(np.float32) / np.float32(255)
+        return from_8_bits(frame.low)
+    return Optical(preset, frame.valid[0])(from_8_bits(frame.clean), np.random.default_rng(seed))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rbs.data.manifest import SPLITS, patient_key, read_rows, relative_path
 from rbs.errors import ManifestError
-from rbs.utils.files import whole_file
+from rbs.utils.files import write_csv
 
 COLUMNS = ("frame", "split", "low", "mask", "group", "source")
 REQUIRED = ("frame", "split")
@@ -111,13 +111,11 @@ def write_frames_manifest(path: Path, frames: Sequence[FrameRow], *, overwrite: 
     def relative(file: Path | None) -> str:
         return "" if file is None else relative_path(file, path.parent)
 
-    with whole_file(path, overwrite=overwrite) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for row in frames:
-            writer.writerow(
-                [relative(row.frame), row.split, relative(row.low), relative(row.mask), row.group, row.source]
-            )
+    rows = (
+        (relative(row.frame), row.split, relative(row.low), relative(row.mask), row.group, row.source)
+        for row in frames
+    )
+    write_csv(path, COLUMNS, rows, overwrite=overwrite)
 
 
 def _row(path: Path, line: int, stated: dict[str, str]) -> FrameRow:

@@ -26,7 +26,7 @@ import numpy as np
 from rbs.errors import ManifestError, ScanError
 from rbs.scans.registration import Motion, estimate_motion
 from rbs.scans.scan import REGIONS, Array, Scan, View, align
-from rbs.utils.files import read_npz, whole_file
+from rbs.utils.files import read_npz, write_csv
 
 SPLITS = ("train", "val", "test")
 COLUMNS = (
@@ -212,17 +212,13 @@ def write_manifest(path: str | Path, cases: Sequence[Case], *, overwrite: bool =
             for file in files
         )
 
-    with (
-        whole_file(path, overwrite=overwrite) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as out,
-    ):
-        writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for case in cases:
-            row = {name: getattr(case, name) for name in COLUMNS}
-            row |= {"rapid": relative(case, case.rapid), "standard": relative(case, case.standard)}
-            row["truth"] = relative(case, [case.truth]) if case.truth else None
-            writer.writerow(row)
+    rows = []
+    for case in cases:
+        row = {name: getattr(case, name) for name in COLUMNS}
+        row |= {"rapid": relative(case, case.rapid), "standard": relative(case, case.standard)}
+        row["truth"] = relative(case, [case.truth]) if case.truth else None
+        rows.append(row.values())
+    write_csv(path, COLUMNS, rows, overwrite=overwrite)
 
 
 def relative_path(file: Path, folder: Path) -> str:

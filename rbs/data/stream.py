@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from rbs.data.bone_scans import RBSDataModule
 from rbs.data.datasets import Sample, collate
 from rbs.data.manifest import Case, LoadedCase
-from rbs.data.samples import Crops, Pairs
+from rbs.data.samples import Crops
 from rbs.errors import RbsError
 from rbs.scans.scan import align
 from rbs.synthetic.cohort import Acquisition, draw_patient
@@ -34,16 +34,7 @@ class PhantomStreamDataModule(RBSDataModule):
         manifest: The CSV of the validation and test cases.
         crops_per_child: Crops of each child, in one batch; divides `batch_size` and
             `samples_per_epoch`.
-        pairs: See `RBSDataModule`, as all that follow.
-        exposures: Smallest and largest exposure of simulated rapid scans.
-        crop: Rows and columns.
-        batch_size: Training crops a batch (a rank).
-        samples_per_epoch: Training crops an epoch, over all ranks.
-        num_workers: Processes that draw children and prepare batches.
-        single_view_probability: Share of crops that show one view twice.
-        foci: Mean number of foci put into a crop.
-        scenes: Share of crops that show scenes no phantom has.
-        seed: Seed of all random choices.
+        options: Further arguments of `RBSDataModule`, all but `realisations`.
 
     Raises:
         RbsError: An argument is out of range.
@@ -54,34 +45,14 @@ class PhantomStreamDataModule(RBSDataModule):
         manifest: str | Path = "data/phantoms/manifest.csv",
         *,
         crops_per_child: int = 4,
-        pairs: Pairs = "split",
-        exposures: tuple[float, float] = (0.25, 0.75),
-        crop: tuple[int, int] = (256, 128),
-        batch_size: int = 8,
-        samples_per_epoch: int = 1000,
-        num_workers: int = 2,
-        single_view_probability: float = 0.25,
-        foci: float = 0.0,
-        scenes: float = 0.0,
-        seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            manifest,
-            pairs=pairs,
-            exposures=exposures,
-            crop=crop,
-            batch_size=batch_size,
-            samples_per_epoch=samples_per_epoch,
-            num_workers=num_workers,
-            single_view_probability=single_view_probability,
-            foci=foci,
-            scenes=scenes,
-            seed=seed,
-        )
-        if crops_per_child < 1 or batch_size % crops_per_child or samples_per_epoch % crops_per_child:
+        super().__init__(manifest, realisations=None, **options)
+        batch, epoch = self.batch_size, self.samples_per_epoch
+        if crops_per_child < 1 or batch % crops_per_child or epoch % crops_per_child:
             raise RbsError(
-                f"{crops_per_child} crops a child do not divide batches of {batch_size} and epochs of"
-                f" {samples_per_epoch} crops",
+                f"{crops_per_child} crops a child do not divide batches of {batch} and epochs of {epoch}"
+                " crops",
                 remedy="choose crops_per_child so that it divides both",
             )
         self.crops_per_child = crops_per_child

@@ -5,12 +5,11 @@ All that degrades has one call, `degrade(image, rng) -> image`, stated by `Degra
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from rbs.scans.scan import Array
 
 
 class Degrader(Protocol):

@@ -11,6 +11,16 @@ Mask = npt.NDArray[np.bool_]
 """(H, W)."""
 
 
+def in_8_bits(frame: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
+    """Encoded values, clipped to 0..1, as whole numbers of eight bits."""
+    return np.rint(255 * np.clip(frame, 0, 1)).astype(np.uint8)
+
+
+def from_8_bits(frame: npt.NDArray[np.integer]) -> Frame:
+    """Encoded values 0..1 of whole numbers of eight bits."""
+    return frame.astype(np.float32) / np.float32(255)
+
+
 def to_linear(srgb: npt.NDArray[np.floating]) -> Frame:
     """Light of encoded values 0..1, float32 0..1 of the same shape.
 

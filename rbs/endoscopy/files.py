@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rbs.endoscopy.colour import Frame, Mask
+from rbs.endoscopy.colour import Frame, Mask, in_8_bits
 from rbs.errors import FrameError, RbsError
 from rbs.utils.files import whole_file
 
@@ -124,9 +124,8 @@ def write_frame(path: Path, frame: Frame, *, comment: str = "", overwrite: bool 
     said = PngInfo()
     if comment:
         said.add_text("Comment", comment)
-    eight = np.rint(255 * np.clip(frame, 0, 1)).astype(np.uint8)
     with whole_file(path, overwrite=overwrite) as part:
-        Image.fromarray(eight.transpose(1, 2, 0)).save(part, "PNG", pnginfo=said)
+        Image.fromarray(in_8_bits(frame).transpose(1, 2, 0)).save(part, "PNG", pnginfo=said)
 
 
 def write_mask(path: Path, mask: Mask, *, overwrite: bool = False) -> None:

@@ -15,14 +15,11 @@ others.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rbs.endoscopy.colour import Frame, Mask
-
-Array = npt.NDArray[Any]
+from rbs.scans.scan import Array
 
 CELLS = 32
 _SURROUNDINGS = 2.0

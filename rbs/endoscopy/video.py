@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from rbs.errors import FrameError, OutputError
+from rbs.scans.scan import Array
 from rbs.utils.files import whole_file
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
     from av.stream import Stream
     from av.video.stream import VideoStream
-
-Array = npt.NDArray[Any]
 
 SUFFIXES = (".mkv", ".mp4", ".m4v", ".mov")
 """Names of outputs: containers that hold H.264 and the time of every frame."""
@@ -153,12 +151,7 @@ def comment_of(path: Path) -> str:
 
 
 def transcode(
-    source: Path,
-    target: Path,
-    function: Callable[[Array], Array],
-    *,
-    scale: int = 1,
-    comment: str = "",
+    source: Path, target: Path, function: Callable[[Array], Array], *, scale: int = 1, comment: str = ""
 ) -> Transcoding:
     """Write a video with a function applied to each of its frames.
 

@@ -8,16 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
-
 from rbs.errors import CheckpointError, RbsError
+from rbs.inference.devices import torch_device
+from rbs.scans.scan import Array
 from rbs.weights.shipped import SHIPPED
 
 if TYPE_CHECKING:
     from rbs.inference.onnx import OnnxRestorer
     from rbs.restorers.checkpoint import LoadedRestorer
-
-Array = npt.NDArray[Any]
 
 log = logging.getLogger(__name__)
 
@@ -134,12 +132,6 @@ def _loaded(file: Path) -> Any:
     return load_onnx(file, "auto") if file.suffix == ".onnx" else load_restorer(file)
 
 
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def restorer_method(name: str, label: str, loaded: LoadedRestorer | OnnxRestorer) -> Method:
     """A restorer as a row of the table, on the accelerator where there is one.
 
@@ -151,7 +143,7 @@ def restorer_method(name: str, label: str, loaded: LoadedRestorer | OnnxRestorer
     from rbs.inference.onnx import OnnxRestorer
 
     if not isinstance(loaded, OnnxRestorer):
-        loaded.restorer.to(_device())
+        loaded.restorer.to(torch_device("auto"))
     settings = {"weights": loaded.name, "sha256": loaded.sha256, "shows": loaded.shows, **loaded.provenance}
     return Method(name, label, lambda pair: pair.restored(loaded), settings)
 
@@ -197,7 +189,7 @@ def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: 
     from rbs.segmentation.lora import load_teacher
     from rbs.weights.shipped import file_sha256
 
-    device = _device()
+    device = torch_device("auto")
     cascade, provenance = load_cascade(file, second.restorer)
     settings = {"weights": file.name, "sha256": file_sha256(file), **provenance}
     teacher = None

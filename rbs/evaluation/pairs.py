@@ -5,12 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
+from rbs.scans.scan import Array
 
 if TYPE_CHECKING:
     from rbs.restorers.checkpoint import LoadedRestorer
-
-Array = npt.NDArray[Any]
 
 
 class Pair(ABC):

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from rbs.utils.files import read_npz, whole_file
-
-Array = npt.NDArray[Any]
+from rbs.scans.scan import Array
+from rbs.utils.files import read_npz, whole_file, write_text
 
 _TABLES, _FEATURES = "tables", "features/"
 
@@ -56,8 +54,7 @@ class Parts:
         made_from, record = json.dumps(inputs, indent=2, default=str), folder / "inputs.json"
         if record.is_file() and record.read_text(encoding="utf-8") != made_from:
             self.remove()
-        with whole_file(record, overwrite=True) as path:
-            path.write_text(made_from, encoding="utf-8")
+        write_text(record, made_from)
 
     def save(self, case: int, part: Part) -> None:
         """Keep the part of a case.

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from rbs.evaluation.methods import Method
-from rbs.evaluation.pairs import Array, Pair
+from rbs.evaluation.pairs import Pair
+from rbs.scans.scan import Array
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from rbs.errors import OutputError, RbsError
@@ -25,10 +24,9 @@ from rbs.evaluation.scans.metrics import Metric
 from rbs.evaluation.set_metrics.fid_kid import SET_METRICS, Inception, set_scores
 from rbs.evaluation.statistics.differences import differences
 from rbs.evaluation.statistics.summary import by_patient, summarise
-from rbs.utils.files import whole_file
+from rbs.scans.scan import Array
+from rbs.utils.files import whole_file, write_json
 from rbs.utils.version import VERSION
-
-Array = npt.NDArray[Any]
 
 log = logging.getLogger(__name__)
 
@@ -368,5 +366,4 @@ def write(
     for name, table in tables.items():
         with whole_file(output / f"{name}.csv", overwrite=True) as path:
             table.to_csv(path, index=False, float_format="%.7g")
-    with whole_file(output / SETTINGS, overwrite=True) as path:
-        path.write_text(json.dumps(settings, indent=2, default=str) + "\n", encoding="utf-8")
+    write_json(output / SETTINGS, settings, default=str)

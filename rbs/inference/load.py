@@ -16,11 +16,7 @@ Loaded: TypeAlias = "LoadedRestorer | OnnxRestorer"
 
 
 def load_for_scans(
-    checkpoint: str | Path = NAME,
-    *,
-    adapt: bool = False,
-    uncertainty: bool = False,
-    device: str = "cpu",
+    checkpoint: str | Path = NAME, *, adapt: bool = False, uncertainty: bool = False, device: str = "cpu"
 ) -> Loaded:
     """Load a restorer of scans; ONNX Runtime starts much sooner than PyTorch.
 

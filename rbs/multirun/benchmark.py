@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from rbs.evaluation.methods import Method, restorer_method
@@ -28,14 +27,14 @@ from rbs.multirun.runs import Training
 from rbs.report.tables import Evaluation
 from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import load_restorer
-from rbs.utils.files import whole_file
+from rbs.scans.scan import Array
+from rbs.utils.files import whole_file, write_text
 from rbs.utils.markdown import latex, markdown
 from rbs.utils.words import counted
 
 if TYPE_CHECKING:
     from rbs.evaluation.endoscopy.pairs import FramePair
 
-Array = npt.NDArray[Any]
 Restore = Callable[[Any], Array]
 
 SHAPE = (2, 1024, 256)
@@ -239,8 +238,7 @@ def write(output: Path, rows: pd.DataFrame, evaluation: Evaluation) -> None:
     head, lines = list(shown.columns), shown.to_numpy().tolist()
     comment = "".join(f"% {line}\n" for line in note.splitlines())
     for suffix, text in (("md", f"{markdown(head, lines)}\n{note}\n"), ("tex", comment + latex(head, lines))):
-        with whole_file(output / f"{FILE}.{suffix}", overwrite=True) as path:
-            path.write_text(text, encoding="utf-8")
+        write_text(output / f"{FILE}.{suffix}", text)
 
 
 def printed(rows: pd.DataFrame, evaluation: Evaluation) -> pd.DataFrame:

@@ -24,7 +24,7 @@ import yaml
 from tqdm import tqdm
 
 from rbs.errors import CheckpointError, OutputError, RbsError
-from rbs.utils.files import FINISHED, versions, whole_file
+from rbs.utils.files import FINISHED, versions, write_json
 
 State = Literal["unfinished", "finished", "stopped", "failed"]
 
@@ -85,8 +85,7 @@ class Run:
         """Write `run.json`."""
         names = ("state", "seconds", "about", "command")
         notes = {name: getattr(self, name) for name in names} | {"seconds": round(self.seconds, 1)}
-        with whole_file(self.folder / _NOTES, overwrite=True) as path:
-            path.write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
+        write_json(self.folder / _NOTES, notes)
 
     def claim(self) -> bool:
         """Keep other processes off it until it ends here; False where another has claimed it.

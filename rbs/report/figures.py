@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from rbs.scans.scan import Array
 from rbs.utils.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-Array = npt.NDArray[Any]
 
 KNEES = (0.60, 0.80)
 """Place of the knees between the top and the bottom of the body: the growth plates of distal femur
@@ -45,6 +43,8 @@ DPI = 110
 VECTOR_DPI = 220
 """At which the scans in SVG and PDF files are drawn: three to four points a pixel of the camera."""
 MOST_ACROSS = 8
+MARGIN = 6
+"""About the body, pixels."""
 
 
 def views_figure(
@@ -232,7 +232,7 @@ def frame_errors_figure(panels: Mapping[str, Array], clean: Array, valid: Array)
     return _grid(errors, [""], (1.0, 1.0), vmin=0.0, vmax=FRAME_ERROR, cmap="inferno")
 
 
-def body_box(panels: Mapping[str, Array], margin: int = 6) -> tuple[slice, slice]:
+def body_box(panels: Mapping[str, Array]) -> tuple[slice, slice]:
     """Rows and columns that hold the body in all views, found in the smoothed mean of all panels.
 
     Small parts that do not touch it, as contamination below the feet, are left out.
@@ -248,8 +248,8 @@ def body_box(panels: Mapping[str, Array], margin: int = 6) -> tuple[slice, slice
     if not rows.size:
         return slice(0, mean.shape[0]), slice(0, mean.shape[1])
     return (
-        slice(max(0, rows[0] - margin), min(mean.shape[0], rows[-1] + margin + 1)),
-        slice(max(0, columns[0] - margin), min(mean.shape[1], columns[-1] + margin + 1)),
+        slice(max(0, rows[0] - MARGIN), min(mean.shape[0], rows[-1] + MARGIN + 1)),
+        slice(max(0, columns[0] - MARGIN), min(mean.shape[1], columns[-1] + MARGIN + 1)),
     )
 
 

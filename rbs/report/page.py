@@ -37,7 +37,7 @@ from rbs.report.tables import (
     set_table,
     training_logs,
 )
-from rbs.utils.files import whole_file
+from rbs.utils.files import write_text
 from rbs.utils.version import VERSION
 from rbs.utils.words import counted
 
@@ -55,9 +55,7 @@ TOO_SHORT = (
 _RESULTS = ("summary.csv", "ablation.csv", "sweep.csv", "metrics.csv", "dice.csv")
 
 
-def write_report(
-    runs: Sequence[Path], output: Path, *, figure_folder: Path | None = None, overwrite: bool = True
-) -> None:
+def write_report(runs: Sequence[Path], output: Path, *, figure_folder: Path | None = None) -> None:
     """Write one self-contained page about all results found in the given folders.
 
     Evaluations, assessments (settings.json beside summary.csv), benchmarks, ablations, sweeps,
@@ -67,9 +65,8 @@ def write_report(
 
     Args:
         runs: Folders.
-        output: The HTML file.
+        output: The HTML file; an older one is replaced.
         figure_folder: Folder for every figure of the page as SVG and PDF; None to write none.
-        overwrite: True to replace an existing page.
 
     Raises:
         RbsError: A folder is missing, there is nothing to report, or a result is damaged.
@@ -94,8 +91,7 @@ def write_report(
         too_short="; ".join(TOO_SHORT),
         **found,
     )
-    with whole_file(output, overwrite=overwrite) as path:
-        path.write_text(html, encoding="utf-8")
+    write_text(output, html)
     if figure_folder is not None:
         taken: Counter[str] = Counter()
         for picture in _all_pictures(found):

@@ -10,18 +10,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rbs.errors import RbsError
 from rbs.report import figures
 from rbs.report.tables import Evaluation
+from rbs.scans.scan import Array
 from rbs.utils.files import read_npz
 from rbs.utils.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Array = npt.NDArray[Any]
 
 SHORT = {
     "rapid": "rapid",

@@ -12,16 +12,13 @@ import pandas as pd
 
 from rbs.errors import RbsError
 from rbs.report.figures import forest, small_multiples, titled
-from rbs.report.tables import Cell, Table, number
+from rbs.report.tables import UNRESOLVED, Cell, Table, number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_RUNS = 20
 """Runs of a sweep that the page lists; all are in its csv."""
-
-_NO_DECIBELS = "not resolvable"
-"""In place of the decibels of an error that noise made negative."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ def ablation_table(ablation: Ablation) -> Table:
     rows = []
     for row, name in ablation.about["labels"].items():
         values = [(float(lines[row, m["name"]]["value"]), 2 if m["unit"] else 4) for m in metrics]
-        cells = [Cell(number(value, digits) or _NO_DECIBELS) for value, digits in values]
+        cells = [Cell(number(value, digits) or UNRESOLVED) for value, digits in values]
         for reference in ablation.about["references"]:
             ends = (f"minus_{reference}_{end}" for end in ("mean", "low", "high", "p_holm"))
             difference = difference_cell(*(float(lines[row, main].get(end, np.nan)) for end in ends))
@@ -143,7 +140,7 @@ def cost_table(folder: Path) -> Table | None:
 
 def difference_cell(mean: float, low: float, high: float, p: float) -> Cell:
     """A difference with its sign, its interval and its p-value, as printed."""
-    text = number(mean, 3) or _NO_DECIBELS
+    text = number(mean, 3) or UNRESOLVED
     remark = "" if np.isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
     interval = f"{number(low, 3)} to {number(high, 3)}" if np.isfinite(low) else ""
     return Cell(f"+{text}" if round(mean, 3) > 0 else text, interval, remark)

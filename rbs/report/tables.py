@@ -328,11 +328,11 @@ def number(value: float, digits: int, unbounded: str = "∞") -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def significant(value: float, digits: int = 3) -> str:
-    """A number of so many significant digits, as printed; none for NaN."""
+def significant(value: float) -> str:
+    """A number of three significant digits, as printed; none for NaN."""
     if math.isnan(value) or math.isinf(value):
         return number(value, 0)
-    return f"{value + 0.0:.{digits}g}".replace("-", "\N{MINUS SIGN}")
+    return f"{value + 0.0:.3g}".replace("-", "\N{MINUS SIGN}")
 
 
 def training_logs(files: Sequence[Path]) -> list[TrainingLog]:

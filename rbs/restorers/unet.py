@@ -20,10 +20,7 @@ class UNet(Restorer):
     """
 
     def __init__(
-        self,
-        channels: Sequence[int] = (32, 64, 128),
-        sigma_px: float = 1.5,
-        domain: DomainName = "roots",
+        self, channels: Sequence[int] = (32, 64, 128), sigma_px: float = 1.5, domain: DomainName = "roots"
     ) -> None:
         super().__init__(channels[0], sigma_px=sigma_px, multiple=2 ** (len(channels) - 1), domain=domain)
         from deepinv.models import UNet as Net

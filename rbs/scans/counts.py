@@ -87,6 +87,16 @@ def _inverse_table() -> tuple[Array, Array]:
     return means, np.exp(logs) @ anscombe(x)
 
 
+def poisson_deviance(counted: Array, expected: Array) -> Array:
+    """Deviance 2 (r ln(r/m) - (r - m)) of counts r from their means m > 0; 2m where r is 0.
+
+    McCullagh & Nelder, Generalized Linear Models, 2nd ed. (1989), section 2.4.
+    """
+    from scipy.special import xlogy
+
+    return np.maximum(2 * (xlogy(counted, counted / expected) - (counted - expected)), 0)
+
+
 def standard_scale(counts: Any, exposure: Any) -> Any:
     """Raw counts at the scale of the standard scan: x = r / p.
 

@@ -24,7 +24,7 @@ from rbs.segmentation.labels import LABELLED
 from rbs.segmentation.sam import ARCHITECTURES, Size, build_sam, find_checkpoint
 from rbs.segmentation.teacher import Teacher, region_decoder
 from rbs.segmentation.tiles import CANVAS
-from rbs.utils.files import whole_file
+from rbs.utils.files import whole_file, write_json
 from rbs.weights.shipped import file_sha256, teacher_folder
 
 Mode = Literal["decoder", "lora", "full"]
@@ -111,8 +111,7 @@ def save_teacher(folder: Path, teacher: Teacher, *, mode: Mode, rank: int, base:
         save_file({name: tensor.detach().cpu().half().contiguous() for name, tensor in state.items()}, part)
     settings["sha256"] = file_sha256(folder / WEIGHTS)
     settings["digest"] = teacher.digest = _digest(settings)
-    with whole_file(folder / SETTINGS, overwrite=True) as part:
-        part.write_text(json.dumps(settings, indent=2) + "\n")
+    write_json(folder / SETTINGS, settings)
     return teacher.digest
 
 
@@ -190,8 +189,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not whole:
         fault = "the teacher's weights and settings do not belong together, or one of them is damaged"
         raise CheckpointError(fault, file=folder / WEIGHTS, remedy=remedy)
-    # Teachers from before there were frames do not name their domain.
-    return {"domain": "roots", **settings}, load_file(folder / WEIGHTS)
+    return settings, load_file(folder / WEIGHTS)
 
 
 def _load_decoder(decoder: nn.Module, trained: dict[str, Tensor]) -> None:

@@ -52,12 +52,6 @@ class SemanticPrior:
         dims = [dim for dim, wanted in ((-1, left_right), (-2, up_down)) if wanted]
         return replace(self, embedding=self.embedding.flip(dims), masks=self.masks.flip(dims))
 
-    def masks_on(self, height: int, width: int) -> Tensor:
-        """Masks interpolated to the pixels of a height x width scan, (B, V, K, height, width)."""
-        b, v, k = self.masks.shape[:3]
-        pixels = F.interpolate(self.masks.flatten(0, 1), scale_factor=self.mask_stride, mode="bilinear")
-        return pixels[..., :height, :width].reshape(b, v, k, height, width)
-
     def with_masks_of(self, labels: Tensor) -> SemanticPrior:
         """The prior with true masks: the part of the pixels of each cell that have the label.
 

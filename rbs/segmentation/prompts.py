@@ -12,6 +12,8 @@ import numpy.typing as npt
 from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from segment_anything.modeling import Sam
 
+from rbs.endoscopy.colour import in_8_bits
+
 Mask = npt.NDArray[np.bool_]
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -48,7 +50,7 @@ def mask_at(
         if not (0 <= x <= width and 0 <= y <= height):
             raise ValueError(f"({x:g}, {y:g}) lies outside the frame of {width} x {height} pixels")
     predictor = SamPredictor(sam)
-    predictor.set_image(_eight_bit(frame))
+    predictor.set_image(in_8_bits(frame).transpose(1, 2, 0))
     found = np.zeros((height, width), bool)
     if points:
         kinds = np.array([1] * len(points) + [0] * len(outside))
@@ -86,9 +88,5 @@ def all_masks(
         pred_iou_thresh=least_quality,
         stability_score_thresh=least_stability,
     )
-    found = sorted(generator.generate(_eight_bit(frame)), key=lambda mask: -mask["area"])
+    found = sorted(generator.generate(in_8_bits(frame).transpose(1, 2, 0)), key=lambda mask: -mask["area"])
     return np.array([mask["segmentation"] for mask in found], bool).reshape(-1, *frame.shape[1:])
-
-
-def _eight_bit(frame: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    return (255 * frame.clip(0, 1)).round().astype(np.uint8).transpose(1, 2, 0)

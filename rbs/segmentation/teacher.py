@@ -50,11 +50,7 @@ class Teacher(nn.Module):
     """
 
     def __init__(
-        self,
-        size: Size,
-        sam: Sam,
-        mask_decoder: MaskDecoder | None = None,
-        domain: DomainName = "roots",
+        self, size: Size, sam: Sam, mask_decoder: MaskDecoder | None = None, domain: DomainName = "roots"
     ) -> None:
         super().__init__()
         self.images = DOMAINS[domain]

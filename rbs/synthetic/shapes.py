@@ -7,17 +7,16 @@ polygons), blurred as a gamma camera blurs, and a Poisson draw of them. Nothing 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import lightning
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-Array = npt.NDArray[Any]
+from rbs.scans.scan import Array
+
 Generator = np.random.Generator
 
 _SIDES = (64, 128, 64, 256, 64, 128, 64, 512)

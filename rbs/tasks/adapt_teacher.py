@@ -137,7 +137,7 @@ class AdaptTeacher(TrainingTask):
     def _embedded(self) -> tuple[Tensor, Tensor]:
         """Packed embeddings (N, C, h, w) of some training views, and labels on their grid."""
         embeddings, labels = [], []
-        loader = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
+        loader = self.datamodule.train_dataloader()
         for batch in islice(loader, _BATCHES_SEEN):
             for _, images in self._levels(batch):
                 views = self.images.views(self._upright(batch, images)).to(self.device)
@@ -187,7 +187,7 @@ class AdaptTeacher(TrainingTask):
     def _tallied(self, find: Find) -> DiceTally:
         """Dice on the validation scans, each process its share."""
         tally = DiceTally(self.labelled.labels)
-        scans = self.trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
+        scans = self.datamodule.val_dataloader()
         for batch in islice(scans, self.global_rank, None, self.trainer.world_size):
             self._count(tally, batch, find)
         self._gather(tally)

@@ -50,9 +50,9 @@ class DiffusionTask(RestorationTask):
         Raises:
             RbsError: The targets are counts, whose noise the model would learn to draw.
         """
-        if self._datamodule.pairs != "expectation":
+        if self.datamodule.pairs != "expectation":
             raise RbsError(
-                f"pairs: {self._datamodule.pairs} has noisy targets, and a diffusion model draws what its"
+                f"pairs: {self.datamodule.pairs} has noisy targets, and a diffusion model draws what its"
                 " targets are like",
                 remedy="set --data.pairs expectation (phantoms only)",
             )

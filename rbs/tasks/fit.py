@@ -41,14 +41,7 @@ from rbs.tasks.tracking import Mode, ScanPictures, agent_run, default_mode, fini
 from rbs.utils.experiments import experiment_file
 from rbs.utils.files import FINISHED, versions
 
-_LOCATIONS = {
-    "output",
-    "init_from",
-    "checkpoint",
-    "prior.teacher",
-    "prior.base_checkpoint",
-    "prior.cache",
-}
+_LOCATIONS = {"output", "init_from", "checkpoint", "prior.teacher", "prior.base_checkpoint", "prior.cache"}
 """Arguments that say where files lie, which is not what they hold: tasks compare that by digest."""
 
 

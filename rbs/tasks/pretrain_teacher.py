@@ -9,7 +9,6 @@ cent of the picture.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -22,7 +21,7 @@ from torchvision.ops import sigmoid_focal_loss
 from rbs.segmentation.sam import ARCHITECTURES
 from rbs.segmentation.teacher import encode_window, picture_of, window_positions
 from rbs.tasks.task import TrainingTask
-from rbs.utils.files import whole_file
+from rbs.utils.files import whole_file, write_json
 from rbs.weights.shipped import file_sha256
 
 
@@ -38,11 +37,7 @@ class PretrainTeacher(TrainingTask):
     """
 
     def __init__(
-        self,
-        lr: float = 1e-3,
-        weight_decay: float = 0.05,
-        warmup_steps: int = 60,
-        output: Path | None = None,
+        self, lr: float = 1e-3, weight_decay: float = 0.05, warmup_steps: int = 60, output: Path | None = None
     ) -> None:
         super().__init__(lr, weight_decay, warmup_steps, output, betas=(0.9, 0.98))
         self.save_hyperparameters()
@@ -89,8 +84,7 @@ class PretrainTeacher(TrainingTask):
             "steps": self.trainer.global_step,
             "metrics": {name: value for name, value in metrics.items() if name.startswith("val_")},
         }
-        with whole_file(output.with_suffix(".json"), overwrite=True) as part:
-            part.write_text(json.dumps(card, indent=2) + "\n")
+        write_json(output.with_suffix(".json"), card)
 
     def _losses(self, batch: dict[str, Tensor], top: int, left: int) -> tuple[dict[str, Tensor], Tensor]:
         """Named losses, and the Dice of the single mask of each prompt, (B, P)."""

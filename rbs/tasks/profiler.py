@@ -7,7 +7,6 @@ to one of a few parts, so that the parts add up to the whole.
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.utilities import rank_zero_only
 
-from rbs.utils.files import whole_file
+from rbs.utils.files import write_json
 from rbs.utils.markdown import markdown
 
 TEACHER = "teacher"
@@ -144,5 +143,4 @@ class StepProfiler(Profiler):
             return
         print(self.summary())
         if self.dirpath is not None:
-            with whole_file(Path(self.dirpath) / "profile.json", overwrite=True) as path:
-                path.write_text(json.dumps(self.result(), indent=2) + "\n")
+            write_json(Path(self.dirpath) / "profile.json", self.result())

@@ -221,10 +221,10 @@ class RestorationTask(TrainingTask):
         if self.prior.source == "online" or "teacher" not in self._outside:
             return
         if self.prior.source == "frozen":
-            self._datamodule.attach_priors(self._scan_prior)
+            self.datamodule.attach_priors(self._scan_prior)
         else:
             assert self._cache is not None
-            self._datamodule.attach_priors(self._cache.read, fill=self._scan_prior)
+            self.datamodule.attach_priors(self._cache.read, fill=self._scan_prior)
             self.trainer.strategy.barrier()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -246,10 +246,6 @@ class RestorationTask(TrainingTask):
         return self.total(batch, terms)
 
     # --- semantic priors
-
-    @property
-    def _datamodule(self) -> Any:
-        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def _on_device(self, name: str) -> nn.Module:
         return self._outside[name].to(self.device)
@@ -375,13 +371,13 @@ class RestorationTask(TrainingTask):
 
     def _provenance(self) -> dict[str, Any]:
         teacher = self._outside.get("teacher")
-        ranges: dict[str, Any] = getattr(self._datamodule, "training_ranges", dict)()
+        ranges: dict[str, Any] = getattr(self.datamodule, "training_ranges", dict)()
         return ranges | {
             "stage": self.stage,
             "domain": self.cascade.f1.domain,
             "steps": self.global_step,
             "seed": os.environ.get("PL_GLOBAL_SEED"),
-            "manifest": str(getattr(self._datamodule, "manifest", None)),
+            "manifest": str(getattr(self.datamodule, "manifest", None)),
             "losses": [loss.spec() for loss in self.losses],  # type: ignore[operator]
             "modules": [name for name in ("spi", "skd", "scm") if getattr(self.cascade, name) is not None],
             "init_from": self._init_sha256,

@@ -92,6 +92,11 @@ class TrainingTask(LightningModule, ABC):
     def write(self, folder: Path) -> None:
         """Write the product, made of the weights the module holds now; called in every process."""
 
+    @property
+    def datamodule(self) -> Any:
+        """The data module of the trainer."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
     def configure_optimizers(self) -> Any:
         """AdamW; linear warm-up and cosine decay, stepped every step."""
         weights = [weight for weight in self.parameters() if weight.requires_grad]

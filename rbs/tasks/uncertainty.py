@@ -82,19 +82,15 @@ class UncertaintyTask(TrainingTask):
             raise CheckpointError(fault, file=self.f1, remedy=remedy)
         self._outside["f1"] = loaded
 
-    @property
-    def _datamodule(self) -> Any:
-        return self.trainer.datamodule  # type: ignore[attr-defined]
-
     def on_fit_start(self) -> None:
         """Refuse targets whose own noise would pass for errors of the restorer.
 
         Raises:
             RbsError: The targets are counts.
         """
-        if self._datamodule.pairs != "expectation":
+        if self.datamodule.pairs != "expectation":
             raise RbsError(
-                f"pairs: {self._datamodule.pairs} has noisy targets, and errors are learned from the truth",
+                f"pairs: {self.datamodule.pairs} has noisy targets, and errors are learned from the truth",
                 remedy="set --data.pairs expectation (phantoms only)",
             )
 
@@ -109,7 +105,7 @@ class UncertaintyTask(TrainingTask):
         if "expectation" not in batch:
             raise ManifestError(
                 f"patient {batch['patient'][0]} has no known expectation to learn errors from",
-                file=self._datamodule.manifest,
+                file=self.datamodule.manifest,
                 remedy="validate on phantoms",
             )
         self.log("val/total", self._loss(batch, batch["expectation"]), batch_size=1, sync_dist=True)
@@ -149,14 +145,14 @@ class UncertaintyTask(TrainingTask):
         loaded = self._outside["f1"]
         self.head.factor.fill_(1.0)
         self.head.factor.fill_(self._fitted_factor(Uncertainty(loaded, self.head, "", "", "")))
-        ranges = self._datamodule.training_ranges()
+        ranges = self.datamodule.training_ranges()
         provenance = ranges | {
             "steps": self.global_step,
             "seed": os.environ.get("PL_GLOBAL_SEED"),
-            "manifest": str(self._datamodule.manifest),
+            "manifest": str(self.datamodule.manifest),
             "beta": self.beta,
             "factor": float(self.head.factor),
-            "factor_fitted_on": f"{len(self._datamodule.cases('val'))} validation children",
+            "factor_fitted_on": f"{len(self.datamodule.cases('val'))} validation children",
         }
         file = Path(folder) / head_file(self.f1 or SHIPPED).name
         save_uncertainty(file, self.head, loaded.sha256, provenance)
@@ -164,10 +160,10 @@ class UncertaintyTask(TrainingTask):
     def _fitted_factor(self, uncertainty: Uncertainty) -> float:
         """`fitted_factor` of the pixels of all bodies, at exposures spread over the training's."""
         errors, deviations = [], []
-        low, high = self._datamodule.exposures
+        low, high = self.datamodule.exposures
         rng = np.random.default_rng(_FITTING_SEED)
-        for index, exposure in enumerate(np.linspace(low, high, len(self._datamodule.cases("val")))):
-            scan = self._datamodule.loaded("val", index)
+        for index, exposure in enumerate(np.linspace(low, high, len(self.datamodule.cases("val")))):
+            scan = self.datamodule.loaded("val", index)
             rapid = rng.poisson(exposure * scan.expectation)
             mask = body_mask(scan.standard, scan.spacing_mm)
             restored = uncertainty.loaded.restore(rapid, float(exposure))

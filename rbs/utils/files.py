@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,28 @@ def whole_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
             temporary.parent.rmdir()
 
 
+def write_text(path: str | Path, text: str, *, overwrite: bool = True) -> None:
+    """Write a text in UTF-8 by `whole_file`."""
+    with whole_file(path, overwrite=overwrite) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, content: Any, **options: Any) -> None:
+    """Write JSON by `whole_file`, in place of an older file; options are those of `json.dumps`."""
+    write_text(path, json.dumps(content, **{"indent": 2, **options}) + "\n")
+
+
+def write_csv(
+    path: str | Path, head: Sequence[str], rows: Iterable[Iterable[Any]], *, overwrite: bool = True
+) -> None:
+    """Write a table as CSV in UTF-8 by `whole_file`; bytes that are no text are escaped."""
+    with (
+        whole_file(path, overwrite=overwrite) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as out,
+    ):
+        csv.writer(out, lineterminator="\n").writerows([head, *rows])
+
+
 def claim_folder(folder: Path, name: str, settings: Mapping[str, Any], *, other: str) -> None:
     """Take a folder for a command that can be resumed: new, empty, or of the same settings.
 
@@ -100,8 +123,7 @@ def claim_folder(folder: Path, name: str, settings: Mapping[str, Any], *, other:
     if text and text != json.dumps(settings) + "\n":
         remedy = f"choose another folder, or repeat the settings named in its {name}"
         raise OutputError(f"the folder holds {other}", file=folder, remedy=remedy)
-    with whole_file(mark, overwrite=True) as path:
-        path.write_text(json.dumps(settings) + "\n")
+    write_json(mark, settings, indent=None)
 
 
 def _umask() -> int:

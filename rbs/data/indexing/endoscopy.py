@@ -7,7 +7,6 @@ seed alone; folders that name splits are followed, unless the same is shown on b
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,7 +28,7 @@ from rbs.endoscopy.layouts import FrameFiles, search
 from rbs.endoscopy.pairs import mask_of, refuse_other_scene, refuse_other_size
 from rbs.endoscopy.perceptual_hash import PerceptualHash, perceptual_hash
 from rbs.errors import FrameError, RbsError
-from rbs.utils.files import whole_file
+from rbs.utils.files import write_csv
 
 _GLANCE = 160
 """Longest side at which frames are looked at, pixels."""
@@ -348,16 +347,12 @@ def _mask(one: FrameRecord, manifest: Path, folder: Path) -> Path | None:
 def _write_duplicates(
     path: Path, records: Sequence[FrameRecord], pairs: Iterable[Duplicates], assignment: _Assignment
 ) -> None:
-    with (
-        whole_file(path, overwrite=True) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as out,
-    ):
-        table = csv.writer(out, lineterminator="\n")
-        table.writerow(("frame", "folder", "other", "other_folder", "likeness", "split"))
-        for pair in pairs:
-            one, two = records[pair.first].found, records[pair.second].found
-            sides = one.frame, one.split, two.frame, two.split
-            table.writerow((*sides, f"{pair.likeness:.2f}", assignment.splits[pair.first]))
+    rows = []
+    for pair in pairs:
+        one, two = records[pair.first].found, records[pair.second].found
+        sides = one.frame, one.split, two.frame, two.split
+        rows.append((*sides, f"{pair.likeness:.2f}", assignment.splits[pair.first]))
+    write_csv(path, ("frame", "folder", "other", "other_folder", "likeness", "split"), rows)
 
 
 def _warnings(

@@ -296,9 +296,7 @@ def _read_again(record: FileRecord) -> Scan:
 
 
 def _why_alone(
-    rapid: Acquisition,
-    standards: Sequence[Acquisition],
-    faults: dict[Acquisition, tuple[str, str] | None],
+    rapid: Acquisition, standards: Sequence[Acquisition], faults: dict[Acquisition, tuple[str, str] | None]
 ) -> tuple[str, str]:
     for fault in faults.values():
         if fault is not None:

@@ -8,7 +8,6 @@ split to another.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from rbs.scans.acceptance import SAME_VELOCITY
 from rbs.scans.dicom.files import dicom_files
 from rbs.scans.dicom.views import ANGLE
 from rbs.scans.scan import STANDARD_VELOCITY, View
-from rbs.utils.files import whole_file
+from rbs.utils.files import write_csv
 
 SHARES = (70.0, 15.0, 15.0)
 """Per cent of patients for training, tuning and testing."""
@@ -250,14 +249,8 @@ def refuse_unwritable(manifest: Path, *, overwrite: bool) -> None:
 
 def write_refused(path: Path, refusals: Iterable[Refusal]) -> None:
     """Write the list of refused files, sorted."""
-    with (
-        whole_file(path, overwrite=True) as temporary,
-        # A name that is no text must not keep the others from being told.
-        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as out,
-    ):
-        table = csv.writer(out, lineterminator="\n")
-        table.writerow(("file", "reason", "remedy"))
-        table.writerows(sorted((str(r.file), r.reason, r.remedy) for r in refusals))
+    rows = sorted((str(r.file), r.reason, r.remedy) for r in refusals)
+    write_csv(path, ("file", "reason", "remedy"), rows)
 
 
 def _warnings(

@@ -6,16 +6,12 @@ that undo what happens to light, and therefore work in linear light.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from rbs.degradation.optical import Preset, to_linear, to_srgb
 from rbs.evaluation.endoscopy.pairs import FramePair
 from rbs.evaluation.peers import Classical, has_bm3d
-
-Array = npt.NDArray[Any]
+from rbs.scans.scan import Array
 
 LUMINANCE = (0.2126, 0.7152, 0.0722)
 """Of linear red, green and blue (IEC 61966-2-1)."""

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rbs.data.frames_manifest import FrameRow, FramesManifest
+from rbs.endoscopy.colour import in_8_bits
 from rbs.evaluation.endoscopy.classical import peers
 from rbs.evaluation.endoscopy.metrics import (
     ALONE,
@@ -21,12 +22,12 @@ from rbs.evaluation.endoscopy.metrics import (
 )
 from rbs.evaluation.endoscopy.pairs import FramePair, Source
 from rbs.evaluation.methods import Method
-from rbs.evaluation.pairs import Array
 from rbs.evaluation.peers import Classical
 from rbs.evaluation.run import FRAMES, ImageSet
 from rbs.evaluation.scans.metrics import Metric
 from rbs.evaluation.scans.references import CEILING
 from rbs.evaluation.set_metrics.fid_kid import TILE
+from rbs.scans.scan import Array
 
 CLEAN = "clean"
 """Name of the clean frames among pictures and sets."""
@@ -119,7 +120,7 @@ class FrameSet(ImageSet):
 
     def picture(self, image: Array) -> Array:
         """Colours of eight bits."""
-        return _in_8_bits(image)
+        return in_8_bits(image)
 
     def caption(self, case: FrameRow, place: int, pair: FramePair) -> dict[str, Any]:
         """Group, frame and degradation."""
@@ -128,7 +129,7 @@ class FrameSet(ImageSet):
 
 def tiles(frame: Array, valid: Array) -> Array:
     """Tiles of a frame as 8-bit pictures, uint8 (N, 3, TILE, TILE); see TILES_DEFINITION."""
-    grey = _in_8_bits(frame)
+    grey = in_8_bits(frame)
     places = [
         (slice(row, row + TILE), slice(column, column + TILE))
         for row in _starts(valid.shape[0])
@@ -142,7 +143,3 @@ def _starts(side: int) -> Iterable[int]:
     """First pixels of the tiles along a side; none where it is too short."""
     count = -(-side // TILE)
     return np.linspace(0, side - TILE, count).round().astype(int) if side >= TILE else ()
-
-
-def _in_8_bits(frame: Array) -> Array:
-    return np.rint(255 * np.clip(frame, 0, 1)).astype(np.uint8)

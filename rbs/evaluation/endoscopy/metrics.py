@@ -11,19 +11,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from rbs.errors import CheckpointError
 from rbs.evaluation.scans.metrics import Metric, psnr_between, ssim_between
 from rbs.evaluation.set_metrics.lpips import lpips_metric
+from rbs.inference.devices import torch_device
+from rbs.scans.scan import Array
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Array = npt.NDArray[Any]
 Segment = Callable[[Array], Array]
 """From a frame (3, H, W) to where a lesion is, bool (H, W)."""
 
@@ -182,7 +182,7 @@ def load_segmenter(folder: Path, base_checkpoint: Path | None = None) -> tuple[S
             file=folder,
             remedy="adapt one to frames with `make adapt-sam DATA=endoscopy`",
         )
-    teacher.to("cuda" if torch.cuda.is_available() else "cpu")
+    teacher.to(torch_device("auto"))
 
     def segment(frame: Array) -> Array:
         device = next(teacher.parameters()).device

@@ -9,8 +9,10 @@ import numpy as np
 
 from rbs.data.endoscopy import LoadedFrame, load_frame
 from rbs.degradation.optical import Optical, Preset
+from rbs.endoscopy.colour import from_8_bits
 from rbs.evaluation.endoscopy.metrics import FrameTarget, psnr
-from rbs.evaluation.pairs import Array, Pair
+from rbs.evaluation.pairs import Pair
+from rbs.scans.scan import Array
 
 if TYPE_CHECKING:
     from rbs.data.frames_manifest import FrameRow
@@ -94,7 +96,7 @@ class Source:
         loaded = load_frame(row, self.longest_side)
         target = _target(loaded)
         if loaded.low is not None:
-            return FramePair(row.group, _values(loaded.low), target)
+            return FramePair(row.group, from_8_bits(loaded.low), target)
         assert self.preset is not None
         rng = np.random.default_rng((SEED, WHOLE, place))
         recipe = Optical(self.preset, target.valid).draw(rng)
@@ -103,9 +105,4 @@ class Source:
 
 def _target(loaded: LoadedFrame) -> FrameTarget:
     lesion = None if loaded.labels is None else loaded.labels[0] > 0
-    return FrameTarget(_values(loaded.clean), loaded.valid[0], lesion)
-
-
-def _values(frame: Array) -> Array:
-    """Colours of eight bits as sRGB values, float32 0..1."""
-    return frame.astype(np.float32) / np.float32(255)
+    return FrameTarget(from_8_bits(loaded.clean), loaded.valid[0], lesion)

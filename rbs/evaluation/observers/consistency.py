@@ -19,12 +19,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from rbs.scans.counts import poisson_deviance
+from rbs.scans.scan import Array
 
 BLOCK_MM = 18.0
 FLAGGED = 4.0
@@ -108,13 +107,6 @@ def check_consistency(
         z=z,
         clusters=_clusters(z, r, m, size),
     )
-
-
-def poisson_deviance(counted: Array, expected: Array) -> Array:
-    """2 (r ln(r/m) - (r - m)), 2m where nothing was counted; m > 0."""
-    from scipy.special import xlogy
-
-    return np.maximum(2 * (xlogy(counted, counted / expected) - (counted - expected)), 0)
 
 
 def deviance_moments(expected: Array) -> tuple[Array, Array]:

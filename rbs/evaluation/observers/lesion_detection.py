@@ -17,12 +17,10 @@ reference.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from rbs.scans.scan import Array
 
 INNER_MM, OUTER_MM = 4.0, 12.0
 SUPPORT_MM = 8.0
@@ -47,22 +45,19 @@ class FocusErrors:
     true_foci: int
 
 
-def compare_foci(
-    estimate: Array, expectation: Array, spacing_mm: tuple[float, float], threshold: float = THRESHOLD
-) -> FocusErrors:
+def compare_foci(estimate: Array, expectation: Array, spacing_mm: tuple[float, float]) -> FocusErrors:
     """Find hallucinated and lost foci.
 
     Args:
         estimate: T, standard counts (V, H, W).
         expectation: λ, standard counts (V, H, W).
         spacing_mm: Row and column spacing, mm.
-        threshold: In standard deviations of the detector on a standard scan.
     """
     d_t, d_truth = detect(estimate, spacing_mm), detect(expectation, spacing_mm)
     sd = detector_noise(expectation, spacing_mm)
-    hallucinated = _exceeding(d_t, d_truth, sd, spacing_mm, threshold)
-    true_foci = _exceeding(d_truth, np.zeros_like(d_truth), sd, spacing_mm, threshold)
-    lost = _exceeding(d_truth, np.maximum(d_t, 0), sd, spacing_mm, threshold)
+    hallucinated = _exceeding(d_t, d_truth, sd, spacing_mm)
+    true_foci = _exceeding(d_truth, np.zeros_like(d_truth), sd, spacing_mm)
+    lost = _exceeding(d_truth, np.maximum(d_t, 0), sd, spacing_mm)
     return FocusErrors(hallucinated, lost, len(true_foci))
 
 
@@ -96,7 +91,7 @@ def detector_noise(expectation: Array, spacing_mm: tuple[float, float]) -> Array
 
 
 def _exceeding(
-    image: Array, support: Array, sd: Array, spacing_mm: tuple[float, float], threshold: float
+    image: Array, support: Array, sd: Array, spacing_mm: tuple[float, float]
 ) -> list[tuple[int, int, int, float]]:
     """Local maxima that exceed all support within 8 mm by the threshold; a plateau is one."""
     from scipy.ndimage import label, maximum_filter
@@ -106,7 +101,7 @@ def _exceeding(
     excess = (image - maximum_filter(support, footprint=near, mode="constant", cval=-np.inf)) / sd
     touching = np.zeros((3, 3, 3), dtype=bool)
     touching[1] = True  # not across views
-    numbers, _ = label(peaks & (excess >= threshold), structure=touching)
+    numbers, _ = label(peaks & (excess >= THRESHOLD), structure=touching)
     candidates = np.argwhere(numbers)
     candidates = candidates[np.argsort(-excess[tuple(candidates.T)], kind="stable")]
     highest = np.unique(numbers[tuple(candidates.T)], return_index=True)[1]

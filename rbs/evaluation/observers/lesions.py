@@ -18,15 +18,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rbs.data.anatomy import Focus
-from rbs.scans.scan import REGIONS
-
-Array = npt.NDArray[Any]
+from rbs.scans.scan import REGIONS, Array
 
 CAMERA_FWHM_MM = 7.0
 """Nominal resolution of a low-energy high-resolution collimator at 10 cm."""

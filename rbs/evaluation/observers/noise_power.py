@@ -10,26 +10,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rbs.evaluation.observers.growth_plates import width_at
-
-Array = npt.NDArray[Any]
+from rbs.scans.scan import Array
 
 WINDOW = 16
 """Edge of a window of the noise power spectrum, pixels: what soft tissue leaves between bones."""
 
 
-def soft_tissue_windows(labels: Array, mask: Array, window: int = WINDOW) -> list[tuple[int, int, int]]:
+def soft_tissue_windows(labels: Array, mask: Array) -> list[tuple[int, int, int]]:
     """Windows of the body that hold no labelled region, next to each other but not overlapping.
 
     Args:
         labels: Region labels (V, H, W), 0 for soft tissue and background.
         mask: The body, bool (V, H, W).
-        window: Edge, pixels.
 
     Returns:
         (view, first row, first column) of each.
@@ -40,7 +36,7 @@ def soft_tissue_windows(labels: Array, mask: Array, window: int = WINDOW) -> lis
         left = free[view].copy()
         # Sums over windows from an integral image; taken greedily, row by row.
         integral = np.pad(left.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-        w = window
+        w = WINDOW
         full = integral[w:, w:] - integral[:-w, w:] - integral[w:, :-w] + integral[:-w, :-w] == w * w
         for row, column in np.argwhere(full):
             if left[row : row + w, column : column + w].all():
@@ -50,10 +46,7 @@ def soft_tissue_windows(labels: Array, mask: Array, window: int = WINDOW) -> lis
 
 
 def noise_power_spectrum(
-    draws: Array,
-    windows: Sequence[tuple[int, int, int]],
-    spacing_mm: tuple[float, float],
-    window: int = WINDOW,
+    draws: Array, windows: Sequence[tuple[int, int, int]], spacing_mm: tuple[float, float]
 ) -> Array:
     """Noise power spectrum of restorations of repeated draws.
 
@@ -65,18 +58,17 @@ def noise_power_spectrum(
         draws: (M, V, H, W), two at least.
         windows: (view, first row, first column) of each, one at least.
         spacing_mm: Row and column spacing, mm.
-        window: Edge, pixels.
 
     Returns:
-        counts² mm², (window, window), in the order of `numpy.fft.fftfreq`.
+        counts² mm², (WINDOW, WINDOW), in the order of `numpy.fft.fftfreq`.
     """
-    power = np.zeros((window, window))
+    power = np.zeros((WINDOW, WINDOW))
     for view, row, column in windows:
-        seen = draws[:, view, row : row + window, column : column + window].astype(np.float64)
+        seen = draws[:, view, row : row + WINDOW, column : column + WINDOW].astype(np.float64)
         noise = seen - seen.mean(axis=0)
         power += (np.abs(np.fft.fft2(noise)) ** 2).sum(axis=0)
     count = (len(draws) - 1) * len(windows)
-    return power * spacing_mm[0] * spacing_mm[1] / (window * window * count)
+    return power * spacing_mm[0] * spacing_mm[1] / (WINDOW * WINDOW * count)
 
 
 def spectrum_variance(nps: Array, spacing_mm: tuple[float, float]) -> float:

@@ -19,12 +19,10 @@ more.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from rbs.scans.scan import Array
 
 FIRST_CHANNEL = 0.02
 """σ of the first channel, cycles/pixel. Abbey & Barrett begin at 0.005, too wide for 49 pixels."""
@@ -37,7 +35,7 @@ WINDOW = 49
 RESAMPLES = 2000
 
 
-def dog_channels(window: int = WINDOW) -> Array:
+def dog_channels() -> Array:
     """Dense difference-of-Gaussian channels as templates in space, centred on the middle pixel.
 
     C_j(f) = exp(-(f / Qσ_j)² / 2) - exp(-(f / σ_j)² / 2), σ_j = σ_0 α^j, α = 1.4, Q = 1.67, f in
@@ -45,12 +43,12 @@ def dog_channels(window: int = WINDOW) -> Array:
     window.
 
     Returns:
-        float64 (CHANNELS, window * window).
+        float64 (CHANNELS, WINDOW * WINDOW).
     """
-    size = 4 * window
+    size = 4 * WINDOW
     f = np.fft.fftfreq(size)
     squared = f[:, None] ** 2 + f**2
-    middle = slice(size // 2 - window // 2, size // 2 + window // 2 + 1)
+    middle = slice(size // 2 - WINDOW // 2, size // 2 + WINDOW // 2 + 1)
     templates = []
     for j in range(CHANNELS):
         sigma = FIRST_CHANNEL * CHANNEL_RATIO**j
@@ -156,15 +154,8 @@ def ideal_snr(background: Array, signal: Array) -> float:
     return float((signal * ratio).sum()) / math.sqrt(noise) if noise > 0 else 0.0
 
 
-def auc_of_snr(snr: float) -> float:
-    """AUC = Φ(SNR / √2) of normal scores of equal variance."""
-    from scipy.special import ndtr
-
-    return float(ndtr(snr / math.sqrt(2)))
-
-
 def snr_of_auc(area: float) -> float:
-    """SNR = √2 Φ^-1(AUC)."""
+    """SNR = √2 Φ^-1(AUC) of normal scores of equal variance."""
     from scipy.special import ndtri
 
     return float(math.sqrt(2) * ndtri(area))

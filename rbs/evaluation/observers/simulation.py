@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rbs.evaluation.methods import Method
 from rbs.evaluation.observers.lesion_detection import compare_foci
@@ -37,9 +36,8 @@ from rbs.evaluation.observers.observers import (
 from rbs.evaluation.scans.metrics import Target
 from rbs.evaluation.scans.pairs import ScanPair
 from rbs.scans.body import smooth
-from rbs.scans.scan import REGIONS
+from rbs.scans.scan import REGIONS, Array
 
-Array = npt.NDArray[Any]
 Rows = list[dict[str, Any]]
 
 STANDARD = "standard"

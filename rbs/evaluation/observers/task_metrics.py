@@ -7,17 +7,14 @@ without.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rbs.evaluation.observers.growth_plates import PlateScores, compare_plates, measure_plates
 from rbs.evaluation.observers.lesion_detection import FocusErrors, compare_foci
 from rbs.evaluation.observers.lesions import FocusScore, score_foci
 from rbs.evaluation.scans.metrics import Metric, Target
-
-Array = npt.NDArray[Any]
+from rbs.scans.scan import Array
 
 
 def found_foci(estimate: Array, target: Target) -> FocusErrors | None:

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rbs.evaluation.peers import Classical, has_bm3d
 from rbs.evaluation.scans.pairs import ScanPair
 from rbs.inference.residual import put_back
 from rbs.scans.body import smooth
 from rbs.scans.counts import anscombe, inverse_anscombe
-
-Array = npt.NDArray[Any]
+from rbs.scans.scan import Array
 
 
 def gaussian(pair: ScanPair, sigma_mm: float) -> Array:

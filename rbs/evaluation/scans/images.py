@@ -13,7 +13,6 @@ from rbs.data.manifest import Case, Manifest
 from rbs.errors import ManifestError
 from rbs.evaluation.methods import RAPID, Method
 from rbs.evaluation.observers.task_metrics import TASK_METRICS
-from rbs.evaluation.pairs import Array
 from rbs.evaluation.parts import Part
 from rbs.evaluation.peers import Classical
 from rbs.evaluation.run import PICTURED, SCANS, ImageSet
@@ -25,6 +24,7 @@ from rbs.evaluation.set_metrics.fid_kid import STANDARD, TILE
 from rbs.evaluation.set_metrics.lpips import display_grey
 from rbs.scans.body import MASK_DEFINITION
 from rbs.scans.registration import residual_misalignment
+from rbs.scans.scan import Array
 
 BODY_SHARE = 1 / 16
 """Share of a tile that the body fills at least."""

@@ -14,15 +14,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rbs.data.anatomy import Anatomy
 from rbs.scans import fidelity
 from rbs.scans.body import body_mask
 from rbs.scans.fidelity import decibels, noise_corrected_mse, peak_counts, psnr_between
-from rbs.scans.scan import REGIONS
-
-Array = npt.NDArray[Any]
+from rbs.scans.scan import REGIONS, Array
 
 PEAK_DEFINITION = (
     "P: 99.9th percentile, over all pixels of both views, of the standard scan smoothed with a Gaussian of "

@@ -11,9 +11,10 @@ import numpy as np
 from rbs.data.anatomy import read_anatomy
 from rbs.data.manifest import Case, load_case
 from rbs.degradation.thinning import split
-from rbs.evaluation.pairs import Array, Pair
+from rbs.evaluation.pairs import Pair
 from rbs.evaluation.scans.metrics import Target, nc_nmse
 from rbs.scans.registration import Motion, warp, whole_pixel_shift
+from rbs.scans.scan import Array
 
 if TYPE_CHECKING:
     from rbs.restorers.checkpoint import LoadedRestorer

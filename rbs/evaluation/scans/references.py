@@ -9,16 +9,13 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rbs.evaluation.scans.limits import ceiling_psnr
 from rbs.evaluation.scans.metrics import Metric
 from rbs.evaluation.scans.pairs import ScanPair
-
-Array = npt.NDArray[Any]
+from rbs.scans.scan import Array
 
 CEILING, REPEAT = "ceiling", "repeat"
 REFERENCES = {CEILING: "Perfect restoration (ceiling)", REPEAT: "Another standard scan (repeat)"}

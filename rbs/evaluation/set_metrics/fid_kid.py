@@ -11,20 +11,19 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from rbs.errors import CheckpointError
 from rbs.evaluation.scans.metrics import Metric
 from rbs.evaluation.set_metrics.weights import find
+from rbs.inference.devices import torch_device
+from rbs.scans.scan import Array
 
 if TYPE_CHECKING:
     import torch
-
-Array = npt.NDArray[Any]
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +166,6 @@ def load_inception() -> Inception | None:
             URL,
         )
         return None
-    import torch
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     found = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -180,4 +178,4 @@ def load_inception() -> Inception | None:
     model = FeatureExtractorInceptionV3(
         "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(file)
     )
-    return Inception(model.to("cuda" if torch.cuda.is_available() else "cpu"), found)
+    return Inception(model.to(torch_device("auto")), found)

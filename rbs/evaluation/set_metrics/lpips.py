@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rbs.errors import CheckpointError
 from rbs.evaluation.scans.metrics import NOISY, Metric, Target
 from rbs.evaluation.set_metrics.weights import find
+from rbs.scans.scan import Array
 
 if TYPE_CHECKING:
     import torch
-
-Array = npt.NDArray[Any]
 
 log = logging.getLogger(__name__)
 

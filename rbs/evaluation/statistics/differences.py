@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from rbs.evaluation.scans.metrics import Metric
-from rbs.evaluation.statistics.summary import CONFIDENCE, RESAMPLES, mean_decibels
+from rbs.evaluation.statistics.summary import decibels, interval
 
 Values = npt.NDArray[np.float64]
 
@@ -36,7 +36,6 @@ def differences(
     peers: Sequence[str],
     *,
     against: str | None = None,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Every method minus the best peer, for each metric.
 
@@ -50,7 +49,6 @@ def differences(
         methods: Rows that are compared, among them all of `peers`.
         peers: Candidates for the best peer of a metric: the one with the best mean over patients.
         against: Compare with this method instead, whatever the metric.
-        seed: Seed of the resampling.
 
     Returns:
         A row a metric and method, with COLUMNS: patients that both have a value for, and on how
@@ -73,7 +71,7 @@ def differences(
             continue
         other = against or str(means.idxmin())
         family = [
-            _compared(table[method], table[other], metric, seed)
+            _compared(table[method], table[other], metric)
             for method in methods
             if method != other and (table[method].notna() & table[other].notna()).any()
         ]
@@ -112,14 +110,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return found.tolist()
 
 
-def _compared(method: pd.Series, other: pd.Series, metric: Metric, seed: int) -> dict[str, Any]:
+def _compared(method: pd.Series, other: pd.Series, metric: Metric) -> dict[str, Any]:
     """A row of the table, before Holm's correction."""
     both = method.notna() & other.notna()
     ours, theirs = method[both].to_numpy(dtype=float), other[both].to_numpy(dtype=float)
     # Two perfect scores (infinite dB) do not differ.
     paired = np.subtract(ours, theirs, out=np.zeros_like(ours), where=ours != theirs)
     gain = paired if metric.higher_is_better and not metric.pooled_from else -paired
-    difference, low, high = _difference(ours, theirs, paired, metric, seed)
+    difference, low, high = _difference(ours, theirs, paired, metric)
     return {
         "method": method.name,
         "patients": len(paired),
@@ -134,30 +132,12 @@ def _compared(method: pd.Series, other: pd.Series, metric: Metric, seed: int) ->
     }
 
 
-def _difference(
-    ours: Values, theirs: Values, paired: Values, metric: Metric, seed: int
-) -> tuple[float, float, float]:
+def _difference(ours: Values, theirs: Values, paired: Values, metric: Metric) -> tuple[float, float, float]:
     """Mean difference and its interval."""
-    from scipy.stats import bootstrap
 
     def of_decibels(a: Values, b: Values, axis: int = -1) -> Values:
-        return mean_decibels(a, axis) - mean_decibels(b, axis)
+        return decibels(a.mean(axis=axis)) - decibels(b.mean(axis=axis))
 
-    def of_means(values: Values, axis: int = -1) -> Values:
-        return values.mean(axis=axis)
-
-    samples, statistic = ((ours, theirs), of_decibels) if metric.pooled_from else ((paired,), of_means)
+    samples, statistic = ((ours, theirs), of_decibels) if metric.pooled_from else ((paired,), np.mean)
     with np.errstate(invalid="ignore"):
-        difference = float(statistic(*samples))
-        if len(paired) < 2 or not np.isfinite(np.stack(samples)).all():
-            return difference, np.nan, np.nan
-        interval = bootstrap(
-            samples,
-            statistic,
-            paired=True,
-            n_resamples=RESAMPLES,
-            confidence_level=CONFIDENCE,
-            method="percentile",
-            random_state=np.random.default_rng(seed),
-        ).confidence_interval
-    return difference, float(interval.low), float(interval.high)
+        return float(statistic(*samples)), *interval(samples, statistic)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,8 @@ from rbs.evaluation.scans.references import REFERENCES
 KEYS = ["patient", "method"]
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+SEED = 0
+"""Seed of the resampling."""
 
 
 def by_patient(per_scan: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
@@ -37,7 +40,7 @@ def by_patient(per_scan: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFram
     return table
 
 
-def summarise(per_patient: pd.DataFrame, metrics: Sequence[Metric], seed: int = 0) -> pd.DataFrame:
+def summarise(per_patient: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
     """Mean over patients with its 95 % percentile bootstrap interval, a row a method and metric.
 
     For a metric with `pooled_from`, mean and interval are those of 10 log10 of the mean relative
@@ -47,7 +50,6 @@ def summarise(per_patient: pd.DataFrame, metrics: Sequence[Metric], seed: int = 
     Args:
         per_patient: As `by_patient` makes it.
         metrics: The columns.
-        seed: Seed of the resampling.
 
     Returns:
         Columns method, metric, patients, mean, low, high. The interval is NaN with fewer than two
@@ -60,7 +62,7 @@ def summarise(per_patient: pd.DataFrame, metrics: Sequence[Metric], seed: int = 
             values = values[~np.isnan(values)]
             if not len(values):
                 continue
-            low, high = _interval(values, seed)
+            low, high = interval((values,), np.mean)
             numbers = np.array([values.mean(), low, high])
             if metric.pooled_from:
                 numbers = decibels(numbers[[0, 2, 1]])
@@ -69,26 +71,25 @@ def summarise(per_patient: pd.DataFrame, metrics: Sequence[Metric], seed: int = 
     return pd.DataFrame(rows, columns=["method", "metric", "patients", "mean", "low", "high"])
 
 
-def _interval(values: np.ndarray, seed: int) -> tuple[float, float]:
+def interval(samples: Sequence[np.ndarray], statistic: Callable[..., Any]) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of a statistic of samples, each a value a patient.
+
+    NaN with fewer than two patients, or where a value is not finite.
+    """
     from scipy.stats import bootstrap
 
-    if len(values) < 2 or not np.isfinite(values).all():
+    if len(samples[0]) < 2 or not np.isfinite(np.stack(samples)).all():
         return np.nan, np.nan
-    rng = np.random.default_rng(seed)
     found = bootstrap(
-        (values,),
-        np.mean,
+        samples,
+        statistic,
+        paired=len(samples) > 1,
         n_resamples=RESAMPLES,
         confidence_level=CONFIDENCE,
         method="percentile",
-        random_state=rng,
+        random_state=np.random.default_rng(SEED),
     ).confidence_interval
     return float(found.low), float(found.high)
-
-
-def mean_decibels(relative_error: np.ndarray, axis: int = -1) -> np.ndarray:
-    """-10 log10 of the mean relative error along an axis."""
-    return decibels(relative_error.mean(axis=axis))
 
 
 def decibels(relative_error: np.ndarray) -> np.ndarray:

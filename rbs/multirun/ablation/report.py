@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from rbs.multirun.runs import Training
 from rbs.report.searches import ablation_table, difference_cell, read_ablation
 from rbs.report.tables import Cell
 from rbs.restorers.checkpoint import load_restorer
-from rbs.utils.files import whole_file
+from rbs.utils.files import whole_file, write_json, write_text
 from rbs.utils.markdown import latex, markdown
 from rbs.utils.words import counted
 
@@ -62,7 +61,7 @@ def write_report(
     for file, frame in ((f"per_{split.kind.case}.csv", per_case), ("ablation.csv", table)):
         with whole_file(folder / file, overwrite=True) as path:
             frame.to_csv(path, index=False, float_format="%.7g")
-    _write(folder / "ablation.json", json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+    write_json(folder / "ablation.json", about, ensure_ascii=False)
     shown = ablation_table(read_ablation(folder))
     head = ["row", *(f"{label}, {unit}" if unit else label for label, unit in shown.columns[: len(metrics)])]
     head += [f"{label} {minus}" for label, minus in shown.columns[len(metrics) :]]
@@ -77,14 +76,9 @@ def write_report(
             *(f"{limit}\n" for limit in _limits(ablation, per_case, split, missing)),
         ]
     )
-    _write(folder / "ablation.md", text)
-    _write(folder / "ablation.tex", latex(head, lines))
+    write_text(folder / "ablation.md", text)
+    write_text(folder / "ablation.tex", latex(head, lines))
     return table, text
-
-
-def _write(file: Path, text: str) -> None:
-    with whole_file(file, overwrite=True) as path:
-        path.write_text(text, encoding="utf-8")
 
 
 def _basis(ablation: Ablation, per_case: pd.DataFrame, split: Split) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from rbs.data.frames_manifest import FramesManifest
@@ -22,8 +21,7 @@ from rbs.evaluation.scans.metrics import METRICS, Metric
 from rbs.evaluation.scans.pairs import ScanPair
 from rbs.multirun.ablation.definition import FULL, STAGE1, Ablation, Runs
 from rbs.multirun.runs import Run, Training
-
-Array = npt.NDArray[Any]
+from rbs.scans.scan import Array
 
 _UNFINISHED = "unfinished_scores"
 

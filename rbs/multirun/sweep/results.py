@@ -16,7 +16,7 @@ from rbs.multirun.sweep.definition import Sweep
 from rbs.multirun.sweep.distributions import Parameter
 from rbs.multirun.sweep.runner import history
 from rbs.report.searches import printed_column
-from rbs.utils.files import whole_file
+from rbs.utils.files import whole_file, write_text
 from rbs.utils.markdown import markdown
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ def write_results(sweep: Sweep, runs: Sequence[Run], output: Path) -> pd.DataFra
     table = results_table(sweep, runs)
     with whole_file(output / "sweep.csv", overwrite=True) as path:
         table.to_csv(path, index=False)
-    with whole_file(output / "sweep.md", overwrite=True) as path:
-        path.write_text(_page(sweep, runs, table), encoding="utf-8")
+    write_text(output / "sweep.md", _page(sweep, runs, table))
     figure = parallel_coordinates(sweep, table)
     if figure is not None:
         for kind in ("svg", "png"):

@@ -15,7 +15,7 @@ from rbs.multirun.runs import Run, in_turn, placed, train_all
 from rbs.multirun.sweep.definition import Sweep
 from rbs.multirun.sweep.hyperband import to_stop
 from rbs.multirun.sweep.search import Trial, propose
-from rbs.utils.files import versions, whole_file
+from rbs.utils.files import versions, write_json
 
 _NOTES = "sweep.json"
 
@@ -118,8 +118,7 @@ def _check_folder(sweep: Sweep, output: Path, arguments: Sequence[str]) -> None:
     now["arguments"] = list(arguments)
     file = output / _NOTES
     if not file.exists():
-        with whole_file(file) as path:
-            path.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+        write_json(file, now)
         return
     try:
         before = json.loads(file.read_text(encoding="utf-8"))

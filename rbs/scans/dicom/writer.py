@@ -248,13 +248,7 @@ def write_recovered_nm(
 
 
 def write_thinned_nm(
-    path: str | Path,
-    scan: Scan,
-    source: Scan,
-    *,
-    description: str,
-    uid_seed: str,
-    overwrite: bool = False,
+    path: str | Path, scan: Scan, source: Scan, *, description: str, uid_seed: str, overwrite: bool = False
 ) -> None:
     """Write a simulated scan thinned from `source`, or its remainder; equal arguments, equal bytes.
 

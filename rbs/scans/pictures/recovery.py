@@ -20,7 +20,7 @@ from pathlib import Path
 
 from rbs.errors import ManifestError, RbsError, ScanError
 from rbs.scans.scan import View
-from rbs.utils.files import claim_folder, whole_file
+from rbs.utils.files import claim_folder, write_csv
 
 RECEIPT, SETTINGS = "receipt.csv", "recovery.json"
 COLUMNS = (
@@ -317,13 +317,7 @@ def _read_receipt(receipt: Path) -> list[Row]:
 
 
 def _write_receipt(receipt: Path, rows: Iterable[Row]) -> None:
-    with (
-        whole_file(receipt, overwrite=True) as path,
-        path.open("w", newline="", encoding="utf-8") as file,
-    ):
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    write_csv(receipt, COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
 
 
 def _stands(row: Row | None, picture: Picture, out: Path) -> bool:

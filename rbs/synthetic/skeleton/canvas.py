@@ -229,12 +229,7 @@ class Canvas:
             depth = p[2] + side * axes[2] * (outer + inner) / 2
             self._deposit(tile, np.full_like(radius, uptake), edge, walls, depth, region, BOTH)
             self.sites.append(
-                Site(
-                    region,
-                    p[0] + axes[0] * 0.5 * side,
-                    p[1] - axes[1] * 0.4,
-                    p[2] + side * axes[2] * 0.7,
-                )
+                Site(region, p[0] + axes[0] * 0.5 * side, p[1] - axes[1] * 0.4, p[2] + side * axes[2] * 0.7)
             )
 
     def plate(
@@ -305,11 +300,7 @@ class Canvas:
         return tile, np.exp(-4 * np.log(2) * r2).astype(np.float32)
 
     def _capsules(
-        self,
-        points: Points,
-        radii: npt.NDArray[np.floating],
-        uptake: npt.NDArray[np.floating],
-        blunt: bool,
+        self, points: Points, radii: npt.NDArray[np.floating], uptake: npt.NDArray[np.floating], blunt: bool
     ) -> tuple[Tile, Array, Array, Array, Array] | None:
         """Tile; its distance from the surface (negative inside), radius, depth and density."""
         p, r, u = self.place(points), radii.astype(float), uptake.astype(float)

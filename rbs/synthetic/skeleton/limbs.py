@@ -84,13 +84,7 @@ def draw_arm(canvas: Canvas, body: Body, arm: Limb, rng: np.random.Generator) ->
     canvas.blob(head - across * arm.side * 3 * b, (20 * b * e, 19 * b * e), up["epiphysis"] * 0.85, "arms")
     neck = shoulder + along * 22 * b
     _shaft(
-        canvas,
-        neck,
-        elbow - along * 14 * b,
-        (20, 9.5, 17),
-        b,
-        (u * meta * 0.95, u * 0.92, u * 1.25),
-        "arms",
+        canvas, neck, elbow - along * 14 * b, (20, 9.5, 17), b, (u * meta * 0.95, u * 0.92, u * 1.25), "arms"
     )
     _plate(canvas, neck, along, across, 20 * b, up["physis"] * 0.7 * arm.plates[0], b)
     canvas.tube(

@@ -70,6 +70,6 @@ def test_what_the_last_step_predicts_is_the_restoration():
 
 
 def test_noisy_targets_are_refused(monkeypatch):
-    monkeypatch.setattr(DiffusionTask, "_datamodule", SimpleNamespace(pairs="split"))
+    monkeypatch.setattr(DiffusionTask, "datamodule", SimpleNamespace(pairs="split"))
     with pytest.raises(RbsError, match=r"noisy targets.*--data\.pairs expectation"):
         DiffusionTask(net()).on_fit_start()

@@ -5,7 +5,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.stats import poisson
 
-from rbs.evaluation.observers.consistency import check_consistency, deviance_moments, poisson_deviance
+from rbs.evaluation.observers.consistency import check_consistency, deviance_moments
+from rbs.scans.counts import poisson_deviance
 
 SPACING = (2.26, 2.26)  # blocks of 8 pixels
 

@@ -5,10 +5,11 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from rbs.evaluation.methods import RAPID, Method
 from rbs.evaluation.observers import simulation
-from rbs.evaluation.observers.observers import auc, auc_of_snr, channelised_auc, ideal_snr, snr_of_auc
+from rbs.evaluation.observers.observers import auc, channelised_auc, ideal_snr, snr_of_auc
 from rbs.evaluation.scans.classical import gaussian
 from rbs.evaluation.scans.metrics import Target
 from rbs.evaluation.scans.pairs import ScanPair
@@ -16,6 +17,11 @@ from rbs.scans.scan import REGIONS
 
 SPACING = (2.26, 2.26)
 GAUSSIAN = Method("gaussian", "Gaussian, 3 mm", lambda pair: gaussian(pair, 3.0))
+
+
+def auc_of_snr(snr):
+    """AUC of normal scores of equal variance."""
+    return norm.cdf(snr / math.sqrt(2))
 
 
 @pytest.fixture(scope="module")
