@@ -160,16 +160,12 @@ class RBSDataModule(CropDataModule):
         return {name: [round(min(values), 4), round(max(values), 4)] for name, values in spans.items()}
 
     def _crops(self) -> Crops:
-        return Crops(
-            self.cases("train"),
-            self._kept["train"],
-            pairs=self.pairs,
-            exposures=self.exposures,
-            single_view_probability=self.single_view_probability,
-            foci=self.foci,
-            scenes=self.scenes,
-            **self._options(),
-        )
+        return Crops(self.cases("train"), self._kept["train"], **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        """Arguments of `Crops` for the training set."""
+        names = ("pairs", "exposures", "single_view_probability", "foci", "scenes")
+        return super()._options() | {name: getattr(self, name) for name in names}
 
     def _whole(self, split: str) -> WholeScans:
         return WholeScans(self.cases(split), self._kept[split], seed=self.seed)

@@ -245,9 +245,9 @@ def load_frame(row: FrameRow, longest_side: int | None) -> LoadedFrame:
     low = labels = None
     if row.low is not None:
         refuse_other_size(row.frame, row.low)
-        poor = reduced(_at_size(read_frame(row.low), whole.shape[1:]), longest_side)
-        refuse_other_scene(row.frame, clean, row.low, poor, valid)
-        low = in_8_bits(poor)
+        acquired = reduced(_at_size(read_frame(row.low), whole.shape[1:]), longest_side)
+        refuse_other_scene(row.frame, clean, row.low, acquired, valid)
+        low = in_8_bits(acquired)
     if row.mask is not None:
         marked = mask_of(row.frame, row.mask)[None].astype(np.float32)
         labels = (reduced(marked, longest_side) > 0.5).astype(np.uint8)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbs.data.manifest import SPLITS, patient_key, read_rows, relative_path
+from rbs.data.manifest import SPLITS, line_fault, patient_key, read_rows, relative_path
 from rbs.errors import ManifestError
 from rbs.utils.files import write_csv
 
@@ -121,9 +121,9 @@ def write_frames_manifest(path: Path, frames: Sequence[FrameRow], *, overwrite: 
 def _row(path: Path, line: int, stated: dict[str, str]) -> FrameRow:
     cells = {name: stated.get(name, "") for name in COLUMNS}
     if cells["split"] not in SPLITS:
-        raise _fault(path, line, f"unknown split '{cells['split']}'", f"use one of {', '.join(SPLITS)}")
+        raise line_fault(path, line, f"unknown split '{cells['split']}'", f"use one of {', '.join(SPLITS)}")
     if not cells["frame"]:
-        raise _fault(path, line, "frame is empty", "name one, or remove the line")
+        raise line_fault(path, line, "frame is empty", "name one, or remove the line")
 
     def file(name: str) -> Path | None:
         if not cells[name]:
@@ -131,7 +131,7 @@ def _row(path: Path, line: int, stated: dict[str, str]) -> FrameRow:
         found = path.parent / cells[name]
         if not found.is_file():
             fault = f"the {name} {found} is missing"
-            raise _fault(path, line, fault, "correct the path; it is relative to the manifest")
+            raise line_fault(path, line, fault, "correct the path; it is relative to the manifest")
         return found
 
     frame = file("frame")
@@ -148,13 +148,9 @@ def _refuse_leaks(path: Path, rows: Sequence[tuple[int, FrameRow]]) -> None:
         split, first = splits.setdefault(patient_key(row.group), (row.split, line))
         if split != row.split:
             fault = f"group {row.group} is in split {row.split} but in {split} on line {first}"
-            raise _fault(path, line, fault, "keep a video or patient in one split")
+            raise line_fault(path, line, fault, "keep a video or patient in one split")
         first = lines.setdefault(row.frame.resolve(), line)
         if first != line:
-            raise _fault(
+            raise line_fault(
                 path, line, f"the frame {row.frame} is listed before, on line {first}", "list it once"
             )
-
-
-def _fault(path: Path, line: int, fault: str, remedy: str) -> ManifestError:
-    return ManifestError(f"line {line}: {fault}", file=path, remedy=remedy)

@@ -161,7 +161,7 @@ class Manifest:
             for key, name in names.items():
                 split, first = split_of.setdefault(key, (case.split, line))
                 if split != case.split:
-                    raise _fault(
+                    raise line_fault(
                         path,
                         line,
                         f"{name} is in split {case.split} but in {split} on line {first}",
@@ -169,12 +169,12 @@ class Manifest:
                     )
             for file in (*case.rapid, *case.standard, *([case.truth] if case.truth else [])):
                 if not file.is_file():
-                    raise _fault(
+                    raise line_fault(
                         path, line, f"the file {file} is missing", "correct the path or remove the line"
                     )
                 if file.resolve() in line_of:
                     where = line_of[file.resolve()]
-                    raise _fault(
+                    raise line_fault(
                         path, line, f"the file {file} is listed before, on line {where}", "list it once"
                     )
                 line_of[file.resolve()] = line
@@ -325,7 +325,8 @@ def check_together(
         )
 
 
-def _fault(path: Path, line: int, fault: str, remedy: str) -> ManifestError:
+def line_fault(path: Path, line: int, fault: str, remedy: str) -> ManifestError:
+    """The error of a line of a manifest."""
     return ManifestError(f"line {line}: {fault}", file=path, remedy=remedy)
 
 
@@ -354,7 +355,7 @@ def read_rows(
             rows = []
             for row in reader:
                 if None in row or None in row.values():
-                    raise _fault(
+                    raise line_fault(
                         path, reader.line_num, f"it has not {len(header)} cells", "give one a column"
                     )
                 rows.append((reader.line_num, {name: cell.strip() for name, cell in row.items()}))
@@ -392,12 +393,12 @@ def _check_header(path: Path, header: list[str], required: Sequence[str], column
 def _case(path: Path, line: int, row: dict[str, str]) -> Case:
     for name in REQUIRED:
         if not row[name]:
-            raise _fault(path, line, f"{name} is empty", "fill it in")
+            raise line_fault(path, line, f"{name} is empty", "fill it in")
     if row["split"] not in SPLITS:
-        raise _fault(path, line, f"unknown split '{row['split']}'", f"use one of {', '.join(SPLITS)}")
+        raise line_fault(path, line, f"unknown split '{row['split']}'", f"use one of {', '.join(SPLITS)}")
     sex = row.get("sex", "").upper() or None
     if sex is not None and sex not in SEXES:
-        raise _fault(
+        raise line_fault(
             path, line, f"unknown sex '{row['sex']}'", f"use one of {', '.join(SEXES)}, or leave it empty"
         )
 
@@ -410,7 +411,7 @@ def _case(path: Path, line: int, row: dict[str, str]) -> Case:
         except ValueError:
             value = math.nan
         if not (math.isfinite(value) and value > 0):
-            raise _fault(path, line, f"{name} is '{cell}'", "give a positive number or leave it empty")
+            raise line_fault(path, line, f"{name} is '{cell}'", "give a positive number or leave it empty")
         return value
 
     stated: dict[Path, View] = {}
@@ -428,7 +429,7 @@ def _case(path: Path, line: int, row: dict[str, str]) -> Case:
 
     truth = files("truth")
     if len(truth) > 1:
-        raise _fault(path, line, f"{len(truth)} truth files", "give one for both views")
+        raise line_fault(path, line, f"{len(truth)} truth files", "give one for both views")
     return Case(
         patient=row["patient"],
         split=row["split"],

@@ -67,15 +67,7 @@ class PhantomStreamDataModule(RBSDataModule):
             length=self.samples_per_epoch // self.crops_per_child,
             crops=self.crops_per_child,
             seed=self.seed,
-            settings={
-                "pairs": self.pairs,
-                "realisations": self.realisations,
-                "exposures": self.exposures,
-                "crop": self.crop,
-                "single_view_probability": self.single_view_probability,
-                "foci": self.foci,
-                "scenes": self.scenes,
-            },
+            settings=self._options() | {"length": self.crops_per_child},
         )
 
     def _surveyed(self) -> list[LoadedCase]:
@@ -96,7 +88,7 @@ class Children(Dataset[list[Sample]]):
         length: Children an epoch.
         crops: Crops a child.
         seed: Seed.
-        settings: What `Crops` is told besides.
+        settings: Arguments of `Crops`.
     """
 
     def __init__(self, *, length: int, crops: int, seed: int, settings: dict[str, Any]) -> None:
@@ -107,7 +99,7 @@ class Children(Dataset[list[Sample]]):
 
     def __getitem__(self, number: int) -> list[Sample]:
         case, child = self.draw(number)
-        crops = Crops([case], [child], length=self.crops, seed=self.seed, **self.settings)
+        crops = Crops([case], [child], **self.settings)
         # Crops are numbered through the whole stream, so that no two children are cropped alike.
         return [crops[number * self.crops + crop] for crop in range(self.crops)]
 

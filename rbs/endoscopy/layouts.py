@@ -204,12 +204,8 @@ def endovis(folder: Path, below: list[str]) -> list[FrameFiles] | None:
     if "left_frames" not in below or not re.fullmatch(r"(instrument_dataset|seq)_\d+", folder.name):
         return None
     marked: dict[str, list[Path]] = {}
-    whole = folder / "gt" / "BinarySegmentation"
-    labels = (
-        [whole]
-        if whole.is_dir()
-        else [folder / "ground_truth" / n for n in _folders(folder / "ground_truth")]
-    )
+    whole, each = folder / "gt" / "BinarySegmentation", folder / "ground_truth"
+    labels = [whole] if whole.is_dir() else [each / name for name in _folders(each)]
     for place in labels:
         for mask in _pictures(place):
             marked.setdefault(mask.stem, []).append(mask)
@@ -240,15 +236,7 @@ def images_and_masks(folder: Path, below: list[str]) -> list[FrameFiles] | None:
     return None
 
 
-LAYOUTS: tuple[Layout, ...] = (
-    polypgen,
-    hyperkvasir,
-    kvasir_seg,
-    clinicdb,
-    endovis,
-    low_and_high,
-    images_and_masks,
-)
+LAYOUTS = (polypgen, hyperkvasir, kvasir_seg, clinicdb, endovis, low_and_high, images_and_masks)
 
 
 # --- common parts

@@ -200,11 +200,8 @@ def fit_command(*arguments: str) -> list[str]:
 
 def placed(folder: Path, output: Path) -> list[str]:
     """Arguments of `rbs fit` to write into `folder` below `output` and resume what is there."""
-    return [
-        f"--trainer.default_root_dir={output}",
-        f"--name={folder.relative_to(output)}",
-        "--ckpt_path=last",
-    ]
+    name = folder.relative_to(output)
+    return [f"--trainer.default_root_dir={output}", f"--name={name}", "--ckpt_path=last"]
 
 
 def train_all(

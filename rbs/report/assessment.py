@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from rbs.errors import RbsError
 from rbs.report.figures import small_multiples
-from rbs.report.tables import WIDEST, Cell, Table, significant
+from rbs.report.tables import WIDEST, Cell, Table, reading, significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,7 +97,7 @@ def read_assessment(folder: Path) -> Assessment:
     Raises:
         RbsError: A file is missing or damaged.
     """
-    try:
+    with reading(folder, "the assessment is incomplete or damaged", "run `rbs evaluate --observers` again"):
         settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
         for key in ("methods", "split", "manifest", "scans", "drawn", "draws", "seed", "observer", "command"):
             settings[key]
@@ -107,12 +106,6 @@ def read_assessment(folder: Path) -> Assessment:
         spectra = pd.DataFrame(columns=["patient", "method", "frequency_per_mm", "nps_counts2_mm2"])
         if (folder / "spectra.csv").exists():
             spectra = pd.read_csv(folder / "spectra.csv")[spectra.columns]
-    except (OSError, ValueError, KeyError) as error:
-        raise RbsError(
-            f"the assessment is incomplete or damaged ({error})",
-            file=folder,
-            remedy="run `rbs evaluate --observers` again",
-        ) from error
     return Assessment(folder, settings, summary, spectra)
 
 

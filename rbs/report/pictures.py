@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rbs.errors import RbsError
 from rbs.report import figures
-from rbs.report.tables import Evaluation
+from rbs.report.tables import Evaluation, reading
 from rbs.scans.scan import Array
 from rbs.utils.files import read_npz
 from rbs.utils.words import counted
@@ -90,13 +89,9 @@ def case_pictures(evaluation: Evaluation) -> list[CasePictures]:
     """
     file = evaluation.folder / "pictures.npz"
     make = _frame_case if evaluation.of_frames else _scan_case
-    try:
+    with reading(file, "the pictures are missing or damaged", "run `rbs evaluate` again"):
         arrays = read_npz(file)
         cases = [make(evaluation, arrays, shown) for shown in evaluation.settings["pictures"]]
-    except (ValueError, KeyError) as error:
-        raise RbsError(
-            f"the pictures are missing or damaged ({error})", file=file, remedy="run `rbs evaluate` again"
-        ) from error
     middle = len(cases) // 2
     return [*cases[middle : middle + 1], *cases[:middle], *cases[middle + 1 :]]
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from rbs.errors import RbsError
 from rbs.report.figures import forest, small_multiples, titled
-from rbs.report.tables import UNRESOLVED, Cell, Table, number
+from rbs.report.tables import UNRESOLVED, Cell, Table, number, reading
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,16 +41,12 @@ def read_ablation(folder: Path) -> Ablation:
     Raises:
         RbsError: A file is missing or damaged.
     """
-    try:
+    with reading(folder, "the ablation is incomplete or damaged", "run `rbs ablation` again"):
         about = json.loads((folder / "ablation.json").read_text(encoding="utf-8"))
         for key in ("title", "what", "labels", "metrics", "main", "references", "words"):
             about[key]
         table = pd.read_csv(folder / "ablation.csv")
         table[["row", "metric", "value"]]
-    except (OSError, ValueError, KeyError) as error:
-        raise RbsError(
-            f"the ablation is incomplete or damaged ({error})", file=folder, remedy="run `rbs ablation` again"
-        ) from error
     return Ablation(folder, about, table)
 
 
@@ -97,13 +92,11 @@ def sweep_table(file: Path) -> Table:
     Raises:
         RbsError: It cannot be read.
     """
-    try:
+    with reading(file, "it is no table of a sweep", "make it again"):
         content = pd.read_csv(file, dtype={"run": str}).head(MOST_RUNS)
         names = content["run"] + ", " + content["state"]
         columns = [[Cell(text) for text in printed_column(content[name])] for name in content.columns[2:]]
         rows = list(zip(names, map(list, zip(*columns, strict=True)), strict=True))
-    except (OSError, ValueError, KeyError) as error:
-        raise RbsError(f"it is no table of a sweep ({error})", file=file, remedy="make it again") from error
     return Table("", [(str(name), "") for name in content.columns[2:]], [], rows)
 
 
@@ -122,7 +115,7 @@ def cost_table(folder: Path) -> Table | None:
         ("seconds", "Time a scan or frame", "s", 1.0, 2),
         ("memory_mb", "Peak memory", "GB", 1e3, 2),
     )
-    try:
+    with reading(file, "it is no table of a benchmark", "run `rbs benchmark` again"):
         content = pd.read_csv(file)
         there = [column for column in shown if column[0] in content]
         rows = []
@@ -130,10 +123,6 @@ def cost_table(folder: Path) -> Table | None:
             cells = [Cell(number(float(row[name]) / unit, digits)) for name, _, _, unit, digits in there]
             made = [str(row.get(name, "")) for name in ("sha256", "command")]
             rows.append((str(row["label"]), [*cells, *(Cell("" if m == "nan" else m[:80]) for m in made)]))
-    except (OSError, ValueError, KeyError) as error:
-        raise RbsError(
-            f"it is no table of a benchmark ({error})", file=file, remedy="run `rbs benchmark` again"
-        ) from error
     heads = [(label, unit) for _, label, unit, _, _ in there]
     return Table("", [*heads, ("Weights", "SHA-256"), ("Made by", "")], [], rows)
 

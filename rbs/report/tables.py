@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,13 +138,31 @@ class TrainingLog:
     table: pd.DataFrame
 
 
+@contextmanager
+def reading(place: Path, fault: str, remedy: str) -> Iterator[None]:
+    """Explain errors in reading results.
+
+    Args:
+        place: The file or the folder of the results.
+        fault: What is wrong with results that cannot be read, as a clause.
+        remedy: What to do about it.
+
+    Raises:
+        RbsError: They are missing or damaged.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        raise RbsError(f"{fault} ({error})", file=place, remedy=remedy) from error
+
+
 def read_evaluation(folder: Path) -> Evaluation:
     """Read the results in a folder.
 
     Raises:
         RbsError: A file is missing or damaged.
     """
-    try:
+    with reading(folder, "the evaluation is incomplete or damaged", "run `rbs evaluate` again"):
         settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
         summary, compared, sets = (pd.read_csv(folder / f"{name}.csv") for name in TABLES)
         try:
@@ -156,12 +175,6 @@ def read_evaluation(folder: Path) -> Evaluation:
         summary[["method", "metric", "patients", "mean", "low", "high"]]
         compared[["metric", "method", "against", "patients", "better", "difference", "p_holm", "p_least"]]
         sets[["method", "metric", "tiles", "value"]]
-    except (OSError, ValueError, KeyError) as error:
-        raise RbsError(
-            f"the evaluation is incomplete or damaged ({error})",
-            file=folder,
-            remedy="run `rbs evaluate` again",
-        ) from error
     return evaluation
 
 
@@ -304,10 +317,8 @@ def csv_table(path: Path) -> Table:
     Raises:
         RbsError: It cannot be read.
     """
-    try:
+    with reading(path, "it is no table", "make it again"):
         content = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise RbsError(f"it is no table ({error})", file=path, remedy="make it again") from error
     # Words come first and name the row; numbers are its cells.
     words = [name for name in content.columns if not pd.api.types.is_numeric_dtype(content[name])]
     numbers = [name for name in content.columns if name not in words]
@@ -366,11 +377,9 @@ def training_logs(files: Sequence[Path]) -> list[TrainingLog]:
 
 def _training_table(file: Path) -> pd.DataFrame:
     """Rows of a metrics.csv; none where nothing was trained."""
-    try:
+    with reading(file, "it is no training log", "remove it"):
         table = pd.read_csv(file)
         steps = pd.to_numeric(table.get("step", pd.Series(dtype=float)))
-    except (OSError, ValueError) as error:
-        raise RbsError(f"it is no training log ({error})", file=file, remedy="remove it") from error
     trained = table.filter(regex=r"^train[/_]").notna().any(axis=None)
     return table.assign(step=steps) if trained and len(steps) else table[:0]
 

@@ -87,6 +87,13 @@ def _inverse_table() -> tuple[Array, Array]:
     return means, np.exp(logs) @ anscombe(x)
 
 
+def block_sums(images: Array, rows: int, columns: int) -> Array:
+    """Sums over blocks of (V, H, W), float64; what is left at the lower right edges is dropped."""
+    down, across = images.shape[1] // rows, images.shape[2] // columns
+    cut = images[:, : down * rows, : across * columns].astype(np.float64)
+    return cut.reshape(len(cut), down, rows, across, columns).sum(axis=(2, 4))
+
+
 def poisson_deviance(counted: Array, expected: Array) -> Array:
     """Deviance 2 (r ln(r/m) - (r - m)) of counts r from their means m > 0; 2m where r is 0.
 

@@ -226,11 +226,8 @@ def residual_misalignment(
         left += np.moveaxis((covariance @ np.moveaxis(by_block(pull), 0, -1)[..., None])[..., 0], -1, 0)
     deviation = np.sqrt(np.trace(covariance, axis1=-2, axis2=-1))
     seen = deviation < min(spacing_mm)
-    centres = np.stack(
-        np.meshgrid(
-            *[(np.arange(n) + 0.5) * b for n, b in zip(seen.shape, BLOCK_MM, strict=True)], indexing="ij"
-        )
-    )
+    middles = [(np.arange(n) + 0.5) * b for n, b in zip(seen.shape, BLOCK_MM, strict=True)]
+    centres = np.stack(np.meshgrid(*middles, indexing="ij"))
     lengths = np.hypot(*left[:, seen])
     noise = np.random.default_rng(0).standard_normal((1000, int(seen.sum()), 2, 1))
     floor = np.linalg.norm(np.linalg.cholesky(covariance[seen]) @ noise, axis=(-2, -1))

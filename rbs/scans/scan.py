@@ -22,15 +22,8 @@ STANDARD_VELOCITY = 20.0
 velocity."""
 
 REGIONS = (
-    "skull",
-    "spine",
-    "thorax",
-    "pelvis",
-    "arms",
-    "legs",
-    "growth plates",
-    "urinary tract",
-    "hot spots",
+    *("skull", "spine", "thorax", "pelvis", "arms", "legs"),
+    *("growth plates", "urinary tract", "hot spots"),
 )
 """Anatomical regions in the order of their label values: label 0 is background and soft tissue,
 label k+1 is REGIONS[k]. Labels exclude each other; the later region wins where two overlap (a

@@ -189,7 +189,8 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not whole:
         fault = "the teacher's weights and settings do not belong together, or one of them is damaged"
         raise CheckpointError(fault, file=folder / WEIGHTS, remedy=remedy)
-    return settings, load_file(folder / WEIGHTS)
+    # Teachers from before there were frames do not name their domain.
+    return {"domain": "roots", **settings}, load_file(folder / WEIGHTS)
 
 
 def _load_decoder(decoder: nn.Module, trained: dict[str, Tensor]) -> None:

@@ -59,11 +59,8 @@ class Teacher(nn.Module):
         self.size: Size = size
         self.image_encoder: ImageEncoderViT = sam.image_encoder
         self.prompt_encoder: PromptEncoder = sam.prompt_encoder
-        self.mask_decoder: MaskDecoder = (
-            region_decoder(size, sam.mask_decoder, len(self.labelled.labels))
-            if mask_decoder is None
-            else mask_decoder
-        )
+        regions = len(self.labelled.labels)
+        self.mask_decoder: MaskDecoder = mask_decoder or region_decoder(size, sam.mask_decoder, regions)
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.register_buffer("pixel_mean", sam.pixel_mean.clone(), persistent=False)

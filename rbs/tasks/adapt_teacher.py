@@ -114,10 +114,8 @@ class AdaptTeacher(TrainingTask):
         shares = torch.bincount(labels.flatten(), minlength=len(self.rarity)) / labels.numel()
         weights = (shares + 1e-4).rsqrt()
         self.rarity.copy_(weights / (weights * shares).sum())
-        decoder = [
-            *self.teacher.mask_decoder.parameters(),
-            *self.teacher.prompt_encoder.no_mask_embed.parameters(),
-        ]
+        no_mask = self.teacher.prompt_encoder.no_mask_embed
+        decoder = [*self.teacher.mask_decoder.parameters(), *no_mask.parameters()]
         peak, steps = 2e-3, self.decoder_steps
         optimizer = torch.optim.AdamW(decoder, lr=peak, weight_decay=self.hparams["weight_decay"])
         schedule = WarmupCosine(optimizer, min(10, steps), steps)

@@ -25,6 +25,7 @@ from rbs.errors import CheckpointError, RbsError
 from rbs.losses import Charbonnier, Loss, PoissonDeviance
 from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import load_restorer, save_restorer
+from rbs.scans.counts import standard_scale
 from rbs.scans.scan import Array
 from rbs.segmentation.labels import LABELLED
 from rbs.segmentation.prior import SemanticPrior
@@ -293,7 +294,7 @@ class RestorationTask(TrainingTask):
         """Prior (1, V, ...) of a whole rapid scan as the frozen stage-1 restorer restores it."""
 
         def compute(counts: Array, exposure: float) -> SemanticPrior:
-            x = torch.as_tensor(counts.astype(np.float32), device=self.device)[None] / exposure
+            x = torch.as_tensor(standard_scale(counts.astype(np.float32), exposure), device=self.device)[None]
             # Priors must not depend on whether they are asked for inside a mixed-precision step.
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
                 return self._teach(self._on_device("stage1")(x, torch.tensor([exposure], device=self.device)))

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from rbs.errors import RbsError
 from rbs.restorers.image_domain import Domain
+from rbs.scans.counts import standard_scale
 
 Batch = dict[str, Any]
 
@@ -32,7 +33,7 @@ def images_of(batch: Batch, domain: Domain, what: Literal["rapid", "target"] = "
         RbsError: They are not.
     """
     exposure = batch["exposure" if what == "rapid" else "target_exposure"]
-    x: Tensor = batch[what] / exposure[:, None, None, None]
+    x: Tensor = standard_scale(batch[what], exposure)
     if not domain.fits(x):
         raise RbsError(
             f"the model works on {domain.shows} {domain.shape}, but the data are {tuple(x.shape)}",

@@ -22,6 +22,7 @@ from lightning.pytorch.loggers import WandbLogger
 from rbs.data.frames_manifest import FrameRow
 from rbs.data.manifest import Case
 from rbs.errors import RbsError
+from rbs.scans.counts import standard_scale
 from rbs.utils.version import VERSION
 
 Mode = Literal["offline", "online", "disabled"]
@@ -121,9 +122,9 @@ class ScanPictures(Callback):
 
         if batch_idx or trainer.sanity_checking or not isinstance(pl_module, RestorationTask):
             return
-        x = batch["rapid"] / batch["exposure"][:, None, None, None]
+        x = standard_scale(batch["rapid"], batch["exposure"])
         restored = pl_module(x, batch["exposure"])
-        standard = batch["target"] / batch["target_exposure"][:, None, None, None]
+        standard = standard_scale(batch["target"], batch["target_exposure"])
         panels = [image[0].float().cpu().numpy() for image in (x, restored, standard)]
         images = pl_module.cascade.f1.images
         drawn, caption = (

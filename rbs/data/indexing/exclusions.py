@@ -84,10 +84,8 @@ def _repeated(records: Sequence[FileRecord]) -> _Faults:
     # A file of both views stands for its one-view exports.
     for record in sorted(records, key=lambda record: (-len(record.views), record.file)):
         if copy := next((holder[digest] for digest in record.digests if digest in holder), None):
-            faults[record.file] = (
-                f"it holds the counts of {copy.file} again",
-                "nothing: the other file serves",
-            )
+            reason = f"it holds the counts of {copy.file} again"
+            faults[record.file] = reason, "nothing: the other file serves"
             continue
         holder |= dict.fromkeys(record.digests, record)
         other = named.setdefault(record.instance, record) if record.instance else record

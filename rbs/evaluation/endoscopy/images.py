@@ -91,12 +91,8 @@ class FrameSet(ImageSet):
 
     def columns(self, case: FrameRow, place: int, pair: FramePair) -> dict[str, Any]:
         """Group, frame and degradation."""
-        return {
-            "patient": case.group,
-            "frame": case.frame.name,
-            "case": place,
-            "degradation": pair.degradation,
-        }
+        names = {"patient": case.group, "frame": case.frame.name}
+        return names | {"case": place, "degradation": pair.degradation}
 
     def reference_scores(self, pair: FramePair, metrics: Sequence[Metric]) -> dict[str, dict[str, float]]:
         """Scores of the clean frame, where a metric does not compare with it."""

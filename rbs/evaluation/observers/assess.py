@@ -287,13 +287,8 @@ def _bootstrap(pair: ScanPair, method: Method, seed: int) -> dict[str, Rows]:
 def _compare_counts(tables: dict[str, Rows], pair: ScanPair, name: str, answer: Any) -> None:
     found = check_consistency(pair.rapid, answer, pair.exposure, pair.target.spacing_mm)
     known = {"patient": pair.patient, "method": name}
-    values = {
-        "deviance": found.deviance,
-        "expected": found.expected,
-        "spread": found.spread,
-        "ratio": found.ratio,
-    }
-    tables["consistency"].append({**known, "blocks": found.blocks, **values, "clusters": len(found.clusters)})
+    values = {name: getattr(found, name) for name in ("blocks", "deviance", "expected", "spread", "ratio")}
+    tables["consistency"].append({**known, **values, "clusters": len(found.clusters)})
     for cluster in found.clusters:
         tables["clusters"].append({**known, **asdict(cluster), "view": pair.views[cluster.view]})
 
@@ -310,12 +305,7 @@ def _detection(
             )
             for kind in ("rapid", STANDARD)
         }
-        known = {
-            "row": place.row,
-            "column": place.column,
-            "size_mm": place.size_mm,
-            "contrast": place.contrast,
-        }
+        known = {name: getattr(place, name) for name in ("row", "column", "size_mm", "contrast")}
         rows.append({"patient": pair.patient, "draws": draws, "seed": seed, **known, **ideal})
     arrays = {f"absent/{name}": values for name, values in found.absent.items()}
     arrays |= {f"present/{name}": values for name, values in found.present.items()}
@@ -407,18 +397,10 @@ def summarise_tables(
         for (decile, level, method), part in tables["coverage"].groupby(
             ["decile", "level", "method"], sort=False
         ):
-            tenth, claim = f"tenth {decile}", f"claimed {level}"
-            add("coverage", tenth, str(method), f"covered_{level}", claim, part["covered"], part["patient"])
+            tenth, name, patients = f"tenth {decile}", str(method), part["patient"]
+            add("coverage", tenth, name, f"covered_{level}", f"claimed {level}", part["covered"], patients)
             if level == LEVELS[-1]:
-                add(
-                    "coverage",
-                    tenth,
-                    str(method),
-                    "mean_count",
-                    "counts",
-                    part["mean_count"],
-                    part["patient"],
-                )
+                add("coverage", tenth, name, "mean_count", "counts", part["mean_count"], patients)
     for size in FOCUS_SIZES_MM:
         for method, plain, internal, patients in _areas(detections, size):
             add("observer", f"{size:g} mm", method, "auc", "", plain, patients)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rbs.scans.counts import block_sums
 from rbs.scans.scan import Array
 
 LEVELS = (0.5, 0.683, 0.9, 0.954)
@@ -134,14 +135,8 @@ def calibration_by_truth(
 
 def _summed(images: tuple[Array, ...], mask: Array, block: int) -> list[Array]:
     """Sums over the evaluated pixels of blocks that are evaluated by half at least, (blocks,)."""
-    rows, columns = (size // block * block for size in mask.shape[1:])
-
-    def sums(image: Array) -> Array:
-        cut = np.where(mask, image, 0)[:, :rows, :columns].astype(np.float64)
-        return cut.reshape(len(cut), rows // block, block, columns // block, block).sum(axis=(2, 4))
-
-    kept = sums(np.ones(mask.shape)) >= block**2 / 2
-    return [sums(image)[kept] for image in images]
+    kept = block_sums(mask, block, block) >= block**2 / 2
+    return [block_sums(np.where(mask, image, 0), block, block)[kept] for image in images]
 
 
 def bootstrap_deviation(

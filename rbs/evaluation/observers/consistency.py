@@ -22,7 +22,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from rbs.scans.counts import poisson_deviance
+from rbs.scans.counts import block_sums, poisson_deviance
 from rbs.scans.scan import Array
 
 BLOCK_MM = 18.0
@@ -93,9 +93,9 @@ def check_consistency(
         exposure: p, exposure of the rapid scan relative to the standard one.
         spacing_mm: Row and column spacing, mm.
     """
-    size = tuple(max(1, round(BLOCK_MM / s)) for s in spacing_mm)
-    r = _block_sums(rapid, size)
-    m = np.maximum(exposure * _block_sums(estimate, size), LEAST_MEAN)
+    size = max(1, round(BLOCK_MM / spacing_mm[0])), max(1, round(BLOCK_MM / spacing_mm[1]))
+    r = block_sums(rapid, *size)
+    m = np.maximum(exposure * block_sums(estimate, *size), LEAST_MEAN)
     d = poisson_deviance(r, m)
     mean, variance = deviance_moments(m)
     z = np.sign(r - m) * np.sqrt(d)
@@ -130,13 +130,6 @@ def _moments() -> tuple[Array, Array, Array]:
     d = poisson_deviance(counts, means)
     first = (weights * d).sum(axis=0)
     return means, first, (weights * d**2).sum(axis=0) - first**2
-
-
-def _block_sums(image: Array, size: tuple[int, ...]) -> Array:
-    """Sums over blocks; what is left at the lower and right border is left out."""
-    views, rows, columns = len(image), image.shape[1] // size[0], image.shape[2] // size[1]
-    cut = image[:, : rows * size[0], : columns * size[1]].astype(np.float64)
-    return cut.reshape(views, rows, size[0], columns, size[1]).sum(axis=(2, 4))
 
 
 def _clusters(z: Array, r: Array, m: Array, size: tuple[int, ...]) -> tuple[Cluster, ...]:

@@ -82,11 +82,8 @@ class Place:
     def window(self) -> tuple[slice, slice, slice]:
         """Its window in (V, H, W)."""
         half = WINDOW // 2
-        return (
-            slice(None),
-            slice(self.row - half, self.row + half + 1),
-            slice(self.column - half, self.column + half + 1),
-        )
+        rows, columns = (slice(at - half, at + half + 1) for at in (self.row, self.column))
+        return slice(None), rows, columns
 
 
 @dataclass(frozen=True)
@@ -220,11 +217,8 @@ def texture_study(pair: ScanPair, methods: Sequence[Method], draws: int, seed: i
     rapid = rng.poisson(p * expectation, (draws, *expectation.shape)).astype(np.float32)
     standard = rng.poisson(expectation, rapid.shape).astype(np.float32)
     windows = soft_tissue_windows(target.labels, target.mask)
-    level = (
-        float(np.mean([expectation[v, r : r + 16, c : c + 16].mean() for v, r, c in windows]))
-        if windows
-        else 0.0
-    )
+    levels = [expectation[v, r : r + 16, c : c + 16].mean() for v, r, c in windows]
+    level = float(np.mean(levels)) if windows else 0.0
     # A source in the body is seen by both detectors. All strengths stand in one draw: they are far
     # apart.
     places: dict[float, list[tuple[int, int, int]]] = {counts: [] for counts in IMPULSES}

@@ -11,13 +11,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from rbs.data.anatomy import Anatomy
 from rbs.scans import fidelity
 from rbs.scans.body import body_mask
+from rbs.scans.counts import block_sums
 from rbs.scans.fidelity import decibels, noise_corrected_mse, peak_counts, psnr_between
 from rbs.scans.scan import REGIONS, Array
 
@@ -163,7 +164,7 @@ def ms_ssim_between(estimate: Array, reference: Array, mask: Array, peak: float)
     for scale, exponent in enumerate(MS_SSIM_EXPONENTS):
         maps = _ssim_maps(t, s, peak, luminance=scale == coarsest)
         found *= max(float(np.average(maps, weights=weight)), 0.0) ** exponent
-        t, s, weight = (_halved(image) for image in (t, s, weight))
+        t, s, weight = (block_sums(image, 2, 2) / 4 for image in (t, s, weight))
     return found
 
 
@@ -189,26 +190,20 @@ def _ssim_maps(estimate: Array, reference: Array, peak: float, *, luminance: boo
     return np.stack(maps)
 
 
-def _halved(image: Array) -> Array:
-    """Means of 2x2 pixels, (V, H // 2, W // 2); an odd last row or column is dropped."""
-    views, rows, columns = image.shape
-    even = image[:, : rows // 2 * 2, : columns // 2 * 2]
-    return even.reshape(views, rows // 2, 2, columns // 2, 2).mean(axis=(2, 4))
+def _against(
+    reference: Literal["standard", "expectation"], between: Callable[[Array, Array, Array, float], float]
+) -> Callable[[Array, Target], float]:
+    """A measure against the noisy standard scan, or against the known expectation: NaN without."""
+
+    def compute(estimate: Array, target: Target) -> float:
+        image = getattr(target, reference)
+        return math.nan if image is None else between(estimate, image, target.mask, target.peak)
+
+    return compute
 
 
-def psnr(estimate: Array, target: Target) -> float:
-    """PSNR against the noisy standard scan, dB; see `psnr_between`, and `limits.ceiling_psnr`."""
-    return psnr_between(estimate, target.standard, target.mask, target.peak)
-
-
-def ssim(estimate: Array, target: Target) -> float:
-    """SSIM against the noisy standard scan. See `ssim_between`."""
-    return ssim_between(estimate, target.standard, target.mask, target.peak)
-
-
-def ms_ssim(estimate: Array, target: Target) -> float:
-    """MS-SSIM against the noisy standard scan. See `ms_ssim_between`."""
-    return ms_ssim_between(estimate, target.standard, target.mask, target.peak)
+psnr_truth = _against("expectation", psnr_between)
+"""PSNR against the known expectation, dB; NaN without one."""
 
 
 def nc_mse(estimate: Array, target: Target) -> float:
@@ -224,27 +219,6 @@ def nc_nmse(estimate: Array, target: Target) -> float:
 def nc_psnr(estimate: Array, target: Target) -> float:
     """Noise-corrected PSNR, dB; NaN where the noise-corrected error of the scan is not positive."""
     return decibels(nc_nmse(estimate, target))
-
-
-def psnr_truth(estimate: Array, target: Target) -> float:
-    """PSNR against the known expectation, dB; NaN without one."""
-    if target.expectation is None:
-        return math.nan
-    return psnr_between(estimate, target.expectation, target.mask, target.peak)
-
-
-def ssim_truth(estimate: Array, target: Target) -> float:
-    """SSIM against the known expectation; NaN without one."""
-    if target.expectation is None:
-        return math.nan
-    return ssim_between(estimate, target.expectation, target.mask, target.peak)
-
-
-def ms_ssim_truth(estimate: Array, target: Target) -> float:
-    """MS-SSIM against the known expectation; NaN without one."""
-    if target.expectation is None:
-        return math.nan
-    return ms_ssim_between(estimate, target.expectation, target.mask, target.peak)
 
 
 def count_bias(estimate: Array, target: Target) -> float:
@@ -312,7 +286,7 @@ METRICS: tuple[Metric, ...] = (
         True,
         _TRUTH,
         "as SSIM, against the expectation",
-        ssim_truth,
+        _against("expectation", ssim_between),
         group=TRUTH,
         peak="P",
     ),
@@ -323,7 +297,7 @@ METRICS: tuple[Metric, ...] = (
         True,
         _TRUTH,
         "as MS-SSIM, against the expectation",
-        ms_ssim_truth,
+        _against("expectation", ms_ssim_between),
         group=TRUTH,
         peak="P",
     ),
@@ -345,7 +319,7 @@ METRICS: tuple[Metric, ...] = (
         True,
         _STANDARD,
         "10 log10(P² / mean((T - S)²)); no method can exceed its ceiling 10 log10(P²/λ̄), λ̄ the mean count",
-        psnr,
+        _against("standard", psnr_between),
         group=NOISY,
         peak="P",
     ),
@@ -357,7 +331,7 @@ METRICS: tuple[Metric, ...] = (
         _STANDARD,
         "structural similarity, Gaussian window of 1.5 pixels, range P, on unclipped counts; the ceiling is "
         "that of the expectation itself, known on phantoms only",
-        ssim,
+        _against("standard", ssim_between),
         group=NOISY,
         peak="P",
     ),
@@ -370,7 +344,7 @@ METRICS: tuple[Metric, ...] = (
         "multi-scale structural similarity (Wang et al. 2003): SSIM's contrast and structure at five scales, "
         "pixels averaged two by two from one to the next, and its luminance at the coarsest; the ceiling "
         "is that of the expectation itself; views narrower than 176 pixels have none",
-        ms_ssim,
+        _against("standard", ms_ssim_between),
         group=NOISY,
         peak="P",
     ),

@@ -13,6 +13,7 @@ from rbs.data.manifest import Case, load_case
 from rbs.degradation.thinning import split
 from rbs.evaluation.pairs import Pair
 from rbs.evaluation.scans.metrics import Target, nc_nmse
+from rbs.scans.counts import standard_scale
 from rbs.scans.registration import Motion, warp, whole_pixel_shift
 from rbs.scans.scan import Array
 
@@ -46,7 +47,7 @@ class ScanPair(Pair):
     @property
     def network_input(self) -> tuple[Array, float]:
         """The rapid scan at standard scale, float32 (V, H, W), and its exposure."""
-        return np.asarray(self.rapid, dtype=np.float32) / np.float32(self.exposure), self.exposure
+        return standard_scale(np.asarray(self.rapid, np.float32), self.exposure), self.exposure
 
     def restored(self, loaded: LoadedRestorer) -> Array:
         """Restoration by a restorer, standard counts (V, H, W)."""

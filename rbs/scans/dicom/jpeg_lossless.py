@@ -79,16 +79,8 @@ def parse(encoded: bytes) -> Stream:
         raise ValueError("its JPEG stream is of another kind than grey JPEG Lossless")
     end = encoded.rfind(b"\xff\xd9")
     data = encoded[place : end if end >= place else None].replace(b"\xff\0", b"\xff")
-    return Stream(
-        rows,
-        columns,
-        precision,
-        predictor,
-        approximation & 15,
-        lengths,
-        categories,
-        np.frombuffer(data, np.uint8),
-    )
+    coded = np.frombuffer(data, np.uint8)
+    return Stream(rows, columns, precision, predictor, approximation & 15, lengths, categories, coded)
 
 
 def decode(stream: Stream) -> Array:

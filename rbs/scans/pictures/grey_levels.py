@@ -121,13 +121,8 @@ def fit_grey_levels(histogram: Array, low: float = SCALES[0], high: float = SCAL
         for part in (h * ratio - mu + smooth, mu * ratio - mu + smooth, mu * ratio**2, h)
     )
     agreement = (gained + 4 * np.sqrt(variance) + _MISFIT * pixels) / np.maximum(possible, 1e-3)
-    return GreyLevels(
-        scale,
-        error,
-        BLURS[blur],
-        confidence=float((fine.max() - rival) / np.log(10)),
-        agreement=float(agreement.min()),
-    )
+    confidence = float((fine.max() - rival) / np.log(10))
+    return GreyLevels(scale, error, BLURS[blur], confidence, float(agreement.min()))
 
 
 def greys_of_counts(scale: float) -> Array:

@@ -8,16 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rbs.degradation.optical import (
-    Defocus,
-    Frame,
-    Illumination,
-    Jpeg,
-    Recipe,
-    SensorNoise,
-    to_linear,
-    to_srgb,
-)
+from rbs.degradation.optical import Defocus, Illumination, Jpeg, Recipe, SensorNoise
+from rbs.endoscopy.colour import Frame, to_linear, to_srgb
 from rbs.synthetic.mucosa.camera import Channel, Path, Pose, rays
 from rbs.synthetic.mucosa.overlay import draw_overlay
 from rbs.synthetic.mucosa.scene import FAR, Instrument, Scene, make_polyp, unit

@@ -39,9 +39,8 @@ def _vary(rng: np.random.Generator, spread: float) -> float:
 def _skull(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
     h, w, u, face = body.head, skull_half_breadth(body), body.uptake["skull"], body.uptake["face"]
     x0 = body.midline(0)
-    base = h * float(
-        np.interp(body.age, (0.5, 6, 18), (0.71, 0.68, 0.645))
-    )  # the face grows, the vault hardly does
+    # The face grows, the vault hardly does.
+    base = h * float(np.interp(body.age, (0.5, 6, 18), (0.71, 0.68, 0.645)))
     drop, front = h - base, 0.85 * w
     # A head lies straight, or looks to one side: the face moves over and narrows.
     looks = float(np.clip(rng.normal(0, 0.06 if rng.random() < 0.8 else 0.35), -0.5, 0.5))
@@ -55,13 +54,8 @@ def _skull(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
     blob((x0, 0.82 * base, -0.95 * w), (0.55 * w, 0.25 * base), u * 0.3, "skull", lesions=False)
     brow = 0.74 * base
     for side in SIDES:
-        blob(
-            (x0 + side * 0.5 * w, 0.93 * base, -0.2 * w),
-            (0.26 * w, 0.1 * w),
-            u * 0.5,
-            "skull",
-            angle=side * -0.3,
-        )
+        petrous = (x0 + side * 0.5 * w, 0.93 * base, -0.2 * w)
+        blob(petrous, (0.26 * w, 0.1 * w), u * 0.5, "skull", angle=side * -0.3)
         # The orbit is a gap between brow, cheek and nose.
         tube(
             [
@@ -100,20 +94,9 @@ def _skull(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
     # Nose, sinuses and turbinates, then the jaws with their teeth: one bright block in the middle
     # of the face.
     blob((xf, 0.93 * base, front), (0.17 * wf, 0.16 * base), face * 0.6, "skull")
-    blob(
-        (xf, base + 0.3 * drop, 0.9 * front),
-        (0.42 * wf, 0.36 * drop),
-        face * rng.uniform(0.45, 0.75),
-        "skull",
-        flat=0.2,
-    )
-    blob(
-        (xf, base + 0.66 * drop, 0.95 * front),
-        (0.4 * wf, 0.26 * drop),
-        face * rng.uniform(0.3, 0.55),
-        "skull",
-        flat=0.2,
-    )
+    upper, lower = (xf, base + 0.3 * drop, 0.9 * front), (xf, base + 0.66 * drop, 0.95 * front)
+    blob(upper, (0.42 * wf, 0.36 * drop), face * rng.uniform(0.45, 0.75), "skull", flat=0.2)
+    blob(lower, (0.4 * wf, 0.26 * drop), face * rng.uniform(0.3, 0.55), "skull", flat=0.2)
     _sutures(canvas, body, rng, x0, base, w)
 
 
@@ -158,14 +141,8 @@ def _spine(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
     back = 0.11 * body.depth
     # What runs on from vertebra to vertebra: arches, facets and endplates.
     line = [(body.midline(z), z, body.spine_y(z) - 0.5 * back) for _, z, _ in column]
-    canvas.tube(
-        line,
-        [breadth[n[0]] * body.height * 0.95 for n, _, _ in column],
-        u * 0.38,
-        "spine",
-        flat=0.6,
-        lesions=False,
-    )
+    radii = [breadth[n[0]] * body.height * 0.95 for n, _, _ in column]
+    canvas.tube(line, radii, u * 0.38, "spine", flat=0.6, lesions=False)
     lively, trend = 1.0, float(rng.normal(0, 0.12))
     for i, (name, z, tall) in enumerate(column):
         half = breadth[name[0]] * body.height * (1.0 + (0.022 * (i - 13) if name[0] == "T" else 0.0))
@@ -178,25 +155,12 @@ def _spine(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
         # Pedicles and facets stand out as paired dots, the spinous process as a dot or streak in
         # the midline.
         for side in SIDES:
-            canvas.blob(
-                (x + side * 0.72 * half, z - 0.1 * tall, y - back),
-                (0.3 * half, 0.26 * tall),
-                grade * 0.36,
-                "spine",
-                lesions=False,
-            )
+            pedicle = (x + side * 0.72 * half, z - 0.1 * tall, y - back)
+            canvas.blob(pedicle, (0.3 * half, 0.26 * tall), grade * 0.36, "spine", lesions=False)
             if name[0] != "C":
-                wing = half * (1.75 if name[0] == "T" else 1.85)
-                canvas.tube(
-                    [
-                        (x + side * 0.8 * half, z, y - back),
-                        (x + side * wing, z - 0.05 * tall, y - 1.3 * back),
-                    ],
-                    0.13 * tall,
-                    grade * 0.2,
-                    "spine",
-                    lesions=False,
-                )
+                tip = x + side * half * (1.75 if name[0] == "T" else 1.85)
+                wing = [(x + side * 0.8 * half, z, y - back), (tip, z - 0.05 * tall, y - 1.3 * back)]
+                canvas.tube(wing, 0.13 * tall, grade * 0.2, "spine", lesions=False)
         canvas.blob(
             (x, z + 0.3 * tall, y - 2 * back), (0.24 * half, 0.4 * tall), grade * 0.4, "spine", lesions=False
         )
@@ -207,20 +171,8 @@ def _spine(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
 def _ribs(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
     thoracic = [(z, tall) for name, z, tall in vertebrae(body) if name[0] == "T"]
     breadth = (0.46, 0.66, 0.79, 0.88, 0.94, 0.98, 1.0, 1.0, 0.98, 0.94, 0.84, 0.66)
-    ends = (
-        2.75,
-        2.72,
-        2.72,
-        2.68,
-        2.62,
-        2.55,
-        2.46,
-        2.3,
-        2.15,
-        1.95,
-        1.6,
-        1.15,
-    )  # where bone gives way to cartilage
+    # Where bone gives way to cartilage.
+    ends = (2.75, 2.72, 2.72, 2.68, 2.62, 2.55, 2.46, 2.3, 2.15, 1.95, 1.6, 1.15)
     slope = float(np.interp(body.age, (0.5, 3, 10), (0.6, 0.85, 1.0))) * rng.uniform(0.9, 1.15)
     radius = (4.9 * body.bone + 0.7) * rng.uniform(0.9, 1.1)
     for side in SIDES:
@@ -235,9 +187,8 @@ def _ribs(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
             y = body.spine_y(z) * 0.35 - deep * np.cos(a)
             fall = z - 0.25 * tall + drop * ((1 - np.cos(a)) / 2) ** 1.05
             dense = np.interp(a, (0.2, 0.6, 1.6, 2.7), (1.15, 1.0, 0.92, 1.0)) * u
-            beads = 1 + 0.75 * (1 - body.maturity) * np.clip(
-                1 - (a[-1] - a) / 0.15, 0, 1
-            )  # costochondral junctions
+            # Costochondral junctions.
+            beads = 1 + 0.75 * (1 - body.maturity) * np.clip(1 - (a[-1] - a) / 0.15, 0, 1)
             canvas.tube(np.stack([x, fall, y], axis=1), radius, dense * beads, "thorax", flat=0.35)
             if i == 6 and side == 1:
                 canvas.mark("rib 7", (x[8], fall[8], y[8]))
@@ -261,31 +212,13 @@ def _sternum(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
     for a, b in pairwise(edges):
         r = half * _vary(rng, 0.05)
         z0, z1 = top + length * (a + gap / 2) + r * 0.6, top + length * (b - gap / 2) - r * 0.6
-        canvas.tube(
-            [(x, min(z0, z1), y), (x, max(z0, z1), y)],
-            r,
-            u * _vary(rng, 0.12),
-            "thorax",
-            flat=0.7,
-            views=ANTERIOR_ONLY,
-        )
-    canvas.blob(
-        (x, bottom + 0.03 * length, y),
-        (0.6 * half, 0.07 * length),
-        u * 0.6,
-        "thorax",
-        views=ANTERIOR_ONLY,
-        lesions=False,
-    )
-    for side in SIDES:  # sternoclavicular joints
-        canvas.blob(
-            (x + side * 1.75 * half, top + 0.03 * length, y),
-            (0.6 * half, 0.55 * half),
-            u * 0.7,
-            "thorax",
-            views=ANTERIOR_ONLY,
-            lesions=False,
-        )
+        piece = [(x, min(z0, z1), y), (x, max(z0, z1), y)]
+        canvas.tube(piece, r, u * _vary(rng, 0.12), "thorax", flat=0.7, views=ANTERIOR_ONLY)
+    xiphoid = (x, bottom + 0.03 * length, y)
+    canvas.blob(xiphoid, (0.6 * half, 0.07 * length), u * 0.6, "thorax", views=ANTERIOR_ONLY, lesions=False)
+    for side in SIDES:
+        joint = (x + side * 1.75 * half, top + 0.03 * length, y)  # sternoclavicular
+        canvas.blob(joint, (0.6 * half, 0.55 * half), u * 0.7, "thorax", views=ANTERIOR_ONLY, lesions=False)
 
 
 def _girdle(canvas: Canvas, body: Body, side: int, rng: np.random.Generator) -> None:
@@ -326,13 +259,8 @@ def _girdle(canvas: Canvas, body: Body, side: int, rng: np.random.Generator) -> 
     canvas.blob(
         (side * 0.87 * s, top + 0.05 * body.trunk, -0.15 * d), (1.1 * r, 2.2 * r), u * 0.9, "thorax", flat=0.5
     )
-    canvas.blob(
-        (side * 0.78 * s, top + 0.015 * body.trunk, 0.1 * d),
-        (1.2 * r, 1.1 * r),
-        u * 0.6,
-        "thorax",
-        lesions=False,
-    )
+    coracoid = (side * 0.78 * s, top + 0.015 * body.trunk, 0.1 * d)
+    canvas.blob(coracoid, (1.2 * r, 1.1 * r), u * 0.6, "thorax", lesions=False)
 
 
 def _pelvis(canvas: Canvas, body: Body, side: int, rng: np.random.Generator) -> None:
@@ -428,10 +356,5 @@ def _sacrum(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
             "pelvis",
             flat=0.7,
         )
-    canvas.tube(
-        [(x, top + 0.19 * t, -0.38 * d), (x, top + 0.235 * t, -0.3 * d)],
-        0.035 * p,
-        u * 0.3,
-        "pelvis",
-        lesions=False,
-    )
+    coccyx = [(x, top + 0.19 * t, -0.38 * d), (x, top + 0.235 * t, -0.3 * d)]
+    canvas.tube(coccyx, 0.035 * p, u * 0.3, "pelvis", lesions=False)

@@ -110,9 +110,8 @@ class Canvas:
         """Coordinates x and z (rows, columns), mm, of every pixel under the current turns."""
         x, z = self.x[None, :] - self._shift[0], self.z[:, None] - self._shift[1]
         back = np.linalg.inv(self._matrix).astype(np.float32)
-        return (back[0, 0] * x + back[0, 1] * z).astype(np.float32), (back[1, 0] * x + back[1, 1] * z).astype(
-            np.float32
-        )
+        across, down = (a * x + b * z for a, b in back)
+        return across.astype(np.float32), down.astype(np.float32)
 
     def mark(self, name: str, point: Point) -> None:
         """Remember where a landmark is."""
@@ -219,9 +218,8 @@ class Canvas:
         inside = 1 - wall / min(axes[:2])
         outer = np.sqrt(np.clip(1 - radius**2, 0, 1))
         inner = inside * np.sqrt(np.clip(1 - (radius / inside) ** 2, 0, 1))
-        walls = np.clip(
-            (outer - inner) / (1 - inside), 0, 2.4
-        )  # a rim would be brighter still; bone there is thinner
+        # A rim would be brighter still; bone there is thinner.
+        walls = np.clip((outer - inner) / (1 - inside), 0, 2.4)
         edge = np.clip(0.5 - (radius - 1) * min(axes[:2]) / self.spacing, 0, 1)
         low = np.clip((self.z[tile[0]][:, None] - p[1]) / axes[1], 0, 1)
         walls = walls * (1 - fade * low**2)

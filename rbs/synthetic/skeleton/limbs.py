@@ -58,9 +58,8 @@ def pose(body: Body, rng: np.random.Generator) -> tuple[list[Limb], list[Limb]]:
         leg = h - body.hip
         hip = np.array([side * 0.62 * body.pelvis, body.hip, 0.02 * d])
         open_ = together + rng.normal(0.0, 0.015) + float(np.interp(body.age, (0.5, 2, 5), (0.16, 0.07, 0.0)))
-        frog = float(np.interp(body.age, (0.5, 1.5, 4), (0.2, 0.12, 0.0))) * rng.uniform(
-            0.4, 1.2
-        )  # infants flex and spread
+        # Infants flex and spread.
+        frog = float(np.interp(body.age, (0.5, 1.5, 4), (0.2, 0.12, 0.0))) * rng.uniform(0.4, 1.2)
         knee = _step(hip, 0.475 * leg, open_ + frog - 0.02, side, -0.12 * d)
         ankle = _step(knee, 0.455 * leg, open_ - frog * 0.9 + 0.01, side, -0.3 * d)
         foot = 0.15 * h * rng.uniform(0.35, 0.7)  # pointing up, so foreshortened
@@ -101,14 +100,8 @@ def draw_arm(canvas: Canvas, body: Body, arm: Limb, rng: np.random.Generator) ->
         start, end = elbow + place * 9 * b + along * (8 - tail) * b, wrist + place * 10 * b - along * 12 * b
         _shaft(canvas, start, end, thick, b, (u * 1.2, u * 0.8, u * meta * 0.85), "arms")
         _plate(canvas, end, along, across, thick[2] * b, up["physis"] * 0.62 * plate, b)
-        canvas.blob(
-            end + along * 7 * b,
-            (thick[2] * b * e, 5 * b * e),
-            u * 1.1,
-            "arms",
-            angle=_tilt(across),
-            lesions=False,
-        )
+        size = (thick[2] * b * e, 5 * b * e)
+        canvas.blob(end + along * 7 * b, size, u * 1.1, "arms", angle=_tilt(across), lesions=False)
     _hand(canvas, body, wrist, tips, up["hand"] * u, rng)
 
 
@@ -124,46 +117,21 @@ def draw_leg(canvas: Canvas, body: Body, leg: Limb, rng: np.random.Generator) ->
     start = hip + lean * 17 * b
     shaft = _between(hip + lean * 52 * b, knee - along * 26 * b)
     canvas.tube([start, trochanter], (15 * b, 17 * b), (meta * 1.05, d * 1.35), "legs", flat=0.4)
-    canvas.blob(
-        trochanter + across * _outwards(across, side) * 9 * b - along * 8 * b,
-        (11 * b, 17 * b),
-        up["epiphysis"],
-        "legs",
-        angle=_tilt(across),
-        lesions=False,
-    )
+    place = trochanter + across * _outwards(across, side) * 9 * b - along * 8 * b
+    canvas.blob(place, (11 * b, 17 * b), up["epiphysis"], "legs", angle=_tilt(across), lesions=False)
     _shaft(canvas, shaft(0.0), shaft(1.0), (17, 12.5, 33), b, (d * 1.3, d, meta), "legs", arch=side * 5 * b)
     canvas.mark(f"femoral diaphysis {side:+d}", shaft(0.5) + np.array([side * 5 * b, 0, 0]))
     canvas.mark(f"femoral metaphysis {side:+d}", shaft(0.96))
-    normal = _normal(lean)
-    _plate(
-        canvas,
-        start,
-        lean / np.linalg.norm(lean[:2]),
-        normal,
-        17 * b,
-        up["physis"] * 0.55 * leg.plates[0],
-        b,
-        instead=False,
-    )
+    axis, uptake = lean / np.linalg.norm(lean[:2]), up["physis"] * 0.55 * leg.plates[0]
+    _plate(canvas, start, axis, _normal(lean), 17 * b, uptake, b, instead=False)
     plates = [(shaft(1.0) + along * 2 * b, along, across, 35 * b, up["physis"] * leg.plates[1])]
     canvas.mark(f"distal femoral physis {side:+d}", shaft(1.0) + along * 2 * b)
     for wing in (-1, 1):
-        canvas.blob(
-            knee - along * 10 * b + across * wing * 17 * b * e,
-            (18 * b * e, 15 * b * e),
-            up["epiphysis"] * 0.8,
-            "legs",
-            angle=_tilt(across),
-        )
+        place, size = knee - along * 10 * b + across * wing * 17 * b * e, (18 * b * e, 15 * b * e)
+        canvas.blob(place, size, up["epiphysis"] * 0.8, "legs", angle=_tilt(across))
     if body.age > 3:
-        canvas.blob(
-            knee - along * 14 * b + np.array([0, 0, 35 * b]),
-            (17 * b * e, 18 * b * e),
-            up["epiphysis"] * 0.25,
-            "legs",
-            lesions=False,
-        )
+        place, size = knee - along * 14 * b + np.array([0, 0, 35 * b]), (17 * b * e, 18 * b * e)
+        canvas.blob(place, size, up["epiphysis"] * 0.25, "legs", lesions=False)
 
     along, across = _axes(knee, ankle)
     canvas.blob(
@@ -173,14 +141,8 @@ def draw_leg(canvas: Canvas, body: Body, leg: Limb, rng: np.random.Generator) ->
     plates.append((shaft(0) - along * 2 * b, along, across, 33 * b, up["physis"] * 0.85 * leg.plates[2]))
     _shaft(canvas, shaft(0), shaft(1), (31, 11.5, 21), b, (meta * 0.97, d * 0.95, meta * 0.85), "legs")
     plates.append((shaft(1) + along * 2 * b, along, across, 22 * b, up["physis"] * 0.65 * leg.plates[3]))
-    canvas.blob(
-        ankle - along * 7 * b,
-        (21 * b * e, 8 * b * e),
-        up["epiphysis"] * 0.9,
-        "legs",
-        angle=_tilt(across),
-        lesions=False,
-    )
+    place, size = ankle - along * 7 * b, (21 * b * e, 8 * b * e)
+    canvas.blob(place, size, up["epiphysis"] * 0.9, "legs", angle=_tilt(across), lesions=False)
     outer = across * _outwards(across, side)
     head, malleolus = knee + outer * 35 * b + along * 28 * b, ankle + outer * 25 * b - along * 4 * b
     _shaft(canvas, head, malleolus, (8, 5, 8.5), b, (d * 0.95, d * 0.55, d), "legs")

@@ -26,24 +26,10 @@ def draw_outline(x: Array, z: Array, body: Body, arms: list[Limb], legs: list[Li
     t = np.array([-0.18, -0.05, 0.06, 0.11, 0.16, 0.24, 0.38, 0.55, 0.7, 0.82, 0.95, 1.03, 1.1, 1.16])
     neck = 0.036 * h * g
     flank, hips = body.chest * 1.1, body.pelvis * 1.17 * g**0.5
-    breadth = np.array(
-        [
-            neck,
-            neck,
-            neck * 1.15,
-            0.6 * body.shoulder,
-            0.98 * body.shoulder,
-            1.1 * body.shoulder,
-            flank * 1.02,
-            flank,
-            flank * 0.95,
-            0.5 * (flank + hips),
-            hips,
-            hips * 1.03,
-            hips * 0.9,
-            hips * 0.35,
-        ]
-    )
+    shoulders = 0.6 * body.shoulder, 0.98 * body.shoulder, 1.1 * body.shoulder
+    waist = flank * 1.02, flank, flank * 0.95, 0.5 * (flank + hips)
+    below = hips, hips * 1.03, hips * 0.9, hips * 0.35
+    breadth = np.array([neck, neck, neck * 1.15, *shoulders, *waist, *below])
     half = np.array([0.3, 0.3, 0.33, 0.38, 0.42, 0.46, 0.5, 0.5, 0.48, 0.47, 0.46, 0.42, 0.35, 0.2]) * d
     zs = body.along(0) + t * body.trunk
     outline.profile(
