@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from rbs.errors import CheckpointError, OutputError, RbsError
 from rbs.utils.files import FINISHED, versions, write_json
+from rbs.utils.threads import thread_count
 
 State = Literal["unfinished", "finished", "stopped", "failed"]
 
@@ -231,7 +232,7 @@ def train_all(
         OutputError: The folder cannot be written or locked.
         RbsError: The first runs all failed, or the notes of one are damaged.
     """
-    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))} if workers > 1 else {}
+    environment = {"OMP_NUM_THREADS": str(max(1, thread_count() // workers))} if workers > 1 else {}
     environment = {"WANDB_RUN_GROUP": output.name, **environment, **os.environ}
     with in_turn(output):
         to_repeat = {run.folder for run in begun() if run.state == "failed"}

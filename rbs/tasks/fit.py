@@ -40,6 +40,7 @@ from rbs.tasks.callbacks import SameStart, TrainingBar
 from rbs.tasks.tracking import Mode, ScanPictures, agent_run, default_mode, finish, tracker
 from rbs.utils.experiments import experiment_file
 from rbs.utils.files import FINISHED, versions
+from rbs.utils.words import counted
 
 _LOCATIONS = {"output", "init_from", "checkpoint", "prior.teacher", "prior.base_checkpoint", "prior.cache"}
 """Arguments that say where files lie, which is not what they hold: tasks compare that by digest."""
@@ -119,6 +120,10 @@ class RbsCLI(LightningCLI):
         if options.log_images:
             trainer.callbacks.append(ScanPictures(options.images_of_patients))  # type: ignore[attr-defined]
         return trainer
+
+    def before_fit(self) -> None:
+        """Say how many threads the training uses: on a shared machine that decides its speed."""
+        print(f"rbs: training with {counted(torch.get_num_threads(), 'CPU thread')}")
 
     def after_fit(self) -> None:
         """Mark the version as finished, so that `last` does not resume it."""

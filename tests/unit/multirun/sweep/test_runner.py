@@ -247,6 +247,6 @@ def test_threads_are_shared_out_unless_the_user_has(write_sweep, tmp_path, monke
         "f.write_text(json.dumps([os.environ.get('OMP_NUM_THREADS'), os.environ['WANDB_RUN_GROUP']]))\n"
     )
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr("rbs.multirun.runs.thread_count", lambda: 8)
     run_sweep(read_sweep(write_sweep(program=str(probe))), tmp_path / "eight", workers=3)
     assert json.loads((tmp_path / "eight" / "0001" / "env").read_text()) == ["2", "eight"]
