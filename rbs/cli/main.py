@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     wait_passively()
     try:
         if command in RENAMED:
-            raise RbsError(f"`rbs {command}` is now `rbs {RENAMED[command]}`")
+            raise RbsError(f"`rbs {command}` is now `rbs {RENAMED[command]}`", remedy="use that")
         if command in TRAINING:
             from rbs.cli.options import take_allowed
             from rbs.tasks.fit import run_lightning

@@ -56,7 +56,7 @@ def test_version(capsys):
 )
 def test_an_old_name_is_answered_with_the_new_one(old, new, capsys):
     assert main([old, "some", "--arguments"]) == 1
-    assert capsys.readouterr().err == f"rbs: `rbs {old}` is now `rbs {new}`.\n"
+    assert capsys.readouterr().err == f"rbs: `rbs {old}` is now `rbs {new}`; use that.\n"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
