@@ -161,12 +161,8 @@ class Manifest:
             for key, name in names.items():
                 split, first = split_of.setdefault(key, (case.split, line))
                 if split != case.split:
-                    raise line_fault(
-                        path,
-                        line,
-                        f"{name} is in split {case.split} but in {split} on line {first}",
-                        "keep all visits of a patient in one split",
-                    )
+                    fault = f"{name} is in split {case.split} but in {split} on line {first}"
+                    raise line_fault(path, line, fault, "keep all visits of a patient in one split")
             for file in (*case.rapid, *case.standard, *([case.truth] if case.truth else [])):
                 if not file.is_file():
                     raise line_fault(

@@ -69,11 +69,7 @@ class Acquisition:
     def settings(self) -> dict[str, Any]:
         """Settings as a cohort notes them; older cohorts know neither dose nor distance."""
         later = ("dose", "farther_mm")
-        return {
-            name: value
-            for name, value in asdict(self).items()
-            if name not in later or value != getattr(Acquisition, name)
-        }
+        return {n: v for n, v in asdict(self).items() if n not in later or v != getattr(Acquisition, n)}
 
 
 @dataclass(frozen=True)

@@ -61,17 +61,8 @@ BOOTSTRAP = "bootstrap"
 BOOTSTRAP_DRAWS = 8
 
 _TABLES = (
-    "foci",
-    "lesions",
-    "growth_plates",
-    "consistency",
-    "clusters",
-    "places",
-    "spectra",
-    "impulses",
-    "blanks",
-    "uncertainty",
-    "coverage",
+    *("foci", "lesions", "growth_plates", "consistency", "clusters", "places"),
+    *("spectra", "impulses", "blanks", "uncertainty", "coverage"),
 )
 
 
@@ -454,8 +445,5 @@ def printed_table(summary: pd.DataFrame) -> str:
     table = table.loc[
         [tuple(row) for row in order.itertuples(index=False)], summary["method"].drop_duplicates()
     ]
-    return str(
-        table.map(lambda value: "" if math.isnan(value) else f"{value:.3g}")
-        .reset_index()
-        .to_string(index=False)
-    )
+    printed = table.map(lambda value: "" if math.isnan(value) else f"{value:.3g}")
+    return str(printed.reset_index().to_string(index=False))

@@ -63,11 +63,8 @@ def stored_pixels(ds: FileDataset, path: Path) -> Array:
     transfer_syntax = ds.file_meta.TransferSyntaxUID
     if "PixelData" not in ds:
         raise ScanError("it holds no pixels; it may be truncated", file=path, remedy="export it again")
-    shape = (
-        whole_number(ds, "NumberOfFrames", 1, path) or 1,
-        whole_number(ds, "Rows", 0, path),
-        whole_number(ds, "Columns", 0, path),
-    )
+    rows, columns = (whole_number(ds, keyword, 0, path) for keyword in ("Rows", "Columns"))
+    shape = (whole_number(ds, "NumberOfFrames", 1, path) or 1, rows, columns)
     if min(shape) < 1:
         raise ScanError(f"its frames, rows and columns are {shape}", file=path, remedy="export it again")
     size = int(np.prod(shape, dtype=object))
