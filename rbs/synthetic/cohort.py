@@ -125,10 +125,8 @@ def write_cohort(
             remedy="ask for at most 9999 patients, a seed of 0 or more and at least one worker",
         )
     if not 0 <= acquisition.farther_mm < np.inf:
-        raise RbsError(
-            f"collimators {acquisition.farther_mm:g} mm farther from the child",
-            remedy="give a distance of zero or more",
-        )
+        fault = f"collimators {acquisition.farther_mm:g} mm farther from the child"
+        raise RbsError(fault, remedy="give a distance of zero or more")
     if not 0 < acquisition.standard_velocity < acquisition.rapid_velocity <= FASTEST:
         raise RbsError(
             f"a rapid scan at {acquisition.rapid_velocity:g} cm/min beside a standard one at"

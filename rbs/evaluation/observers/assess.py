@@ -112,10 +112,8 @@ def assess(
     images = ScanSet(manifest, split)
     cases = images.cases
     if draws < 8 or draws % 4 or children < 1:
-        raise RbsError(
-            f"{draws} draws of {children} children cannot be halved into training and testing observers",
-            remedy="use a multiple of 4 from 8 on, and one child at least",
-        )
+        fault = f"{draws} draws of {children} children cannot be halved into training and testing observers"
+        raise RbsError(fault, remedy="use a multiple of 4 from 8 on, and one child at least")
     refuse_results(output, overwrite=overwrite)
     settings: dict[str, Any] = {
         **images.origin(),

@@ -412,11 +412,8 @@ def _derived_from(source: Scan, scan: Scan, label: str, uid_seed: str | None = N
             "the source scan has no DICOM header to derive from", file=file, remedy="read it with read_nm"
         )
     if scan.views != source.views or scan.counts.shape != source.counts.shape:
-        raise ScanError(
-            f"the derived counts {scan.counts.shape} do not match {source.counts.shape}",
-            file=file,
-            remedy="derive counts of the same frames",
-        )
+        fault = f"the derived counts {scan.counts.shape} do not match {source.counts.shape}"
+        raise ScanError(fault, file=file, remedy="derive counts of the same frames")
     ds = deepcopy(source.provenance.header)
     ds.remove_private_tags()
     tags = list(ds.keys())
