@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stage1",
         type=weights_path,
         metavar="FILE",
-        help="weights stage 2 starts from; shipped: those of rbs",
+        help="weights that stage 2 starts from, or shipped",
     )
     parser.add_argument("--teacher", type=teacher_folder, metavar="DIR", help="adapted teacher")
     parser.add_argument("--split", choices=("val", "test"), default="test", help="default: %(default)s")

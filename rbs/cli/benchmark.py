@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="RUN",
-        help="folder of a finished training, as `rbs fit` wrote it",
+        help="finished training: the folder that `rbs fit` wrote",
     )
     add_evaluation_options(parser, "runs/benchmark")
     add_json(parser)

@@ -66,17 +66,9 @@ def run(args: argparse.Namespace) -> None:
         *(f"  note: {note} ({number} files)" for note, number in notes.items()),
         f"  report: {target / REPORT}; key: {key} (secret: whoever has it can tell whose scan is whose)",
     ]
-    document = {
-        "target": target,
-        "files": len(done),
-        "already": already,
-        "patients": patients,
-        "actions": actions,
-        "notes": notes,
-        "refused": len(refused),
-        "report": target / REPORT,
-        "key": key,
-    }
+    document = {"target": target, "files": len(done), "already": already, "patients": patients}
+    document |= {"actions": actions, "notes": notes, "refused": len(refused)}
+    document |= {"report": target / REPORT, "key": key}
     say(args, document, "\n".join(lines))
     if refused and not is_folder:
         raise refused[0].error

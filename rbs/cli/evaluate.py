@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--teacher",
         type=teacher_folder,
         metavar="DIR",
-        help="adapted teacher, for the second restorer of stage 2",
+        help="adapted teacher, for stage 2's second restorer",
     )
     parser.add_argument(
         "--base-checkpoint",
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adapt",
         action="store_true",
-        help="scans only: a row more, stage 1 fitted to each scan's own counts",
+        help="scans only: a row more, stage 1 fitted to each scan's counts",
     )
     parser.add_argument(
         "--keep-faint", action="store_true", help="scans only: a row more, stage 1 with faint foci kept"
@@ -124,14 +124,9 @@ def run(args: argparse.Namespace) -> None:
     elif is_frames_manifest(args.manifest):
         fault = "--observers look for foci in scans, and it lists frames"
         raise RbsError(fault, file=args.manifest, remedy="leave it out")
+    weights = args.stage1, args.stage2, args.teacher, args.base_checkpoint
     trained = trained_methods(
-        args.stage1,
-        args.stage2,
-        args.teacher,
-        args.base_checkpoint,
-        adapt=args.adapt,
-        keep_faint=args.keep_faint,
-        uncertainty=args.uncertainty,
+        *weights, adapt=args.adapt, keep_faint=args.keep_faint, uncertainty=args.uncertainty
     )
     command, observers = command_line(), args.output / "observers"
     if not (args.observers and interrupted_after(args.output, observers, args.manifest, trained, command)):

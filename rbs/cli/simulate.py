@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--videos",
         type=whole_positive,
         default=12,
-        help="number of videos, at least 3 (default: %(default)s)",
+        help="videos, at least 3 (default: %(default)s)",
     )
     endoscopy.add_argument(
         "--frames", type=whole_positive, default=6, help="frames of each video (default: %(default)s)"

@@ -52,11 +52,8 @@ def run(args: argparse.Namespace) -> None:
         raise ScanError("the scan velocity is unknown", file=args.source, remedy=remedy)
     exposure = scan.velocity / args.velocity
     if exposure >= 1:
-        raise ScanError(
-            f"it was acquired at {scan.velocity:.1f} cm/min: {args.velocity:g} cm/min is no faster",
-            file=args.source,
-            remedy="ask for a faster velocity",
-        )
+        fault = f"it was acquired at {scan.velocity:.1f} cm/min: {args.velocity:g} cm/min is no faster"
+        raise ScanError(fault, file=args.source, remedy="ask for a faster velocity")
     # The seed is mixed with the counts: two views thinned with one seed must not share noise, and
     # the same counts are thinned alike whatever their file is called.
     pixels = np.ascontiguousarray(scan.counts, dtype=np.int64).tobytes()

@@ -77,11 +77,8 @@ def begin(source: Path, target: Path, key: Path | None = None) -> Pseudonyms:
     if begun is None:
         write_text(mark, f"{pseudonyms.fingerprint}\n", overwrite=False)
     elif begun != pseudonyms.fingerprint:
-        raise OutputError(
-            f"it was begun with another key than {key_file}",
-            file=target,
-            remedy="name that key with --key, or a new folder",
-        )
+        fault = f"it was begun with another key than {key_file}"
+        raise OutputError(fault, file=target, remedy="name that key with --key, or a new folder")
     return pseudonyms
 
 
@@ -143,11 +140,9 @@ def _deidentify_file(path: Path, target: Path, pseudonyms: Pseudonyms) -> Deiden
     with whole_file(file) as temporary:
         temporary.write_bytes(content)
         if left := survivors(temporary.read_bytes(), made):
-            raise ScanError(
-                f"its output still held what was removed ({', '.join(left)}), so it was deleted",
-                file=path,
-                remedy="do not hand on this file, and report these attributes to the authors of rbs",
-            )
+            fault = f"its output still held what was removed ({', '.join(left)}), so it was deleted"
+            remedy = "do not hand on this file, and report these attributes to the authors of rbs"
+            raise ScanError(fault, file=path, remedy=remedy)
     return done
 
 

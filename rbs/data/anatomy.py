@@ -74,9 +74,7 @@ def read_anatomy(truth: Path | None) -> Anatomy | None:
             name: (float(row), float(column)) for name, (row, column) in told["landmarks_row_column"].items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ManifestError(
-            f"it does not describe a phantom ({type(error).__name__}: {error})",
-            file=file,
-            remedy="make the phantom anew, or remove the file: lesions and landmarks are then left out",
-        ) from error
+        fault = f"it does not describe a phantom ({type(error).__name__}: {error})"
+        remedy = "make the phantom anew, or remove the file: lesions and landmarks are then left out"
+        raise ManifestError(fault, file=file, remedy=remedy) from error
     return Anatomy(foci, marks)

@@ -192,11 +192,8 @@ class RBSDataModule(CropDataModule):
         needed = {"measured": scan, "rapid": scan, "expectation": truth}
         if self.pairs in needed:
             attribute, name = needed[self.pairs]
-            without = [
-                case.patient
-                for case, scan in zip(cases, kept, strict=True)
-                if getattr(scan, attribute) is None
-            ]
+            both = zip(cases, kept, strict=True)
+            without = [case.patient for case, scan in both if getattr(scan, attribute) is None]
             if without:
                 raise ManifestError(
                     f"pairs: {self.pairs} needs {name} of every training patient; {', '.join(without[:5])}"

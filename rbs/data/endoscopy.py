@@ -102,10 +102,8 @@ class EndoscopyDataModule(CropDataModule):
     ) -> None:
         super().__init__(manifest, realisations=realisations, crop=crop, **options)
         if longest_side is not None and longest_side < max(crop):
-            raise RbsError(
-                f"frames of {longest_side} pixels do not hold crops of {tuple(crop)}",
-                remedy="raise longest_side or lower crop",
-            )
+            fault = f"frames of {longest_side} pixels do not hold crops of {tuple(crop)}"
+            raise RbsError(fault, remedy="raise longest_side or lower crop")
         self.preset: Preset = preset
         self.longest_side = longest_side
 
@@ -136,11 +134,8 @@ class EndoscopyDataModule(CropDataModule):
         rows, kept = self.cases("train"), self._kept["train"]
         acquired = sum(frame.low is not None for frame in kept)
         if 0 < acquired < len(kept):
-            raise ManifestError(
-                f"{acquired} of {len(kept)} training frames have a picture of low quality",
-                file=self.manifest,
-                remedy="name one for all of them, or for none",
-            )
+            fault = f"{acquired} of {len(kept)} training frames have a picture of low quality"
+            raise ManifestError(fault, file=self.manifest, remedy="name one for all of them, or for none")
         if acquired:
             log.info("frames are restored from their acquired pictures: preset %s is not used", self.preset)
         for row, frame in zip(rows, kept, strict=True):

@@ -161,12 +161,8 @@ class Manifest:
             for key, name in names.items():
                 split, first = split_of.setdefault(key, (case.split, line))
                 if split != case.split:
-                    raise line_fault(
-                        path,
-                        line,
-                        f"{name} is in split {case.split} but in {split} on line {first}",
-                        "keep all visits of a patient in one split",
-                    )
+                    fault = f"{name} is in split {case.split} but in {split} on line {first}"
+                    raise line_fault(path, line, fault, "keep all visits of a patient in one split")
             for file in (*case.rapid, *case.standard, *([case.truth] if case.truth else [])):
                 if not file.is_file():
                     raise line_fault(
@@ -318,11 +314,9 @@ def check_together(
         raise _unlike(rapid[0], standard[0], f"views: {names[0]} and {names[1]}")
     fast, slow = rapids[0].velocity, standards[0].velocity
     if fast is not None and slow is not None and fast <= slow:
-        raise ManifestError(
-            f"at {fast:.4g} cm/min it is no faster than {standard[0]} at {slow:.4g} cm/min",
-            file=rapid[0],
-            remedy="swap the columns rapid and standard, or correct their velocities",
-        )
+        fault = f"at {fast:.4g} cm/min it is no faster than {standard[0]} at {slow:.4g} cm/min"
+        remedy = "swap the columns rapid and standard, or correct their velocities"
+        raise ManifestError(fault, file=rapid[0], remedy=remedy)
 
 
 def line_fault(path: Path, line: int, fault: str, remedy: str) -> ManifestError:
@@ -487,11 +481,8 @@ def _refuse_two_scans(files: Sequence[Path], scans: Sequence[ScanHeader]) -> Non
             raise _unlike(files[0], file, f"scan velocity: {scans[0].velocity} and {scan.velocity} cm/min")
     views = [view for scan in scans for view in scan.views]
     if len(set(views)) != len(views):
-        raise ManifestError(
-            f"it and {files[-1]} show the same view",
-            file=files[0],
-            remedy="join one anterior and one posterior file",
-        )
+        fault = f"it and {files[-1]} show the same view"
+        raise ManifestError(fault, file=files[0], remedy="join one anterior and one posterior file")
 
 
 def _join(scans: Sequence[Scan]) -> Scan:
@@ -534,11 +525,9 @@ def _read_truth(file: Path, scan_file: Path, scan: Scan, views: tuple[View, ...]
         content = read_npz(file)
         expectation, labels = content["expectation"], content["labels"]
     except (ValueError, KeyError) as error:
-        raise ManifestError(
-            f"it is no truth file ({error})",
-            file=file,
-            remedy="give an .npz with the arrays expectation and labels",
-        ) from error
+        fault = f"it is no truth file ({error})"
+        remedy = "give an .npz with the arrays expectation and labels"
+        raise ManifestError(fault, file=file, remedy=remedy) from error
     shape = scan.counts.shape[1:]
     if expectation.shape != labels.shape or expectation.ndim != 3 or expectation.shape[1:] != shape:
         raise _unlike(

@@ -51,10 +51,8 @@ def write_mucosa(
             remedy="ask for 3 to 999 videos, so that each split has one, of 1 to 100 frames",
         )
     if not 64 <= size <= 1024 or seed < 0:
-        raise RbsError(
-            f"frames of {size} pixels cannot be drawn with seed {seed}",
-            remedy="ask for 64 to 1024 pixels and a seed of 0 or more",
-        )
+        fault = f"frames of {size} pixels cannot be drawn with seed {seed}"
+        raise RbsError(fault, remedy="ask for 64 to 1024 pixels and a seed of 0 or more")
     out = Path(out)
     recipe = {"format": FORMAT, "videos": videos, "frames": frames, "size": size, "seed": seed}
     other = "mucosa of other settings or another version of rbs"

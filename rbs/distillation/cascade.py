@@ -131,11 +131,9 @@ def load_cascade(path: Path, f1: Restorer) -> tuple[Cascade, dict[str, Any]]:
     """
     tensors, description = read_safetensors(path)
     if not isinstance(description.get("f2"), dict):
-        raise CheckpointError(
-            "it holds no second restorer",
-            file=path,
-            remedy="put the cascade.safetensors there that stage 2 wrote beside its restorer.safetensors",
-        )
+        fault = "it holds no second restorer"
+        remedy = "put the cascade.safetensors there that stage 2 wrote beside its restorer.safetensors"
+        raise CheckpointError(fault, file=path, remedy=remedy)
     f2 = build_restorer(description["f2"], path, description.get("version", "unknown"))
     spi = SPI(description["embedding_dim"], domain=f2.domain) if description.get("embedding_dim") else None
     for prefix, module in (("f2.", f2), ("spi.", spi)):

@@ -71,11 +71,9 @@ class PriorCache:
         """
         prior = _read(self._path(counts, exposure))
         if prior is None:
-            raise RbsError(
-                "a semantic prior that this training had stored is missing or damaged",
-                file=self.folder,
-                remedy="start again with --ckpt_path last, which computes it anew",
-            )
+            fault = "a semantic prior that this training had stored is missing or damaged"
+            remedy = "start again with --ckpt_path last, which computes it anew"
+            raise RbsError(fault, file=self.folder, remedy=remedy)
         return prior
 
     def key(self, counts: Array, exposure: float) -> str:

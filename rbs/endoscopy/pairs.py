@@ -31,11 +31,8 @@ def mask_of(frame: Path, *masks: Path) -> Mask:
     for file in masks:
         mask = read_mask(file)
         if mask.shape != shape:
-            raise ManifestError(
-                f"the mask has {_pixels(mask.shape)}, but {frame} has {_pixels(shape)}",
-                file=file,
-                remedy="give the mask of this frame, at its size",
-            )
+            fault = f"the mask has {_pixels(mask.shape)}, but {frame} has {_pixels(shape)}"
+            raise ManifestError(fault, file=file, remedy="give the mask of this frame, at its size")
         marked |= mask
     return marked
 
@@ -49,11 +46,8 @@ def refuse_other_size(frame: Path, low: Path) -> None:
     """
     shape, size = size_of(frame), size_of(low)
     if size != shape and any(abs(2 * a - b) > 1 for a, b in zip(size, shape, strict=True)):
-        raise ManifestError(
-            f"it has {_pixels(size)}, but {frame} has {_pixels(shape)}",
-            file=low,
-            remedy="give a picture of the same size, or of half of it",
-        )
+        fault = f"it has {_pixels(size)}, but {frame} has {_pixels(shape)}"
+        raise ManifestError(fault, file=low, remedy="give a picture of the same size, or of half of it")
 
 
 def refuse_other_scene(frame: Path, clean: Frame, low: Path, acquired: Frame, field: Mask) -> None:

@@ -413,11 +413,9 @@ def _opened(path: Path) -> Iterator[_Reader]:
     except av.FFmpegError as error:
         if isinstance(error, PermissionError):
             raise
-        raise FrameError(
-            f"it cannot be opened as a video ({error.strerror})",
-            file=path,
-            remedy="copy or export it again: a copy that was cut short may lack its table of contents",
-        ) from error
+        fault = f"it cannot be opened as a video ({error.strerror})"
+        remedy = "copy or export it again: a copy that was cut short may lack its table of contents"
+        raise FrameError(fault, file=path, remedy=remedy) from error
     with container:
         best = container.streams.best("video")
         # The cover of a sound file is a picture that does not move.

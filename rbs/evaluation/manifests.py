@@ -115,10 +115,8 @@ def _must_restore(trained: Sequence[Method], shows: str) -> None:
     """Refuse weights of the other kind before any time is spent."""
     for method in trained:
         if method.settings.get("shows", shows) != shows:
-            raise CheckpointError(
-                f"{method.label} restores {method.settings['shows']}, but the manifest lists {shows}",
-                remedy=f"name weights that were trained on {shows}",
-            )
+            fault = f"{method.label} restores {method.settings['shows']}, but the manifest lists {shows}"
+            raise CheckpointError(fault, remedy=f"name weights that were trained on {shows}")
 
 
 def _source(manifest: FramesManifest, split: str, trained: Sequence[Method], preset: Preset | None) -> Source:
@@ -138,9 +136,6 @@ def _source(manifest: FramesManifest, split: str, trained: Sequence[Method], pre
     presets = {settings["preset"] for settings in known if settings.get("preset")}
     if preset is None and len(presets) != 1:
         found = f"the weights name {', '.join(sorted(presets))}" if presets else "the weights name no preset"
-        raise RbsError(
-            f"it has frames without a low-quality picture, and {found}",
-            file=manifest.path,
-            remedy="say with --preset how they are to be degraded",
-        )
+        fault = f"it has frames without a low-quality picture, and {found}"
+        raise RbsError(fault, file=manifest.path, remedy="say with --preset how they are to be degraded")
     return Source(preset or presets.pop(), side)

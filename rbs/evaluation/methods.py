@@ -168,12 +168,9 @@ def _with_deviation(method: Method, loaded: LoadedRestorer, file: Path) -> Metho
     from rbs.restorers.uncertainty import head_file, load_uncertainty
 
     head = load_uncertainty(loaded, head_file(file))
-    settings = {"uncertainty": {"weights": head.name, "sha256": head.sha256, **head.provenance}}
-    return replace(
-        method,
-        settings=method.settings | settings,
-        deviation=lambda pair: head.deviation(pair.rapid, pair.exposure),
-    )
+    known = {"weights": head.name, "sha256": head.sha256, **head.provenance}
+    about = method.settings | {"uncertainty": known}
+    return replace(method, settings=about, deviation=lambda pair: head.deviation(pair.rapid, pair.exposure))
 
 
 def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: Path | None) -> list[Method]:

@@ -120,10 +120,8 @@ def _leave_out(model: Any, weights: Mapping[str, Tensor]) -> None:
 
     absent = sorted(weights.keys() - model.graph.initializers.keys())
     if absent:
-        raise CheckpointError(
-            f"ONNX keeps {len(absent)} of its weights under no name of their own ({absent[0]})",
-            remedy="export it with its weights",
-        )
+        fault = f"ONNX keeps {len(absent)} of its weights under no name of their own ({absent[0]})"
+        raise CheckpointError(fault, remedy="export it with its weights")
     for name in weights:
         value = model.graph.initializers[name]
         known = value.const_value

@@ -41,13 +41,9 @@ class AdaptingRestorer(LoadedRestorer):
         """The same restorer, adapting."""
         values = {field.name: getattr(loaded, field.name) for field in fields(loaded)}
         adaptation = {"steps": STEPS, "learning_rate": LEARNING_RATE, "mirrors": len(MIRRORS)}
-        return cls(
-            **values
-            | {
-                "name": f"{loaded.name}, adapted to each scan",
-                "provenance": loaded.provenance | {"adapted": adaptation},
-            }
-        )
+        values["name"] = f"{loaded.name}, adapted to each scan"
+        values["provenance"] = loaded.provenance | {"adapted": adaptation}
+        return cls(**values)
 
     def restore(self, rapid: Array, exposure: float) -> Array:
         """See `LoadedRestorer.restore`. The weights themselves stay as they are."""

@@ -307,11 +307,9 @@ def _locked(file: IO[str], *, wait: bool = False) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        raise OutputError(
-            f"its disk cannot lock files ({error.strerror}), which keeps two processes off one run",
-            file=file.name,
-            remedy="name a folder on another disk, or have this one mounted with locks",
-        ) from error
+        fault = f"its disk cannot lock files ({error.strerror}), which keeps two processes off one run"
+        remedy = "name a folder on another disk, or have this one mounted with locks"
+        raise OutputError(fault, file=file.name, remedy=remedy) from error
     return True
 
 

@@ -110,11 +110,9 @@ def _sections(runs: Sequence[Path]) -> dict[str, list[Any]]:
             raise RbsError("there is no such folder", file=run, remedy="name folders of runs")
         results = {name: sorted(run.rglob(name)) for name in _RESULTS}
         if not any(results.values()):
-            raise RbsError(
-                "it holds nothing to report",
-                file=run,
-                remedy="name folders written by rbs evaluate, benchmark, ablation, sweep or fit",
-            )
+            fault = "it holds nothing to report"
+            remedy = "name folders written by rbs evaluate, benchmark, ablation, sweep or fit"
+            raise RbsError(fault, file=run, remedy=remedy)
         for folder in (file.parent for file in results["summary.csv"]):
             if is_assessment(folder):
                 found["assessments"].append(_assessment(read_assessment(folder)))

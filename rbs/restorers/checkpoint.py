@@ -84,10 +84,8 @@ class LoadedRestorer:
     def _must_restore(self, what: str) -> None:
         images = self.restorer.images
         if images.shows != what:
-            raise CheckpointError(
-                f"{self.name} restores {images.shows}, not {what}",
-                remedy=f"name weights that were trained on {what}",
-            )
+            fault = f"{self.name} restores {images.shows}, not {what}"
+            raise CheckpointError(fault, remedy=f"name weights that were trained on {what}")
 
     def restore(self, rapid: Array, exposure: float) -> Array:
         """Restore a whole scan on the device that the restorer is on.

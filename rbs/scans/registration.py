@@ -563,10 +563,8 @@ def _squares(modes: Array) -> Array:
 
 def _check(fixed: Array, moving: Array) -> None:
     if fixed.shape != moving.shape or fixed.ndim != 3:
-        raise ScanError(
-            f"the scans have shapes {fixed.shape} and {moving.shape}",
-            remedy="register scans of one matrix and one set of views",
-        )
+        fault = f"the scans have shapes {fixed.shape} and {moving.shape}"
+        raise ScanError(fault, remedy="register scans of one matrix and one set of views")
     if min(fixed.sum(), moving.sum()) < ENOUGH_COUNTS:
         raise ScanError(
             f"one of the scans holds fewer than {ENOUGH_COUNTS} counts", remedy="register whole scans"

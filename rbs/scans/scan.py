@@ -86,11 +86,8 @@ class Scan:
     def __post_init__(self) -> None:
         counts, path = self.counts, self.provenance.path
         if counts.ndim != 3 or 0 in counts.shape:
-            raise ScanError(
-                f"counts have shape {counts.shape}, not (frames, rows, columns)",
-                file=path,
-                remedy="give one image a view",
-            )
+            fault = f"counts have shape {counts.shape}, not (frames, rows, columns)"
+            raise ScanError(fault, file=path, remedy="give one image a view")
         if len(self.views) != counts.shape[0] or len(set(self.views)) != len(self.views):
             names = ", ".join(self.views) or "none"
             raise ScanError(
@@ -103,11 +100,8 @@ class Scan:
                 f"pixel spacing {self.spacing_mm} mm is not positive", file=path, remedy="give it in mm"
             )
         if self.velocity is not None and self.velocity <= 0:
-            raise ScanError(
-                f"scan velocity {self.velocity} cm/min is not positive",
-                file=path,
-                remedy="give it in cm/min, or None where it is unknown",
-            )
+            fault = f"scan velocity {self.velocity} cm/min is not positive"
+            raise ScanError(fault, file=path, remedy="give it in cm/min, or None where it is unknown")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -124,11 +118,9 @@ class Scan:
             ScanError: The scan does not know its velocity.
         """
         if self.velocity is None:
-            raise ScanError(
-                "the scan velocity is unknown",
-                file=self.provenance.path,
-                remedy="state it with --velocity CM_PER_MIN, or in a manifest's velocity columns",
-            )
+            fault = "the scan velocity is unknown"
+            remedy = "state it with --velocity CM_PER_MIN, or in a manifest's velocity columns"
+            raise ScanError(fault, file=self.provenance.path, remedy=remedy)
         return velocity / self.velocity
 
     def with_counts(self, counts: Array, **changes: Any) -> Scan:

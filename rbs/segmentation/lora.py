@@ -132,11 +132,9 @@ def load_teacher(folder: str | Path, checkpoint: Path | None = None) -> Teacher:
     wanted = _settings(settings["size"], file_sha256(base), settings["domain"])
     for name, value in wanted.items():
         if settings.get(name) != value:
-            raise CheckpointError(
-                f"the teacher was adapted with {name} {settings.get(name)!r}, but here it is {value!r}",
-                file=folder / SETTINGS,
-                remedy="name the base weights it was adapted from, or adapt it anew with `make adapt-sam`",
-            )
+            fault = f"the teacher was adapted with {name} {settings.get(name)!r}, but here it is {value!r}"
+            remedy = "name the base weights it was adapted from, or adapt it anew with `make adapt-sam`"
+            raise CheckpointError(fault, file=folder / SETTINGS, remedy=remedy)
     teacher = Teacher(settings["size"], build_sam(settings["size"], base), domain=settings["domain"])
     try:
         _load_decoder(teacher.mask_decoder, _part(state, "mask_decoder."))

@@ -179,11 +179,9 @@ def find_checkpoint(size: Size, checkpoint: Path | None = None) -> Path:
         with whole_file(path, overwrite=True) as part:
             torch.hub.download_url_to_file(_ADDRESS + name, str(part), hash_prefix=sha256)
     except (OSError, RuntimeError, RbsError) as error:
-        raise CheckpointError(
-            f"the checkpoint of {size} could not be downloaded from {_ADDRESS + name} ({error})",
-            file=path,
-            remedy="put the file there, or name a copy with --model.checkpoint, or its folder with RBS_HOME",
-        ) from error
+        fault = f"the checkpoint of {size} could not be downloaded from {_ADDRESS + name} ({error})"
+        remedy = "put the file there, or name a copy with --model.checkpoint, or its folder with RBS_HOME"
+        raise CheckpointError(fault, file=path, remedy=remedy) from error
     return path
 
 

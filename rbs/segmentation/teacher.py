@@ -82,12 +82,8 @@ class Teacher(nn.Module):
             probabilities = self.decode(packed).softmax(dim=1)[:, 1:]
             embeddings.append(unpack(packed, layout))
             masks.append(unpack(probabilities, layout))
-        return SemanticPrior(
-            torch.cat(embeddings).unflatten(0, (len(x), -1)),
-            torch.cat(masks).unflatten(0, (len(x), -1)),
-            self.embedding_stride,
-            self.mask_stride,
-        )
+        embedding, regions = (torch.cat(p).unflatten(0, (len(x), -1)) for p in (embeddings, masks))
+        return SemanticPrior(embedding, regions, self.embedding_stride, self.mask_stride)
 
     def encode(self, x: Tensor) -> Tensor:
         """Image embedding (B, V, C, h, w) of the V views of scans at standard scale, or of frames.

@@ -69,11 +69,7 @@ class Acquisition:
     def settings(self) -> dict[str, Any]:
         """Settings as a cohort notes them; older cohorts know neither dose nor distance."""
         later = ("dose", "farther_mm")
-        return {
-            name: value
-            for name, value in asdict(self).items()
-            if name not in later or value != getattr(Acquisition, name)
-        }
+        return {n: v for n, v in asdict(self).items() if n not in later or v != getattr(Acquisition, n)}
 
 
 @dataclass(frozen=True)
@@ -129,10 +125,8 @@ def write_cohort(
             remedy="ask for at most 9999 patients, a seed of 0 or more and at least one worker",
         )
     if not 0 <= acquisition.farther_mm < np.inf:
-        raise RbsError(
-            f"collimators {acquisition.farther_mm:g} mm farther from the child",
-            remedy="give a distance of zero or more",
-        )
+        fault = f"collimators {acquisition.farther_mm:g} mm farther from the child"
+        raise RbsError(fault, remedy="give a distance of zero or more")
     if not 0 < acquisition.standard_velocity < acquisition.rapid_velocity <= FASTEST:
         raise RbsError(
             f"a rapid scan at {acquisition.rapid_velocity:g} cm/min beside a standard one at"

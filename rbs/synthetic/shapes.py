@@ -6,7 +6,7 @@ polygons), blurred as a gamma camera blurs, and a Poisson draw of them. Nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import lightning
 import numpy as np
@@ -234,12 +234,4 @@ def _polygon(rng: Generator, x: Array, y: Array, side: int) -> Array:
     return np.all([radius * np.cos(angle - normal) <= size for normal in normals], axis=0)
 
 
-_SHAPES: tuple[Callable[[Generator, Array, Array, int], Array], ...] = (
-    _tube,
-    _tube,
-    _bar,
-    _blob,
-    _ring,
-    _arcs,
-    _polygon,
-)
+_SHAPES = (_tube, _tube, _bar, _blob, _ring, _arcs, _polygon)

@@ -102,11 +102,9 @@ class ScanPictures(Callback):
             return
         case: Case | FrameRow = trainer.datamodule.cases("val")[0]  # type: ignore[attr-defined]
         for file, sign in _of_patients(case):
-            raise RbsError(
-                f"--log_images would record {sign}",
-                file=file,
-                remedy="leave it out, or add --images_of_patients true if your tracker may hold such",
-            )
+            fault = f"--log_images would record {sign}"
+            remedy = "leave it out, or add --images_of_patients true if your tracker may hold such"
+            raise RbsError(fault, file=file, remedy=remedy)
 
     def on_validation_batch_end(
         self,

@@ -89,10 +89,8 @@ class UncertaintyTask(TrainingTask):
             RbsError: The targets are counts.
         """
         if self.datamodule.pairs != "expectation":
-            raise RbsError(
-                f"pairs: {self.datamodule.pairs} has noisy targets, and errors are learned from the truth",
-                remedy="set --data.pairs expectation (phantoms only)",
-            )
+            fault = f"pairs: {self.datamodule.pairs} has noisy targets, and errors are learned from the truth"
+            raise RbsError(fault, remedy="set --data.pairs expectation (phantoms only)")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step on a batch of crops or whole scans."""
@@ -103,11 +101,8 @@ class UncertaintyTask(TrainingTask):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The loss of a whole scan."""
         if "expectation" not in batch:
-            raise ManifestError(
-                f"patient {batch['patient'][0]} has no known expectation to learn errors from",
-                file=self.datamodule.manifest,
-                remedy="validate on phantoms",
-            )
+            fault = f"patient {batch['patient'][0]} has no known expectation to learn errors from"
+            raise ManifestError(fault, file=self.datamodule.manifest, remedy="validate on phantoms")
         self.log("val/total", self._loss(batch, batch["expectation"]), batch_size=1, sync_dist=True)
 
     def _loss(self, batch: Batch, expectation: Tensor) -> Tensor:
@@ -132,11 +127,9 @@ class UncertaintyTask(TrainingTask):
             CheckpointError: The checkpoint is of one.
         """
         if checkpoint.get("f1_sha256") != self._outside["f1"].sha256:
-            raise CheckpointError(
-                f"it was trained on other weights than {self._outside['f1'].name}",
-                file=Path(str(self.trainer.ckpt_path)),
-                remedy="delete its version folder to start afresh, or give what it was trained with",
-            )
+            fault = f"it was trained on other weights than {self._outside['f1'].name}"
+            remedy = "delete its version folder to start afresh, or give what it was trained with"
+            raise CheckpointError(fault, file=Path(str(self.trainer.ckpt_path)), remedy=remedy)
 
     def write(self, folder: Path) -> None:
         """Fit the factor of the averaged weights on the validation children, and write the head."""

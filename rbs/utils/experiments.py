@@ -36,8 +36,5 @@ def _named(kind: str, name: str | Path) -> Path:
     files = {str(path.relative_to(folder).with_suffix("")): path for path in sorted(folder.rglob("*.yaml"))}
     if str(name) in files:
         return files[str(name)]
-    raise RbsError(
-        f"there is no such file, and none of the {kind} of rbs has that name",
-        file=name,
-        remedy=f"check the path, or name one of {', '.join(files)}",
-    )
+    fault = f"there is no such file, and none of the {kind} of rbs has that name"
+    raise RbsError(fault, file=name, remedy=f"check the path, or name one of {', '.join(files)}")

@@ -318,11 +318,8 @@ def _copies(records: Sequence[FrameRecord]) -> dict[Path, Path]:
     kept: dict[str, FrameRecord] = {}
     for one in sorted(records, key=lambda one: (one.marks is None, one.found.low is None, one.found.frame)):
         kept.setdefault(one.digest, one)
-    return {
-        one.found.frame: kept[one.digest].found.frame
-        for one in records
-        if kept[one.digest].found.frame != one.found.frame
-    }
+    files = ((one.found.frame, kept[one.digest].found.frame) for one in records)
+    return {file: first for file, first in files if file != first}
 
 
 # --- writing

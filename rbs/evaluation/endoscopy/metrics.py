@@ -177,11 +177,9 @@ def load_segmenter(folder: Path, base_checkpoint: Path | None = None) -> tuple[S
 
     teacher = load_teacher(folder, base_checkpoint)
     if teacher.images.shows != "frames":
-        raise CheckpointError(
-            "this teacher was adapted to scans",
-            file=folder,
-            remedy="adapt one to frames with `make adapt-sam DATA=endoscopy`",
-        )
+        fault = "this teacher was adapted to scans"
+        remedy = "adapt one to frames with `make adapt-sam DATA=endoscopy`"
+        raise CheckpointError(fault, file=folder, remedy=remedy)
     teacher.to(torch_device("auto"))
 
     def segment(frame: Array) -> Array:

@@ -61,17 +61,8 @@ BOOTSTRAP = "bootstrap"
 BOOTSTRAP_DRAWS = 8
 
 _TABLES = (
-    "foci",
-    "lesions",
-    "growth_plates",
-    "consistency",
-    "clusters",
-    "places",
-    "spectra",
-    "impulses",
-    "blanks",
-    "uncertainty",
-    "coverage",
+    *("foci", "lesions", "growth_plates", "consistency", "clusters", "places"),
+    *("spectra", "impulses", "blanks", "uncertainty", "coverage"),
 )
 
 
@@ -121,10 +112,8 @@ def assess(
     images = ScanSet(manifest, split)
     cases = images.cases
     if draws < 8 or draws % 4 or children < 1:
-        raise RbsError(
-            f"{draws} draws of {children} children cannot be halved into training and testing observers",
-            remedy="use a multiple of 4 from 8 on, and one child at least",
-        )
+        fault = f"{draws} draws of {children} children cannot be halved into training and testing observers"
+        raise RbsError(fault, remedy="use a multiple of 4 from 8 on, and one child at least")
     refuse_results(output, overwrite=overwrite)
     settings: dict[str, Any] = {
         **images.origin(),
@@ -454,8 +443,5 @@ def printed_table(summary: pd.DataFrame) -> str:
     table = table.loc[
         [tuple(row) for row in order.itertuples(index=False)], summary["method"].drop_duplicates()
     ]
-    return str(
-        table.map(lambda value: "" if math.isnan(value) else f"{value:.3g}")
-        .reset_index()
-        .to_string(index=False)
-    )
+    printed = table.map(lambda value: "" if math.isnan(value) else f"{value:.3g}")
+    return str(printed.reset_index().to_string(index=False))

@@ -85,11 +85,8 @@ def radial_spectrum(nps: Array, spacing_mm: tuple[float, float]) -> list[tuple[f
     f = _frequencies(nps.shape, spacing_mm)
     width = 1 / (nps.shape[0] * max(spacing_mm))
     rings = np.arange(0.5 * width, 0.5 / max(spacing_mm) + 0.5 * width, width)
-    return [
-        (float(f[inside].mean()), float(nps[inside].mean()))
-        for low in rings
-        if (inside := (f >= low) & (f < low + width)).any()
-    ]
+    inside = ((f >= low) & (f < low + width) for low in rings)
+    return [(float(f[ring].mean()), float(nps[ring].mean())) for ring in inside if ring.any()]
 
 
 def mean_frequency(nps: Array, spacing_mm: tuple[float, float]) -> float:

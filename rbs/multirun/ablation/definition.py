@@ -85,11 +85,9 @@ class Ablation:
         """
         if not self.second_stage:
             if not self.overlays:
-                raise RbsError(
-                    "SPI, SKD and SCM are parts of stage 2",
-                    file=self.experiment,
-                    remedy="name experiments/stage2.yaml, or overlays with --rows",
-                )
+                fault = "SPI, SKD and SCM are parts of stage 2"
+                remedy = "name experiments/stage2.yaml, or overlays with --rows"
+                raise RbsError(fault, file=self.experiment, remedy=remedy)
             rows = [Row(FULL, f"{_words(self.experiment)} unchanged")]
         else:
             control = Row(CONTROL, "stage 1 trained longer", flags=("--model.init_args.stage=1",))
@@ -150,11 +148,9 @@ class Ablation:
             return None
         for seed in self.seeds:
             if (run := trained[FULL, seed]).state != "finished":
-                raise RbsError(
-                    f"the training that all rows are compared with did not finish ({run.last_line()})",
-                    file=run.folder,
-                    remedy="correct what stopped it and give the command again",
-                )
+                fault = f"the training that all rows are compared with did not finish ({run.last_line()})"
+                remedy = "correct what stopped it and give the command again"
+                raise RbsError(fault, file=run.folder, remedy=remedy)
         return trained
 
     def _run(self, row: Row, seed: int) -> Run:
@@ -177,11 +173,8 @@ class Ablation:
         # The path of Python does not matter.
         changed += ["the command"] if before.command[1:] != command[1:] else []
         if changed:
-            raise OutputError(
-                f"it holds a training that began otherwise: {' and '.join(changed)} changed",
-                file=folder,
-                remedy="delete it, or choose another --output",
-            )
+            fault = f"it holds a training that began otherwise: {' and '.join(changed)} changed"
+            raise OutputError(fault, file=folder, remedy="delete it, or choose another --output")
         return replace(before, command=command)
 
     def _inputs(self, row: Row) -> dict[str, Any]:

@@ -126,8 +126,6 @@ def _check_folder(sweep: Sweep, output: Path, arguments: Sequence[str]) -> None:
         raise RbsError("it is damaged", file=file, remedy="choose another --output") from error
     changed = sorted(name for name in now | before if before.get(name) != now.get(name))
     if changed:
-        raise OutputError(
-            f"it holds another sweep, of which {' and '.join(changed)} differ",
-            file=output,
-            remedy="choose another --output, or repeat the command that began it",
-        )
+        fault = f"it holds another sweep, of which {' and '.join(changed)} differ"
+        remedy = "choose another --output, or repeat the command that began it"
+        raise OutputError(fault, file=output, remedy=remedy)

@@ -191,11 +191,8 @@ def _harmless_pixels(ds: FileDataset, path: Path) -> Array:
     export = "export the camera's own image"
     own_class = ds.get("SOPClassUID") == NuclearMedicineImageStorage
     if ds.get("Modality") != "NM" or "PixelData" not in ds:
-        raise ScanError(
-            "it is no Nuclear Medicine image, and other objects may show names in their pixels or content",
-            file=path,
-            remedy="leave it out",
-        )
+        fault = "it is no Nuclear Medicine image, and other objects may show names in their pixels or content"
+        raise ScanError(fault, file=path, remedy="leave it out")
     kinds = [str(kind).strip().upper() for kind in _values(ds.get("ImageType"))]
     other = len(kinds) > 2 and kinds[2] not in WHOLE_BODY
     if other or "TRANSMISSION" in kinds:
@@ -234,11 +231,8 @@ def _identity(ds: Dataset, path: Path, done: Deidentified) -> tuple[str, ...]:
     if told("StudyInstanceUID"):
         done.notes.append("no Patient ID: the study was taken for a patient of its own")
         return "study", told("StudyInstanceUID")
-    raise ScanError(
-        "it has neither a Patient ID nor a Study Instance UID, so nobody can tell whose it is",
-        file=path,
-        remedy="export it again",
-    )
+    fault = "it has neither a Patient ID nor a Study Instance UID, so nobody can tell whose it is"
+    raise ScanError(fault, file=path, remedy="export it again")
 
 
 def _views(ds: Dataset, path: Path) -> dict[int, tuple[str, str, str]]:

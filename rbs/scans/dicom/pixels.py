@@ -63,11 +63,8 @@ def stored_pixels(ds: FileDataset, path: Path) -> Array:
     transfer_syntax = ds.file_meta.TransferSyntaxUID
     if "PixelData" not in ds:
         raise ScanError("it holds no pixels; it may be truncated", file=path, remedy="export it again")
-    shape = (
-        whole_number(ds, "NumberOfFrames", 1, path) or 1,
-        whole_number(ds, "Rows", 0, path),
-        whole_number(ds, "Columns", 0, path),
-    )
+    rows, columns = (whole_number(ds, keyword, 0, path) for keyword in ("Rows", "Columns"))
+    shape = (whole_number(ds, "NumberOfFrames", 1, path) or 1, rows, columns)
     if min(shape) < 1:
         raise ScanError(f"its frames, rows and columns are {shape}", file=path, remedy="export it again")
     size = int(np.prod(shape, dtype=object))
@@ -78,11 +75,8 @@ def stored_pixels(ds: FileDataset, path: Path) -> Array:
         needed, there = size * whole_number(ds, "BitsAllocated", 0, path) // 8, len(ds.PixelData)
         # A wrong number of frames or a cut file would otherwise give other counts without a word.
         if there not in (needed, needed + needed % 2):
-            raise ScanError(
-                f"it holds {there} bytes of pixels instead of {needed}; it is truncated or damaged",
-                file=path,
-                remedy="export it again",
-            )
+            fault = f"it holds {there} bytes of pixels instead of {needed}; it is truncated or damaged"
+            raise ScanError(fault, file=path, remedy="export it again")
     else:
         _check_streams(ds.PixelData, transfer_syntax, shape, path)
     if transfer_syntax in _JPEG_LOSSLESS:
@@ -123,11 +117,8 @@ def _without_unused_bits(pixels: Array, ds: Dataset, path: Path) -> Array:
     as_stated = high_bit < bits and (overlays or np.array_equal(kept, pixels))
     if as_stated or ds.get("CountsAccumulated") == kept.sum(dtype=np.int64):
         return kept
-    raise ScanError(
-        f"its pixels do not fit into the lowest {bits} bits, as its header says they do",
-        file=path,
-        remedy=EXPORT_RAW,
-    )
+    fault = f"its pixels do not fit into the lowest {bits} bits, as its header says they do"
+    raise ScanError(fault, file=path, remedy=EXPORT_RAW)
 
 
 def _check_streams(encoded: bytes, transfer_syntax: UID, shape: tuple[int, int, int], path: Path) -> None:
@@ -147,11 +138,8 @@ def _check_streams(encoded: bytes, transfer_syntax: UID, shape: tuple[int, int, 
     for frame in frames:
         rows, columns, lossless = parameters(b"".join(frame))
         if (rows, columns) != shape[1:]:
-            raise ScanError(
-                f"its header says {shape[1]} x {shape[2]} pixels, the compressed frame {rows} x {columns}",
-                file=path,
-                remedy="export it again",
-            )
+            fault = f"its header says {shape[1]} x {shape[2]} pixels, the compressed frame {rows} x {columns}"
+            raise ScanError(fault, file=path, remedy="export it again")
         if not lossless:
             raise ScanError("its pixels are lossily compressed", file=path, remedy=EXPORT_RAW)
 

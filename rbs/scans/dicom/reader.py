@@ -216,11 +216,8 @@ def _read(
     _drop_zeros(header)
     counts = _select_window(header, counts, energy_window, path)
     if counts.shape[0] > 2:
-        raise ScanError(
-            f"it holds {counts.shape[0]} frames",
-            file=path,
-            remedy="name a whole-body scan of one or two views",
-        )
+        fault = f"it holds {counts.shape[0]} frames"
+        raise ScanError(fault, file=path, remedy="name a whole-body scan of one or two views")
     _check_counts(header, counts, require_raw, path)
     names: tuple[View, ...] = tuple(View)[: len(counts)]
     rule: str | None = None
@@ -269,11 +266,8 @@ def _refuse_other_images(ds: Dataset, path: Path) -> None:
     if sop_class != NuclearMedicineImageStorage:
         if modality != "NM":
             what = _shown(UID(sop_class).name) or "an object of no stated class"
-            raise ScanError(
-                f"it is {what} (modality {_shown(modality) or 'not stated'}), no Nuclear Medicine image",
-                file=path,
-                remedy="name a DICOM Nuclear Medicine file",
-            )
+            fault = f"it is {what} (modality {_shown(modality) or 'not stated'}), no Nuclear Medicine image"
+            raise ScanError(fault, file=path, remedy="name a DICOM Nuclear Medicine file")
         stored_as = _shown(UID(sop_class).name) or "no class"
         _LOG.info("%s: stored as %s, read as NM for its modality", path, stored_as)
     kinds = _image_type(ds)
@@ -376,11 +370,8 @@ def _check_counts(header: Dataset, counts: Array, require_raw: bool, path: Path)
 def _spacing(header: Dataset, path: Path) -> tuple[float, float]:
     spacing = [positive_number(value) for value in np.atleast_1d(header.get("PixelSpacing") or [])]
     if len(spacing) != 2 or spacing[0] is None or spacing[1] is None:
-        raise ScanError(
-            "its pixel spacing is missing or zero",
-            file=path,
-            remedy="export it with the PixelSpacing attribute",
-        )
+        fault = "its pixel spacing is missing or zero"
+        raise ScanError(fault, file=path, remedy="export it with the PixelSpacing attribute")
     return spacing[0], spacing[1]
 
 
@@ -389,11 +380,8 @@ def _velocity(header: Dataset, option: float | None, path: Path) -> float | None
     # The header holds mm/s with few digits: 6.666667 is 40 cm/min, not 40.000002.
     stated = None if stated is None else round(stated, 4)
     if option is not None and stated is not None and abs(option - stated) > 0.05 * stated:
-        raise ScanError(
-            f"its ScanVelocity says {stated:g} cm/min, but {option:g} cm/min was given",
-            file=path,
-            remedy="give none for this file, or correct its header",
-        )
+        fault = f"its ScanVelocity says {stated:g} cm/min, but {option:g} cm/min was given"
+        raise ScanError(fault, file=path, remedy="give none for this file, or correct its header")
     return option if stated is None else stated
 
 

@@ -72,18 +72,12 @@ def name_views(
         # In a folder the option is meant for the silent files; that another one disagrees must not
         # go unseen.
         if len(option) == frames and option != views:
-            raise ScanError(
-                f"its {rule} says {', '.join(views)}, but {', '.join(option)} was given",
-                file=path,
-                remedy="give no view for this file, or correct its header",
-            )
+            fault = f"its {rule} says {', '.join(views)}, but {', '.join(option)} was given"
+            raise ScanError(fault, file=path, remedy="give no view for this file, or correct its header")
         return views, rule
     if len(option) != frames or len(set(option)) != frames:
-        raise ScanError(
-            f"{frames} frames but views named: {', '.join(option) or 'none'}",
-            file=path,
-            remedy="name one view a frame, each once",
-        )
+        fault = f"{frames} frames but views named: {', '.join(option) or 'none'}"
+        raise ScanError(fault, file=path, remedy="name one view a frame, each once")
     if views and views != option:
         _LOG.warning("%s: %s as given, though StartAngle says %s", path, ", ".join(option), ", ".join(views))
     return option, "option"

@@ -132,7 +132,6 @@ def write_acquired_nm(
     series_number: int = 1,
     acquired: datetime | None = None,
     synthetic: bool = False,
-    overwrite: bool = False,
 ) -> None:
     """Write counts as the NM object a camera would have made; equal arguments give equal bytes.
 
@@ -147,7 +146,6 @@ def write_acquired_nm(
         series_number: Series Number.
         acquired: Start of the acquisition; the start of the study where None.
         synthetic: Whether to mark the object as synthetic data.
-        overwrite: Whether an existing file may be replaced.
 
     Raises:
         ScanError: The counts are not whole numbers of 16 bits.
@@ -193,7 +191,7 @@ def write_acquired_nm(
     ]
     complete(ds, scan)
     set_pixels(ds, _whole_counts(scan))
-    _save(ds, path, overwrite)
+    _save(ds, path)
 
 
 def write_recovered_nm(
@@ -247,9 +245,7 @@ def write_recovered_nm(
     _save(ds, path, overwrite)
 
 
-def write_thinned_nm(
-    path: str | Path, scan: Scan, source: Scan, *, description: str, uid_seed: str, overwrite: bool = False
-) -> None:
+def write_thinned_nm(path: str | Path, scan: Scan, source: Scan, *, description: str, uid_seed: str) -> None:
     """Write a simulated scan thinned from `source`, or its remainder; equal arguments, equal bytes.
 
     The object is marked DERIVED with the derivation code `THINNED`, which `read_nm` takes for what
@@ -263,7 +259,6 @@ def write_thinned_nm(
             3").
         uid_seed: Text the new UIDs are derived from, unique to the source, the draw and the part of
             it.
-        overwrite: Whether an existing file may be replaced.
 
     Raises:
         ScanError: `source` has no header, or the counts are not whole numbers of 16 bits.
@@ -279,7 +274,7 @@ def write_thinned_nm(
         _say_how(ds, THINNED, description)
         _contribute(ds, "rbs", "thinning", "", "Simulated a scan by binomial thinning")
         set_pixels(ds, _whole_counts(scan))
-        _save(ds, path, overwrite)
+        _save(ds, path)
 
 
 def write_restored_nm(
@@ -316,9 +311,7 @@ def write_restored_nm(
     )
 
 
-def write_deviation_nm(
-    path: str | Path, scan: Scan, source: Scan, *, derivation: Derivation, overwrite: bool = False
-) -> Stored:
+def write_deviation_nm(path: str | Path, scan: Scan, source: Scan, *, derivation: Derivation) -> Stored:
     """Write the standard deviation of a restored scan as an object derived from the rapid scan.
 
     It is stored as a restored scan is, in a series of its own, and says in words what its pixels
@@ -330,7 +323,6 @@ def write_deviation_nm(
             counts of.
         source: The rapid scan, as `read_nm` gave it.
         derivation: What states it.
-        overwrite: Whether an existing file may be replaced.
 
     Raises:
         ScanError: As `write_restored_nm`.
@@ -347,7 +339,6 @@ def write_deviation_nm(
         how="Standard deviation, pixel by pixel, of the restored counts",
         note="; errors of neighbouring pixels go together: that of a region's mean is larger than 1/sqrt(n)",
         number_after=1000,  # the restored one, which is numbered alike
-        overwrite=overwrite,
     )
 
 
@@ -363,7 +354,7 @@ def _write_result(
     how: str,
     note: str = "",
     number_after: int = 0,
-    overwrite: bool,
+    overwrite: bool = False,
 ) -> Stored:
     """Write what a network made of `source`, in counts."""
     with _blaming(source):
@@ -421,11 +412,8 @@ def _derived_from(source: Scan, scan: Scan, label: str, uid_seed: str | None = N
             "the source scan has no DICOM header to derive from", file=file, remedy="read it with read_nm"
         )
     if scan.views != source.views or scan.counts.shape != source.counts.shape:
-        raise ScanError(
-            f"the derived counts {scan.counts.shape} do not match {source.counts.shape}",
-            file=file,
-            remedy="derive counts of the same frames",
-        )
+        fault = f"the derived counts {scan.counts.shape} do not match {source.counts.shape}"
+        raise ScanError(fault, file=file, remedy="derive counts of the same frames")
     ds = deepcopy(source.provenance.header)
     ds.remove_private_tags()
     tags = list(ds.keys())
@@ -508,7 +496,7 @@ def _whole_counts(scan: Scan) -> Array:
     return counts.astype(np.uint16)
 
 
-def _save(ds: Dataset, path: str | Path, overwrite: bool) -> None:
+def _save(ds: Dataset, path: str | Path, overwrite: bool = False) -> None:
     content = encoded(ds)
     with whole_file(path, overwrite=overwrite) as temporary:
         temporary.write_bytes(content)

@@ -245,13 +245,8 @@ def _recover(job: _Job) -> Row:
     }
     if found.counts is None:
         return row
-    scan = Scan(
-        found.counts[None].astype(np.uint16),
-        (picture.view,),
-        (settings.spacing_mm, settings.spacing_mm),
-        settings.velocity,
-        patient_id=picture.patient,
-    )
+    pixels, spacing = found.counts[None].astype(np.uint16), (settings.spacing_mm, settings.spacing_mm)
+    scan = Scan(pixels, (picture.view,), spacing, settings.velocity, patient_id=picture.patient)
     description = (
         f"Counts recovered from an 8-bit picture: grey = {row['scale']} x counts, standard error "
         f"{row['standard_error']}, confidence {row['confidence']}, dispersion {row['dispersion']}, "

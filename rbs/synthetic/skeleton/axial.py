@@ -250,12 +250,8 @@ def _girdle(canvas: Canvas, body: Body, side: int, rng: np.random.Generator) -> 
     ]
     canvas.plate(blade, u * 0.42, "thorax", rim=1.3, rim_mm=6 * body.bone + 2)
     canvas.tube([blade[2], blade[3]], 4.5 * body.bone + 0.5, u * 0.2, "thorax", lesions=False)
-    canvas.tube(
-        [(side * inner, top + 0.06 * body.trunk, -0.47 * d), (side * 0.75 * s, top, -0.36 * d), acromion],
-        1.1 * r,
-        u * 0.42,
-        "thorax",
-    )
+    ridge = [(side * inner, top + 0.06 * body.trunk, -0.47 * d), (side * 0.75 * s, top, -0.36 * d), acromion]
+    canvas.tube(ridge, 1.1 * r, u * 0.42, "thorax")
     canvas.blob(
         (side * 0.87 * s, top + 0.05 * body.trunk, -0.15 * d), (1.1 * r, 2.2 * r), u * 0.9, "thorax", flat=0.5
     )
@@ -349,12 +345,7 @@ def _sacrum(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
     canvas.plate(base, u * 0.5, "pelvis", rim=1.15, rim_mm=5)
     for i in range(5):
         z, half = top + t * (0.022 + 0.036 * i), p * (0.2 - 0.032 * i)
-        canvas.tube(
-            [(x - 0.6 * half, z, -0.3 * d), (x + 0.6 * half, z, -0.3 * d)],
-            0.015 * t,
-            u * 0.3 * _vary(rng, 0.12),
-            "pelvis",
-            flat=0.7,
-        )
+        bar = [(x - 0.6 * half, z, -0.3 * d), (x + 0.6 * half, z, -0.3 * d)]
+        canvas.tube(bar, 0.015 * t, u * 0.3 * _vary(rng, 0.12), "pelvis", flat=0.7)
     coccyx = [(x, top + 0.19 * t, -0.38 * d), (x, top + 0.235 * t, -0.3 * d)]
     canvas.tube(coccyx, 0.035 * p, u * 0.3, "pelvis", lesions=False)

@@ -86,13 +86,8 @@ def draw_arm(canvas: Canvas, body: Body, arm: Limb, rng: np.random.Generator) ->
         canvas, neck, elbow - along * 14 * b, (20, 9.5, 17), b, (u * meta * 0.95, u * 0.92, u * 1.25), "arms"
     )
     _plate(canvas, neck, along, across, 20 * b, up["physis"] * 0.7 * arm.plates[0], b)
-    canvas.tube(
-        [elbow - across * 19 * b - along * 6 * b, elbow + across * 19 * b - along * 6 * b],
-        8 * b,
-        u * 1.35,
-        "arms",
-        flat=0.4,
-    )
+    condyles = [elbow - across * 19 * b - along * 6 * b, elbow + across * 19 * b - along * 6 * b]
+    canvas.tube(condyles, 8 * b, u * 1.35, "arms", flat=0.4)
     along, across = _axes(elbow, wrist)
     lateral = across * _outwards(across, arm.side)
     radius_and_ulna = ((lateral, (8, 6, 13), 0.0), (-lateral, (12, 6, 7), 4.0))

@@ -92,13 +92,8 @@ def draw_urinary(canvas: Canvas, body: Body, rng: np.random.Generator, *, fillin
         canvas.blob(
             at, (0.5 * size, size), u * 0.9, "urinary tract", angle=side * -0.22, flat=0.5, lesions=False
         )
-        canvas.blob(
-            (at[0] - side * 0.15 * size, at[1], at[2] + 0.03 * d),
-            (0.2 * size, 0.4 * size),
-            u * rng.uniform(0.05, 0.6),
-            "urinary tract",
-            lesions=False,
-        )
+        pelvis, extra = (at[0] - side * 0.15 * size, at[1], at[2] + 0.03 * d), u * rng.uniform(0.05, 0.6)
+        canvas.blob(pelvis, (0.2 * size, 0.4 * size), extra, "urinary tract", lesions=False)
     # Mostly small after voiding, now and then full; the fuller, the more it holds.
     u = float(np.exp(np.clip(rng.normal(np.log(6.5), 0.8), np.log(2), np.log(40))))
     wide = 0.017 * h * (0.75 + 0.35 * rng.random() + 0.12 * np.log(u)) * filling ** (1 / 3)
