@@ -68,12 +68,6 @@ def test_completion_knows_commands_and_their_options(shell, capsys):
     assert [word for word in ("recover-counts", "fit", "observers", "farther") if word not in script] == []
 
 
-def test_completion_says_what_it_needs(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "shtab", None)
-    assert main(["--print-completion", "bash"]) == 1
-    assert "install it with `pip install shtab`" in capsys.readouterr().err
-
-
 def test_unknown_command_is_refused(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["restroe"])
