@@ -88,7 +88,7 @@ LABELLED: Mapping[ImageKind, LabelledImages] = {
         upright=False,
         labelled_by="mask",
         how_to_label="give every frame of train and val a mask in the manifest, or adapt it on drawn ones:"
-        " --data.manifest data/mucosa/manifest.csv (see `rbs simulate`)",
+        " --data.manifest data/mucosa/manifest.csv (see `rbs simulate --kind endoscopy`)",
         levels=("degraded", "clean"),
     ),
 }
