@@ -149,7 +149,8 @@ def load_restorer(path: str | Path = NAME) -> LoadedRestorer:
             architecture.
     """
     file = weights_path(path)
-    sha256 = file_sha256(file)
+    shipped = str(path) == NAME
+    sha256 = file_sha256(file, "name a weight file with --checkpoint" if shipped else "check the path")
     check_recorded(file, sha256)
     tensors, description = read_safetensors(file) if file.suffix == ".safetensors" else _read_lightning(file)
     version = str(description.get("version", "unknown"))
