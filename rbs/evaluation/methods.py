@@ -115,7 +115,7 @@ def trained_methods(
             methods.append(_with_faint(method))
     if stage2 is not None:
         second = load_restorer(stage2)
-        methods.append(restorer_method("stage2_f1", "Stage 2, first restorer (ships)", second))
+        methods.append(restorer_method("stage2_f1", "Stage 2, first restorer", second))
         cascade = stage2.parent / CASCADE_FILE
         if cascade.is_file():
             methods += _two_passes(first, second, cascade, teacher, base_checkpoint)

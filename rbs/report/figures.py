@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -487,8 +488,10 @@ def _strips(
     """Rows of pictures, a name at the left of each, a title above each column, a note below."""
     import matplotlib.pyplot as plt
 
-    left, head, foot = 0.5, 0.3, 0.3 if note else 0.02
+    left, foot = 0.5, 0.3 if note else 0.02
     cell = (width - left) / len(titles)
+    titles = [textwrap.fill(title, int(11 * cell)) for title in titles]  # 11 characters an inch
+    head = 0.12 + 0.18 * max(title.count("\n") + 1 for title in titles)
     shapes = [cells[0][0].shape for _, cells in strips]
     heights = [min(cell * aspect * shape[0] / shape[1], TALLEST * width) for shape in shapes]
     total = head + foot + 1.02 * sum(heights)

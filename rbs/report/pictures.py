@@ -28,7 +28,7 @@ SHORT = {
     "nlm": "non-local means",
     "bm3d": "BM3D",
     "stage1": "stage 1",
-    "stage2_f1": "stage 2 (ships)",
+    "stage2_f1": "stage 2",
     "stage2_f2": "stage 2, second",
     "standard": "standard scan",
     "truth": "truth",
