@@ -342,7 +342,7 @@ class _Cleaner:
             if found is None:
                 return "removed"
             value = "".join(group for group in found.groups() if group)
-            self.done.made += re.findall(r"\d+|[0-9a-f]{64}", value)
+            self.done.made += re.findall(r"[0-9a-f]{64}|\d+", value)
         else:
             return "removed"
         clean.add_new(element.tag, element.VR, value)
