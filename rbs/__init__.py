@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rbs.clinic.checks import FitReport
+    from rbs.clinic.checks import AcceptanceReport
     from rbs.scans.scan import Scan, View
 
     __version__: str
@@ -68,7 +68,7 @@ def read(
     return read_nm(path, views=named, energy_window=energy_window, velocity=velocity)
 
 
-def inspect(scan: Scan | str | Path, *, standard_velocity: float = STANDARD_VELOCITY) -> FitReport:
+def inspect(scan: Scan | str | Path, *, standard_velocity: float = STANDARD_VELOCITY) -> AcceptanceReport:
     """Report what was understood of a scan, and whether it is fit for restoring and for training.
 
     Args:
@@ -180,7 +180,7 @@ def evaluate(
     Args:
         manifest: CSV of the cases.
         output: Folder of the results, which `rbs report` makes a page of.
-        stage1: Weights of one restorer or several to compare.
+        stage1: Weights of one restorer or several to compare; "shipped" for those of rbs.
         stage2: Weights of the first restorer of stage 2; the second one is read from
             `cascade.safetensors` beside them.
         teacher: Folder of the adapted teacher, for the second restorer of stage 2.
@@ -198,11 +198,12 @@ def evaluate(
     """
     from rbs.evaluation.manifests import evaluate_manifest
     from rbs.evaluation.methods import trained_methods
+    from rbs.weights.shipped import teacher_folder, weights_path
 
     trained = trained_methods(
-        [Path(file) for file in stage1],
+        [weights_path(file) for file in stage1],
         None if stage2 is None else Path(stage2),
-        None if teacher is None else Path(teacher),
+        None if teacher is None else teacher_folder(teacher),
         adapt=adapt,
         keep_faint=keep_faint,
     )

@@ -138,6 +138,12 @@ def real_scan() -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_adult() -> Path:
+    """An acquired two-view NM file of an adult (27 cm/min), from RBS_TEST_DATA."""
+    return _outside("RBS_TEST_DATA", "bone/ge670_d_both_views_27cm_per_min.dcm")
+
+
+@pytest.fixture(scope="session")
 def metric_weights() -> Path:
     """The folder of metric weights (LPIPS, FID), from RBS_WEIGHTS."""
     return _outside("RBS_WEIGHTS", ".")

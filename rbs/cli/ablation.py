@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from rbs.cli.options import add_fit_options, add_json, say
+from rbs.cli.options import add_fit_options, add_json, print_result
 from rbs.utils.experiments import experiment_file
 from rbs.weights.shipped import teacher_folder, weights_path
 
@@ -94,7 +94,9 @@ def run(args: argparse.Namespace) -> None:
     )
     runs = ablation.train(args.workers)
     if runs is None:
-        say(args, None, "another process still trains some rows; the one that ends last writes the tables")
+        print_result(
+            args, None, "another process still trains some rows; the one that ends last writes the tables"
+        )
         return
     tables, texts = {}, []
     with in_turn(args.output):
@@ -103,4 +105,4 @@ def run(args: argparse.Namespace) -> None:
             scores = score(ablation, runs, split, folder)
             tables[folder], text = write_report(ablation, runs, split, scores, folder)
             texts.append(text)
-    say(args, tables, "\n".join([*texts, f"written to {args.output}"]))
+    print_result(args, tables, "\n".join([*texts, f"written to {args.output}"]))

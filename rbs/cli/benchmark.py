@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rbs.cli.options import add_allow_option, add_evaluation_options, add_json, command_line, say
+from rbs.cli.options import add_allow_option, add_evaluation_options, add_json, command_line, print_result
 
 HELP = "compare finished trainings and the classical peers in one table, with costs and origins"
 
@@ -54,4 +54,4 @@ def run(args: argparse.Namespace) -> None:
     rows = table(evaluation, trainings, measure_costs(evaluation, trainings))
     write(args.output, rows, evaluation)
     text = (args.output / f"{FILE}.md").read_text(encoding="utf-8")
-    say(args, rows, f"{text}\nwritten to {args.output} as {FILE}.md, .tex and .csv")
+    print_result(args, rows, f"{text}\nwritten to {args.output} as {FILE}.md, .tex and .csv")

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rbs.cli.options import add_json, refusals_error, say
+from rbs.cli.options import add_json, print_result, refusals_error
 
 HELP = "remove what identifies the patient from whole-body NM files (DICOM PS3.15, basic profile)"
 
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     document = {"target": target, "files": len(done), "already": already, "patients": patients}
     document |= {"actions": actions, "notes": notes, "refused": len(refused)}
     document |= {"report": target / REPORT, "key": key}
-    say(args, document, "\n".join(lines))
+    print_result(args, document, "\n".join(lines))
     if refused and not is_folder:
         raise refused[0].error
     for outcome in refused:

@@ -12,8 +12,8 @@ from rbs.cli.options import (
     add_json,
     command_line,
     option_group,
+    print_result,
     refuse_options,
-    say,
 )
 from rbs.weights.shipped import teacher_folder, weights_path
 
@@ -168,7 +168,7 @@ def run(args: argparse.Namespace) -> None:
         document["observers"] = assessment
         text += f"\n{printed_table(assessment)}\n"
     link = f"`rbs report {args.output} -o report.html` makes a page of it"
-    say(args, document, f"{text}\nwritten to {args.output}; {link}")
+    print_result(args, document, f"{text}\nwritten to {args.output}; {link}")
 
 
 def _text(found: Evaluation) -> str:

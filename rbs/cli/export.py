@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rbs.cli.options import add_allow_option, add_json, say
+from rbs.cli.options import add_allow_option, add_json, print_result
 from rbs.weights.shipped import weights_path
 
 HELP = "write a restorer as ONNX, for programs without PyTorch"
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
 
     loaded = load_restorer(args.checkpoint)
     found = export_onnx(loaded, args.output, overwrite=args.overwrite)
-    say(
+    print_result(
         args,
         {
             "checkpoint": loaded.name,

@@ -14,8 +14,8 @@ from rbs.cli.options import (
     add_split_options,
     option_group,
     positive,
+    print_result,
     refuse_options,
-    say,
     whole_positive,
 )
 
@@ -115,7 +115,7 @@ def _index_scans(args: argparse.Namespace) -> None:
     )
     splits = _scan_splits(found)
     document = _document("scans", found) | {"files": found.found, "read": found.read, "splits": splits}
-    say(args, document, "\n".join(_scan_summary(found, splits)))
+    print_result(args, document, "\n".join(_scan_summary(found, splits)))
     if not found.cases:
         remedy = f"read the reasons and remedies in {found.refused}"
         raise ManifestError("no scan in it can be used", file=args.folder, remedy=remedy)
@@ -140,7 +140,7 @@ def _index_frames(args: argparse.Namespace) -> None:
         "near_duplicates": {"frames": alike, "sets": sets, "list": found.duplicates},
         "no_frames_of_the_layout": found.passed_over,
     }
-    say(args, document, "\n".join(_frame_summary(found, splits)))
+    print_result(args, document, "\n".join(_frame_summary(found, splits)))
     if not found.rows:
         remedy = f"read the reasons and remedies in {found.refused}"
         raise FrameError("no picture in it can be used", file=args.folder, remedy=remedy)

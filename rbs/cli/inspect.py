@@ -10,9 +10,9 @@ from rbs.cli.options import (
     add_json,
     add_reading_options,
     add_standard_velocity,
+    print_result,
     reading_options,
     refusals_error,
-    say,
 )
 
 HELP = "show how rbs reads DICOM files and whether they are fit for restoring and training"
@@ -59,6 +59,6 @@ def run(args: argparse.Namespace) -> None:
             if not args.json:  # at once: a folder takes minutes
                 print(report)
     if args.json:
-        say(args, [report.as_dict() for report in reports], "")
+        print_result(args, [report.as_dict() for report in reports], "")
     if refusals:
         raise refusals_error(refusals, total)

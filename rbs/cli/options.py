@@ -137,11 +137,11 @@ class _Allow(argparse.Action):
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """Add --json, which `say` obeys."""
+    """Add --json, which `print_result` obeys."""
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
 
 
-def say(args: argparse.Namespace, document: Any, text: str) -> None:
+def print_result(args: argparse.Namespace, document: Any, text: str) -> None:
     """Print the result of a command: a JSON document where --json asks for it, otherwise text.
 
     Args:

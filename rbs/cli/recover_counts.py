@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from rbs.cli.options import add_json, positive, say
+from rbs.cli.options import add_json, positive, print_result
 
 HELP = "turn 8-bit pictures that are scaled counts back into count scans (DICOM), with a receipt"
 
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
     unnamed = len(set(files) - {picture.file for picture in pictures})
     if unnamed:
         lines.append(f"{unnamed} other pictures were left out: the pattern or the table does not name them")
-    say(args, {"receipt": receipt, "unnamed": unnamed, "pictures": rows}, "\n".join(lines))
+    print_result(args, {"receipt": receipt, "unnamed": unnamed, "pictures": rows}, "\n".join(lines))
     if len(rows) == len(refused) == 1:
         reason = refused[0]["reason"]
         raise ScanError(reason, file=source, remedy="give one whose greys are counts times one factor")

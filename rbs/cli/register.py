@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rbs.cli.options import add_json, add_reading_options, reading_options, say
+from rbs.cli.options import add_json, add_reading_options, print_result, reading_options
 
 HELP = "measure how far a patient moved between a rapid and a standard scan, before and after registration"
 
@@ -75,4 +75,4 @@ def run(args: argparse.Namespace) -> None:
     ):
         lines.append(f"    {name:<24} {median:.2f} {p95:.2f}")
     rounded = {key: round(value, 3) if isinstance(value, float) else value for key, value in found.items()}
-    say(args, rounded, "\n".join(lines))
+    print_result(args, rounded, "\n".join(lines))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rbs.cli.options import add_fit_options, add_json, say
+from rbs.cli.options import add_fit_options, add_json, print_result
 from rbs.utils.experiments import sweep_file
 
 HELP = "search hyper-parameters by a W&B sweep file, without a server"
@@ -49,4 +49,4 @@ def run(args: argparse.Namespace) -> None:
             lines.append(f"{one.folder.name} {one.state}: {one.last_line()} ({one.folder / 'output.txt'})")
     if undone:
         lines.append("give the same command again to go on with these")
-    say(args, table, "\n".join([*lines, f"written to {output}"]))
+    print_result(args, table, "\n".join([*lines, f"written to {output}"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rbs.cli.options import add_json, add_reading_options, positive, reading_options, say
+from rbs.cli.options import add_json, add_reading_options, positive, print_result, reading_options
 
 HELP = "simulate a faster scan: thin the counts of a raw scan binomially"
 
@@ -88,4 +88,4 @@ def run(args: argparse.Namespace) -> None:
     ]
     head = f"{args.source}: {', '.join(scan.views)} (from {scan.provenance.view_rule})"
     document = {"source": args.source, "views": scan.views, "files": files}
-    say(args, document, "\n".join([head, *lines]))
+    print_result(args, document, "\n".join([head, *lines]))

@@ -85,7 +85,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class FitReport:
+class AcceptanceReport:
     """A scan as it was understood. Holds nothing that names the patient.
 
     Attributes:
@@ -172,7 +172,7 @@ class FitReport:
 
 def check(
     scan: Scan, *, standard_velocity: float = STANDARD_VELOCITY, trained_on: Mapping[str, Any] | None = None
-) -> FitReport:
+) -> AcceptanceReport:
     """Say what was understood of a scan and what it is fit for.
 
     Args:
@@ -198,7 +198,7 @@ def check(
     window = _energy_window(header)
     doubts = tuple(_doubts(scan, window))
     alone = "one view only: it is restored alone, unless its folder holds the opposite view too"
-    return FitReport(
+    return AcceptanceReport(
         file=scan.provenance.path,
         views=names,
         view_rule=rule,

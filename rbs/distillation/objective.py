@@ -51,9 +51,9 @@ def cascade_losses(
     def rec(number: int, estimate: Tensor | None) -> Tensor | float:
         if estimate is None:
             return 0.0
-        there, seen = (estimate, target) if displacement is None else meet(estimate, target, displacement)
+        pair = (estimate, target) if displacement is None else overlap(estimate, target, displacement)
         for loss in losses:
-            terms[f"{loss.name}{number}"] = loss(there, seen, exposure)
+            terms[f"{loss.name}{number}"] = loss(*pair, exposure)
         return sum(loss.weight * terms[f"{loss.name}{number}"] for loss in losses)
 
     def skd() -> Tensor | float:
@@ -76,8 +76,8 @@ def cascade_losses(
     return {**terms, "total": torch.as_tensor(total)}
 
 
-def meet(estimate: Tensor, target: Tensor, displacement: Tensor) -> tuple[Tensor, Tensor]:
-    """An estimate laid on the target of a patient who moved, and the target, without a margin.
+def overlap(estimate: Tensor, target: Tensor, displacement: Tensor) -> tuple[Tensor, Tensor]:
+    """An estimate warped onto the target of a patient who moved, and the target, without a margin.
 
     The margin is the largest displacement, beyond which some target lies outside the crop; of a
     motion as large as the crop at least the middle half of each side is kept.

@@ -267,7 +267,7 @@ class RestorationTask(TrainingTask):
         """The prior argument of `Cascade` for a batch of crops."""
         if "teacher" not in self._outside:
             return None
-        return self._teach if self.prior.source == "online" else self._told(batch["prior"], batch)
+        return self._teach if self.prior.source == "online" else self._with_true_masks(batch["prior"], batch)
 
     def _prior_of_scan(self, batch: Batch) -> SemanticPrior | Callable[[Tensor], SemanticPrior] | None:
         """The prior argument of `Cascade` for one whole scan or frame."""
@@ -276,9 +276,9 @@ class RestorationTask(TrainingTask):
         if self.prior.source == "online":
             return self._teach
         prior = self._scan_prior(batch["rapid"][0].cpu().numpy(), float(batch["exposure"][0]))
-        return self._told(prior.to(self.device), batch)
+        return self._with_true_masks(prior.to(self.device), batch)
 
-    def _told(self, prior: SemanticPrior, batch: Batch) -> SemanticPrior:
+    def _with_true_masks(self, prior: SemanticPrior, batch: Batch) -> SemanticPrior:
         """The prior of a batch, with true masks where those are asked for."""
         if self.prior.source != "truth":
             return prior

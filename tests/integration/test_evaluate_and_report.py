@@ -1,7 +1,6 @@
 """From a manifest to a page through the command line, as `make demo` ends."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -70,11 +69,10 @@ def test_evaluate_then_report(cohort: Path, f1: Path, tmp_path: Path, capsys, mo
     assert "incomplete" in capsys.readouterr().err
 
 
-def test_report_of_a_real_adult(f1: Path, tmp_path: Path) -> None:
+def test_report_of_a_real_adult(real_adult: Path, f1: Path, tmp_path: Path) -> None:
     """One patient without truth, and no validation split to tune classical peers on."""
-    folder = os.environ.get("RBS_TEST_DATA") or pytest.skip("RBS_TEST_DATA is not set")
-    file = Path(folder, "bone/ge670_d_both_views_27cm_per_min.dcm").resolve()
-    (tmp_path / "manifest.csv").write_text(f"patient,split,rapid,standard,truth\nadult,test,,{file},\n")
+    rows = f"patient,split,rapid,standard,truth\nadult,test,,{real_adult.resolve()},\n"
+    (tmp_path / "manifest.csv").write_text(rows)
     run, page = tmp_path / "run", tmp_path / "report.html"
     evaluate = ["evaluate", str(tmp_path / "manifest.csv"), "--stage1", str(f1)]
     assert main([*evaluate, "--output", str(run)]) == 0

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rbs.cli.options import say
+from rbs.cli.options import print_result
 from rbs.scans.scan import View
 
 
@@ -30,7 +30,7 @@ def test_json_is_one_document_without_nan(capsys) -> None:
         "numbers": [np.float32(2), np.int64(3), np.array([np.inf, 1.0]), True, None],
         Path("key"): "text",
     }
-    say(argparse.Namespace(json=True), document, "for a reader")
+    print_result(argparse.Namespace(json=True), document, "for a reader")
     assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
         "fit": {"file": "a.dcm", "view": "anterior", "error": None, "counts": [1, 2]},
         "table": [{"x": 1.5, "n": 1, "name": "a"}, {"x": None, "n": 2, "name": None}],
@@ -40,5 +40,5 @@ def test_json_is_one_document_without_nan(capsys) -> None:
 
 
 def test_without_json_the_text_is_printed(capsys) -> None:
-    say(argparse.Namespace(json=False), {"a": 1}, "for a reader")
+    print_result(argparse.Namespace(json=False), {"a": 1}, "for a reader")
     assert capsys.readouterr().out == "for a reader\n"
