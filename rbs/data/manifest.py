@@ -24,6 +24,7 @@ from typing import Protocol
 import numpy as np
 
 from rbs.errors import ManifestError, ScanError
+from rbs.scans.censoring import cut_counts
 from rbs.scans.registration import Motion, estimate_motion
 from rbs.scans.scan import REGIONS, Array, Scan, View, align
 from rbs.utils.files import read_npz, write_csv
@@ -486,9 +487,11 @@ def _refuse_two_scans(files: Sequence[Path], scans: Sequence[ScanHeader]) -> Non
 
 
 def _join(scans: Sequence[Scan]) -> Scan:
-    """One scan of one file, or of files of one view each."""
+    """One scan of one file, or of files of one view each; of cut ones as much is cut from all."""
     views = tuple(view for scan in scans for view in scan.views)
-    return scans[0].with_counts(np.concatenate([scan.counts for scan in scans]), views=views)
+    cut = max(scan.cut for scan in scans)
+    counts = np.concatenate([cut_counts(scan.counts, cut) for scan in scans])
+    return scans[0].with_counts(counts, views=views, cut=cut)
 
 
 def _motion(case: Case, rapid: Scan, standard: Scan) -> Motion | None:
