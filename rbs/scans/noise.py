@@ -138,9 +138,7 @@ class Region:
     columns: tuple[int, int]
 
     def __str__(self) -> str:
-        return (
-            f"rows {self.rows[0]}-{self.rows[1] - 1}, columns {self.columns[0]}-{self.columns[1] - 1}"
-        )
+        return f"rows {self.rows[0]}-{self.rows[1] - 1}, columns {self.columns[0]}-{self.columns[1] - 1}"
 
 
 @dataclass(frozen=True)
@@ -272,9 +270,7 @@ def blank_pixels(counts: Array) -> Array:
 def beside_blanks(blank: Array) -> Array:
     """The level from which each block, as of `block_contrasts`, lies in or beside a blank area."""
     rows = np.minimum(np.minimum(blank[:-3], blank[1:-2]), np.minimum(blank[2:-1], blank[3:]))
-    return np.minimum(
-        np.minimum(rows[:, :-3], rows[:, 1:-2]), np.minimum(rows[:, 2:-1], rows[:, 3:])
-    )
+    return np.minimum(np.minimum(rows[:, :-3], rows[:, 1:-2]), np.minimum(rows[:, 2:-1], rows[:, 3:]))
 
 
 def _indices(

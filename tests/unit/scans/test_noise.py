@@ -83,8 +83,27 @@ def test_acquired_scans_are_raw(real_scan: Path, real_adult: Path) -> None:
         lambda c: c[:-1] + c[1:],
     ],
     ids=[
-        *("0.45 x 2.54", "0.6 x 13.23", "0.35 x 1.22", "0.5 x 2.9", "rows", "1 x 20", "x 1.05", "x 0.9", "x 2"),
-        *("offset", "window", "gamma 0.8", "gamma 1.1", "root", "rows twice", "some rows twice", "mean of rows"),
+        *(
+            "0.45 x 2.54",
+            "0.6 x 13.23",
+            "0.35 x 1.22",
+            "0.5 x 2.9",
+            "rows",
+            "1 x 20",
+            "x 1.05",
+            "x 0.9",
+            "x 2",
+        ),
+        *(
+            "offset",
+            "window",
+            "gamma 0.8",
+            "gamma 1.1",
+            "root",
+            "rows twice",
+            "some rows twice",
+            "mean of rows",
+        ),
     ],
 )
 @pytest.mark.parametrize("exposure", [0.5, 3.0])

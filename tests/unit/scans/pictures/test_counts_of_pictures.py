@@ -151,7 +151,15 @@ def resized(grey: np.ndarray, factor: float, how: Image.Resampling = Image.Resam
         (lambda c: np.full_like(c, 255, dtype=np.uint8), "bright"),
     ],
     ids=[
-        *("jpeg 95", "jpeg 90", "one count taken off", "1.3 counts taken off", "offset", "saturated", "gamma 0.8"),
+        *(
+            "jpeg 95",
+            "jpeg 90",
+            "one count taken off",
+            "1.3 counts taken off",
+            "offset",
+            "saturated",
+            "gamma 0.8",
+        ),
         *("gamma 1.2", "square root", "smaller", "larger", "nearest", "turned", "blank", "white"),
     ],
 )
