@@ -149,7 +149,10 @@ def print_result(args: argparse.Namespace, document: Any, text: str) -> None:
         document: Built of mappings, sequences, dataclasses, tables, paths, text and numbers.
         text: The same for a reader.
     """
-    print(json.dumps(_plain(document), indent=2, allow_nan=False) if args.json else text)
+    from rbs.errors import printable
+
+    lines = map(printable, text.split("\n"))
+    print(json.dumps(_plain(document), indent=2, allow_nan=False) if args.json else "\n".join(lines))
 
 
 def _plain(value: Any) -> Any:

@@ -236,6 +236,7 @@ class _Log:
         from datetime import datetime
 
         from rbs.clinic.outcomes import Skip
+        from rbs.errors import printable
 
         if not self.file:
             return
@@ -246,7 +247,7 @@ class _Log:
             words += f": {outcome.error.fault}; {outcome.error.remedy}"
         elif isinstance(outcome, Skip):
             words += f": {outcome.reason}"
-        print(f"{now} {name} {words}", file=self.file, flush=True)
+        print(printable(f"{now} {name} {words}"), file=self.file, flush=True)
 
 
 def _summarise(outcomes: Sequence[Outcome], args: argparse.Namespace, is_folder: bool) -> None:
@@ -256,6 +257,7 @@ def _summarise(outcomes: Sequence[Outcome], args: argparse.Namespace, is_folder:
         RbsError: Some file was refused, or restored in part.
     """
     from rbs.clinic.outcomes import Skip
+    from rbs.errors import printable
 
     if args.json:
         print(_document(outcomes))
@@ -263,7 +265,7 @@ def _summarise(outcomes: Sequence[Outcome], args: argparse.Namespace, is_folder:
     with_output = sum(skip.reason == HAS_OUTPUT for skip in skips)
     for skip in skips:
         if skip.reason != HAS_OUTPUT:
-            print(f"skipped: {skip.source} {skip.reason}", file=sys.stderr)
+            print(printable(f"skipped: {skip.source} {skip.reason}"), file=sys.stderr)
     if with_output:
         print(f"skipped: {with_output} of {len(outcomes)} files, whose output exists", file=sys.stderr)
     failed = [outcome.error for outcome in outcomes if outcome.error]

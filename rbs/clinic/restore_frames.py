@@ -16,7 +16,7 @@ from rbs.degradation.optical import enlarge
 from rbs.endoscopy.field_of_view import field_of_view
 from rbs.endoscopy.files import read_frame, write_frame
 from rbs.endoscopy.video import SUFFIXES, transcode
-from rbs.errors import CheckpointError, FrameError, OutputError, RbsError
+from rbs.errors import CheckpointError, FrameError, OutputError, RbsError, printable
 from rbs.scans.scan import Array
 from rbs.utils.version import VERSION
 
@@ -49,7 +49,7 @@ class RestoredFile:
     outcome: ClassVar[str] = "restored"
 
     def __str__(self) -> str:
-        return f"{self.source.name}: {self.facts} -> {self.output}"
+        return printable(f"{self.source.name}: {self.facts} -> {self.output}")
 
 
 class FrameRestorer:
