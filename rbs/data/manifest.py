@@ -443,10 +443,11 @@ def _case(path: Path, line: int, row: dict[str, str]) -> Case:
 def _patient_id(file: Path) -> str:
     """Patient ID in the header; empty without one, or where the file cannot be read yet."""
     from rbs.scans.dicom.reader import decoded
+    from rbs.scans.dicom.texts import text_of
 
     try:
         header, _ = decoded(file, stop_before_pixels=True, specific_tags=["PatientID"])
-        return str(header.get("PatientID") or "").strip()
+        return text_of(header, "PatientID").strip()
     except Exception:  # a damaged file surfaces in pydicom as nearly any exception there is
         return ""
 

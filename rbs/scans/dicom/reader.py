@@ -35,6 +35,7 @@ from pydicom.uid import (
 from rbs.errors import RbsError, ScanError, printable
 from rbs.scans.counts import dispersion_index
 from rbs.scans.dicom.pixels import EXPORT_RAW, LOSSLESS, MOST_PIXELS, stored_pixels, whole_number
+from rbs.scans.dicom.texts import keep_stored, text_of
 from rbs.scans.dicom.views import UNNAMED, name_views
 from rbs.scans.scan import Array, Provenance, Scan, View
 
@@ -125,7 +126,7 @@ def first_line(error: Exception) -> str:
 
 
 def decoded(path: Path, content: bytes | None = None, **options: Any) -> tuple[FileDataset, list[str]]:
-    """Read a file and decode every element now.
+    """Read a file and decode every element now; text keeps its bytes (`rbs.scans.dicom.texts`).
 
     pydicom would decode an element when it is first asked for, and fail where nobody expects it.
     Damaged elements are left out, or they would fail later, on writing. Files without a preamble
@@ -234,7 +235,7 @@ def _read(
         spacing_mm=_spacing(header, path),
         velocity=_velocity(header, velocity, path),
         duration_s=positive_number(header.get("ActualFrameDuration"), 1e-3),
-        patient_id=str(header.get("PatientID") or ""),
+        patient_id=text_of(header, "PatientID"),
         provenance=Provenance(
             path=path,
             sop_instance_uid=str(header.get("SOPInstanceUID") or "") or None,
@@ -249,7 +250,9 @@ def _decode_elements(ds: Dataset) -> list[str]:
     damaged = []
     for tag in list(ds.keys()):
         try:
+            raw = ds.get_item(tag)
             element = ds[tag]
+            keep_stored(ds, raw)
             for item in element.value if element.VR == "SQ" else ():
                 damaged += _decode_elements(item)
         except Exception as error:  # as in read_nm

@@ -36,6 +36,7 @@ from rbs.scans.dicom.modules import (
     set_pixels,
 )
 from rbs.scans.dicom.reader import RECOVERED, THINNED, first_line
+from rbs.scans.dicom.texts import can_be_written, put_stored
 from rbs.scans.scan import STANDARD_VELOCITY, Array, Scan
 from rbs.utils.files import whole_file
 
@@ -153,9 +154,7 @@ def write_acquired_nm(
     """
     when = acquired or study.started
     ds = Dataset()
-    texts = (patient.patient_id, patient.patient_name, study.description, series_description)
-    if not all(text.isascii() for text in texts):
-        ds.SpecificCharacterSet = "ISO_IR 192"  # UTF-8; without it pydicom writes question marks
+    _encode(ds, patient.patient_id, patient.patient_name, study.description, series_description)
     ds.ImageType = ["ORIGINAL", "PRIMARY", "WHOLE BODY", "EMISSION"]
     if synthetic:
         ds.SyntheticData = "YES"
@@ -227,6 +226,7 @@ def write_recovered_nm(
         OutputError: The file cannot be written.
     """
     ds = Dataset()
+    _encode(ds, patient.patient_id, patient.patient_name)
     ds.ImageType = ["DERIVED", "PRIMARY", "WHOLE BODY", "EMISSION"]
     ds.StudyInstanceUID = generate_uid(entropy_srcs=["rbs study", study_seed])
     ds.SeriesInstanceUID, ds.SOPInstanceUID = _uid("series", uid_seed), _uid("instance", uid_seed)
@@ -440,7 +440,9 @@ def _derived_from(source: Scan, scan: Scan, label: str, uid_seed: str | None = N
     if uid_seed is None:
         ds.InstanceCreationDate, ds.InstanceCreationTime = date_time(datetime.now())
         ds.ContentDate, ds.ContentTime = ds.InstanceCreationDate, ds.InstanceCreationTime
-    ds.SeriesDescription = f"{str(ds.get('SeriesDescription') or 'Whole body')[:40]} {label}"
+    described = str(ds.get("SeriesDescription") or "")
+    described = described if described and can_be_written(described, ds) else "Whole body"
+    ds.SeriesDescription = f"{described[:40]} {label}"
     number = str(ds.get("SeriesNumber") or "")
     ds.SeriesNumber = 1000 + (int(number[-6:]) if number.isdecimal() else 0)
     ds.InstanceNumber = 1
@@ -453,6 +455,12 @@ def _derived_from(source: Scan, scan: Scan, label: str, uid_seed: str | None = N
 def _uid(level: str, seed: str | None) -> str:
     """A UID that follows from the seed; a random one without."""
     return generate_uid(entropy_srcs=None if seed is None else [f"rbs {level}", seed])
+
+
+def _encode(ds: Dataset, *texts: str) -> None:
+    """State UTF-8 where a text needs it; without, pydicom writes question marks."""
+    if not all(text.isascii() for text in texts):
+        ds.SpecificCharacterSet = "ISO_IR 192"
 
 
 def _describe_patient(ds: Dataset, patient: PatientHeader) -> None:
@@ -508,6 +516,7 @@ def encoded(ds: Dataset) -> bytes:
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.file_meta = meta
+    put_stored(ds)
     # In memory first: pydicom calls a value it cannot encode an OSError, as if the disk were at
     # fault.
     content = BytesIO()
