@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rbs.cli.options import (
     add_allow_option,
     add_reading_options,
     add_standard_velocity,
+    print_result,
     reading_options,
     refusals_error,
 )
@@ -260,7 +261,7 @@ def _summarise(outcomes: Sequence[Outcome], args: argparse.Namespace, is_folder:
     from rbs.errors import printable
 
     if args.json:
-        print(_document(outcomes))
+        print_result(args, _document(outcomes), "")
     skips = [outcome for outcome in outcomes if isinstance(outcome, Skip)]
     with_output = sum(skip.reason == HAS_OUTPUT for skip in skips)
     for skip in skips:
@@ -277,13 +278,11 @@ def _summarise(outcomes: Sequence[Outcome], args: argparse.Namespace, is_folder:
         raise refusals_error(len(failed), len(outcomes) - len(skips))
 
 
-def _document(outcomes: Sequence[Outcome]) -> str:
-    """All outcomes as JSON: how many of each, and for every file what is known of it."""
-    import json
-
+def _document(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """All outcomes: how many of each, and for every file what is known of it."""
     import rbs
 
     words = [outcome.outcome for outcome in outcomes]
     counted = {word: words.count(word) for word in ("restored", "refused", "skipped")}
     files = [{"outcome": outcome.outcome, **vars(outcome)} for outcome in outcomes]
-    return json.dumps({"rbs": rbs.__version__, **counted, "files": files}, indent=2, default=str)
+    return {"rbs": rbs.__version__, **counted, "files": files}

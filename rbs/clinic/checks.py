@@ -307,9 +307,10 @@ def _number(header: Dataset | None, keyword: str) -> float | None:
 def _energy_window(header: Dataset | None) -> tuple[float, float] | None:
     try:
         limits = header.EnergyWindowInformationSequence[0].EnergyWindowRangeSequence[0]  # type: ignore[union-attr]
-        return float(limits.EnergyWindowLowerLimit), float(limits.EnergyWindowUpperLimit)
+        low, high = float(limits.EnergyWindowLowerLimit), float(limits.EnergyWindowUpperLimit)
     except (AttributeError, IndexError, TypeError, ValueError):
         return None
+    return (low, high) if 0 <= low < high < math.inf else None
 
 
 def _stated(value: float | None, form: str, otherwise: str = "not stated") -> str:

@@ -24,6 +24,7 @@ from typing import Protocol
 import numpy as np
 
 from rbs.errors import ManifestError, ScanError
+from rbs.scans.ranges import VELOCITY
 from rbs.scans.registration import Motion, estimate_motion
 from rbs.scans.scan import REGIONS, Array, Scan, View, align
 from rbs.utils.files import read_npz, write_csv
@@ -406,6 +407,8 @@ def _case(path: Path, line: int, row: dict[str, str]) -> Case:
             value = math.nan
         if not (math.isfinite(value) and value > 0):
             raise line_fault(path, line, f"{name} is '{cell}'", "give a positive number or leave it empty")
+        if name.endswith("velocity") and value not in VELOCITY:
+            raise line_fault(path, line, f"{name} is '{cell}'", f"give {VELOCITY}, or leave it empty")
         return value
 
     stated: dict[Path, View] = {}

@@ -37,6 +37,7 @@ from rbs.scans.counts import dispersion_index
 from rbs.scans.dicom.pixels import EXPORT_RAW, LOSSLESS, MOST_PIXELS, stored_pixels, whole_number
 from rbs.scans.dicom.texts import keep_stored, text_of
 from rbs.scans.dicom.views import UNNAMED, name_views
+from rbs.scans.ranges import DURATION
 from rbs.scans.scan import Array, Provenance, Scan, View
 
 THINNED = ("THINNED", "99RBS", "Binomial thinning of raw counts")
@@ -234,7 +235,7 @@ def _read(
         views=names,
         spacing_mm=_spacing(header, path),
         velocity=_velocity(header, velocity, path),
-        duration_s=positive_number(header.get("ActualFrameDuration"), 1e-3),
+        duration_s=_duration(header, path),
         patient_id=text_of(header, "PatientID"),
         provenance=Provenance(
             path=path,
@@ -391,6 +392,17 @@ def _velocity(header: Dataset, option: float | None, path: Path) -> float | None
         fault = f"its ScanVelocity says {stated:g} cm/min, but {option:g} cm/min was given"
         raise ScanError(fault, file=path, remedy="give none for this file, or correct its header")
     return option if stated is None else stated
+
+
+def _duration(header: Dataset, path: Path) -> float | None:
+    """Seconds; None where they are unknown or impossible, since little rests on them."""
+    seconds = positive_number(header.get("ActualFrameDuration"), 1e-3)
+    if seconds is None or seconds in DURATION:
+        return seconds
+    _LOG.warning(
+        "%s: a duration of %g s (ActualFrameDuration) is taken for unknown", printable(path), seconds
+    )
+    return None
 
 
 def positive_number(value: Any, factor: float = 1.0) -> float | None:
