@@ -12,8 +12,11 @@ import numpy as np
 
 from rbs.errors import CheckpointError, RbsError
 from rbs.inference.devices import onnx_providers
+from rbs.inference.onnx_file import described
 from rbs.scans.counts import standard_scale, where_scanned
 from rbs.scans.scan import Array
+from rbs.utils.description import KEY
+from rbs.utils.schema import shown
 from rbs.utils.threads import thread_count, waits_actively
 from rbs.weights import shipped
 from rbs.weights.shipped import check_recorded, file_sha256
@@ -50,10 +53,16 @@ class OnnxRestorer:
 
         Returns:
             Standard counts (V, H, W), float32.
+
+        Raises:
+            CheckpointError: The file, of another making, answers with another shape.
         """
         x = standard_scale(np.asarray(rapid, dtype=np.float32)[None], exposure)
         both = np.repeat(x, VIEWS // len(rapid), axis=1)
         (answer,) = self.session.run(None, {"rapid": both, "exposure": np.array([exposure], np.float32)})
+        if answer.shape != both.shape:
+            fault = f"{self.name} answers with {answer.shape} instead of {both.shape}"
+            raise CheckpointError(fault, remedy="write the file with `rbs export`")
         counts = answer[0] if len(rapid) == VIEWS else answer[0].mean(axis=0, keepdims=True)
         return where_scanned(counts, rapid)
 
@@ -77,9 +86,9 @@ def load_shipped(device: str = "cpu") -> OnnxRestorer:
     try:
         with safe_open(weights, framework="np") as content:
             arrays = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-            description = json.loads(content.metadata()["rbs"])
+            description = json.loads(content.metadata()[KEY])
         session = session_of(graph.read_bytes(), arrays, device)
-        architecture = _about(session)["architecture"]
+        architecture = json.loads(session.get_modelmeta().custom_metadata_map[KEY])["architecture"]
     except (RbsError, MemoryError):
         raise
     except Exception as error:  # ONNX Runtime has kinds of its own for what does not fit
@@ -100,39 +109,48 @@ def load_onnx(path: Path, device: str = "cpu") -> OnnxRestorer:
         device: One of `rbs.inference.devices.DEVICES`.
 
     Raises:
-        CheckpointError: The file is missing, cannot be read, or is not of `rbs export`, or not of
-            scans.
+        CheckpointError: The file is missing, cannot be read, is damaged, or is not of `rbs export`,
+            or not of scans.
         RbsError: ONNX Runtime is not installed.
     """
-    if not path.is_file():
-        raise CheckpointError("there is no such weight file", file=path, remedy="check the path")
+    check_recorded(path, file_sha256(path))
     remedy = "write it with `rbs export`"
     try:
-        session = session_of(path.read_bytes(), device=device)
-        about = _about(session)
-        name, sha256, restores = about["name"], about["weights_sha256"], about["restores"]
+        model = path.read_bytes()
+        about = described(model)
+        if about.restores != "scans":
+            raise CheckpointError(
+                f"it restores {about.restores}, not scans",
+                file=path,
+                remedy="name the weights it was exported from",
+            )
+        session = session_of(model, device=device)
+        _require_a_restorer(session)
     except KeyError:
         raise CheckpointError("it does not say which restorer it holds", file=path, remedy=remedy) from None
     except (RbsError, MemoryError):
         raise
+    except ValueError as error:
+        raise CheckpointError(
+            f"it is no intact export of a restorer ({error})", file=path, remedy=remedy
+        ) from None
     except Exception as error:  # ONNX Runtime has kinds of its own for what is no model
         fault = f"it is truncated or not an ONNX file of a whole network ({type(error).__name__})"
         raise CheckpointError(fault, file=path, remedy=remedy) from None
-    if restores != "scans":
-        raise CheckpointError(
-            f"it restores {restores}, not scans", file=path, remedy="name the weights it was exported from"
-        )
-    return OnnxRestorer(session, f"{name} (ONNX)", sha256, about.get("provenance", {}))
+    return OnnxRestorer(session, f"{about.name} (ONNX)", about.weights_sha256, about.provenance)
 
 
-def _about(session: InferenceSession) -> dict[str, Any]:
-    """Metadata that its writer put into it.
+def _require_a_restorer(session: InferenceSession) -> None:
+    """Require the inputs and outputs of an export of a restorer of scans.
 
     Raises:
-        KeyError: Nothing.
+        ValueError: It has others.
     """
-    about: dict[str, Any] = json.loads(session.get_modelmeta().custom_metadata_map["rbs"])
-    return about
+    given = [(i.name, i.type, len(i.shape)) for i in session.get_inputs()]
+    if given != [("rapid", "tensor(float)", 4), ("exposure", "tensor(float)", 1)]:
+        raise ValueError(f"it takes {shown([name for name, _, _ in given])}, not rapid and exposure")
+    if [(o.type, len(o.shape)) for o in session.get_outputs()] != [("tensor(float)", 4)]:
+        raise ValueError("it does not answer with one restoration")
 
 
 def session_of(
