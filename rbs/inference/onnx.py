@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 VIEWS = 2
 
+_EXPORT = "write it with `rbs export`"
+
 
 @dataclass(frozen=True)
 class OnnxRestorer:
@@ -36,12 +38,14 @@ class OnnxRestorer:
         name: Its class and the file its weights came from, for headers and reports.
         sha256: Of the file of its weights, hexadecimal.
         provenance: What was recorded about their making.
+        file: The file it was read from.
     """
 
     session: InferenceSession
     name: str
     sha256: str
     provenance: dict[str, Any]
+    file: Path
     shows: ClassVar[str] = "scans"
 
     def restore(self, rapid: Array, exposure: float) -> Array:
@@ -55,14 +59,20 @@ class OnnxRestorer:
             Standard counts (V, H, W), float32.
 
         Raises:
-            CheckpointError: The file, of another making, answers with another shape.
+            CheckpointError: The network, of another making, cannot be run or answers with another
+                shape.
         """
         x = standard_scale(np.asarray(rapid, dtype=np.float32)[None], exposure)
         both = np.repeat(x, VIEWS // len(rapid), axis=1)
-        (answer,) = self.session.run(None, {"rapid": both, "exposure": np.array([exposure], np.float32)})
+        given = {"rapid": both, "exposure": np.array([exposure], np.float32)}
+        try:
+            (answer,) = self.session.run(None, given)
+        except Exception as error:  # ONNX Runtime has kinds of its own for what cannot be computed
+            fault = f"ONNX Runtime cannot restore {both.shape} pixels with it ({type(error).__name__})"
+            raise CheckpointError(fault, file=self.file, remedy=_EXPORT) from error
         if answer.shape != both.shape:
-            fault = f"{self.name} answers with {answer.shape} instead of {both.shape}"
-            raise CheckpointError(fault, remedy="write the file with `rbs export`")
+            fault = f"it answers with {answer.shape} pixels instead of {both.shape}"
+            raise CheckpointError(fault, file=self.file, remedy=_EXPORT)
         counts = answer[0] if len(rapid) == VIEWS else answer[0].mean(axis=0, keepdims=True)
         return where_scanned(counts, rapid)
 
@@ -98,7 +108,8 @@ def load_shipped(device: str = "cpu") -> OnnxRestorer:
         fault = f"it holds another architecture than {graph.name}"
         raise CheckpointError(fault, file=weights, remedy="install rbs again")
     kind = architecture["class_path"].rpartition(".")[2]
-    return OnnxRestorer(session, f"{kind} {weights.name} (ONNX)", sha256, description.get("provenance", {}))
+    provenance = description.get("provenance", {})
+    return OnnxRestorer(session, f"{kind} {weights.name} (ONNX)", sha256, provenance, weights)
 
 
 def load_onnx(path: Path, device: str = "cpu") -> OnnxRestorer:
@@ -114,7 +125,6 @@ def load_onnx(path: Path, device: str = "cpu") -> OnnxRestorer:
         RbsError: ONNX Runtime is not installed.
     """
     check_recorded(path, file_sha256(path))
-    remedy = "write it with `rbs export`"
     try:
         model = path.read_bytes()
         about = described(model)
@@ -127,17 +137,17 @@ def load_onnx(path: Path, device: str = "cpu") -> OnnxRestorer:
         session = session_of(model, device=device)
         _require_a_restorer(session)
     except KeyError:
-        raise CheckpointError("it does not say which restorer it holds", file=path, remedy=remedy) from None
+        raise CheckpointError("it does not say which restorer it holds", file=path, remedy=_EXPORT) from None
     except (RbsError, MemoryError):
         raise
     except ValueError as error:
         raise CheckpointError(
-            f"it is no intact export of a restorer ({error})", file=path, remedy=remedy
+            f"it is no intact export of a restorer ({error})", file=path, remedy=_EXPORT
         ) from None
     except Exception as error:  # ONNX Runtime has kinds of its own for what is no model
         fault = f"it is truncated or not an ONNX file of a whole network ({type(error).__name__})"
-        raise CheckpointError(fault, file=path, remedy=remedy) from None
-    return OnnxRestorer(session, f"{about.name} (ONNX)", about.weights_sha256, about.provenance)
+        raise CheckpointError(fault, file=path, remedy=_EXPORT) from None
+    return OnnxRestorer(session, f"{about.name} (ONNX)", about.weights_sha256, about.provenance, path)
 
 
 def _require_a_restorer(session: InferenceSession) -> None:
@@ -174,6 +184,8 @@ def session_of(
     options = SessionOptions()
     # By itself it takes one for each core of the machine, also where the process was given few.
     options.intra_op_num_threads = thread_count()
+    # It would print names that are in the file, as they are; errors are raised, too.
+    options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if waits_actively() else "0")
     weights = weights or {}
     # They must outlive the session's making, which copies them.
