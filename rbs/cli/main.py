@@ -35,6 +35,7 @@ PLAIN = (
     "restore",
     "export",
     "evaluate",
+    "evaluate-real",
     "benchmark",
     "ablation",
     "sweep",
