@@ -24,6 +24,7 @@ from typing import Protocol
 import numpy as np
 
 from rbs.errors import ManifestError, ScanError
+from rbs.scans.censoring import completed, cut_counts
 from rbs.scans.ranges import VELOCITY
 from rbs.scans.registration import Motion, estimate_motion
 from rbs.scans.scan import REGIONS, Array, Scan, View, align
@@ -107,6 +108,8 @@ class LoadedCase:
     Attributes:
         rapid: Raw counts of the rapid scan, float32 (V, H, W), or None without one.
         standard: Raw counts of the standard scan, float32 (V, H, W).
+        cut: Counts of both up to this number were set to 0 by the export and are drawn anew here
+            (`rbs.scans.censoring.completed`); 0 where none were.
         exposure: Exposure of the rapid scan relative to the standard one; None without a rapid
             scan.
         labels: Region labels, uint8 (V, H, W), 0 background and k + 1 for REGIONS[k]; None without
@@ -126,6 +129,7 @@ class LoadedCase:
     views: tuple[View, ...]
     spacing_mm: tuple[float, float]
     motion: Motion | None = None
+    cut: int = 0
 
 
 @dataclass(frozen=True)
@@ -270,6 +274,9 @@ def load_case(case: Case, *, register: bool = False) -> LoadedCase:
     expectation, labels = (
         _read_truth(case.truth, case.standard[0], standard, views) if case.truth else (None, None)
     )
+    cut = max(scan.cut for scan in (*standards, *rapids))
+    standard = _complete(standard, cut)
+    rapid = None if rapid is None else _complete(rapid, cut)
     motion = None if rapid is None or not register else _motion(case, rapid, standard)
     return LoadedCase(
         rapid=None if rapid is None else rapid.aligned(),
@@ -280,6 +287,7 @@ def load_case(case: Case, *, register: bool = False) -> LoadedCase:
         views=views,
         spacing_mm=standard.spacing_mm,
         motion=motion,
+        cut=cut,
     )
 
 
@@ -490,9 +498,16 @@ def _refuse_two_scans(files: Sequence[Path], scans: Sequence[ScanHeader]) -> Non
 
 
 def _join(scans: Sequence[Scan]) -> Scan:
-    """One scan of one file, or of files of one view each."""
+    """One scan of one file, or of files of one view each; of cut ones as much is cut from all."""
     views = tuple(view for scan in scans for view in scan.views)
-    return scans[0].with_counts(np.concatenate([scan.counts for scan in scans]), views=views)
+    cut = max(scan.cut for scan in scans)
+    counts = np.concatenate([cut_counts(scan.counts, cut) for scan in scans])
+    return scans[0].with_counts(counts, views=views, cut=cut)
+
+
+def _complete(scan: Scan, cut: int) -> Scan:
+    """The scan with the counts that were cut, or that another scan of the case lacks, drawn."""
+    return scan.with_counts(completed(scan.counts, cut), cut=0)
 
 
 def _motion(case: Case, rapid: Scan, standard: Scan) -> Motion | None:

@@ -48,6 +48,9 @@ RECOVERED = ("RECOVERED", "99RBS", "Counts recovered from a picture")
 """Derivation code of counts recovered from pictures (`rbs.scans.pictures`), accepted by
 `read_nm`."""
 
+MOST_CUT = 9
+"""The highest count below which an object may say that its counts were cut to 0."""
+
 WHOLE_BODY = ("WHOLE BODY", "WHOLEBODY", "STATIC", "")
 """Names that cameras give a whole-body scan in the third value of Image Type."""
 
@@ -237,6 +240,7 @@ def _read(
         velocity=_velocity(header, velocity, path),
         duration_s=_duration(header, path),
         patient_id=text_of(header, "PatientID"),
+        cut=_cut(header),
         provenance=Provenance(
             path=path,
             sop_instance_uid=str(header.get("SOPInstanceUID") or "") or None,
@@ -309,6 +313,17 @@ def _refuse_processed(ds: Dataset, transfer_syntax: UID, path: Path) -> None:
 def _shown(value: str) -> str:
     """A header value for a message; one of damaged length may run on into the patient's name."""
     return value if len(value) <= 100 and value.isprintable() else "something unreadable"
+
+
+def cut_code(cut: int) -> tuple[str, str, str]:
+    """Derivation code of counts of which those up to `cut` were set to 0 (`Scan.cut`)."""
+    return f"CUT{cut}", "99RBS", f"Counts up to {cut} set to 0"
+
+
+def _cut(header: Dataset) -> int:
+    codes = header.get("DerivationCodeSequence") or []
+    found = {(str(c.get("CodeValue")), str(c.get("CodingSchemeDesignator"))) for c in codes}
+    return next((cut for cut in range(MOST_CUT, 0, -1) if cut_code(cut)[:2] in found), 0)
 
 
 def _image_type(ds: Dataset) -> list[str]:
