@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and the versions of a run."""
+"""Files: those of a folder, written whole or not at all, and the versions of a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import csv
 import errno
 import json
 import os
+import stat
 import tempfile
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,63 @@ def versions(run: Path, name: str = "") -> list[Path]:
     """Folders `version_N` of a run by N; with `name` the files of that name in them."""
     numbered = {int(path.name.split("_")[1]): path / name for path in run.glob("version_*")}
     return [numbered[n] for n in sorted(numbered) if numbered[n].exists()]
+
+
+def regular_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Files in a folder and those below it, without hidden ones, pipes, sockets and devices.
+
+    Links to folders are followed, each real folder once: a link into the tree, or round in a
+    circle, adds nothing. A folder that is reached both ways keeps its own path.
+
+    Returns:
+        The files, links that lead nowhere among them (opening one says so); and the folders that
+        cannot be searched. Both sorted.
+    """
+    files: list[Path] = []
+    closed: list[Path] = []
+    seen: set[str] = set()
+    waiting = deque([folder])
+    while waiting:
+        for place, below, names in os.walk(
+            waiting.popleft(), onerror=lambda error: closed.append(Path(error.filename))
+        ):
+            if (real := os.path.realpath(place)) in seen:
+                below.clear()
+                continue
+            seen.add(real)
+            below[:] = sorted(name for name in below if not name.startswith("."))
+            waiting.extend(path for name in below if (path := Path(place, name)).is_symlink())
+            paths = (Path(place, name) for name in names if not name.startswith("."))
+            files += [path for path in paths if _kind(path) == "a file"]
+    return sorted(files), sorted(closed)
+
+
+def require_regular(path: Path, error: type[RbsError] = RbsError) -> None:
+    """Refuse a pipe, a socket or a device, whose reading may never end, and a folder.
+
+    What cannot be looked at passes: opening it says why.
+
+    Raises:
+        RbsError: It is one; of the class `error`.
+    """
+    if (kind := _kind(path)) != "a file":
+        raise error(f"it is {kind}, not a file", file=path, remedy="name a file")
+
+
+def _kind(path: Path) -> str:
+    """A file, or what else it is; a file where nothing tells."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return "a file"
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a file")
 
 
 @contextmanager

@@ -109,7 +109,7 @@ def test_faults_name_the_manifest_the_line_and_a_remedy(tmp_path: Path, text: st
 def test_other_files_are_no_manifest(tiny_cohort: Path, tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="rbs simulate data/phantoms --patients 137 --seed 1"):
         Manifest.read(tmp_path / "none.csv")
-    with pytest.raises(ManifestError, match="cannot be read"):
+    with pytest.raises(ManifestError, match="it is a folder, not a file"):
         Manifest.read(tmp_path)
     with pytest.raises(ManifestError):
         Manifest.read(Manifest.read(tiny_cohort).cases[0].standard[0])
