@@ -17,7 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbs.errors import OutputError, RbsError
+from rbs.errors import DiskFullError, OutputError, RbsError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a disk, or of a user's share of it, that has no room."""
 
 FINISHED = "finished"
 """Name of the empty file that marks a version whose training ran to its end."""
@@ -100,7 +103,8 @@ def whole_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         The temporary path to write to; it has the suffix of `path` and does not exist yet.
 
     Raises:
-        OutputError: `path` exists already, the disk is full, or the folder cannot be written.
+        OutputError: `path` exists already, or the folder cannot be written.
+        DiskFullError: There is no room for it, on the disk or in the user's quota.
     """
     path = Path(path)
     temporary = None
@@ -123,10 +127,13 @@ def whole_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     except RbsError:
         raise
     except Exception as error:
-        if not (isinstance(error, OSError) or _disk_is_full(error)):
+        if _disk_is_full(error):
+            fault = "the disk is full; nothing was written"
+            raise DiskFullError(fault, file=path, remedy="free some space") from error
+        if not isinstance(error, OSError):
             raise
-        fault, remedy = _explain(error)
-        raise OutputError(fault, file=path, remedy=remedy) from error
+        fault = f"it cannot be written ({error.strerror or error})"
+        raise OutputError(fault, file=path, remedy=_remedy(error)) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -191,18 +198,18 @@ def _umask() -> int:
     return mask
 
 
-def _explain(error: Exception) -> tuple[str, str]:
-    """Fault and remedy."""
-    if _disk_is_full(error):
-        return "the disk is full; nothing was written", "free some space"
-    reason = getattr(error, "strerror", None) or error
-    return f"it cannot be written ({reason})", "check the folder and its permissions"
+def _remedy(error: OSError) -> str:
+    if error.errno == errno.ENAMETOOLONG:
+        return "choose a shorter name"
+    if error.errno == errno.EROFS:
+        return "name a folder on a disk that can be written"
+    return "check the folder and its permissions"
 
 
 def _disk_is_full(error: BaseException | None) -> bool:
     """True if a full disk caused the error: libraries wrap that of the system, or quote it."""
     while error is not None:
-        if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
+        if getattr(error, "errno", None) in FULL or os.strerror(errno.ENOSPC) in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False
