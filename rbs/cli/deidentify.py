@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> None:
 
     from rbs.clinic.deidentify import REPORT, DeidentifiedFile, begin, deidentify_files, write_report
     from rbs.clinic.outcomes import Refusal
+    from rbs.errors import printable
     from rbs.scans.dicom.files import dicom_files, dicomdirs
 
     source, target = args.source, args.target
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     done = [outcome for outcome in outcomes if isinstance(outcome, DeidentifiedFile)]
     refused = [outcome for outcome in outcomes if isinstance(outcome, Refusal)]
     for path in dicomdirs(source) if is_folder else ():
-        print(f"skipped: {path} is an index, which names the patients", file=sys.stderr)
+        print(printable(f"skipped: {path} is an index, which names the patients"), file=sys.stderr)
     already = sum(outcome.already for outcome in done)
     patients = len({outcome.patient for outcome in done})
     actions = Counter(action for outcome in done for action in outcome.actions.values())

@@ -149,7 +149,9 @@ def print_result(args: argparse.Namespace, document: Any, text: str) -> None:
         document: Built of mappings, sequences, dataclasses, tables, paths, text and numbers.
         text: The same for a reader.
     """
-    print(as_json(document) if args.json else text)
+    from rbs.errors import printable
+
+    print(as_json(document) if args.json else "\n".join(map(printable, text.split("\n"))))
 
 
 def as_json(document: Any) -> str:

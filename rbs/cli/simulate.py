@@ -83,12 +83,14 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         RbsError: The settings are out of range, or the folder cannot be used.
     """
+    from rbs.errors import printable
+
     refuse_options(args, "endoscopy" if args.kind == "scans" else "scans")
     if args.kind == "endoscopy":
         from rbs.data.mucosa import write_mucosa
 
         manifest = write_mucosa(args.out, args.videos, args.frames, args.size, args.seed)
-        print(f"{args.videos} videos of {args.frames} frames: {manifest}")
+        print(printable(f"{args.videos} videos of {args.frames} frames: {manifest}"))
         return
     from rbs.synthetic.cohort import Acquisition, write_cohort
 
@@ -96,4 +98,4 @@ def run(args: argparse.Namespace) -> None:
         args.rapid_velocity, args.standard_velocity, args.moving, args.dose, args.farther
     )
     manifest = write_cohort(args.out, args.patients, args.seed, acquisition=acquisition, workers=args.workers)
-    print(f"{args.patients} phantom children: {manifest}")
+    print(printable(f"{args.patients} phantom children: {manifest}"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.ndimage import find_objects, label
 
-from rbs.errors import ScanError
+from rbs.errors import ScanError, printable
 from rbs.scans.acceptance import SAME_VELOCITY, too_few_counts
 from rbs.scans.counts import dispersion_index, poisson_deviance
 from rbs.scans.dicom.reader import RAW_DISPERSION, positive_number
@@ -161,7 +161,8 @@ class AcceptanceReport:
             rows += [("", f"because {reason}") for reason in verdict.reasons]
             rows += [("", f"warning: {warning}") for warning in verdict.warnings]
             rows += [("", f"note: {note}") for note in verdict.notes]
-        return "\n".join([str(self.file or "scan"), *(f"  {name:<18}{value}" for name, value in rows)])
+        lines = [str(self.file or "scan"), *(f"  {name:<18}{value}" for name, value in rows)]
+        return "\n".join(map(printable, lines))
 
     def _sum_stated(self) -> str:
         if self.counts_stated is None:

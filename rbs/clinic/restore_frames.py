@@ -17,7 +17,7 @@ from rbs.degradation.optical import enlarge
 from rbs.endoscopy.field_of_view import field_of_view
 from rbs.endoscopy.files import read_frame, write_frame
 from rbs.endoscopy.video import SUFFIXES, transcode
-from rbs.errors import CheckpointError, FrameError, OutputError, RbsError
+from rbs.errors import CheckpointError, FrameError, OutputError, RbsError, printable
 from rbs.scans.scan import Array
 from rbs.utils.guard import attempt
 from rbs.utils.version import VERSION
@@ -51,7 +51,7 @@ class RestoredFile:
     outcome: ClassVar[str] = "restored"
 
     def __str__(self) -> str:
-        return f"{self.source.name}: {self.facts} -> {self.output}"
+        return printable(f"{self.source.name}: {self.facts} -> {self.output}")
 
 
 class FrameRestorer:

@@ -15,7 +15,7 @@ import numpy as np
 from rbs.clinic.checks import Contradiction, check, contradictions, nothing_to_restore
 from rbs.clinic.outcomes import Refusal
 from rbs.clinic.sources import Source
-from rbs.errors import CheckpointError, OutputError, RbsError, ScanError
+from rbs.errors import CheckpointError, OutputError, RbsError, ScanError, printable
 from rbs.inference import residual
 from rbs.scans.acceptance import SAME_VELOCITY
 from rbs.scans.dicom.files import EXPORTED
@@ -77,7 +77,7 @@ class RestoredScan:
             f"(bias {bias:+.1f} %{pair}), {self.seconds:.1f} s -> {self.output}"
             + (f" and {self.deviation.name}" if self.deviation else "")
         )
-        return "\n".join([line, *(f"  warning: {warning}" for warning in self.warnings)])
+        return "\n".join(map(printable, [line, *(f"  warning: {warning}" for warning in self.warnings)]))
 
 
 def restore_scan(

@@ -32,7 +32,7 @@ from pydicom.uid import (
     NuclearMedicineImageStorage,
 )
 
-from rbs.errors import RbsError, ScanError
+from rbs.errors import RbsError, ScanError, printable
 from rbs.scans.counts import dispersion_index
 from rbs.scans.dicom.pixels import EXPORT_RAW, LOSSLESS, MOST_PIXELS, stored_pixels, whole_number
 from rbs.scans.dicom.views import UNNAMED, name_views
@@ -204,7 +204,7 @@ def _read(
         raise ScanError("it is empty", file=path, remedy="export it again")
     ds, damaged = decoded(path, content)
     for element in damaged:
-        _LOG.warning("%s: left out the damaged element %s", path, element)
+        _LOG.warning("%s: left out the damaged element %s", printable(path), element)
     transfer_syntax = ds.file_meta.TransferSyntaxUID
     _refuse_other_images(ds, path)
     _refuse_processed(ds, transfer_syntax, path)
@@ -223,7 +223,7 @@ def _read(
     rule: str | None = None
     try:
         names, rule = name_views(header, len(counts), views, path)
-        _LOG.info("%s: views %s, named by %s", path, ", ".join(names), rule)
+        _LOG.info("%s: views %s, named by %s", printable(path), ", ".join(names), rule)
     except ScanError as error:
         if require_views or error.fault != UNNAMED:
             raise
@@ -269,7 +269,7 @@ def _refuse_other_images(ds: Dataset, path: Path) -> None:
             fault = f"it is {what} (modality {_shown(modality) or 'not stated'}), no Nuclear Medicine image"
             raise ScanError(fault, file=path, remedy="name a DICOM Nuclear Medicine file")
         stored_as = _shown(UID(sop_class).name) or "no class"
-        _LOG.info("%s: stored as %s, read as NM for its modality", path, stored_as)
+        _LOG.info("%s: stored as %s, read as NM for its modality", printable(path), stored_as)
     kinds = _image_type(ds)
     if len(kinds) > 2 and kinds[2] not in WHOLE_BODY:
         raise ScanError(f"its image type is {_shown(kinds[2])}", file=path, remedy="name a whole-body scan")
@@ -298,7 +298,8 @@ def _refuse_processed(ds: Dataset, transfer_syntax: UID, path: Path) -> None:
         raise ScanError(fault, file=path, remedy=EXPORT_RAW)
     slope, intercept = ds.get("RescaleSlope"), ds.get("RescaleIntercept")
     if slope not in (None, 1) or intercept not in (None, 0):
-        _LOG.warning("%s: RescaleSlope %s and intercept %s ignored: NM has none", path, slope, intercept)
+        told = printable(slope, 40), printable(intercept, 40)
+        _LOG.warning("%s: RescaleSlope %s and intercept %s ignored: NM has none", printable(path), *told)
 
 
 def _shown(value: str) -> str:
@@ -353,11 +354,15 @@ def _check_counts(header: Dataset, counts: Array, require_raw: bool, path: Path)
             raise ScanError(f"frame {frame} holds no counts", file=path, remedy="acquire or export it again")
     stated = positive_number(header.get("CountsAccumulated"))
     if stated is not None and stated != counts.sum(dtype=np.int64):
-        _LOG.warning("%s: the pixels sum to %d, CountsAccumulated says %d", path, counts.sum(), stated)
+        _LOG.warning(
+            "%s: the pixels sum to %d, CountsAccumulated says %d", printable(path), counts.sum(), stated
+        )
     # A view of its own each: one processed view must not hide behind a raw one of more counts.
     for frame, index in enumerate(map(dispersion_index, counts), start=1):
         if np.isnan(index):
-            _LOG.warning("%s: frame %d has too few counts to tell whether they are raw", path, frame)
+            _LOG.warning(
+                "%s: frame %d has too few counts to tell whether they are raw", printable(path), frame
+            )
         elif require_raw and not RAW_DISPERSION[0] <= index <= RAW_DISPERSION[1]:
             raise ScanError(
                 f"the noise variance of frame {frame} is {index:.2g} times its mean, so it was smoothed or "
