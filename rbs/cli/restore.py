@@ -22,7 +22,7 @@ from rbs.weights.shipped import SHIPPED, weights_path
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rbs.clinic.outcomes import FileRestorer, Outcome, Skip
+    from rbs.clinic.outcomes import FileRestorer, Outcome, Refusal, Skip
     from rbs.clinic.sources import Folder, Source
     from rbs.errors import RbsError
 
@@ -186,9 +186,9 @@ def _restorer_of_scans(args: argparse.Namespace) -> FileRestorer:
 
 def _plan(
     sources: Sequence[Source], args: argparse.Namespace, restorer: FileRestorer, is_folder: bool
-) -> tuple[dict[Source, Path], list[Skip]]:
-    """The output of each file, and the files that are left alone."""
-    from rbs.clinic.outcomes import Skip
+) -> tuple[dict[Source, Path], list[Skip | Refusal]]:
+    """The output of each file, and the outcome of those that have none."""
+    from rbs.clinic.outcomes import Refusal, Skip
     from rbs.errors import OutputError, ScanError
 
     target = Path(args.target)
@@ -208,18 +208,21 @@ def _plan(
         skipped = []
         inside = target.is_dir() or args.target.endswith("/") or not (target.suffix or target.exists())
         outputs = {s: target / restorer.output_name(s.path) if inside else target for s in sources}
+    passed: list[Skip | Refusal] = [*skipped]
     first: dict[Path, Path] = {}
-    for source, output in outputs.items():
+    for source, output in list(outputs.items()):
         for part, file in restorer.outputs(output).items():
             if (other := first.setdefault(file, source.path)) != source.path:
                 fault = f"its {part} would be called {file.name}, as that of {other.name}"
-                raise OutputError(fault, file=source.path, remedy="rename one of the two")
+                error = OutputError(fault, file=source.path, remedy="rename one of the two")
+                passed.append(Refusal(source.path, error))
+                outputs.pop(source, None)
     if args.skip_existing:
         for source, output in list(outputs.items()):
             if all(file.exists() for file in restorer.outputs(output).values()):
-                skipped.append(Skip(source.path, HAS_OUTPUT))
+                passed.append(Skip(source.path, HAS_OUTPUT))
                 del outputs[source]
-    return outputs, skipped
+    return outputs, passed
 
 
 class _Log:

@@ -216,7 +216,9 @@ class ScanRestorer:
                 elif output:
                     wanted[source.path] = output
             for path, twins in same_instance(scans).items():
-                doubts[path] += (f"its SOP Instance UID is also that of {', '.join(twins)}: keep one of them",)
+                doubts[path] += (
+                    f"its SOP Instance UID is also that of {', '.join(twins)}: keep one of them",
+                )
             for group in pair_views(scans):
                 yield from self._restore_group(group, doubts, wanted)
 
@@ -328,7 +330,7 @@ class _Answer:
 
 
 def same_instance(scans: Iterable[Scan]) -> dict[Path, list[str]]:
-    """Files that share their SOP Instance UID, which must be unique, with the names of the others."""
+    """Files that share their SOP Instance UID, which should be unique, with the names of the others."""
     alike: dict[str, list[Path]] = defaultdict(list)
     for scan in scans:
         if uid := scan.provenance.sop_instance_uid:

@@ -118,7 +118,7 @@ def sources_in(folder: Path) -> Folder:
 
 
 def _scan(path: Path, room: int) -> Source | None:
-    """A file that starts like DICOM, with its bytes where there is room for them; None for others."""
+    """A file that starts like DICOM, with its bytes if there is room for them; None for others."""
     try:
         with path.open("rb") as file:
             start = file.read(START)

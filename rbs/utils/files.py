@@ -141,9 +141,9 @@ def whole_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str, *, overwrite: bool = True) -> None:
-    """Write a text in UTF-8 by `whole_file`."""
+    """Write a text in UTF-8 by `whole_file`; bytes of names that are no text are escaped."""
     with whole_file(path, overwrite=overwrite) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | Path, content: Any, **options: Any) -> None:
@@ -152,12 +152,17 @@ def write_json(path: str | Path, content: Any, **options: Any) -> None:
 
 
 def write_csv(
-    path: str | Path, head: Sequence[str], rows: Iterable[Iterable[Any]], *, overwrite: bool = True
+    path: str | Path,
+    head: Sequence[str],
+    rows: Iterable[Iterable[Any]],
+    *,
+    overwrite: bool = True,
+    errors: str = "backslashreplace",
 ) -> None:
     """Write a table as CSV in UTF-8 by `whole_file`; bytes that are no text are escaped."""
     with (
         whole_file(path, overwrite=overwrite) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as out,
+        temporary.open("w", newline="", encoding="utf-8", errors=errors) as out,
     ):
         csv.writer(out, lineterminator="\n").writerows([head, *rows])
 

@@ -18,8 +18,8 @@ P = ParamSpec("P")
 _LOG = logging.getLogger("rbs")
 
 _REMEDIES = {
-    errno.EACCES: "check its permissions",
-    errno.EPERM: "check its permissions",
+    errno.EACCES: "check the permissions",
+    errno.EPERM: "check the permissions",
     errno.EROFS: "name a folder on a disk that can be written",
     errno.ENOENT: "it was moved or removed meanwhile, or a folder above it; check the path",
     errno.ENAMETOOLONG: "choose a shorter name",
