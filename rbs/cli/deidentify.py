@@ -67,11 +67,12 @@ def run(args: argparse.Namespace) -> None:
     actions = Counter(action for outcome in done for action in outcome.actions.values())
     notes = Counter(note for outcome in done for note in outcome.notes)
     key = args.key or target.with_name(f"{target.name}.key")
+    report = "" if full else f"report: {target / REPORT}; "
     lines = [
         f"{target}: files {len(done)}, of them there already {already}; patients {patients}",
         *(f"  {action}: {number} attributes" for action, number in sorted(actions.items())),
         *(f"  note: {note} ({number} files)" for note, number in notes.items()),
-        f"  report: {target / REPORT}; key: {key} (secret: whoever has it can tell whose scan is whose)",
+        f"  {report}key: {key} (secret: whoever has it can tell whose scan is whose)",
     ]
     document = {"target": target, "files": len(done), "already": already, "patients": patients}
     document |= {"actions": actions, "notes": notes, "refused": len(refused)}

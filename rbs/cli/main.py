@@ -8,15 +8,18 @@ Each plain subcommand is a module of `rbs.cli` (a hyphen is an underscore there)
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import io
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rbs import __version__
 from rbs.errors import RbsError
+from rbs.utils.files import FULL
 from rbs.utils.memory import keep_memory
 from rbs.utils.threads import wait_passively
 
@@ -118,15 +121,15 @@ def _print_anything() -> None:
 def _output_is_closed(error: OSError) -> int | None:
     """Exit status after standard output took no more; None where that is not the cause.
 
-    A reader that has enough, as `head` has, is no fault: the status is that of other programs then.
+    It is known by having no name: whatever else is written is a file. A reader that has enough, as
+    `head` has, is no fault, and the status is that of other programs then.
     """
-    try:
-        sys.stdout.flush()
+    if error.filename is not None or error.errno not in (errno.EPIPE, *FULL):
         return None
-    except (OSError, ValueError):
-        # What is left in the buffer must not be tried again at the end of the process.
+    # What is left in the buffer must not be tried again at the end of the process.
+    with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if isinstance(error, BrokenPipeError):
+    if error.errno == errno.EPIPE:
         return 141
     fault = f"standard output cannot be written ({error.strerror})"
     print(f"rbs: {RbsError(fault, remedy='free some space, or print elsewhere')}", file=sys.stderr)

@@ -19,6 +19,7 @@ from rbs.endoscopy.files import read_frame, write_frame
 from rbs.endoscopy.video import SUFFIXES, transcode
 from rbs.errors import CheckpointError, FrameError, OutputError, RbsError, printable
 from rbs.scans.scan import Array
+from rbs.utils.files import require_regular
 from rbs.utils.guard import attempt
 from rbs.utils.version import VERSION
 
@@ -160,6 +161,7 @@ class FrameRestorer:
         if os.path.lexists(output):
             remedy = "choose another or remove it"
             raise OutputError("the output exists already", file=output, remedy=remedy)
+        require_regular(source.path, FrameError)
         if source.restored:
             raise FrameError("rbs restored it before", file=source.path, remedy="name the original")
         restore = _restore_video if self.kind == "video" else _restore_picture

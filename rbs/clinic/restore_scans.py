@@ -330,7 +330,7 @@ class _Answer:
 
 
 def same_instance(scans: Iterable[Scan]) -> dict[Path, list[str]]:
-    """Files that share their SOP Instance UID, which should be unique, with the names of the others."""
+    """Files that share an SOP Instance UID, which is to be unique, and the names of the others."""
     alike: dict[str, list[Path]] = defaultdict(list)
     for scan in scans:
         if uid := scan.provenance.sop_instance_uid:

@@ -69,7 +69,9 @@ def require_regular(path: Path, error: type[RbsError] = RbsError) -> None:
     Raises:
         RbsError: It is one; of the class `error`.
     """
-    if (kind := _kind(path)) != "a file":
+    if (kind := _kind(path)) == "a folder" and not os.access(path, os.R_OK | os.X_OK):
+        raise error("it cannot be searched (Permission denied)", file=path, remedy="check the permissions")
+    if kind != "a file":
         raise error(f"it is {kind}, not a file", file=path, remedy="name a file")
 
 
@@ -138,6 +140,17 @@ def whole_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
             temporary.parent.rmdir()
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have errors of the system name the file that is written to, which those of writing do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def write_text(path: str | Path, text: str, *, overwrite: bool = True) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from rbs.errors import ManifestError, RbsError, ScanError
 from rbs.scans.scan import View
-from rbs.utils.files import claim_folder, require_regular, write_csv
+from rbs.utils.files import claim_folder, naming, require_regular, write_csv
 from rbs.utils.guard import attempt
 
 RECEIPT, SETTINGS = "receipt.csv", "recovery.json"
@@ -177,7 +177,8 @@ def recover_pictures(
     with bar, receipt.open("a", newline="", encoding="utf-8", errors=_ANY_NAME, buffering=1) as file:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         for row in _results(jobs, workers):
-            table.writerow(row)
+            with naming(receipt):
+                table.writerow(row)
             rows[row["file"]] = row
             bar.update()
     ordered = [rows[picture.file.as_posix()] for picture in pictures]
