@@ -77,3 +77,11 @@ class SweepError(RbsError):
 
 class OutputError(RbsError):
     """An output that cannot be written."""
+
+
+class DiskFullError(OutputError):
+    """An output for which the disk has no room: the files that follow would fail alike."""
+
+
+class UnforeseenError(RbsError):
+    """A fault of rbs itself that ended the work on one file. Its cause holds the traceback."""

@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> None:
     from rbs.errors import RbsError, ScanError
     from rbs.scans.pictures.counts import SUFFIXES
     from rbs.scans.pictures.recovery import RECEIPT, Settings, listed, named, recover_pictures
+    from rbs.utils.files import regular_files
 
     source = args.source
     if args.workers < 1:
@@ -69,8 +70,8 @@ def run(args: argparse.Namespace) -> None:
     if not source.exists():
         raise ScanError("there is no such file or folder", file=source, remedy="check the path")
     folder = source if source.is_dir() else source.parent
-    files = [source] if source.is_file() else sorted(p for p in source.rglob("*") if _is_picture(p, SUFFIXES))
-    files = [path.relative_to(folder) for path in files]
+    files = [source] if source.is_file() else regular_files(source)[0]
+    files = [path.relative_to(folder) for path in files if path == source or path.suffix.lower() in SUFFIXES]
     pictures = named(files, args.pattern) if args.pattern else listed(args.table)
     if args.table and source.is_file():
         pictures = [picture for picture in pictures if picture.file in files]
@@ -92,10 +93,6 @@ def run(args: argparse.Namespace) -> None:
     if refused:
         fault = f"{len(refused)} of {len(rows)} pictures were refused"
         raise ScanError(fault, remedy=f"the reasons stand in {receipt}")
-
-
-def _is_picture(path: Path, suffixes: tuple[str, ...]) -> bool:
-    return path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
 
 
 def _pattern(text: str) -> re.Pattern[str]:

@@ -39,6 +39,7 @@ from rbs.scans.dicom.texts import keep_stored, text_of
 from rbs.scans.dicom.views import UNNAMED, name_views
 from rbs.scans.ranges import DURATION
 from rbs.scans.scan import Array, Provenance, Scan, View
+from rbs.utils.files import require_regular
 
 THINNED = ("THINNED", "99RBS", "Binomial thinning of raw counts")
 """Derivation code of simulated scans: derived, yet still raw Poisson counts, so `read_nm` accepts
@@ -149,6 +150,8 @@ def decoded(path: Path, content: bytes | None = None, **options: Any) -> tuple[F
         ScanError: It would fill the memory.
         Exception: Nearly any, on a file damaged in its structure.
     """
+    if content is None:
+        require_regular(path, ScanError)
     with path.open("rb") if content is None else BytesIO(content) as file:
         start = file.read(START)
         if not starts_like_dicom(start):
