@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from io import BytesIO
 
 import pydicom
@@ -13,6 +12,7 @@ from pydicom.filewriter import write_dataset
 
 from rbs.scans.dicom.deidentify import Deidentified, texts
 from rbs.scans.dicom.deidentify_rules import safe_words, words
+from rbs.scans.dicom.quiet import quiet
 
 SHORTEST = 3
 """Letters or digits of the shortest removed text that is looked for: shorter ones are
@@ -46,7 +46,7 @@ def survivors(content: bytes, done: Deidentified) -> list[str]:
     Returns:
         Where the removed texts came from; or what else is wrong. Never the text.
     """
-    with warnings.catch_warnings(action="ignore"):
+    with quiet():
         ds = pydicom.dcmread(BytesIO(content))
         again = BytesIO()
         ds.save_as(again, enforce_file_format=True)
@@ -93,6 +93,6 @@ def _blank(ds: Dataset) -> None:
 def _serialised(ds: Dataset) -> bytes:
     buffer = DicomBytesIO()
     buffer.is_little_endian, buffer.is_implicit_VR = True, False
-    with warnings.catch_warnings(action="ignore"):
+    with quiet():
         write_dataset(buffer, ds)
     return bytes(buffer.getvalue())

@@ -7,7 +7,7 @@ Mapping.
 
 from __future__ import annotations
 
-import warnings
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -35,6 +35,7 @@ from rbs.scans.dicom.modules import (
     scan_velocity,
     set_pixels,
 )
+from rbs.scans.dicom.quiet import quiet
 from rbs.scans.dicom.reader import RECOVERED, THINNED, first_line
 from rbs.scans.dicom.texts import can_be_written, put_stored
 from rbs.scans.scan import STANDARD_VELOCITY, Array, Scan
@@ -383,7 +384,7 @@ def _say_how(ds: Dataset, derivation: tuple[str, str, str], description: str) ->
     """State the derivation in words and by a code, by which rbs knows its own objects again."""
     ds.DerivationCodeSequence = [code(*derivation)]
     ds.CodingSchemeIdentificationSequence = [own_codes()]
-    ds.DerivationDescription = description[:1024]
+    ds.DerivationDescription = _in_ascii(description)[:1024]
 
 
 def _scaled(counts: Array, file: Path | None) -> tuple[Array, int, int]:
@@ -483,12 +484,17 @@ def _describe_acquisition(ds: Dataset, scan: Scan) -> None:
     ds.CountsAccumulated = int(scan.counts.sum())
 
 
+def _in_ascii(text: str) -> str:
+    """A name from outside as DICOM can hold it: backslashes would part it in two values."""
+    return re.sub(r"[^ -\[\]-~]", "?", text)
+
+
 def _contribute(ds: Dataset, manufacturer: str, model: str, version: str, what: str) -> None:
     item = Dataset()
     item.PurposeOfReferenceCodeSequence = [code("109102", "DCM", "Processing Equipment")]
-    item.Manufacturer, item.ManufacturerModelName = manufacturer, model[:64]
+    item.Manufacturer, item.ManufacturerModelName = manufacturer, _in_ascii(model)[:64]
     if version:
-        item.SoftwareVersions = version[:64]
+        item.SoftwareVersions = _in_ascii(version)[:64]
     if "InstanceCreationDate" in ds:
         item.ContributionDateTime = f"{ds.InstanceCreationDate}{ds.InstanceCreationTime}"
     item.ContributionDescription = what
@@ -528,7 +534,7 @@ def encoded(ds: Dataset) -> bytes:
 def _blaming(source: Scan) -> Iterator[None]:
     """Blame what pydicom cannot carry over or write on the header it came from."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # as in read_nm
+        with quiet():
             yield
     except RbsError:
         raise

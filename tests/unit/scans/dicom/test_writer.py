@@ -333,3 +333,14 @@ def test_a_source_without_header_or_with_other_frames_is_refused(
             description="x",
             uid_seed="x",
         )
+
+
+def test_a_name_of_weights_stays_one_value_of_ascii(nm_file: Path, tmp_path: Path) -> None:
+    source = read_nm(nm_file)
+    by = Derivation("Müller\\\x1b[31m\n.safetensors", "0\\1", "ab" * 32)
+    write_restored_nm(tmp_path / "r.dcm", source, source, derivation=by)
+    ds = pydicom.dcmread(tmp_path / "r.dcm")
+    item = ds.ContributingEquipmentSequence[0]
+    assert (item.ManufacturerModelName, item.SoftwareVersions) == ("M?ller??[31m?.safetensors", "0?1")
+    assert ds.DerivationDescription.isascii()
+    assert ds.DerivationDescription.isprintable()
