@@ -417,9 +417,8 @@ def _derived_from(source: Scan, scan: Scan, label: str, uid_seed: str | None = N
         raise ScanError(fault, file=file, remedy="derive counts of the same frames")
     ds = deepcopy(source.provenance.header)
     ds.remove_private_tags()
-    tags = list(ds.keys())
-    for tag in tags:
-        if 0x6000 <= tag.group <= 0x60FF:  # overlays drawn on the source
+    for tag in list(ds.keys()):
+        if tag.group & 0xFF00 in (0x5000, 0x6000):  # curves and overlays drawn on the source
             del ds[tag]
     for keyword in STALE:
         drop(ds, keyword)
@@ -447,7 +446,8 @@ def _derived_from(source: Scan, scan: Scan, label: str, uid_seed: str | None = N
     number = str(ds.get("SeriesNumber") or "")
     ds.SeriesNumber = 1000 + (int(number[-6:]) if number.isdecimal() else 0)
     ds.InstanceNumber = 1
-    ds.BurnedInAnnotation = "NO"
+    burned_in = str(ds.get("BurnedInAnnotation") or "NO").strip().upper() != "NO"
+    ds.BurnedInAnnotation = "YES" if burned_in else "NO"
     lossy = str(ds.get("LossyImageCompression") or "") == "01"  # counts recovered from a JPEG
     ds.LossyImageCompression = "01" if lossy else "00"
     return ds
