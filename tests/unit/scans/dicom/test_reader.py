@@ -8,12 +8,11 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom import FileDataset
-from pydicom.uid import (
-    ImplicitVRLittleEndian,
-    SecondaryCaptureImageStorage,
-)
+from pydicom.datadict import tag_for_keyword
+from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 from scipy.ndimage import gaussian_filter
 
+from rbs.clinic.checks import check
 from rbs.errors import ScanError
 from rbs.scans.counts import dispersion_index
 from rbs.scans.dicom.reader import RAW_DISPERSION, read_nm
@@ -128,6 +127,75 @@ def test_what_does_not_change_counts_is_only_logged(
         np.testing.assert_array_equal(read_nm(path).counts, acquired.counts)
     assert "CountsAccumulated" in caplog.text
     assert "RescaleSlope" in caplog.text
+
+
+NAME = "Secret^Name\x1b[2J"
+
+
+def planted(keyword: str, vr: str) -> Callable[[FileDataset], None]:
+    """Put a name with an escape code into an attribute, whatever its type."""
+
+    def plant(ds: FileDataset) -> None:
+        if keyword in ds:
+            del ds[keyword]
+        if keyword == "Modality":
+            ds.SOPClassUID = SecondaryCaptureImageStorage
+        value = ["ORIGINAL", "PRIMARY", NAME] if keyword == "ImageType" else NAME
+        ds.add_new(tag_for_keyword(keyword), vr, value)
+
+    return plant
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr"),
+    [
+        *(("RescaleSlope", "LO"), ("RescaleIntercept", "UT"), ("Modality", "CS"), ("Modality", "LO")),
+        *(("ImageType", "CS"), ("PhotometricInterpretation", "CS"), ("SOPClassUID", "LO")),
+        *(("Rows", "LO"), ("ScanVelocity", "LO"), ("PixelSpacing", "LO"), ("ActualFrameDuration", "SH")),
+        *(("CountsAccumulated", "LO"), ("NumberOfEnergyWindows", "LO"), ("LossyImageCompression", "LO")),
+        *(("EnergyWindowVector", "LO"), ("DetectorVector", "LO"), ("NumberOfFrames", "LO")),
+    ],
+)
+def test_of_coded_values_only_terms_of_the_standard_are_shown(
+    changed: Changed, keyword: str, vr: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = changed(planted(keyword, vr))
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "rbs"):
+        try:
+            said = str(check(read_nm(path, views=BOTH)))
+        except ScanError as error:
+            said = str(error)
+    for text in (said, caplog.text):
+        assert "Secret" not in text
+        assert "\x1b" not in text
+
+
+def test_terms_of_the_standard_are_shown(changed: Changed) -> None:
+    with pytest.raises(ScanError, match=r"CT Image Storage \(modality CT\)"):
+        read_nm(changed(assign(SOPClassUID=CTImageStorage, Modality="CT")))
+    with pytest.raises(ScanError, match="its image type is GATED TOMO"):
+        read_nm(changed(assign(ImageType=["ORIGINAL", "PRIMARY", "GATED TOMO"])))
+    with pytest.raises(ScanError, match="its image type is none that DICOM defines"):
+        read_nm(changed(assign(ImageType=["ORIGINAL", "PRIMARY", "SMITH"])))
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred.dcm", "caf\udce9.dcm", "a\u202egnp.dcm", "two\nlines.dcm"])
+def test_file_names_cannot_steer_the_terminal(
+    nm_file: Path, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / name
+    ds = pydicom.dcmread(nm_file)
+    ds.CountsAccumulated = 7
+    with path.open("wb") as file:
+        ds.save_as(file)
+    said = [str(check(read_nm(path)))]
+    path.write_bytes(b"")
+    with pytest.raises(ScanError) as caught:
+        read_nm(path)
+    for text in (*said[0].splitlines(), str(caught.value), *caplog.messages):
+        assert text.isprintable(), text
+    assert caplog.messages
 
 
 def test_velocity_and_duration(changed: Changed) -> None:
