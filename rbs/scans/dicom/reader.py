@@ -37,6 +37,7 @@ from rbs.scans.counts import dispersion_index
 from rbs.scans.dicom.pixels import EXPORT_RAW, LOSSLESS, MOST_PIXELS, stored_pixels, whole_number
 from rbs.scans.dicom.views import UNNAMED, name_views
 from rbs.scans.scan import Array, Provenance, Scan, View
+from rbs.utils.files import require_regular
 
 THINNED = ("THINNED", "99RBS", "Binomial thinning of raw counts")
 """Derivation code of simulated scans: derived, yet still raw Poisson counts, so `read_nm` accepts
@@ -141,9 +142,11 @@ def decoded(path: Path, content: bytes | None = None, **options: Any) -> tuple[F
 
     Raises:
         InvalidDicomError: It is no DICOM file.
-        ScanError: It would fill the memory.
+        ScanError: It is a pipe or a device, or would fill the memory.
         Exception: Nearly any, on a file damaged in its structure.
     """
+    if content is None:
+        require_regular(path, ScanError)
     with path.open("rb") if content is None else BytesIO(content) as file:
         start = file.read(START)
         if not starts_like_dicom(start):
