@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rbs.cli.options import add_json, print_result, within
 from rbs.scans.ranges import SPACING, VELOCITY
+
+if TYPE_CHECKING:
+    from regex import Pattern
 
 HELP = "turn 8-bit pictures that are scaled counts back into count scans (DICOM), with a receipt"
 
@@ -62,18 +65,22 @@ def run(args: argparse.Namespace) -> None:
     from rbs.errors import RbsError, ScanError
     from rbs.scans.pictures.counts import SUFFIXES
     from rbs.scans.pictures.recovery import RECEIPT, Settings, listed, named, recover_pictures
-    from rbs.utils.files import regular_files
+    from rbs.utils.files import regular_files, require_regular
 
     source = args.source
     if args.workers < 1:
         raise RbsError(f"{args.workers} workers do nothing", remedy="ask for at least one with --workers")
     if not source.exists():
         raise ScanError("there is no such file or folder", file=source, remedy="check the path")
+    if not source.is_dir():
+        require_regular(source, ScanError)
     folder = source if source.is_dir() else source.parent
-    files = [source] if source.is_file() else regular_files(source)[0]
-    files = [path.relative_to(folder) for path in files if path == source or path.suffix.lower() in SUFFIXES]
+    files = [source]
+    if source.is_dir():
+        files = [path for path in regular_files(source)[0] if path.suffix.lower() in SUFFIXES]
+    files = [path.relative_to(folder) for path in files]
     pictures = named(files, args.pattern) if args.pattern else listed(args.table)
-    if args.table and source.is_file():
+    if args.table and not source.is_dir():
         pictures = [picture for picture in pictures if picture.file in files]
     if not pictures:
         what = f"none of its {len(files)} pictures matches" if files else "it holds no PNG or JPEG"
@@ -95,11 +102,13 @@ def run(args: argparse.Namespace) -> None:
         raise ScanError(fault, remedy=f"the reasons stand in {receipt}")
 
 
-def _pattern(text: str) -> re.Pattern[str]:
+def _pattern(text: str) -> Pattern[str]:
+    from rbs.utils.patterns import compiled
+
     try:
-        pattern = re.compile(text)
-    except re.error as error:
-        raise argparse.ArgumentTypeError(f"it is no regular expression ({error})") from error
+        pattern = compiled(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     if missing := {"patient", "view"} - set(pattern.groupindex):
         raise argparse.ArgumentTypeError(f"it has no group {' and '.join(sorted(missing))}")
     return pattern

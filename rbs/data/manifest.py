@@ -472,28 +472,29 @@ def _refuse_leaks(path: Path, lines: Sequence[tuple[int, Case]]) -> None:
     found: list[tuple[int, Case, Fingerprint]] = []
     split_of: dict[tuple[str, str], tuple[str, int]] = {}
     for line, case in lines:
-        prints = [fingerprint(file, counts=splits) for file in case.scans]
-        found += [(line, case, one) for one in prints]
-        refuse_two_patients(case.scans, [one.patient_id for one in prints])
+        files = [fingerprint(file, counts=splits) for file in case.scans]
+        found += [(line, case, file) for file in files]
+        refuse_two_patients(case.scans, [file.patient_id for file in files])
         names = {("name", patient_key(case.patient)): f"patient {case.patient}"}
-        for one in prints:
+        for file in files:
             names |= {
-                ("ID", patient_key(one.patient_id)): f"the Patient ID of {one.file}",
-                ("study", one.study): f"the study of {one.file}",
-                ("acquisition", one.instance): f"the acquisition of {one.file}",
+                ("ID", patient_key(file.patient_id)): f"the Patient ID of {file.file}",
+                ("study", file.study): f"the study of {file.file}",
+                ("acquisition", file.instance): f"the acquisition of {file.file}",
             }
         for key, name in names.items():
             split, first = split_of.setdefault(key, (case.split, line)) if key[1] else (case.split, line)
             if split != case.split:
                 fault = f"{name} is in split {case.split} but in {split} on line {first}"
                 raise line_fault(path, line, fault, "keep all visits of a patient in one split")
-    for one, two in same_counts([one.sketches for _, _, one in found]):
+    for one, two in same_counts([file.sketches for _, _, file in found]):
         (first, case, file), (line, other, copy) = found[one], found[two]
         if case.split != other.split:
             fault = (
-                f"{copy.file} (split {other.split}) holds counts of {file.file} (split {case.split}, line {first})"
+                f"{copy.file} (in split {other.split}) and {file.file} (in {case.split}, line {first}) "
+                "hold the same counts, or a part of them"
             )
-            raise line_fault(path, line, fault, "they are of one patient: keep them in one split")
+            raise line_fault(path, line, fault, "they are of one patient: keep both in one split")
 
 
 def _read_files(files: Sequence[Path], velocity: float | None, stated: Mapping[Path, View]) -> list[Scan]:

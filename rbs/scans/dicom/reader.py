@@ -155,7 +155,7 @@ def decoded(path: Path, content: bytes | None = None, **options: Any) -> tuple[F
 
     Raises:
         InvalidDicomError: It is no DICOM file.
-        ScanError: It would fill the memory.
+        ScanError: It is a pipe or a device, or would fill the memory.
         Exception: Nearly any, on a file damaged in its structure.
     """
     if content is None:

@@ -19,10 +19,13 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
+import regex
+
 from rbs.errors import ManifestError, RbsError, ScanError
 from rbs.scans.scan import View
 from rbs.utils.files import claim_folder, naming, require_regular, write_csv
 from rbs.utils.guard import attempt
+from rbs.utils.patterns import search
 
 RECEIPT, SETTINGS = "receipt.csv", "recovery.json"
 COLUMNS = (
@@ -88,6 +91,7 @@ def listed(table: Path) -> list[Picture]:
     Raises:
         ManifestError: It cannot be read, lacks a column, or a line cannot be meant so.
     """
+    require_regular(table, ManifestError)
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
@@ -114,7 +118,7 @@ def listed(table: Path) -> list[Picture]:
         raise ManifestError(fault, file=table, remedy="check the path") from error
 
 
-def named(files: Iterable[Path], pattern: re.Pattern[str]) -> list[Picture]:
+def named(files: Iterable[Path], pattern: regex.Pattern[str]) -> list[Picture]:
     """The pictures whose path matches a pattern with the groups patient, view and perhaps study.
 
     Args:
@@ -123,11 +127,12 @@ def named(files: Iterable[Path], pattern: re.Pattern[str]) -> list[Picture]:
 
     Raises:
         ScanError: A view has another name than those of `VIEWS`.
+        RbsError: The pattern takes too long on a path.
     """
     return [
         _picture(file, match.groupdict(default=""), ScanError, file)
         for file in files
-        if (match := pattern.search(file.as_posix()))
+        if (match := search(pattern, file.as_posix()))
     ]
 
 
