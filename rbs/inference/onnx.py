@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from rbs.errors import CheckpointError, RbsError
+from rbs.errors import CheckpointError, RbsError, ScanError
 from rbs.inference.devices import onnx_providers
 from rbs.scans.counts import standard_scale, where_scanned
 from rbs.scans.scan import Array
+from rbs.utils.memory import WHOLE
 from rbs.utils.threads import thread_count, waits_actively
 from rbs.weights import shipped
 from rbs.weights.shipped import check_recorded, file_sha256
@@ -33,12 +34,14 @@ class OnnxRestorer:
         name: Its class and the file its weights came from, for headers and reports.
         sha256: Of the file of its weights, hexadecimal.
         provenance: What was recorded about their making.
+        weights: Their file, where it is known; PyTorch restores scans of more than `WHOLE` pixels.
     """
 
     session: InferenceSession
     name: str
     sha256: str
     provenance: dict[str, Any]
+    weights: Path | None = None
     shows: ClassVar[str] = "scans"
 
     def restore(self, rapid: Array, exposure: float) -> Array:
@@ -50,12 +53,29 @@ class OnnxRestorer:
 
         Returns:
             Standard counts (V, H, W), float32.
+
+        Raises:
+            ScanError: It is too large to be restored at once, and the file is an export.
         """
+        if rapid[0].size > WHOLE:
+            return self._in_tiles(rapid, exposure)
         x = standard_scale(np.asarray(rapid, dtype=np.float32)[None], exposure)
         both = np.repeat(x, VIEWS // len(rapid), axis=1)
         (answer,) = self.session.run(None, {"rapid": both, "exposure": np.array([exposure], np.float32)})
         counts = answer[0] if len(rapid) == VIEWS else answer[0].mean(axis=0, keepdims=True)
         return where_scanned(counts, rapid)
+
+    def _in_tiles(self, rapid: Array, exposure: float) -> Array:
+        """Restore by PyTorch, which shows the averages over the whole scan that tiles need."""
+        if self.weights is None:
+            fault = f"its views have {rapid[0].size:,} pixels, and an ONNX file restores {WHOLE:,} at once"
+            raise ScanError(fault, remedy="name the weights that the file was exported from")
+        from rbs.restorers.checkpoint import load_restorer
+
+        loaded = load_restorer(self.weights)
+        if "CUDAExecutionProvider" in self.session.get_providers():
+            loaded.restorer.to("cuda")
+        return loaded.restore(rapid, exposure)
 
 
 def load_shipped(device: str = "cpu") -> OnnxRestorer:
@@ -89,7 +109,8 @@ def load_shipped(device: str = "cpu") -> OnnxRestorer:
         fault = f"it holds another architecture than {graph.name}"
         raise CheckpointError(fault, file=weights, remedy="install rbs again")
     kind = architecture["class_path"].rpartition(".")[2]
-    return OnnxRestorer(session, f"{kind} {weights.name} (ONNX)", sha256, description.get("provenance", {}))
+    provenance = description.get("provenance", {})
+    return OnnxRestorer(session, f"{kind} {weights.name} (ONNX)", sha256, provenance, weights)
 
 
 def load_onnx(path: Path, device: str = "cpu") -> OnnxRestorer:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rbs.errors import CheckpointError
 from rbs.restorers.base import Restorer
+from rbs.restorers.tiles import restore_scan
 from rbs.scans.counts import standard_scale, where_scanned
 from rbs.scans.scan import Array
 from rbs.utils.checkpoint import KEY, RETRAIN, build_from, load_into, read_safetensors, save_modules
@@ -111,7 +112,8 @@ class LoadedRestorer:
         device = next(self.restorer.parameters()).device
         x = torch.as_tensor(standard_scale(np.asarray(rapid, np.float32), exposure), device=device)[None]
         with torch.inference_mode():
-            restored = network(x, torch.tensor([exposure], dtype=torch.float32, device=device))
+            p = torch.tensor([exposure], dtype=torch.float32, device=device)
+            restored = restore_scan(network, self.restorer, x, p)
         return where_scanned(restored[0].cpu().numpy(), rapid)
 
 
