@@ -39,6 +39,7 @@ PLAIN = (
     "restore",
     "export",
     "evaluate",
+    "evaluate-real",
     "benchmark",
     "ablation",
     "sweep",

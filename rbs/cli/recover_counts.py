@@ -7,7 +7,8 @@ import os
 import re
 from pathlib import Path
 
-from rbs.cli.options import add_json, positive, print_result
+from rbs.cli.options import add_json, print_result, within
+from rbs.scans.ranges import SPACING, VELOCITY
 
 HELP = "turn 8-bit pictures that are scaled counts back into count scans (DICOM), with a receipt"
 
@@ -34,10 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="finds patient, view and maybe study in the path below IN: '(?P<patient>[0-9]+)_(?P<view>[AP])'",
     )
     parser.add_argument(
-        "--spacing-mm", type=positive, required=True, metavar="MM", help="side of a pixel, in no picture"
+        "--spacing-mm",
+        type=within(SPACING),
+        required=True,
+        metavar="MM",
+        help="side of a pixel, in no picture",
     )
     parser.add_argument(
-        "--velocity", type=positive, metavar="CM_PER_MIN", help="bed velocity, where it is known"
+        "--velocity", type=within(VELOCITY), metavar="CM_PER_MIN", help="bed velocity, where it is known"
     )
     parser.add_argument("--inverted", action="store_true", help="the pictures are black on white")
     parser.add_argument("--workers", type=int, default=2, help="processes to use (default: %(default)s)")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rbs.cli.options import (
     add_allow_option,
     add_reading_options,
     add_standard_velocity,
-    as_json,
+    print_result,
     reading_options,
     refusals_error,
 )
@@ -295,7 +295,7 @@ def _summarise(
     from rbs.clinic.outcomes import Skip
 
     if args.json:
-        print(_document(outcomes, found))
+        print_result(args, _document(outcomes, found), "")
     skips = [outcome for outcome in outcomes if isinstance(outcome, Skip)]
     with_output = sum(skip.reason == HAS_OUTPUT for skip in skips)
     for skip in skips:
@@ -314,12 +314,11 @@ def _summarise(
         raise refusals_error(len(failed), len(outcomes) - len(skips))
 
 
-def _document(outcomes: Sequence[Outcome], found: Folder) -> str:
-    """All outcomes as JSON: how many of each, and for every file what is known of it."""
+def _document(outcomes: Sequence[Outcome], found: Folder) -> dict[str, Any]:
+    """All outcomes: how many of each, and for every file what is known of it."""
     import rbs
 
     words = [outcome.outcome for outcome in outcomes]
     counted = {word: words.count(word) for word in ("restored", "refused", "skipped")}
     files = [{"outcome": outcome.outcome, **vars(outcome)} for outcome in outcomes]
-    document = {"rbs": rbs.__version__, **counted, "files": files, "passed_over": found.passed_over}
-    return as_json(document)
+    return {"rbs": rbs.__version__, **counted, "files": files, "passed_over": found.passed_over}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rbs.cli.options import option_group, positive, refuse_options, whole_positive
+from rbs.cli.options import option_group, positive, refuse_options, whole_positive, within
+from rbs.scans.ranges import VELOCITY
 
 HELP = (
     "write drawn data without patients: phantom children (DICOM, truth) or endoscopic videos, and a manifest"
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, velocity in (("rapid", 40.0), ("standard", 20.0)):
         scans.add_argument(
             f"--{name}-velocity",
-            type=positive,
+            type=within(VELOCITY),
             default=velocity,
             metavar="CM_PER_MIN",
             help="(default: %(default)g)",

@@ -71,7 +71,7 @@ def explained(error: Exception, file: Path | None) -> RbsError:
         told = concerning(missing, file)
     elif isinstance(error, OSError) and error.strerror:
         told = system_error(error, file)
-    elif _wants_memory(error):
+    elif wants_memory(error):
         told = RbsError("there is not enough memory for it", file=file, remedy="close other programs")
     else:
         fault = f"rbs met an error that it did not foresee ({type(error).__name__} at {_place(error)})"
@@ -112,7 +112,7 @@ def _place(error: BaseException) -> str:
     return f"{'/'.join(parts[start:])}:{own[-1].lineno}"
 
 
-def _wants_memory(error: Exception) -> bool:
+def wants_memory(error: Exception) -> bool:
     """True for a lack of memory: PyTorch and ONNX Runtime have errors of their own for it."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(

@@ -35,7 +35,9 @@ from pydicom.uid import (
 from rbs.errors import RbsError, ScanError, printable
 from rbs.scans.counts import dispersion_index
 from rbs.scans.dicom.pixels import EXPORT_RAW, LOSSLESS, MOST_PIXELS, stored_pixels, whole_number
+from rbs.scans.dicom.texts import keep_stored, text_of
 from rbs.scans.dicom.views import UNNAMED, name_views
+from rbs.scans.ranges import DURATION
 from rbs.scans.scan import Array, Provenance, Scan, View
 from rbs.utils.files import require_regular
 
@@ -46,6 +48,9 @@ them."""
 RECOVERED = ("RECOVERED", "99RBS", "Counts recovered from a picture")
 """Derivation code of counts recovered from pictures (`rbs.scans.pictures`), accepted by
 `read_nm`."""
+
+MOST_CUT = 9
+"""The highest count below which an object may say that its counts were cut to 0."""
 
 WHOLE_BODY = ("WHOLE BODY", "WHOLEBODY", "STATIC", "")
 """Names that cameras give a whole-body scan in the third value of Image Type."""
@@ -126,7 +131,7 @@ def first_line(error: Exception) -> str:
 
 
 def decoded(path: Path, content: bytes | None = None, **options: Any) -> tuple[FileDataset, list[str]]:
-    """Read a file and decode every element now.
+    """Read a file and decode every element now; text keeps its bytes (`rbs.scans.dicom.texts`).
 
     pydicom would decode an element when it is first asked for, and fail where nobody expects it.
     Damaged elements are left out, or they would fail later, on writing. Files without a preamble
@@ -236,8 +241,9 @@ def _read(
         views=names,
         spacing_mm=_spacing(header, path),
         velocity=_velocity(header, velocity, path),
-        duration_s=positive_number(header.get("ActualFrameDuration"), 1e-3),
-        patient_id=str(header.get("PatientID") or ""),
+        duration_s=_duration(header, path),
+        patient_id=text_of(header, "PatientID"),
+        cut=_cut(header),
         provenance=Provenance(
             path=path,
             sop_instance_uid=str(header.get("SOPInstanceUID") or "") or None,
@@ -252,7 +258,9 @@ def _decode_elements(ds: Dataset) -> list[str]:
     damaged = []
     for tag in list(ds.keys()):
         try:
+            raw = ds.get_item(tag)
             element = ds[tag]
+            keep_stored(ds, raw)
             for item in element.value if element.VR == "SQ" else ():
                 damaged += _decode_elements(item)
         except Exception as error:  # as in read_nm
@@ -308,6 +316,17 @@ def _refuse_processed(ds: Dataset, transfer_syntax: UID, path: Path) -> None:
 def _shown(value: str) -> str:
     """A header value for a message; one of damaged length may run on into the patient's name."""
     return value if len(value) <= 100 and value.isprintable() else "something unreadable"
+
+
+def cut_code(cut: int) -> tuple[str, str, str]:
+    """Derivation code of counts of which those up to `cut` were set to 0 (`Scan.cut`)."""
+    return f"CUT{cut}", "99RBS", f"Counts up to {cut} set to 0"
+
+
+def _cut(header: Dataset) -> int:
+    codes = header.get("DerivationCodeSequence") or []
+    found = {(str(c.get("CodeValue")), str(c.get("CodingSchemeDesignator"))) for c in codes}
+    return next((cut for cut in range(MOST_CUT, 0, -1) if cut_code(cut)[:2] in found), 0)
 
 
 def _image_type(ds: Dataset) -> list[str]:
@@ -391,6 +410,17 @@ def _velocity(header: Dataset, option: float | None, path: Path) -> float | None
         fault = f"its ScanVelocity says {stated:g} cm/min, but {option:g} cm/min was given"
         raise ScanError(fault, file=path, remedy="give none for this file, or correct its header")
     return option if stated is None else stated
+
+
+def _duration(header: Dataset, path: Path) -> float | None:
+    """Seconds; None where they are unknown or impossible, since little rests on them."""
+    seconds = positive_number(header.get("ActualFrameDuration"), 1e-3)
+    if seconds is None or seconds in DURATION:
+        return seconds
+    _LOG.warning(
+        "%s: a duration of %g s (ActualFrameDuration) is taken for unknown", printable(path), seconds
+    )
+    return None
 
 
 def positive_number(value: Any, factor: float = 1.0) -> float | None:
