@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rbs.errors import CheckpointError
 from rbs.restorers.base import Restorer
+from rbs.restorers.tiles import restore_scan
 from rbs.scans.counts import standard_scale, where_scanned
 from rbs.scans.scan import Array
 from rbs.utils.checkpoint import (
@@ -122,7 +123,8 @@ class LoadedRestorer:
         device = next(self.restorer.parameters()).device
         x = torch.as_tensor(standard_scale(np.asarray(rapid, np.float32), exposure), device=device)[None]
         with torch.inference_mode():
-            restored = network(x, torch.tensor([exposure], dtype=torch.float32, device=device))
+            p = torch.tensor([exposure], dtype=torch.float32, device=device)
+            restored = restore_scan(network, self.restorer, x, p)
         return where_scanned(restored[0].cpu().numpy(), rapid)
 
 
@@ -231,8 +233,6 @@ def read_lightning(file: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def build_restorer(
-    spec: dict[str, Any], file: Path, version: str, tensors: dict[str, Tensor]
-) -> Restorer:
+def build_restorer(spec: dict[str, Any], file: Path, version: str, tensors: dict[str, Tensor]) -> Restorer:
     """Build an untrained restorer from its class path; see `build_from`."""
     return build_from(spec, Restorer, file, version, tensors)  # type: ignore[type-abstract]

@@ -17,10 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbs.errors import DiskFullError, OutputError, RbsError
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Errors of a disk, or of a user's share of it, that has no room."""
+from rbs.errors import FULL, DiskFullError, OutputError, RbsError
 
 FINISHED = "finished"
 """Name of the empty file that marks a version whose training ran to its end."""
