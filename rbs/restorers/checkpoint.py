@@ -231,8 +231,6 @@ def read_lightning(file: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def build_restorer(
-    spec: dict[str, Any], file: Path, version: str, tensors: dict[str, Tensor]
-) -> Restorer:
+def build_restorer(spec: dict[str, Any], file: Path, version: str, tensors: dict[str, Tensor]) -> Restorer:
     """Build an untrained restorer from its class path; see `build_from`."""
     return build_from(spec, Restorer, file, version, tensors)  # type: ignore[type-abstract]
