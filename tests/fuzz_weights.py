@@ -493,6 +493,7 @@ def fuzz(folder: Path, numbers: range, seed: int, keep: Path | None = None) -> t
                 return judge(kind, name, wanted[name], planted, mark)
             finally:
                 mark.unlink(missing_ok=True)
+                sys.modules.pop(FOREIGN, None)
 
         return Damaged(f"{name}: {faults}", kind.path, judged)
 
