@@ -469,9 +469,7 @@ def _must_be_good(error: RbsError, path: Path) -> None:
         raise Wrong(f"it asked for more memory than there is: {error}") from error
 
 
-def fuzz(
-    folder: Path, numbers: range, seed: int, keep: Path | None = None
-) -> tuple[Counter[str], list[str]]:
+def fuzz(folder: Path, numbers: range, seed: int, keep: Path | None = None) -> tuple[Counter[str], list[str]]:
     """Damage and judge files: how many came to what, and what must not have happened."""
     mark = folder / "imported"
     (folder / f"{FOREIGN}.py").write_text(f"import pathlib; pathlib.Path({str(mark)!r}).touch()")
@@ -495,6 +493,7 @@ def fuzz(
                 return judge(kind, name, wanted[name], planted, mark)
             finally:
                 mark.unlink(missing_ok=True)
+                sys.modules.pop(FOREIGN, None)
 
         return Damaged(f"{name}: {faults}", kind.path, judged)
 

@@ -19,17 +19,21 @@ from typing import Any, Literal
 from rbs.utils.description import KEY, Description
 from rbs.utils.schema import checked, parsed, shown
 
-OPERATORS = frozenset(
+# fmt: off
+OPERATORS = {
     # Those of our restorers,
-    "Add Clip Concat Conv DepthToSpace Div Equal Expand Gather Gelu Identity LayerNormalization MatMul Max"
-    " MaxPool Mod Mul Not Pad Pow Range Reciprocal ReduceL2 ReduceMean Relu Reshape Resize ScatterND Shape"
-    " Slice Softmax Split Sqrt Squeeze Sub Transpose Unsqueeze Where"
+    "Add", "Clip", "Concat", "Conv", "DepthToSpace", "Div", "Equal", "Expand", "Gather", "Gelu", "Identity",
+    "LayerNormalization", "MatMul", "Max", "MaxPool", "Mod", "Mul", "Not", "Pad", "Pow", "Range",
+    "Reciprocal", "ReduceL2", "ReduceMean", "Relu", "Reshape", "Resize", "ScatterND", "Shape", "Slice",
+    "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where",
     # and what other networks of this kind are made of.
-    " Abs And AveragePool BatchNormalization Cast Ceil Constant ConstantOfShape ConvTranspose Elu Erf Exp"
-    " Flatten Floor Gemm GlobalAveragePool Greater GroupNormalization HardSigmoid HardSwish"
-    " InstanceNormalization LeakyRelu Less Log Min Neg Or PRelu ReduceMax ReduceSum Sigmoid SpaceToDepth"
-    " Softplus Tanh Tile".split()
-)
+    "Abs", "And", "AveragePool", "BatchNormalization", "Cast", "Ceil", "Constant", "ConstantOfShape",
+    "ConvTranspose", "Elu", "Erf", "Exp", "Flatten", "Floor", "Gemm", "GlobalAveragePool", "Greater",
+    "GroupNormalization", "HardSigmoid", "HardSwish", "InstanceNormalization", "LeakyRelu", "Less", "Log",
+    "Min", "Neg", "Or", "PRelu", "ReduceMax", "ReduceSum", "Sigmoid", "SpaceToDepth", "Softplus", "Tanh",
+    "Tile",
+}
+# fmt: on
 """Operators that are run. None of them repeats a graph, chooses one, draws, or reads a file."""
 
 _MODEL = {1, 2, 3, 4, 5, 6, 7, 8, 14}
@@ -116,6 +120,9 @@ def _look_at_node(node: memoryview) -> None:
                     raise ValueError("it holds a graph within its graph")
 
 
+_LENGTHS = {1: 8, 5: 4}
+"""Bytes of values of fixed length, by their kind."""
+
 _Field = tuple[int, "int | memoryview", memoryview]
 
 
@@ -149,14 +156,16 @@ def _fields(data: memoryview) -> Iterator[_Field]:
     while place < len(data):
         start = place
         key, place = _read_varint(data, place)
-        kind, value = key & 7, None
-        if kind == 0:
+        value: int | memoryview
+        if key & 7 == 0:
             value, place = _read_varint(data, place)
-        elif kind in (1, 2, 5):
-            length, place = (8, place) if kind == 1 else (4, place) if kind == 5 else _read_varint(data, place)
+        else:
+            length = _LENGTHS.get(key & 7)
+            if key & 7 == 2:
+                length, place = _read_varint(data, place)
+            if length is None or place + length > len(data):
+                raise ValueError("it is truncated or not an ONNX file")
             value, place = data[place : place + length], place + length
-        if value is None or place > len(data) or key >> 3 == 0:
-            raise ValueError("it is truncated or not an ONNX file")
         yield key >> 3, value, data[start:place]
 
 

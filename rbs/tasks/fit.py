@@ -42,6 +42,7 @@ from rbs.tasks.tracking import Mode, ScanPictures, agent_run, default_mode, fini
 from rbs.utils.checkpoint import COPY_AGAIN
 from rbs.utils.experiments import experiment_file
 from rbs.utils.files import FINISHED, versions
+from rbs.utils.schema import require_plain
 from rbs.utils.words import counted
 
 _LOCATIONS = {"output", "init_from", "checkpoint", "prior.teacher", "prior.base_checkpoint", "prior.cache"}
@@ -279,9 +280,12 @@ def compare_with_checkpoint(path: Path, asked: dict[str, Any]) -> None:
     if not path.is_file():
         raise CheckpointError("there is no such checkpoint", file=path, remedy="check --ckpt_path")
     stored = read_lightning(path).get("hyper_parameters", {})
-    if not isinstance(stored, dict):
-        raise CheckpointError("its hyper-parameters are damaged", file=path, remedy=COPY_AGAIN)
-    stored.pop("_instantiator", None)
+    try:
+        require_plain(stored)
+        stored.pop("_instantiator", None)
+    except (ValueError, AttributeError, TypeError):
+        fault = "its hyper-parameters are damaged"
+        raise CheckpointError(fault, file=path, remedy=COPY_AGAIN) from None
     trained = _flat({"class_path": stored.pop("_class_path", None), "init_args": stored})
     wanted = _flat(asked)
     differences = [

@@ -154,6 +154,28 @@ def test_missing_and_broken_checkpoints_are_named(tmp_path):
         compare_with_checkpoint(broken, asked())
 
 
+class Bomb:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return (open, (str(self.mark), "w"))
+
+
+def test_code_in_a_checkpoint_to_be_resumed_is_not_run(tmp_path):
+    torch.save({"hyper_parameters": {}, "callbacks": Bomb(tmp_path / "exploded")}, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match="it is truncated or not a checkpoint"):
+        compare_with_checkpoint(tmp_path / "last.ckpt", asked())
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("stored", ["text", [1], {"a": [[[[]]] * 300] * 300}, {"a": {1, 2}}])
+def test_hyper_parameters_of_other_types_are_refused(tmp_path, stored):
+    torch.save({"hyper_parameters": stored}, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: its hyper-parameters are damaged"):
+        compare_with_checkpoint(tmp_path / "last.ckpt", asked())
+
+
 def test_last_is_the_newest_unless_it_has_finished(tmp_path):
     assert _newest_unfinished(tmp_path) is None
     for version in (2, 10):
