@@ -55,7 +55,8 @@ class Crops(CropDataset):
         self.pairs, self.exposures = pairs, exposures
         self.single_view_probability, self.foci, self.scenes = single_view_probability, foci, scenes
         # Labels do not fit what scenes show.
-        self.truth = not scenes and all(scan.labels is not None for scan in scans)
+        self.labels = not scenes and all(scan.labels is not None for scan in scans)
+        self.truth = self.labels and all(scan.expectation is not None for scan in scans)
         self.moved = pairs == "measured" and any(scan.motion is not None for scan in scans)
 
     def __getitem__(self, index: int) -> Sample:
@@ -95,8 +96,10 @@ class Crops(CropDataset):
         else:
             target, target_exposure = expectation if self.pairs == "expectation" else counts, 1.0
         arrays = {"rapid": rapid, "target": target}
+        if self.labels:
+            arrays["labels"] = cut(scan.labels)
         if self.truth:
-            arrays |= {"labels": cut(scan.labels), "expectation": expectation}
+            arrays["expectation"] = expectation
         if self.moved:
             arrays["displacement"] = displacement(scan, crop)
         arrays, flip = flip_alike(arrays, int(rng.integers(LARGEST_SEED)))
@@ -148,8 +151,10 @@ class WholeScans(CaseDataset):
             rng = np.random.default_rng((self.seed, 2, row))
             rapid, target = split(scan.standard, (exposure, target_exposure), rng)
         arrays = {"rapid": rapid, "target": target, "spacing_mm": np.array(scan.spacing_mm)}
-        if scan.labels is not None and scan.expectation is not None:
-            arrays |= {"labels": scan.labels, "expectation": scan.expectation}
+        if scan.labels is not None:
+            arrays["labels"] = scan.labels
+        if scan.expectation is not None:
+            arrays["expectation"] = scan.expectation
         if scan.motion is not None:
             arrays["displacement"] = displacement(scan, (0, 0, *scan.standard.shape[1:]))
         return self.sample(row, arrays, exposure=exposure, target_exposure=target_exposure)
