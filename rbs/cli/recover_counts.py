@@ -7,7 +7,8 @@ import os
 import re
 from pathlib import Path
 
-from rbs.cli.options import add_json, positive, print_result
+from rbs.cli.options import add_json, print_result, within
+from rbs.scans.ranges import SPACING, VELOCITY
 
 HELP = "turn 8-bit pictures that are scaled counts back into count scans (DICOM), with a receipt"
 
@@ -34,10 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="finds patient, view and maybe study in the path below IN: '(?P<patient>[0-9]+)_(?P<view>[AP])'",
     )
     parser.add_argument(
-        "--spacing-mm", type=positive, required=True, metavar="MM", help="side of a pixel, in no picture"
+        "--spacing-mm",
+        type=within(SPACING),
+        required=True,
+        metavar="MM",
+        help="side of a pixel, in no picture",
     )
     parser.add_argument(
-        "--velocity", type=positive, metavar="CM_PER_MIN", help="bed velocity, where it is known"
+        "--velocity", type=within(VELOCITY), metavar="CM_PER_MIN", help="bed velocity, where it is known"
     )
     parser.add_argument("--inverted", action="store_true", help="the pictures are black on white")
     parser.add_argument("--workers", type=int, default=2, help="processes to use (default: %(default)s)")
@@ -57,6 +62,7 @@ def run(args: argparse.Namespace) -> None:
     from rbs.errors import RbsError, ScanError
     from rbs.scans.pictures.counts import SUFFIXES
     from rbs.scans.pictures.recovery import RECEIPT, Settings, listed, named, recover_pictures
+    from rbs.utils.files import regular_files
 
     source = args.source
     if args.workers < 1:
@@ -64,8 +70,8 @@ def run(args: argparse.Namespace) -> None:
     if not source.exists():
         raise ScanError("there is no such file or folder", file=source, remedy="check the path")
     folder = source if source.is_dir() else source.parent
-    files = [source] if source.is_file() else sorted(p for p in source.rglob("*") if _is_picture(p, SUFFIXES))
-    files = [path.relative_to(folder) for path in files]
+    files = [source] if source.is_file() else regular_files(source)[0]
+    files = [path.relative_to(folder) for path in files if path == source or path.suffix.lower() in SUFFIXES]
     pictures = named(files, args.pattern) if args.pattern else listed(args.table)
     if args.table and source.is_file():
         pictures = [picture for picture in pictures if picture.file in files]
@@ -87,10 +93,6 @@ def run(args: argparse.Namespace) -> None:
     if refused:
         fault = f"{len(refused)} of {len(rows)} pictures were refused"
         raise ScanError(fault, remedy=f"the reasons stand in {receipt}")
-
-
-def _is_picture(path: Path, suffixes: tuple[str, ...]) -> bool:
-    return path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
 
 
 def _pattern(text: str) -> re.Pattern[str]:

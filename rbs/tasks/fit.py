@@ -36,8 +36,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from rbs.errors import CheckpointError, RbsError
+from rbs.restorers.checkpoint import read_lightning
 from rbs.tasks.callbacks import SameStart, TrainingBar
 from rbs.tasks.tracking import Mode, ScanPictures, agent_run, default_mode, finish, tracker
+from rbs.utils.checkpoint import COPY_AGAIN
 from rbs.utils.experiments import experiment_file
 from rbs.utils.files import FINISHED, versions
 from rbs.utils.words import counted
@@ -276,12 +278,9 @@ def compare_with_checkpoint(path: Path, asked: dict[str, Any]) -> None:
     """
     if not path.is_file():
         raise CheckpointError("there is no such checkpoint", file=path, remedy="check --ckpt_path")
-    try:
-        stored = torch.load(path, weights_only=True, map_location="cpu").get("hyper_parameters", {})
-    except Exception as error:  # torch raises many kinds on a broken file
-        raise CheckpointError(
-            f"it is not a readable checkpoint ({type(error).__name__})", file=path
-        ) from error
+    stored = read_lightning(path).get("hyper_parameters", {})
+    if not isinstance(stored, dict):
+        raise CheckpointError("its hyper-parameters are damaged", file=path, remedy=COPY_AGAIN)
     stored.pop("_instantiator", None)
     trained = _flat({"class_path": stored.pop("_class_path", None), "init_args": stored})
     wanted = _flat(asked)

@@ -242,6 +242,7 @@ class RestorationTask(TrainingTask):
             scm_weight=self.scm_weight,
             analyser=self._analyse,
             displacement=batch.get("displacement"),
+            cut=batch.get("cut"),
         )
         self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, batch_size=len(x))
         return self.total(batch, terms)

@@ -42,7 +42,7 @@ from rbs.scans.dicom import views as dicom_views
 from rbs.scans.dicom.files import is_restored
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.scan import Array, Provenance, Scan, View
-from rbs.utils.files import whole_file
+from rbs.utils.files import naming, whole_file
 from rbs.utils.version import VERSION
 
 GRID = (48, 16)
@@ -177,8 +177,9 @@ def read_notes(
         for note in _read_all(jobs, min(workers, len(jobs))):
             notes[note.file] = note
             if keys[note.file] is not None and not (isinstance(note, Refusal) and not note.lasting):
-                out.write(_line(keys[note.file], note))
-                out.flush()
+                with naming(cache):
+                    out.write(_line(keys[note.file], note))
+                    out.flush()
             bar.update()
     return [notes[file] for file in files], len(jobs)
 

@@ -42,6 +42,7 @@ from rbs.scans.dicom.deidentify_rules import (
 from rbs.scans.dicom.modules import code, own_codes, unknown_detector
 from rbs.scans.dicom.pixels import LOSSLESS, stored_pixels
 from rbs.scans.dicom.reader import WHOLE_BODY, blaming, decoded
+from rbs.scans.dicom.texts import text_of
 from rbs.scans.dicom.views import ANGLE, VIEW_CODES, name_views
 from rbs.scans.scan import Array
 from rbs.utils.version import VERSION
@@ -224,7 +225,7 @@ def _identity(ds: Dataset, path: Path, done: Deidentified) -> tuple[str, ...]:
     """Identity of the patient: Patient ID and its issuer, or else the study."""
 
     def told(keyword: str) -> str:
-        return str(ds.get(keyword) or "").strip().casefold()
+        return text_of(ds, keyword).strip().casefold()
 
     if told("PatientID"):
         return "id", told("PatientID"), told("IssuerOfPatientID")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from pydicom import Dataset
 from rbs.errors import ScanError
 from rbs.scans.dicom.reader import START, decoded, starts_like_dicom
 from rbs.scans.dicom.writer import DEVIATION, RESTORED
+from rbs.utils.files import regular_files
 
 EXPORTED = ("", ".dcm", ".ima")
 """Suffixes of hospital exports; many have none, or end in the last number of a UID."""
@@ -21,6 +21,8 @@ INDEX = "DICOMDIR"
 def dicom_files(folder: Path) -> list[Path]:
     """DICOM files in a folder and those below it, sorted, without hidden files and DICOMDIR.
 
+    Links to folders are followed, each folder once.
+
     A file counts as DICOM if it starts like DICOM or is named .dcm or .ima. What is named like an
     export but cannot be read, or is too short to tell, counts too, as do folders that cannot be
     searched: reading them will say what is wrong, and no scan is passed over in silence.
@@ -28,12 +30,8 @@ def dicom_files(folder: Path) -> list[Path]:
     Raises:
         ScanError: There is none.
     """
-    files: list[Path] = []
-    closed: list[OSError] = []
-    for place, below, names in os.walk(folder, onerror=closed.append):
-        below[:] = [name for name in below if not name.startswith(".")]
-        files += filter(may_be_a_scan, (Path(place, name) for name in names))
-    files += [Path(error.filename) for error in closed]
+    found, closed = regular_files(folder)
+    files = [*filter(may_be_a_scan, found), *closed]
     if not files:
         raise ScanError("there is no DICOM file in this folder", file=folder, remedy="check the path")
     return sorted(files)
@@ -41,7 +39,7 @@ def dicom_files(folder: Path) -> list[Path]:
 
 def dicomdirs(folder: Path) -> list[Path]:
     """The indices of DICOM media in a folder and the folders below it, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.name.upper() == INDEX)
+    return [path for path in regular_files(folder)[0] if path.name.upper() == INDEX]
 
 
 def header_of(path: Path, content: bytes | None = None) -> Dataset:

@@ -32,11 +32,14 @@ from pydicom.uid import (
     NuclearMedicineImageStorage,
 )
 
-from rbs.errors import RbsError, ScanError
+from rbs.errors import RbsError, ScanError, printable
 from rbs.scans.counts import dispersion_index
 from rbs.scans.dicom.pixels import EXPORT_RAW, LOSSLESS, MOST_PIXELS, stored_pixels, whole_number
+from rbs.scans.dicom.texts import keep_stored, text_of
 from rbs.scans.dicom.views import UNNAMED, name_views
+from rbs.scans.ranges import DURATION
 from rbs.scans.scan import Array, Provenance, Scan, View
+from rbs.utils.files import require_regular
 
 THINNED = ("THINNED", "99RBS", "Binomial thinning of raw counts")
 """Derivation code of simulated scans: derived, yet still raw Poisson counts, so `read_nm` accepts
@@ -45,6 +48,9 @@ them."""
 RECOVERED = ("RECOVERED", "99RBS", "Counts recovered from a picture")
 """Derivation code of counts recovered from pictures (`rbs.scans.pictures`), accepted by
 `read_nm`."""
+
+MOST_CUT = 9
+"""The highest count below which an object may say that its counts were cut to 0."""
 
 WHOLE_BODY = ("WHOLE BODY", "WHOLEBODY", "STATIC", "")
 """Names that cameras give a whole-body scan in the third value of Image Type."""
@@ -125,7 +131,7 @@ def first_line(error: Exception) -> str:
 
 
 def decoded(path: Path, content: bytes | None = None, **options: Any) -> tuple[FileDataset, list[str]]:
-    """Read a file and decode every element now.
+    """Read a file and decode every element now; text keeps its bytes (`rbs.scans.dicom.texts`).
 
     pydicom would decode an element when it is first asked for, and fail where nobody expects it.
     Damaged elements are left out, or they would fail later, on writing. Files without a preamble
@@ -144,6 +150,8 @@ def decoded(path: Path, content: bytes | None = None, **options: Any) -> tuple[F
         ScanError: It would fill the memory.
         Exception: Nearly any, on a file damaged in its structure.
     """
+    if content is None:
+        require_regular(path, ScanError)
     with path.open("rb") if content is None else BytesIO(content) as file:
         start = file.read(START)
         if not starts_like_dicom(start):
@@ -204,7 +212,7 @@ def _read(
         raise ScanError("it is empty", file=path, remedy="export it again")
     ds, damaged = decoded(path, content)
     for element in damaged:
-        _LOG.warning("%s: left out the damaged element %s", path, element)
+        _LOG.warning("%s: left out the damaged element %s", printable(path), element)
     transfer_syntax = ds.file_meta.TransferSyntaxUID
     _refuse_other_images(ds, path)
     _refuse_processed(ds, transfer_syntax, path)
@@ -223,7 +231,7 @@ def _read(
     rule: str | None = None
     try:
         names, rule = name_views(header, len(counts), views, path)
-        _LOG.info("%s: views %s, named by %s", path, ", ".join(names), rule)
+        _LOG.info("%s: views %s, named by %s", printable(path), ", ".join(names), rule)
     except ScanError as error:
         if require_views or error.fault != UNNAMED:
             raise
@@ -233,8 +241,9 @@ def _read(
         views=names,
         spacing_mm=_spacing(header, path),
         velocity=_velocity(header, velocity, path),
-        duration_s=positive_number(header.get("ActualFrameDuration"), 1e-3),
-        patient_id=str(header.get("PatientID") or ""),
+        duration_s=_duration(header, path),
+        patient_id=text_of(header, "PatientID"),
+        cut=_cut(header),
         provenance=Provenance(
             path=path,
             sop_instance_uid=str(header.get("SOPInstanceUID") or "") or None,
@@ -249,7 +258,9 @@ def _decode_elements(ds: Dataset) -> list[str]:
     damaged = []
     for tag in list(ds.keys()):
         try:
+            raw = ds.get_item(tag)
             element = ds[tag]
+            keep_stored(ds, raw)
             for item in element.value if element.VR == "SQ" else ():
                 damaged += _decode_elements(item)
         except Exception as error:  # as in read_nm
@@ -269,7 +280,7 @@ def _refuse_other_images(ds: Dataset, path: Path) -> None:
             fault = f"it is {what} (modality {_shown(modality) or 'not stated'}), no Nuclear Medicine image"
             raise ScanError(fault, file=path, remedy="name a DICOM Nuclear Medicine file")
         stored_as = _shown(UID(sop_class).name) or "no class"
-        _LOG.info("%s: stored as %s, read as NM for its modality", path, stored_as)
+        _LOG.info("%s: stored as %s, read as NM for its modality", printable(path), stored_as)
     kinds = _image_type(ds)
     if len(kinds) > 2 and kinds[2] not in WHOLE_BODY:
         raise ScanError(f"its image type is {_shown(kinds[2])}", file=path, remedy="name a whole-body scan")
@@ -298,12 +309,24 @@ def _refuse_processed(ds: Dataset, transfer_syntax: UID, path: Path) -> None:
         raise ScanError(fault, file=path, remedy=EXPORT_RAW)
     slope, intercept = ds.get("RescaleSlope"), ds.get("RescaleIntercept")
     if slope not in (None, 1) or intercept not in (None, 0):
-        _LOG.warning("%s: RescaleSlope %s and intercept %s ignored: NM has none", path, slope, intercept)
+        told = printable(slope, 40), printable(intercept, 40)
+        _LOG.warning("%s: RescaleSlope %s and intercept %s ignored: NM has none", printable(path), *told)
 
 
 def _shown(value: str) -> str:
     """A header value for a message; one of damaged length may run on into the patient's name."""
     return value if len(value) <= 100 and value.isprintable() else "something unreadable"
+
+
+def cut_code(cut: int) -> tuple[str, str, str]:
+    """Derivation code of counts of which those up to `cut` were set to 0 (`Scan.cut`)."""
+    return f"CUT{cut}", "99RBS", f"Counts up to {cut} set to 0"
+
+
+def _cut(header: Dataset) -> int:
+    codes = header.get("DerivationCodeSequence") or []
+    found = {(str(c.get("CodeValue")), str(c.get("CodingSchemeDesignator"))) for c in codes}
+    return next((cut for cut in range(MOST_CUT, 0, -1) if cut_code(cut)[:2] in found), 0)
 
 
 def _image_type(ds: Dataset) -> list[str]:
@@ -353,11 +376,15 @@ def _check_counts(header: Dataset, counts: Array, require_raw: bool, path: Path)
             raise ScanError(f"frame {frame} holds no counts", file=path, remedy="acquire or export it again")
     stated = positive_number(header.get("CountsAccumulated"))
     if stated is not None and stated != counts.sum(dtype=np.int64):
-        _LOG.warning("%s: the pixels sum to %d, CountsAccumulated says %d", path, counts.sum(), stated)
+        _LOG.warning(
+            "%s: the pixels sum to %d, CountsAccumulated says %d", printable(path), counts.sum(), stated
+        )
     # A view of its own each: one processed view must not hide behind a raw one of more counts.
     for frame, index in enumerate(map(dispersion_index, counts), start=1):
         if np.isnan(index):
-            _LOG.warning("%s: frame %d has too few counts to tell whether they are raw", path, frame)
+            _LOG.warning(
+                "%s: frame %d has too few counts to tell whether they are raw", printable(path), frame
+            )
         elif require_raw and not RAW_DISPERSION[0] <= index <= RAW_DISPERSION[1]:
             raise ScanError(
                 f"the noise variance of frame {frame} is {index:.2g} times its mean, so it was smoothed or "
@@ -383,6 +410,17 @@ def _velocity(header: Dataset, option: float | None, path: Path) -> float | None
         fault = f"its ScanVelocity says {stated:g} cm/min, but {option:g} cm/min was given"
         raise ScanError(fault, file=path, remedy="give none for this file, or correct its header")
     return option if stated is None else stated
+
+
+def _duration(header: Dataset, path: Path) -> float | None:
+    """Seconds; None where they are unknown or impossible, since little rests on them."""
+    seconds = positive_number(header.get("ActualFrameDuration"), 1e-3)
+    if seconds is None or seconds in DURATION:
+        return seconds
+    _LOG.warning(
+        "%s: a duration of %g s (ActualFrameDuration) is taken for unknown", printable(path), seconds
+    )
+    return None
 
 
 def positive_number(value: Any, factor: float = 1.0) -> float | None:

@@ -138,6 +138,38 @@ def test_velocity_and_duration(changed: Changed) -> None:
     assert read_nm(changed(assign(ScanVelocity="3.3333"))).velocity == pytest.approx(20, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("attributes", "fault"),
+    [
+        ({"PixelSpacing": ["1e-4", "1e-4"]}, "its pixel spacing is 0.0001 mm, outside the 0.5 to 20 mm of"),
+        ({"PixelSpacing": ["2.4", "1e-300"]}, "its pixel spacing is 1e-300 mm"),
+        ({"PixelSpacing": ["9000", "9000"]}, "its pixel spacing is 9000 mm"),
+        ({"ScanVelocity": "1e300"}, r"its scan velocity is 6e\+300 cm/min, outside the 1 to 1000 cm/min of"),
+        ({"ScanVelocity": "0.01"}, "its scan velocity is 0.06 cm/min"),
+    ],
+)
+def test_numbers_that_no_camera_gives_are_refused(
+    changed: Changed, attributes: dict[str, object], fault: str
+) -> None:
+    path = changed(assign(**attributes))
+    with pytest.raises(ScanError, match=fault) as caught:
+        read_nm(path)
+    assert (caught.value.file, caught.value.remedy) == (path, "correct its header")
+
+
+def test_a_velocity_that_is_given_lies_in_the_same_range(changed: Changed) -> None:
+    with pytest.raises(ScanError, match="its scan velocity is 5000 cm/min"):
+        read_nm(changed(assign(ScanVelocity="")), velocity=5000.0)
+
+
+@pytest.mark.parametrize("milliseconds", ["5", "2147483647"])
+def test_an_impossible_duration_is_unknown(
+    changed: Changed, milliseconds: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert read_nm(changed(assign(ActualFrameDuration=milliseconds))).duration_s is None
+    assert "ActualFrameDuration" in caplog.text
+
+
 def test_a_stated_velocity_is_not_overridden(nm_file: Path) -> None:
     assert read_nm(nm_file, velocity=40.5).velocity == 40.0  # the same but for rounding
     with pytest.raises(ScanError, match="its ScanVelocity says 40 cm/min, but 20 cm/min was given") as caught:
