@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter1d, uniform_filter
+from scipy.ndimage import binary_erosion, gaussian_filter1d, uniform_filter
 
 from rbs.scans.counts import block_sums
 from rbs.scans.quality.findings import Kind, Suspicion
@@ -74,8 +74,7 @@ def energy_window(seen: Seen) -> Suspicion:
     Off the photopeak most counts have been scattered: the body has a halo. Both signs are taken in
     units of what clean scans reach.
     """
-    away = distance_transform_edt(~seen.silhouette, sampling=seen.spacing)
-    beside = (away > 25) & (away < 60)
+    beside = (seen.outside_mm > 25) & (seen.outside_mm < 60)
     beside[: seen.rows[0]] = beside[seen.rows[1] :] = False
     halo = 0.0
     if beside.any():

@@ -19,8 +19,8 @@ FIELD_MM = 400.0
 """Axial field of view, mm. Under a bed that moves on, every row is seen for as long as this takes
 to pass: a patient who moves is seen in both poses over this length."""
 
-USUAL_STEP, USUAL_BEND_MM = 0.3, 30.0
-"""Largest score of a step, and largest bend of the axis, mm, of 100 clean scans."""
+USUAL_STEP, USUAL_BEND_MM = 0.6, 30.0
+"""Score of a step, and bend of the axis, mm, that hardly any clean scan reaches."""
 
 
 def motion_within(seen: Seen) -> Suspicion:
@@ -55,9 +55,10 @@ def _step(seen: Seen) -> tuple[float, int, float]:
     """
     slab = max(round(SLAB_MM / seen.spacing[0]), 1)
     near, far = (max(round(mm / seen.spacing[1]), 1) for mm in SHIFTS_MM)
-    root = seen.roots_of_slabs(slab)
+    root = seen.roots_of_slabs(slab).astype(np.float32)
     first, last = seen.rows
-    rows = np.arange(max(first, slab) + 2 * slab, min(last, seen.counts.shape[1] - slab) - 2 * slab)
+    # A step in between two rows that are looked at is seen by both.
+    rows = np.arange(max(first, slab) + 2 * slab, min(last, seen.counts.shape[1] - slab) - 2 * slab, 2)
     above, below = root[:, rows - slab], root[:, rows]
     width = root.shape[2]
     far = min(far, width // 3)
@@ -70,7 +71,7 @@ def _step(seen: Seen) -> tuple[float, int, float]:
     )
     best = 1 + misfits[1:].argmin(axis=0)
     left = misfits[1:].min(axis=0)
-    gain = (misfits[0] - left) / left
+    gain = (misfits[0] - left) / np.maximum(left, 0.1)  # rows written twice leave none
     at = int(gain.argmax())
     return float(gain[at]), int(rows[at]), float(abs(shifts[best[at]])) * seen.spacing[1]
 

@@ -82,6 +82,13 @@ class Seen:
         return np.asarray(binary_fill_holes(parts == sizes.argmax()))
 
     @cached_property
+    def outside_mm(self) -> Array:
+        """Distance of each pixel from the silhouette, mm; 0 inside."""
+        from scipy.ndimage import distance_transform_edt
+
+        return np.asarray(distance_transform_edt(~self.silhouette, sampling=self.spacing))
+
+    @cached_property
     def rows(self) -> tuple[int, int]:
         """First row of the body and one past its last, in `counts`."""
         there = np.flatnonzero(self.silhouette.any(axis=1))

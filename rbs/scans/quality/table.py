@@ -53,7 +53,8 @@ def rows(seen: Seen) -> Suspicion | None:
     # Rows of few counts may be equal by chance.
     full = counted > 50
     for lag in range(1, 33):
-        same = np.flatnonzero((body[:, lag:] == body[:, :-lag]).all(axis=(0, 2)) & full[lag:])
+        same = np.flatnonzero((counted[lag:] == counted[:-lag]) & full[lag:])
+        same = same[(body[:, same + lag] == body[:, same]).all(axis=(0, 2))]
         if same.size:
             fault = f"rows that repeat those {lag} above them: {same.size}"
             return _rows(seen, SURE, fault, first + lag + same[[0, -1]])
