@@ -22,6 +22,7 @@ from pydicom import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset
 from pydicom.pixels.common import PhotometricInterpretation
+from pydicom.tag import Tag
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -32,6 +33,7 @@ from pydicom.uid import (
     NuclearMedicineImageStorage,
     UID_dictionary,
 )
+from pydicom.valuerep import STR_VR
 
 from rbs.errors import RbsError, ScanError, printable
 from rbs.scans.counts import dispersion_index
@@ -60,6 +62,9 @@ _UNDEFINED = "none that DICOM defines"
 
 RAW_DISPERSION = (0.8, 1.2)
 """Noise variance over mean of raw counts; smoothed, rescaled and 8-bit data fall outside."""
+
+IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID")
+"""Attributes by which an object is filed."""
 
 _EXPORT_PLAIN = "export it uncompressed (Explicit VR Little Endian)"
 _LOG = logging.getLogger("rbs")
@@ -128,9 +133,9 @@ def blaming(path: Path) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """First line of an error of pydicom, without the values it quotes."""
-    line = (str(error).splitlines() or [type(error).__name__])[0]
-    return re.sub(r"""(['"]).*\1""", "...", line)[:150]
+    """First line of an error of pydicom up to the first value it quotes, or else its kind."""
+    line = re.split(r"""['"]""", (str(error).splitlines() or [""])[0])[0].strip()
+    return line[:150] or type(error).__name__
 
 
 @quiet()
@@ -213,6 +218,7 @@ def _read(
     if content is None and path.is_file() and path.stat().st_size == 0:
         raise ScanError("it is empty", file=path, remedy="export it again")
     ds, damaged = decoded(path, content)
+    _refuse_unreadable_identity(ds, damaged, path)
     for element in damaged:
         _LOG.warning("%s: left out the damaged element %s", printable(path), element)
     transfer_syntax = ds.file_meta.TransferSyntaxUID
@@ -267,6 +273,14 @@ def _decode_elements(ds: Dataset) -> list[str]:
             damaged.append(f"{tag} ({type(error).__name__})")
             del ds[tag]
     return damaged
+
+
+def _refuse_unreadable_identity(ds: Dataset, damaged: list[str], path: Path) -> None:
+    """Refuse a file that would lose its patient or study, which a derived object must name."""
+    for keyword in IDENTITY:
+        lost = any(element.startswith(str(Tag(keyword))) for element in damaged)
+        if lost or (keyword in ds and ds[keyword].VR not in STR_VR):
+            raise ScanError(f"its {keyword} is damaged, or no text", file=path, remedy="export it again")
 
 
 def _refuse_other_images(ds: Dataset, path: Path) -> None:
@@ -440,7 +454,7 @@ def positive_number(value: Any, factor: float = 1.0) -> float | None:
     """A number times `factor`; None if it is missing, or zero, which stands for unknown."""
     try:
         number = float(value) * factor
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if np.isfinite(number) and number > 0 else None
 
