@@ -153,8 +153,12 @@ def print_result(args: argparse.Namespace, document: Any, text: str) -> None:
     """
     from rbs.errors import printable
 
-    lines = map(printable, text.split("\n"))
-    print(json.dumps(_plain(document), indent=2, allow_nan=False) if args.json else "\n".join(lines))
+    print(as_json(document) if args.json else "\n".join(map(printable, text.split("\n"))))
+
+
+def as_json(document: Any) -> str:
+    """JSON that any reader takes: no NaN, and bytes of file names that are no text as escapes."""
+    return json.dumps(_plain(document), indent=2, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:
@@ -171,7 +175,9 @@ def _plain(value: Any) -> Any:
         return [_plain(inner) for inner in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int)) else str(value)
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    return str(value).encode(errors="backslashreplace").decode()
 
 
 def option_group(parser: argparse.ArgumentParser, name: str) -> argparse._ArgumentGroup:

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
     mixed = hashlib.sha256(f"{args.seed} {scan.counts.shape} ".encode() + pixels)
     rng = np.random.default_rng(int.from_bytes(mixed.digest()[:8], "big"))
     draw = f"{scan.provenance.sop_instance_uid} {mixed.hexdigest()} {scan.velocity!r} {args.velocity!r}"
-    kept, left = split(scan.counts, (exposure, 1 - exposure), rng)
+    kept, left = split(scan.counts, (exposure, 1 - exposure), rng, scan.cut)
     parts = [(args.target, kept, exposure, "kept")]
     if args.remainder is not None:
         parts.append((args.remainder, left, 1 - exposure, "left over"))

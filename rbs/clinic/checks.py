@@ -101,6 +101,7 @@ class AcceptanceReport:
         counts: Counts of each view.
         counts_stated: Counts of all views as the camera states them (CountsAccumulated).
         counts_per_pixel: Mean counts per pixel of each view, over the whole frame.
+        cut: Counts up to this number were set to 0 before the scan was read; 0 where none were.
         dispersion: Noise dispersion index of each view, 1 for raw counts; None where too few tell
             it.
         energy_window_kev: Lower and upper limit of the energy window.
@@ -120,6 +121,7 @@ class AcceptanceReport:
     counts: tuple[int, ...]
     counts_stated: int | None
     counts_per_pixel: tuple[float, ...]
+    cut: int
     dispersion: tuple[float | None, ...]
     energy_window_kev: tuple[float, float] | None
     restoring: Verdict
@@ -149,6 +151,7 @@ class AcceptanceReport:
             ("counts", _per_view(self.views, [f"{n:,}" for n in self.counts])),
             ("", self._sum_stated()),
             ("counts per pixel", _per_view(self.views, [f"{n:.2f}" for n in self.counts_per_pixel])),
+            *([("counts cut", f"a pixel of 0 means at most {self.cut}")] if self.cut else []),
             (
                 "dispersion index",
                 _per_view(self.views, [_stated(n, "{:.2f}", "(too few counts)") for n in self.dispersion])
@@ -212,6 +215,7 @@ def check(
         counts=tuple(int(n) for n in counts),
         counts_stated=_counts_stated(header),
         counts_per_pixel=tuple(float(n) / (rows * columns) for n in counts),
+        cut=scan.cut,
         dispersion=dispersion,
         energy_window_kev=window,
         restoring=Verdict(

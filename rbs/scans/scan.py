@@ -70,6 +70,8 @@ class Scan:
         velocity: Bed velocity, cm/min; None where the file does not say.
         duration_s: Acquisition time, s; None where the file does not say.
         patient_id: Identifier of the patient.
+        cut: Counts from 1 to this number were set to 0 before the scan was read, as some exports
+            do: a 0 then means "at most `cut`". 0 where none were. (`rbs.scans.censoring`)
         provenance: Source of the scan.
 
     Raises:
@@ -83,6 +85,7 @@ class Scan:
     velocity: float | None = None
     duration_s: float | None = None
     patient_id: str = ""
+    cut: int = 0
     provenance: Provenance = field(default_factory=Provenance, compare=False)
 
     def __post_init__(self) -> None:
@@ -97,6 +100,9 @@ class Scan:
             )
         if not np.isfinite(counts).all() or (counts < 0).any():
             raise ScanError("some counts are negative or not finite", file=path, remedy="use raw counts")
+        if self.cut and ((counts > 0) & (counts <= self.cut)).any():
+            fault = f"it holds counts of {self.cut} or less, although all of them are said to be cut to 0"
+            raise ScanError(fault, file=path, remedy="export or recover the counts again")
         numbers = {SPACING: self.spacing_mm, VELOCITY: (self.velocity,), DURATION: (self.duration_s,)}
         for possible, values in numbers.items():
             for value in values:
@@ -139,10 +145,13 @@ class Scan:
         return align(self.counts[order], tuple(self.views[i] for i in order)).astype(np.float32)
 
     def from_aligned(self, counts: Array) -> Scan:
-        """Undo `aligned`: put (views, rows, columns) counts back into the frames of this scan."""
+        """Undo `aligned`: put estimated (views, rows, columns) counts into the frames of this scan.
+
+        Estimates are not cut, whatever the scan was.
+        """
         order = np.argsort([view == View.POSTERIOR for view in self.views], kind="stable")
         frames = align(counts, tuple(self.views[i] for i in order))
-        return self.with_counts(frames[np.argsort(order)])
+        return self.with_counts(frames[np.argsort(order)], cut=0)
 
 
 def align(frames: Array, views: tuple[View, ...]) -> Array:

@@ -43,6 +43,7 @@ from rbs.scans.dicom.texts import keep_stored, text_of
 from rbs.scans.dicom.views import UNNAMED, name_views
 from rbs.scans.ranges import DURATION
 from rbs.scans.scan import Array, Provenance, Scan, View
+from rbs.utils.files import require_regular
 
 THINNED = ("THINNED", "99RBS", "Binomial thinning of raw counts")
 """Derivation code of simulated scans: derived, yet still raw Poisson counts, so `read_nm` accepts
@@ -51,6 +52,9 @@ them."""
 RECOVERED = ("RECOVERED", "99RBS", "Counts recovered from a picture")
 """Derivation code of counts recovered from pictures (`rbs.scans.pictures`), accepted by
 `read_nm`."""
+
+MOST_CUT = 9
+"""The highest count below which an object may say that its counts were cut to 0."""
 
 WHOLE_BODY = ("WHOLE BODY", "WHOLEBODY", "STATIC", "")
 """Names that cameras give a whole-body scan in the third value of Image Type."""
@@ -156,9 +160,11 @@ def decoded(path: Path, content: bytes | None = None, **options: Any) -> tuple[F
 
     Raises:
         InvalidDicomError: It is no DICOM file.
-        ScanError: It would fill the memory.
+        ScanError: It is a pipe or a device, or would fill the memory.
         Exception: Nearly any, on a file damaged in its structure.
     """
+    if content is None:
+        require_regular(path, ScanError)
     with path.open("rb") if content is None else BytesIO(content) as file:
         start = file.read(START)
         if not starts_like_dicom(start):
@@ -250,6 +256,7 @@ def _read(
         velocity=_velocity(header, velocity, path),
         duration_s=_duration(header, path),
         patient_id=text_of(header, "PatientID"),
+        cut=_cut(header),
         provenance=Provenance(
             path=path,
             sop_instance_uid=str(header.get("SOPInstanceUID") or "") or None,
@@ -354,6 +361,17 @@ def _modality(ds: Dataset) -> str:
     modality = str(ds.get("Modality") or "")
     known = any(modality == code.value for code in codes.cid33.concepts.values())
     return modality if known else _UNDEFINED if modality else "not stated"
+
+
+def cut_code(cut: int) -> tuple[str, str, str]:
+    """Derivation code of counts of which those up to `cut` were set to 0 (`Scan.cut`)."""
+    return f"CUT{cut}", "99RBS", f"Counts up to {cut} set to 0"
+
+
+def _cut(header: Dataset) -> int:
+    codes = header.get("DerivationCodeSequence") or []
+    found = {(str(c.get("CodeValue")), str(c.get("CodingSchemeDesignator"))) for c in codes}
+    return next((cut for cut in range(MOST_CUT, 0, -1) if cut_code(cut)[:2] in found), 0)
 
 
 def _image_type(ds: Dataset) -> list[str]:

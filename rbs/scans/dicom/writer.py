@@ -36,7 +36,7 @@ from rbs.scans.dicom.modules import (
     set_pixels,
 )
 from rbs.scans.dicom.quiet import quiet
-from rbs.scans.dicom.reader import RECOVERED, THINNED, first_line
+from rbs.scans.dicom.reader import RECOVERED, THINNED, cut_code, first_line
 from rbs.scans.dicom.texts import can_be_written, put_stored
 from rbs.scans.scan import STANDARD_VELOCITY, Array, Scan
 from rbs.utils.files import whole_file
@@ -237,7 +237,7 @@ def write_recovered_nm(
     _describe_patient(ds, patient)
     _describe_acquisition(ds, scan)
     complete(ds, scan)
-    _say_how(ds, RECOVERED, description)
+    _say_how(ds, RECOVERED, description, scan.cut)
     _contribute(ds, "rbs", "recover-counts", "", "Recovered the counts of an 8-bit picture")
     ds.LossyImageCompression = "00" if jpeg_ratio is None else "01"
     if jpeg_ratio is not None:
@@ -272,7 +272,7 @@ def write_thinned_nm(path: str | Path, scan: Scan, source: Scan, *, description:
             drop(ds, keyword)
         _describe_acquisition(ds, scan)
         complete(ds, scan)
-        _say_how(ds, THINNED, description)
+        _say_how(ds, THINNED, description, scan.cut)
         _contribute(ds, "rbs", "thinning", "", "Simulated a scan by binomial thinning")
         set_pixels(ds, _whole_counts(scan))
         _save(ds, path)
@@ -380,9 +380,13 @@ def _write_result(
         return Stored(float(pixels.sum(dtype=np.int64)) / scale, clipped, LARGEST_RESTORED / scale)
 
 
-def _say_how(ds: Dataset, derivation: tuple[str, str, str], description: str) -> None:
-    """State the derivation in words and by a code, by which rbs knows its own objects again."""
-    ds.DerivationCodeSequence = [code(*derivation)]
+def _say_how(ds: Dataset, derivation: tuple[str, str, str], description: str, cut: int = 0) -> None:
+    """State the derivation in words and by a code, by which rbs knows its own objects again.
+
+    Counts that were cut (`Scan.cut`) are a derivation of their own, which came before.
+    """
+    steps = [cut_code(cut), derivation] if cut else [derivation]
+    ds.DerivationCodeSequence = [code(*step) for step in steps]
     ds.CodingSchemeIdentificationSequence = [own_codes()]
     ds.DerivationDescription = _in_ascii(description)[:1024]
 
