@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from rbs.scans.scan import Scan
 
 MIN_COUNTS = 20_000
@@ -13,6 +15,14 @@ MIN_COUNTS = 20_000
 SAME_VELOCITY = 1.05
 """A scan up to this many times as fast as the standard is a standard scan: cameras do not run
 exactly."""
+
+
+def stored_twice(scan: Scan) -> bool:
+    """True where both views are one frame, mirrored or not: two detectors never count alike."""
+    if len(scan.views) != 2:
+        return False
+    first, second = scan.counts
+    return np.array_equal(first, second) or np.array_equal(first, second[:, ::-1])
 
 
 def too_few_counts(scan: Scan, names: Sequence[str]) -> Iterator[str]:
