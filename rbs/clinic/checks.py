@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 TC_99M = 140.5
 """Energy of the photons of technetium-99m, keV."""
+
+ONE_FRAME = "both views hold the same counts: one frame was stored as both"
+"""Warning where `one_frame_twice`."""
 
 LONGEST = 2.0
 """Largest ratio of the length covered in the scan time to the stated length; run-in and run-out
@@ -257,7 +260,17 @@ def _the(view: str) -> str:
     return view if view.startswith("frame") else f"the {view} view"
 
 
+def one_frame_twice(frames: Sequence[Array]) -> bool:
+    """True if two frames (rows, columns) hold the same counts, one of them perhaps mirrored."""
+    if len(frames) != 2 or frames[0].shape != frames[1].shape:
+        return False
+    first, second = frames
+    return np.array_equal(first, second) or np.array_equal(first, second[:, ::-1])
+
+
 def _doubts(scan: Scan, window: tuple[float, float] | None) -> Iterator[str]:
+    if one_frame_twice(list(scan.counts)):
+        yield ONE_FRAME
     if window is not None and not window[0] <= TC_99M <= window[1]:
         limits = f"{window[0]:g} to {window[1]:g} keV"
         yield f"the energy window of {limits} does not hold the {TC_99M:g} keV of Tc-99m: is it a bone scan?"
