@@ -12,7 +12,7 @@ import numpy as np
 from scipy.ndimage import find_objects, label
 
 from rbs.errors import ScanError, printable
-from rbs.scans.acceptance import SAME_VELOCITY, stored_twice, too_few_counts
+from rbs.scans.acceptance import ONE_FRAME, SAME_VELOCITY, one_frame_twice, too_few_counts
 from rbs.scans.counts import dispersion_index, poisson_deviance
 from rbs.scans.dicom.reader import RAW_DISPERSION, positive_number
 from rbs.scans.dicom.views import UNNAMED, how_to_name
@@ -258,8 +258,8 @@ def _the(view: str) -> str:
 
 
 def _doubts(scan: Scan, window: tuple[float, float] | None) -> Iterator[str]:
-    if stored_twice(scan):
-        yield "both views hold the same counts: is one of them stored twice, and the other lost?"
+    if one_frame_twice(scan.counts):
+        yield ONE_FRAME
     if window is not None and not window[0] <= TC_99M <= window[1]:
         limits = f"{window[0]:g} to {window[1]:g} keV"
         yield f"the energy window of {limits} does not hold the {TC_99M:g} keV of Tc-99m: is it a bone scan?"

@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from rbs.clinic.checks import Contradiction, check, contradictions, nothing_to_restore
+from rbs.clinic.checks import (
+    Contradiction,
+    check,
+    contradictions,
+    nothing_to_restore,
+)
 from rbs.clinic.outcomes import Refusal
 from rbs.clinic.sources import Source
 from rbs.errors import CheckpointError, OutputError, RbsError, ScanError, printable
 from rbs.inference import residual
-from rbs.scans.acceptance import SAME_VELOCITY
+from rbs.scans.acceptance import ONE_FRAME, SAME_VELOCITY, one_frame_twice
 from rbs.scans.dicom.files import EXPORTED
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.dicom.writer import Derivation, write_deviation_nm, write_restored_nm
@@ -220,6 +225,8 @@ class ScanRestorer:
                     f"its SOP Instance UID is also that of {', '.join(twins)}: keep one of them",
                 )
             for group in pair_views(scans):
+                if one_frame_twice([scan.counts[0] for scan in group]):
+                    doubts |= {_path(scan): (*doubts[_path(scan)], ONE_FRAME) for scan in group}
                 yield from self._restore_group(group, doubts, wanted)
 
     def _read(self, source: Source) -> tuple[Scan, tuple[str, ...]]:
