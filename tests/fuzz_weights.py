@@ -300,7 +300,10 @@ def _notes(path: Path, rng: np.random.Generator) -> str:
         return _bytes(path, rng)
     lines = path.read_text().splitlines()
     number = int(rng.integers(len(lines)))
-    lines[number], name = _json(lines[number], rng)
+    # A hash stands in front of each note.
+    digest, brace, text = lines[number].partition("{")
+    text, name = _json(brace + text, rng)
+    lines[number] = digest + text
     path.write_text("\n".join(lines) + "\n")
     return f"line {number}: {name}"
 
