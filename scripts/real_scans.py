@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def means(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a method: NC-PSNR and its difference to the reference at each speed, and the mean count bias.
+    """A row a method: NC-PSNR and difference to the reference at each speed, mean count bias.
 
     Args:
         table: real_scans.csv.
