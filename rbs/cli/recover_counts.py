@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rbs.cli.options import add_json, positive, print_result
+from rbs.cli.options import add_json, print_result, within
+from rbs.scans.ranges import SPACING, VELOCITY
 
 if TYPE_CHECKING:
+    from regex import Pattern
+
     from rbs.segmentation.coco import CocoFile
 
 HELP = "turn 8-bit pictures that are scaled counts back into count scans (DICOM), with a receipt"
@@ -38,10 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="finds patient, view and maybe study in the path below IN: '(?P<patient>[0-9]+)_(?P<view>[AP])'",
     )
     parser.add_argument(
-        "--spacing-mm", type=positive, required=True, metavar="MM", help="side of a pixel, in no picture"
+        "--spacing-mm",
+        type=within(SPACING),
+        required=True,
+        metavar="MM",
+        help="side of a pixel, in no picture",
     )
     parser.add_argument(
-        "--velocity", type=positive, metavar="CM_PER_MIN", help="bed velocity, where it is known"
+        "--velocity", type=within(VELOCITY), metavar="CM_PER_MIN", help="bed velocity, where it is known"
     )
     parser.add_argument("--inverted", action="store_true", help="the pictures are black on white")
     parser.add_argument(
@@ -74,17 +80,22 @@ def run(args: argparse.Namespace) -> None:
     from rbs.errors import RbsError, ScanError
     from rbs.scans.pictures.counts import SUFFIXES
     from rbs.scans.pictures.recovery import RECEIPT, Settings, listed, named, output_of, recover_pictures
+    from rbs.utils.files import regular_files, require_regular
 
     source = args.source
     if args.workers < 1:
         raise RbsError(f"{args.workers} workers do nothing", remedy="ask for at least one with --workers")
     if not source.exists():
         raise ScanError("there is no such file or folder", file=source, remedy="check the path")
+    if not source.is_dir():
+        require_regular(source, ScanError)
     folder = source if source.is_dir() else source.parent
-    files = [source] if source.is_file() else sorted(p for p in source.rglob("*") if _is_picture(p, SUFFIXES))
+    files = [source]
+    if source.is_dir():
+        files = [path for path in regular_files(source)[0] if path.suffix.lower() in SUFFIXES]
     files = [path.relative_to(folder) for path in files]
     pictures = named(files, args.pattern) if args.pattern else listed(args.table)
-    if args.table and source.is_file():
+    if args.table and not source.is_dir():
         pictures = [picture for picture in pictures if picture.file in files]
     if not pictures:
         what = f"none of its {len(files)} pictures matches" if files else "it holds no PNG or JPEG"
@@ -133,15 +144,13 @@ def _annotations(args: argparse.Namespace) -> tuple[CocoFile | None, dict[str, i
     return coco, labels_of(coco.categories, given, coco.path)
 
 
-def _is_picture(path: Path, suffixes: tuple[str, ...]) -> bool:
-    return path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+def _pattern(text: str) -> Pattern[str]:
+    from rbs.utils.patterns import compiled
 
-
-def _pattern(text: str) -> re.Pattern[str]:
     try:
-        pattern = re.compile(text)
-    except re.error as error:
-        raise argparse.ArgumentTypeError(f"it is no regular expression ({error})") from error
+        pattern = compiled(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     if missing := {"patient", "view"} - set(pattern.groupindex):
         raise argparse.ArgumentTypeError(f"it has no group {' and '.join(sorted(missing))}")
     return pattern

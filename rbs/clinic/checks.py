@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.ndimage import find_objects, label
 
-from rbs.errors import ScanError
+from rbs.errors import ScanError, printable
 from rbs.scans.acceptance import SAME_VELOCITY, too_few_counts
 from rbs.scans.counts import dispersion_index, poisson_deviance
 from rbs.scans.dicom.reader import RAW_DISPERSION, positive_number
@@ -101,6 +101,7 @@ class AcceptanceReport:
         counts: Counts of each view.
         counts_stated: Counts of all views as the camera states them (CountsAccumulated).
         counts_per_pixel: Mean counts per pixel of each view, over the whole frame.
+        cut: Counts up to this number were set to 0 before the scan was read; 0 where none were.
         dispersion: Noise dispersion index of each view, 1 for raw counts; None where too few tell
             it.
         energy_window_kev: Lower and upper limit of the energy window.
@@ -120,6 +121,7 @@ class AcceptanceReport:
     counts: tuple[int, ...]
     counts_stated: int | None
     counts_per_pixel: tuple[float, ...]
+    cut: int
     dispersion: tuple[float | None, ...]
     energy_window_kev: tuple[float, float] | None
     restoring: Verdict
@@ -149,6 +151,7 @@ class AcceptanceReport:
             ("counts", _per_view(self.views, [f"{n:,}" for n in self.counts])),
             ("", self._sum_stated()),
             ("counts per pixel", _per_view(self.views, [f"{n:.2f}" for n in self.counts_per_pixel])),
+            *([("counts cut", f"a pixel of 0 means at most {self.cut}")] if self.cut else []),
             (
                 "dispersion index",
                 _per_view(self.views, [_stated(n, "{:.2f}", "(too few counts)") for n in self.dispersion])
@@ -161,7 +164,8 @@ class AcceptanceReport:
             rows += [("", f"because {reason}") for reason in verdict.reasons]
             rows += [("", f"warning: {warning}") for warning in verdict.warnings]
             rows += [("", f"note: {note}") for note in verdict.notes]
-        return "\n".join([str(self.file or "scan"), *(f"  {name:<18}{value}" for name, value in rows)])
+        lines = [str(self.file or "scan"), *(f"  {name:<18}{value}" for name, value in rows)]
+        return "\n".join(map(printable, lines))
 
     def _sum_stated(self) -> str:
         if self.counts_stated is None:
@@ -211,6 +215,7 @@ def check(
         counts=tuple(int(n) for n in counts),
         counts_stated=_counts_stated(header),
         counts_per_pixel=tuple(float(n) / (rows * columns) for n in counts),
+        cut=scan.cut,
         dispersion=dispersion,
         energy_window_kev=window,
         restoring=Verdict(
@@ -306,9 +311,10 @@ def _number(header: Dataset | None, keyword: str) -> float | None:
 def _energy_window(header: Dataset | None) -> tuple[float, float] | None:
     try:
         limits = header.EnergyWindowInformationSequence[0].EnergyWindowRangeSequence[0]  # type: ignore[union-attr]
-        return float(limits.EnergyWindowLowerLimit), float(limits.EnergyWindowUpperLimit)
+        low, high = float(limits.EnergyWindowLowerLimit), float(limits.EnergyWindowUpperLimit)
     except (AttributeError, IndexError, TypeError, ValueError):
         return None
+    return (low, high) if 0 <= low < high < math.inf else None
 
 
 def _stated(value: float | None, form: str, otherwise: str = "not stated") -> str:

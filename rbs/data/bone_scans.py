@@ -40,6 +40,9 @@ class RBSDataModule(CropDataModule):
                                              training cases have a truth file, without `scenes`
     displacement         float32 (B,2,h,w)   from a pixel of `target` to the same tissue in
                                              `rapid`, pixels down, right; only where a case moved
+    cut                  int64 (B,)          counts of `target` up to this number were set to 0;
+                                             only if those of a training case were (`Scan.cut`).
+                                             Those of `rapid` are drawn anew
     case                 int64 (B,)          row within the split
     crop                 int64 (B,4)         top, left, height, width; multiples of 16
     flip                 bool (B,2)          left-right and up-down flips, applied after cropping
@@ -202,6 +205,10 @@ class RBSDataModule(CropDataModule):
                     file=self.manifest,
                     remedy="use pairs: split",
                 )
+        if self.foci and self.pairs != "expectation" and any(scan.cut for scan in kept):
+            patient = next(case.patient for case, scan in zip(cases, kept, strict=True) if scan.cut)
+            fault = f"low counts of the scans of patient {patient} were cut, to which foci cannot be added"
+            raise ManifestError(fault, file=self.manifest, remedy="set --data.foci 0")
         # All crops of a batch have one size, so the smallest scan bounds it.
         for axis, name in enumerate(("rows", "columns")):
             sizes = [scan.standard.shape[1 + axis] for scan in kept]

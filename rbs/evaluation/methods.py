@@ -171,7 +171,7 @@ def restorer_method(name: str, label: str, loaded: LoadedRestorer | OnnxRestorer
 
     if not isinstance(loaded, OnnxRestorer):
         loaded.restorer.to(torch_device("auto"))
-    settings = {"weights": loaded.name, "sha256": loaded.sha256, "shows": loaded.shows, **loaded.provenance}
+    settings = {**loaded.provenance, "weights": loaded.name, "sha256": loaded.sha256, "shows": loaded.shows}
     return Method(name, label, lambda pair: pair.restored(loaded), settings)
 
 
@@ -195,7 +195,7 @@ def _with_deviation(method: Method, loaded: LoadedRestorer, file: Path) -> Metho
     from rbs.restorers.uncertainty import head_file, load_uncertainty
 
     head = load_uncertainty(loaded, head_file(file))
-    known = {"weights": head.name, "sha256": head.sha256, **head.provenance}
+    known = {**head.provenance, "weights": head.name, "sha256": head.sha256}
     about = method.settings | {"uncertainty": known}
     return replace(method, settings=about, deviation=lambda pair: head.deviation(pair.rapid, pair.exposure))
 
@@ -215,7 +215,7 @@ def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: 
 
     device = torch_device("auto")
     cascade, provenance = load_cascade(file, second.restorer)
-    settings = {"weights": file.name, "sha256": file_sha256(file), **provenance}
+    settings = {**provenance, "weights": file.name, "sha256": file_sha256(file)}
     teacher = None
     if cascade.spi is not None:
         if folder is None or first is None:

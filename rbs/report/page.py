@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rbs.errors import RbsError
+from rbs.errors import RbsError, printable
 from rbs.report import figures
 from rbs.report.assessment import (
     Assessment,
@@ -83,7 +83,9 @@ def write_report(runs: Sequence[Path], output: Path, *, figure_folder: Path | No
     found = _sections(runs)
     evaluations = found["evaluations"]
     template = (files("rbs.report") / "page.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_without_control_characters
+    )
     environment.filters |= {"counted": counted, "marked": _marked}
     html = environment.from_string(template).render(
         version=VERSION,
@@ -132,8 +134,13 @@ def _sections(runs: Sequence[Path]) -> dict[str, list[Any]]:
     if short and len(short) == sum(map(len, found.values())):
         raise RbsError(TOO_SHORT[0], file=short[0], remedy=TOO_SHORT[1])
     for title in short:
-        log.warning("%s: %s; %s.", title, *TOO_SHORT)
+        log.warning("%s: %s; %s.", printable(title), *TOO_SHORT)
     return found
+
+
+def _without_control_characters(value: Any) -> Any:
+    """Names of files and runs as they may be printed; what the page itself is made of, as it is."""
+    return value if hasattr(value, "__html__") or not isinstance(value, str) else printable(value, None)
 
 
 def _marked(text: str) -> Markup:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from pydicom import DataElement, Dataset, FileDataset
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
-from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 from pydicom.uid import NuclearMedicineImageStorage, UID_dictionary, generate_uid
 from pydicom.valuerep import STR_VR
 
 from rbs.errors import ScanError
+from rbs.scans.dicom.deidentify_numbers import NUMBERS, identifiers, identifies, values_of
 from rbs.scans.dicom.deidentify_rules import (
     CODED,
     EMPTIED,
@@ -42,6 +42,7 @@ from rbs.scans.dicom.deidentify_rules import (
 from rbs.scans.dicom.modules import code, own_codes, unknown_detector
 from rbs.scans.dicom.pixels import LOSSLESS, stored_pixels
 from rbs.scans.dicom.reader import WHOLE_BODY, blaming, decoded
+from rbs.scans.dicom.texts import text_of
 from rbs.scans.dicom.views import ANGLE, VIEW_CODES, name_views
 from rbs.scans.scan import Array
 from rbs.utils.version import VERSION
@@ -116,6 +117,8 @@ class Deidentified:
         notes: What a user should know, without any value.
         removed: Path and value of all that must not be in the file. Secret.
         made: Texts that were put in its place or come from dictionaries.
+        identifiers: Digits of what identifies the patient, which no number may hold. Secret.
+        proven: Numbers that follow from the pixels, whatever identifier they happen to equal.
     """
 
     dataset: Dataset = field(default_factory=Dataset)
@@ -123,6 +126,8 @@ class Deidentified:
     notes: list[str] = field(default_factory=list)
     removed: list[tuple[str, str]] = field(default_factory=list, repr=False)
     made: list[str] = field(default_factory=list)
+    identifiers: frozenset[str] = field(default=frozenset(), repr=False)
+    proven: Mapping[str, int] = field(default_factory=dict)
 
 
 def deidentify(path: Path, pseudonyms: Pseudonyms) -> Deidentified:
@@ -140,6 +145,7 @@ def deidentify(path: Path, pseudonyms: Pseudonyms) -> Deidentified:
         pixels = _harmless_pixels(ds, path)
         done = Deidentified(actions={element.partition(" ")[0]: "removed" for element in damaged})
         identity = _identity(ds, path, done)
+        done.identifiers, done.proven = identifiers(ds), _proven_by(pixels)
         # Views first: the texts that name them are removed. A weak guess is not made to look like a
         # code.
         named = _views(ds, path)
@@ -180,7 +186,7 @@ def texts(element: DataElement) -> Iterator[str]:
             for inner in item:
                 yield from texts(inner)
     elif element.VR in STR_VR:
-        yield from map(str, _values(element.value))
+        yield from map(str, values_of(element.value))
     elif element.VR in _BYTES and isinstance(element.value, bytes) and element.keyword != "PixelData":
         runs = re.findall(rb"[\x20-\x7e\xa0-\xff]{3,}", element.value)
         yield from (run.decode("latin-1").strip() for run in runs)
@@ -193,7 +199,7 @@ def _harmless_pixels(ds: FileDataset, path: Path) -> Array:
     if ds.get("Modality") != "NM" or "PixelData" not in ds:
         fault = "it is no Nuclear Medicine image, and other objects may show names in their pixels or content"
         raise ScanError(fault, file=path, remedy="leave it out")
-    kinds = [str(kind).strip().upper() for kind in _values(ds.get("ImageType"))]
+    kinds = [str(kind).strip().upper() for kind in values_of(ds.get("ImageType"))]
     other = len(kinds) > 2 and kinds[2] not in WHOLE_BODY
     if other or "TRANSMISSION" in kinds:
         fault = "it is no whole-body emission image, for which alone the list of safe attributes is made"
@@ -220,11 +226,17 @@ def _harmless_pixels(ds: FileDataset, path: Path) -> Array:
     return pixels
 
 
+def _proven_by(pixels: Array) -> dict[str, int]:
+    """What the pixels themselves tell."""
+    total = int(pixels.sum(dtype=np.int64))
+    return {"Rows": pixels.shape[1], "Columns": pixels.shape[2], "CountsAccumulated": total}
+
+
 def _identity(ds: Dataset, path: Path, done: Deidentified) -> tuple[str, ...]:
     """Identity of the patient: Patient ID and its issuer, or else the study."""
 
     def told(keyword: str) -> str:
-        return str(ds.get(keyword) or "").strip().casefold()
+        return text_of(ds, keyword).strip().casefold()
 
     if told("PatientID"):
         return "id", told("PatientID"), told("IssuerOfPatientID")
@@ -238,7 +250,7 @@ def _identity(ds: Dataset, path: Path, done: Deidentified) -> tuple[str, ...]:
 def _views(ds: Dataset, path: Path) -> dict[int, tuple[str, str, str]]:
     """The code of each detector's view, by its number, where only a text names it."""
     frames = int(ds.get("NumberOfFrames") or 1)
-    windows, detectors = _values(ds.get("EnergyWindowVector")), _values(ds.get("DetectorVector"))
+    windows, detectors = values_of(ds.get("EnergyWindowVector")), values_of(ds.get("DetectorVector"))
     kept = [i for i in range(frames) if len(windows) != frames or windows[i] == windows[0]]
     numbers = [detectors[i] if len(detectors) == frames else i + 1 for i in kept]
     header = Dataset()
@@ -279,12 +291,6 @@ def _day(text: str) -> date | None:
         return date(int(text[:4]), int(text[4:6]), int(text[6:])) if _DATE.fullmatch(text) else None
     except ValueError:
         return None
-
-
-def _values(value: Any) -> list[Any]:
-    if value is None or value == "":
-        return []
-    return list(value) if isinstance(value, MultiValue | list) else [value]
 
 
 class _Unsafe(Exception):
@@ -335,23 +341,31 @@ class _Cleaner:
         elif keyword in KEPT or keyword in TERMS or keyword in WORDS:
             if element.VR not in dictionary_VR(element.tag).split(" or "):
                 raise _Unsafe
-            values = [self._value(element, value) for value in _values(element.value)]
+            if element.VR in NUMBERS and element.value != self.done.proven.get(keyword):
+                self._refuse_identifier(values_of(element.value), path)
+            values = [self._value(element, value) for value in values_of(element.value)]
             value = values[0] if len(values) == 1 else values or None
         elif keyword in PHRASES:
             found = PHRASES[keyword].search(str(element.value))
             if found is None:
                 return "removed"
             value = "".join(group for group in found.groups() if group)
+            self._refuse_identifier([re.sub(r"[0-9a-f]{64}", "", value)], path)
             self.done.made += re.findall(r"[0-9a-f]{64}|\d+", value)
         else:
             return "removed"
         clean.add_new(element.tag, element.VR, value)
-        same = element.VR == "SQ" or _values(value) == _values(element.value)
+        same = element.VR == "SQ" or values_of(value) == values_of(element.value)
         if same:
             return ""
         if value is None:
             return "emptied"
         return {"UI": "remapped", "DA": "shifted", "DT": "shifted"}.get(element.VR, "cleaned")
+
+    def _refuse_identifier(self, values: Sequence[object], path: str) -> None:
+        if identifies(values, self.done.identifiers):
+            self.done.notes.append(f"an identifier stood in {path}, which was emptied")
+            raise _Unsafe
 
     def _value(self, element: DataElement, value: Any) -> Any:
         """One value as it may stay, or its replacement."""

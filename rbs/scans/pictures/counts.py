@@ -18,6 +18,7 @@ from rbs.errors import ScanError
 from rbs.scans.counts import dispersion_index
 from rbs.scans.pictures.grey_levels import FIRST, LAST, SCALES, fit_grey_levels, greys_of_counts
 from rbs.scans.scan import Array
+from rbs.utils.files import require_regular
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 """Pictures that are read."""
@@ -104,9 +105,10 @@ def read_picture(path: str | Path) -> Array:
     """Read an 8-bit PNG or JPEG, uint8 (rows, columns); colours with R = G = B count as grey.
 
     Raises:
-        ScanError: It cannot be read, or is in colour, transparent or not of 8 bits.
+        ScanError: It cannot be read, is no file, or is in colour, transparent or not of 8 bits.
     """
     path = Path(path)
+    require_regular(path, ScanError)
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as picture:
             if picture.width * picture.height > _MOST_PIXELS:
