@@ -200,6 +200,7 @@ def check(
         restoring += (nothing_to_restore(scan.velocity, standard_velocity),)
     window = _energy_window(header)
     doubts = tuple(_doubts(scan, window))
+    cut = f"counts up to {scan.cut} were set to 0 before it was read"
     alone = "one view only: it is restored alone, unless its folder holds the opposite view too"
     return AcceptanceReport(
         file=scan.provenance.path,
@@ -220,10 +221,12 @@ def check(
         restoring=Verdict(
             restoring,
             warnings=(*doubts, *_out_of_range(scan, standard_velocity, trained_on or {})),
-            notes=(alone,) if frames == 1 else (),
+            notes=((alone,) if frames == 1 else ()) + ((f"{cut}; they are estimated",) if scan.cut else ()),
         ),
         training=Verdict(
-            shared, warnings=doubts, notes=tuple(_training_notes(scan.velocity, standard_velocity))
+            shared,
+            warnings=doubts,
+            notes=(*_training_notes(scan.velocity, standard_velocity), *([cut] if scan.cut else [])),
         ),
     )
 

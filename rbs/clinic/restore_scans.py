@@ -16,7 +16,9 @@ from rbs.clinic.outcomes import Refusal
 from rbs.clinic.sources import Source
 from rbs.errors import CheckpointError, OutputError, RbsError, ScanError
 from rbs.inference import residual
+from rbs.inference.censored import filled
 from rbs.scans.acceptance import SAME_VELOCITY
+from rbs.scans.censoring import cut_counts
 from rbs.scans.dicom.files import EXPORTED
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.dicom.writer import Derivation, write_deviation_nm, write_restored_nm
@@ -42,7 +44,7 @@ class RestoredScan:
         output: The restored scan.
         deviation: Its standard deviation, where that was asked for.
         counts: Counts of the rapid scan as acquired.
-        expected: The same at standard exposure: counts / exposure.
+        expected: The same at standard exposure: counts / exposure, with those that were cut.
         restored: Counts of the restored scan, as its file holds them.
         standard_velocity: cm/min the restored counts belong to.
         seconds: Time to restore and check it; shared between the two files of a pair.
@@ -84,7 +86,8 @@ def restore_scan(
     """Restore a rapid scan to standard exposure.
 
     The restorer is given x = counts / p, p = standard velocity / scan velocity, and both views, the
-    posterior one mirrored, where the scan has two.
+    posterior one mirrored, where the scan has two. Counts that an export cut are filled in first
+    (`rbs.inference.censored.filled`).
 
     Args:
         scan: Rapid scan of raw counts.
@@ -104,6 +107,7 @@ def restore_scan(
     if exposure * SAME_VELOCITY >= 1:
         reason = nothing_to_restore(standard_velocity / exposure, standard_velocity)
         raise ScanError(reason.fault, file=scan.provenance.path, remedy=reason.remedy)
+    scan = filled(scan, loaded, exposure)
     counts = loaded.restore(scan.aligned(), exposure)
     if keep_faint:
         counts = residual.keep_faint(counts, scan.aligned(), exposure, scan.spacing_mm)
@@ -123,7 +127,9 @@ def deviation_of(scan: Scan, uncertainty: Uncertainty, standard_velocity: float 
     Raises:
         CheckpointError: The head gave something that is no deviation.
     """
-    deviation = uncertainty.deviation(scan.aligned(), scan.exposure_of(standard_velocity))
+    exposure = scan.exposure_of(standard_velocity)
+    scan = filled(scan, uncertainty.loaded, exposure)
+    deviation = uncertainty.deviation(scan.aligned(), exposure)
     if not np.isfinite(deviation).all():
         raise CheckpointError(
             f"{uncertainty.name} gave values that are not finite", remedy="use other weights"
@@ -219,24 +225,26 @@ class ScanRestorer:
         start = time.perf_counter()
         rapid = group[0]
         if len(group) == 2:
-            both = np.concatenate([scan.counts for scan in group])
-            rapid = replace(rapid, counts=both, views=(group[0].views[0], group[1].views[0]))
+            cut = max(scan.cut for scan in group)
+            both = np.concatenate([cut_counts(scan.counts, cut) for scan in group])
+            rapid = replace(rapid, counts=both, views=(group[0].views[0], group[1].views[0]), cut=cut)
         paths = [_path(scan) for scan in group]
         velocity = self.standard_velocity
+        exposure = rapid.exposure_of(velocity)
         try:
+            rapid = filled(rapid, self.loaded, exposure)
             restored = restore_scan(rapid, self.loaded, velocity, keep_faint=self.keep_faint)
             deviation = self.uncertainty and deviation_of(rapid, self.uncertainty, velocity)
         except RbsError as error:
             yield from (Refusal(path, error) for path in paths)
             return
-        exposure = rapid.exposure_of(velocity)
         found = contradictions(rapid, restored, exposure)
         seconds = (time.perf_counter() - start) / len(group)
         model = self.loaded.name + (residual.SUFFIX if self.keep_faint else "")
         derivation = Derivation(model=model, version=VERSION, weight_hash=self.loaded.sha256)
         for index, (scan, path) in enumerate(zip(group, paths, strict=True)):
             own_frames = slice(None) if len(group) == 1 else slice(index, index + 1)
-            result = replace(scan, counts=restored.counts[own_frames], velocity=velocity)
+            result = replace(scan, counts=restored.counts[own_frames], velocity=velocity, cut=0)
             try:
                 stored = write_restored_nm(outputs[path], result, scan, derivation=derivation)
                 if self.uncertainty and deviation:
@@ -257,7 +265,7 @@ class ScanRestorer:
                 output=outputs[path],
                 deviation=deviation_file(outputs[path]) if self.uncertainty else None,
                 counts=float(scan.counts.sum()),
-                expected=float(scan.counts.sum()) / exposure,
+                expected=float(rapid.counts[own_frames].sum()) / exposure,
                 restored=stored.counts,
                 standard_velocity=velocity,
                 seconds=seconds,
