@@ -46,7 +46,7 @@ RECOVERED = ("RECOVERED", "99RBS", "Counts recovered from a picture")
 """Derivation code of counts recovered from pictures (`rbs.scans.pictures`), accepted by
 `read_nm`."""
 
-MOST_CUT = 9
+MOST_CUT = 99
 """The highest count below which an object may say that its counts were cut to 0."""
 
 WHOLE_BODY = ("WHOLE BODY", "WHOLEBODY", "STATIC", "")
