@@ -210,7 +210,7 @@ def _judge(counts: Array, histogram: Array, cut: int, limits: _Limits, tiles: Ar
         return Noise(float("nan"))
     chance = limits.chance * error
     if not limits.low - chance <= index <= limits.high + chance:
-        return Noise(index, error, f"the noise variance is {index:.2g} times the mean")
+        return Noise(index, error, f"the noise variance is {index:.2g} times its mean")
     fault = (
         _repeated_lines(counts)
         or _rare_count(histogram, cut, limits)
@@ -308,7 +308,7 @@ def _odd_level(pixels: _Indices, index: float, cut: int, limits: _Limits) -> str
     off = np.maximum(indices - limits.high, limits.low - indices) > chance
     if (off | uneven).any():
         worst = int(np.where(off | uneven, np.abs(indices - index), -1).argmax())
-        return f"the noise variance at {means[worst]:.2g} counts is {indices[worst]:.2g} times the mean"
+        return f"the noise variance at {means[worst]:.2g} counts is {indices[worst]:.2g} times its mean"
     exponent = np.arange(_LEVELS) + _LOWEST
     few = (exponent > 0) & (exponent <= 2)
     number = max(1, pixels.blocks[few].sum())

@@ -33,9 +33,9 @@ from pydicom.uid import (
 )
 
 from rbs.errors import RbsError, ScanError
-from rbs.scans.counts import dispersion_index
 from rbs.scans.dicom.pixels import EXPORT_RAW, LOSSLESS, MOST_PIXELS, stored_pixels, whole_number
 from rbs.scans.dicom.views import UNNAMED, name_views
+from rbs.scans.noise import examine
 from rbs.scans.scan import Array, Provenance, Scan, View
 
 THINNED = ("THINNED", "99RBS", "Binomial thinning of raw counts")
@@ -51,9 +51,6 @@ MOST_CUT = 99
 
 WHOLE_BODY = ("WHOLE BODY", "WHOLEBODY", "STATIC", "")
 """Names that cameras give a whole-body scan in the third value of Image Type."""
-
-RAW_DISPERSION = (0.8, 1.2)
-"""Noise variance over mean of raw counts; smoothed, rescaled and 8-bit data fall outside."""
 
 _EXPORT_PLAIN = "export it uncompressed (Explicit VR Little Endian)"
 _LOG = logging.getLogger("rbs")
@@ -80,7 +77,7 @@ def read_nm(
         views: The view of each frame, for files that do not name them.
         energy_window: The energy window to read, counted from 1, for files with several.
         velocity: Bed velocity, cm/min, for files that do not state it.
-        require_raw: Whether to refuse counts whose noise is not Poisson (see `dispersion_index`).
+        require_raw: Whether to refuse counts that are not raw (see `rbs.scans.noise`).
         require_views: Whether to refuse a file whose views nothing names. Otherwise they are
             arbitrary, and the provenance has no view rule: good for looking at, not for restoring.
 
@@ -282,9 +279,7 @@ def _refuse_other_images(ds: Dataset, path: Path) -> None:
 
 
 def _refuse_processed(ds: Dataset, transfer_syntax: UID, path: Path) -> None:
-    codes = ds.get("DerivationCodeSequence") or []
-    found = {(str(c.get("CodeValue")), str(c.get("CodingSchemeDesignator"))) for c in codes}
-    counted = bool(found & {THINNED[:2], RECOVERED[:2]})  # derived by rbs, yet counts
+    counted = bool(_derivations(ds) & {THINNED[:2], RECOVERED[:2]})  # derived by rbs, yet counts
     if str(ds.get("LossyImageCompression") or "") == "01" and not counted:
         raise ScanError("its pixels are lossily compressed", file=path, remedy=EXPORT_RAW)
     if transfer_syntax not in LOSSLESS:
@@ -310,14 +305,19 @@ def _shown(value: str) -> str:
     return value if len(value) <= 100 and value.isprintable() else "something unreadable"
 
 
+def _derivations(header: Dataset) -> set[tuple[str, str]]:
+    """Code and scheme of each derivation that an object states."""
+    codes = header.get("DerivationCodeSequence") or []
+    return {(str(c.get("CodeValue")), str(c.get("CodingSchemeDesignator"))) for c in codes}
+
+
 def cut_code(cut: int) -> tuple[str, str, str]:
     """Derivation code of counts of which those up to `cut` were set to 0 (`Scan.cut`)."""
     return f"CUT{cut}", "99RBS", f"Counts up to {cut} set to 0"
 
 
 def _cut(header: Dataset) -> int:
-    codes = header.get("DerivationCodeSequence") or []
-    found = {(str(c.get("CodeValue")), str(c.get("CodingSchemeDesignator"))) for c in codes}
+    found = _derivations(header)
     return next((cut for cut in range(MOST_CUT, 0, -1) if cut_code(cut)[:2] in found), 0)
 
 
@@ -370,16 +370,24 @@ def _check_counts(header: Dataset, counts: Array, require_raw: bool, path: Path)
     if stated is not None and stated != counts.sum(dtype=np.int64):
         _LOG.warning("%s: the pixels sum to %d, CountsAccumulated says %d", path, counts.sum(), stated)
     # A view of its own each: one processed view must not hide behind a raw one of more counts.
-    for frame, index in enumerate(map(dispersion_index, counts), start=1):
-        if np.isnan(index):
+    for frame, image in enumerate(counts, start=1):
+        noise = examine(image, cut=_cut(header), recovered=from_picture(header))
+        if noise.unknown:
             _LOG.warning("%s: frame %d has too few counts to tell whether they are raw", path, frame)
-        elif require_raw and not RAW_DISPERSION[0] <= index <= RAW_DISPERSION[1]:
-            raise ScanError(
-                f"the noise variance of frame {frame} is {index:.2g} times its mean, so it was smoothed or "
-                "rescaled",
-                file=path,
-                remedy=EXPORT_RAW,
-            )
+        elif require_raw and noise.fault:
+            fault = f"{noise.fault} in frame {frame}, so it was smoothed or rescaled"
+            raise ScanError(fault, file=path, remedy=EXPORT_RAW)
+        for region in noise.excess:
+            _LOG.warning("%s: frame %d has a hot pixel or another steep source: %s", path, frame, region)
+
+
+def from_picture(header: Dataset | None) -> bool:
+    """True for counts recovered from a picture, also after they were thinned."""
+    return header is not None and (
+        RECOVERED[:2] in _derivations(header)
+        or _cut(header) > 0
+        or str(header.get("LossyImageCompression") or "") == "01"
+    )
 
 
 def _spacing(header: Dataset, path: Path) -> tuple[float, float]:

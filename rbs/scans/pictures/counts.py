@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from rbs.errors import ScanError
 from rbs.scans.counts import block_contrasts
-from rbs.scans.noise import beside_blanks, blank_pixels, examine
+from rbs.scans.noise import STANDARD_ERRORS, beside_blanks, blank_pixels, examine
 from rbs.scans.pictures.grey_levels import FIRST, LAST, SCALES, fit_grey_levels, greys_of_counts
 from rbs.scans.scan import Array
 
@@ -45,7 +45,7 @@ MOST_CLIPPED = 5e-3
 LEAST_PIXELS = 1000
 """Pixels of grey `FIRST` or more without which the scale cannot be seen."""
 
-_MOST_CUT = 10
+_MOST_CUT = 9
 """Counts up to which a cut is looked for."""
 
 _RARE = 0.5
@@ -71,8 +71,7 @@ class Recovery:
         confidence: log10 of the odds of this scale against any other that the noise allows.
         dispersion: Noise variance over mean of the counts.
         clipped: Share of white pixels, whose counts are at least 255 / scale.
-        cut: Number of the lowest counts (1, 2, ...) that are missing: they were cut to 0 and stay
-            lost.
+        cut: The highest count that was cut to 0, as were all below it (`rbs.scans.scan.Scan.cut`).
         ambiguous: Share of the pixels not 0 whose grey stands for two counts (scales below 1).
     """
 
@@ -156,20 +155,21 @@ def recover(grey: Array, *, inverted: bool = False) -> Recovery:
         # Plain counts leave no gaps either; their noise alone can tell.
         scale, error = 1.0, 0.0
         fault = "" if abs(noise - 1) <= 2 * PLAIN else _NO_SCALE
-    elif _filled_gap(histogram, scale):
+    elif _filled_gap(histogram, scale, 3 * error):
         fault = _NO_COUNTS
     elif levels.agreement < LEAST_AGREEMENT or (levels.blur > LARGEST_BLUR and abs(scale - 1) > 0.06):
         # (Greys that nearly coincide with counts leave the blur open.)
         fault = _NO_COUNTS
     counts, ambiguous = _counts(grey, scale, histogram)
     cut = _cut(histogram, scale)
+    counts[counts <= cut] = 0  # those that a JPEG spreads
     found = examine(counts, cut=cut, recovered=True)
     if found.unknown:
         fault = fault or "too few of its counts are beyond the cut ones to tell their noise"
     elif scale == 1 and error == 0 and not abs(found.dispersion - 1) + found.error <= 0.16:
         fault = fault or _NO_SCALE
     elif found.fault or (scale <= 0.98 and found.dispersion + 2 * found.error < LEAST_DRAWN):
-        fault = fault or found.fault or f"the noise variance is {found.dispersion:.2g} times the mean"
+        fault = fault or found.fault or f"the noise variance is {found.dispersion:.2g} times its mean"
     return Recovery(
         counts=None if fault else counts,
         fault=fault,
@@ -222,15 +222,23 @@ def _counts(grey: Array, scale: float, histogram: Array) -> tuple[Array, float]:
     return counts, float(doubtful.sum() / max(1, (grey > 0).sum()))
 
 
-def _filled_gap(histogram: Array, scale: float) -> bool:
-    """Whether a grey of no count has half as many pixels as the counts on either side of it."""
-    greys = np.unique(greys_of_counts(scale))
-    greys = greys[(greys >= FIRST) & (greys <= LAST)]
-    below, above = greys[:-1], greys[1:]
-    gaps = np.diff(greys) > 1
-    sides = (histogram[below] + histogram[above])[gaps] / 2
-    filled = (np.add.reduceat(histogram, np.ravel([below + 1, above], "F"))[::2] if len(greys) > 1 else 0)[gaps]
-    return bool((filled > 0.5 * sides + 4 * np.sqrt(sides + 1)).any())
+def _filled_gap(histogram: Array, scale: float, uncertain: float) -> bool:
+    """True if a grey of no count has more than half the pixels of the counts beside it.
+
+    Args:
+        histogram: Number of pixels of each grey, (256,).
+        scale: Grey levels a count.
+        uncertain: Deviation of the scale by which a gap must stay one.
+    """
+    of_counts = greys_of_counts(scale)
+    gaps = np.ones(256, dtype=bool)
+    for other in (scale - uncertain, scale, scale + uncertain):
+        gaps[greys_of_counts(other)] = False
+    greys = np.flatnonzero(gaps[:LAST])
+    above = np.searchsorted(of_counts, greys)
+    greys, above = greys[greys > of_counts[1]], above[greys > of_counts[1]]
+    sides = (histogram[of_counts[above - 1]] + histogram[of_counts[above]]) / 2
+    return bool((histogram[greys] > sides / 2 + STANDARD_ERRORS * np.sqrt(sides + 1)).any())
 
 
 def _cut(histogram: Array, scale: float) -> int:

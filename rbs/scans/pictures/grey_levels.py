@@ -118,10 +118,10 @@ def fit_grey_levels(histogram: Array, low: float = SCALES[0], high: float = SCAL
     rival = max([*rivals, 0.0] if abs(np.log(scale)) > NEAR else [*rivals, -np.inf])
     mu = fits[fine.argmax()]
     # From grey 4: grey 3 takes what JPEG spreads of the many pixels below it.
-    octave = (2 * np.log2(np.arange(FIRST + skip, LAST + 1) + 0.5)).astype(int)
+    octave = np.log2(np.arange(FIRST + skip, LAST + 1) + 0.5).astype(int)
     ratio = np.log(mu / smooth)
     gained, possible, variance, pixels = (
-        np.bincount(octave, part)[max(4, octave[0]) :]
+        np.bincount(octave, part)[max(2, octave[0]) :]
         for part in (h * ratio - mu + smooth, mu * ratio - mu + smooth, mu * ratio**2, h)
     )
     agreement = (gained + 4 * np.sqrt(variance) + _MISFIT * pixels) / np.maximum(possible, 1e-3)
