@@ -97,10 +97,10 @@ def evaluate_real(
         "draws": draws,
         "methods": [method.describe() for method in methods],
         "reference": {"name": reference, "label": labels[reference], "asked for": against is not None},
+        "pictures": write_pictures(output / "pictures", jobs, record),
         "command": command,
         **DEFINITIONS,
     }
-    write_pictures(output / "pictures", jobs, record)
     write(output, {"scores": scores, TABLE: table}, settings)
     write_text(output / f"{TABLE}.md", as_markdown(read_real_scans(output)))
     return table

@@ -142,12 +142,16 @@ def read_scans(
 
 def short_names(files: Sequence[Path]) -> list[str]:
     """Names of files for tables: the last parts of their paths, as few as tell them apart."""
-    stems = [file.with_suffix("") for file in files]
     for length in (1, 2, 3):
-        names = ["/".join(stem.parts[-length:]) for stem in stems]
+        names = [_printable("/".join(file.with_suffix("").parts[-length:])) for file in files]
         if len(set(names)) == len(names):
             return names
-    return [str(file) for file in files]
+    return [_printable(str(file)) for file in files]
+
+
+def _printable(name: str) -> str:
+    """A name without what is no text or steers a terminal, which is written as its code."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
 
 
 def _refuse_too_fast(file: Path, scan: Scan, speeds: Sequence[Speed]) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from pydicom import DataElement, Dataset, FileDataset
-from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.datadict import dictionary_has_tag, dictionary_VM, dictionary_VR
 from pydicom.tag import Tag
 from pydicom.uid import NuclearMedicineImageStorage, UID_dictionary, generate_uid
 from pydicom.valuerep import STR_VR
@@ -220,7 +220,8 @@ def _harmless_pixels(ds: FileDataset, path: Path) -> Array:
             file=path,
             remedy=export,
         )
-    if not ds.get("SOPInstanceUID") or ds.get("SOPClassUID") not in UID_dictionary:
+    known = str(ds.get("SOPClassUID")) in UID_dictionary
+    if not (known and ds.get("SOPInstanceUID") and ds["SOPInstanceUID"].VR == "UI"):
         fault = "it has no SOP Instance UID or no SOP Class UID that DICOM knows"
         raise ScanError(fault, file=path, remedy="export it again")
     return pixels
@@ -293,6 +294,12 @@ def _day(text: str) -> date | None:
         return None
 
 
+def _may_have(element: DataElement) -> bool:
+    """True for as many values as the dictionary allows: numbers too many may spell a name."""
+    most = dictionary_VM(element.tag).rpartition("-")[2]
+    return not most.isdecimal() or int(most) >= element.VM
+
+
 class _Unsafe(Exception):
     """A value that must not stay."""
 
@@ -339,7 +346,7 @@ class _Cleaner:
         elif keyword in KEPT and element.VR == "SQ":
             value = [self.clean(item, f"{path} > ") for item in element.value]
         elif keyword in KEPT or keyword in TERMS or keyword in WORDS:
-            if element.VR not in dictionary_VR(element.tag).split(" or "):
+            if element.VR not in dictionary_VR(element.tag).split(" or ") or not _may_have(element):
                 raise _Unsafe
             if element.VR in NUMBERS and element.value != self.done.proven.get(keyword):
                 self._refuse_identifier(values_of(element.value), path)

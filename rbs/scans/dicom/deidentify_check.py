@@ -24,6 +24,9 @@ _ANYWHERE = 6
 """Letters from which a removed text is looked for in all bytes; shorter ones only among the words
 of texts, since the bytes of tags and lengths may spell them."""
 
+_SPELT = 4
+"""Letters from which a removed word is looked for in the bytes of binary numbers."""
+
 _CHECKED = ("UI", "DA", "DT", "TM", "DS", "IS", "AS", "AT", "US", "SS", "UL", "SL", "FL", "FD", "OB", "OW")
 """Types of numbers, dates, UIDs and pixels, some of which are by chance equal to a removed number.
 Whether they may stay was decided by their form, value by value."""
@@ -54,7 +57,7 @@ def survivors(content: bytes, done: Deidentified) -> list[str]:
         ds.save_as(again, enforce_file_format=True)
     if again.getvalue() != content or content[:128] != bytes(128):
         return ["bytes outside its elements"]
-    found = list(_identifying(ds, done))
+    found, numbers = list(_identifying(ds, done)), _bytes_of_numbers(ds).lower()
     _blank(ds)
     _blank(ds.file_meta)
     told = [text for part in (ds.file_meta, ds) for element in part for text in texts(element)]
@@ -68,11 +71,22 @@ def survivors(content: bytes, done: Deidentified) -> list[str]:
             # A part of a word that rbs writes ("poster" of "posterior") proves nothing; that word
             # alone does.
             part_of_safe = any(needle in word for word in safe)
-            if needle in there or (
-                len(needle) >= _ANYWHERE and not part_of_safe and needle.encode() in everything
+            spelt = len(needle) >= _SPELT and needle.isalpha() and needle.encode() in numbers
+            if (
+                needle in there
+                or spelt
+                or (len(needle) >= _ANYWHERE and not part_of_safe and needle.encode() in everything)
             ):
                 found.append(where)
     return list(dict.fromkeys(found))
+
+
+def _bytes_of_numbers(ds: Dataset) -> bytes:
+    """All binary numbers, but the pixels', as they are stored."""
+    binary = Dataset()
+    items = [item for element in ds if element.VR == "SQ" for item in element.value]
+    binary.update({e.tag: e for e in ds if e.VR in ("US", "SS", "UL", "SL", "FL", "FD")})
+    return b"\0".join([_serialised(binary), *map(_bytes_of_numbers, items)])
 
 
 def _identifying(ds: Dataset, done: Deidentified) -> Iterator[str]:

@@ -53,6 +53,19 @@ def test_files_of_one_name_are_told_apart():
     assert short_names(files) == ["a/x", "b/x", "b/y"]
 
 
+def test_names_are_safe_to_print():
+    assert short_names([Path("a\x1b[31m.dcm"), Path("M\udcfcller.dcm")]) == ["a\\x1b[31m", "M\\udcfcller"]
+
+
+def test_scans_of_like_names_have_pictures_of_their_own(slow, tmp_path, gaussian):
+    scans, _ = read(slow)
+    alike = [replace(scan, name=name) for scan, name in zip(scans, ("A 1", "a-1"), strict=True)]
+    evaluate_real(alike, SPEEDS, 1, [RAPID, gaussian], [], tmp_path / "out")
+    pictures = json.loads((tmp_path / "out" / "settings.json").read_text())["pictures"]
+    assert pictures == {"A 1": "a-1.png", "a-1": "1-a-1.png"}
+    assert all((tmp_path / "out" / "pictures" / file).is_file() for file in pictures.values())
+
+
 def test_the_rapid_scan_and_the_rest_are_the_scan(slow):
     (_, scan), _ = read(slow)
     pair = scan.pair(Speed(40.0), 1)

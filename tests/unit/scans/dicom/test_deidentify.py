@@ -272,6 +272,14 @@ def test_short_identifiers_are_everywhere_and_leave_numbers_alone(tmp_path: Path
         assert clean[keyword].value == source[keyword].value, keyword
 
 
+def test_a_name_spelt_by_numbers_is_found(tmp_path: Path) -> None:
+    spelt = list(np.frombuffer(b"Secret^Name ", "<u2"))
+    path = write_nm(tmp_path / "a.dcm", poisson(), NumberOfEnergyWindows=spelt)
+    assert cleaned(path).NumberOfEnergyWindows is None  # one number at most
+    done = deidentify(write_nm(tmp_path / "b.dcm", poisson(), EnergyWindowVector=spelt), KEY)
+    assert survivors(encoded(done.dataset), done) == ["PatientName"]
+
+
 def test_the_last_look_finds_an_identifier_among_numbers(tmp_path: Path) -> None:
     done = deidentify(write_nm(tmp_path / "a.dcm", poisson(), PatientID="4711"), KEY)
     done.dataset.SeriesNumber = 4711
