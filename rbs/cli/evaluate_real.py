@@ -16,7 +16,9 @@ from rbs.cli.options import (
     reading_options,
     refusals_error,
     whole_positive,
+    within,
 )
+from rbs.scans.ranges import VELOCITY
 from rbs.weights.shipped import NAME, weights_path
 
 HELP = "score restorers and classical peers on slow raw scans of your own, thinned to faster ones"
@@ -39,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_reading_options(parser, velocity="--from-velocity")
     parser.add_argument(
         "--velocities",
-        type=positive,
+        type=within(VELOCITY),
         nargs="*",
         default=[40.0, 60.0, 80.0],
         metavar="CM_PER_MIN",

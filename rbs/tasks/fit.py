@@ -88,7 +88,8 @@ class RbsCLI(LightningCLI):
         options = self.config[self.config.subcommand]
         if options.get("ckpt_path") == "last":
             options.ckpt_path = _newest_unfinished(self.folder())
-            print(f"rbs: resuming {options.ckpt_path}" if options.ckpt_path else "rbs: a fresh run")
+            found = options.ckpt_path
+            print(printable(f"rbs: resuming {found}") if found else "rbs: a fresh run")
         if options.get("ckpt_path"):
             compare_with_checkpoint(Path(options.ckpt_path), self._asked()["model"])
 
