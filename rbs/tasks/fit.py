@@ -33,13 +33,14 @@ from lightning.pytorch.callbacks import (
     RichProgressBar,
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import Logger
 
 from rbs.errors import CheckpointError, RbsError
 from rbs.tasks.callbacks import SameStart, TrainingBar
-from rbs.tasks.tracking import Mode, ScanPictures, agent_run, default_mode, finish, tracker
+from rbs.tasks.tracking import Mode, ScanPictures, Table, agent_run, default_mode, finish, tracker
 from rbs.utils.experiments import experiment_file
 from rbs.utils.files import FINISHED, versions
+from rbs.utils.places import without_places
 from rbs.utils.words import counted
 
 _LOCATIONS = {"output", "init_from", "checkpoint", "prior.teacher", "prior.base_checkpoint", "prior.cache"}
@@ -104,7 +105,7 @@ class RbsCLI(LightningCLI):
         """Add the loggers; `--trainer.default_root_dir` chooses where runs go."""
         folder = self.folder()
         options = self.config[self.config.subcommand]
-        csv = CSVLogger(folder.parent, name=folder.name)
+        csv = Table(folder.parent, name=folder.name)
         loggers: list[Logger] = [csv]
         if options.wandb != "disabled":
             version = f"{folder.relative_to(options.trainer.default_root_dir)}/version_{csv.version}"
@@ -283,8 +284,8 @@ def compare_with_checkpoint(path: Path, asked: dict[str, Any]) -> None:
             f"it is not a readable checkpoint ({type(error).__name__})", file=path
         ) from error
     stored.pop("_instantiator", None)
-    trained = _flat({"class_path": stored.pop("_class_path", None), "init_args": stored})
-    wanted = _flat(asked)
+    trained = _flat({"class_path": stored.pop("_class_path", None), "init_args": without_places(stored)})
+    wanted = _flat(without_places(asked))
     differences = [
         f"{key}: trained with {trained.get(key)}, asked for {wanted.get(key)}"
         for key in sorted((trained.keys() | wanted.keys()) - _LOCATIONS)
