@@ -172,7 +172,9 @@ def _described(path: Path, rng: np.random.Generator) -> str:
     values = json.loads(header["__metadata__"]["rbs"])
     digest = values.pop("digest")
     planted = rng.random() < 0.6
-    name = _changed(values, rng)
+    spec = values.get("f2") or values.get("head") or values
+    # Arguments are most of what makes another network.
+    name = _changed(spec["init_args"] if rng.random() < 0.5 else values, rng)
     values.setdefault("digest", digest_of(load_file(path), values) if planted else digest)
     text = json.dumps(values)
     if not planted and rng.random() < 0.3:
