@@ -98,7 +98,9 @@ class _Limits:
 
 _ACQUIRED = _Limits(low=0.98, high=1.1, sums=1.2, faint_sums=1.5, rare=0.95)
 # JPEG adds noise of its own, most of all there is at few counts, and moves some counts to a neighbour.
-_RECOVERED = _Limits(0.97, 1.18, sums=1.25, faint_sums=1.5, rare=0.8, lowest=1, chance=2, uneven=0.1, taken=0.45)
+_RECOVERED = _Limits(
+    0.97, 1.18, sums=1.25, faint_sums=1.5, rare=0.8, lowest=1, chance=2, uneven=0.1, taken=0.45
+)
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,7 @@ class Region:
     columns: tuple[int, int]
 
     def __str__(self) -> str:
-        return (
-            f"rows {self.rows[0]}-{self.rows[1] - 1}, columns {self.columns[0]}-{self.columns[1] - 1}"
-        )
+        return f"rows {self.rows[0]}-{self.rows[1] - 1}, columns {self.columns[0]}-{self.columns[1] - 1}"
 
 
 @dataclass(frozen=True)
@@ -243,12 +243,12 @@ def blank_pixels(counts: Array) -> Array:
 def beside_blanks(blank: Array) -> Array:
     """The level from which each block, as of `block_contrasts`, lies in or beside a blank area."""
     rows = np.minimum(np.minimum(blank[:-3], blank[1:-2]), np.minimum(blank[2:-1], blank[3:]))
-    return np.minimum(
-        np.minimum(rows[:, :-3], rows[:, 1:-2]), np.minimum(rows[:, 2:-1], rows[:, 3:])
-    )
+    return np.minimum(np.minimum(rows[:, :-3], rows[:, 1:-2]), np.minimum(rows[:, 2:-1], rows[:, 3:]))
 
 
-def _indices(sums: Array, blank: Array, side: int, lowest: float, most: float, tiles: Array | None) -> _Indices:
+def _indices(
+    sums: Array, blank: Array, side: int, lowest: float, most: float, tiles: Array | None
+) -> _Indices:
     """The sums over the blocks of each level of the sums over side x side pixels."""
     squares, means, levels = block_contrasts(sums)
     levels /= side**2

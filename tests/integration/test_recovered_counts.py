@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from pictures_of import counts_of_a_body, exported
 from PIL import Image
 from trainings import ROOT, small
 
-from rbs.clinic.restore_scans import restore_scan
-from rbs.inference.load import load_for_scans
 from rbs.cli.main import main
+from rbs.clinic.restore_scans import restore_scan
+from rbs.data.manifest import Manifest, load_case
+from rbs.inference.load import load_for_scans
 from rbs.restorers.checkpoint import load_restorer
 from rbs.scans.body import body_mask
 from rbs.scans.censoring import cut_counts
@@ -61,3 +63,36 @@ def test_a_cut_phantom_is_restored_as_well_as_a_whole_one(children: list[Patient
     assert pooled_psnr(children, lambda rapid: through_a_picture(rapid, 2)) > whole - 0.4
     # Zeros taken for counts.
     assert pooled_psnr(children, lambda rapid: replace(through_a_picture(rapid, 1), cut=0)) < whole - 1
+
+
+def test_pictures_become_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The experiment on drawn pictures of whose counts the ones were cut."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for patient in range(6):
+        for seed, view in enumerate("AP"):
+            counts = counts_of_a_body(2 * patient + seed, level=12.0, shape=(256, 128))
+            grey = exported(cut_counts(counts, 1), SCALE)
+            Image.fromarray(grey).save(pictures / f"{patient:03d}_{view}.png")
+    pattern = "(?P<patient>[0-9]+)_(?P<view>[AP])"
+    counts, manifest = tmp_path / "counts", tmp_path / "manifest.csv"
+    recovering = [
+        "recover-counts",
+        pictures,
+        counts,
+        "--pattern",
+        pattern,
+        "--spacing-mm",
+        2.3,
+        "--workers",
+        1,
+    ]
+    assert main([*map(str, recovering)]) == 0
+    options = ["--standard-velocity", 15, "--val", 0.3, "--test", 0.2, "--workers", 1]
+    assert main([*map(str, ["index", counts, "-o", manifest, *options])]) == 0
+    assert load_case(Manifest.read(manifest).cases[0]).cut == 1
+    experiment = ROOT / "experiments" / "recovered_counts.yaml"
+    assert main(["fit", *small(experiment, manifest, tmp_path / "runs")]) == 0, capsys.readouterr().err
+    trained = load_restorer(tmp_path / "runs" / "recovered_counts" / "restorer.safetensors")
+    assert trained.provenance["steps"] == 2
+    assert "val/deviance" in (tmp_path / "runs/recovered_counts/version_0/metrics.csv").read_text()
