@@ -111,9 +111,6 @@ class _Limits:
 _ACQUIRED = _Limits(low=0.98, high=1.1, sums=1.2, faint_sums=1.5, rare=0.95, bright=1.0, taken=0.25)
 # JPEG adds noise of its own, most of all there is at few counts, and moves some counts to a neighbour.
 _RECOVERED = _Limits(
-<<<<<<< HEAD
-    0.97, 1.18, sums=1.25, faint_sums=1.5, rare=0.8, lowest=1, chance=2, uneven=0.1, taken=0.45
-=======
     low=0.97,
     high=1.18,
     sums=1.25,
@@ -124,7 +121,6 @@ _RECOVERED = _Limits(
     chance=2,
     uneven=0.1,
     taken=0.45,
->>>>>>> raw
 )
 
 
