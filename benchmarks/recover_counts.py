@@ -26,6 +26,8 @@ from rbs.synthetic.skeleton import make_child
 
 Array = npt.NDArray[np.generic]
 BINS = ((0.8, 1.0), (1.0, 1.3), (1.3, 2.0), (2.0, 3.0), (3.0, 4.0))
+SIZES = (("child", 1.0), ("adult", 3.0))
+CROPS = 4
 SEED = 20_240
 
 
@@ -37,32 +39,52 @@ def main() -> None:
     honest: dict[tuple[str, ...], list[tuple[Recovery, Array, float]]] = defaultdict(list)
     passed: dict[str, list[Recovery]] = defaultdict(list)
     for number in tqdm(range(1, phantoms + 1), unit="phantom"):
-        rng = np.random.default_rng([SEED, number])
-        phantom = make_child(float(rng.uniform(0.5, 16)), "FM"[number % 2], rng)
-        for size, factor in (("child", 1.0), ("adult", 3.0)):
-            counts = rng.poisson(factor * phantom.expectation[number % 2].astype(np.float64))
-            for low, high in BINS:
-                scale = float(rng.uniform(low, high))
-                for kind, changed in variants(counts, rng):
-                    for form in ("PNG", "JPEG 100", "JPEG 95"):
-                        if kind == "whole" or form != "JPEG 95":
-                            found = recover(exported(changed, scale, form))
-                            honest[size, kind, form, f"{low:g}-{high:g}"].append((found, changed, scale))
-            scale = float(rng.uniform(1.0, 3.0))
-            for name, picture in manipulated(counts, scale, rng):
-                passed[name].append(recover(picture))
-        for _ in range(4):
-            counts, scale, cut = chest(phantom.expectation[number % 2], rng)
-            found = recover(exported(counts, scale, "JPEG 100"))
-            honest["chest crop", f"lowest {min(cut, 4)}{' or more' * (cut > 3)} cut", "JPEG 100", "0.85-3"].append(
-                (found, counts, scale)
-            )
-            for name, picture in manipulated(counts, scale, rng):
-                passed[f"chest crop, {name}"].append(recover(picture))
+        expectation = drawn(number)
+        for key, picture, counts, scale in honest_pictures(expectation, np.random.default_rng([SEED, number, 1])):
+            honest[key].append((recover(picture), counts, scale))
+        for name, picture in manipulated_pictures(expectation, np.random.default_rng([SEED, number, 2])):
+            passed[name].append(recover(picture))
     for name, photo in photographs():
         passed[name].append(recover(photo))
     print(honest_table(honest))
     print(passed_table(passed))
+
+
+def drawn(number: int) -> Array:
+    """Expected counts of one view of a phantom child."""
+    rng = np.random.default_rng([SEED, number])
+    return make_child(float(rng.uniform(0.5, 16)), "FM"[number % 2], rng).expectation[number % 2].astype(float)
+
+
+def honest_pictures(
+    expectation: Array, rng: np.random.Generator
+) -> Iterator[tuple[tuple[str, ...], Array, Array, float]]:
+    """Scan, kind, format and scale of a picture, the picture, its counts, and its exact scale."""
+    for size, factor in SIZES:
+        counts = rng.poisson(factor * expectation)
+        for low, high in BINS:
+            scale = float(rng.uniform(low, high))
+            for kind, changed in variants(counts, rng):
+                for form in ("PNG", "JPEG 100", "JPEG 95"):
+                    if kind == "whole" or form != "JPEG 95":
+                        key = size, kind, form, f"{low:g}-{high:g}"
+                        yield key, exported(changed, scale, form), changed, scale
+    for _ in range(CROPS):
+        counts, scale, cut = chest(expectation, rng)
+        kind = f"lowest {min(cut, 4)}{' or more' * (cut > 3)} cut"
+        key = "chest crop", kind, "JPEG 100", "0.85-3"
+        yield key, exported(counts, scale, "JPEG 100"), counts, scale
+
+
+def manipulated_pictures(expectation: Array, rng: np.random.Generator) -> Iterator[tuple[str, Array]]:
+    """What was done to a picture, and the picture: of whole bodies, and of crops whose counts were cut."""
+    for _, factor in SIZES:
+        counts = rng.poisson(factor * expectation)
+        yield from manipulated(counts, float(rng.uniform(1.0, 3.0)), rng)
+    for _ in range(CROPS):
+        counts, scale, _ = chest(expectation, rng)
+        for name, picture in manipulated(counts, scale, rng):
+            yield f"chest crop, {name}", picture
 
 
 def variants(counts: Array, rng: np.random.Generator) -> Iterator[tuple[str, Array]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -246,7 +247,8 @@ def _faults(scan: Scan, names: tuple[str, ...], noises: list[Noise]) -> Iterator
     for view, noise in zip(names, noises, strict=True):
         if noise.fault:
             yield Reason(
-                f"{_the(view)} holds no raw counts: {noise.fault} (smoothed, rescaled or exported as a picture)",
+                f"{_the(view)} holds no raw counts: {noise.fault} "
+                "(smoothed, rescaled or exported as a picture)",
                 "export the raw counts",
             )
     for fault in too_few_counts(scan, [_the(view) for view in names]):

@@ -28,6 +28,7 @@ from rbs.scans.censoring import cut_counts
 from rbs.scans.dicom.files import EXPORTED
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.dicom.writer import Derivation, write_deviation_nm, write_restored_nm
+from rbs.scans.quality.check import check_quality
 from rbs.scans.scan import STANDARD_VELOCITY, Scan, View
 from rbs.utils.guard import attempt, concerning
 from rbs.utils.version import VERSION
@@ -241,7 +242,7 @@ class ScanRestorer:
         trained_on = self.loaded.provenance
         verdict = check(scan, standard_velocity=self.standard_velocity, trained_on=trained_on).restoring
         verdict.require(source.path)
-        return scan, verdict.warnings
+        return scan, (*verdict.warnings, *map(str, check_quality(scan)))
 
     def _taken(self, output: Path) -> OutputError | None:
         """The reason why a restoration cannot be written, if another file is there."""

@@ -20,7 +20,7 @@ ONE_FRAME = "both views hold the same counts: one frame was stored as both, and 
 """Warning where `one_frame_twice`."""
 
 
-def one_frame_twice(frames: Sequence[Array]) -> bool:
+def one_frame_twice(frames: Sequence[Array] | Array) -> bool:
     """True if two frames (rows, columns) hold the same counts, one of them perhaps mirrored.
 
     Two detectors never count alike.

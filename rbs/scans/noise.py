@@ -21,7 +21,7 @@ which are far from it even where their noise is right.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import binary_dilation, find_objects, label
@@ -40,6 +40,10 @@ _ENOUGH_BLOCKS = 100
 """Blocks, and expected coincidences of two counts in a block, without which a level says
 nothing."""
 
+_BRIGHT, _BRIGHT_ERRORS = 2.0, 3.0
+"""Counts from which a weak smoothing shows that is rounded to whole counts, and the standard errors
+granted to all such levels together."""
+
 _MOST_ERROR = 0.12
 """Standard error of the index of all levels with which it says nothing."""
 
@@ -57,12 +61,18 @@ _TOLD_APART, _ENOUGH_OF_A_LINE = 3, 30
 """Counts of which two neighbours are seldom the same (one pair in six at most), and pairs of them
 in two lines without which these are not compared."""
 
+_BAND = 64
+"""Rows looked at together."""
+
 _TILE = 16
 """Edge, pixels, of the tiles that may be left out."""
 
 _OUTLYING = (2.0, 8.0)
 """Index, and excess in standard errors, of a tile that is no part of the body: a hot pixel, an
 injection site."""
+
+_STEEP = 25
+"""Squared contrast over the level of a block that is steep, five standard deviations."""
 
 _MOST_TILES = 0.015
 """Share of tiles that may be left out."""
@@ -79,10 +89,11 @@ class _Limits:
             some levels, smoothing at all.
         faint_sums: Largest index of 4x4 sums of up to `_FAINT_SUM` counts.
         rare: Least h(n - 1) h(n + 1) where the mixture of Poisson counts makes it 1, as its root.
+        bright: Least index of all pixels of levels from `_BRIGHT` on.
         lowest: Mean counts a pixel from which the noise is judged.
         chance: Standard errors by which the index of all levels may miss `low` and `high`.
         uneven: Largest logarithm of the ratio of the index of one level to that of all.
-        taken: Counts a pixel by which the noise may exceed the mean up to 4 counts.
+        taken: Counts a pixel by which the noise may exceed the mean where nothing was cut.
     """
 
     low: float
@@ -90,15 +101,27 @@ class _Limits:
     sums: float
     faint_sums: float
     rare: float
+    bright: float
     lowest: float = 0.0
     chance: float = STANDARD_ERRORS
     uneven: float = np.inf
     taken: float = np.inf
 
 
-_ACQUIRED = _Limits(low=0.98, high=1.1, sums=1.2, faint_sums=1.5, rare=0.95)
+_ACQUIRED = _Limits(low=0.98, high=1.1, sums=1.2, faint_sums=1.5, rare=0.95, bright=1.0, taken=0.25)
 # JPEG adds noise of its own, most of all there is at few counts, and moves some counts to a neighbour.
-_RECOVERED = _Limits(0.97, 1.18, sums=1.25, faint_sums=1.5, rare=0.8, lowest=1, chance=2, uneven=0.1, taken=0.45)
+_RECOVERED = _Limits(
+    low=0.97,
+    high=1.18,
+    sums=1.25,
+    faint_sums=1.5,
+    rare=0.8,
+    bright=0.95,
+    lowest=1,
+    chance=2,
+    uneven=0.1,
+    taken=0.45,
+)
 
 
 @dataclass(frozen=True)
@@ -114,9 +137,7 @@ class Region:
     columns: tuple[int, int]
 
     def __str__(self) -> str:
-        return (
-            f"rows {self.rows[0]}-{self.rows[1] - 1}, columns {self.columns[0]}-{self.columns[1] - 1}"
-        )
+        return f"rows {self.rows[0]}-{self.rows[1] - 1}, columns {self.columns[0]}-{self.columns[1] - 1}"
 
 
 @dataclass(frozen=True)
@@ -127,8 +148,8 @@ class Noise:
         dispersion: Noise variance over mean, 1 for raw counts; NaN where too few counts tell it.
         error: Its standard error by chance.
         fault: What no raw counts are like, as a clause; empty where nothing is.
-        excess: Regions left out, where counts vary more than Poisson counts do: hot pixels,
-            injection sites. Looked for only where the noise would be faulty with them.
+        excess: Regions where counts vary far more than Poisson counts do, hot pixels and injection
+            sites. They are left out where the noise would be faulty with them.
     """
 
     dispersion: float
@@ -178,11 +199,14 @@ def examine(counts: Array, *, cut: int = 0, recovered: bool = False) -> Noise:
     limits = _RECOVERED if recovered else _ACQUIRED
     histogram = np.bincount(np.minimum(counts, _MOST_COUNTED).ravel().astype(np.intp))
     noise = _judge(counts, histogram, cut, limits, None)
-    if noise.fault and (outlying := _outlying_tiles(counts)) is not None:
-        rest = _judge(counts, histogram, cut, limits, ~binary_dilation(outlying, np.ones((3, 3))))
-        if not (rest.fault or rest.unknown):
-            return Noise(rest.dispersion, rest.error, excess=_regions(counts, outlying))
-    return noise
+    # A blanked area of a picture has a border of which nothing need be said.
+    outlying = _outlying_tiles(counts) if noise.fault or not recovered else None
+    if outlying is None:
+        return noise
+    excess = _regions(counts, outlying)
+    if noise.fault:
+        noise = _judge(counts, histogram, cut, limits, ~binary_dilation(outlying, np.ones((3, 3))))
+    return noise if noise.fault else replace(noise, excess=excess)
 
 
 def _judge(counts: Array, histogram: Array, cut: int, limits: _Limits, tiles: Array | None) -> Noise:
@@ -232,10 +256,11 @@ def blank_pixels(counts: Array) -> Array:
     for side in (2, 3, 4):
         empty = empty[:-1] & empty[1:]
         empty = empty[:, :-1] & empty[:, 1:]
-        inside = empty
-        for _ in range(side - 1):  # every pixel of the squares
-            inside = np.pad(inside, ((0, 1), (0, 0))) | np.pad(inside, ((1, 0), (0, 0)))
-            inside = np.pad(inside, ((0, 0), (0, 1))) | np.pad(inside, ((0, 0), (1, 0)))
+        inside = np.zeros(counts.shape, dtype=bool)
+        rows, columns = empty.shape
+        for i in range(side):
+            for j in range(side):
+                inside[i : i + rows, j : j + columns] |= empty
         blank[inside] = 16 / side**2
     return blank
 
@@ -243,26 +268,29 @@ def blank_pixels(counts: Array) -> Array:
 def beside_blanks(blank: Array) -> Array:
     """The level from which each block, as of `block_contrasts`, lies in or beside a blank area."""
     rows = np.minimum(np.minimum(blank[:-3], blank[1:-2]), np.minimum(blank[2:-1], blank[3:]))
-    return np.minimum(
-        np.minimum(rows[:, :-3], rows[:, 1:-2]), np.minimum(rows[:, 2:-1], rows[:, 3:])
-    )
+    return np.minimum(np.minimum(rows[:, :-3], rows[:, 1:-2]), np.minimum(rows[:, 2:-1], rows[:, 3:]))
 
 
-def _indices(sums: Array, blank: Array, side: int, lowest: float, most: float, tiles: Array | None) -> _Indices:
+def _indices(
+    sums: Array, blank: Array, side: int, lowest: float, most: float, tiles: Array | None
+) -> _Indices:
     """The sums over the blocks of each level of the sums over side x side pixels."""
-    squares, means, levels = block_contrasts(sums)
-    levels /= side**2
-    # The exponent of a float is its level; level 0 is below all.
-    which = np.clip(np.frexp(np.maximum(levels, 1e-9))[1] - _LOWEST, 0, _LEVELS).astype(np.intp)
-    which[(levels < lowest) | (levels > most) | (levels >= beside_blanks(blank))] = 0
-    if tiles is not None:
-        rows, columns = (((np.arange(n) + 1.5) * side / _TILE).astype(int) for n in which.shape)
-        which[~tiles[np.ix_(rows, columns)]] = 0
-    which = which.ravel()
-    blocks, variance, mean = (
-        np.bincount(which, weights, _LEVELS + 1)[1:] for weights in (None, squares.ravel(), means.ravel())
-    )
-    return _Indices(blocks, variance, mean)
+    total = np.zeros((3, _LEVELS + 1))
+    for first in range(0, len(sums) - 3, _BAND):  # in pieces that stay in the cache
+        band = slice(first, first + _BAND + 3)
+        squares, means, levels = block_contrasts(sums[band])
+        levels /= side**2
+        # The exponent of a float is its level; level 0 is below all.
+        which = np.clip(np.frexp(np.maximum(levels, 1e-9))[1] - _LOWEST, 0, _LEVELS)
+        which[(levels < lowest) | (levels > most) | (levels >= beside_blanks(blank[band]))] = 0
+        if tiles is not None:
+            rows, columns = (np.arange(n) + 1.5 for n in which.shape)
+            at = ((axis * side / _TILE).astype(int) for axis in (rows + first, columns))
+            which[~tiles[np.ix_(*at)]] = 0
+        which = which.ravel()
+        for row, weights in enumerate((None, squares.ravel(), means.ravel())):
+            total[row] += np.bincount(which, weights, _LEVELS + 1)
+    return _Indices(*total[:, 1:])
 
 
 def _told(levels: _Indices) -> Array:
@@ -309,12 +337,19 @@ def _odd_level(pixels: _Indices, index: float, cut: int, limits: _Limits) -> str
     if (off | uneven).any():
         worst = int(np.where(off | uneven, np.abs(indices - index), -1).argmax())
         return f"the noise variance at {means[worst]:.2g} counts is {indices[worst]:.2g} times its mean"
-    exponent = np.arange(_LEVELS) + _LOWEST
-    few = (exponent > 0) & (exponent <= 2)
-    number = max(1, pixels.blocks[few].sum())
-    taken = float((pixels.squares - pixels.means)[few].sum() / number)
-    spread = float(np.sqrt(((pixels.means * pixels.error)[few] ** 2).sum()) / number)
-    if cut == 0 and taken > limits.taken + 2 * spread:
+    bright = means >= _BRIGHT
+    if bright.any():
+        total = pixels.means[told][bright].sum()
+        value = pixels.squares[told][bright].sum() / total
+        error = np.sqrt(((pixels.means * pixels.error)[told][bright] ** 2).sum()) / total
+        if value + _BRIGHT_ERRORS * error < limits.bright:
+            return f"the noise variance from {_BRIGHT:g} counts on is {value:.2g} times its mean"
+    weight = np.where(means >= 1, 1 / means**2, 0)
+    number = pixels.blocks[told]
+    taken = (weight * (pixels.squares - pixels.means)[told]).sum() / max(1e-9, (weight * number).sum())
+    spread = np.sqrt(((weight * pixels.means[told] * pixels.error[told]) ** 2).sum())
+    spread /= max(1e-9, (weight * number).sum())
+    if cut == 0 and taken > limits.taken + limits.chance * spread:
         # Counts from which k were taken vary as if they were k more.
         return f"the noise is that of {taken:.1f} more counts a pixel"
     return ""
@@ -348,7 +383,9 @@ def _shared_noise(levels: dict[int, _Indices], index: float, limits: _Limits) ->
 
 def _outlying_tiles(counts: Array) -> Array | None:
     """Tiles (tile rows, tile columns) of counts too variable for a body; None if none or many."""
-    squares, means, levels = block_contrasts(counts.astype(np.float64))
+    squares, means, levels = block_contrasts(counts.astype(np.float32))
+    if not (squares > _STEEP * (levels + 1)).any():
+        return None
     weight = 1 / (levels + 1)
     rows, columns = ((np.arange(n) + 1.5) // _TILE for n in squares.shape)
     shape = tuple(-(-n // _TILE) for n in counts.shape)
@@ -367,9 +404,8 @@ def _regions(counts: Array, outlying: Array) -> tuple[Region, ...]:
     squares, _, levels = block_contrasts(counts.astype(np.float64))
     clusters, _ = label(outlying, np.ones((3, 3)))
     wide = np.kron(clusters, np.ones((_TILE, _TILE), int))
-    steep = np.zeros(wide.shape, bool)
-    # A block, and the pixels it consists of.
-    blocks = squares > 9 * (levels + 1)
+    steep = np.zeros(wide.shape, bool)  # the pixels of steep blocks
+    blocks = squares > _STEEP * (levels + 1)
     for i in (1, 2):
         for j in (1, 2):
             steep[i : i + squares.shape[0], j : j + squares.shape[1]] |= blocks

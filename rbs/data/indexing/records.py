@@ -34,7 +34,7 @@ from tqdm import tqdm
 from rbs.data import residuals
 from rbs.data.manifest import SEXES
 from rbs.data.residuals import Sketch, sketch_of
-from rbs.errors import RbsError
+from rbs.errors import RbsError, printable
 from rbs.scans import acceptance as fit
 from rbs.scans import counts
 from rbs.scans.acceptance import too_few_counts
@@ -388,7 +388,7 @@ def _load(cache: Path) -> dict[_Key, _Known]:
         if json.loads(lines[0])["rules"] != rules():
             return {}
     except (*_DAMAGE, IndexError):
-        _LOG.warning("%s: it is damaged; all files are read again", cache)
+        _LOG.warning("%s: it is damaged; all files are read again", printable(cache))
         return {}
     known: dict[_Key, _Known] = {}
     damaged = 0
@@ -399,7 +399,7 @@ def _load(cache: Path) -> dict[_Key, _Known]:
         except _DAMAGE:
             damaged += 1
     if damaged:
-        _LOG.warning("%s: damaged lines: %d; their files are read again", cache, damaged)
+        _LOG.warning("%s: damaged lines: %d; their files are read again", printable(cache), damaged)
     return known
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -64,6 +65,10 @@ is."""
 
 _BYTES = ("OB", "UN")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_LONGEST = {"DS": 16, "IS": 12}
+"""Characters of a decimal and of a whole number (PS3.5, table 6.2-1). More digits could spell, so
+decimals, which some cameras write too long, are rounded."""
+
 _DATE = re.compile(r"\d{8}", re.ASCII)
 _TIME = re.compile(r"\d{2}(?:\d{2}(?:\d{2}(?:\.\d{1,6})?)?)?", re.ASCII)
 _DATE_TIME = re.compile(
@@ -404,8 +409,11 @@ class _Cleaner:
             return self._shifted(given + "0101"[len(given) - 4 :])[: len(given)] + parts[2]
         if vr == "TM" and _TIME.fullmatch(text):
             return value
-        if vr in ("DS", "IS") and (_NUMBER.fullmatch(text) or not text):
-            return value
+        if vr in _LONGEST and (_NUMBER.fullmatch(text) or not text):
+            if len(text) <= _LONGEST[vr]:
+                return value
+            if vr == "DS" and math.isfinite(float(text)):
+                return f"{float(text):.10g}"
         if vr == "AT" and dictionary_has_tag(Tag(value)):
             return value
         if vr in ("US", "SS", "UL", "SL", "FL", "FD") and isinstance(value, int | float):

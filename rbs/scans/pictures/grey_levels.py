@@ -113,7 +113,9 @@ def fit_grey_levels(histogram: Array, low: float = SCALES[0], high: float = SCAL
     weight = np.exp(fine - fine.max())
     scale = float((weight * near).sum() / weight.sum())
     error = float(np.sqrt((weight * (near - scale) ** 2).sum() / weight.sum() + _FINE**2 / 12))
-    apart = [abs(np.log(other / scale)) > NEAR and _differ(h, FIRST + skip, other, scale) for other in candidates]
+    apart = [
+        abs(np.log(other / scale)) > NEAR and _differ(h, FIRST + skip, other, scale) for other in candidates
+    ]
     rivals = gain[:, np.array(apart)].ravel()
     rival = max([*rivals, 0.0] if abs(np.log(scale)) > NEAR else [*rivals, -np.inf])
     mu = fits[fine.argmax()]

@@ -7,16 +7,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from nm_files import poisson, write_nm
+from nm_files import expectation, poisson, write_nm
 
 from rbs.errors import CheckpointError, OutputError, RbsError
 from rbs.evaluation.methods import RAPID
 from rbs.evaluation.real.methods import peers, restorers
 from rbs.evaluation.real.run import evaluate_real, score
-from rbs.evaluation.real.scans import Speed, read_scans, short_names
+from rbs.evaluation.real.scans import RealScan, Speed, read_scans, short_names
 from rbs.evaluation.scans.classical import CLASSICAL
 from rbs.evaluation.scans.metrics import nc_psnr
-from rbs.scans.scan import View
+from rbs.scans.censoring import cut_counts
+from rbs.scans.scan import Scan, View
 
 SPEEDS = [Speed(40.0), Speed(60.0)]
 BOTH = ("posterior", "anterior")
@@ -136,6 +137,21 @@ def test_a_view_is_scored_over_its_own_body(slow):
     assert after[1]["view"] == "posterior"
     assert after[1]["nc_psnr"] < before[1]["nc_psnr"] - 3
     assert after[1]["count_bias"] == pytest.approx(100, abs=10)
+
+
+def test_a_cut_scan_is_judged_as_the_whole_one(slow):
+    """What an export cut is drawn anew, and pixels that may well have been cut are left out."""
+    expected = np.stack([expectation(rows=256, columns=96, level=12.0)])
+    counts = np.random.default_rng(0).poisson(expected)
+    whole = RealScan("whole", Scan(counts, (View.ANTERIOR,), (2.3, 2.3), velocity=10.0))
+    cut = RealScan("cut", replace(whole.scan, counts=cut_counts(counts, 2), cut=2))
+    found = [scan.pair(Speed(20.0), 1) for scan in (whole, cut)]
+    judged = found[1].target.judged
+    assert 0.1 < judged.sum() / found[0].target.judged.sum() < 0.95
+    # The known expectation at standard scale has no error of its own, judged by either.
+    for pair in found:
+        (row,) = score(expected / 2, pair)
+        assert abs(row["nc_nmse"]) * pair.target.peak**2 < 0.02 * pair.target.standard[judged].mean()
 
 
 def counting(method, seen):

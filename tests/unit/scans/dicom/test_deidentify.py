@@ -272,6 +272,26 @@ def test_short_identifiers_are_everywhere_and_leave_numbers_alone(tmp_path: Path
         assert clean[keyword].value == source[keyword].value, keyword
 
 
+@pytest.mark.parametrize(
+    ("keyword", "vr", "kept"), [("SeriesNumber", "IS", None), ("WindowCenter", "DS", 2.397616387)]
+)
+def test_numbers_of_more_digits_than_the_standard_allows_are_rounded_or_emptied(
+    tmp_path: Path, keyword: str, vr: str, kept: float | None
+) -> None:
+    digits = "2.39761638712345678901234567890123456789" if vr == "DS" else "8" * 40
+    path = planted(tmp_path / "a.dcm", lambda ds: ds.add_new(tag_for_keyword(keyword), "UT", digits))
+    tag = Tag(tag_for_keyword(keyword))
+    head = tag.group.to_bytes(2, "little") + tag.element.to_bytes(2, "little")
+    content = path.read_bytes()
+    long, short = (
+        head + b"UT\0\0" + (40).to_bytes(4, "little"),
+        head + vr.encode() + (40).to_bytes(2, "little"),
+    )
+    assert content.count(long) == 1
+    path.write_bytes(content.replace(long, short))
+    assert cleaned(path).get(keyword) == kept
+
+
 def test_a_name_spelt_by_numbers_is_found(tmp_path: Path) -> None:
     spelt = list(np.frombuffer(b"Secret^Name ", "<u2"))
     path = write_nm(tmp_path / "a.dcm", poisson(), NumberOfEnergyWindows=spelt)

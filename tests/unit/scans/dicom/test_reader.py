@@ -89,7 +89,7 @@ def test_files_that_are_no_dicom(tmp_path: Path) -> None:
         (empty, "empty"),
         (text, "not a DICOM"),
         (tmp_path / "none.dcm", "No such"),
-        (tmp_path, "read"),
+        (tmp_path, "a folder"),
     ):
         with pytest.raises(ScanError, match=fault) as caught:
             read_nm(path)
