@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from rbs.clinic.checks import check
 from rbs.errors import ScanError
 from rbs.scans.counts import dispersion_index
 from rbs.scans.dicom.reader import first_line, positive_number, read_nm
+from rbs.scans.dicom.writer import Derivation, write_restored_nm
 from rbs.scans.scan import Scan, View
 
 Changed = Callable[[Callable[[FileDataset], object]], Path]
@@ -222,6 +225,23 @@ def test_a_patient_id_of_unknown_type_is_refused(changed: Changed) -> None:
     path.write_bytes(content.replace(b"\x10\x00\x20\x00LO", b"\x10\x00\x20\x00ZL"))
     with pytest.raises(ScanError, match="its PatientID is damaged"):
         read_nm(path)
+
+
+@pytest.mark.parametrize("depth", [30, 300, 900, 5000])
+def test_deep_nesting_never_ends_in_a_traceback(nm_file: Path, tmp_path: Path, depth: int) -> None:
+    item, end = b"\xfe\xff\x00\xe0" + b"\xff" * 4, b"\xfe\xff\x0d\xe0" + bytes(4)
+    sequence, stop = b"\x08\x00\x40\x11SQ\0\0" + b"\xff" * 4, b"\xfe\xff\xdd\xe0" + bytes(4)
+    nested = (sequence + item) * depth + (end + stop) * depth  # ReferencedImageSequence
+    content = nm_file.read_bytes()
+    place = content.index(b"\x10\x00\x10\x00PN")
+    (tmp_path / "a.dcm").write_bytes(content[:place] + nested + content[place:])
+    made_by = Derivation("f1", "0", "ab" * 32)
+    with suppress(ScanError):
+        scan = read_nm(tmp_path / "a.dcm")
+        check(scan)
+        write_restored_nm(tmp_path / "r.dcm", replace(scan, velocity=20.0), scan, derivation=made_by)
+    if depth == 30:  # no camera nests deeper than five
+        assert (tmp_path / "r.dcm").exists()
 
 
 def test_a_number_too_large_for_a_float_is_unknown() -> None:
