@@ -172,7 +172,9 @@ def _described(path: Path, rng: np.random.Generator) -> str:
     values = json.loads(header["__metadata__"]["rbs"])
     digest = values.pop("digest")
     planted = rng.random() < 0.6
-    name = _changed(values, rng)
+    spec = values.get("f2") or values.get("head") or values
+    # Arguments are most of what makes another network.
+    name = _changed(spec["init_args"] if rng.random() < 0.5 else values, rng)
     values.setdefault("digest", digest_of(load_file(path), values) if planted else digest)
     text = json.dumps(values)
     if not planted and rng.random() < 0.3:
@@ -300,7 +302,10 @@ def _notes(path: Path, rng: np.random.Generator) -> str:
         return _bytes(path, rng)
     lines = path.read_text().splitlines()
     number = int(rng.integers(len(lines)))
-    lines[number], name = _json(lines[number], rng)
+    # A hash stands in front of each note.
+    digest, brace, text = lines[number].partition("{")
+    text, name = _json(brace + text, rng)
+    lines[number] = digest + text
     path.write_text("\n".join(lines) + "\n")
     return f"line {number}: {name}"
 

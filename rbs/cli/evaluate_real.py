@@ -91,7 +91,8 @@ def run(args: argparse.Namespace) -> None:
     from rbs.evaluation.real.scans import Speed, read_scans
     from rbs.report.real_scans import about, read_real_scans, speed_tables
 
-    speeds = [*map(Speed, args.velocities), *(Speed(times, relative=True) for times in args.times)]
+    relative = (Speed(times, relative=True) for times in args.times)
+    speeds = list(dict.fromkeys([*map(Speed, args.velocities), *relative]))
     if not speeds:
         raise RbsError("there is no speed to simulate", remedy="name one with --velocities or --times")
     options = reading_options(args)

@@ -114,8 +114,8 @@ def _annotated(coco: CocoFile, pictures: Sequence[Path]) -> Iterator[tuple[Path,
         by_name.setdefault(Path(listed).name, []).append(entry)
     names = [picture.name for picture in pictures]
     for picture in pictures:
-        if entry := coco.pictures.get(picture.as_posix()):
-            yield picture, entry
+        if picture.as_posix() in coco.pictures:
+            yield picture, coco.pictures[picture.as_posix()]
         elif alike := by_name.get(picture.name):
             if len(alike) > 1 or names.count(picture.name) > 1:
                 fault = f"{picture.name} may be one of several pictures of that name"

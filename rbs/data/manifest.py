@@ -15,6 +15,7 @@ A patient may have several rows (visits), all in one split.
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
 import os
 import unicodedata
@@ -218,6 +219,16 @@ def write_manifest(path: str | Path, cases: Sequence[Case], *, overwrite: bool =
         row["labels"] = relative(case, case.labels)
         rows.append(row.values())
     write_csv(path, COLUMNS, rows, overwrite=overwrite)
+
+
+def manifest_record(path: Path | None) -> dict[str, str | None]:
+    """Name and SHA-256 of a manifest, by which results and weights say what they were made of.
+
+    Its path is not recorded: it may name a user or a hospital.
+    """
+    if path is None:
+        return {"manifest": None}
+    return {"manifest": path.name, "manifest_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def relative_path(file: Path, folder: Path) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rbs.errors import CheckpointError, RbsError, printable
 from rbs.inference.devices import torch_device
 from rbs.scans.scan import Array
+from rbs.utils.places import without_places
 from rbs.weights.shipped import SHIPPED
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ class Method:
     deviation: Callable[[Any], Array] | None = None
 
     def describe(self) -> dict[str, Any]:
-        """Its entry in the settings file."""
-        return {"name": self.name, "label": self.label, "settings": self.settings}
+        """Its entry in the settings file; weights of old versions name places."""
+        return {"name": self.name, "label": self.label, "settings": without_places(self.settings)}
 
 
 RAPID = Method("rapid", "Rapid scan, scaled", lambda pair: pair.rapid / pair.exposure, raw=True)

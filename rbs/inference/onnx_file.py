@@ -36,11 +36,14 @@ OPERATORS = {
 # fmt: on
 """Operators that are run. None of them repeats a graph, chooses one, draws, or reads a file."""
 
+LARGEST = 2**16
+"""Largest integer argument of an operator: of padding, which takes memory, or of an axis."""
+
 _MODEL = {1, 2, 3, 4, 5, 6, 7, 8, 14}
 _GRAPH, _OPSETS, _METADATA = 7, 8, 14
 _NODES, _INITIALIZERS = 1, 5
 _OPERATOR, _ATTRIBUTES, _DOMAIN, _OVERLOAD = 4, 5, 7, 8
-_SUBGRAPH, _SUBGRAPHS = 6, 11
+_INTEGER, _SUBGRAPH, _INTEGERS, _SUBGRAPHS = 3, 6, 8, 11
 _EXTERNAL, _LOCATION = 13, 14
 
 
@@ -115,9 +118,13 @@ def _look_at_node(node: memoryview) -> None:
         if number in (_DOMAIN, _OVERLOAD) and bytes(_message(value)):
             raise ValueError("it needs operators of others")
         if number == _ATTRIBUTES:
-            for field, _, _ in _fields(_message(value)):
+            for field, content, _ in _fields(_message(value)):
                 if field in (_SUBGRAPH, _SUBGRAPHS):
                     raise ValueError("it holds a graph within its graph")
+                if field in (_INTEGER, _INTEGERS) and any(
+                    LARGEST < number < 2**64 - LARGEST for number in _integers(content)
+                ):
+                    raise ValueError("an operator of it has an argument that is far too large")
 
 
 _LENGTHS = {1: 8, 5: 4}
@@ -167,6 +174,17 @@ def _fields(data: memoryview) -> Iterator[_Field]:
                 raise ValueError("it is truncated or not an ONNX file")
             value, place = data[place : place + length], place + length
         yield key >> 3, value, data[start:place]
+
+
+def _integers(value: int | memoryview) -> Iterator[int]:
+    """Integers of a field, which may be packed; negative ones count down from 2**64."""
+    if isinstance(value, int):
+        yield value
+        return
+    place = 0
+    while place < len(value):
+        number, place = _read_varint(value, place)
+        yield number
 
 
 def _message(value: int | memoryview) -> memoryview:

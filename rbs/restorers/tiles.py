@@ -159,15 +159,25 @@ def restore_scan(network: nn.Module, restorer: Restorer, x: Tensor, exposure: Te
 
 
 def _tiles(height: int, width: int, reach: int, multiple: int) -> Iterator[_Tile]:
-    """Tiles whose corners lie on the grid of the network's coarsest level."""
+    """Tiles whose corners lie on the grid of the network's coarsest level, given at one size."""
     side = max(1, TILE // multiple) * multiple
     margin = -(-(reach + AROUND) // multiple) * multiple
-    for row in range(0, height, side):
-        for column in range(0, width, side):
-            rows, columns = (row, min(row + side, height)), (column, min(column + side, width))
-            yield _Tile(
-                rows,
-                columns,
-                (max(rows[0] - margin, 0), min(rows[1] + margin, height)),
-                (max(columns[0] - margin, 0), min(columns[1] + margin, width)),
-            )
+    for rows, given_rows in _sections(height, side, margin, multiple):
+        for columns, given_columns in _sections(width, side, margin, multiple):
+            yield _Tile(rows, columns, given_rows, given_columns)
+
+
+def _sections(
+    length: int, side: int, margin: int, multiple: int
+) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """The tiles of one direction and what is given for them, each (first, one past the last).
+
+    At the ends of the scan, where there is no margin, more of its inside is given: memory that was
+    freed after one tile then serves the next.
+    """
+    size = side + 2 * margin
+    latest = max(0, (length - size) // multiple * multiple)
+    for first in range(0, length, side):
+        last = min(first + side, length)
+        start = max(0, min(first - margin, latest))
+        yield (first, last), (start, start + size if start < latest else length)

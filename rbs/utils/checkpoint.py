@@ -216,7 +216,7 @@ def _hints(cls: type) -> dict[str, Any]:
     """Type hints of a constructor; none where they name what only type checkers import."""
     try:
         return get_type_hints(cls.__init__)  # type: ignore[misc]
-    except NameError:
+    except (NameError, AttributeError, TypeError):
         return {}
 
 

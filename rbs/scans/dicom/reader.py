@@ -36,11 +36,11 @@ from pydicom.uid import (
 from pydicom.valuerep import STR_VR
 
 from rbs.errors import RbsError, ScanError, printable
-from rbs.scans.counts import dispersion_index
 from rbs.scans.dicom.pixels import EXPORT_RAW, LOSSLESS, MOST_PIXELS, stored_pixels, whole_number
 from rbs.scans.dicom.quiet import quiet
 from rbs.scans.dicom.texts import keep_stored, text_of
 from rbs.scans.dicom.views import UNNAMED, name_views
+from rbs.scans.noise import examine
 from rbs.scans.ranges import DURATION
 from rbs.scans.scan import Array, Provenance, Scan, View
 from rbs.utils.files import require_regular
@@ -53,7 +53,7 @@ RECOVERED = ("RECOVERED", "99RBS", "Counts recovered from a picture")
 """Derivation code of counts recovered from pictures (`rbs.scans.pictures`), accepted by
 `read_nm`."""
 
-MOST_CUT = 9
+MOST_CUT = 99
 """The highest count below which an object may say that its counts were cut to 0."""
 
 WHOLE_BODY = ("WHOLE BODY", "WHOLEBODY", "STATIC", "")
@@ -63,9 +63,6 @@ _OTHER_KINDS = ("DYNAMIC", "GATED", "TOMO", "GATED TOMO", "RECON TOMO", "RECON G
 _PHOTOMETRIC = frozenset(PhotometricInterpretation)
 _PRIVATE = {"1.2.840.113619.5.2": "GE Private Implicit VR Big Endian (1.2.840.113619.5.2)"}
 _UNDEFINED = "none that DICOM defines"
-
-RAW_DISPERSION = (0.8, 1.2)
-"""Noise variance over mean of raw counts; smoothed, rescaled and 8-bit data fall outside."""
 
 IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID")
 """Attributes by which an object is filed."""
@@ -95,7 +92,7 @@ def read_nm(
         views: The view of each frame, for files that do not name them.
         energy_window: The energy window to read, counted from 1, for files with several.
         velocity: Bed velocity, cm/min, for files that do not state it.
-        require_raw: Whether to refuse counts whose noise is not Poisson (see `dispersion_index`).
+        require_raw: Whether to refuse counts that are not raw (see `rbs.scans.noise`).
         require_views: Whether to refuse a file whose views nothing names. Otherwise they are
             arbitrary, and the provenance has no view rule: good for looking at, not for restoring.
 
@@ -308,9 +305,7 @@ def _refuse_other_images(ds: Dataset, path: Path) -> None:
 
 
 def _refuse_processed(ds: Dataset, transfer_syntax: UID, path: Path) -> None:
-    codes = ds.get("DerivationCodeSequence") or []
-    found = {(str(c.get("CodeValue")), str(c.get("CodingSchemeDesignator"))) for c in codes}
-    counted = bool(found & {THINNED[:2], RECOVERED[:2]})  # derived by rbs, yet counts
+    counted = bool(_derivations(ds) & {THINNED[:2], RECOVERED[:2]})  # derived by rbs, yet counts
     if str(ds.get("LossyImageCompression") or "") == "01" and not counted:
         raise ScanError("its pixels are lossily compressed", file=path, remedy=EXPORT_RAW)
     if transfer_syntax not in LOSSLESS:
@@ -363,14 +358,19 @@ def _modality(ds: Dataset) -> str:
     return modality if known else _UNDEFINED if modality else "not stated"
 
 
+def _derivations(header: Dataset) -> set[tuple[str, str]]:
+    """Code and scheme of each derivation that an object states."""
+    codes = header.get("DerivationCodeSequence") or []
+    return {(str(c.get("CodeValue")), str(c.get("CodingSchemeDesignator"))) for c in codes}
+
+
 def cut_code(cut: int) -> tuple[str, str, str]:
     """Derivation code of counts of which those up to `cut` were set to 0 (`Scan.cut`)."""
     return f"CUT{cut}", "99RBS", f"Counts up to {cut} set to 0"
 
 
 def _cut(header: Dataset) -> int:
-    codes = header.get("DerivationCodeSequence") or []
-    found = {(str(c.get("CodeValue")), str(c.get("CodingSchemeDesignator"))) for c in codes}
+    found = _derivations(header)
     return next((cut for cut in range(MOST_CUT, 0, -1) if cut_code(cut)[:2] in found), 0)
 
 
@@ -425,18 +425,28 @@ def _check_counts(header: Dataset, counts: Array, require_raw: bool, path: Path)
             "%s: the pixels sum to %d, CountsAccumulated says %d", printable(path), counts.sum(), stated
         )
     # A view of its own each: one processed view must not hide behind a raw one of more counts.
-    for frame, index in enumerate(map(dispersion_index, counts), start=1):
-        if np.isnan(index):
+    for frame, image in enumerate(counts, start=1):
+        noise = examine(image, cut=_cut(header), recovered=from_picture(header))
+        if noise.unknown:
             _LOG.warning(
                 "%s: frame %d has too few counts to tell whether they are raw", printable(path), frame
             )
-        elif require_raw and not RAW_DISPERSION[0] <= index <= RAW_DISPERSION[1]:
-            raise ScanError(
-                f"the noise variance of frame {frame} is {index:.2g} times its mean, so it was smoothed or "
-                "rescaled",
-                file=path,
-                remedy=EXPORT_RAW,
+        elif require_raw and noise.fault:
+            fault = f"{noise.fault} in frame {frame}, so it was smoothed or rescaled"
+            raise ScanError(fault, file=path, remedy=EXPORT_RAW)
+        for region in noise.excess:
+            _LOG.warning(
+                "%s: frame %d has a hot pixel or another steep source: %s", printable(path), frame, region
             )
+
+
+def from_picture(header: Dataset | None) -> bool:
+    """True for counts recovered from a picture, also after they were thinned."""
+    return header is not None and (
+        RECOVERED[:2] in _derivations(header)
+        or _cut(header) > 0
+        or str(header.get("LossyImageCompression") or "") == "01"
+    )
 
 
 def _spacing(header: Dataset, path: Path) -> tuple[float, float]:

@@ -38,7 +38,7 @@ VIEWS = {
 }
 """Names of the views in a table or a file name, in any case."""
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same picture would give other counts."""
 
 _ANY_NAME = "surrogateescape"
@@ -267,11 +267,13 @@ def _recovered(job: _Job) -> Row:
     if found.counts is None:
         return row
     pixels, spacing = found.counts[None].astype(np.uint16), (settings.spacing_mm, settings.spacing_mm)
-    scan = Scan(pixels, (picture.view,), spacing, settings.velocity, patient_id=picture.patient)
+    scan = Scan(
+        pixels, (picture.view,), spacing, settings.velocity, patient_id=picture.patient, cut=found.cut
+    )
     description = (
         f"Counts recovered from an 8-bit picture: grey = {row['scale']} x counts, standard error "
         f"{row['standard_error']}, confidence {row['confidence']}, dispersion {row['dispersion']}, "
-        f"{row['clipped']} of the pixels clipped, lowest {row['cut_low_counts']} counts cut, "
+        f"{row['clipped']} of the pixels clipped, counts up to {row['cut_low_counts']} cut, "
         f"{row['ambiguous']} of the pixels drawn; SHA-256 of the picture {digest}, of its name "
         f"{hashlib.sha256(os.fsencode(picture.file.name)).hexdigest()[:16]}"
     )

@@ -53,10 +53,10 @@ def extravasation(seen: Seen) -> Suspicion:
 
 
 def contamination(seen: Seen) -> Suspicion | None:
-    """Score the hottest small spot outside the body relative to ordinary body, its noise taken off.
+    """Score the hottest small spot outside the body relative to the body, its noise taken off.
 
-    A hand with an injection site is no such spot: the wrist joins it to the body on one side. Nor is
-    a drop that is fainter than the body: it cannot be taken for anything.
+    A hand with an injection site is no such spot: the wrist joins it to the body on one side. Nor
+    is a drop that is fainter than the body: it cannot be taken for anything.
     """
     spots = [spot for view in range(len(seen.views)) for spot in _spots(seen, view)]
     if not spots:

@@ -32,7 +32,10 @@ def motion_within(seen: Seen) -> Suspicion:
     score, row, mm = _step(seen)
     bend, bend_row = _bend(seen)
     if score / USUAL_STEP >= abs(bend) / USUAL_BEND_MM:
-        fault, place = f"the body jumps sideways by {mm:.0f} mm between two rows", seen.across(row - 1, row + 1)
+        fault, place = (
+            f"the body jumps sideways by {mm:.0f} mm between two rows",
+            seen.across(row - 1, row + 1),
+        )
     else:
         half = round(FIELD_MM / 2 / seen.spacing[0])
         first, end = max(bend_row - half, 0), min(bend_row + half, seen.counts.shape[1])
@@ -65,7 +68,9 @@ def _step(seen: Seen) -> tuple[float, int, float]:
     shifts = np.array([0, *range(-far, -near + 1), *range(near, far + 1)])
     misfits = np.stack(
         [
-            ((above[..., max(s, 0) : width + min(s, 0)] - below[..., max(-s, 0) : width - max(s, 0)]) ** 2).mean(axis=(0, 2))
+            (
+                (above[..., max(s, 0) : width + min(s, 0)] - below[..., max(-s, 0) : width - max(s, 0)]) ** 2
+            ).mean(axis=(0, 2))
             for s in shifts
         ]
     )
@@ -77,7 +82,7 @@ def _step(seen: Seen) -> tuple[float, int, float]:
 
 
 def _bend(seen: Seen) -> tuple[float, int]:
-    """Size, mm, and row of the bend that best explains the axis of symmetry beside a straight line."""
+    """Size, mm, and row of the bend that explains the axis of symmetry best."""
     z, x, weight = _symmetry_axis(seen)
     line = np.stack([np.ones_like(z), z], axis=1)
     straight, _ = _robust_fit(line, x, weight)
@@ -125,7 +130,7 @@ def _robust_fit(columns: Array, values: Array, weight: Array, soft: float = 4.0)
 
 
 def motion_between(seen: Seen) -> Suspicion | None:
-    """Score the distance, mm, by which the posterior view must move to lie over the anterior one."""
+    """Score the distance, mm, by which the posterior view must move to fit the anterior one."""
     if len(seen.views) < 2:
         return None
     _, (down, across) = fit_of_views(seen, mirrored=False)
@@ -156,7 +161,8 @@ def fit_of_views(seen: Seen, *, mirrored: bool) -> tuple[float, tuple[float, flo
     near = np.roll(fits, reach, axis=(0, 1))[: 2 * reach[0] + 1, : 2 * reach[1] + 1]
     peak = np.unravel_index(near.argmax(), near.shape)
     down, across = (
-        (at + _between_pixels(np.take(near, peak[1 - axis], axis=1 - axis), int(at)) - reach[axis]) * step[axis]
+        (at + _between_pixels(np.take(near, peak[1 - axis], axis=1 - axis), int(at)) - reach[axis])
+        * step[axis]
         for axis, at in enumerate(peak)
     )
     return float(near.max()), (float(down), float(across))

@@ -44,6 +44,12 @@ def with_external_data():
     return model
 
 
+def padded_by(pixels):
+    model = small_model()
+    model.graph.node[0].attribute[0].ints[0] = pixels
+    return model
+
+
 def of_a_foreign_domain():
     model = small_model(helper.make_node("Add", ["rapid", "rapid"], ["x"], domain="com.example"))
     model.opset_import.add(domain="com.example", version=1)
@@ -64,6 +70,7 @@ def with_a_function():
         (with_external_data(), "keeps weights in another file"),
         (of_a_foreign_domain(), "operators of others"),
         (with_a_function(), "more than one graph"),
+        (padded_by(10**9), "an argument that is far too large"),
         (onnx.ModelProto(), "an ONNX file of a whole network|takes"),
     ],
 )

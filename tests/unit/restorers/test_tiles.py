@@ -49,11 +49,19 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_the_tiles_are_those_of_a_scan_without_gap_or_overlap() -> None:
-    times = np.zeros((2300, 1100), int)
-    for tile in tiles._tiles(*times.shape, reach=44, multiple=8):
-        times[slice(*tile.rows), slice(*tile.columns)] += 1
-        assert tile.margin_rows[0] % 8 == tile.margin_columns[0] % 8 == 0
-    assert (times == 1).all()
+    for height, width in ((2300, 1100), (2051, 2049), (4096, 1024), (2049, 3000), (1130, 2160)):
+        times = np.zeros((height, width), int)
+        for tile in tiles._tiles(height, width, reach=44, multiple=8):
+            times[slice(*tile.rows), slice(*tile.columns)] += 1
+            for (first, last), (start, end), size in (
+                (tile.rows, tile.margin_rows, height),
+                (tile.columns, tile.margin_columns, width),
+            ):
+                assert start % 8 == 0
+                assert start == 0 or start <= first - 44
+                assert end == size or end >= last + 44
+                assert end - start <= tiles.TILE + 2 * 48 + 8
+        assert (times == 1).all()
 
 
 @pytest.mark.parametrize("views", [1, 2])

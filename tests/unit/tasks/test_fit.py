@@ -1,5 +1,6 @@
 """Training: honest checkpoints, experiments by name, and several processes that begin alike."""
 
+import hashlib
 import os
 import socket
 from datetime import timedelta
@@ -11,6 +12,7 @@ import torch.distributed
 import yaml
 
 from rbs.errors import CheckpointError, RbsError
+from rbs.restorers.checkpoint import load_restorer
 from rbs.tasks.callbacks import SameStart
 from rbs.tasks.fit import (
     FINISHED,
@@ -39,6 +41,13 @@ def test_a_training_from_python_gives_its_folder(tiny_cohort, tmp_path, monkeypa
     assert (folder / "restorer.safetensors").is_file()
     settings = yaml.safe_load((folder / "version_0" / "config.yaml").read_text())
     assert settings["data"]["init_args"]["manifest"] == str(tiny_cohort)
+    # What may be handed on says what it was made of, and not where that lies.
+    provenance = load_restorer(folder / "restorer.safetensors").provenance
+    digest = hashlib.sha256(tiny_cohort.read_bytes()).hexdigest()
+    assert (provenance["manifest"], provenance["manifest_sha256"]) == ("manifest.csv", digest)
+    for made in ("restorer.safetensors", "version_0/checkpoints/last.ckpt", "version_0/hparams.yaml"):
+        for place in (tmp_path, tiny_cohort.parent):
+            assert str(place).encode() not in (folder / made).read_bytes()
     # The content of a file does as well, and a setting still replaces what it says.
     del settings["model"]["init_args"]["output"]
     again = fit(
