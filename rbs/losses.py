@@ -10,7 +10,7 @@ A loss of your own is a subclass of `Loss`, listed in YAML:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,13 @@ class Loss(nn.Module, ABC):
 
     Args:
         weight: Its factor in the total.
+
+    Attributes:
+        censored: Whether `forward` has a further argument `cut`, (B,), for targets of which counts
+            up to this number were set to 0 (`Scan.cut`); others cannot be trained on such targets.
     """
+
+    censored: ClassVar[bool] = False
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
@@ -49,6 +55,20 @@ class Loss(nn.Module, ABC):
         """
 
 
+def log_series(mean: Tensor, last: Tensor) -> Tensor:
+    r"""Logarithm of the truncated exponential series, :math:`\log \sum_{n=0}^{last} mean^n / n!`.
+
+    Args:
+        mean: Any shape.
+        last: Last n of each element, broadcast to `mean`.
+    """
+    total, term = torch.ones_like(mean), torch.ones_like(mean)
+    for n in range(1, int(last.max()) + 1):
+        term = term * mean / n
+        total = total + torch.where(n <= last, term, 0.0)
+    return torch.log(total)
+
+
 class PoissonDeviance(Loss):
     r"""Half the Poisson deviance a pixel: the negative log-likelihood less its least value.
 
@@ -60,10 +80,24 @@ class PoissonDeviance(Loss):
     nothing is expected; being added to both sides it leaves the minimum in expectation at :math:`I
     = \operatorname{E}[y]/q`.
 
+    A target pixel whose count was cut says no more than :math:`y \le k`. Its likelihood
+    :math:`P(y \le k) = e^{-\mu} \sum_{n=0}^{k} \mu^n / n!` gives the term
+
+    .. math::
+        \ell = \mu - \log \sum_{n=0}^{k} \mu^n / n!
+
+    with the same :math:`\mu` and the same least value, zero; without a cut, k = 0, it is what a
+    pixel of no counts has. By Gibbs' inequality the sum over all pixels, cut or not, has its least
+    expectation at the true mean, which neither leaving out the pixels of 0 nor taking the 0 for a
+    count would have. Censored likelihood: Tobin, Econometrica 26 (1958) 24-36; of counts: Terza,
+    Economics Letters 18 (1985) 361-365.
+
     Args:
         weight: Its factor in the total.
         epsilon: Counts at standard scale.
     """
+
+    censored = True
 
     def __init__(self, weight: float = 1.0, epsilon: float = 1e-3) -> None:
         super().__init__(weight)
@@ -74,11 +108,17 @@ class PoissonDeviance(Loss):
         """`rec`: the reconstruction term of the method."""
         return "rec"
 
-    def forward(self, estimate: Tensor, target: Tensor, exposure: Tensor) -> Tensor:
-        """See `Loss.forward`."""
+    def forward(
+        self, estimate: Tensor, target: Tensor, exposure: Tensor, cut: Tensor | None = None
+    ) -> Tensor:
+        """See `Loss.forward`; `cut` as there, None where no counts were cut."""
         q = exposure[:, None, None, None]
         mean, counts = q * (estimate + self.epsilon), target + q * self.epsilon
-        return (mean - counts + counts * torch.log(counts / mean)).mean()
+        deviance = mean - counts + counts * torch.log(counts / mean)
+        if cut is not None:
+            k = cut[:, None, None, None]
+            deviance = torch.where((target == 0) & (k > 0), mean - log_series(mean, k), deviance)
+        return deviance.mean()
 
 
 class SquaredError(Loss):

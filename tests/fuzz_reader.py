@@ -13,25 +13,17 @@ value representations, elements, geometry, nesting), and demands of each result:
   reader has warned that they disagree with it. (Pixels that changed places, and any in a file that
   states no sum, nobody can tell.)
 * Whatever was read can be reported, and is restored or refused with an `RbsError`.
-
-Each file follows from the seed and its number alone: `--only NUMBER` makes one again.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
 import logging
-import resource
 import shutil
-import signal
 import struct
 import subprocess
 import sys
 import tempfile
-import time
-import traceback
 import warnings
 import zlib
 from collections import Counter
@@ -39,8 +31,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import fuzzing
 import numpy as np
 import pydicom
+from fuzzing import Damaged, Wrong, blind
 from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -48,7 +42,6 @@ from pydicom.uid import (
     JPEGLossless,
     JPEGLosslessSV1,
 )
-from tqdm import tqdm
 from vendor_files import QUIRKS
 
 from rbs.clinic.checks import check
@@ -57,7 +50,6 @@ from rbs.scans.dicom.reader import read_nm
 from rbs.scans.dicom.writer import Derivation, write_restored_nm
 from rbs.scans.scan import Scan
 
-SECONDS, MEMORY = 10, 2 * 2**30
 UNDEFINED = 0xFFFFFFFF
 LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"UC", b"UN", b"UR", b"UT", b"SV", b"UV"}
 SHORT = b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US zz".split()
@@ -132,7 +124,7 @@ def damaged(intact: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
     if rng.random() < 0.3:  # anywhere, blindly
         data, names = bytearray(intact), []
         for _ in range(rng.integers(1, 4)):
-            names.append(_blind(data, rng))
+            names.append(blind(data, rng))
         return bytes(data), "+".join(names)
     before, body, found, deflated = parts(intact)
     data, names = bytearray(body), []
@@ -143,30 +135,6 @@ def damaged(intact: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
         packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
         return before + packer.compress(bytes(data)) + packer.flush(), "+".join(names)
     return before + bytes(data), "+".join(names)
-
-
-def _blind(data: bytearray, rng: np.random.Generator) -> str:
-    name = str(rng.choice(["bits", "bytes", "truncation", "zeros", "insertion", "deletion", "exchange"]))
-    # Headers are short and pixels long: half of the faults shall meet the header.
-    end = len(data) if rng.random() < 0.5 else min(len(data), 2500)
-    at, run = int(rng.integers(max(1, end))), int(rng.integers(1, 64))
-    if name == "bits":
-        for place in rng.integers(max(1, end), size=rng.integers(1, 9)):
-            data[place] ^= 1 << int(rng.integers(8))
-    elif name == "bytes":
-        data[at : at + run] = rng.bytes(run)
-    elif name == "truncation":
-        del data[at:]
-    elif name == "zeros":
-        data[at : at + run] = bytes(len(data[at : at + run]))
-    elif name == "insertion":
-        data[at:at] = rng.bytes(run)
-    elif name == "deletion":
-        del data[at : at + run]
-    else:
-        other = int(rng.integers(max(1, end)))
-        data[at : at + run], data[other : other + run] = data[other : other + run], data[at : at + run]
-    return name if data else "truncation"
 
 
 def _aimed(data: bytearray, found: list[Element], rng: np.random.Generator) -> str:
@@ -230,10 +198,6 @@ class Intact:
     data: bytes
     options: dict[str, object]
     counts: np.ndarray
-
-
-class Wrong(Exception):
-    """What must not happen."""
 
 
 class Warned(logging.Handler):
@@ -361,73 +325,23 @@ def fuzz(
     """Damage and judge files: how many came to what, and what must not have happened."""
     dcmtk = shutil.which("dcmdump") is not None if dcmtk is None else dcmtk
     files = list(intact_files(folder).items())
-    outcomes: Counter[str] = Counter()
-    wrong = []
     logger, warned = logging.getLogger("rbs"), Warned()
+    path = folder / "damaged.dcm"
+
+    def damage(rng: np.random.Generator) -> Damaged:
+        name, intact = files[rng.integers(len(files))]
+        data, faults = damaged(intact.data, rng)
+        path.write_bytes(data)
+        return Damaged(f"{name}: {faults}", path, lambda: judge(path, intact, warned, dcmtk))
+
     logger.addHandler(warned)
     logger.propagate = False
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    handler = signal.signal(signal.SIGALRM, _too_long)
-    if sys.platform == "linux":  # elsewhere memory is not limited
-        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, before[1]))
     try:
-        for number in tqdm(numbers, unit="file", disable=None):
-            rng = np.random.default_rng((seed, number))
-            name, intact = files[rng.integers(len(files))]
-            data, faults = damaged(intact.data, rng)
-            path = folder / "damaged.dcm"
-            path.write_bytes(data)
-            signal.alarm(SECONDS)
-            try:
-                outcomes[judge(path, intact, warned, dcmtk)] += 1
-            except Exception as error:
-                told = "".join(traceback.format_exception(error)[-3:])
-                wrong.append(f"{number}: {name}: {faults}: {type(error).__name__}: {error}\n{told}")
-                outcomes["WRONG"] += 1
-                if keep is not None:
-                    keep.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(path, keep / f"{number}.dcm")
-            finally:
-                signal.alarm(0)
+        return fuzzing.judge_all(damage, numbers, seed, keep)
     finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
-        signal.signal(signal.SIGALRM, handler)
         logger.removeHandler(warned)
         logger.propagate = True
-    return outcomes, wrong
-
-
-def _too_long(*_: object) -> None:
-    raise Wrong(f"it took more than {SECONDS} s")
-
-
-def main() -> int:
-    """Run it from the command line."""
-    parser = argparse.ArgumentParser(description="Damaged files through the reader.")
-    parser.add_argument("--files", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", type=int, metavar="NUMBER", help="one file")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where files that went wrong are kept")
-    args = parser.parse_args()
-    numbers = range(args.files) if args.only is None else range(args.only, args.only + 1)
-    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with tempfile.TemporaryDirectory() as folder:
-        outcomes, wrong = fuzz(Path(folder), numbers, args.seed, args.keep)
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    result = {
-        "files": len(numbers),
-        "seed": args.seed,
-        "seconds": round(time.perf_counter() - start),
-        "cpu_seconds": round(sum(usage.ru_utime + usage.ru_stime for usage in used)),
-        "memory_MB": round(grown / 1e3),
-    }
-    print(json.dumps(result | dict(outcomes.most_common()), indent=2))
-    for text in wrong[:20]:
-        print(text, file=sys.stderr)
-    return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fuzzing.main("Damaged files through the reader.", 20_000, fuzz))

@@ -13,11 +13,12 @@ from rbs.cli.options import (
     add_json,
     add_split_options,
     option_group,
-    positive,
     print_result,
     refuse_options,
     whole_positive,
+    within,
 )
+from rbs.scans.ranges import VELOCITY
 
 if TYPE_CHECKING:
     from rbs.data.indexing.endoscopy import FrameIndex
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         fallback = " (20 if not given)" if kind == "standard" else ""
         scans.add_argument(
             f"--{kind}-velocity",
-            type=positive,
+            type=within(VELOCITY),
             metavar="CM_PER_MIN",
             help=f"bed velocity of your {kind} scans{fallback}, also of those whose files do not say",
         )

@@ -34,11 +34,15 @@ class RBSDataModule(CropDataModule):
     exposure             float32 (B,)        exposure of `rapid` relative to the standard scan
     target               float32 (B,2,h,w)   counts at its own exposure, none shared with `rapid`
     target_exposure      float32 (B,)        exposure of `target` relative to the standard scan
-    labels               int64 (B,2,h,w)     region labels; only if all training cases have a
-                                             truth file, and without `scenes`
-    expectation          float32 (B,2,h,w)   expected counts of the standard scan; where labels are
+    labels               int64 (B,2,h,w)     region labels; only if all training cases have
+                                             truth or label files, and without `scenes`
+    expectation          float32 (B,2,h,w)   expected counts of the standard scan; only if all
+                                             training cases have a truth file, without `scenes`
     displacement         float32 (B,2,h,w)   from a pixel of `target` to the same tissue in
                                              `rapid`, pixels down, right; only where a case moved
+    cut                  int64 (B,)          counts of `target` up to this number were set to 0;
+                                             only if those of a training case were (`Scan.cut`).
+                                             Those of `rapid` are drawn anew
     case                 int64 (B,)          row within the split
     crop                 int64 (B,4)         top, left, height, width; multiples of 16
     flip                 bool (B,2)          left-right and up-down flips, applied after cropping
@@ -48,9 +52,9 @@ class RBSDataModule(CropDataModule):
     ===================  ==================  ==================================================
 
     Validation and test batches are one whole scan each, not flipped, with as many channels V as it
-    has views, and `spacing_mm`, float32 (1,2); truth is there if the case has it. They use the
-    acquired rapid and standard scan; where there is no rapid scan, half of the standard scan's
-    counts (drawn once and for all) is the input and the other the target.
+    has views, and `spacing_mm`, float32 (1,2); truth and labels are there if the case has them.
+    They use the acquired rapid and standard scan; where there is no rapid scan, half of the
+    standard scan's counts (drawn once and for all) is the input and the other the target.
 
     No file is opened before `setup`. The scans a stage needs are then read once and kept in RAM in
     compact types (about 5 MB for two views of 256x1024 with truth), which worker processes share.
@@ -201,6 +205,10 @@ class RBSDataModule(CropDataModule):
                     file=self.manifest,
                     remedy="use pairs: split",
                 )
+        if self.foci and self.pairs != "expectation" and any(scan.cut for scan in kept):
+            patient = next(case.patient for case, scan in zip(cases, kept, strict=True) if scan.cut)
+            fault = f"low counts of the scans of patient {patient} were cut, to which foci cannot be added"
+            raise ManifestError(fault, file=self.manifest, remedy="set --data.foci 0")
         # All crops of a batch have one size, so the smallest scan bounds it.
         for axis, name in enumerate(("rows", "columns")):
             sizes = [scan.standard.shape[1 + axis] for scan in kept]

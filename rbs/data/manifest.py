@@ -1,14 +1,15 @@
 """The manifest: a CSV of patients, their scans, their splits and what is known of the truth.
 
-    patient,split,age_y,sex,height_cm,weight_kg,rapid,standard,truth
-    P0001,train,6.5,F,118,22,P0001/rapid.dcm,P0001/standard.dcm,P0001/truth.npz
+    patient,split,age_y,sex,height_cm,weight_kg,rapid,standard,truth,labels
+    P0001,train,6.5,F,118,22,P0001/rapid.dcm,P0001/standard.dcm,P0001/truth.npz,
 
 Paths are relative to the manifest's folder. Two files of one view each are joined with ";"
 (`ant.dcm;post.dcm`); where the headers do not name the views, the manifest does
 (`anterior=ant.dcm;posterior=post.dcm`). `rapid` is empty where only a standard scan exists, `truth`
-for every real patient. Every column but `patient`, `split` and `standard` may be left out;
-`rapid_velocity` and `standard_velocity` (cm/min) are for files that do not state theirs. A patient
-may have several rows (visits), all in one split.
+for every real patient; `labels` (see `rbs.data.labels`) names a label file for each standard file
+of a patient whose regions were outlined. Every column but `patient`, `split` and `standard` may be
+left out; `rapid_velocity` and `standard_velocity` (cm/min) are for files that do not state theirs.
+A patient may have several rows (visits), all in one split.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ import numpy as np
 
 from rbs.data.fingerprints import Fingerprint, fingerprint, same_counts
 from rbs.errors import ManifestError, RbsError, ScanError
+from rbs.scans.censoring import completed, cut_counts
+from rbs.scans.ranges import VELOCITY
 from rbs.scans.registration import Motion, estimate_motion
 from rbs.scans.scan import REGIONS, Array, Scan, View, align
 from rbs.utils.files import read_npz, require_regular, write_csv
@@ -34,7 +37,7 @@ from rbs.utils.files import read_npz, require_regular, write_csv
 SPLITS = ("train", "val", "test")
 COLUMNS = (
     *("patient", "split", "age_y", "sex", "height_cm", "weight_kg"),
-    *("rapid", "standard", "truth", "rapid_velocity", "standard_velocity"),
+    *("rapid", "standard", "truth", "labels", "rapid_velocity", "standard_velocity"),
 )
 REQUIRED = ("patient", "split", "standard")
 SEXES = ("F", "M", "O")
@@ -89,6 +92,7 @@ class Case:
         rapid: Files of the rapid scan, empty without one; two where each holds one view.
         standard: Files of the standard scan.
         truth: File of the known expectation and labels (phantoms only).
+        labels: Label file of each standard file, or none.
         age_y: Age, years.
         sex: "F", "M" or "O".
         height_cm: Height, cm.
@@ -103,6 +107,7 @@ class Case:
     rapid: tuple[Path, ...]
     standard: tuple[Path, ...]
     truth: Path | None = None
+    labels: tuple[Path, ...] = ()
     age_y: float | None = None
     sex: str | None = None
     height_cm: float | None = None
@@ -124,10 +129,12 @@ class LoadedCase:
     Attributes:
         rapid: Raw counts of the rapid scan, float32 (V, H, W), or None without one.
         standard: Raw counts of the standard scan, float32 (V, H, W).
+        cut: Counts of both up to this number were set to 0 by the export and are drawn anew here
+            (`rbs.scans.censoring.completed`); 0 where none were.
         exposure: Exposure of the rapid scan relative to the standard one; None without a rapid
             scan.
-        labels: Region labels, uint8 (V, H, W), 0 background and k + 1 for REGIONS[k]; None without
-            truth.
+        labels: Region labels, uint8 (V, H, W), 0 background and k + 1 for REGIONS[k]; None where
+            neither a truth file nor label files hold them.
         expectation: Expected counts of the standard scan, float32 (V, H, W); None without truth.
         views: The view of each of the V channels.
         spacing_mm: Row and column spacing, mm.
@@ -143,6 +150,7 @@ class LoadedCase:
     views: tuple[View, ...]
     spacing_mm: tuple[float, float]
     motion: Motion | None = None
+    cut: int = 0
 
 
 @dataclass(frozen=True)
@@ -208,6 +216,7 @@ def write_manifest(path: str | Path, cases: Sequence[Case], *, overwrite: bool =
         row = {name: getattr(case, name) for name in COLUMNS}
         row |= {"rapid": relative(case, case.rapid), "standard": relative(case, case.standard)}
         row["truth"] = relative(case, [case.truth]) if case.truth else None
+        row["labels"] = relative(case, case.labels)
         rows.append(row.values())
     write_csv(path, COLUMNS, rows, overwrite=overwrite)
 
@@ -249,7 +258,7 @@ def load_case(case: Case, *, register: bool = False) -> LoadedCase:
             velocity of a rapid scan or its standard scan is unknown.
         ManifestError: Two files of the case differ in patient, shape, views, spacing or velocity
             (both are named), the rapid scan is no faster than the standard one or shares counts
-            with it, or the truth file does not hold what it should.
+            with it, or a truth or label file does not hold what it should.
     """
     from rbs.data.shared_counts import shared_counts
 
@@ -274,6 +283,11 @@ def load_case(case: Case, *, register: bool = False) -> LoadedCase:
     expectation, labels = (
         _read_truth(case.truth, case.standard[0], standard, views) if case.truth else (None, None)
     )
+    cut = max(scan.cut for scan in (*standards, *rapids))
+    standard = _complete(standard, cut)
+    rapid = None if rapid is None else _complete(rapid, cut)
+    if case.labels:
+        labels = _read_labels(case.labels, standards, standard)
     motion = None if rapid is None or not register else _motion(case, rapid, standard)
     return LoadedCase(
         rapid=None if rapid is None else rapid.aligned(),
@@ -284,6 +298,7 @@ def load_case(case: Case, *, register: bool = False) -> LoadedCase:
         views=views,
         spacing_mm=standard.spacing_mm,
         motion=motion,
+        cut=cut,
     )
 
 
@@ -412,6 +427,8 @@ def _case(path: Path, line: int, row: dict[str, str]) -> Case:
             value = math.nan
         if not (math.isfinite(value) and value > 0):
             raise line_fault(path, line, f"{name} is '{cell}'", "give a positive number or leave it empty")
+        if name.endswith("velocity") and value not in VELOCITY:
+            raise line_fault(path, line, f"{name} is '{cell}'", f"give {VELOCITY}, or leave it empty")
         return value
 
     stated: dict[Path, View] = {}
@@ -430,12 +447,17 @@ def _case(path: Path, line: int, row: dict[str, str]) -> Case:
     truth = files("truth")
     if len(truth) > 1:
         raise line_fault(path, line, f"{len(truth)} truth files", "give one for both views")
+    labels, standard = files("labels"), files("standard")
+    if labels and (truth or len(labels) != len(standard)):
+        fault = f"{len(labels)} label files for {len(standard)} standard files and {len(truth)} truth files"
+        raise line_fault(path, line, fault, "give one for each standard file, and none beside a truth file")
     return Case(
         patient=row["patient"],
         split=row["split"],
         rapid=files("rapid"),
-        standard=files("standard"),
+        standard=standard,
         truth=truth[0] if truth else None,
+        labels=labels,
         age_y=number("age_y"),
         sex=sex,
         height_cm=number("height_cm"),
@@ -450,7 +472,7 @@ def _refuse_missing_files(path: Path, lines: Sequence[tuple[int, Case]]) -> None
     """Refuse files that are missing, or listed twice, be it by another name (a link)."""
     line_of: dict[tuple[int, int], int] = {}
     for line, case in lines:
-        for file in (*case.scans, *([case.truth] if case.truth else [])):
+        for file in (*case.scans, *([case.truth] if case.truth else []), *case.labels):
             try:
                 state = file.stat()
                 require_regular(file)
@@ -532,9 +554,16 @@ def _refuse_two_scans(files: Sequence[Path], scans: Sequence[ScanHeader]) -> Non
 
 
 def _join(scans: Sequence[Scan]) -> Scan:
-    """One scan of one file, or of files of one view each."""
+    """One scan of one file, or of files of one view each; of cut ones as much is cut from all."""
     views = tuple(view for scan in scans for view in scan.views)
-    return scans[0].with_counts(np.concatenate([scan.counts for scan in scans]), views=views)
+    cut = max(scan.cut for scan in scans)
+    counts = np.concatenate([cut_counts(scan.counts, cut) for scan in scans])
+    return scans[0].with_counts(counts, views=views, cut=cut)
+
+
+def _complete(scan: Scan, cut: int) -> Scan:
+    """The scan with the counts that were cut, or that another scan of the case lacks, drawn."""
+    return scan.with_counts(completed(scan.counts, cut), cut=0)
 
 
 def _motion(case: Case, rapid: Scan, standard: Scan) -> Motion | None:
@@ -563,6 +592,14 @@ def _unlike(a: Path, b: Path, what: str) -> ManifestError:
     return ManifestError(
         f"it and {b} differ in {what}", file=a, remedy="pair files of one patient, matrix and setting"
     )
+
+
+def _read_labels(files: Sequence[Path], scans: Sequence[Scan], whole: Scan) -> Array:
+    """Labels of the views, aligned; see `LoadedCase`."""
+    from rbs.data.labels import read_labels
+
+    frames = [read_labels(file, scan) for file, scan in zip(files, scans, strict=True)]
+    return whole.with_counts(np.concatenate(frames)).aligned().astype(np.uint8)
 
 
 def _read_truth(file: Path, scan_file: Path, scan: Scan, views: tuple[View, ...]) -> tuple[Array, Array]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from rbs.data.augmentation.geometric import LARGEST_SEED, flip_alike
 from rbs.data.augmentation.lesions import draw_foci
@@ -13,6 +14,7 @@ from rbs.data.augmentation.scene_mixing import draw_scene
 from rbs.data.datasets import CaseDataset, CropDataset, Sample, place_crop
 from rbs.data.manifest import Case, LoadedCase
 from rbs.degradation.thinning import Thinning, split
+from rbs.scans.censoring import completed, cut_counts
 from rbs.scans.scan import Array, View
 
 Pairs = Literal["measured", "split", "rapid", "expectation"]
@@ -55,8 +57,10 @@ class Crops(CropDataset):
         self.pairs, self.exposures = pairs, exposures
         self.single_view_probability, self.foci, self.scenes = single_view_probability, foci, scenes
         # Labels do not fit what scenes show.
-        self.truth = not scenes and all(scan.labels is not None for scan in scans)
+        self.labels = not scenes and all(scan.labels is not None for scan in scans)
+        self.truth = self.labels and all(scan.expectation is not None for scan in scans)
         self.moved = pairs == "measured" and any(scan.motion is not None for scan in scans)
+        self.censored = pairs != "expectation" and any(scan.cut for scan in scans)
 
     def __getitem__(self, index: int) -> Sample:
         row, rng = self.draw_case(index)
@@ -88,15 +92,21 @@ class Crops(CropDataset):
             rapid, exposure = self._simulate(counts, expectation, relative, rng), relative * source_exposure
             whole_rapid = None
         else:
-            whole_rapid, exposure = self.realisation(row, realisation)
-            rapid = cut(whole_rapid)
+            whole_thinned, exposure = self._thinned(row, realisation)
+            rapid, whole_rapid = cut(whole_thinned), completed(whole_thinned, scan.cut)
         if self.pairs in ("split", "rapid"):
             target, target_exposure = counts - rapid, source_exposure - exposure
         else:
             target, target_exposure = expectation if self.pairs == "expectation" else counts, 1.0
+        if self.censored:
+            # As `split` cuts the parts of a cut scan: what is shown owes nothing to the target.
+            target = cut_counts(target, scan.cut)
+            rapid = completed(rapid, scan.cut, rng) if whole_rapid is None else cut(whole_rapid)
         arrays = {"rapid": rapid, "target": target}
+        if self.labels:
+            arrays["labels"] = cut(scan.labels)
         if self.truth:
-            arrays |= {"labels": cut(scan.labels), "expectation": expectation}
+            arrays["expectation"] = expectation
         if self.moved:
             arrays["displacement"] = displacement(scan, crop)
         arrays, flip = flip_alike(arrays, int(rng.integers(LARGEST_SEED)))
@@ -106,6 +116,8 @@ class Crops(CropDataset):
         sample = self.sample(
             row, arrays, exposure=exposure, target_exposure=target_exposure, crop=crop, flip=flip
         )
+        if self.censored:
+            sample["cut"] = torch.tensor(scan.cut)
         return sample | self.prior(whole_rapid, exposure, crop, flip, views)
 
     def realisation(self, row: int, number: int) -> tuple[Array, float]:
@@ -113,6 +125,11 @@ class Crops(CropDataset):
 
         Measured pairs have the acquired scan alone.
         """
+        thinned, exposure = self._thinned(row, number)
+        return completed(thinned, self.images[row].cut), exposure
+
+    def _thinned(self, row: int, number: int) -> tuple[Array, float]:
+        """The same before the counts that were cut are drawn."""
         scan = self.images[row]
         if self.pairs == "measured":
             assert scan.rapid is not None
@@ -146,13 +163,17 @@ class WholeScans(CaseDataset):
         else:
             exposure, target_exposure = _WHOLE_SCAN_EXPOSURE, 1 - _WHOLE_SCAN_EXPOSURE
             rng = np.random.default_rng((self.seed, 2, row))
-            rapid, target = split(scan.standard, (exposure, target_exposure), rng)
+            parts = split(scan.standard, (exposure, target_exposure), rng, scan.cut)
+            rapid, target = (completed(part, scan.cut) for part in parts)
         arrays = {"rapid": rapid, "target": target, "spacing_mm": np.array(scan.spacing_mm)}
-        if scan.labels is not None and scan.expectation is not None:
-            arrays |= {"labels": scan.labels, "expectation": scan.expectation}
+        if scan.labels is not None:
+            arrays["labels"] = scan.labels
+        if scan.expectation is not None:
+            arrays["expectation"] = scan.expectation
         if scan.motion is not None:
             arrays["displacement"] = displacement(scan, (0, 0, *scan.standard.shape[1:]))
-        return self.sample(row, arrays, exposure=exposure, target_exposure=target_exposure)
+        sample = self.sample(row, arrays, exposure=exposure, target_exposure=target_exposure)
+        return sample | ({"cut": torch.tensor(scan.cut)} if scan.cut else {})
 
 
 def source(scan: LoadedCase, pairs: Pairs) -> tuple[Array, float]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rbs.errors import ScanError
+from rbs.scans.censoring import cut_counts
 from rbs.scans.scan import Array
 
 
@@ -23,8 +24,8 @@ class Thinning:
 
     exposure: float
 
-    def __call__(self, counts: Array, rng: np.random.Generator) -> Array:
-        """Thin acquired whole counts of any shape.
+    def __call__(self, counts: Array, rng: np.random.Generator, cut: int = 0) -> Array:
+        """Thin acquired whole counts of any shape, of which those up to `cut` were set to 0.
 
         Returns:
             int32 counts of the same shape, nowhere above `counts`.
@@ -32,16 +33,21 @@ class Thinning:
         Raises:
             ScanError: As `split`.
         """
-        return split(counts, (self.exposure,), rng)[0]
+        return split(counts, (self.exposure,), rng, cut)[0]
 
 
-def split(counts: Array, exposures: Sequence[float], rng: np.random.Generator) -> list[Array]:
+def split(counts: Array, exposures: Sequence[float], rng: np.random.Generator, cut: int = 0) -> list[Array]:
     """Assign every count to one part at most (multinomial); parts are independent Poisson scans.
+
+    A pixel that was cut (`Scan.cut`) cannot be dealt out, but none of its parts can hold more than
+    it did. Parts of a cut scan are therefore cut alike: their zeros, too, mean "at most `cut`", and
+    what they say is exactly what the parts of the whole scan would have said after such an export.
 
     Args:
         counts: Acquired whole counts, any shape.
         exposures: Exposure of each part; they sum to at most 1, and counts left over are dropped.
         rng: Source of randomness.
+        cut: Counts from 1 to this number were set to 0, and are in the parts.
 
     Returns:
         One int32 array an exposure, each of the shape of `counts`.
@@ -61,7 +67,7 @@ def split(counts: Array, exposures: Sequence[float], rng: np.random.Generator) -
     for p in exposures:
         # Given the parts drawn before, this one is binomial with its share of what is left.
         part = rng.binomial(rest, min(1.0, p / left) if left > 0 else 0.0)
-        parts.append(part.astype(np.int32))
+        parts.append(cut_counts(part.astype(np.int32), cut))
         rest = rest - part
         left -= p
     return parts

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rbs.distillation.cascade import Cascade, CascadeOutput
+from rbs.errors import RbsError
 from rbs.losses import Loss
 from rbs.utils.image_ops import warp
 
@@ -23,6 +24,7 @@ def cascade_losses(
     scm_weight: float,
     analyser: Callable[[Tensor], Tensor] | None = None,
     displacement: Tensor | None = None,
+    cut: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """All terms of the training loss.
 
@@ -38,22 +40,29 @@ def cascade_losses(
             there is an SCM.
         displacement: Where the target lies in the estimates, (B, 2, H, W), see `warp`; None where
             nothing moved.
+        cut: Counts of each target up to this number were set to 0, (B,); None where none were.
 
     Returns:
         Scalars, unweighted: "rec1", "rec2", "skd", "scm", others by class name and restorer; and
         their weighted sum, "total". Terms that are off are absent.
 
     Raises:
+        RbsError: Counts were cut, and one of the losses needs them all.
         ValueError: There is an SCM but no prior or analyser.
     """
     terms: dict[str, Tensor] = {}
+    unfit = [type(loss).__name__ for loss in losses if cut is not None and not loss.censored]
+    if unfit:
+        fault = f"{', '.join(unfit)} needs all counts of a target, but the lowest ones of some were cut"
+        raise RbsError(fault, remedy="train on cut scans with rbs.losses.PoissonDeviance alone")
+    censoring = {} if cut is None else {"cut": cut}
 
     def rec(number: int, estimate: Tensor | None) -> Tensor | float:
         if estimate is None:
             return 0.0
         pair = (estimate, target) if displacement is None else overlap(estimate, target, displacement)
         for loss in losses:
-            terms[f"{loss.name}{number}"] = loss(*pair, exposure)
+            terms[f"{loss.name}{number}"] = loss(*pair, exposure, **censoring)
         return sum(loss.weight * terms[f"{loss.name}{number}"] for loss in losses)
 
     def skd() -> Tensor | float:

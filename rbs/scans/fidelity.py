@@ -56,8 +56,10 @@ def noise_corrected_mse(estimate: Array, counts: Array, exposure: float, mask: A
         mask: The evaluated pixels, bool (V, H, W).
 
     Returns:
-        Counts².
+        Counts²; NaN of an empty mask.
     """
+    if not mask.any():
+        return math.nan
     t, q = estimate[mask].astype(np.float64), counts[mask].astype(np.float64)
     return float(((t - q / exposure) ** 2).mean() - q.mean() / exposure**2)
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbs.errors import ScanError
+from rbs.scans.ranges import DURATION, SPACING, VELOCITY
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -69,10 +70,13 @@ class Scan:
         velocity: Bed velocity, cm/min; None where the file does not say.
         duration_s: Acquisition time, s; None where the file does not say.
         patient_id: Identifier of the patient.
+        cut: Counts from 1 to this number were set to 0 before the scan was read, as some exports
+            do: a 0 then means "at most `cut`". 0 where none were. (`rbs.scans.censoring`)
         provenance: Source of the scan.
 
     Raises:
-        ScanError: The parts contradict each other or the counts are negative or not finite.
+        ScanError: The parts contradict each other, the counts are negative or not finite, or a
+            number lies outside its range (`rbs.scans.ranges`).
     """
 
     counts: Array
@@ -81,6 +85,7 @@ class Scan:
     velocity: float | None = None
     duration_s: float | None = None
     patient_id: str = ""
+    cut: int = 0
     provenance: Provenance = field(default_factory=Provenance, compare=False)
 
     def __post_init__(self) -> None:
@@ -95,13 +100,16 @@ class Scan:
             )
         if not np.isfinite(counts).all() or (counts < 0).any():
             raise ScanError("some counts are negative or not finite", file=path, remedy="use raw counts")
-        if min(self.spacing_mm) <= 0:
-            raise ScanError(
-                f"pixel spacing {self.spacing_mm} mm is not positive", file=path, remedy="give it in mm"
-            )
-        if self.velocity is not None and self.velocity <= 0:
-            fault = f"scan velocity {self.velocity} cm/min is not positive"
-            raise ScanError(fault, file=path, remedy="give it in cm/min, or None where it is unknown")
+        if self.cut and ((counts > 0) & (counts <= self.cut)).any():
+            fault = f"it holds counts of {self.cut} or less, although all of them are said to be cut to 0"
+            raise ScanError(fault, file=path, remedy="export or recover the counts again")
+        numbers = {SPACING: self.spacing_mm, VELOCITY: (self.velocity,), DURATION: (self.duration_s,)}
+        for possible, values in numbers.items():
+            for value in values:
+                if value is not None and value not in possible:
+                    stated = f"its {possible.name} is {value:g} {possible.unit}"
+                    fault = f"{stated}, outside the {possible} of whole-body scans"
+                    raise ScanError(fault, file=path, remedy="correct its header")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -137,10 +145,13 @@ class Scan:
         return align(self.counts[order], tuple(self.views[i] for i in order)).astype(np.float32)
 
     def from_aligned(self, counts: Array) -> Scan:
-        """Undo `aligned`: put (views, rows, columns) counts back into the frames of this scan."""
+        """Undo `aligned`: put estimated (views, rows, columns) counts into the frames of this scan.
+
+        Estimates are not cut, whatever the scan was.
+        """
         order = np.argsort([view == View.POSTERIOR for view in self.views], kind="stable")
         frames = align(counts, tuple(self.views[i] for i in order))
-        return self.with_counts(frames[np.argsort(order)])
+        return self.with_counts(frames[np.argsort(order)], cut=0)
 
 
 def align(frames: Array, views: tuple[View, ...]) -> Array:

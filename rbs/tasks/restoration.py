@@ -25,7 +25,7 @@ from rbs.distillation.spi import SPI
 from rbs.errors import CheckpointError, RbsError
 from rbs.losses import Charbonnier, Loss, PoissonDeviance
 from rbs.restorers.base import Restorer
-from rbs.restorers.checkpoint import load_restorer, save_restorer
+from rbs.restorers.checkpoint import describe_lightning, load_restorer, save_restorer
 from rbs.scans.counts import standard_scale
 from rbs.scans.scan import Array
 from rbs.segmentation.labels import LABELLED
@@ -243,6 +243,7 @@ class RestorationTask(TrainingTask):
             scm_weight=self.scm_weight,
             analyser=self._analyse,
             displacement=batch.get("displacement"),
+            cut=batch.get("cut"),
         )
         self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, batch_size=len(x))
         return self.total(batch, terms)
@@ -355,11 +356,12 @@ class RestorationTask(TrainingTask):
         """
         if self.trainer.state.fn != "fit":
             return
-        before, now = checkpoint["rbs"]["provenance"], self._provenance()
+        file = Path(str(self.trainer.ckpt_path))
+        _, description = describe_lightning(checkpoint, file)
+        before, now = description.provenance, self._provenance()
         for name in ("init_from", "teacher", "manifest_sha256"):
             if before.get(name, now.get(name)) != now.get(name):
                 fault = f"it was trained with {name} {before[name]}, which is now {now.get(name)}"
-                file = Path(str(self.trainer.ckpt_path))
                 remedy = "delete its version folder to start afresh, or give what it was trained with"
                 raise CheckpointError(fault, file=file, remedy=remedy)
 

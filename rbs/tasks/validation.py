@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rbs.losses import PoissonDeviance
 from rbs.scans.body import body_mask
+from rbs.scans.censoring import cut_counts, rarely_cut
 from rbs.scans.fidelity import count_bias, decibels, noise_corrected_mse, peak_counts, psnr_between
 from rbs.scans.registration import warp_by
 
@@ -21,12 +23,14 @@ def scan_scores(restored: Tensor, batch: dict[str, Any]) -> dict[str, float]:
     Args:
         restored: Counts at standard scale, (1, V, H, W).
         batch: "target" (1, V, H, W) counts, "target_exposure" (1,), "spacing_mm" (1, 2); for
-            phantoms, "expectation"; and of a patient who moved, "displacement" (1, 2, H, W), by
-            which the restored scan is laid on the target.
+            phantoms, "expectation"; of a patient who moved, "displacement" (1, 2, H, W), by which
+            the restored scan is laid on the target; and of a cut scan, "cut" (1,).
 
     Returns:
         "nc_nmse", the noise-corrected squared error over P², which `pooled` turns into NC-PSNR;
-        "count_bias" %; "psnr_truth" dB where there is an expectation.
+        "count_bias" %; "psnr_truth" dB where there is an expectation; "deviance", the censored
+        likelihood a pixel (`rbs.losses.PoissonDeviance`), where counts were cut, for then few
+        pixels have a noise-corrected error.
     """
     arrays = {name: value[0].float().cpu().numpy() for name, value in batch.items() if name in _ARRAYS}
     estimate, counts = restored[0].float().cpu().numpy(), arrays["target"]
@@ -35,10 +39,16 @@ def scan_scores(restored: Tensor, batch: dict[str, Any]) -> dict[str, float]:
     q, (rows, columns) = float(batch["target_exposure"][0]), batch["spacing_mm"][0].tolist()
     standard = counts.astype(np.float64) / q
     mask, peak = body_mask(standard, (rows, columns)), peak_counts(standard, (rows, columns))
-    scores = {
-        "nc_nmse": noise_corrected_mse(estimate, counts, q, mask) / peak**2,
-        "count_bias": count_bias(estimate, standard, mask),
-    }
+    cut = int(batch["cut"][0]) if "cut" in batch else 0
+    judged = mask & rarely_cut(counts, cut)
+    scores = {"count_bias": count_bias(estimate, standard, mask)}
+    if judged.any():
+        scores["nc_nmse"] = noise_corrected_mse(estimate, counts, q, judged) / peak**2
+    if cut:
+        given = torch.from_numpy(cut_counts(counts, cut))[None]
+        found = torch.from_numpy(estimate)[None]
+        exposure = batch["target_exposure"].cpu()
+        scores["deviance"] = float(PoissonDeviance()(found, given, exposure, torch.tensor([cut])))
     if "expectation" in arrays:
         scores["psnr_truth"] = psnr_between(estimate, arrays["expectation"], mask, peak)
     return scores

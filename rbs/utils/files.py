@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbs.errors import OutputError, RbsError
+from rbs.errors import FULL, DiskFullError, OutputError, RbsError
 
 FINISHED = "finished"
 """Name of the empty file that marks a version whose training ran to its end."""
@@ -71,7 +71,9 @@ def require_regular(path: Path, error: type[RbsError] = RbsError) -> None:
     Raises:
         RbsError: It is one; of the class `error`.
     """
-    if (kind := _kind(path)) != "a file":
+    if (kind := _kind(path)) == "a folder" and not os.access(path, os.R_OK | os.X_OK):
+        raise error("it cannot be searched (Permission denied)", file=path, remedy="check the permissions")
+    if kind != "a file":
         raise error(f"it is {kind}, not a file", file=path, remedy="name a file")
 
 
@@ -105,7 +107,8 @@ def whole_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         The temporary path to write to; it has the suffix of `path` and does not exist yet.
 
     Raises:
-        OutputError: `path` exists already, the disk is full, or the folder cannot be written.
+        OutputError: `path` exists already, or the folder cannot be written.
+        DiskFullError: There is no room for it, on the disk or in the user's quota.
     """
     path = Path(path)
     temporary = None
@@ -128,20 +131,34 @@ def whole_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     except RbsError:
         raise
     except Exception as error:
-        if not (isinstance(error, OSError) or _disk_is_full(error)):
+        if _disk_is_full(error):
+            fault = "the disk is full; nothing was written"
+            raise DiskFullError(fault, file=path, remedy="free some space") from error
+        if not isinstance(error, OSError):
             raise
-        fault, remedy = _explain(error)
-        raise OutputError(fault, file=path, remedy=remedy) from error
+        fault = f"it cannot be written ({error.strerror or error})"
+        raise OutputError(fault, file=path, remedy=_remedy(error)) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
             temporary.parent.rmdir()
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have errors of the system name the file that is written to, which those of writing do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def write_text(path: str | Path, text: str, *, overwrite: bool = True) -> None:
-    """Write a text in UTF-8 by `whole_file`."""
+    """Write a text in UTF-8 by `whole_file`; bytes of names that are no text are escaped."""
     with whole_file(path, overwrite=overwrite) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | Path, content: Any, **options: Any) -> None:
@@ -150,12 +167,17 @@ def write_json(path: str | Path, content: Any, **options: Any) -> None:
 
 
 def write_csv(
-    path: str | Path, head: Sequence[str], rows: Iterable[Iterable[Any]], *, overwrite: bool = True
+    path: str | Path,
+    head: Sequence[str],
+    rows: Iterable[Iterable[Any]],
+    *,
+    overwrite: bool = True,
+    errors: str = "backslashreplace",
 ) -> None:
     """Write a table as CSV in UTF-8 by `whole_file`; bytes that are no text are escaped."""
     with (
         whole_file(path, overwrite=overwrite) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as out,
+        temporary.open("w", newline="", encoding="utf-8", errors=errors) as out,
     ):
         csv.writer(out, lineterminator="\n").writerows([head, *rows])
 
@@ -196,18 +218,18 @@ def _umask() -> int:
     return mask
 
 
-def _explain(error: Exception) -> tuple[str, str]:
-    """Fault and remedy."""
-    if _disk_is_full(error):
-        return "the disk is full; nothing was written", "free some space"
-    reason = getattr(error, "strerror", None) or error
-    return f"it cannot be written ({reason})", "check the folder and its permissions"
+def _remedy(error: OSError) -> str:
+    if error.errno == errno.ENAMETOOLONG:
+        return "choose a shorter name"
+    if error.errno == errno.EROFS:
+        return "name a folder on a disk that can be written"
+    return "check the folder and its permissions"
 
 
 def _disk_is_full(error: BaseException | None) -> bool:
     """True if a full disk caused the error: libraries wrap that of the system, or quote it."""
     while error is not None:
-        if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
+        if getattr(error, "errno", None) in FULL or os.strerror(errno.ENOSPC) in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -34,7 +34,7 @@ from tqdm import tqdm
 from rbs.data import residuals
 from rbs.data.manifest import SEXES
 from rbs.data.residuals import Sketch, sketch_of
-from rbs.errors import RbsError
+from rbs.errors import RbsError, printable
 from rbs.scans import acceptance as fit
 from rbs.scans import counts
 from rbs.scans.acceptance import too_few_counts
@@ -46,7 +46,7 @@ from rbs.scans.dicom.files import is_restored
 from rbs.scans.dicom.pixels import stored_pixels
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.scan import Provenance, Scan, View
-from rbs.utils.files import require_regular, whole_file
+from rbs.utils.files import naming, require_regular, whole_file
 from rbs.utils.version import VERSION
 
 IN_FLIGHT = 4
@@ -188,8 +188,9 @@ def read_notes(
         for note, digest in _read_all(jobs, min(workers, len(jobs))):
             notes[note.file] = note
             if digest and not (isinstance(note, Refusal) and not note.lasting):
-                out.write(_line(digest, views.get(note.file), note))
-                out.flush()
+                with naming(cache):
+                    out.write(_line(digest, views.get(note.file), note))
+                    out.flush()
             bar.update()
     return [notes[file] for file in files], len(jobs)
 
@@ -387,7 +388,7 @@ def _load(cache: Path) -> dict[_Key, _Known]:
         if json.loads(lines[0])["rules"] != rules():
             return {}
     except (*_DAMAGE, IndexError):
-        _LOG.warning("%s: it is damaged; all files are read again", cache)
+        _LOG.warning("%s: it is damaged; all files are read again", printable(cache))
         return {}
     known: dict[_Key, _Known] = {}
     damaged = 0
@@ -398,7 +399,7 @@ def _load(cache: Path) -> dict[_Key, _Known]:
         except _DAMAGE:
             damaged += 1
     if damaged:
-        _LOG.warning("%s: damaged lines: %d; their files are read again", cache, damaged)
+        _LOG.warning("%s: damaged lines: %d; their files are read again", printable(cache), damaged)
     return known
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from rbs.data.anatomy import Anatomy
 from rbs.scans import fidelity
 from rbs.scans.body import body_mask
+from rbs.scans.censoring import rarely_cut
 from rbs.scans.counts import block_sums
 from rbs.scans.fidelity import decibels, noise_corrected_mse, peak_counts, psnr_between
 from rbs.scans.scan import REGIONS, Array
@@ -52,6 +53,8 @@ class Target:
         expectation: Known expected standard counts of a phantom (V, H, W).
         labels: Region labels (V, H, W), 0 for background, k+1 for REGIONS[k].
         anatomy: Where a phantom has its lesions and landmarks.
+        cut: Counts up to this number are not those of the camera but were drawn
+            (`rbs.scans.censoring.completed`); 0 where none were cut.
     """
 
     counts: Array
@@ -60,6 +63,7 @@ class Target:
     expectation: Array | None = None
     labels: Array | None = None
     anatomy: Anatomy | None = None
+    cut: int = 0
 
     @cached_property
     def standard(self) -> Array:
@@ -70,6 +74,11 @@ class Target:
     def mask(self) -> Array:
         """The body, bool (V, H, W)."""
         return body_mask(self.standard, self.spacing_mm)
+
+    @cached_property
+    def judged(self) -> Array:
+        """The pixels of the body whose noise is known: not those that may well have been cut."""
+        return self.mask & rarely_cut(self.counts, self.cut)
 
     @cached_property
     def peak(self) -> float:
@@ -207,8 +216,11 @@ psnr_truth = _against("expectation", psnr_between)
 
 
 def nc_mse(estimate: Array, target: Target) -> float:
-    """Noise-corrected squared error, counts². See `rbs.scans.fidelity.noise_corrected_mse`."""
-    return noise_corrected_mse(estimate, target.counts, target.exposure, target.mask)
+    """Noise-corrected squared error, counts². See `rbs.scans.fidelity.noise_corrected_mse`.
+
+    Of a cut scan it is that of the pixels rarely cut; NaN where there are none.
+    """
+    return noise_corrected_mse(estimate, target.counts, target.exposure, target.judged)
 
 
 def nc_nmse(estimate: Array, target: Target) -> float:

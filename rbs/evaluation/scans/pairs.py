@@ -13,6 +13,7 @@ from rbs.data.manifest import Case, load_case
 from rbs.degradation.thinning import split
 from rbs.evaluation.pairs import Pair
 from rbs.evaluation.scans.metrics import Target, nc_nmse
+from rbs.scans.censoring import completed
 from rbs.scans.counts import standard_scale
 from rbs.scans.registration import Motion, warp, whole_pixel_shift
 from rbs.scans.scan import Array
@@ -70,7 +71,8 @@ def load_pair(case: Case) -> ScanPair:
     """Read a case as a rapid scan and an independent target, and register the two.
 
     Without an acquired rapid scan, the counts of the standard scan are split, always the same way,
-    into a rapid scan and the disjoint remainder that is its target.
+    into a rapid scan and the disjoint remainder that is its target. Counts that an export cut are
+    drawn anew in both.
 
     Raises:
         RbsError: A file of the case cannot be used.
@@ -81,8 +83,10 @@ def load_pair(case: Case) -> ScanPair:
     if rapid is None or exposure is None:
         exposure, target_exposure = SIMULATED_EXPOSURE, 1 - SIMULATED_EXPOSURE
         rng = np.random.default_rng(zlib.crc32(case.patient.encode()))
-        rapid, counts = split(counts, (exposure, target_exposure), rng)
+        parts = split(counts, (exposure, target_exposure), rng, loaded.cut)
+        rapid, counts = (completed(part, loaded.cut) for part in parts)
     anatomy = read_anatomy(case.truth)
-    target = Target(counts, target_exposure, loaded.spacing_mm, loaded.expectation, loaded.labels, anatomy)
+    truth = loaded.expectation, loaded.labels, anatomy
+    target = Target(counts, target_exposure, loaded.spacing_mm, *truth, loaded.cut)
     views = tuple(str(view) for view in loaded.views)
     return ScanPair(case.patient, rapid, exposure, target, views, loaded.motion)

@@ -16,7 +16,7 @@ from itertools import permutations, product
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from rbs.scans.dicom.reader import RECOVERED, THINNED, WHOLE_BODY
+from rbs.scans.dicom.reader import MOST_CUT, RECOVERED, THINNED, WHOLE_BODY, cut_code
 from rbs.scans.dicom.writer import DEVIATION, RESTORED
 
 
@@ -179,7 +179,7 @@ def words(text: str) -> list[str]:
 @lru_cache
 def meaning_of(value: str, scheme: str) -> str | None:
     """Meaning of a code by the dictionaries of DICOM (in pydicom) or rbs; None if it is unknown."""
-    for own in (THINNED, RECOVERED, RESTORED, DEVIATION):
+    for own in (THINNED, RECOVERED, RESTORED, DEVIATION, *map(cut_code, range(1, MOST_CUT + 1))):
         if (value, scheme) == own[:2]:
             return own[2]
     known = _meanings()

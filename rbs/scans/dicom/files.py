@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 from pydicom import Dataset
 
 from rbs.errors import RbsError, ScanError
+from rbs.scans.dicom.quiet import quiet
 from rbs.scans.dicom.reader import START, decoded, starts_like_dicom
 from rbs.scans.dicom.writer import DEVIATION, RESTORED
 from rbs.utils.files import regular_files, require_regular
@@ -50,7 +50,7 @@ def header_of(path: Path, content: bytes | None = None) -> Dataset:
     """
     wanted = ["StudyInstanceUID", "DerivationCodeSequence"]
     try:
-        with warnings.catch_warnings(action="ignore"):  # as in read_nm
+        with quiet():
             return decoded(path, content, stop_before_pixels=True, specific_tags=wanted)[0]
     except Exception:  # a damaged file surfaces in pydicom as nearly any exception there is
         return Dataset()

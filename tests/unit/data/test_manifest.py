@@ -90,6 +90,10 @@ def test_visits_of_a_patient_may_share_a_split(tmp_path: Path) -> None:
         (f"{HEADER}\nA,train,six,,,,r1,s1,\n", "line 2: age_y is 'six'"),
         (f"{HEADER}\nA,train,,,nan,,r1,s1,\n", "line 2: height_cm is 'nan'"),
         (f"{HEADER}\nA,train,,x,,,r1,s1,\n", "line 2: unknown sex 'x'"),
+        (
+            "patient,split,standard,standard_velocity\nA,train,s1,1e300\n",
+            "line 2: standard_velocity is '1e300'; give 1 to 1000 cm/min",
+        ),
         (f"{HEADER}\nA,train,,,,,r1,s1,t1;r2\n", "line 2: 2 truth files"),
         (f"{HEADER}\nA,train,s1\n", "line 2: it has not 9 cells"),
         (f'{HEADER}\nA,train,,,,,r1,"s1,\n', "it is not a CSV file"),

@@ -354,7 +354,7 @@ def test_true_masks_take_the_place_of_the_teachers(tmp_path, teacher, stage1):
     data.attach_priors(task._scan_prior)
     batch = data.batch(0)
     del batch["labels"]
-    with pytest.raises(RbsError, match=r"has no truth file"):
+    with pytest.raises(RbsError, match=r"has no truth or label file"):
         task._prior_of_crops(batch)
     labels = torch.zeros(2, 2, CROP, CROP, dtype=torch.long)
     labels[:, :, 8:16, 4:12] = 3
