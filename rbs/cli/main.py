@@ -1,8 +1,8 @@
 """The command `rbs`: training through Lightning, everything else through plain subcommands.
 
 Each plain subcommand is a module of `rbs.cli` (a hyphen is an underscore there) with `HELP`,
-`add_arguments(parser)` and `run(args)`. None imports a heavy library before it runs, so that `rbs
---help` does not wait for a deep-learning framework.
+`add_arguments(parser)` and `run(args)`, which may return an exit status. None imports a heavy
+library before it runs, so that `rbs --help` does not wait for a deep-learning framework.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ PLAIN = (
     "simulate",
     "deidentify",
     "inspect",
+    "check",
     "index",
     "thin",
     "recover-counts",
@@ -62,8 +63,9 @@ def main(argv: list[str] | None = None) -> int:
         argv: Arguments after the program name; those of the process by default.
 
     Returns:
-        The exit status: 0; 1 after an error that the user can mend, printed as one sentence; 130
-        when interrupted; 141 when standard output is closed; 143 when terminated.
+        The exit status: 0, or what the command returns; 1 after an error that the user can mend,
+        printed as one sentence; 130 when interrupted; 141 when standard output is closed; 143 when
+        terminated.
     """
     arguments = sys.argv[1:] if argv is None else argv
     command = arguments[0] if arguments else None
@@ -78,9 +80,10 @@ def main(argv: list[str] | None = None) -> int:
             from rbs.tasks.fit import run_lightning
 
             run_lightning(take_allowed(arguments))
+            status = 0
         else:
             args = _parser(command).parse_args(arguments)
-            args.run(args)
+            status = args.run(args) or 0
         sys.stdout.flush()
     except RbsError as error:
         print(f"rbs: {error}", file=sys.stderr)
@@ -109,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
             print("rbs: terminated", file=sys.stderr)
             return 143
         raise
-    return 0
+    return int(status)
 
 
 def _print_anything() -> None:

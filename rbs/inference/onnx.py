@@ -12,7 +12,6 @@ import numpy as np
 
 from rbs.errors import CheckpointError, RbsError, ScanError
 from rbs.inference.devices import onnx_providers
-from rbs.inference.onnx_file import described
 from rbs.scans.counts import standard_scale, where_scanned
 from rbs.scans.scan import Array
 from rbs.utils.description import KEY
@@ -143,6 +142,8 @@ def load_onnx(path: Path, device: str = "cpu") -> OnnxRestorer:
             or not of scans.
         RbsError: ONNX Runtime is not installed.
     """
+    from rbs.inference.onnx_file import described
+
     check_recorded(path, file_sha256(path))
     try:
         model = path.read_bytes()

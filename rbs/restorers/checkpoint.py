@@ -165,7 +165,10 @@ def load_restorer(path: str | Path = NAME) -> LoadedRestorer:
     shipped = str(path) == NAME
     sha256 = file_sha256(file, "name a weight file with --checkpoint" if shipped else "check the path")
     check_recorded(file, sha256)
-    tensors, description = read_safetensors(file) if file.suffix == ".safetensors" else _read_lightning(file)
+    if file.suffix == ".safetensors":
+        tensors, description = read_safetensors(file)
+    else:
+        tensors, description = describe_lightning(read_lightning(file), file)
     if not description.class_path:
         raise CheckpointError(
             "it holds no first restorer", file=file, remedy="name the restorer.safetensors beside it"
@@ -182,8 +185,14 @@ def load_restorer(path: str | Path = NAME) -> LoadedRestorer:
     )
 
 
-def _read_lightning(file: Path) -> tuple[dict[str, Tensor], WeightsDescription]:
-    checkpoint = read_lightning(file)
+def describe_lightning(
+    checkpoint: dict[str, Any], file: Path
+) -> tuple[dict[str, Tensor], WeightsDescription]:
+    """Weights and description of the first restorer in the content of a Lightning checkpoint.
+
+    Raises:
+        CheckpointError: It holds something else.
+    """
     state = checkpoint.get("state_dict")
     if KEY not in checkpoint or not isinstance(state, dict):
         raise CheckpointError("it is not a checkpoint of RestorationTask", file=file, remedy=RETRAIN)

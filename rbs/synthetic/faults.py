@@ -29,7 +29,7 @@ def draw(expected: Scan, rng: Generator) -> Scan:
 
 
 def motion_within(expected: Scan, rng: Generator) -> Scan:
-    """A shift by 15-45 mm sideways at 20-80 % of the body, the bed moving in steps: a sharp seam."""
+    """A shift by 15-45 mm sideways at 20-80 % of the body; the bed moves in steps: a seam."""
     return _moved(expected, rng, 0.0)
 
 
@@ -68,7 +68,9 @@ def saturation(expected: Scan, rng: Generator) -> Scan:
     scan = draw(expected.with_counts(counts), rng)
     top = counts.max()
     limits = [limit for limit in (255, 1023, 4095) if 0.2 * top < limit < 0.8 * top]
-    return scan.with_counts(np.minimum(scan.counts, round(limits[0] if limits else rng.uniform(0.3, 0.8) * top)))
+    return scan.with_counts(
+        np.minimum(scan.counts, round(limits[0] if limits else rng.uniform(0.3, 0.8) * top))
+    )
 
 
 def velocity(expected: Scan, rng: Generator) -> Scan:
@@ -79,7 +81,7 @@ def velocity(expected: Scan, rng: Generator) -> Scan:
 
 
 def uniformity(expected: Scan, rng: Generator) -> Scan:
-    """A dead photomultiplier: 30-70 % of the counts missing over 40-75 mm, smeared along the scan."""
+    """A weak photomultiplier: 30-70 % of the counts missing in a stripe of 40-75 mm."""
     view = int(rng.integers(len(expected.views)))
     x = np.arange(expected.shape[1]) * expected.spacing_mm[1]
     seen = np.flatnonzero(expected.counts[view].sum(axis=0) > 0.15 * expected.counts[view].sum(axis=0).max())
@@ -110,7 +112,9 @@ def metal(expected: Scan, rng: Generator) -> Scan:
     row, column = rng.choice(np.argwhere(deep & upper))
     y, x = np.indices(expected.shape)
     high, wide = rng.uniform(25, 60, 2) / 2
-    away = ((y - row) * expected.spacing_mm[0] / high) ** 2 + ((x - column) * expected.spacing_mm[1] / wide) ** 2
+    away = ((y - row) * expected.spacing_mm[0] / high) ** 2 + (
+        (x - column) * expected.spacing_mm[1] / wide
+    ) ** 2
     cover = gaussian_filter((away < 1).astype(np.float64), 3.0 / expected.spacing_mm[0])
     counts = expected.counts.copy()
     counts[view] *= (1 - (1 - rng.uniform(0.05, 0.4)) * cover).astype(counts.dtype)
@@ -127,7 +131,10 @@ def contamination(expected: Scan, rng: Generator) -> Scan:
     level = np.median(expected.counts[0][body])
     size = np.hypot(fwhm, 10)
     sigma2 = size**2 / 5.545 / np.prod(expected.spacing_mm)
-    return draw(_with(expected, _spot(expected, int(row), int(column), size), bright * level * 2 * np.pi * sigma2), rng)
+    return draw(
+        _with(expected, _spot(expected, int(row), int(column), size), bright * level * 2 * np.pi * sigma2),
+        rng,
+    )
 
 
 def coverage(expected: Scan, rng: Generator) -> Scan:
@@ -157,7 +164,7 @@ def mirrored(expected: Scan, rng: Generator) -> Scan:
 
 
 def filtered(expected: Scan, rng: Generator) -> Scan:
-    """Smoothed by 0.4-1.2 pixels, half of them rescaled so that the noise of pixels looks raw, or resampled."""
+    """Smoothed by 0.4-1.2 pixels, in half to the noise of raw pixels rescaled; or resampled."""
     counts = draw(expected, rng).counts.astype(np.float64)
     if rng.random() < 0.3:
         factor = rng.uniform(0.8, 1.25)

@@ -33,15 +33,17 @@ from lightning.pytorch.callbacks import (
     RichProgressBar,
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import Logger
 
 from rbs.errors import CheckpointError, RbsError, printable
 from rbs.restorers.checkpoint import read_lightning
 from rbs.tasks.callbacks import SameStart, TrainingBar
-from rbs.tasks.tracking import Mode, ScanPictures, agent_run, default_mode, finish, tracker
+from rbs.tasks.tracking import Mode, ScanPictures, Table, agent_run, default_mode, finish, tracker
 from rbs.utils.checkpoint import COPY_AGAIN
 from rbs.utils.experiments import experiment_file
 from rbs.utils.files import FINISHED, versions
+from rbs.utils.places import without_places
+from rbs.utils.schema import require_plain
 from rbs.utils.words import counted
 
 _LOCATIONS = {"output", "init_from", "checkpoint", "prior.teacher", "prior.base_checkpoint", "prior.cache"}
@@ -87,7 +89,8 @@ class RbsCLI(LightningCLI):
         options = self.config[self.config.subcommand]
         if options.get("ckpt_path") == "last":
             options.ckpt_path = _newest_unfinished(self.folder())
-            print(f"rbs: resuming {options.ckpt_path}" if options.ckpt_path else "rbs: a fresh run")
+            found = options.ckpt_path
+            print(printable(f"rbs: resuming {found}") if found else "rbs: a fresh run")
         if options.get("ckpt_path"):
             compare_with_checkpoint(Path(options.ckpt_path), self._asked()["model"])
 
@@ -106,7 +109,7 @@ class RbsCLI(LightningCLI):
         """Add the loggers; `--trainer.default_root_dir` chooses where runs go."""
         folder = self.folder()
         options = self.config[self.config.subcommand]
-        csv = CSVLogger(folder.parent, name=folder.name)
+        csv = Table(folder.parent, name=folder.name)
         loggers: list[Logger] = [csv]
         if options.wandb != "disabled":
             version = f"{folder.relative_to(options.trainer.default_root_dir)}/version_{csv.version}"
@@ -279,11 +282,14 @@ def compare_with_checkpoint(path: Path, asked: dict[str, Any]) -> None:
     if not path.is_file():
         raise CheckpointError("there is no such checkpoint", file=path, remedy="check --ckpt_path")
     stored = read_lightning(path).get("hyper_parameters", {})
-    if not isinstance(stored, dict):
-        raise CheckpointError("its hyper-parameters are damaged", file=path, remedy=COPY_AGAIN)
-    stored.pop("_instantiator", None)
-    trained = _flat({"class_path": stored.pop("_class_path", None), "init_args": stored})
-    wanted = _flat(asked)
+    try:
+        require_plain(stored)
+        stored.pop("_instantiator", None)
+    except (ValueError, AttributeError, TypeError):
+        fault = "its hyper-parameters are damaged"
+        raise CheckpointError(fault, file=path, remedy=COPY_AGAIN) from None
+    trained = _flat({"class_path": stored.pop("_class_path", None), "init_args": without_places(stored)})
+    wanted = _flat(without_places(asked))
     differences = [
         f"{key}: trained with {trained.get(key)}, asked for {wanted.get(key)}"
         for key in sorted((trained.keys() | wanted.keys()) - _LOCATIONS)

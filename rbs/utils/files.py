@@ -58,6 +58,11 @@ def regular_files(folder: Path) -> tuple[list[Path], list[Path]]:
     return sorted(files), sorted(closed)
 
 
+def leads_round(folder: Path) -> bool:
+    """True for a link to one of the folders that its path passes through."""
+    return folder.is_symlink() and any(folder.samefile(parent) for parent in folder.absolute().parents)
+
+
 def require_regular(path: Path, error: type[RbsError] = RbsError) -> None:
     """Refuse a pipe, a socket or a device, whose reading may never end, and a folder.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter1d, uniform_filter
+from scipy.ndimage import binary_erosion, gaussian_filter1d, uniform_filter
 
 from rbs.scans.counts import block_sums
 from rbs.scans.quality.findings import Kind, Suspicion
@@ -28,9 +28,9 @@ def uniformity(seen: Seen) -> Suspicion | None:
     """Score a stripe of columns that counts too little all along the body, in standard errors.
 
     The bed moves along the columns, so a weak photomultiplier makes a stripe. The double ratio
-    A(c) P(m) / (A(m) P(c)) of both views at column c and at its mirror image m about the body's axis
-    cancels what differs between front and back and what differs between left and right; its mean
-    along the rows leaves the field. One view alone is compared left with right.
+    A(c) P(m) / (A(m) P(c)) of both views at column c and at its mirror image m about the body's
+    axis cancels what differs between front and back and what differs between left and right; its
+    mean along the rows leaves the field. One view alone is compared left with right.
     """
     step = max(round(BLOCK_MM / seen.spacing[0]), 1)
     blocks = gaussian_filter1d(block_sums(seen.counts, step, 1), SMOOTH_MM / seen.spacing[1], axis=2)
@@ -38,7 +38,10 @@ def uniformity(seen: Seen) -> Suspicion | None:
     rows = np.arange(blocks.shape[1]) * step + step // 2
     opposite = 2 * seen.axis[rows, None] - columns
     other = np.stack(
-        [[np.interp(at, columns, line, 0, 0) for at, line in zip(opposite, view, strict=True)] for view in blocks]
+        [
+            [np.interp(at, columns, line, 0, 0) for at, line in zip(opposite, view, strict=True)]
+            for view in blocks
+        ]
     )
     lit = (np.minimum(blocks, other) > 0.25 * step * seen.level[:, None, None]).all(axis=0)
     number = lit.sum(axis=0)
@@ -61,7 +64,7 @@ def uniformity(seen: Seen) -> Suspicion | None:
     return Suspicion(
         Kind.UNIFORMITY,
         float(z[at]) * (1 if len(logs) == 2 else ALONE),
-        f"a stripe along the scan holds {1 - np.exp(-abs(mean[at])):.0%} fewer counts than the other side and view",
+        f"a stripe along the scan holds {1 - np.exp(-abs(mean[at])):.0%} fewer counts than elsewhere",
         "run the daily flood; look for a weak photomultiplier or a missing uniformity correction",
         str(seen.views[view]),
         seen.box(view, seen.rows, (column - wide, column + wide + 1)),
@@ -74,12 +77,13 @@ def energy_window(seen: Seen) -> Suspicion:
     Off the photopeak most counts have been scattered: the body has a halo. Both signs are taken in
     units of what clean scans reach.
     """
-    away = distance_transform_edt(~seen.silhouette, sampling=seen.spacing)
-    beside = (away > 25) & (away < 60)
+    beside = (seen.outside_mm > 25) & (seen.outside_mm < 60)
     beside[: seen.rows[0]] = beside[seen.rows[1] :] = False
     halo = 0.0
     if beside.any():
-        halo = float(np.mean([np.median(view[beside]) / np.median(view[seen.silhouette]) for view in seen.broad]))
+        halo = float(
+            np.mean([np.median(view[beside]) / np.median(view[seen.silhouette]) for view in seen.broad])
+        )
     limits = _window(seen.scan.provenance.header)
     off = 0.0 if limits is None else abs((limits[0] + limits[1]) / 2 / TC_99M_KEV - 1)
     if limits is not None and off / OFF_CENTRE > halo / USUAL_HALO:
@@ -120,7 +124,9 @@ def metal(seen: Seen) -> Suspicion | None:
         area = float(np.prod(size))
         within = np.stack([uniform_filter(view, size) for view in held]) * area
         share = uniform_filter(inside.astype(float), ring)
-        around = np.stack([uniform_filter(view * inside, ring) for view in held]) / np.maximum(share, 0.2) * area
+        around = (
+            np.stack([uniform_filter(view * inside, ring) for view in held]) / np.maximum(share, 0.2) * area
+        )
         for view in range(len(seen.views)):
             if len(seen.views) == 2:
                 own = within[1 - view] / np.maximum(around[1 - view], 1e-6)
@@ -146,4 +152,6 @@ def metal(seen: Seen) -> Suspicion | None:
 def _other_side(seen: Seen, image: Array) -> Array:
     """An image mirrored about the body's axis, row by row."""
     columns = np.arange(image.shape[1])
-    return np.stack([np.interp(2 * at - columns, columns, line) for at, line in zip(seen.axis, image, strict=True)])
+    return np.stack(
+        [np.interp(2 * at - columns, columns, line) for at, line in zip(seen.axis, image, strict=True)]
+    )

@@ -7,7 +7,7 @@ faults of a scan that may: of the patient, the injection, the camera, the header
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rbs.scans.quality import camera, counts, hot_spots, motion, table, views
 from rbs.scans.quality.clean import CLEAN, FLAGGED
@@ -52,8 +52,13 @@ def check_quality(scan: Scan) -> list[Finding]:
     Args:
         scan: One or two views as acquired. Its header is used where it has one.
     """
+    return findings_of(suspicions(scan))
+
+
+def findings_of(signs: Iterable[Suspicion]) -> list[Finding]:
+    """The signs that hardly any clean scan shows, without those that a surer one implies."""
     found: dict[Kind, Finding] = {}
-    for sign in suspicions(scan):
+    for sign in signs:
         p_value = p_value_of(sign)
         if p_value <= FLAGGED:
             found[sign.kind] = Finding(

@@ -89,6 +89,8 @@ def filtered(seen: Seen) -> Suspicion | None:
     A filter takes noise from pixels and leaves it in their sums; a scale raises both. Sums see some
     anatomy, too, and therefore count less.
     """
+    if seen.scan.cut:  # which changes the noise of low counts by itself
+        return None
     signs = []
     for view, counts in zip(seen.views, seen.counts, strict=True):
         pixels = dispersion_index(counts)
@@ -97,7 +99,9 @@ def filtered(seen: Seen) -> Suspicion | None:
             continue
         signs.append((abs(pixels - 1) / 0.1, f"variance of pixels is {pixels:.2f} times their mean", view))
         excess = sums / pixels - 1
-        signs.append((excess / 0.4, f"of neighbouring pixels is shared ({excess:.0%} more in 2x2 sums)", view))
+        signs.append(
+            (excess / 0.4, f"of neighbouring pixels is shared ({excess:.0%} more in 2x2 sums)", view)
+        )
     if not signs:
         return None
     score, what, view = max(signs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import binary_dilation, distance_transform_edt, label, uniform_filter
+from scipy.ndimage import binary_dilation, label, uniform_filter
 
 from rbs.scans.quality.findings import Kind, Suspicion
 from rbs.scans.quality.seen import FINE_MM, Seen
@@ -14,6 +14,9 @@ HALO_MM = 60.0
 
 CLEARANCE_MM = 14.0
 """Distance from the body from which on a spot lies outside it, mm."""
+
+NOISE = 4.0
+"""Standard deviations of its background that are taken off a spot."""
 
 LARGEST_CM2 = 12.0
 """Area of a drop at half its height; a urine bag is larger."""
@@ -50,9 +53,10 @@ def extravasation(seen: Seen) -> Suspicion:
 
 
 def contamination(seen: Seen) -> Suspicion | None:
-    """Score the hottest small spot outside the body, in standard deviations of its background.
+    """Score the hottest small spot outside the body relative to the body, its noise taken off.
 
-    A hand with an injection site is no such spot: the wrist joins it to the body on one side.
+    A hand with an injection site is no such spot: the wrist joins it to the body on one side. Nor
+    is a drop that is fainter than the body: it cannot be taken for anything.
     """
     spots = [spot for view in range(len(seen.views)) for spot in _spots(seen, view)]
     if not spots:
@@ -71,11 +75,11 @@ def contamination(seen: Seen) -> Suspicion | None:
 def _spots(seen: Seen, view: int) -> list[tuple[float, int, int, int]]:
     """Score, view, row and column of the hottest small spots outside the body."""
     fine = seen.fine[view]
-    away = distance_transform_edt(~seen.silhouette, sampling=seen.spacing)
     background = uniform_filter(fine, [max(round(70 / mm), 3) for mm in seen.spacing])
     # Variance of Poisson counts behind a Gaussian filter: mean / (4 pi sigma^2).
     variance = (background + 0.02) * np.prod(seen.spacing) / (4 * np.pi * FINE_MM**2)
-    score = np.where(away > CLEARANCE_MM, (fine - background) / np.sqrt(variance), 0)
+    excess = (fine - background - NOISE * np.sqrt(variance)) / seen.level[view]
+    score = np.where(seen.outside_mm > CLEARANCE_MM, excess, 0)
     found: list[tuple[float, int, int, int]] = []
     for _ in range(4):
         row, column = (int(i) for i in np.unravel_index(score.argmax(), score.shape))

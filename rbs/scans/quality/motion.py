@@ -19,8 +19,8 @@ FIELD_MM = 400.0
 """Axial field of view, mm. Under a bed that moves on, every row is seen for as long as this takes
 to pass: a patient who moves is seen in both poses over this length."""
 
-USUAL_STEP, USUAL_BEND_MM = 0.3, 30.0
-"""Largest score of a step, and largest bend of the axis, mm, of 100 clean scans."""
+USUAL_STEP, USUAL_BEND_MM = 0.6, 30.0
+"""Score of a step, and bend of the axis, mm, that hardly any clean scan reaches."""
 
 
 def motion_within(seen: Seen) -> Suspicion:
@@ -32,7 +32,10 @@ def motion_within(seen: Seen) -> Suspicion:
     score, row, mm = _step(seen)
     bend, bend_row = _bend(seen)
     if score / USUAL_STEP >= abs(bend) / USUAL_BEND_MM:
-        fault, place = f"the body jumps sideways by {mm:.0f} mm between two rows", seen.across(row - 1, row + 1)
+        fault, place = (
+            f"the body jumps sideways by {mm:.0f} mm between two rows",
+            seen.across(row - 1, row + 1),
+        )
     else:
         half = round(FIELD_MM / 2 / seen.spacing[0])
         first, end = max(bend_row - half, 0), min(bend_row + half, seen.counts.shape[1])
@@ -55,28 +58,31 @@ def _step(seen: Seen) -> tuple[float, int, float]:
     """
     slab = max(round(SLAB_MM / seen.spacing[0]), 1)
     near, far = (max(round(mm / seen.spacing[1]), 1) for mm in SHIFTS_MM)
-    root = seen.roots_of_slabs(slab)
+    root = seen.roots_of_slabs(slab).astype(np.float32)
     first, last = seen.rows
-    rows = np.arange(max(first, slab) + 2 * slab, min(last, seen.counts.shape[1] - slab) - 2 * slab)
+    # A step in between two rows that are looked at is seen by both.
+    rows = np.arange(max(first, slab) + 2 * slab, min(last, seen.counts.shape[1] - slab) - 2 * slab, 2)
     above, below = root[:, rows - slab], root[:, rows]
     width = root.shape[2]
     far = min(far, width // 3)
     shifts = np.array([0, *range(-far, -near + 1), *range(near, far + 1)])
     misfits = np.stack(
         [
-            ((above[..., max(s, 0) : width + min(s, 0)] - below[..., max(-s, 0) : width - max(s, 0)]) ** 2).mean(axis=(0, 2))
+            (
+                (above[..., max(s, 0) : width + min(s, 0)] - below[..., max(-s, 0) : width - max(s, 0)]) ** 2
+            ).mean(axis=(0, 2))
             for s in shifts
         ]
     )
     best = 1 + misfits[1:].argmin(axis=0)
     left = misfits[1:].min(axis=0)
-    gain = (misfits[0] - left) / left
+    gain = (misfits[0] - left) / np.maximum(left, 0.1)  # rows written twice leave none
     at = int(gain.argmax())
     return float(gain[at]), int(rows[at]), float(abs(shifts[best[at]])) * seen.spacing[1]
 
 
 def _bend(seen: Seen) -> tuple[float, int]:
-    """Size, mm, and row of the bend that best explains the axis of symmetry beside a straight line."""
+    """Size, mm, and row of the bend that explains the axis of symmetry best."""
     z, x, weight = _symmetry_axis(seen)
     line = np.stack([np.ones_like(z), z], axis=1)
     straight, _ = _robust_fit(line, x, weight)
@@ -124,7 +130,7 @@ def _robust_fit(columns: Array, values: Array, weight: Array, soft: float = 4.0)
 
 
 def motion_between(seen: Seen) -> Suspicion | None:
-    """Score the distance, mm, by which the posterior view must move to lie over the anterior one."""
+    """Score the distance, mm, by which the posterior view must move to fit the anterior one."""
     if len(seen.views) < 2:
         return None
     _, (down, across) = fit_of_views(seen, mirrored=False)
@@ -155,7 +161,8 @@ def fit_of_views(seen: Seen, *, mirrored: bool) -> tuple[float, tuple[float, flo
     near = np.roll(fits, reach, axis=(0, 1))[: 2 * reach[0] + 1, : 2 * reach[1] + 1]
     peak = np.unravel_index(near.argmax(), near.shape)
     down, across = (
-        (at + _between_pixels(np.take(near, peak[1 - axis], axis=1 - axis), int(at)) - reach[axis]) * step[axis]
+        (at + _between_pixels(np.take(near, peak[1 - axis], axis=1 - axis), int(at)) - reach[axis])
+        * step[axis]
         for axis, at in enumerate(peak)
     )
     return float(near.max()), (float(down), float(across))

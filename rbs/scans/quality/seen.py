@@ -13,7 +13,7 @@ from rbs.scans.quality.findings import Place
 from rbs.scans.scan import Array, Scan, View, align
 
 FINE_MM, BROAD_MM = 4.0, 9.0
-"""Standard deviations of the Gaussian filters, mm: of the collimator's blur, and wide enough for 0.3
+"""Standard deviations of the Gaussian filters, mm: as the collimator's blur, and wide enough for 0.3
 counts a pixel."""
 
 WHOLE_BODY_MM = 500.0
@@ -56,7 +56,7 @@ class Seen:
 
     @cached_property
     def level(self) -> Array:
-        """Counts a pixel of ordinary body in each view, (views,): the median of what is surely body."""
+        """Counts a pixel of ordinary body in each view, (views,)."""
         return np.array([np.median(view[view > view.mean()]) for view in self.broad])
 
     @cached_property
@@ -66,12 +66,12 @@ class Seen:
 
     @cached_property
     def body(self) -> Array:
-        """The body in each view, bool: a quarter of `level`, as `rbs.scans.body.body_mask` defines it."""
+        """The body in each view, bool: above a quarter of `level`, as in `rbs.scans.body`."""
         return self.broad > 0.25 * self.level[:, None, None]
 
     @cached_property
     def silhouette(self) -> Array:
-        """The largest connected part of the body in either view, holes filled, bool (rows, columns)."""
+        """The largest part of the body in either view, holes filled, bool (rows, columns)."""
         from scipy.ndimage import binary_closing, binary_fill_holes, label
 
         parts, count = label(binary_closing(self.body.any(axis=0), iterations=3))
@@ -80,6 +80,13 @@ class Seen:
         sizes = np.bincount(parts.ravel())
         sizes[0] = 0
         return np.asarray(binary_fill_holes(parts == sizes.argmax()))
+
+    @cached_property
+    def outside_mm(self) -> Array:
+        """Distance of each pixel from the silhouette, mm; 0 inside."""
+        from scipy.ndimage import distance_transform_edt
+
+        return np.asarray(distance_transform_edt(~self.silhouette, sampling=self.spacing))
 
     @cached_property
     def rows(self) -> tuple[int, int]:
@@ -113,7 +120,7 @@ class Seen:
         return anscombe(sums[:, rows:] - sums[:, :-rows])
 
     def box(self, view: int, rows: tuple[int, int], columns: tuple[int, int]) -> Place:
-        """The place in the stored frame of a view that is this part of `counts`, each (first, end)."""
+        """The place in the stored frame of a view that is this part of `counts`."""
         height, width = self.counts.shape[1:]
         first, end = max(columns[0], 0) + self.left, min(columns[1], width) + self.left
         if self.views[view] == View.POSTERIOR:

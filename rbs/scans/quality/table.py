@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter1d, median_filter
 
-from rbs.scans.quality.findings import Kind, Place, Suspicion
+from rbs.scans.quality.findings import Kind, Suspicion
 from rbs.scans.quality.seen import Seen
 
 END_MM = 10.0
@@ -25,13 +25,13 @@ def coverage(seen: Seen) -> Suspicion:
         body = (profile > 0.35 * seen.level[:, None]).sum(axis=1)
         widths[end] = float(body.mean()) * seen.spacing[1]
     end = max(widths, key=lambda name: widths[name])
-    rows = (0, deep) if end == "head" else (height - deep, height)
+    first = 0 if end == "head" else height - deep
     return Suspicion(
         Kind.COVERAGE,
         widths[end],
-        f"the scan {'begins' if end == 'head' else 'ends'} inside the body, where it is {widths[end]:.0f} mm wide",
+        f"the scan {'begins' if end == 'head' else 'ends'} where the body is {widths[end]:.0f} mm wide",
         "scan what is missing, and read nothing into its absence",
-        place=seen.across(*rows),
+        place=seen.across(first, first + deep),
     )
 
 
@@ -49,16 +49,24 @@ def rows(seen: Seen) -> Suspicion | None:
         return None
     empty = np.flatnonzero(counted == 0)
     if empty.size:
-        return _rows(seen, SURE, f"rows without a count inside the body: {empty.size}", first + empty[[0, -1]])
+        return _rows(
+            seen, SURE, f"rows without a count inside the body: {empty.size}", first + empty[[0, -1]]
+        )
     # Rows of few counts may be equal by chance.
     full = counted > 50
     for lag in range(1, 33):
-        same = np.flatnonzero((body[:, lag:] == body[:, :-lag]).all(axis=(0, 2)) & full[lag:])
+        same = np.flatnonzero((counted[lag:] == counted[:-lag]) & full[lag:])
+        same = same[(body[:, same + lag] == body[:, same]).all(axis=(0, 2))]
         if same.size:
             fault = f"rows that repeat those {lag} above them: {same.size}"
             return _rows(seen, SURE, fault, first + lag + same[[0, -1]])
     score, row = _break(seen)
-    return _rows(seen, score, "the body breaks off between two rows, as where rows were left out", np.array([row - 1, row]))
+    return _rows(
+        seen,
+        score,
+        "the body breaks off between two rows, as where rows were left out",
+        np.array([row - 1, row]),
+    )
 
 
 def _rows(seen: Seen, score: float, fault: str, ends: np.ndarray) -> Suspicion:

@@ -15,7 +15,7 @@ spine and kidneys lie behind, face, neck and breastbone in front."""
 
 
 def swapped(seen: Seen) -> Suspicion | None:
-    """Score the lumbar spine over the neck in the anterior view, relative to the posterior, as a log.
+    """Score the lumbar spine over the neck in the anterior view against the posterior, as a log.
 
     The detector behind the patient sees the lumbar spine from half the depth of the trunk; face,
     neck and breastbone are nearer to the one in front. The ratio of both does not depend on the
@@ -53,6 +53,6 @@ def mirrored(seen: Seen) -> Suspicion | None:
     return Suspicion(
         Kind.MIRRORED,
         float(score),
-        f"the views fit better with one of them mirrored (correlation {flipped:.3f}) than as stored ({plain:.3f})",
+        f"the views fit better with one of them mirrored (correlation {flipped:.3f}, not {plain:.3f})",
         "look for the side marker; export both views as the camera writes them",
     )

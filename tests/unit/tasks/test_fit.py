@@ -1,5 +1,6 @@
 """Training: honest checkpoints, experiments by name, and several processes that begin alike."""
 
+import hashlib
 import os
 import socket
 from datetime import timedelta
@@ -11,6 +12,7 @@ import torch.distributed
 import yaml
 
 from rbs.errors import CheckpointError, RbsError
+from rbs.restorers.checkpoint import load_restorer
 from rbs.tasks.callbacks import SameStart
 from rbs.tasks.fit import (
     FINISHED,
@@ -39,6 +41,13 @@ def test_a_training_from_python_gives_its_folder(tiny_cohort, tmp_path, monkeypa
     assert (folder / "restorer.safetensors").is_file()
     settings = yaml.safe_load((folder / "version_0" / "config.yaml").read_text())
     assert settings["data"]["init_args"]["manifest"] == str(tiny_cohort)
+    # What may be handed on says what it was made of, and not where that lies.
+    provenance = load_restorer(folder / "restorer.safetensors").provenance
+    digest = hashlib.sha256(tiny_cohort.read_bytes()).hexdigest()
+    assert (provenance["manifest"], provenance["manifest_sha256"]) == ("manifest.csv", digest)
+    for made in ("restorer.safetensors", "version_0/checkpoints/last.ckpt", "version_0/hparams.yaml"):
+        for place in (tmp_path, tiny_cohort.parent):
+            assert str(place).encode() not in (folder / made).read_bytes()
     # The content of a file does as well, and a setting still replaces what it says.
     del settings["model"]["init_args"]["output"]
     again = fit(
@@ -152,6 +161,28 @@ def test_missing_and_broken_checkpoints_are_named(tmp_path):
     broken.write_bytes(b"PK not really")
     with pytest.raises(CheckpointError, match=r"broken\.ckpt"):
         compare_with_checkpoint(broken, asked())
+
+
+class Bomb:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return (open, (str(self.mark), "w"))
+
+
+def test_code_in_a_checkpoint_to_be_resumed_is_not_run(tmp_path):
+    torch.save({"hyper_parameters": {}, "callbacks": Bomb(tmp_path / "exploded")}, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match="it is truncated or not a checkpoint"):
+        compare_with_checkpoint(tmp_path / "last.ckpt", asked())
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("stored", ["text", [1], {"a": [[[[]]] * 300] * 300}, {"a": {1, 2}}])
+def test_hyper_parameters_of_other_types_are_refused(tmp_path, stored):
+    torch.save({"hyper_parameters": stored}, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: its hyper-parameters are damaged"):
+        compare_with_checkpoint(tmp_path / "last.ckpt", asked())
 
 
 def test_last_is_the_newest_unless_it_has_finished(tmp_path):
