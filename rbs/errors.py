@@ -5,7 +5,11 @@ The command line prints them without a traceback and exits with status 1.
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a disk, or of a user's share of it, that has no room."""
 
 
 def printable(text: object, longest: int | None = 1000) -> str:

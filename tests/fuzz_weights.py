@@ -172,7 +172,9 @@ def _described(path: Path, rng: np.random.Generator) -> str:
     values = json.loads(header["__metadata__"]["rbs"])
     digest = values.pop("digest")
     planted = rng.random() < 0.6
-    name = _changed(values, rng)
+    spec = values.get("f2") or values.get("head") or values
+    # Arguments are most of what makes another network.
+    name = _changed(spec["init_args"] if rng.random() < 0.5 else values, rng)
     values.setdefault("digest", digest_of(load_file(path), values) if planted else digest)
     text = json.dumps(values)
     if not planted and rng.random() < 0.3:
@@ -300,7 +302,10 @@ def _notes(path: Path, rng: np.random.Generator) -> str:
         return _bytes(path, rng)
     lines = path.read_text().splitlines()
     number = int(rng.integers(len(lines)))
-    lines[number], name = _json(lines[number], rng)
+    # A hash stands in front of each note.
+    digest, brace, text = lines[number].partition("{")
+    text, name = _json(brace + text, rng)
+    lines[number] = digest + text
     path.write_text("\n".join(lines) + "\n")
     return f"line {number}: {name}"
 
@@ -469,9 +474,7 @@ def _must_be_good(error: RbsError, path: Path) -> None:
         raise Wrong(f"it asked for more memory than there is: {error}") from error
 
 
-def fuzz(
-    folder: Path, numbers: range, seed: int, keep: Path | None = None
-) -> tuple[Counter[str], list[str]]:
+def fuzz(folder: Path, numbers: range, seed: int, keep: Path | None = None) -> tuple[Counter[str], list[str]]:
     """Damage and judge files: how many came to what, and what must not have happened."""
     mark = folder / "imported"
     (folder / f"{FOREIGN}.py").write_text(f"import pathlib; pathlib.Path({str(mark)!r}).touch()")
@@ -495,6 +498,7 @@ def fuzz(
                 return judge(kind, name, wanted[name], planted, mark)
             finally:
                 mark.unlink(missing_ok=True)
+                sys.modules.pop(FOREIGN, None)
 
         return Damaged(f"{name}: {faults}", kind.path, judged)
 

@@ -16,7 +16,9 @@ from rbs.cli.options import (
     reading_options,
     refusals_error,
     whole_positive,
+    within,
 )
+from rbs.scans.ranges import VELOCITY
 from rbs.weights.shipped import NAME, weights_path
 
 HELP = "score restorers and classical peers on slow raw scans of your own, thinned to faster ones"
@@ -39,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_reading_options(parser, velocity="--from-velocity")
     parser.add_argument(
         "--velocities",
-        type=positive,
+        type=within(VELOCITY),
         nargs="*",
         default=[40.0, 60.0, 80.0],
         metavar="CM_PER_MIN",
@@ -89,7 +91,8 @@ def run(args: argparse.Namespace) -> None:
     from rbs.evaluation.real.scans import Speed, read_scans
     from rbs.report.real_scans import about, read_real_scans, speed_tables
 
-    speeds = [*map(Speed, args.velocities), *(Speed(times, relative=True) for times in args.times)]
+    relative = (Speed(times, relative=True) for times in args.times)
+    speeds = list(dict.fromkeys([*map(Speed, args.velocities), *relative]))
     if not speeds:
         raise RbsError("there is no speed to simulate", remedy="name one with --velocities or --times")
     options = reading_options(args)

@@ -91,12 +91,13 @@ def _kind_of(folder: Path) -> str:
     """Kind of the files in a folder: scans if any is DICOM, or if there is no picture either."""
     from rbs.endoscopy.media_type import kind_of
     from rbs.scans.dicom.files import may_be_a_scan
+    from rbs.utils.files import regular_files
 
     pictures = False
-    for path in folder.rglob("*"):
-        if path.is_file() and may_be_a_scan(path):
+    for path in regular_files(folder)[0]:
+        if may_be_a_scan(path):
             return "scans"
-        pictures = pictures or (path.is_file() and kind_of(path) == "picture")
+        pictures = pictures or kind_of(path) == "picture"
     return "endoscopy" if pictures else "scans"
 
 

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rbs import __version__
-from rbs.errors import RbsError
-from rbs.utils.files import FULL
+from rbs.errors import FULL, RbsError
 from rbs.utils.memory import keep_memory
 from rbs.utils.threads import wait_passively
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rbs.scans.ranges import VELOCITY, Range
+from rbs.utils.places import command_without_places
 
 if TYPE_CHECKING:
     from rbs.errors import ScanError
@@ -201,8 +201,8 @@ def refuse_options(args: argparse.Namespace, name: str) -> None:
 
 
 def command_line() -> str:
-    """The command as it was typed, for the settings of results."""
-    return shlex.join(["rbs", *sys.argv[1:]])
+    """The command as it was typed, for the settings of results; without the places of files."""
+    return command_without_places(["rbs", *sys.argv[1:]])
 
 
 def positive(text: str) -> float:

@@ -12,10 +12,11 @@ import numpy as np
 from scipy.ndimage import find_objects, label
 
 from rbs.errors import ScanError, printable
-from rbs.scans.acceptance import SAME_VELOCITY, too_few_counts
-from rbs.scans.counts import dispersion_index, poisson_deviance
-from rbs.scans.dicom.reader import RAW_DISPERSION, positive_number
+from rbs.scans.acceptance import ONE_FRAME, SAME_VELOCITY, one_frame_twice, too_few_counts
+from rbs.scans.counts import poisson_deviance
+from rbs.scans.dicom.reader import from_picture, positive_number
 from rbs.scans.dicom.views import UNNAMED, how_to_name
+from rbs.scans.noise import Noise, examine
 from rbs.scans.scan import STANDARD_VELOCITY, Array, Scan
 
 if TYPE_CHECKING:
@@ -140,7 +141,6 @@ class AcceptanceReport:
         spacing = " x ".join(f"{mm:.2f}" for mm in self.spacing_mm)
         limits = self.energy_window_kev
         window = "not stated" if limits is None else f"{limits[0]:.1f} to {limits[1]:.1f} keV"
-        low, high = RAW_DISPERSION
         named_by = f"from {self.view_rule}" if self.view_rule else "named by nothing in the header"
         rows = [
             ("stored as", self.stored_as or "not stored yet"),
@@ -155,7 +155,7 @@ class AcceptanceReport:
             (
                 "dispersion index",
                 _per_view(self.views, [_stated(n, "{:.2f}", "(too few counts)") for n in self.dispersion])
-                + f" (noise variance / mean; raw counts: {low} to {high})",
+                + " (noise variance / mean; raw counts: 1)",
             ),
             ("energy window", window),
         ]
@@ -188,19 +188,20 @@ def check(
     """
     frames, rows, columns = scan.counts.shape
     counts = scan.counts.reshape(frames, -1).sum(axis=1)
-    indices = [dispersion_index(frame) for frame in scan.counts]
-    dispersion = tuple(None if math.isnan(index) else index for index in indices)
     rule, header = scan.provenance.view_rule, scan.provenance.header
+    whole = np.rint(scan.counts).astype(np.int64)
+    noises = [examine(frame, cut=scan.cut, recovered=from_picture(header)) for frame in whole]
     unnamed = rule is None and header is not None
     names = tuple(f"frame {n}" if unnamed else str(view) for n, view in enumerate(scan.views, start=1))
-    shared = tuple(_faults(scan, names, dispersion))
+    shared = tuple(_faults(scan, names, noises))
     if unnamed:
         shared = (Reason(UNNAMED, how_to_name(frames)), *shared)
     restoring = shared
     if scan.velocity is not None and scan.velocity <= SAME_VELOCITY * standard_velocity:
         restoring += (nothing_to_restore(scan.velocity, standard_velocity),)
     window = _energy_window(header)
-    doubts = tuple(_doubts(scan, window))
+    doubts = (*_steep_sources(names, noises), *_doubts(scan, window))
+    cut = f"counts up to {scan.cut} were set to 0 before it was read"
     alone = "one view only: it is restored alone, unless its folder holds the opposite view too"
     return AcceptanceReport(
         file=scan.provenance.path,
@@ -216,15 +217,17 @@ def check(
         counts_stated=_counts_stated(header),
         counts_per_pixel=tuple(float(n) / (rows * columns) for n in counts),
         cut=scan.cut,
-        dispersion=dispersion,
+        dispersion=tuple(None if noise.unknown else noise.dispersion for noise in noises),
         energy_window_kev=window,
         restoring=Verdict(
             restoring,
             warnings=(*doubts, *_out_of_range(scan, standard_velocity, trained_on or {})),
-            notes=(alone,) if frames == 1 else (),
+            notes=((alone,) if frames == 1 else ()) + ((f"{cut}; they are estimated",) if scan.cut else ()),
         ),
         training=Verdict(
-            shared, warnings=doubts, notes=tuple(_training_notes(scan.velocity, standard_velocity))
+            shared,
+            warnings=doubts,
+            notes=(*_training_notes(scan.velocity, standard_velocity), *([cut] if scan.cut else [])),
         ),
     )
 
@@ -238,15 +241,14 @@ def nothing_to_restore(velocity: float, standard: float) -> Reason:
     )
 
 
-def _faults(scan: Scan, names: tuple[str, ...], dispersion: tuple[float | None, ...]) -> Iterator[Reason]:
+def _faults(scan: Scan, names: tuple[str, ...], noises: list[Noise]) -> Iterator[Reason]:
     if scan.velocity is None:
         yield Reason("the scan velocity is unknown", "state it with --velocity CM_PER_MIN")
-    low, high = RAW_DISPERSION
-    for view, index in zip(names, dispersion, strict=True):
-        if index is not None and not low <= index <= high:
+    for view, noise in zip(names, noises, strict=True):
+        if noise.fault:
             yield Reason(
-                f"{_the(view)} holds no raw counts: its noise dispersion index is {index:.2f}, not {low} "
-                f"to {high} (smoothed, rescaled or exported as a picture)",
+                f"{_the(view)} holds no raw counts: {noise.fault} "
+                "(smoothed, rescaled or exported as a picture)",
                 "export the raw counts",
             )
     for fault in too_few_counts(scan, [_the(view) for view in names]):
@@ -257,7 +259,15 @@ def _the(view: str) -> str:
     return view if view.startswith("frame") else f"the {view} view"
 
 
+def _steep_sources(names: tuple[str, ...], noises: list[Noise]) -> Iterator[str]:
+    for view, noise in zip(names, noises, strict=True):
+        for region in noise.excess:
+            yield f"{_the(view)} has a hot pixel or another steep source at {region}"
+
+
 def _doubts(scan: Scan, window: tuple[float, float] | None) -> Iterator[str]:
+    if one_frame_twice(scan.counts):
+        yield ONE_FRAME
     if window is not None and not window[0] <= TC_99M <= window[1]:
         limits = f"{window[0]:g} to {window[1]:g} keV"
         yield f"the energy window of {limits} does not hold the {TC_99M:g} keV of Tc-99m: is it a bone scan?"

@@ -12,12 +12,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from rbs.clinic.checks import Contradiction, check, contradictions, nothing_to_restore
+from rbs.clinic.checks import (
+    Contradiction,
+    check,
+    contradictions,
+    nothing_to_restore,
+)
 from rbs.clinic.outcomes import Refusal
 from rbs.clinic.sources import Source
 from rbs.errors import CheckpointError, OutputError, RbsError, ScanError, printable
 from rbs.inference import residual
-from rbs.scans.acceptance import SAME_VELOCITY
+from rbs.inference.censored import filled
+from rbs.scans.acceptance import ONE_FRAME, SAME_VELOCITY, one_frame_twice
+from rbs.scans.censoring import cut_counts
 from rbs.scans.dicom.files import EXPORTED
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.dicom.writer import Derivation, write_deviation_nm, write_restored_nm
@@ -45,7 +52,7 @@ class RestoredScan:
         output: The restored scan.
         deviation: Its standard deviation, where that was asked for.
         counts: Counts of the rapid scan as acquired.
-        expected: The same at standard exposure: counts / exposure.
+        expected: The same at standard exposure: counts / exposure, with those that were cut.
         restored: Counts of the restored scan, as its file holds them.
         standard_velocity: cm/min the restored counts belong to.
         seconds: Time to restore and check it; shared between the two files of a pair.
@@ -87,7 +94,8 @@ def restore_scan(
     """Restore a rapid scan to standard exposure.
 
     The restorer is given x = counts / p, p = standard velocity / scan velocity, and both views, the
-    posterior one mirrored, where the scan has two.
+    posterior one mirrored, where the scan has two. Counts that an export cut are filled in first
+    (`rbs.inference.censored.filled`).
 
     Args:
         scan: Rapid scan of raw counts.
@@ -107,6 +115,7 @@ def restore_scan(
     if exposure * SAME_VELOCITY >= 1:
         reason = nothing_to_restore(standard_velocity / exposure, standard_velocity)
         raise ScanError(reason.fault, file=scan.provenance.path, remedy=reason.remedy)
+    scan = filled(scan, loaded, exposure)
     counts = loaded.restore(scan.aligned(), exposure)
     if keep_faint:
         counts = residual.keep_faint(counts, scan.aligned(), exposure, scan.spacing_mm)
@@ -126,7 +135,9 @@ def deviation_of(scan: Scan, uncertainty: Uncertainty, standard_velocity: float 
     Raises:
         CheckpointError: The head gave something that is no deviation.
     """
-    deviation = uncertainty.deviation(scan.aligned(), scan.exposure_of(standard_velocity))
+    exposure = scan.exposure_of(standard_velocity)
+    scan = filled(scan, uncertainty.loaded, exposure)
+    deviation = uncertainty.deviation(scan.aligned(), exposure)
     if not np.isfinite(deviation).all():
         raise CheckpointError(
             f"{uncertainty.name} gave values that are not finite", remedy="use other weights"
@@ -221,6 +232,8 @@ class ScanRestorer:
                     f"its SOP Instance UID is also that of {', '.join(twins)}: keep one of them",
                 )
             for group in pair_views(scans):
+                if one_frame_twice([scan.counts[0] for scan in group]):
+                    doubts |= {_path(scan): (*doubts[_path(scan)], ONE_FRAME) for scan in group}
                 yield from self._restore_group(group, doubts, wanted)
 
     def _read(self, source: Source) -> tuple[Scan, tuple[str, ...]]:
@@ -263,12 +276,16 @@ class ScanRestorer:
         """Restore a scan, or two views as one scan, and check the result against its counts."""
         rapid = group[0]
         if len(group) == 2:
-            both = np.concatenate([scan.counts for scan in group])
-            rapid = replace(rapid, counts=both, views=(group[0].views[0], group[1].views[0]))
+            cut = max(scan.cut for scan in group)
+            both = np.concatenate([cut_counts(scan.counts, cut) for scan in group])
+            rapid = replace(rapid, counts=both, views=(group[0].views[0], group[1].views[0]), cut=cut)
         velocity = self.standard_velocity
+        rapid = filled(rapid, self.loaded, rapid.exposure_of(velocity))
         restored = restore_scan(rapid, self.loaded, velocity, keep_faint=self.keep_faint)
         deviation = deviation_of(rapid, self.uncertainty, velocity) if self.uncertainty else None
-        return _Answer(restored, deviation, contradictions(rapid, restored, rapid.exposure_of(velocity)))
+        return _Answer(
+            rapid, restored, deviation, contradictions(rapid, restored, rapid.exposure_of(velocity))
+        )
 
     def _write(
         self,
@@ -290,15 +307,14 @@ class ScanRestorer:
         if stored.clipped:
             most = f"{stored.largest:,.0f} counts, the most a file holds"
             more.append(f"pixels clipped at {most}: {stored.clipped:,}")
-        counts = float(scan.counts.sum())
         return RestoredScan(
             source=_path(scan),
             views=scan.views,
             view_rule=scan.provenance.view_rule,
             output=output,
             deviation=deviation_file(output) if self.uncertainty else None,
-            counts=counts,
-            expected=counts / scan.exposure_of(self.standard_velocity),
+            counts=float(scan.counts.sum()),
+            expected=float(answer.rapid.counts.sum()) / scan.exposure_of(self.standard_velocity),
             restored=stored.counts,
             standard_velocity=self.standard_velocity,
             seconds=seconds,
@@ -312,11 +328,13 @@ class _Answer:
     """What was made of a scan or of two views.
 
     Attributes:
+        rapid: The scan as it was restored: counts that were cut are filled in.
         restored: The restoration.
         deviation: Its standard deviation, where that was asked for.
         contradictions: Places where the restoration contradicts the counts.
     """
 
+    rapid: Scan
     restored: Scan
     deviation: Scan | None
     contradictions: Sequence[Contradiction]
@@ -325,9 +343,10 @@ class _Answer:
         """The part of it that belongs to one file."""
         restored, deviation = self.restored, self.deviation
         velocity = restored.velocity
-        own = replace(scan, counts=restored.counts[frames], velocity=velocity)
-        sd = deviation and replace(scan, counts=deviation.counts[frames], velocity=velocity)
-        return _Answer(own, sd, [found for found in self.contradictions if found.view in scan.views])
+        own = replace(scan, counts=restored.counts[frames], velocity=velocity, cut=0)
+        sd = deviation and replace(own, counts=deviation.counts[frames])
+        rapid = replace(scan, counts=self.rapid.counts[frames], cut=0)
+        return _Answer(rapid, own, sd, [found for found in self.contradictions if found.view in scan.views])
 
 
 def same_instance(scans: Iterable[Scan]) -> dict[Path, list[str]]:

@@ -6,7 +6,6 @@ A manifest is checked by them: what was trained on must not be tested on, under 
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,13 +48,14 @@ def fingerprint(file: Path, *, counts: bool = True) -> Fingerprint:
         counts: Whether to sketch its counts, too.
     """
     from rbs.scans.dicom.pixels import stored_pixels
+    from rbs.scans.dicom.quiet import quiet
     from rbs.scans.dicom.reader import decoded
     from rbs.scans.dicom.texts import text_of
 
     found = Fingerprint(file)
     try:
         require_regular(file)
-        with warnings.catch_warnings(action="ignore"):  # they quote header values
+        with quiet():
             header, _ = decoded(file, specific_tags=list(_TAGS), stop_before_pixels=not counts)
             found = Fingerprint(
                 file,

@@ -13,6 +13,8 @@ left out.
 from __future__ import annotations
 
 import csv
+import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +67,7 @@ class FramesManifest:
 
     @classmethod
     def read(cls, path: str | Path) -> FramesManifest:
-        """Read and check a manifest: columns, splits, files, and that no group is in two splits.
+        """Read and check a manifest: all files are there, and splits share no group and no picture.
 
         Raises:
             ManifestError: It is missing or cannot be used; line, fault and remedy are named.
@@ -141,7 +143,7 @@ def _row(path: Path, line: int, stated: dict[str, str]) -> FrameRow:
 
 
 def _refuse_leaks(path: Path, rows: Sequence[tuple[int, FrameRow]]) -> None:
-    """No group in two splits, no frame twice."""
+    """No group in two splits, no frame twice, no picture under two names in two splits."""
     splits: dict[str, tuple[str, int]] = {}
     lines: dict[Path, int] = {}
     for line, row in rows:
@@ -154,3 +156,22 @@ def _refuse_leaks(path: Path, rows: Sequence[tuple[int, FrameRow]]) -> None:
             raise line_fault(
                 path, line, f"the frame {row.frame} is listed before, on line {first}", "list it once"
             )
+    # A copy has the same size, so that few files are read. `rbs index` finds what is only alike.
+    of_size: dict[int, list[tuple[int, FrameRow, Path]]] = defaultdict(list)
+    for line, row in rows:
+        for file in filter(None, (row.frame, row.low)):
+            of_size[file.stat().st_size].append((line, row, file))
+    for size, files in of_size.items():
+        if size and len({row.split for _, row, _ in files}) > 1:
+            _refuse_copies(path, files)
+
+
+def _refuse_copies(path: Path, files: Sequence[tuple[int, FrameRow, Path]]) -> None:
+    holder: dict[str, tuple[int, FrameRow, Path]] = {}
+    for line, row, file in files:
+        with file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        first, other, kept = holder.setdefault(digest, (line, row, file))
+        if other.split != row.split:
+            fault = f"{file} (in split {row.split}) is the picture {kept} (in {other.split}, line {first})"
+            raise line_fault(path, line, fault, "keep both in one split, or remove one line")

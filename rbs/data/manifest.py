@@ -1,19 +1,21 @@
 """The manifest: a CSV of patients, their scans, their splits and what is known of the truth.
 
-    patient,split,age_y,sex,height_cm,weight_kg,rapid,standard,truth
-    P0001,train,6.5,F,118,22,P0001/rapid.dcm,P0001/standard.dcm,P0001/truth.npz
+    patient,split,age_y,sex,height_cm,weight_kg,rapid,standard,truth,labels
+    P0001,train,6.5,F,118,22,P0001/rapid.dcm,P0001/standard.dcm,P0001/truth.npz,
 
 Paths are relative to the manifest's folder. Two files of one view each are joined with ";"
 (`ant.dcm;post.dcm`); where the headers do not name the views, the manifest does
 (`anterior=ant.dcm;posterior=post.dcm`). `rapid` is empty where only a standard scan exists, `truth`
-for every real patient. Every column but `patient`, `split` and `standard` may be left out;
-`rapid_velocity` and `standard_velocity` (cm/min) are for files that do not state theirs. A patient
-may have several rows (visits), all in one split.
+for every real patient; `labels` (see `rbs.data.labels`) names a label file for each standard file
+of a patient whose regions were outlined. Every column but `patient`, `split` and `standard` may be
+left out; `rapid_velocity` and `standard_velocity` (cm/min) are for files that do not state theirs.
+A patient may have several rows (visits), all in one split.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
 import os
 import unicodedata
@@ -35,7 +37,7 @@ from rbs.utils.files import read_npz, require_regular, write_csv
 SPLITS = ("train", "val", "test")
 COLUMNS = (
     *("patient", "split", "age_y", "sex", "height_cm", "weight_kg"),
-    *("rapid", "standard", "truth", "rapid_velocity", "standard_velocity"),
+    *("rapid", "standard", "truth", "labels", "rapid_velocity", "standard_velocity"),
 )
 REQUIRED = ("patient", "split", "standard")
 SEXES = ("F", "M", "O")
@@ -90,6 +92,7 @@ class Case:
         rapid: Files of the rapid scan, empty without one; two where each holds one view.
         standard: Files of the standard scan.
         truth: File of the known expectation and labels (phantoms only).
+        labels: Label file of each standard file, or none.
         age_y: Age, years.
         sex: "F", "M" or "O".
         height_cm: Height, cm.
@@ -104,6 +107,7 @@ class Case:
     rapid: tuple[Path, ...]
     standard: tuple[Path, ...]
     truth: Path | None = None
+    labels: tuple[Path, ...] = ()
     age_y: float | None = None
     sex: str | None = None
     height_cm: float | None = None
@@ -129,8 +133,8 @@ class LoadedCase:
             (`rbs.scans.censoring.completed`); 0 where none were.
         exposure: Exposure of the rapid scan relative to the standard one; None without a rapid
             scan.
-        labels: Region labels, uint8 (V, H, W), 0 background and k + 1 for REGIONS[k]; None without
-            truth.
+        labels: Region labels, uint8 (V, H, W), 0 background and k + 1 for REGIONS[k]; None where
+            neither a truth file nor label files hold them.
         expectation: Expected counts of the standard scan, float32 (V, H, W); None without truth.
         views: The view of each of the V channels.
         spacing_mm: Row and column spacing, mm.
@@ -212,8 +216,19 @@ def write_manifest(path: str | Path, cases: Sequence[Case], *, overwrite: bool =
         row = {name: getattr(case, name) for name in COLUMNS}
         row |= {"rapid": relative(case, case.rapid), "standard": relative(case, case.standard)}
         row["truth"] = relative(case, [case.truth]) if case.truth else None
+        row["labels"] = relative(case, case.labels)
         rows.append(row.values())
     write_csv(path, COLUMNS, rows, overwrite=overwrite)
+
+
+def manifest_record(path: Path | None) -> dict[str, str | None]:
+    """Name and SHA-256 of a manifest, by which results and weights say what they were made of.
+
+    Its path is not recorded: it may name a user or a hospital.
+    """
+    if path is None:
+        return {"manifest": None}
+    return {"manifest": path.name, "manifest_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def relative_path(file: Path, folder: Path) -> str:
@@ -243,7 +258,7 @@ def load_case(case: Case, *, register: bool = False) -> LoadedCase:
             velocity of a rapid scan or its standard scan is unknown.
         ManifestError: Two files of the case differ in patient, shape, views, spacing or velocity
             (both are named), the rapid scan is no faster than the standard one or shares counts
-            with it, or the truth file does not hold what it should.
+            with it, or a truth or label file does not hold what it should.
     """
     from rbs.data.shared_counts import shared_counts
 
@@ -271,6 +286,8 @@ def load_case(case: Case, *, register: bool = False) -> LoadedCase:
     cut = max(scan.cut for scan in (*standards, *rapids))
     standard = _complete(standard, cut)
     rapid = None if rapid is None else _complete(rapid, cut)
+    if case.labels:
+        labels = _read_labels(case.labels, standards, standard)
     motion = None if rapid is None or not register else _motion(case, rapid, standard)
     return LoadedCase(
         rapid=None if rapid is None else rapid.aligned(),
@@ -430,12 +447,17 @@ def _case(path: Path, line: int, row: dict[str, str]) -> Case:
     truth = files("truth")
     if len(truth) > 1:
         raise line_fault(path, line, f"{len(truth)} truth files", "give one for both views")
+    labels, standard = files("labels"), files("standard")
+    if labels and (truth or len(labels) != len(standard)):
+        fault = f"{len(labels)} label files for {len(standard)} standard files and {len(truth)} truth files"
+        raise line_fault(path, line, fault, "give one for each standard file, and none beside a truth file")
     return Case(
         patient=row["patient"],
         split=row["split"],
         rapid=files("rapid"),
-        standard=files("standard"),
+        standard=standard,
         truth=truth[0] if truth else None,
+        labels=labels,
         age_y=number("age_y"),
         sex=sex,
         height_cm=number("height_cm"),
@@ -450,7 +472,7 @@ def _refuse_missing_files(path: Path, lines: Sequence[tuple[int, Case]]) -> None
     """Refuse files that are missing, or listed twice, be it by another name (a link)."""
     line_of: dict[tuple[int, int], int] = {}
     for line, case in lines:
-        for file in (*case.scans, *([case.truth] if case.truth else [])):
+        for file in (*case.scans, *([case.truth] if case.truth else []), *case.labels):
             try:
                 state = file.stat()
                 require_regular(file)
@@ -472,28 +494,29 @@ def _refuse_leaks(path: Path, lines: Sequence[tuple[int, Case]]) -> None:
     found: list[tuple[int, Case, Fingerprint]] = []
     split_of: dict[tuple[str, str], tuple[str, int]] = {}
     for line, case in lines:
-        prints = [fingerprint(file, counts=splits) for file in case.scans]
-        found += [(line, case, one) for one in prints]
-        refuse_two_patients(case.scans, [one.patient_id for one in prints])
+        files = [fingerprint(file, counts=splits) for file in case.scans]
+        found += [(line, case, file) for file in files]
+        refuse_two_patients(case.scans, [file.patient_id for file in files])
         names = {("name", patient_key(case.patient)): f"patient {case.patient}"}
-        for one in prints:
+        for file in files:
             names |= {
-                ("ID", patient_key(one.patient_id)): f"the Patient ID of {one.file}",
-                ("study", one.study): f"the study of {one.file}",
-                ("acquisition", one.instance): f"the acquisition of {one.file}",
+                ("ID", patient_key(file.patient_id)): f"the Patient ID of {file.file}",
+                ("study", file.study): f"the study of {file.file}",
+                ("acquisition", file.instance): f"the acquisition of {file.file}",
             }
         for key, name in names.items():
             split, first = split_of.setdefault(key, (case.split, line)) if key[1] else (case.split, line)
             if split != case.split:
                 fault = f"{name} is in split {case.split} but in {split} on line {first}"
                 raise line_fault(path, line, fault, "keep all visits of a patient in one split")
-    for one, two in same_counts([one.sketches for _, _, one in found]):
+    for one, two in same_counts([file.sketches for _, _, file in found]):
         (first, case, file), (line, other, copy) = found[one], found[two]
         if case.split != other.split:
             fault = (
-                f"{copy.file} (split {other.split}) holds counts of {file.file} (split {case.split}, line {first})"
+                f"{copy.file} (in split {other.split}) and {file.file} (in {case.split}, line {first}) "
+                "hold the same counts, or a part of them"
             )
-            raise line_fault(path, line, fault, "they are of one patient: keep them in one split")
+            raise line_fault(path, line, fault, "they are of one patient: keep both in one split")
 
 
 def _read_files(files: Sequence[Path], velocity: float | None, stated: Mapping[Path, View]) -> list[Scan]:
@@ -569,6 +592,14 @@ def _unlike(a: Path, b: Path, what: str) -> ManifestError:
     return ManifestError(
         f"it and {b} differ in {what}", file=a, remedy="pair files of one patient, matrix and setting"
     )
+
+
+def _read_labels(files: Sequence[Path], scans: Sequence[Scan], whole: Scan) -> Array:
+    """Labels of the views, aligned; see `LoadedCase`."""
+    from rbs.data.labels import read_labels
+
+    frames = [read_labels(file, scan) for file, scan in zip(files, scans, strict=True)]
+    return whole.with_counts(np.concatenate(frames)).aligned().astype(np.uint8)
 
 
 def _read_truth(file: Path, scan_file: Path, scan: Scan, views: tuple[View, ...]) -> tuple[Array, Array]:

@@ -161,10 +161,9 @@ def sketch_of(frame: Array) -> Sketch:
     texts = sorted(np.sort(s[s != 0]).astype("<i8").tobytes() for s in sums)
     digest = hashlib.sha256(b" ".join(texts)).hexdigest() if sums[0].any() else ""
     residual = residual_of(_window(frame, sums))
-    rows, columns = WINDOW
     spectrum = np.abs(fft.rfft2(residual.z))
     # Mirroring a frame mirrors the frequencies.
-    both = spectrum[: rows // 2 + 1] + np.roll(spectrum[::-1], 1, axis=0)[: rows // 2 + 1]
+    both = (spectrum + np.roll(spectrum[::-1], 1, axis=0))[: WINDOW[0] // 2 + 1]
     passed, share = _upper_half()
     local = uniform_filter(both * passed, 9) / np.maximum(share, 1e-2)
     values = (both / np.maximum(local, 1e-6) - 1)[passed]
@@ -238,7 +237,7 @@ def _trimmed(frame: Array) -> Array:
 
 
 def _window(frame: Array, sums: Sequence[Array]) -> Array:
-    """`WINDOW` about the centre of mass, from the sums of rows and of columns; 0 beyond the frame."""
+    """`WINDOW` about the centre of mass, by the sums of rows and of columns; 0 beyond the frame."""
     window = np.zeros(WINDOW, np.float32)
     source, target = [], []
     for total, length in zip(sums, WINDOW, strict=True):

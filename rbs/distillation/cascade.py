@@ -16,6 +16,7 @@ from rbs.errors import CheckpointError
 from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import build_restorer
 from rbs.utils.checkpoint import load_into, read_safetensors, save_modules
+from rbs.weights.shipped import check_recorded, file_sha256
 
 if TYPE_CHECKING:
     from rbs.segmentation.prior import SemanticPrior
@@ -129,6 +130,7 @@ def load_cascade(path: Path, f1: Restorer) -> tuple[Cascade, dict[str, Any]]:
         CheckpointError: The file is missing, truncated, holds another architecture or no second
             restorer.
     """
+    check_recorded(path, file_sha256(path))
     tensors, description = read_safetensors(path)
     if description.f2 is None:
         fault = "it holds no second restorer"

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rbs.errors import CheckpointError, RbsError
+from rbs.errors import CheckpointError, RbsError, printable
 from rbs.scans.scan import Array
 from rbs.segmentation.prior import SemanticPrior
 from rbs.utils.checkpoint import digest_of, read_tensors
@@ -120,7 +120,7 @@ class PriorCache:
             prior = _restored(tensors, *strides)
         except (CheckpointError, KeyError, ValueError):
             if not self._warned:
-                log.warning("%s: it is damaged; such semantic priors are computed again", path)
+                log.warning("%s: it is damaged; such semantic priors are computed again", printable(path))
                 self._warned = True
             return None
         with suppress(OSError):

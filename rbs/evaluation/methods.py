@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rbs.errors import CheckpointError, RbsError
+from rbs.errors import CheckpointError, RbsError, printable
 from rbs.inference.devices import torch_device
 from rbs.scans.scan import Array
+from rbs.utils.places import without_places
 from rbs.weights.shipped import SHIPPED
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ class Method:
     deviation: Callable[[Any], Array] | None = None
 
     def describe(self) -> dict[str, Any]:
-        """Its entry in the settings file."""
-        return {"name": self.name, "label": self.label, "settings": self.settings}
+        """Its entry in the settings file; weights of old versions name places."""
+        return {"name": self.name, "label": self.label, "settings": without_places(self.settings)}
 
 
 RAPID = Method("rapid", "Rapid scan, scaled", lambda pair: pair.rapid / pair.exposure, raw=True)
@@ -110,7 +111,7 @@ def trained_methods(
         if cascade.is_file():
             methods += _two_passes(first, second, cascade, teacher, base_checkpoint)
         else:
-            log.warning("stage 2 (f2) is left out: there is no %s", cascade)
+            log.warning("stage 2 (f2) is left out: there is no %s", printable(cascade))
     return methods
 
 
@@ -228,7 +229,9 @@ def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: 
                 f"it was trained with another teacher than {folder}", file=file, remedy=remedy
             )
         if provenance.get("init_from") not in (None, first.sha256):
-            log.warning("%s was not trained from the stage-1 weights given: its priors will differ", file)
+            log.warning(
+                "%s was not trained from the stage-1 weights given: its priors will differ", printable(file)
+            )
         settings["prior"] = (
             f"{provenance.get('prior', 'not recorded')} in training; here of the whole scan as restored by"
             f" {first.name}, SHA-256 {first.sha256}"

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from rbs.errors import CheckpointError, RbsError
+from rbs.errors import CheckpointError, RbsError, ScanError
 from rbs.inference.devices import onnx_providers
-from rbs.inference.onnx_file import described
 from rbs.scans.counts import standard_scale, where_scanned
 from rbs.scans.scan import Array
 from rbs.utils.description import KEY
+from rbs.utils.guard import wants_memory
+from rbs.utils.memory import WHOLE
 from rbs.utils.schema import shown
 from rbs.utils.threads import thread_count, waits_actively
 from rbs.weights import shipped
@@ -59,15 +60,20 @@ class OnnxRestorer:
             Standard counts (V, H, W), float32.
 
         Raises:
+            ScanError: It is too large to be restored at once, and the file is an export.
             CheckpointError: The network, of another making, cannot be run or answers with another
                 shape.
         """
+        if rapid[0].size > WHOLE:
+            return self._in_tiles(rapid, exposure)
         x = standard_scale(np.asarray(rapid, dtype=np.float32)[None], exposure)
         both = np.repeat(x, VIEWS // len(rapid), axis=1)
         given = {"rapid": both, "exposure": np.array([exposure], np.float32)}
         try:
             (answer,) = self.session.run(None, given)
         except Exception as error:  # ONNX Runtime has kinds of its own for what cannot be computed
+            if wants_memory(error):
+                raise MemoryError from error
             fault = f"ONNX Runtime cannot restore {both.shape} pixels with it ({type(error).__name__})"
             raise CheckpointError(fault, file=self.file, remedy=_EXPORT) from error
         if answer.shape != both.shape:
@@ -75,6 +81,18 @@ class OnnxRestorer:
             raise CheckpointError(fault, file=self.file, remedy=_EXPORT)
         counts = answer[0] if len(rapid) == VIEWS else answer[0].mean(axis=0, keepdims=True)
         return where_scanned(counts, rapid)
+
+    def _in_tiles(self, rapid: Array, exposure: float) -> Array:
+        """Restore by PyTorch, which shows the averages over the whole scan that tiles need."""
+        if self.file.suffix == ".onnx":
+            fault = f"its views have {rapid[0].size:,} pixels, and an ONNX file restores {WHOLE:,} at once"
+            raise ScanError(fault, remedy="name the weights that the file was exported from")
+        from rbs.restorers.checkpoint import load_restorer
+
+        loaded = load_restorer(self.file)
+        if "CUDAExecutionProvider" in self.session.get_providers():
+            loaded.restorer.to("cuda")
+        return loaded.restore(rapid, exposure)
 
 
 def load_shipped(device: str = "cpu") -> OnnxRestorer:
@@ -124,6 +142,8 @@ def load_onnx(path: Path, device: str = "cpu") -> OnnxRestorer:
             or not of scans.
         RbsError: ONNX Runtime is not installed.
     """
+    from rbs.inference.onnx_file import described
+
     check_recorded(path, file_sha256(path))
     try:
         model = path.read_bytes()

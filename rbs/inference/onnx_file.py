@@ -19,24 +19,31 @@ from typing import Any, Literal
 from rbs.utils.description import KEY, Description
 from rbs.utils.schema import checked, parsed, shown
 
-OPERATORS = frozenset(
+# fmt: off
+OPERATORS = {
     # Those of our restorers,
-    "Add Clip Concat Conv DepthToSpace Div Equal Expand Gather Gelu Identity LayerNormalization MatMul Max"
-    " MaxPool Mod Mul Not Pad Pow Range Reciprocal ReduceL2 ReduceMean Relu Reshape Resize ScatterND Shape"
-    " Slice Softmax Split Sqrt Squeeze Sub Transpose Unsqueeze Where"
+    "Add", "Clip", "Concat", "Conv", "DepthToSpace", "Div", "Equal", "Expand", "Gather", "Gelu", "Identity",
+    "LayerNormalization", "MatMul", "Max", "MaxPool", "Mod", "Mul", "Not", "Pad", "Pow", "Range",
+    "Reciprocal", "ReduceL2", "ReduceMean", "Relu", "Reshape", "Resize", "ScatterND", "Shape", "Slice",
+    "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where",
     # and what other networks of this kind are made of.
-    " Abs And AveragePool BatchNormalization Cast Ceil Constant ConstantOfShape ConvTranspose Elu Erf Exp"
-    " Flatten Floor Gemm GlobalAveragePool Greater GroupNormalization HardSigmoid HardSwish"
-    " InstanceNormalization LeakyRelu Less Log Min Neg Or PRelu ReduceMax ReduceSum Sigmoid SpaceToDepth"
-    " Softplus Tanh Tile".split()
-)
+    "Abs", "And", "AveragePool", "BatchNormalization", "Cast", "Ceil", "Constant", "ConstantOfShape",
+    "ConvTranspose", "Elu", "Erf", "Exp", "Flatten", "Floor", "Gemm", "GlobalAveragePool", "Greater",
+    "GroupNormalization", "HardSigmoid", "HardSwish", "InstanceNormalization", "LeakyRelu", "Less", "Log",
+    "Min", "Neg", "Or", "PRelu", "ReduceMax", "ReduceSum", "Sigmoid", "SpaceToDepth", "Softplus", "Tanh",
+    "Tile",
+}
+# fmt: on
 """Operators that are run. None of them repeats a graph, chooses one, draws, or reads a file."""
+
+LARGEST = 2**16
+"""Largest integer argument of an operator: of padding, which takes memory, or of an axis."""
 
 _MODEL = {1, 2, 3, 4, 5, 6, 7, 8, 14}
 _GRAPH, _OPSETS, _METADATA = 7, 8, 14
 _NODES, _INITIALIZERS = 1, 5
 _OPERATOR, _ATTRIBUTES, _DOMAIN, _OVERLOAD = 4, 5, 7, 8
-_SUBGRAPH, _SUBGRAPHS = 6, 11
+_INTEGER, _SUBGRAPH, _INTEGERS, _SUBGRAPHS = 3, 6, 8, 11
 _EXTERNAL, _LOCATION = 13, 14
 
 
@@ -111,10 +118,17 @@ def _look_at_node(node: memoryview) -> None:
         if number in (_DOMAIN, _OVERLOAD) and bytes(_message(value)):
             raise ValueError("it needs operators of others")
         if number == _ATTRIBUTES:
-            for field, _, _ in _fields(_message(value)):
+            for field, content, _ in _fields(_message(value)):
                 if field in (_SUBGRAPH, _SUBGRAPHS):
                     raise ValueError("it holds a graph within its graph")
+                if field in (_INTEGER, _INTEGERS) and any(
+                    LARGEST < number < 2**64 - LARGEST for number in _integers(content)
+                ):
+                    raise ValueError("an operator of it has an argument that is far too large")
 
+
+_LENGTHS = {1: 8, 5: 4}
+"""Bytes of values of fixed length, by their kind."""
 
 _Field = tuple[int, "int | memoryview", memoryview]
 
@@ -149,15 +163,28 @@ def _fields(data: memoryview) -> Iterator[_Field]:
     while place < len(data):
         start = place
         key, place = _read_varint(data, place)
-        kind, value = key & 7, None
-        if kind == 0:
+        value: int | memoryview
+        if key & 7 == 0:
             value, place = _read_varint(data, place)
-        elif kind in (1, 2, 5):
-            length, place = (8, place) if kind == 1 else (4, place) if kind == 5 else _read_varint(data, place)
+        else:
+            length = _LENGTHS.get(key & 7)
+            if key & 7 == 2:
+                length, place = _read_varint(data, place)
+            if length is None or place + length > len(data):
+                raise ValueError("it is truncated or not an ONNX file")
             value, place = data[place : place + length], place + length
-        if value is None or place > len(data) or key >> 3 == 0:
-            raise ValueError("it is truncated or not an ONNX file")
         yield key >> 3, value, data[start:place]
+
+
+def _integers(value: int | memoryview) -> Iterator[int]:
+    """Integers of a field, which may be packed; negative ones count down from 2**64."""
+    if isinstance(value, int):
+        yield value
+        return
+    place = 0
+    while place < len(value):
+        number, place = _read_varint(value, place)
+        yield number
 
 
 def _message(value: int | memoryview) -> memoryview:

@@ -200,14 +200,15 @@ def _forest(evaluation: Evaluation) -> Picture | None:
 
 def _real_scans(folder: Path) -> dict[str, Any]:
     results = read_real_scans(folder)
-    pictures = sorted((folder / "pictures").glob("*.png"))
     return {
         "folder": str(folder),
         "settings": results.settings,
         "about": about(results),
         "tables": speed_tables(results),
         "views": view_table(results),
-        "pictures": [(picture.stem, _png(picture)) for picture in pictures],
+        "pictures": [
+            (name, _png(folder / "pictures" / file)) for name, file in results.settings["pictures"].items()
+        ],
     }
 
 

@@ -44,7 +44,17 @@ def read_real_scans(folder: Path) -> RealScans:
     """
     with reading(folder, "the evaluation is incomplete or damaged", "run `rbs evaluate-real` again"):
         settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-        for key in ("scans", "draws", "methods", "reference", "command", "peak", "mask", "nc_psnr"):
+        for key in (
+            "scans",
+            "draws",
+            "methods",
+            "reference",
+            "pictures",
+            "command",
+            "peak",
+            "mask",
+            "nc_psnr",
+        ):
             settings[key]
         table = pd.read_csv(folder / f"{TABLE}.csv")
         table[["speed", "label", "scans", "views", "nc_psnr", "difference", "count_bias"]]

@@ -50,9 +50,12 @@ class Restorer(nn.Module, ABC):
         scale: Rows and columns of the restoration per row and column of the image.
         images: The domain.
         input_channels: Channels the backbone is given: 5 of a scan, 6 of a frame.
+        reach: Pixels beyond which a pixel of the image has no effect on one of the restoration,
+            except by averages over the whole image; None where there is no such limit.
     """
 
     scale: int = 1
+    reach: int | None = None
 
     def __init__(
         self, feature_channels: int, *, sigma_px: float, multiple: int = 1, domain: DomainName = "roots"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rbs.errors import CheckpointError
 from rbs.restorers.base import Restorer
+from rbs.restorers.tiles import restore_scan
 from rbs.scans.counts import standard_scale, where_scanned
 from rbs.scans.scan import Array
 from rbs.utils.checkpoint import (
@@ -122,7 +123,8 @@ class LoadedRestorer:
         device = next(self.restorer.parameters()).device
         x = torch.as_tensor(standard_scale(np.asarray(rapid, np.float32), exposure), device=device)[None]
         with torch.inference_mode():
-            restored = network(x, torch.tensor([exposure], dtype=torch.float32, device=device))
+            p = torch.tensor([exposure], dtype=torch.float32, device=device)
+            restored = restore_scan(network, self.restorer, x, p)
         return where_scanned(restored[0].cpu().numpy(), rapid)
 
 
@@ -163,7 +165,10 @@ def load_restorer(path: str | Path = NAME) -> LoadedRestorer:
     shipped = str(path) == NAME
     sha256 = file_sha256(file, "name a weight file with --checkpoint" if shipped else "check the path")
     check_recorded(file, sha256)
-    tensors, description = read_safetensors(file) if file.suffix == ".safetensors" else _read_lightning(file)
+    if file.suffix == ".safetensors":
+        tensors, description = read_safetensors(file)
+    else:
+        tensors, description = describe_lightning(read_lightning(file), file)
     if not description.class_path:
         raise CheckpointError(
             "it holds no first restorer", file=file, remedy="name the restorer.safetensors beside it"
@@ -180,8 +185,14 @@ def load_restorer(path: str | Path = NAME) -> LoadedRestorer:
     )
 
 
-def _read_lightning(file: Path) -> tuple[dict[str, Tensor], WeightsDescription]:
-    checkpoint = read_lightning(file)
+def describe_lightning(
+    checkpoint: dict[str, Any], file: Path
+) -> tuple[dict[str, Tensor], WeightsDescription]:
+    """Weights and description of the first restorer in the content of a Lightning checkpoint.
+
+    Raises:
+        CheckpointError: It holds something else.
+    """
     state = checkpoint.get("state_dict")
     if KEY not in checkpoint or not isinstance(state, dict):
         raise CheckpointError("it is not a checkpoint of RestorationTask", file=file, remedy=RETRAIN)
@@ -231,8 +242,6 @@ def read_lightning(file: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def build_restorer(
-    spec: dict[str, Any], file: Path, version: str, tensors: dict[str, Tensor]
-) -> Restorer:
+def build_restorer(spec: dict[str, Any], file: Path, version: str, tensors: dict[str, Tensor]) -> Restorer:
     """Build an untrained restorer from its class path; see `build_from`."""
     return build_from(spec, Restorer, file, version, tensors)  # type: ignore[type-abstract]

@@ -25,11 +25,10 @@ _TABLE_END = 100.0
 def dispersion_index(counts: Array) -> float:
     """Noise variance over mean: 1 for raw counts, s for counts scaled by s, below 1 once smoothed.
 
-    The contrast d = (a - b - c + e) / 2 of a 2x2 block [[a, b], [c, e]] cancels the anatomy to
-    first order, and for Poisson counts its variance is the block's mean. The index is sum(w d^2) /
-    sum(w mean) over all blocks, with w the inverse of the mean of the 12 pixels around the block:
-    they are independent of it, so Poisson counts give 1 without bias, and a few steep hot pixels
-    (bladder, injection site) do not drown the rest of the body.
+    The index is sum(w d^2) / sum(w mean) over the blocks of `block_contrasts`, with w the inverse
+    of the level: it is independent of the block, so Poisson counts give 1 without bias, and a few
+    steep hot pixels (bladder, injection site) do not drown the rest of the body.
+    `rbs.scans.noise.examine` judges it, level by level.
 
     Args:
         counts: (rows, columns) or (frames, rows, columns).
@@ -40,14 +39,33 @@ def dispersion_index(counts: Array) -> float:
     frames = np.atleast_3d(counts.T).T.astype(np.float64)
     if frames.sum() < ENOUGH_COUNTS or frames.size < ENOUGH_PIXELS or min(frames.shape[-2:]) < 4:
         return float("nan")
-    a, b, c, e = (frames[:, i : i - 3 or None, j : j - 3 or None] for i in (1, 2) for j in (1, 2))
-    # The four corners of every inner 2x2 block and the 4x4 neighbourhood that holds it.
-    around = sum(frames[:, i : i - 3 or None, j : j - 3 or None] for i in range(4) for j in range(4))
-    block = a + b + c + e
+    squares, means, levels = block_contrasts(frames)
     # The constant keeps a nearly empty background from outweighing the body.
-    weight = 1 / (np.maximum(around - block, 0) / 12 + 1)
-    contrast = (a - b - c + e) / 2
-    return float((weight * contrast**2).sum() / (weight * block / 4).sum())
+    weight = 1 / (levels + 1)
+    return float((weight * squares).sum() / (weight * means).sum())
+
+
+def block_contrasts(counts: Array) -> tuple[Array, Array, Array]:
+    """Noise and mean of every inner 2x2 block [[a, b], [c, e]], and of the pixels around it.
+
+    The contrast d = (a - b - c + e) / 2 cancels the anatomy to first order, and for Poisson counts
+    its variance is the block's mean.
+
+    Args:
+        counts: Floats (..., rows, columns), 4 x 4 pixels at least.
+
+    Returns:
+        The squared contrast d^2, the mean of the block, and its level: the mean of the 12 pixels
+        around it, which share no noise with it; each (..., rows - 3, columns - 3).
+    """
+    left, right = counts[..., :-1], counts[..., 1:]
+    pairs, steps = left + right, left - right
+    contrast = steps[..., 1:-2, 1:-1] - steps[..., 2:-1, 1:-1]
+    block = pairs[..., 1:-2, 1:-1] + pairs[..., 2:-1, 1:-1]
+    fours = pairs[..., :-2] + pairs[..., 2:]
+    eights = fours[..., :-1, :] + fours[..., 1:, :]
+    around = eights[..., :-2, :] + eights[..., 2:, :] - block
+    return contrast**2 / 4, block / 4, np.maximum(around, 0) / 12
 
 
 def anscombe(counts: Array) -> Array:

@@ -135,7 +135,8 @@ def load_teacher(folder: str | Path, checkpoint: Path | None = None) -> Teacher:
     wanted = _settings(settings.size, file_sha256(base), settings.domain)
     for name, value in wanted.items():
         if getattr(settings, name) != value:
-            fault = f"the teacher was adapted with {name} {shown(getattr(settings, name))}, but here it is {shown(value)}"
+            adapted_with = shown(getattr(settings, name))
+            fault = f"the teacher was adapted with {name} {adapted_with}, but here it is {shown(value)}"
             remedy = "name the base weights it was adapted from, or adapt it anew with `make adapt-sam`"
             raise CheckpointError(fault, file=folder / SETTINGS, remedy=remedy)
     teacher = Teacher(settings.size, build_sam(settings.size, base), domain=settings.domain)

@@ -57,7 +57,7 @@ def digest_of(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> 
     known = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         known.update(f"{name!r} {tensor.dtype} {list(tensor.shape)}".encode())
-        known.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        known.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return known.hexdigest()
 
 
@@ -143,8 +143,8 @@ class Budget(TorchFunctionMode):
 
 
 _MAKERS = {
-    getattr(torch, name)
-    for name in "empty zeros ones full rand randn arange linspace eye hann_window tensor".split()
+    *(torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn),
+    *(torch.arange, torch.linspace, torch.eye, torch.hann_window),
 }
 
 
@@ -216,7 +216,7 @@ def _hints(cls: type) -> dict[str, Any]:
     """Type hints of a constructor; none where they name what only type checkers import."""
     try:
         return get_type_hints(cls.__init__)  # type: ignore[misc]
-    except NameError:
+    except (NameError, AttributeError, TypeError):
         return {}
 
 
@@ -224,7 +224,7 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> N
     """Load weights that must match to the last name and shape.
 
     Raises:
-        CheckpointError: They do not, the names are given; or they are no weights (`require_weights`).
+        CheckpointError: They do not, the names are given; or `require_weights` refuses them.
     """
     expected = module.state_dict()
     faults = [

@@ -17,10 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbs.errors import DiskFullError, OutputError, RbsError
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Errors of a disk, or of a user's share of it, that has no room."""
+from rbs.errors import FULL, DiskFullError, OutputError, RbsError
 
 FINISHED = "finished"
 """Name of the empty file that marks a version whose training ran to its end."""
@@ -59,6 +56,11 @@ def regular_files(folder: Path) -> tuple[list[Path], list[Path]]:
             paths = (Path(place, name) for name in names if not name.startswith("."))
             files += [path for path in paths if _kind(path) == "a file"]
     return sorted(files), sorted(closed)
+
+
+def leads_round(folder: Path) -> bool:
+    """True for a link to one of the folders that its path passes through."""
+    return folder.is_symlink() and any(folder.samefile(parent) for parent in folder.absolute().parents)
 
 
 def require_regular(path: Path, error: type[RbsError] = RbsError) -> None:

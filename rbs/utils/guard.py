@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from rbs.errors import DiskFullError, RbsError, UnforeseenError
-from rbs.utils.files import FULL
+from rbs.errors import FULL, DiskFullError, RbsError, UnforeseenError
+from rbs.utils.extras import missing_package
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -30,7 +30,7 @@ _REMEDIES = {
 def attempt(file: Path, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | RbsError:
     """The result of work on one file, or the reason why it has none, which names the file.
 
-    An interruption, a missing package and a full disk concern all files, and are raised.
+    An interruption and a full disk concern all files, and are raised.
 
     Args:
         file: The file.
@@ -43,7 +43,7 @@ def attempt(file: Path, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     """
     try:
         return work(*args, **kwargs)
-    except (DiskFullError, ModuleNotFoundError):
+    except DiskFullError:
         raise
     except RbsError as error:
         return error if error.file else concerning(error, file)
@@ -67,9 +67,11 @@ def explained(error: Exception, file: Path | None) -> RbsError:
         error: The error.
         file: The file that was worked on, if one was.
     """
-    if isinstance(error, OSError) and error.strerror:
+    if isinstance(error, ModuleNotFoundError) and (missing := missing_package(error)) and file:
+        told = concerning(missing, file)
+    elif isinstance(error, OSError) and error.strerror:
         told = system_error(error, file)
-    elif _wants_memory(error):
+    elif wants_memory(error):
         told = RbsError("there is not enough memory for it", file=file, remedy="close other programs")
     else:
         fault = f"rbs met an error that it did not foresee ({type(error).__name__} at {_place(error)})"
@@ -110,7 +112,7 @@ def _place(error: BaseException) -> str:
     return f"{'/'.join(parts[start:])}:{own[-1].lineno}"
 
 
-def _wants_memory(error: Exception) -> bool:
+def wants_memory(error: Exception) -> bool:
     """True for a lack of memory: PyTorch and ONNX Runtime have errors of their own for it."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(

@@ -1,8 +1,11 @@
-"""Reuse of the memory of large arrays."""
+"""Memory: the largest scan that is restored at once, and reuse of the memory of large arrays."""
 
 from __future__ import annotations
 
 import ctypes
+
+WHOLE = 2**21
+"""Pixels of the largest scan that is restored at once, 2048 x 1024: about 3 GB."""
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 """Parameters of glibc's `mallopt`."""

@@ -1,4 +1,4 @@
-"""JSON of files from elsewhere: parsed within bounds, and checked against the types of a dataclass."""
+"""JSON of files from elsewhere: parsed within bounds, checked against the types of a dataclass."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ seed alone; folders that name splits are followed, unless the same is shown on b
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -30,6 +29,8 @@ from rbs.endoscopy.perceptual_hash import PerceptualHash, perceptual_hash
 from rbs.errors import FrameError, RbsError
 from rbs.utils.files import write_csv
 from rbs.utils.guard import attempt
+from rbs.utils.patterns import compiled
+from rbs.utils.patterns import search as search_text
 
 _GLANCE = 160
 """Longest side at which frames are looked at, pixels."""
@@ -171,16 +172,16 @@ def _grouped(frames: Sequence[FrameFiles], folder: Path, pattern: str | None) ->
     if pattern is None:
         return list(frames), 0
     try:
-        wanted = re.compile(pattern)
-    except re.error as error:
-        raise RbsError(f"--group is no regular expression ({error})", remedy="correct it") from error
+        wanted = compiled(pattern)
+    except ValueError as error:
+        raise RbsError(f"--group: {error}", remedy="correct it") from error
     if wanted.groups < 1:
         raise RbsError(
             f"--group {pattern} has no group", remedy="put the part that names the video in brackets"
         )
     found, unmatched = [], 0
     for one in frames:
-        match = wanted.search(one.frame.relative_to(folder).as_posix())
+        match = search_text(wanted, one.frame.relative_to(folder).as_posix())
         if match is None or not match[1]:
             unmatched += 1
             found.append(one)

@@ -12,13 +12,16 @@ from rbs.scans.scan import Array
 from rbs.utils.files import whole_file
 
 
-def write_pictures(folder: Path, jobs: Sequence[Job], record: Record) -> None:
+def write_pictures(folder: Path, jobs: Sequence[Job], record: Record) -> dict[str, str]:
     """Write a picture a scan, FOLDER/SCAN.png: inverse grey, one window for all.
 
     Args:
         folder: The folder, made if need be. What it shows is as private as the scans.
         jobs: All restorations.
         record: Holds the pictured ones.
+
+    Returns:
+        Name of the file of each scan.
 
     Raises:
         OutputError: A picture cannot be written.
@@ -31,6 +34,7 @@ def write_pictures(folder: Path, jobs: Sequence[Job], record: Record) -> None:
     for job in jobs:
         if job.pictured:
             pictured.setdefault(job.scan.name, []).append(job)
+    files: dict[str, str] = {}
     for name, own in pictured.items():
         first = own[0]
         target = first.scan.pair(first.speed, first.draw).target
@@ -42,6 +46,9 @@ def write_pictures(folder: Path, jobs: Sequence[Job], record: Record) -> None:
                 )
         panels["all other counts"] = target.standard
         figure = views_figure(panels, first.scan.views, target.peak, first.scan.scan.spacing_mm)
-        with whole_file(folder / f"{file_name(name)}.png", overwrite=True) as path:
+        plain = f"{file_name(name)}.png"
+        files[name] = f"{len(files)}-{plain}" if plain in files.values() else plain
+        with whole_file(folder / files[name], overwrite=True) as path:
             figure.savefig(path, dpi=DPI)
         plt.close(figure)
+    return files

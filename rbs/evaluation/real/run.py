@@ -27,7 +27,8 @@ from rbs.utils.version import VERSION
 MARK = "evaluate-real.json"
 DEFINITIONS = {
     "peak": f"{PEAK_DEFINITION}; here of all counts that the rapid scan does not hold",
-    "mask": f"{MASK_DEFINITION}; likewise",
+    "mask": f"{MASK_DEFINITION}; likewise; of a scan whose lowest counts an export cut, NC-PSNR leaves out "
+    "the pixels that may well have been cut",
     "nc_psnr": "of a view: 10 log10(P² / (mean((T - Q/q)²) - mean(Q)/q²)) over the body in that view, Q the "
     "counts that the rapid scan does not hold, at the exposure q, and P the peak of both views",
     "aggregation": "mean of dB over the draws of a view, then over the views of a scan, then over scans; "
@@ -97,10 +98,10 @@ def evaluate_real(
         "draws": draws,
         "methods": [method.describe() for method in methods],
         "reference": {"name": reference, "label": labels[reference], "asked for": against is not None},
+        "pictures": write_pictures(output / "pictures", jobs, record),
         "command": command,
         **DEFINITIONS,
     }
-    write_pictures(output / "pictures", jobs, record)
     write(output, {"scores": scores, TABLE: table}, settings)
     write_text(output / f"{TABLE}.md", as_markdown(read_real_scans(output)))
     return table
@@ -127,10 +128,9 @@ def score(estimate: Array, pair: ScanPair) -> list[dict[str, Any]]:
     target, rows = pair.target, []
     for k, view in enumerate(pair.views):
         own = slice(k, k + 1)
-        mask = target.mask[own]
-        error = noise_corrected_mse(estimate[own], target.counts[own], target.exposure, mask)
+        error = noise_corrected_mse(estimate[own], target.counts[own], target.exposure, target.judged[own])
         relative = error / target.peak**2
-        bias = count_bias(estimate[own], target.standard[own], mask)
+        bias = count_bias(estimate[own], target.standard[own], target.mask[own])
         rows.append(
             {"view": str(view), "nc_nmse": relative, "nc_psnr": decibels(relative), "count_bias": bias}
         )

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from rbs.degradation.thinning import split
-from rbs.errors import RbsError, ScanError
+from rbs.errors import RbsError, ScanError, printable
 from rbs.evaluation.scans.metrics import Target
 from rbs.evaluation.scans.pairs import ScanPair
+from rbs.scans.censoring import completed
 from rbs.scans.dicom.files import dicom_files
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.scan import Scan, View
@@ -66,10 +67,10 @@ class RealScan:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of counts, views, spacing and velocity: all that decides a result."""
+        """SHA-256 of counts, views, spacing, velocity and cut: all that decides a result."""
         counts = np.ascontiguousarray(self.scan.aligned(), dtype="<i4")
-        facts = f"{counts.shape} {self.views} {self.scan.spacing_mm} {self.velocity!r} "
-        return hashlib.sha256(facts.encode() + counts.tobytes()).hexdigest()
+        facts = [counts.shape, self.views, self.scan.spacing_mm, repr(self.velocity), self.scan.cut or ""]
+        return hashlib.sha256(" ".join(map(str, facts)).encode() + counts.tobytes()).hexdigest()
 
     def speeds(self, speeds: Iterable[Speed]) -> list[Speed]:
         """Those of the speeds that are faster than the scan."""
@@ -78,17 +79,20 @@ class RealScan:
     def pair(self, speed: Speed, draw: int) -> ScanPair:
         """A rapid scan thinned from this one, and all other counts, which are independent of it.
 
+        Counts that an export cut are drawn anew in both, see `rbs.scans.censoring`.
+
         Args:
             speed: Speed of the rapid scan.
             draw: Seed. It is mixed with the counts and the speed, so that no two scans share their
                 random numbers and the order of files does not matter.
         """
-        share = speed.share(self.velocity)
+        share, cut = speed.share(self.velocity), self.scan.cut
         mixed = hashlib.sha256(f"{self.digest} {share!r} {draw}".encode()).digest()
         rng = np.random.default_rng(int.from_bytes(mixed[:16], "big"))
-        rapid, rest = split(self.scan.aligned(), (share, 1 - share), rng)
+        parts = split(self.scan.aligned(), (share, 1 - share), rng, cut)
+        rapid, rest = (completed(part, cut) for part in parts)
         exposure = self.scan.exposure_of()
-        target = Target(rest, (1 - share) * exposure, self.scan.spacing_mm)
+        target = Target(rest, (1 - share) * exposure, self.scan.spacing_mm, cut=cut)
         return ScanPair(self.name, rapid, share * exposure, target, self.views)
 
 
@@ -142,12 +146,11 @@ def read_scans(
 
 def short_names(files: Sequence[Path]) -> list[str]:
     """Names of files for tables: the last parts of their paths, as few as tell them apart."""
-    stems = [file.with_suffix("") for file in files]
     for length in (1, 2, 3):
-        names = ["/".join(stem.parts[-length:]) for stem in stems]
+        names = [printable("/".join(file.with_suffix("").parts[-length:])) for file in files]
         if len(set(names)) == len(names):
             return names
-    return [str(file) for file in files]
+    return [printable(str(file)) for file in files]
 
 
 def _refuse_too_fast(file: Path, scan: Scan, speeds: Sequence[Speed]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,8 @@ import pydicom
 from pydicom import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset
+from pydicom.pixels.common import PhotometricInterpretation
+from pydicom.tag import Tag
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -30,13 +31,16 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     MediaStorageDirectoryStorage,
     NuclearMedicineImageStorage,
+    UID_dictionary,
 )
+from pydicom.valuerep import STR_VR
 
 from rbs.errors import RbsError, ScanError, printable
-from rbs.scans.counts import dispersion_index
 from rbs.scans.dicom.pixels import EXPORT_RAW, LOSSLESS, MOST_PIXELS, stored_pixels, whole_number
+from rbs.scans.dicom.quiet import quiet
 from rbs.scans.dicom.texts import keep_stored, text_of
 from rbs.scans.dicom.views import UNNAMED, name_views
+from rbs.scans.noise import examine
 from rbs.scans.ranges import DURATION
 from rbs.scans.scan import Array, Provenance, Scan, View
 from rbs.utils.files import require_regular
@@ -49,14 +53,19 @@ RECOVERED = ("RECOVERED", "99RBS", "Counts recovered from a picture")
 """Derivation code of counts recovered from pictures (`rbs.scans.pictures`), accepted by
 `read_nm`."""
 
-MOST_CUT = 9
+MOST_CUT = 99
 """The highest count below which an object may say that its counts were cut to 0."""
 
 WHOLE_BODY = ("WHOLE BODY", "WHOLEBODY", "STATIC", "")
 """Names that cameras give a whole-body scan in the third value of Image Type."""
 
-RAW_DISPERSION = (0.8, 1.2)
-"""Noise variance over mean of raw counts; smoothed, rescaled and 8-bit data fall outside."""
+_OTHER_KINDS = ("DYNAMIC", "GATED", "TOMO", "GATED TOMO", "RECON TOMO", "RECON GATED TOMO")
+_PHOTOMETRIC = frozenset(PhotometricInterpretation)
+_PRIVATE = {"1.2.840.113619.5.2": "GE Private Implicit VR Big Endian (1.2.840.113619.5.2)"}
+_UNDEFINED = "none that DICOM defines"
+
+IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID")
+"""Attributes by which an object is filed."""
 
 _EXPORT_PLAIN = "export it uncompressed (Explicit VR Little Endian)"
 _LOG = logging.getLogger("rbs")
@@ -83,7 +92,7 @@ def read_nm(
         views: The view of each frame, for files that do not name them.
         energy_window: The energy window to read, counted from 1, for files with several.
         velocity: Bed velocity, cm/min, for files that do not state it.
-        require_raw: Whether to refuse counts whose noise is not Poisson (see `dispersion_index`).
+        require_raw: Whether to refuse counts that are not raw (see `rbs.scans.noise`).
         require_views: Whether to refuse a file whose views nothing names. Otherwise they are
             arbitrary, and the provenance has no view rule: good for looking at, not for restoring.
 
@@ -108,7 +117,7 @@ def blaming(path: Path) -> Iterator[None]:
         ScanError: It is no DICOM file, cannot be opened, or is damaged.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # pydicom's quote header values, and names with them
+        with quiet():
             yield
     except RbsError:
         raise
@@ -125,11 +134,12 @@ def blaming(path: Path) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """First line of an error of pydicom, without the values it quotes."""
-    line = (str(error).splitlines() or [type(error).__name__])[0]
-    return re.sub(r"""(['"]).*\1""", "...", line)[:150]
+    """First line of an error of pydicom up to the first value it quotes, or else its kind."""
+    line = re.split(r"""['"]""", (str(error).splitlines() or [""])[0])[0].strip()
+    return line[:150] or type(error).__name__
 
 
+@quiet()
 def decoded(path: Path, content: bytes | None = None, **options: Any) -> tuple[FileDataset, list[str]]:
     """Read a file and decode every element now; text keeps its bytes (`rbs.scans.dicom.texts`).
 
@@ -147,7 +157,7 @@ def decoded(path: Path, content: bytes | None = None, **options: Any) -> tuple[F
 
     Raises:
         InvalidDicomError: It is no DICOM file.
-        ScanError: It would fill the memory.
+        ScanError: It is a pipe or a device, or would fill the memory.
         Exception: Nearly any, on a file damaged in its structure.
     """
     if content is None:
@@ -211,6 +221,7 @@ def _read(
     if content is None and path.is_file() and path.stat().st_size == 0:
         raise ScanError("it is empty", file=path, remedy="export it again")
     ds, damaged = decoded(path, content)
+    _refuse_unreadable_identity(ds, damaged, path)
     for element in damaged:
         _LOG.warning("%s: left out the damaged element %s", printable(path), element)
     transfer_syntax = ds.file_meta.TransferSyntaxUID
@@ -235,7 +246,6 @@ def _read(
     except ScanError as error:
         if require_views or error.fault != UNNAMED:
             raise
-    kind = _shown(UID(str(header.get("SOPClassUID") or "")).name) or "object of no class"
     return Scan(
         counts=counts,
         views=names,
@@ -248,7 +258,7 @@ def _read(
             path=path,
             sop_instance_uid=str(header.get("SOPInstanceUID") or "") or None,
             view_rule=rule,
-            stored_as=f"{kind}, {ds.BitsStored} bits, {transfer_syntax.name}",
+            stored_as=f"{_class_of(header)}, {ds.BitsStored} bits, {transfer_syntax.name}",
             header=header,
         ),
     )
@@ -269,33 +279,38 @@ def _decode_elements(ds: Dataset) -> list[str]:
     return damaged
 
 
+def _refuse_unreadable_identity(ds: Dataset, damaged: list[str], path: Path) -> None:
+    """Refuse a file that would lose its patient or study, which a derived object must name."""
+    for keyword in IDENTITY:
+        lost = any(element.startswith(str(Tag(keyword))) for element in damaged)
+        if lost or (keyword in ds and ds[keyword].VR not in STR_VR):
+            raise ScanError(f"its {keyword} is damaged, or no text", file=path, remedy="export it again")
+
+
 def _refuse_other_images(ds: Dataset, path: Path) -> None:
     if ds.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
         remedy = "name the folder it stands in"
         raise ScanError("it is a DICOMDIR, the table of contents of a folder", file=path, remedy=remedy)
-    sop_class, modality = str(ds.get("SOPClassUID") or ""), str(ds.get("Modality") or "")
-    if sop_class != NuclearMedicineImageStorage:
-        if modality != "NM":
-            what = _shown(UID(sop_class).name) or "an object of no stated class"
-            fault = f"it is {what} (modality {_shown(modality) or 'not stated'}), no Nuclear Medicine image"
+    if ds.get("SOPClassUID") != NuclearMedicineImageStorage:
+        if ds.get("Modality") != "NM":
+            fault = f"it is {_class_of(ds)} (modality {_modality(ds)}), no Nuclear Medicine image"
             raise ScanError(fault, file=path, remedy="name a DICOM Nuclear Medicine file")
-        stored_as = _shown(UID(sop_class).name) or "no class"
-        _LOG.info("%s: stored as %s, read as NM for its modality", printable(path), stored_as)
+        _LOG.info("%s: stored as %s, read as NM for its modality", printable(path), _class_of(ds))
     kinds = _image_type(ds)
     if len(kinds) > 2 and kinds[2] not in WHOLE_BODY:
-        raise ScanError(f"its image type is {_shown(kinds[2])}", file=path, remedy="name a whole-body scan")
+        kind = kinds[2] if kinds[2] in _OTHER_KINDS else _UNDEFINED
+        raise ScanError(f"its image type is {kind}", file=path, remedy="name a whole-body scan")
     if "TRANSMISSION" in kinds:
         raise ScanError("it is a transmission image", file=path, remedy="name an emission scan")
 
 
 def _refuse_processed(ds: Dataset, transfer_syntax: UID, path: Path) -> None:
-    codes = ds.get("DerivationCodeSequence") or []
-    found = {(str(c.get("CodeValue")), str(c.get("CodingSchemeDesignator"))) for c in codes}
-    counted = bool(found & {THINNED[:2], RECOVERED[:2]})  # derived by rbs, yet counts
+    counted = bool(_derivations(ds) & {THINNED[:2], RECOVERED[:2]})  # derived by rbs, yet counts
     if str(ds.get("LossyImageCompression") or "") == "01" and not counted:
         raise ScanError("its pixels are lossily compressed", file=path, remedy=EXPORT_RAW)
     if transfer_syntax not in LOSSLESS:
-        fault = f"it is stored as {_shown(transfer_syntax.name)}, which is lossy or cannot be decoded here"
+        stored_as = _name_of(transfer_syntax) or "something that DICOM does not define"
+        fault = f"it is stored as {stored_as}, which is lossy or cannot be decoded here"
         raise ScanError(fault, file=path, remedy=_EXPORT_PLAIN)
     if "DERIVED" in _image_type(ds)[:1] and not counted:
         raise ScanError(
@@ -305,17 +320,48 @@ def _refuse_processed(ds: Dataset, transfer_syntax: UID, path: Path) -> None:
         raise ScanError("it is a colour picture", file=path, remedy=EXPORT_RAW)
     photometric = str(ds.get("PhotometricInterpretation") or "MONOCHROME2")
     if photometric != "MONOCHROME2":
-        fault = f"its pixels are {_shown(photometric)}, not MONOCHROME2"
+        fault = (
+            f"its pixels are {photometric if photometric in _PHOTOMETRIC else _UNDEFINED}, not MONOCHROME2"
+        )
         raise ScanError(fault, file=path, remedy=EXPORT_RAW)
-    slope, intercept = ds.get("RescaleSlope"), ds.get("RescaleIntercept")
+    slope, intercept = (ds.get(keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
     if slope not in (None, 1) or intercept not in (None, 0):
-        told = printable(slope, 40), printable(intercept, 40)
+        told = (_number_in(slope), _number_in(intercept))
         _LOG.warning("%s: RescaleSlope %s and intercept %s ignored: NM has none", printable(path), *told)
 
 
-def _shown(value: str) -> str:
-    """A header value for a message; one of damaged length may run on into the patient's name."""
-    return value if len(value) <= 100 and value.isprintable() else "something unreadable"
+# Of coded values only the terms of the standard are shown: anything else may be a patient's name,
+# where a length is damaged or somebody typed it into the wrong field.
+def _class_of(ds: Dataset) -> str:
+    """Name of the class of an object in DICOM's dictionary."""
+    stated = ds.get("SOPClassUID")
+    unknown = "an object of a class that DICOM does not define" if stated else "an object of no stated class"
+    return _name_of(stated) or unknown
+
+
+def _number_in(value: Any) -> str:
+    """A number for a message."""
+    return f"{value:g}" if isinstance(value, int | float) else "unstated" if value is None else "no number"
+
+
+def _name_of(uid: Any) -> str:
+    """Name of a UID in DICOM's dictionary, or ours of private ones; empty if it has none."""
+    return UID(str(uid)).name if str(uid) in UID_dictionary else _PRIVATE.get(str(uid), "")
+
+
+def _modality(ds: Dataset) -> str:
+    """Modality of an object: a term of context group CID 33."""
+    from pydicom.sr.codedict import codes
+
+    modality = str(ds.get("Modality") or "")
+    known = any(modality == code.value for code in codes.cid33.concepts.values())
+    return modality if known else _UNDEFINED if modality else "not stated"
+
+
+def _derivations(header: Dataset) -> set[tuple[str, str]]:
+    """Code and scheme of each derivation that an object states."""
+    codes = header.get("DerivationCodeSequence") or []
+    return {(str(c.get("CodeValue")), str(c.get("CodingSchemeDesignator"))) for c in codes}
 
 
 def cut_code(cut: int) -> tuple[str, str, str]:
@@ -324,8 +370,7 @@ def cut_code(cut: int) -> tuple[str, str, str]:
 
 
 def _cut(header: Dataset) -> int:
-    codes = header.get("DerivationCodeSequence") or []
-    found = {(str(c.get("CodeValue")), str(c.get("CodingSchemeDesignator"))) for c in codes}
+    found = _derivations(header)
     return next((cut for cut in range(MOST_CUT, 0, -1) if cut_code(cut)[:2] in found), 0)
 
 
@@ -380,18 +425,28 @@ def _check_counts(header: Dataset, counts: Array, require_raw: bool, path: Path)
             "%s: the pixels sum to %d, CountsAccumulated says %d", printable(path), counts.sum(), stated
         )
     # A view of its own each: one processed view must not hide behind a raw one of more counts.
-    for frame, index in enumerate(map(dispersion_index, counts), start=1):
-        if np.isnan(index):
+    for frame, image in enumerate(counts, start=1):
+        noise = examine(image, cut=_cut(header), recovered=from_picture(header))
+        if noise.unknown:
             _LOG.warning(
                 "%s: frame %d has too few counts to tell whether they are raw", printable(path), frame
             )
-        elif require_raw and not RAW_DISPERSION[0] <= index <= RAW_DISPERSION[1]:
-            raise ScanError(
-                f"the noise variance of frame {frame} is {index:.2g} times its mean, so it was smoothed or "
-                "rescaled",
-                file=path,
-                remedy=EXPORT_RAW,
+        elif require_raw and noise.fault:
+            fault = f"{noise.fault} in frame {frame}, so it was smoothed or rescaled"
+            raise ScanError(fault, file=path, remedy=EXPORT_RAW)
+        for region in noise.excess:
+            _LOG.warning(
+                "%s: frame %d has a hot pixel or another steep source: %s", printable(path), frame, region
             )
+
+
+def from_picture(header: Dataset | None) -> bool:
+    """True for counts recovered from a picture, also after they were thinned."""
+    return header is not None and (
+        RECOVERED[:2] in _derivations(header)
+        or _cut(header) > 0
+        or str(header.get("LossyImageCompression") or "") == "01"
+    )
 
 
 def _spacing(header: Dataset, path: Path) -> tuple[float, float]:
@@ -427,7 +482,7 @@ def positive_number(value: Any, factor: float = 1.0) -> float | None:
     """A number times `factor`; None if it is missing, or zero, which stands for unknown."""
     try:
         number = float(value) * factor
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if np.isfinite(number) and number > 0 else None
 

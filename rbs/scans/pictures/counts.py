@@ -15,19 +15,18 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from rbs.errors import ScanError
-from rbs.scans.counts import dispersion_index
+from rbs.scans.counts import block_contrasts
+from rbs.scans.noise import STANDARD_ERRORS, beside_blanks, blank_pixels, examine
 from rbs.scans.pictures.grey_levels import FIRST, LAST, SCALES, fit_grey_levels, greys_of_counts
 from rbs.scans.scan import Array
+from rbs.utils.files import require_regular
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 """Pictures that are read."""
 
-DISPERSION = (0.86, 1.18)
-"""Noise variance over mean of recovered counts: 1, a little more after JPEG or where low counts
-were cut. Narrower than the range of `rbs.scans.dicom.reader.read_nm`, which reads the result."""
-
 LEAST_DRAWN = 0.98
-"""Likewise at least, where some greys stand for two counts: drawing one of them only adds noise."""
+"""Least noise variance over mean where some greys stand for two counts: drawing one of them only
+adds noise."""
 
 LARGEST_BLUR = 0.45
 """Spread of greys about those of counts: with more the JPEG is below 99, the counts are lost."""
@@ -38,17 +37,6 @@ LEAST_CONFIDENCE = 10.0
 LEAST_AGREEMENT = 0.3
 """Agreement in each range of grey, see `rbs.scans.pictures.grey_levels.GreyLevels`."""
 
-MOST_UNEVEN = 0.1
-"""Relative difference between the dispersion at one count level and at all, beyond four standard
-errors."""
-
-MOST_TAKEN = 0.45
-"""Counts a pixel by which its noise may exceed its mean where there are few: JPEG adds 0.1 or
-so."""
-
-MOST_CORRELATED = 1.25
-"""Dispersion of 2x2 sums over that of pixels; interpolation spreads noise and raises it."""
-
 PLAIN = 0.08
 """Deviation from 1 of the dispersion of plain counts, whose histogram has no gaps."""
 
@@ -58,11 +46,11 @@ MOST_CLIPPED = 5e-3
 LEAST_PIXELS = 1000
 """Pixels of grey `FIRST` or more without which the scale cannot be seen."""
 
-_LEVELS = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Mean counts at which the noise is looked at separately."""
+_MOST_CUT = 9
+"""Counts up to which a cut is looked for."""
 
-_ENOUGH_BLOCKS = 1000
-"""Blocks whose dispersion is known to 5 %."""
+_RARE = 0.5
+"""Share of the least number that Poisson counts can have, below which a count was cut."""
 
 _MOST_PIXELS = 2**24
 
@@ -84,8 +72,7 @@ class Recovery:
         confidence: log10 of the odds of this scale against any other that the noise allows.
         dispersion: Noise variance over mean of the counts.
         clipped: Share of white pixels, whose counts are at least 255 / scale.
-        cut: Number of the lowest counts (1, 2, ...) that are missing: they were cut to 0 and stay
-            lost.
+        cut: The highest count that was cut to 0, as were all below it (`rbs.scans.scan.Scan.cut`).
         ambiguous: Share of the pixels not 0 whose grey stands for two counts (scales below 1).
     """
 
@@ -104,9 +91,10 @@ def read_picture(path: str | Path) -> Array:
     """Read an 8-bit PNG or JPEG, uint8 (rows, columns); colours with R = G = B count as grey.
 
     Raises:
-        ScanError: It cannot be read, or is in colour, transparent or not of 8 bits.
+        ScanError: It cannot be read, is no file, or is in colour, transparent or not of 8 bits.
     """
     path = Path(path)
+    require_regular(path, ScanError)
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as picture:
             if picture.width * picture.height > _MOST_PIXELS:
@@ -157,9 +145,8 @@ def recover(grey: Array, *, inverted: bool = False) -> Recovery:
         return Recovery(
             None, f"{100 * clipped:.2g} % of its pixels are white: it was windowed", clipped=clipped
         )
-    noise = dispersion_index(grey)
-    # Cut counts add noise, and the true scale has to be among those that compete all the same.
-    low, high = noise / 2, noise / 0.8
+    noise = _noise_of_bright(grey)
+    low, high = noise / 2.2, noise / 0.8
     if not (high > SCALES[0] and low < SCALES[1]):  # also where there is too little to tell
         times = f"{SCALES[0]:g} to {SCALES[1]:g}"
         fault = f"its noise ({noise:.2g} times its mean) is not that of counts times {times}"
@@ -169,19 +156,45 @@ def recover(grey: Array, *, inverted: bool = False) -> Recovery:
     if levels.confidence < LEAST_CONFIDENCE:
         # Plain counts leave no gaps either; their noise alone can tell.
         scale, error = 1.0, 0.0
-        fault = "" if abs(noise - 1) <= PLAIN else _NO_SCALE
+        fault = "" if abs(noise - 1) <= 2 * PLAIN else _NO_SCALE
+    elif _filled_gap(histogram, scale, 3 * error):
+        fault = _NO_COUNTS
     elif levels.agreement < LEAST_AGREEMENT or (levels.blur > LARGEST_BLUR and abs(scale - 1) > 0.06):
         # (Greys that nearly coincide with counts leave the blur open.)
         fault = _NO_COUNTS
     counts, ambiguous = _counts(grey, scale, histogram)
-    dispersion, cut = dispersion_index(counts), _cut(counts, levels.blur > 0)
-    if not (DISPERSION[0] if scale > 0.98 else LEAST_DRAWN) <= dispersion <= DISPERSION[1]:
-        fault = fault or f"the noise variance of its counts would be {dispersion:.2f} times their mean"
-    elif odd := _odd_noise(counts, dispersion, cut, most=128 / scale):
-        fault = fault or odd
+    cut = _cut(histogram, scale)
+    counts[counts <= cut] = 0  # those that a JPEG spreads
+    found = examine(counts, cut=cut, recovered=True)
+    if found.unknown:
+        fault = fault or "too few of its counts are beyond the cut ones to tell their noise"
+    elif scale == 1 and error == 0 and not abs(found.dispersion - 1) + found.error <= 0.16:
+        fault = fault or _NO_SCALE
+    elif found.fault or (scale <= 0.98 and found.dispersion + 2 * found.error < LEAST_DRAWN):
+        fault = fault or found.fault or f"the noise variance is {found.dispersion:.2g} times its mean"
     return Recovery(
-        None if fault else counts, fault, scale, error, levels.confidence, dispersion, clipped, cut, ambiguous
+        counts=None if fault else counts,
+        fault=fault,
+        scale=scale,
+        standard_error=error,
+        confidence=levels.confidence,
+        dispersion=found.dispersion,
+        clipped=clipped,
+        cut=cut,
+        ambiguous=ambiguous,
     )
+
+
+def _noise_of_bright(grey: Array) -> float:
+    """Noise variance over mean of the brighter half of the body, which a cut does not reach.
+
+    NaN where nothing is bright.
+    """
+    squares, means, levels = block_contrasts(grey.astype(np.float32))
+    body = (levels >= FIRST) & (levels < beside_blanks(blank_pixels(grey)))
+    bright = body & (levels > np.median(levels[body])) if body.any() else body
+    weight = 1 / (levels[bright] + 1)
+    return float((weight * squares[bright]).sum() / max(1e-9, (weight * means[bright]).sum()))
 
 
 def _counts(grey: Array, scale: float, histogram: Array) -> tuple[Array, float]:
@@ -211,53 +224,37 @@ def _counts(grey: Array, scale: float, histogram: Array) -> tuple[Array, float]:
     return counts, float(doubtful.sum() / max(1, (grey > 0).sum()))
 
 
-def _cut(counts: Array, blurred: bool) -> int:
-    """Number of the lowest counts that are missing, up to two: fewer of them than of the next ones.
+def _filled_gap(histogram: Array, scale: float, uncertain: float) -> bool:
+    """True if a grey of no count has more than half the pixels of the counts beside it.
 
-    A JPEG spreads zeros and so fills them again in part.
+    Args:
+        histogram: Number of pixels of each grey, (256,).
+        scale: Grey levels a count.
+        uncertain: Deviation of the scale by which a gap must stay one.
     """
-    number = np.bincount(np.minimum(counts.ravel(), 9), minlength=10)
-    cut = 0
-    few = 0.85 if blurred else 0.5
-    while cut < 2 and number[cut + 1] < few * number[cut + 2 : cut + 4].max():
-        cut += 1
-    return cut
+    of_counts = greys_of_counts(scale)
+    gaps = np.ones(256, dtype=bool)
+    for other in (scale - uncertain, scale, scale + uncertain):
+        gaps[greys_of_counts(other)] = False
+    greys = np.flatnonzero(gaps[:LAST])
+    above = np.searchsorted(of_counts, greys)
+    greys, above = greys[greys > of_counts[1]], above[greys > of_counts[1]]
+    sides = (histogram[of_counts[above - 1]] + histogram[of_counts[above]]) / 2
+    return bool((histogram[greys] > sides / 2 + STANDARD_ERRORS * np.sqrt(sides + 1)).any())
 
 
-def _odd_noise(counts: Array, dispersion: float, cut: int, most: float) -> str:
-    """The fault of the noise, as a clause; empty where it is that of counts.
+def _cut(histogram: Array, scale: float) -> int:
+    """The highest count that was cut to 0: the highest that is rarer than Poisson counts can be.
 
-    The contrast and the mean around it are those of `dispersion_index`; here one index a level of
-    the mean: a gamma curve or an offset bends it, as saturation does above `most` counts. And 2x2
-    sums of independent pixels are as noisy as the pixels.
+    Of a mixture of Poisson counts n h(n)^2 <= (n + 1) h(n - 1) h(n + 1) (see `rbs.scans.noise`),
+    so that h(n) is at least h(n + 1)^2 (n + 1) / ((n + 2) h(n + 2)). A JPEG spreads zeros and
+    fills some of the cut counts again in part.
     """
-    frame = counts.astype(np.float32)
-    rows, columns = (n - n % 2 for n in frame.shape)
-    sums = frame[:rows, :columns].reshape(rows // 2, 2, columns // 2, 2).sum(axis=(1, 3))
-    correlated = dispersion_index(sums) / dispersion
-    if correlated > MOST_CORRELATED:
-        return f"neighbouring pixels share noise ({correlated:.2f} times in 2x2 sums): it was resampled"
-    a, b, c, e = (frame[i : i - 3 or None, j : j - 3 or None] for i in (1, 2) for j in (1, 2))
-    pairs = frame[:, :-1] + frame[:, 1:]
-    outer = pairs[:, :-2] + pairs[:, 2:]
-    block = a + b + c + e
-    level = (outer[:-3] + outer[1:-2] + outer[2:-1] + outer[3:] - block) / 12
-    # Below about four times the highest count that was cut there is no Poisson noise left.
-    edges = [edge for edge in _LEVELS if 4 * cut <= edge < most] + [max(most, 4.0)]
-    which = np.digitize(level, edges).ravel()
-    blocks, variance, mean = (  # of each level
-        np.bincount(which, weights, len(edges) + 1)[1:-1]
-        for weights in (None, ((a - b - c + e) ** 2 / 4).ravel(), (block / 4).ravel())
-    )
-    few = np.array(edges[1:]) <= 4
-    taken = (variance - mean)[few].sum() / max(1, blocks[few].sum())
-    if cut == 0 and blocks[few].sum() >= _ENOUGH_BLOCKS and taken > MOST_TAKEN:
-        # Counts from which k were taken vary as if they were k more.
-        return f"its noise is that of {taken:.1f} more counts a pixel, as where a window took them off"
-    said = blocks >= _ENOUGH_BLOCKS // 10
-    index = variance[said] / mean[said]
-    off = np.abs(np.log(np.maximum(index, 1e-3) * mean.sum() / max(1.0, variance.sum())))
-    if (off > MOST_UNEVEN + 4 * np.sqrt(2.5 / blocks[said])).any():
-        low, high = index[0], index[-1]
-        return f"its noise is {low:.2f} times the mean at few counts, {high:.2f} times at many: it was mapped"
-    return ""
+    greys = greys_of_counts(scale)
+    number = ((histogram + 0.5) / np.maximum(1, np.bincount(greys, minlength=256)))[greys]
+    n = np.arange(1, _MOST_CUT + 1)
+    least = number[n + 1] ** 2 * (n + 1) / ((n + 2) * number[n + 2])
+    # All below it were cut as well, but for what a JPEG spreads.
+    most = np.maximum.accumulate(np.where(greys[n] > 2, number[n], 0))
+    cut = n[(number[n] < _RARE * least) & (least > 20) & (most < _RARE * number[n + 1])]
+    return int(cut.max(initial=0))

@@ -35,6 +35,9 @@ BLURS = (0.0, 0.3, 0.45, 0.7, 1.0)
 NEAR = 0.01
 """Relative difference up to which two scales are taken for one and the same."""
 
+_SAME = 0.05
+"""Share of the pixels whose greys tell two scales apart, up to which these give the same counts."""
+
 _COARSE, _FINE = 1e-3, 1e-4
 """Steps of the two searches: round scales are hit exactly, since 1.5 x 3 and 1.5 x 5 are ties."""
 
@@ -110,7 +113,10 @@ def fit_grey_levels(histogram: Array, low: float = SCALES[0], high: float = SCAL
     weight = np.exp(fine - fine.max())
     scale = float((weight * near).sum() / weight.sum())
     error = float(np.sqrt((weight * (near - scale) ** 2).sum() / weight.sum() + _FINE**2 / 12))
-    rivals = gain[:, np.abs(np.log(candidates / scale)) > NEAR].ravel()
+    apart = [
+        abs(np.log(other / scale)) > NEAR and _differ(h, FIRST + skip, other, scale) for other in candidates
+    ]
+    rivals = gain[:, np.array(apart)].ravel()
     rival = max([*rivals, 0.0] if abs(np.log(scale)) > NEAR else [*rivals, -np.inf])
     mu = fits[fine.argmax()]
     # From grey 4: grey 3 takes what JPEG spreads of the many pixels below it.
@@ -123,6 +129,12 @@ def fit_grey_levels(histogram: Array, low: float = SCALES[0], high: float = SCAL
     agreement = (gained + 4 * np.sqrt(variance) + _MISFIT * pixels) / np.maximum(possible, 1e-3)
     confidence = float((fine.max() - rival) / np.log(10))
     return GreyLevels(scale, error, BLURS[blur], confidence, float(agreement.min()))
+
+
+def _differ(h: Array, first: int, one: float, other: float) -> bool:
+    """Whether two scales give other counts to the pixels h of the greys from `first` on."""
+    number = [np.bincount(greys_of_counts(scale), minlength=256)[first : LAST + 1] for scale in (one, other)]
+    return bool(h[number[0] != number[1]].sum() > _SAME * h.sum())
 
 
 def greys_of_counts(scale: float) -> Array:

@@ -19,10 +19,13 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
+import regex
+
 from rbs.errors import ManifestError, RbsError, ScanError
 from rbs.scans.scan import View
 from rbs.utils.files import claim_folder, naming, require_regular, write_csv
 from rbs.utils.guard import attempt
+from rbs.utils.patterns import search
 
 RECEIPT, SETTINGS = "receipt.csv", "recovery.json"
 COLUMNS = (
@@ -35,7 +38,7 @@ VIEWS = {
 }
 """Names of the views in a table or a file name, in any case."""
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same picture would give other counts."""
 
 _ANY_NAME = "surrogateescape"
@@ -88,6 +91,7 @@ def listed(table: Path) -> list[Picture]:
     Raises:
         ManifestError: It cannot be read, lacks a column, or a line cannot be meant so.
     """
+    require_regular(table, ManifestError)
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
@@ -114,7 +118,7 @@ def listed(table: Path) -> list[Picture]:
         raise ManifestError(fault, file=table, remedy="check the path") from error
 
 
-def named(files: Iterable[Path], pattern: re.Pattern[str]) -> list[Picture]:
+def named(files: Iterable[Path], pattern: regex.Pattern[str]) -> list[Picture]:
     """The pictures whose path matches a pattern with the groups patient, view and perhaps study.
 
     Args:
@@ -123,11 +127,12 @@ def named(files: Iterable[Path], pattern: re.Pattern[str]) -> list[Picture]:
 
     Raises:
         ScanError: A view has another name than those of `VIEWS`.
+        RbsError: The pattern takes too long on a path.
     """
     return [
         _picture(file, match.groupdict(default=""), ScanError, file)
         for file in files
-        if (match := pattern.search(file.as_posix()))
+        if (match := search(pattern, file.as_posix()))
     ]
 
 
@@ -262,11 +267,13 @@ def _recovered(job: _Job) -> Row:
     if found.counts is None:
         return row
     pixels, spacing = found.counts[None].astype(np.uint16), (settings.spacing_mm, settings.spacing_mm)
-    scan = Scan(pixels, (picture.view,), spacing, settings.velocity, patient_id=picture.patient)
+    scan = Scan(
+        pixels, (picture.view,), spacing, settings.velocity, patient_id=picture.patient, cut=found.cut
+    )
     description = (
         f"Counts recovered from an 8-bit picture: grey = {row['scale']} x counts, standard error "
         f"{row['standard_error']}, confidence {row['confidence']}, dispersion {row['dispersion']}, "
-        f"{row['clipped']} of the pixels clipped, lowest {row['cut_low_counts']} counts cut, "
+        f"{row['clipped']} of the pixels clipped, counts up to {row['cut_low_counts']} cut, "
         f"{row['ambiguous']} of the pixels drawn; SHA-256 of the picture {digest}, of its name "
         f"{hashlib.sha256(os.fsencode(picture.file.name)).hexdigest()[:16]}"
     )

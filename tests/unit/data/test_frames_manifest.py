@@ -78,6 +78,17 @@ def test_an_empty_split_and_a_missing_manifest(folder):
         FramesManifest.read(folder / "none.csv")
 
 
+@pytest.mark.parametrize("row", ["b.png,test,", "c.png,test,b.png"])
+def test_a_copy_of_a_frame_is_in_no_other_split(folder: Path, row: str) -> None:
+    for name, content in (("a.png", b"one"), ("b.png", b"one"), ("c.png", b"two")):
+        (folder / name).write_bytes(content)
+    path = written(folder, f"frame,split,low\na.png,train,\n{row}\n")
+    with pytest.raises(ManifestError, match=r"line 3: .*b.png \(in split test\) is the picture .*a.png"):
+        FramesManifest.read(path)
+    path.write_text(path.read_text().replace(",test,", ",train,"))
+    assert len(FramesManifest.read(path).frames) == 2
+
+
 def test_it_is_told_from_a_manifest_of_scans(folder):
     assert is_frames_manifest(written(folder, "split,frame\n"))
     assert not is_frames_manifest(written(folder, "patient,split,standard\n"))

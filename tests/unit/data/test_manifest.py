@@ -1,5 +1,6 @@
 """Manifests are checked line by line, and a case's files are laid on one grid or refused."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -174,7 +175,8 @@ def _changed(source: Path, path: Path, **values: object) -> Path:
             delattr(dataset, keyword)
         else:
             setattr(dataset, keyword, value)
-    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset.SOPInstanceUID = values.get("SOPInstanceUID") or generate_uid()
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     dataset.save_as(path)
     return path
 
@@ -198,17 +200,104 @@ def test_two_patients_are_no_pair(tiny_cohort: Path, tmp_path: Path) -> None:
     load_case(replace(case, rapid=(unnamed,)))
 
 
+def _two_splits(path: Path, train: str, test: str) -> None:
+    path.write_text(f"patient,split,rapid,standard\nA,train,{train}\nB,test,{test}\n")
+
+
 def test_one_patient_id_stays_in_one_split(tiny_cohort: Path, tmp_path: Path) -> None:
+    """Every file is asked, not the standard scans alone."""
     first, second = Manifest.read(tiny_cohort).cases[:2]
-    _changed(second.standard[0], tmp_path / "again.dcm", PatientID=first.patient)
+    mine = _changed(first.rapid[0], tmp_path / "mine.dcm", PatientID="P 0042", StudyInstanceUID="1.2.1")
+    yours = _changed(second.rapid[0], tmp_path / "yours.dcm", PatientID=" p0042")
+    nameless = _changed(second.standard[0], tmp_path / "nameless.dcm", PatientID="")
+    silent = _changed(first.standard[0], tmp_path / "silent.dcm", PatientID="", StudyInstanceUID="1.2.2")
     path = tmp_path / "manifest.csv"
-    path.write_text(f"patient,split,standard\nA,train,{first.standard[0]}\nB,test,again.dcm\n")
-    with pytest.raises(
-        ManifestError, match=r"line 3: the Patient ID of .*again.dcm is in split test but in train on"
-    ):
+    _two_splits(path, f"{mine},{silent}", f"{yours},{nameless}")
+    fault = r"line 3: the Patient ID of .*yours.dcm is in split test but in train on line 2"
+    with pytest.raises(ManifestError, match=fault):
         Manifest.read(path)
     path.write_text(path.read_text().replace(",test,", ",train,"))
     assert len(Manifest.read(path).cases) == 2
+    _two_splits(path, f"{first.rapid[0]},{first.standard[0]}", f"{yours},{second.standard[0]}")
+    with pytest.raises(ManifestError, match="differ in patient"):
+        Manifest.read(path)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("pat 1", "PAT1"),
+        ("P1", "P\u200b1"),
+        ("P1", "\uff30\uff11"),
+        ("P1", "\u04201"),
+        ("\u00c91", "E\u03011"),
+    ],
+    ids=["case and space", "invisible", "full width", "Cyrillic", "composed"],
+)
+def test_names_that_look_the_same_are_one_patient(tmp_path: Path, one: str, other: str) -> None:
+    path = _manifest(tmp_path, f"patient,split,standard\n{one},train,s1\n{other},test,s2\n")
+    with pytest.raises(ManifestError, match="is in split test but in train on line 2"):
+        Manifest.read(path)
+
+
+@pytest.mark.parametrize("change", ["none", "one pixel", "shifted", "mirrored", "thinned"])
+def test_the_same_counts_stay_in_one_split(
+    make_cohort, tiny_cohort: Path, tmp_path: Path, change: str
+) -> None:
+    """Under another Patient ID or none, and another study and acquisition."""
+    case = Manifest.read(make_cohort(tmp_path / "cohort", splits=("train",), shape=(192, 128))).cases[0]
+    pixels = pydicom.dcmread(case.standard[0]).pixel_array
+    one_pixel = pixels.copy()
+    one_pixel[0, 90, 60] += 1
+    changed = {
+        "none": pixels,
+        "one pixel": one_pixel,
+        "shifted": np.roll(pixels, 1, axis=1),
+        "mirrored": pixels[:, :, ::-1],
+        "thinned": np.random.default_rng(0).binomial(pixels, 0.7),
+    }[change]
+    again = _changed(
+        case.standard[0],
+        tmp_path / "again.dcm",
+        PatientID="",
+        PixelData=changed.astype("<u2").tobytes(),
+        StudyInstanceUID=generate_uid(),
+    )
+    path = tmp_path / "manifest.csv"
+    _two_splits(path, f",{case.standard[0]}", f",{again}")
+    with pytest.raises(ManifestError, match=r"again.dcm \(in split test\) and .* hold the same counts"):
+        Manifest.read(path)
+    path.write_text(path.read_text().replace(",test,", ",train,"))
+    assert len(Manifest.read(path).cases) == 2
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SOPInstanceUID"])
+def test_a_study_stays_in_one_split(tiny_cohort: Path, tmp_path: Path, keyword: str) -> None:
+    first, second = Manifest.read(tiny_cohort).cases[:2]
+    uid = pydicom.dcmread(first.standard[0]).get(keyword)
+    again = _changed(second.rapid[0], tmp_path / "again.dcm", **{keyword: uid})
+    path = tmp_path / "manifest.csv"
+    _two_splits(path, f",{first.standard[0]}", f"{again},{second.standard[0]}")
+    with pytest.raises(ManifestError, match=r"of .*again.dcm is in split test but in train on line 2"):
+        Manifest.read(path)
+
+
+def test_a_file_by_two_names_is_listed_twice(tiny_cohort: Path, tmp_path: Path) -> None:
+    standard = Manifest.read(tiny_cohort).cases[0].standard[0]
+    (tmp_path / "symbolic.dcm").symlink_to(standard)
+    (tmp_path / "hard.dcm").hardlink_to(standard)
+    path = tmp_path / "manifest.csv"
+    for name in ("symbolic.dcm", "hard.dcm"):
+        _two_splits(path, f",{standard}", f",{name}")
+        with pytest.raises(ManifestError, match=f"line 3: the file .*{name} is listed before, on line 2"):
+            Manifest.read(path)
+
+
+def test_a_pipe_is_no_scan(tmp_path: Path) -> None:
+    path = _manifest(tmp_path, "patient,split,standard\nA,train,pipe.dcm\n")
+    os.mkfifo(tmp_path / "pipe.dcm")
+    with pytest.raises(ManifestError, match=r"line 2: .*pipe.dcm: it is a pipe, not a file"):
+        Manifest.read(path)
 
 
 def test_the_manifest_states_what_headers_do_not(make_cohort, tmp_path: Path) -> None:

@@ -7,16 +7,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from nm_files import poisson, write_nm
+from nm_files import expectation, poisson, write_nm
 
 from rbs.errors import CheckpointError, OutputError, RbsError
 from rbs.evaluation.methods import RAPID
 from rbs.evaluation.real.methods import peers, restorers
 from rbs.evaluation.real.run import evaluate_real, score
-from rbs.evaluation.real.scans import Speed, read_scans, short_names
+from rbs.evaluation.real.scans import RealScan, Speed, read_scans, short_names
 from rbs.evaluation.scans.classical import CLASSICAL
 from rbs.evaluation.scans.metrics import nc_psnr
-from rbs.scans.scan import View
+from rbs.scans.censoring import cut_counts
+from rbs.scans.scan import Scan, View
 
 SPEEDS = [Speed(40.0), Speed(60.0)]
 BOTH = ("posterior", "anterior")
@@ -51,6 +52,19 @@ def test_a_folder_is_read_and_named(slow):
 def test_files_of_one_name_are_told_apart():
     files = [Path("a/x.dcm"), Path("b/x.dcm"), Path("b/y.dcm")]
     assert short_names(files) == ["a/x", "b/x", "b/y"]
+
+
+def test_names_are_safe_to_print():
+    assert short_names([Path("a\x1b[31m.dcm"), Path("M\udcfcller.dcm")]) == ["a\\x1b[31m", "M\\udcfcller"]
+
+
+def test_scans_of_like_names_have_pictures_of_their_own(slow, tmp_path, gaussian):
+    scans, _ = read(slow)
+    alike = [replace(scan, name=name) for scan, name in zip(scans, ("A 1", "a-1"), strict=True)]
+    evaluate_real(alike, SPEEDS, 1, [RAPID, gaussian], [], tmp_path / "out")
+    pictures = json.loads((tmp_path / "out" / "settings.json").read_text())["pictures"]
+    assert pictures == {"A 1": "a-1.png", "a-1": "1-a-1.png"}
+    assert all((tmp_path / "out" / "pictures" / file).is_file() for file in pictures.values())
 
 
 def test_the_rapid_scan_and_the_rest_are_the_scan(slow):
@@ -123,6 +137,21 @@ def test_a_view_is_scored_over_its_own_body(slow):
     assert after[1]["view"] == "posterior"
     assert after[1]["nc_psnr"] < before[1]["nc_psnr"] - 3
     assert after[1]["count_bias"] == pytest.approx(100, abs=10)
+
+
+def test_a_cut_scan_is_judged_as_the_whole_one(slow):
+    """What an export cut is drawn anew, and pixels that may well have been cut are left out."""
+    expected = np.stack([expectation(rows=256, columns=96, level=12.0)])
+    counts = np.random.default_rng(0).poisson(expected)
+    whole = RealScan("whole", Scan(counts, (View.ANTERIOR,), (2.3, 2.3), velocity=10.0))
+    cut = RealScan("cut", replace(whole.scan, counts=cut_counts(counts, 2), cut=2))
+    found = [scan.pair(Speed(20.0), 1) for scan in (whole, cut)]
+    judged = found[1].target.judged
+    assert 0.1 < judged.sum() / found[0].target.judged.sum() < 0.95
+    # The known expectation at standard scale has no error of its own, judged by either.
+    for pair in found:
+        (row,) = score(expected / 2, pair)
+        assert abs(row["nc_nmse"]) * pair.target.peak**2 < 0.02 * pair.target.standard[judged].mean()
 
 
 def counting(method, seen):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from nm_files import poisson, write_nm
 from pydicom import Dataset
 from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
+from pydicom.uid import UID, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from rbs.scans.dicom.deidentify import Pseudonyms, deidentify
 from rbs.scans.dicom.deidentify_check import survivors
@@ -131,6 +132,22 @@ def test_nothing_of_it_survives_de_identification(
     assert survivors(content, done) == []
     if len(value) > 3 and value.strip(b"\0 ").isalnum():
         assert value not in content.replace(done.dataset.PixelData, b"")
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_the_bytes_are_carried_over_from_every_encoding(tmp_path: Path, syntax: UID) -> None:
+    path, mark = tmp_path / "a.dcm", "######"
+    write_nm(path, np.full((1, 8, 8), 3), SpecificCharacterSet="ISO_IR 192", **dict.fromkeys(TEXTS, mark))
+    ds = pydicom.dcmread(path)
+    ds.file_meta.TransferSyntaxUID = syntax
+    if syntax == ExplicitVRBigEndian:
+        ds.PixelData = np.frombuffer(ds.PixelData, "<u2").astype(">u2").tobytes()
+    implicit, little = syntax.is_implicit_VR, syntax.is_little_endian
+    pydicom.dcmwrite(path, ds, implicit_vr=implicit, little_endian=little, force_encoding=True)
+    path.write_bytes(path.read_bytes().replace(mark.encode(), b"M\xfcll\xe9r"))
+    for file in derived(tmp_path / "out", read_nm(path, require_raw=False)):
+        ds = pydicom.dcmread(file)
+        assert [ds.get_item(name).value for name in TEXTS] == [b"M\xfcll\xe9r"] * len(TEXTS)
 
 
 def test_patients_whose_ids_cannot_be_decoded_stay_two(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def resized(grey: np.ndarray, factor: float, how: Image.Resampling = Image.Resam
         (lambda c: exported(c, 255 / np.percentile(c[c > 0], 95)), "white"),
         (lambda c: exported(20 * (c / 20) ** 0.8, 2.3), "."),
         (lambda c: exported(20 * (c / 20) ** 1.2, 2.3), "."),
-        (lambda c: exported(20 * np.sqrt(c), 1.0), "noise"),
+        (lambda c: exported(20 * np.sqrt(c), 1.0), "."),
         (lambda c: resized(exported(c, 2.3), 0.9), "."),
         (lambda c: resized(exported(c, 2.3), 1.1), "."),
         (lambda c: resized(exported(c, 2.3), 1.1, Image.Resampling.NEAREST), "neighbouring|noise"),
