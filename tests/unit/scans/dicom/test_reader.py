@@ -14,6 +14,8 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 from scipy.ndimage import gaussian_filter
 
+from nm_files import poisson, write_nm
+
 from rbs.clinic.checks import check
 from rbs.errors import ScanError
 from rbs.scans.counts import dispersion_index
@@ -111,6 +113,24 @@ def test_a_processed_view_does_not_hide_behind_a_raw_one(changed: Changed) -> No
         assert 0.85 < dispersion_index(raw) < 1.1
     with pytest.raises(ScanError, match=r"noise variance is .* in frame 2"):
         read_nm(path)
+
+
+def test_smoothed_and_rescaled_counts_with_the_noise_of_raw_ones_are_refused(tmp_path: Path) -> None:
+    counts = poisson(2, rows=256, columns=128)
+    for sigma, scale in ((0.45, 2.54), (0.6, 13.23), (0.35, 1.0)):
+        smooth = np.rint(gaussian_filter(counts.astype(float), (0, sigma, sigma)) * scale).astype(np.int64)
+        path = write_nm(tmp_path / f"{sigma}.dcm", smooth, views=("anterior", "posterior"))
+        with pytest.raises(ScanError, match="smoothed or rescaled"):
+            read_nm(path)
+        assert read_nm(path, require_raw=False).counts.sum() == smooth.sum()
+
+
+def test_a_hot_pixel_is_located_and_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    counts = poisson(2, rows=256, columns=128)
+    counts[1, 40, 70] = 20_000
+    scan = read_nm(write_nm(tmp_path / "hot.dcm", counts, views=("anterior", "posterior")))
+    np.testing.assert_array_equal(scan.counts, counts)
+    assert "frame 2 has a hot pixel or another steep source: rows 39-41, columns 69-71" in caplog.text
 
 
 def test_secondary_capture_of_modality_nm_is_read_and_recorded(
