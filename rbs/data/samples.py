@@ -57,7 +57,8 @@ class Crops(CropDataset):
         self.pairs, self.exposures = pairs, exposures
         self.single_view_probability, self.foci, self.scenes = single_view_probability, foci, scenes
         # Labels do not fit what scenes show.
-        self.truth = not scenes and all(scan.labels is not None for scan in scans)
+        self.labels = not scenes and all(scan.labels is not None for scan in scans)
+        self.truth = self.labels and all(scan.expectation is not None for scan in scans)
         self.moved = pairs == "measured" and any(scan.motion is not None for scan in scans)
         self.censored = pairs != "expectation" and any(scan.cut for scan in scans)
 
@@ -92,7 +93,7 @@ class Crops(CropDataset):
             whole_rapid = None
         else:
             whole_thinned, exposure = self._thinned(row, realisation)
-            rapid, whole_rapid = cut(whole_thinned), completed(whole_thinned, scan.cut)
+            rapid, whole_rapid = cut(whole_thinned), completed(whole_thinned, self._cut(scan))
         if self.pairs in ("split", "rapid"):
             target, target_exposure = counts - rapid, source_exposure - exposure
         else:
@@ -102,8 +103,10 @@ class Crops(CropDataset):
             target = cut_counts(target, scan.cut)
             rapid = completed(rapid, scan.cut, rng) if whole_rapid is None else cut(whole_rapid)
         arrays = {"rapid": rapid, "target": target}
+        if self.labels:
+            arrays["labels"] = cut(scan.labels)
         if self.truth:
-            arrays |= {"labels": cut(scan.labels), "expectation": expectation}
+            arrays["expectation"] = expectation
         if self.moved:
             arrays["displacement"] = displacement(scan, crop)
         arrays, flip = flip_alike(arrays, int(rng.integers(LARGEST_SEED)))
@@ -123,7 +126,11 @@ class Crops(CropDataset):
         Measured pairs have the acquired scan alone.
         """
         thinned, exposure = self._thinned(row, number)
-        return completed(thinned, self.images[row].cut), exposure
+        return completed(thinned, self._cut(self.images[row])), exposure
+
+    def _cut(self, scan: LoadedCase) -> int:
+        """Counts up to this number are missing in what is drawn from a scan."""
+        return scan.cut if self.censored else 0
 
     def _thinned(self, row: int, number: int) -> tuple[Array, float]:
         """The same before the counts that were cut are drawn."""
@@ -163,8 +170,10 @@ class WholeScans(CaseDataset):
             parts = split(scan.standard, (exposure, target_exposure), rng, scan.cut)
             rapid, target = (completed(part, scan.cut) for part in parts)
         arrays = {"rapid": rapid, "target": target, "spacing_mm": np.array(scan.spacing_mm)}
-        if scan.labels is not None and scan.expectation is not None:
-            arrays |= {"labels": scan.labels, "expectation": scan.expectation}
+        if scan.labels is not None:
+            arrays["labels"] = scan.labels
+        if scan.expectation is not None:
+            arrays["expectation"] = scan.expectation
         if scan.motion is not None:
             arrays["displacement"] = displacement(scan, (0, 0, *scan.standard.shape[1:]))
         sample = self.sample(row, arrays, exposure=exposure, target_exposure=target_exposure)

@@ -36,7 +36,7 @@ from rbs.scans.scan import Array
 WINDOWS_PX = (6.0, 3.0, 1.5)
 """Widths of the Gaussian windows of `local_mean`, pixels, from coarse to fine."""
 
-PRIOR = 0.1
+PRIOR = 0.05
 """Weight of the coarser window's mean in the next one, relative to that of the window."""
 
 RARELY = 0.1

@@ -19,6 +19,7 @@ from rbs.scans.counts import block_contrasts
 from rbs.scans.noise import STANDARD_ERRORS, beside_blanks, blank_pixels, examine
 from rbs.scans.pictures.grey_levels import FIRST, LAST, SCALES, fit_grey_levels, greys_of_counts
 from rbs.scans.scan import Array
+from rbs.utils.files import require_regular
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 """Pictures that are read."""
@@ -90,9 +91,10 @@ def read_picture(path: str | Path) -> Array:
     """Read an 8-bit PNG or JPEG, uint8 (rows, columns); colours with R = G = B count as grey.
 
     Raises:
-        ScanError: It cannot be read, or is in colour, transparent or not of 8 bits.
+        ScanError: It cannot be read, is no file, or is in colour, transparent or not of 8 bits.
     """
     path = Path(path)
+    require_regular(path, ScanError)
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as picture:
             if picture.width * picture.height > _MOST_PIXELS:
