@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from nm_files import poisson, write_nm
 from pydicom import FileDataset
 from pydicom.datadict import tag_for_keyword
 from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 from scipy.ndimage import gaussian_filter
-
-from nm_files import poisson, write_nm
 
 from rbs.clinic.checks import check
 from rbs.errors import ScanError
