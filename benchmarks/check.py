@@ -44,6 +44,9 @@ FLOORS = {
 }
 """Least scales of the tails: patients and cameras differ in these more than phantoms do."""
 
+LEAST = {Kind.SWAPPED: 0.1, Kind.MIRRORED: 0.1}
+"""Least thresholds: a log ratio below 0 speaks for the labels as they are."""
+
 Scores = dict[str, float]
 """Score of each kind of one scan."""
 
@@ -122,8 +125,9 @@ def print_tails(scans: list[Scores]) -> None:
         found = np.sort([scan[kind] for scan in scans if kind in scan])
         start = float(np.quantile(found, 0.95))
         # What hardly varies among phantoms, such as zero, has a tail of 2 % of the score or a floor.
-        scale = max(float((found - start)[found > start].mean()), 0.02 * abs(start), FLOORS.get(kind, 0))
-        threshold = start + scale * np.log(0.05 / FLAGGED)
+        above = found[found > start] - start
+        scale = max(above.mean() if above.size else 0, 0.02 * abs(start), FLOORS.get(kind, 0))
+        threshold = max(start + scale * np.log(0.05 / FLAGGED), LEAST.get(kind, -np.inf))
         note = f"# largest of {len(found)}: {found[-1]:.3g}"
         print(f"        Kind.{kind.name}: Tail({threshold:.3g}, {scale:.2g}),  {note}")
 

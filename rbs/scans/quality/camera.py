@@ -20,8 +20,9 @@ USUAL_HALO = 0.05
 """Largest ratio of counts beside the body to those in it, of 60 clean scans."""
 
 BLOCK_MM, SMOOTH_MM = 20.0, 8.0
-ALONE = 0.6
-"""Weight of a sign that the other view could not be asked about."""
+STRIPE_ALONE, HOLE_ALONE = 0.3, 0.6
+"""Weights of signs that the other view could not be asked about: one leg may be livelier than the
+other."""
 
 
 def uniformity(seen: Seen) -> Suspicion | None:
@@ -63,8 +64,8 @@ def uniformity(seen: Seen) -> Suspicion | None:
     wide = round(25 / seen.spacing[1])
     return Suspicion(
         Kind.UNIFORMITY,
-        float(z[at]) * (1 if len(logs) == 2 else ALONE),
-        f"a stripe along the scan holds {1 - np.exp(-abs(mean[at])):.0%} fewer counts than elsewhere",
+        float(z[at]) * (1 if len(logs) == 2 else STRIPE_ALONE),
+        f"a stripe along the scan holds {100 * (1 - np.exp(-abs(mean[at]))):.0f} % fewer counts than elsewhere",
         "run the daily flood; look for a weak photomultiplier or a missing uniformity correction",
         str(seen.views[view]),
         seen.box(view, seen.rows, (column - wide, column + wide + 1)),
@@ -89,7 +90,7 @@ def energy_window(seen: Seen) -> Suspicion:
     if limits is not None and off / OFF_CENTRE > halo / USUAL_HALO:
         fault = f"the energy window of {limits[0]:g} to {limits[1]:g} keV is not centred on {TC_99M_KEV} keV"
     else:
-        fault = f"beside the body there are {halo:.0%} of the counts in it: scatter"
+        fault = f"beside the body there are {100 * halo:.0f} % of the counts in it: scatter"
     return Suspicion(
         Kind.WINDOW,
         max(halo / USUAL_HALO, off / OFF_CENTRE),
@@ -141,8 +142,8 @@ def metal(seen: Seen) -> Suspicion | None:
     score, passed, view, row, column = max(signs)
     return Suspicion(
         Kind.METAL,
-        score * (1 if len(seen.views) == 2 else ALONE),
-        f"a hole lets {passed:.0%} of the counts through that are around it",
+        score * (1 if len(seen.views) == 2 else HOLE_ALONE),
+        f"a hole lets {100 * passed:.0f} % of the counts through that are around it",
         "look for jewellery, buckles, coins or implants, and read no cold lesion into it",
         str(seen.views[view]),
         seen.around(view, row, column, 22),

@@ -34,8 +34,9 @@ CHECKS = (
 )
 
 IMPLIES = {
-    Kind.MIRRORED: (Kind.BETWEEN,),
-    Kind.MOTION: (Kind.ROWS,),
+    Kind.MIRRORED: (Kind.BETWEEN, Kind.METAL, Kind.UNIFORMITY),
+    Kind.BETWEEN: (Kind.METAL, Kind.UNIFORMITY),
+    Kind.MOTION: (Kind.ROWS, Kind.UNIFORMITY),
     Kind.ROWS: (Kind.MOTION, Kind.BETWEEN),
     Kind.EXTRAVASATION: (Kind.CONTAMINATION, Kind.HEAD),
     Kind.WINDOW: (Kind.METAL,),
@@ -47,7 +48,7 @@ IMPLIES = {
 def check_quality(scan: Scan) -> list[Finding]:
     """Look for faults of a whole-body scan, the surest first.
 
-    A scan of less than half a metre, or without counts, is no whole body: nothing is found in it.
+    A scan of less than half a metre, or of too few counts, shows no whole body: nothing is found.
 
     Args:
         scan: One or two views as acquired. Its header is used where it has one.

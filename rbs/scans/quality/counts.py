@@ -15,8 +15,8 @@ USUAL_PER_CM2 = 120.0
 """Counts of a view a square centimetre of body at 20 cm/min, hot spots held down; between a child
 of 10 kg and an adult of 70 kg it changes less than from one patient to the next."""
 
-USUAL_PER_MBQ = 2000.0
-"""Counts of a view a MBq at 20 cm/min, three hours after the injection."""
+USUAL_PER_MBQ = 1200.0
+"""Counts of a view a MBq at 20 cm/min, three hours after the injection, hot spots held down."""
 
 UPTAKE_H, HALF_LIFE_H = 3.0, 6.007
 
@@ -100,7 +100,7 @@ def filtered(seen: Seen) -> Suspicion | None:
         signs.append((abs(pixels - 1) / 0.1, f"variance of pixels is {pixels:.2f} times their mean", view))
         excess = sums / pixels - 1
         signs.append(
-            (excess / 0.4, f"of neighbouring pixels is shared ({excess:.0%} more in 2x2 sums)", view)
+            (excess / 0.4, f"of neighbouring pixels is shared ({100 * excess:.0f} % more in 2x2 sums)", view)
         )
     if not signs:
         return None

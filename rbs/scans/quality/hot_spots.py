@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import binary_dilation, label, uniform_filter
+from scipy.ndimage import binary_dilation, label, maximum_filter, uniform_filter
 
 from rbs.scans.quality.findings import Kind, Suspicion
 from rbs.scans.quality.seen import FINE_MM, Seen
@@ -31,7 +31,9 @@ def extravasation(seen: Seen) -> Suspicion:
     for view, name in enumerate(seen.views):
         image = seen.broad[view]
         away = np.abs(np.arange(image.shape[1]) - seen.axis[:, None]) * seen.spacing[1]
-        beside = np.where(away > 0.055 * seen.length_mm, image, 0)
+        # A peak of its own: the slope of a hot bladder is none.
+        peak = image == maximum_filter(image, [max(round(30 / mm), 3) for mm in seen.spacing])
+        beside = np.where(peak & (away > 0.055 * seen.length_mm), image, 0)
         row, column = (int(i) for i in np.unravel_index(beside.argmax(), image.shape))
         y, x = (np.arange(n) for n in image.shape)
         rows, columns = (
@@ -45,8 +47,8 @@ def extravasation(seen: Seen) -> Suspicion:
     return Suspicion(
         Kind.EXTRAVASATION,
         share,
-        f"{share:.0%} of the counts lie in one spot beside the trunk",
-        "take the activity that reached the bones for less than the dose; do not quantify",
+        f"{100 * share:.0f} % of the counts lie in one spot beside the trunk",
+        "less than the dose has reached the bones: do not quantify uptake",
         str(name),
         seen.around(view, row, column, HALO_MM),
     )

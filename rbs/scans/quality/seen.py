@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from rbs.scans.acceptance import MIN_COUNTS
 from rbs.scans.body import smooth
 from rbs.scans.counts import anscombe
 from rbs.scans.quality.findings import Place
@@ -16,8 +17,11 @@ FINE_MM, BROAD_MM = 4.0, 9.0
 """Standard deviations of the Gaussian filters, mm: as the collimator's blur, and wide enough for 0.3
 counts a pixel."""
 
-WHOLE_BODY_MM = 500.0
-"""Length of a scan below which it shows no whole body, mm."""
+WHOLE_BODY_MM = 500.0, 150.0
+"""Length and width of a scan below which it shows no whole body, mm."""
+
+BODY_MM, MOST_BODY = 250.0, 0.9
+"""Length of the body, mm, and share of the frame that it fills, beyond which it is none."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Seen:
     @cached_property
     def level(self) -> Array:
         """Counts a pixel of ordinary body in each view, (views,)."""
-        return np.array([np.median(view[view > view.mean()]) for view in self.broad])
+        return np.array([np.median(view[view >= view.mean()]) for view in self.broad])
 
     @cached_property
     def held(self) -> Array:
@@ -138,12 +142,17 @@ class Seen:
 
 
 def see(scan: Scan) -> Seen | None:
-    """Prepare a scan for the checks; None where it holds no counts, or no whole body."""
+    """Prepare a scan for the checks; None where it holds too few counts, or no whole body."""
     order = np.argsort([view == View.POSTERIOR for view in scan.views], kind="stable")
     views = tuple(scan.views[i] for i in order)
     counts = align(scan.counts[order], views).astype(np.float64)
     rows, columns = (np.flatnonzero(counts.any(axis=axes)) for axes in ((0, 2), (0, 1)))
-    if not rows.size or (rows[-1] - rows[0]) * scan.spacing_mm[0] < WHOLE_BODY_MM:
+    if counts.sum(axis=(1, 2)).min() < MIN_COUNTS:
+        return None
+    size = ((there[-1] - there[0]) * mm for there, mm in zip((rows, columns), scan.spacing_mm, strict=True))
+    if any(mm < least for mm, least in zip(size, WHOLE_BODY_MM, strict=True)):
         return None
     cut = counts[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return Seen(scan, cut, views, int(rows[0]), int(columns[0]))
+    seen = Seen(scan, cut, views, int(rows[0]), int(columns[0]))
+    is_body = seen.length_mm > BODY_MM and seen.silhouette.mean() < MOST_BODY
+    return seen if is_body else None
