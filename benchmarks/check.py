@@ -32,7 +32,7 @@ from rbs.synthetic.faults import FAULTS, draw
 from rbs.synthetic.skeleton import SPACING_MM, VIEWS, make_child
 
 SEEDS = {"calibration": 12, "clean": 11, "faulty": 13}
-NUMBERS = {"calibration": 500, "clean": 500, "faulty": 50}
+NUMBERS = {"calibration": 395, "clean": 500, "faulty": 50}
 
 FLOORS = {
     Kind.COVERAGE: 8.0,
