@@ -3,7 +3,7 @@
     python tests/fuzz_reader.py --files 20000
 
 Takes every form of file in `vendor_files` that is read, damages it (bits, bytes, lengths, tags,
-value representations, elements, geometry, nesting), and demands of each result:
+value representations, elements, geometry, nesting, foreign elements), and demands of each result:
 
 * `read_nm` gives a scan or an `RbsError` that names the file, a fault and a remedy, and not the
   patient; it takes less than 10 s and no more than 2 GiB, and nothing else happens.
@@ -12,7 +12,9 @@ value representations, elements, geometry, nesting), and demands of each result:
   and dcmtk where it can read the file, find the same; and where CountsAccumulated survived, the
   reader has warned that they disagree with it. (Pixels that changed places, and any in a file that
   states no sum, nobody can tell.)
-* Whatever was read can be reported, and is restored or refused with an `RbsError`.
+* Whatever was read can be reported, and is restored or refused with an `RbsError`. A restored
+  file holds the Patient ID and the name of its source, byte for byte.
+* It is de-identified, or refused with an `RbsError`; the name is not in what comes out.
 """
 
 from __future__ import annotations
@@ -42,12 +44,15 @@ from pydicom.uid import (
     JPEGLossless,
     JPEGLosslessSV1,
 )
+from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR
 from vendor_files import QUIRKS
 
 from rbs.clinic.checks import check
 from rbs.errors import RbsError
-from rbs.scans.dicom.reader import read_nm
-from rbs.scans.dicom.writer import Derivation, write_restored_nm
+from rbs.scans.dicom.deidentify import Pseudonyms, deidentify
+from rbs.scans.dicom.deidentify_check import survivors
+from rbs.scans.dicom.reader import blaming, read_nm
+from rbs.scans.dicom.writer import Derivation, encoded, write_restored_nm
 from rbs.scans.scan import Scan
 
 UNDEFINED = 0xFFFFFFFF
@@ -61,7 +66,20 @@ GEOMETRY = {
     **dict.fromkeys((0x00080008, 0x00080016, 0x00080060, 0x00020010, 0x00080005), "text"),
 }
 TEXTS = [*b"0 1 2 3 4 -1 1e999 nan inf 1\\2\\3 2,4\\2,4 99999999999999999999".split(), b""]
+TEXTS += [
+    b"9" * 400,
+    b"\\" * 40,
+    b"1_0",
+    b"20240230",
+    b"M\xfcller^J\xf6rg=\xe5\xb1\xb1",
+    b"\x1b[31m\r\n",
+    b"Secret" * 999,
+]
 TEXTS += [b"\xff\xfe", b"\0" * 4, b"ISO 2022 IR 87", b"1.2.840.10008.1.2.1.99", b"\x1b$B\x1b("]
+
+FOREIGN = [0x00080005, 0x00090010, 0x00091001, 0x00100020, 0x00101000, 0x00100010, 0x00180050, 0x00181302]
+FOREIGN += [0x00200011, 0x00281052, 0x00281053, 0x00290010, 0x00291010, 0x50000022, 0x60000022, 0x00081140]
+KEY = Pseudonyms(bytes(32))
 
 
 @dataclass(frozen=True)
@@ -139,7 +157,8 @@ def damaged(intact: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
 
 def _aimed(data: bytearray, found: list[Element], rng: np.random.Generator) -> str:
     e = found[rng.integers(len(found))]
-    name = str(rng.choice(["length", "tag", "vr", "twice", "without", "nesting", "value", *["geometry"] * 6]))
+    names = ["length", "tag", "vr", "twice", "without", "nesting", "value", "foreign", *["geometry"] * 6]
+    name = str(rng.choice(names))
     if name == "length":
         top = 2 ** (8 * e.size) - 1
         old = int.from_bytes(data[e.length : e.length + e.size], "little" if e.order == "<" else "big")
@@ -163,6 +182,15 @@ def _aimed(data: bytearray, found: list[Element], rng: np.random.Generator) -> s
         item = struct.pack(f"{e.order}HHI", 0xFFFE, 0xE000, UNDEFINED)
         ends = struct.pack(f"{e.order}HHIHHI", 0xFFFE, 0xE00D, 0, 0xFFFE, 0xE0DD, 0)
         data[e.start : e.start] = (sequence + item) * deep + ends * (deep if rng.random() < 0.5 else 0)
+    elif name == "foreign":
+        tag, vr = FOREIGN[rng.integers(len(FOREIGN))], VRS[rng.integers(len(VRS))]
+        text = TEXTS[rng.integers(len(TEXTS))]
+        text += b" " * (len(text) % 2)
+        implicit = e.size == 4 and not data[e.start + 4 : e.start + 6].isalpha()
+        head = struct.pack(f"{e.order}HH", tag >> 16, tag & 0xFFFF) + (b"" if implicit else vr)
+        head += b"\0\0" if vr in LONG and not implicit else b""
+        size = "I" if implicit or vr in LONG else "H"
+        data[e.start : e.start] = head + struct.pack(f"{e.order}{size}", len(text)) + text
     elif name == "value":
         _replace(data, e, TEXTS[rng.integers(len(TEXTS))])
     else:
@@ -233,6 +261,7 @@ def judge(path: Path, intact: Intact, warned: Warned, dcmtk: bool) -> str:
         outcome = _agreed(path, scan, intact, warned, dcmtk)
     if "Secret" in str(check(scan)):
         raise Wrong("the patient's name is shown")
+    _de_identified(path)
     target = path.with_name("restored.dcm")
     target.unlink(missing_ok=True)
     try:
@@ -243,9 +272,34 @@ def judge(path: Path, intact: Intact, warned: Warned, dcmtk: bool) -> str:
     lost = abs(stored.counts - 2 * scan.counts.sum(dtype=np.int64))
     if stored.clipped == 0 and lost > 0.05 * scan.counts.size:
         raise Wrong("the restored counts are not those that were written")
-    with warnings.catch_warnings(action="ignore"):
-        pydicom.dcmread(target)
+    if _patient(target) != _patient(path):
+        raise Wrong("the restored file is of another patient")
     return outcome
+
+
+def _patient(path: Path) -> list[bytes]:
+    """Bytes of the Patient ID and the name, where they are text, and of what says how to read them."""
+    found = []
+    with warnings.catch_warnings(action="ignore"):
+        ds = pydicom.dcmread(path, force=True)
+        for tag in (0x00080005, 0x00100010, 0x00100020):
+            stored = ds.get_item(tag).value if tag in ds else None
+            text = tag == 0x00080005 or (tag in ds and ds[tag].VR in CUSTOMIZABLE_CHARSET_VR)
+            found.append((stored or b"").strip(b"\0 ") if text and isinstance(stored, bytes | None) else b"")
+    return found
+
+
+def _de_identified(path: Path) -> None:
+    try:
+        done = deidentify(path, KEY)
+        with blaming(path):
+            content = encoded(done.dataset)
+        if survivors(content, done):
+            return
+    except RbsError:
+        return
+    if b"secret" in content.replace(done.dataset.PixelData, b"").lower():
+        raise Wrong("the patient's name is in the de-identified file")
 
 
 def _agreed(path: Path, scan: Scan, intact: Intact, warned: Warned, dcmtk: bool) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from rbs.data.manifest import SPLITS, line_fault, patient_key, read_rows, relative_path
 from rbs.errors import ManifestError
-from rbs.utils.files import write_csv
+from rbs.utils.files import require_regular, write_csv
 
 COLUMNS = ("frame", "split", "low", "mask", "group", "source")
 REQUIRED = ("frame", "split")
@@ -95,7 +95,12 @@ class FramesManifest:
 
 
 def is_frames_manifest(path: str | Path) -> bool:
-    """True where the header of a CSV is that of frames; False where it cannot be read."""
+    """True where the header of a CSV is that of frames; False where it cannot be read.
+
+    Raises:
+        ManifestError: It is no file but a pipe, a device or a folder.
+    """
+    require_regular(Path(path), ManifestError)
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             return "frame" in (name.strip() for name in next(csv.reader(file), []))

@@ -407,7 +407,7 @@ def _check_header(path: Path, header: list[str], required: Sequence[str], column
 
 def _case(path: Path, line: int, row: dict[str, str]) -> Case:
     for name in REQUIRED:
-        if not row[name]:
+        if not patient_key(row[name]):  # invisible characters are nobody's name
             raise line_fault(path, line, f"{name} is empty", "fill it in")
     if row["split"] not in SPLITS:
         raise line_fault(path, line, f"unknown split '{row['split']}'", f"use one of {', '.join(SPLITS)}")

@@ -93,7 +93,7 @@ class Crops(CropDataset):
             whole_rapid = None
         else:
             whole_thinned, exposure = self._thinned(row, realisation)
-            rapid, whole_rapid = cut(whole_thinned), completed(whole_thinned, scan.cut)
+            rapid, whole_rapid = cut(whole_thinned), completed(whole_thinned, self._cut(scan))
         if self.pairs in ("split", "rapid"):
             target, target_exposure = counts - rapid, source_exposure - exposure
         else:
@@ -126,7 +126,11 @@ class Crops(CropDataset):
         Measured pairs have the acquired scan alone.
         """
         thinned, exposure = self._thinned(row, number)
-        return completed(thinned, self.images[row].cut), exposure
+        return completed(thinned, self._cut(self.images[row])), exposure
+
+    def _cut(self, scan: LoadedCase) -> int:
+        """Counts up to this number are missing in what is drawn from a scan."""
+        return scan.cut if self.censored else 0
 
     def _thinned(self, row: int, number: int) -> tuple[Array, float]:
         """The same before the counts that were cut are drawn."""

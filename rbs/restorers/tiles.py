@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rbs.restorers.base import Restorer
-from rbs.utils.memory import WHOLE
+from rbs.utils.memory import WHOLE, return_memory
 
 TILE = 1024
 """Side of a tile, pixels, without its margin."""
@@ -142,6 +142,7 @@ def restore_scan(network: nn.Module, restorer: Restorer, x: Tensor, exposure: Te
     height, width = x.shape[-2:]
     if height * width <= WHOLE or restorer.reach is None or restorer.scale != 1:
         return network(x, exposure)
+    return_memory()
     tiles = list(_tiles(height, width, restorer.reach, restorer.multiple))
     averages, answer = _GlobalAverages(), torch.empty_like(x)
     with averages.watching(restorer):

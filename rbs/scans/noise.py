@@ -40,7 +40,7 @@ _ENOUGH_BLOCKS = 100
 """Blocks, and expected coincidences of two counts in a block, without which a level says
 nothing."""
 
-_BRIGHT, _BRIGHT_ERRORS = 2.0, 3.0
+_BRIGHT, _BRIGHT_ERRORS = 2.0, 3.5
 """Counts from which a weak smoothing shows that is rounded to whole counts, and the standard errors
 granted to all such levels together."""
 
@@ -52,7 +52,8 @@ _FAINT_SUM = 8.0
 wide as the block, have contrasts of their own."""
 
 _SATURATED = 5
-"""Pixels that share the largest count where it is a limit, of the camera or of a picture."""
+"""Pixels that share the largest count where it is a limit, of the camera or of a picture; they are
+also twice as many as those of one count less."""
 
 _MOST_COUNTED = 4096
 """Counts up to which the histogram is looked at."""
@@ -212,7 +213,8 @@ def examine(counts: Array, *, cut: int = 0, recovered: bool = False) -> Noise:
 def _judge(counts: Array, histogram: Array, cut: int, limits: _Limits, tiles: Array | None) -> Noise:
     """Judge the blocks in some of the tiles (tile rows, tile columns), or all."""
     top = counts.max()
-    most = top / 2 if (counts == top).sum() >= _SATURATED else np.inf
+    full, next_to_full = (counts == top).sum(), (counts == top - 1).sum()
+    most = top / 2 if full >= max(_SATURATED, 2 * next_to_full) else np.inf
     frame, blank = counts.astype(np.float32), blank_pixels(counts)
     lowest = max(limits.lowest, lowest_level(cut))
     levels = {}
@@ -230,11 +232,11 @@ def _judge(counts: Array, histogram: Array, cut: int, limits: _Limits, tiles: Ar
         return Noise(float("nan"))
     index = float((weight * pixels.squares).sum() / shares.sum())
     error = float(np.sqrt(((shares * pixels.error) ** 2).sum()) / shares.sum())
-    if error > _MOST_ERROR:
-        return Noise(float("nan"))
     chance = limits.chance * error
     if not limits.low - chance <= index <= limits.high + chance:
         return Noise(index, error, f"the noise variance is {index:.2g} times its mean")
+    if error > _MOST_ERROR:
+        return Noise(float("nan"))
     fault = (
         _repeated_lines(counts)
         or _rare_count(histogram, cut, limits)

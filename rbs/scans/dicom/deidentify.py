@@ -65,9 +65,11 @@ is."""
 
 _BYTES = ("OB", "UN")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
-_LONGEST = {"DS": 16, "IS": 12}
-"""Characters of a decimal and of a whole number (PS3.5, table 6.2-1). More digits could spell, so
-decimals, which some cameras write too long, are rounded."""
+_SHORT = {
+    "DS": re.compile(rf"(?=.{{1,16}}$){_NUMBER.pattern}", re.ASCII),
+    "IS": re.compile(r"(?=.{1,12}$)[+-]?\d+", re.ASCII),
+}
+"""Decimals and whole numbers of no more characters than PS3.5, table 6.2-1, allows."""
 
 _DATE = re.compile(r"\d{8}", re.ASCII)
 _TIME = re.compile(r"\d{2}(?:\d{2}(?:\d{2}(?:\.\d{1,6})?)?)?", re.ASCII)
@@ -305,6 +307,15 @@ def _may_have(element: DataElement) -> bool:
     return not most.isdecimal() or int(most) >= element.VM
 
 
+def _shortened(number: float, vr: str) -> str:
+    """A number as the standard would write it, since more digits could spell a name."""
+    if vr == "DS" and math.isfinite(number):
+        return f"{number:.10g}"
+    if vr == "IS" and number.is_integer() and abs(number) < 2**31:
+        return str(int(number))
+    raise _Unsafe
+
+
 class _Unsafe(Exception):
     """A value that must not stay."""
 
@@ -409,11 +420,10 @@ class _Cleaner:
             return self._shifted(given + "0101"[len(given) - 4 :])[: len(given)] + parts[2]
         if vr == "TM" and _TIME.fullmatch(text):
             return value
-        if vr in _LONGEST and (_NUMBER.fullmatch(text) or not text):
-            if len(text) <= _LONGEST[vr]:
-                return value
-            if vr == "DS" and math.isfinite(float(text)):
-                return f"{float(text):.10g}"
+        if vr in _SHORT and (_SHORT[vr].fullmatch(text) or not text):
+            return value
+        if vr in _SHORT and _NUMBER.fullmatch(text):
+            return _shortened(float(text), vr)
         if vr == "AT" and dictionary_has_tag(Tag(value)):
             return value
         if vr in ("US", "SS", "UL", "SL", "FL", "FD") and isinstance(value, int | float):

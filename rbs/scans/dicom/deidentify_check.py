@@ -35,6 +35,7 @@ _FIGURES = re.compile(r"[\d.]+", re.ASCII)
 _PSEUDONYMS = ("PatientID", "PatientName")
 
 
+@quiet()
 def survivors(content: bytes, done: Deidentified) -> list[str]:
     """Look through a written file for anything that was removed from its source.
 
@@ -51,10 +52,9 @@ def survivors(content: bytes, done: Deidentified) -> list[str]:
     Returns:
         Where the removed texts came from; or what else is wrong. Never the text.
     """
-    with quiet():
-        ds = pydicom.dcmread(BytesIO(content))
-        again = BytesIO()
-        ds.save_as(again, enforce_file_format=True)
+    ds = pydicom.dcmread(BytesIO(content))
+    again = BytesIO()
+    ds.save_as(again, enforce_file_format=True)
     if again.getvalue() != content or content[:128] != bytes(128):
         return ["bytes outside its elements"]
     found, numbers = list(_identifying(ds, done)), _bytes_of_numbers(ds).lower()
@@ -121,6 +121,5 @@ def _blank(ds: Dataset) -> None:
 def _serialised(ds: Dataset) -> bytes:
     buffer = DicomBytesIO()
     buffer.is_little_endian, buffer.is_implicit_VR = True, False
-    with quiet():
-        write_dataset(buffer, ds)
+    write_dataset(buffer, ds)
     return bytes(buffer.getvalue())

@@ -67,6 +67,9 @@ _UNDEFINED = "none that DICOM defines"
 IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID")
 """Attributes by which an object is filed."""
 
+LARGEST_FILE = 8 * MOST_PIXELS
+"""Bytes of the largest file that is read, also of what a deflated one inflates to."""
+
 _EXPORT_PLAIN = "export it uncompressed (Explicit VR Little Endian)"
 _LOG = logging.getLogger("rbs")
 
@@ -162,6 +165,9 @@ def decoded(path: Path, content: bytes | None = None, **options: Any) -> tuple[F
     """
     if content is None:
         require_regular(path, ScanError)
+        if (size := path.stat().st_size) > LARGEST_FILE:
+            fault = f"it has {size:,} bytes, more than a whole-body scan"
+            raise ScanError(fault, file=path, remedy="name a whole-body scan")
     with path.open("rb") if content is None else BytesIO(content) as file:
         start = file.read(START)
         if not starts_like_dicom(start):
@@ -204,7 +210,7 @@ def _refuse_to_inflate(file: BinaryIO, path: Path) -> None:
     inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
     while piece := file.read(2**14):
         size += len(inflater.decompress(piece))
-        if size > 8 * MOST_PIXELS:
+        if size > LARGEST_FILE:
             fault = "it inflates to more than a whole-body scan holds"
             raise ScanError(fault, file=path, remedy=_EXPORT_PLAIN)
 

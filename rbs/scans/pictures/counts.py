@@ -236,9 +236,9 @@ def _filled_gap(histogram: Array, scale: float, uncertain: float) -> bool:
     gaps = np.ones(256, dtype=bool)
     for other in (scale - uncertain, scale, scale + uncertain):
         gaps[greys_of_counts(other)] = False
-    greys = np.flatnonzero(gaps[:LAST])
+    greys = np.flatnonzero(gaps)
+    greys = greys[(greys > of_counts[1]) & (greys < of_counts[-1])]
     above = np.searchsorted(of_counts, greys)
-    greys, above = greys[greys > of_counts[1]], above[greys > of_counts[1]]
     sides = (histogram[of_counts[above - 1]] + histogram[of_counts[above]]) / 2
     return bool((histogram[greys] > sides / 2 + STANDARD_ERRORS * np.sqrt(sides + 1)).any())
 
@@ -250,11 +250,13 @@ def _cut(histogram: Array, scale: float) -> int:
     so that h(n) is at least h(n + 1)^2 (n + 1) / ((n + 2) h(n + 2)). A JPEG spreads zeros and
     fills some of the cut counts again in part.
     """
-    greys = greys_of_counts(scale)
-    number = ((histogram + 0.5) / np.maximum(1, np.bincount(greys, minlength=256)))[greys]
-    n = np.arange(1, _MOST_CUT + 1)
+    number_of_grey = (histogram + 0.5) / np.maximum(1, np.bincount(greys_of_counts(scale), minlength=256))
+    n = np.arange(_MOST_CUT + 3)
+    # The scale may not tell to which side half a grey was rounded.
+    number = np.max([number_of_grey[np.rint(scale * n + e).astype(int)] for e in (-0.02, 0, 0.02)], axis=0)
+    n = n[1:-2]
     least = number[n + 1] ** 2 * (n + 1) / ((n + 2) * number[n + 2])
     # All below it were cut as well, but for what a JPEG spreads.
-    most = np.maximum.accumulate(np.where(greys[n] > 2, number[n], 0))
+    most = np.maximum.accumulate(np.where(np.rint(scale * n) > 2, number[n], 0))
     cut = n[(number[n] < _RARE * least) & (least > 20) & (most < _RARE * number[n + 1])]
     return int(cut.max(initial=0))

@@ -51,6 +51,11 @@ def latin(folder: Path) -> None:
     os.truncate(write_nm(folder / LATIN, poisson()), 3000)
 
 
+def huge(folder: Path) -> None:
+    """A file with holes, whose reading would fill the memory."""
+    os.truncate(write_nm(folder / "a.dcm", poisson()), 2**40)
+
+
 def archive(folder: Path) -> None:
     with zipfile.ZipFile(folder / "export.dcm", "w") as packed:
         packed.writestr("a.dcm", b"scan")
@@ -70,6 +75,7 @@ UNREADABLE: dict[str, Callable[[Path], object]] = {
     "zeros": lambda folder: (folder / "a.dcm").write_bytes(bytes(5000)),
     "noise": lambda folder: (folder / "a.dcm").write_bytes(bytes(128) + b"DICM" + bytes(range(256)) * 20),
     "archive": archive,
+    "huge": huge,
     "truncated": truncated,
     "damaged": damaged,
     "name in Latin-1": latin,

@@ -62,6 +62,17 @@ def test_one_frame_as_both_views_is_doubted(rapid: Scan) -> None:
     assert not check(Scan(front[None], (View.ANTERIOR,), (2.3, 2.3), velocity=40.0)).restoring.warnings
 
 
+def test_a_steep_source_is_a_warning(rapid: Scan) -> None:
+    counts = rapid.counts.copy()
+    counts[1, 60, 20] = 200
+    report = check(rapid.with_counts(counts))
+    assert report.restoring.fit
+    assert report.training.fit
+    (warning,) = report.restoring.warnings
+    assert "the posterior view has a hot pixel" in warning
+    assert "rows 59-61, columns 19-21" in warning
+
+
 def test_each_view_is_checked_for_itself(rapid: Scan) -> None:
     report = check(rapid.with_counts(rapid.counts * np.array([[[1]], [[2]]])))
     assert report.dispersion == pytest.approx((1, 2), rel=0.1)

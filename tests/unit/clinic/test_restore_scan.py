@@ -12,6 +12,7 @@ from rbs.clinic.restore_scans import pair_views, restore_scan
 from rbs.errors import CheckpointError, ScanError
 from rbs.restorers.checkpoint import LoadedRestorer
 from rbs.restorers.nafnet import NAFNet
+from rbs.scans.censoring import cut_counts
 from rbs.scans.scan import Provenance, Scan, View
 
 BOTH = (View.ANTERIOR, View.POSTERIOR)
@@ -41,6 +42,18 @@ def test_untrained_it_is_a_gaussian_filter_at_standard_counts(loaded: LoadedRest
     assert restored.views == views
     assert restored.velocity == 20
     assert restored.counts.sum() == pytest.approx(2 * scan.counts.sum(), rel=0.02)
+
+
+def test_counts_that_were_cut_are_filled_in(loaded: LoadedRestorer) -> None:
+    scan = a_scan()
+    cut = scan.with_counts(cut_counts(scan.counts, 3), cut=3)
+    restored = restore_scan(cut, loaded)
+    assert restored.cut == 0
+    assert restored.counts.sum() == pytest.approx(2 * scan.counts.sum(), rel=0.03)
+    assert 2 * cut.counts.sum() < 0.9 * restored.counts.sum()
+    adapting = replace(loaded, provenance={"adapted": {}})
+    with pytest.raises(ScanError, match="up to 3 were cut"):
+        restore_scan(cut, adapting)
 
 
 def test_the_standard_velocity_sets_the_scale(loaded: LoadedRestorer) -> None:

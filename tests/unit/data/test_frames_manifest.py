@@ -1,5 +1,6 @@
 """The frames manifest: what it tells, and what it refuses."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,12 @@ def test_an_empty_split_and_a_missing_manifest(folder):
         manifest.rows("test")
     with pytest.raises(ManifestError, match="there is no such manifest; make one with"):
         FramesManifest.read(folder / "none.csv")
+
+
+def test_a_pipe_is_no_manifest(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(ManifestError, match="it is a pipe, not a file"):
+        is_frames_manifest(tmp_path / "pipe.csv")
 
 
 @pytest.mark.parametrize("row", ["b.png,test,", "c.png,test,b.png"])

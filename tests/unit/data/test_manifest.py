@@ -200,6 +200,28 @@ def test_two_patients_are_no_pair(tiny_cohort: Path, tmp_path: Path) -> None:
     load_case(replace(case, rapid=(unnamed,)))
 
 
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("patient,split,standard\n\u200b,train,s1\n\u200b,test,s2\n".encode(), "line 2: patient is empty"),
+        ("patient,split,standard\nA,train,s1\n".encode("utf-16"), "it is not a CSV file"),
+        ("patient,split,standard\n\xc9,train,s1\n".encode("latin-1"), "it is not a CSV file"),
+        (b"patient,split,standard\nA,train,s\x001\n", "the file .* is missing|not a CSV file"),
+        (b"patient,split,standard\nA,train," + b"s" * 5000 + b"\n", "the file .* is missing"),
+        (b"patient,split,standard\nA,train,.\n", "it is a folder, not a file"),
+        (b"patient,split,standard\nA,train,../manifest/../manifest/s1\n", "the file .* is missing"),
+        (b"patient,split,standard\nA,train,s1\nB,test,./s1\n", "is listed before, on line 2"),
+        (b"patient,split,standard\nA,train,s1;s1\n", "is listed before, on line 2"),
+        (b"patient,split,standard\nA,Train,s1\n", "unknown split 'Train'"),
+    ],
+)
+def test_odd_manifests_are_refused(tmp_path: Path, content: bytes, fault: str) -> None:
+    path = _manifest(tmp_path, "")
+    path.write_bytes(content)
+    with pytest.raises(ManifestError, match=fault):
+        Manifest.read(path)
+
+
 def _two_splits(path: Path, train: str, test: str) -> None:
     path.write_text(f"patient,split,rapid,standard\nA,train,{train}\nB,test,{test}\n")
 

@@ -65,6 +65,16 @@ def test_a_thinned_scan_stays_cut_and_a_restored_one_is_not(cut_file: Path, tmp_
     assert codes == ["RESTORED"]
 
 
+def test_thinning_cuts_the_parts(acquired: Scan, cut_file: Path, tmp_path: Path) -> None:
+    parts = [tmp_path / "fast.dcm", tmp_path / "rest.dcm"]
+    thinning = ["thin", str(cut_file), str(parts[0]), "--velocity", "60", "--remainder", str(parts[1])]
+    assert main(thinning) == 0
+    for part in parts:
+        scan = read_nm(part)
+        assert scan.cut == 2
+        assert (scan.counts[scan.counts > 0] > 2).all()
+
+
 def test_counts_that_a_cut_leaves_no_room_for_are_refused(cut_file: Path) -> None:
     ds = pydicom.dcmread(cut_file)
     ds.DerivationCodeSequence = [code("CUT5", "99RBS", ""), *list(ds.DerivationCodeSequence)[1:]]

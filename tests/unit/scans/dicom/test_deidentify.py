@@ -273,12 +273,16 @@ def test_short_identifiers_are_everywhere_and_leave_numbers_alone(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("keyword", "vr", "kept"), [("SeriesNumber", "IS", None), ("WindowCenter", "DS", 2.397616387)]
+    ("keyword", "vr", "digits", "kept"),
+    [
+        ("SeriesNumber", "IS", "8" * 40, None),
+        ("ActualFrameDuration", "IS", f"{'300000.0':<40}", 300000),
+        ("WindowCenter", "DS", "2.39761638712345678901234567890123456789", 2.397616387),
+    ],
 )
 def test_numbers_of_more_digits_than_the_standard_allows_are_rounded_or_emptied(
-    tmp_path: Path, keyword: str, vr: str, kept: float | None
+    tmp_path: Path, keyword: str, vr: str, digits: str, kept: float | None
 ) -> None:
-    digits = "2.39761638712345678901234567890123456789" if vr == "DS" else "8" * 40
     path = planted(tmp_path / "a.dcm", lambda ds: ds.add_new(tag_for_keyword(keyword), "UT", digits))
     tag = Tag(tag_for_keyword(keyword))
     head = tag.group.to_bytes(2, "little") + tag.element.to_bytes(2, "little")

@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,13 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 from scipy.ndimage import gaussian_filter
 
+from nm_files import poisson, write_nm
+
 from rbs.clinic.checks import check
 from rbs.errors import ScanError
 from rbs.scans.counts import dispersion_index
 from rbs.scans.dicom.reader import first_line, positive_number, read_nm
+from rbs.scans.dicom.writer import Derivation, write_restored_nm
 from rbs.scans.scan import Scan, View
 
 Changed = Callable[[Callable[[FileDataset], object]], Path]
@@ -108,6 +113,24 @@ def test_a_processed_view_does_not_hide_behind_a_raw_one(changed: Changed) -> No
         assert 0.85 < dispersion_index(raw) < 1.1
     with pytest.raises(ScanError, match=r"noise variance is .* in frame 2"):
         read_nm(path)
+
+
+def test_smoothed_and_rescaled_counts_with_the_noise_of_raw_ones_are_refused(tmp_path: Path) -> None:
+    counts = poisson(2, rows=256, columns=128)
+    for sigma, scale in ((0.45, 2.54), (0.6, 13.23), (0.35, 1.0)):
+        smooth = np.rint(gaussian_filter(counts.astype(float), (0, sigma, sigma)) * scale).astype(np.int64)
+        path = write_nm(tmp_path / f"{sigma}.dcm", smooth, views=("anterior", "posterior"))
+        with pytest.raises(ScanError, match="smoothed or rescaled"):
+            read_nm(path)
+        assert read_nm(path, require_raw=False).counts.sum() == smooth.sum()
+
+
+def test_a_hot_pixel_is_located_and_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    counts = poisson(2, rows=256, columns=128)
+    counts[1, 40, 70] = 20_000
+    scan = read_nm(write_nm(tmp_path / "hot.dcm", counts, views=("anterior", "posterior")))
+    np.testing.assert_array_equal(scan.counts, counts)
+    assert "frame 2 has a hot pixel or another steep source: rows 39-41, columns 69-71" in caplog.text
 
 
 def test_secondary_capture_of_modality_nm_is_read_and_recorded(
@@ -222,6 +245,23 @@ def test_a_patient_id_of_unknown_type_is_refused(changed: Changed) -> None:
     path.write_bytes(content.replace(b"\x10\x00\x20\x00LO", b"\x10\x00\x20\x00ZL"))
     with pytest.raises(ScanError, match="its PatientID is damaged"):
         read_nm(path)
+
+
+@pytest.mark.parametrize("depth", [30, 300, 900, 5000])
+def test_deep_nesting_never_ends_in_a_traceback(nm_file: Path, tmp_path: Path, depth: int) -> None:
+    item, end = b"\xfe\xff\x00\xe0" + b"\xff" * 4, b"\xfe\xff\x0d\xe0" + bytes(4)
+    sequence, stop = b"\x08\x00\x40\x11SQ\0\0" + b"\xff" * 4, b"\xfe\xff\xdd\xe0" + bytes(4)
+    nested = (sequence + item) * depth + (end + stop) * depth  # ReferencedImageSequence
+    content = nm_file.read_bytes()
+    place = content.index(b"\x10\x00\x10\x00PN")
+    (tmp_path / "a.dcm").write_bytes(content[:place] + nested + content[place:])
+    made_by = Derivation("f1", "0", "ab" * 32)
+    with suppress(ScanError):
+        scan = read_nm(tmp_path / "a.dcm")
+        check(scan)
+        write_restored_nm(tmp_path / "r.dcm", replace(scan, velocity=20.0), scan, derivation=made_by)
+    if depth == 30:  # no camera nests deeper than five
+        assert (tmp_path / "r.dcm").exists()
 
 
 def test_a_number_too_large_for_a_float_is_unknown() -> None:

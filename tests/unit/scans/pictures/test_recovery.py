@@ -246,3 +246,17 @@ def test_linked_folders_are_recovered_and_no_pattern_hangs(
     slow = "(?P<patient>(a|aa)+)_(?P<view>[AP])"
     status, _, error = run(capsys, source, tmp_path / "slow", "--pattern", slow, "--spacing-mm", 2.2)
     assert (status, "takes too long" in error) == (1, True)
+
+
+def test_the_cut_comes_with_the_counts(tmp_path: Path) -> None:
+    counts = np.random.default_rng(0).poisson(np.linspace(1.0, 20.0, 160 * 90).reshape(160, 90))
+    counts[:40, :30] = 0
+    counts[counts <= 2] = 0
+    (tmp_path / "in").mkdir()
+    Image.fromarray(exported(counts, 2.3)).save(tmp_path / "in" / "001_A.jpg", quality=100)
+    pictures = [Picture(Path("001_A.jpg"), "001", View.ANTERIOR)]
+    (row,) = recover_pictures(tmp_path / "in", pictures, tmp_path / "out", Settings(2.2), workers=1)
+    assert (row["verdict"], row["cut_low_counts"]) == ("recovered", "2")
+    scan = read_nm(tmp_path / "out" / "001_A.dcm")  # whose noise is that of raw counts beyond the cut
+    assert scan.cut == 2
+    assert (scan.counts[0] == counts).mean() > 0.95
