@@ -40,7 +40,9 @@ def main() -> None:
     passed: dict[str, list[Recovery]] = defaultdict(list)
     for number in tqdm(range(1, phantoms + 1), unit="phantom"):
         expectation = drawn(number)
-        for key, picture, counts, scale in honest_pictures(expectation, np.random.default_rng([SEED, number, 1])):
+        for key, picture, counts, scale in honest_pictures(
+            expectation, np.random.default_rng([SEED, number, 1])
+        ):
             honest[key].append((recover(picture), counts, scale))
         for name, picture in manipulated_pictures(expectation, np.random.default_rng([SEED, number, 2])):
             passed[name].append(recover(picture))
@@ -53,7 +55,9 @@ def main() -> None:
 def drawn(number: int) -> Array:
     """Expected counts of one view of a phantom child."""
     rng = np.random.default_rng([SEED, number])
-    return make_child(float(rng.uniform(0.5, 16)), "FM"[number % 2], rng).expectation[number % 2].astype(float)
+    return (
+        make_child(float(rng.uniform(0.5, 16)), "FM"[number % 2], rng).expectation[number % 2].astype(float)
+    )
 
 
 def honest_pictures(
