@@ -88,7 +88,10 @@ def test_pictures_become_a_training(tmp_path: Path, capsys: pytest.CaptureFixtur
     counts, manifest, runs = tmp_path / "counts", tmp_path / "manifest.csv", tmp_path / "runs"
     named = ("--pattern", "(?P<patient>[0-9]+)_(?P<view>[AP])", "--spacing-mm", "2.3", "--workers", "1")
     assert main(["recover-counts", str(pictures), str(counts), *named]) == 0
-    halves = ("--standard-velocity", "15", "--shares", "50", "25", "25", "--workers", "1")
+    splits = tmp_path / "splits.csv"
+    rows = [f"{patient:03d},{('train', 'val')[patient % 2]}" for patient in range(6)]
+    splits.write_text("\n".join(["patient,split", *rows]) + "\n")
+    halves = ("--standard-velocity", "15", "--splits", str(splits), "--workers", "1")
     assert main(["index", str(counts), "-o", str(manifest), *halves]) == 0
     assert load_case(Manifest.read(manifest).cases[0]).cut == 1
     experiment = ROOT / "experiments" / "recovered_counts.yaml"
