@@ -63,7 +63,7 @@ def drawn(number: int) -> Array:
 def honest_pictures(
     expectation: Array, rng: np.random.Generator
 ) -> Iterator[tuple[tuple[str, ...], Array, Array, float]]:
-    """Scan, kind, format and scale of a picture, the picture, its counts, and its exact scale."""
+    """Scan, kind, format and scale of a picture; the picture, its counts and its exact scale."""
     for size, factor in SIZES:
         counts = rng.poisson(factor * expectation)
         for low, high in BINS:
@@ -81,7 +81,7 @@ def honest_pictures(
 
 
 def manipulated_pictures(expectation: Array, rng: np.random.Generator) -> Iterator[tuple[str, Array]]:
-    """What was done to a picture, and the picture: of whole bodies, and of crops whose counts were cut."""
+    """What was done to a picture, and the picture: whole bodies, and crops whose counts were cut."""
     for _, factor in SIZES:
         counts = rng.poisson(factor * expectation)
         yield from manipulated(counts, float(rng.uniform(1.0, 3.0)), rng)

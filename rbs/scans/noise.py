@@ -89,7 +89,7 @@ class _Limits:
         sums: Largest index of 2x2 sums, over levels, of which the median is meant: anatomy shows at
             some levels, smoothing at all.
         faint_sums: Largest index of 4x4 sums of up to `_FAINT_SUM` counts.
-        rare: Least h(n - 1) h(n + 1) where the mixture of Poisson counts makes it 1, as its root.
+        rare: Least root of h(n - 1) h(n + 1), relative to the bound of the module's docstring.
         bright: Least index of all pixels of levels from `_BRIGHT` on.
         lowest: Mean counts a pixel from which the noise is judged.
         chance: Standard errors by which the index of all levels may miss `low` and `high`.
@@ -110,7 +110,7 @@ class _Limits:
 
 
 _ACQUIRED = _Limits(low=0.98, high=1.1, sums=1.2, faint_sums=1.5, rare=0.95, bright=1.0, taken=0.25)
-# JPEG adds noise of its own, most of all there is at few counts, and moves some counts to a neighbour.
+# JPEG adds noise of its own, most of all there is below one count, and moves some counts by one.
 _RECOVERED = _Limits(
     low=0.97,
     high=1.18,
@@ -326,7 +326,7 @@ def _rare_count(histogram: Array, cut: int, limits: _Limits) -> str:
         return ""
     worst = int(z.argmax())
     rare = n[worst] + (1 if above[worst] < below[worst] else -1)
-    return f"too few pixels have {rare} counts, as where counts are scaled or mapped"
+    return f"too few pixels have {rare} counts"
 
 
 def _odd_level(pixels: _Indices, index: float, cut: int, limits: _Limits) -> str:

@@ -252,8 +252,8 @@ def _cut(histogram: Array, scale: float) -> int:
     """
     number_of_grey = (histogram + 0.5) / np.maximum(1, np.bincount(greys_of_counts(scale), minlength=256))
     n = np.arange(_MOST_CUT + 3)
-    # The scale may not tell to which side half a grey was rounded. (Greys 1 and 2 are those that a JPEG
-    # makes of zeros, too.)
+    # The scale may not tell to which side half a grey was rounded. (Greys 1 and 2 are those that a
+    # JPEG makes of zeros, too.)
     either = np.where(scale * n > 2.5, 0.02, 0)
     number = np.max([number_of_grey[np.rint(scale * n + e).astype(int)] for e in (-either, either)], axis=0)
     n = n[1:-2]
