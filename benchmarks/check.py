@@ -32,14 +32,15 @@ from rbs.synthetic.faults import FAULTS, draw
 from rbs.synthetic.skeleton import SPACING_MM, VIEWS, make_child
 
 SEEDS = {"calibration": 12, "clean": 11, "faulty": 13}
-NUMBERS = {"calibration": 500, "clean": 500, "faulty": 50}
+NUMBERS = {"calibration": 395, "clean": 500, "faulty": 50}
 
 FLOORS = {
     Kind.COVERAGE: 8.0,
     Kind.SATURATION: 0.3,
     Kind.CONTAMINATION: 0.1,
     Kind.HEAD: 0.04,
-    Kind.VELOCITY: 0.12,
+    Kind.VELOCITY: 0.15,
+    Kind.METAL: 0.15,
     Kind.BETWEEN: 0.8,
 }
 """Least scales of the tails: patients and cameras differ in these more than phantoms do."""
@@ -124,7 +125,7 @@ def print_tails(scans: list[Scores]) -> None:
     for kind in Kind:
         found = np.sort([scan[kind] for scan in scans if kind in scan])
         start = float(np.quantile(found, 0.95))
-        # What hardly varies among phantoms, such as zero, has a tail of 2 % of the score or a floor.
+        # What hardly varies among phantoms, such as zero, has a tail of 2 % of it, or a floor.
         above = found[found > start] - start
         scale = max(above.mean() if above.size else 0, 0.02 * abs(start), FLOORS.get(kind, 0))
         threshold = max(start + scale * np.log(0.05 / FLAGGED), LEAST.get(kind, -np.inf))

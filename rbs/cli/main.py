@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
             status = 0
         else:
             args = _parser(command).parse_args(arguments)
-            status = args.run(args) or 0
+            status = int(args.run(args) or 0)
         sys.stdout.flush()
     except RbsError as error:
         print(f"rbs: {error}", file=sys.stderr)
@@ -96,8 +96,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"rbs: {missing}", file=sys.stderr)
         return 1
     except OSError as error:
-        if (status := _output_is_closed(error)) is not None:
-            return status
+        if (closed := _output_is_closed(error)) is not None:
+            return closed
         # Any file may be unreadable; a traceback would tell a user nothing more.
         from rbs.utils.guard import system_error
 
@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
             print("rbs: terminated", file=sys.stderr)
             return 143
         raise
-    return int(status)
+    return status
 
 
 def _print_anything() -> None:

@@ -260,8 +260,8 @@ class ScanRestorer:
         start = time.perf_counter()
         answer = attempt(paths[0], self._answer, group)
         if isinstance(answer, RbsError):
-            own = answer.file == paths[0]  # and not that of the weights
-            yield from (Refusal(path, concerning(answer, path) if own else answer) for path in paths)
+            of_scan = answer.file == paths[0]  # and not of the weights
+            yield from (Refusal(path, concerning(answer, path) if of_scan else answer) for path in paths)
             return
         seconds = (time.perf_counter() - start) / len(group)
         for index, scan in enumerate(group):

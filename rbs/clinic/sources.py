@@ -113,7 +113,8 @@ def sources_in(folder: Path) -> Folder:
     sources = [*frames, *(Source(path, kind, study=str(path)) for path in unreadable)]
     if not sources:
         fault = "there is no scan (DICOM), picture or video in this folder"
-        raise ScanError(fault, file=folder, remedy="check the path")
+        packed = any(_named_like(path) == "archive" for path in others)
+        raise ScanError(fault, file=folder, remedy="unpack its archives" if packed else "check the path")
     return Folder(sorted(sources, key=lambda file: file.path))
 
 

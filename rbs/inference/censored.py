@@ -18,9 +18,8 @@ def filled(scan: Scan, loaded: Loaded, exposure: float) -> Scan:
 
     Expectation maximisation (Dempster, Laird & Rubin, J. R. Stat. Soc. B 39 (1977) 1-38), with the
     restorer for the maximisation: the mean of a cut pixel is at first that of the pixels around
-    (`rbs.scans.censoring.local_mean`), and then, once, what the restorer finds there. On phantom
-    children at 40 cm/min, where a fifth of the body holds one count or none and a third two or
-    less, a further step gains nothing.
+    (`rbs.scans.censoring.local_mean`), and then, once, what the restorer finds there. Further steps
+    gain nothing on phantoms.
 
     Args:
         scan: A rapid scan.

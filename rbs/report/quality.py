@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from rbs.errors import printable
+from rbs.scans.quality.clean import FLAGGED
 from rbs.scans.quality.findings import Finding
 from rbs.scans.scan import Scan
 from rbs.utils.files import write_text
@@ -79,6 +80,7 @@ def write_quality_page(scans: Sequence[CheckedScan], output: Path) -> None:
     html = environment.from_string(template).render(
         version=VERSION,
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+        flagged=FLAGGED,
         faulty=[scan for scan in scans if scan.findings],
         clean=[scan for scan in scans if not scan.findings],
     )

@@ -40,6 +40,10 @@ _ENOUGH_BLOCKS = 100
 """Blocks, and expected coincidences of two counts in a block, without which a level says
 nothing."""
 
+_MANY_BLOCKS = 1000
+"""2x2 sums in all levels together from which too much noise is told from anatomy: in a smaller
+picture one bright organ may be half of them."""
+
 _BRIGHT, _BRIGHT_ERRORS = 2.0, 3.5
 """Counts from which a weak smoothing shows that is rounded to whole counts, and the standard errors
 granted to all such levels together."""
@@ -368,6 +372,8 @@ def _shared_noise(levels: dict[int, _Indices], index: float, limits: _Limits) ->
         if least < limits.low:
             return f"the noise variance of {side}x{side} sums is {least:.2g} times their mean"
         if side == 2:
+            if sums.blocks[told].sum() < _MANY_BLOCKS:
+                continue
             order = np.argsort(indices)
             share = np.cumsum(sums.blocks[told][order])
             middle = order[np.searchsorted(share, share[-1] / 2)]

@@ -36,8 +36,11 @@ def regular_files(folder: Path) -> tuple[list[Path], list[Path]]:
     circle, adds nothing. A folder that is reached both ways keeps its own path.
 
     Returns:
-        The files, links that lead nowhere among them (opening one says so); and the folders that
-        cannot be searched. Both sorted.
+        The files, links that lead nowhere among them (opening one says so); and the folders below
+        it that cannot be searched. Both sorted.
+
+    Raises:
+        RbsError: The folder itself cannot be searched.
     """
     files: list[Path] = []
     closed: list[Path] = []
@@ -55,12 +58,17 @@ def regular_files(folder: Path) -> tuple[list[Path], list[Path]]:
             waiting.extend(path for name in below if (path := Path(place, name)).is_symlink())
             paths = (Path(place, name) for name in names if not name.startswith("."))
             files += [path for path in paths if _kind(path) == "a file"]
+    if folder in closed:
+        raise RbsError(_CLOSED, file=folder, remedy="check the permissions")
     return sorted(files), sorted(closed)
 
 
 def leads_round(folder: Path) -> bool:
     """True for a link to one of the folders that its path passes through."""
     return folder.is_symlink() and any(folder.samefile(parent) for parent in folder.absolute().parents)
+
+
+_CLOSED = "it cannot be searched (Permission denied)"
 
 
 def require_regular(path: Path, error: type[RbsError] = RbsError) -> None:
@@ -72,7 +80,7 @@ def require_regular(path: Path, error: type[RbsError] = RbsError) -> None:
         RbsError: It is one; of the class `error`.
     """
     if (kind := _kind(path)) == "a folder" and not os.access(path, os.R_OK | os.X_OK):
-        raise error("it cannot be searched (Permission denied)", file=path, remedy="check the permissions")
+        raise error(_CLOSED, file=path, remedy="check the permissions")
     if kind != "a file":
         raise error(f"it is {kind}, not a file", file=path, remedy="name a file")
 

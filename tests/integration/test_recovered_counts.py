@@ -26,6 +26,8 @@ from rbs.synthetic.skeleton import SPACING_MM, VIEWS
 SCALE = 2.3
 SPACING = SPACING_MM, SPACING_MM
 CHILDREN = 3
+DOSE = 2.0
+"""Gives a trunk the five to eight counts a pixel that chests have in the public pictures of adults."""
 TRUNK = slice(160, 544)
 """Rows that are restored: all would take half a minute."""
 
@@ -35,9 +37,10 @@ Child = tuple[np.ndarray, np.ndarray, np.ndarray]
 @pytest.fixture(scope="module")
 def children() -> list[Child]:
     """The trunks of children: rapid scan, standard scan and expectation."""
-    drawn = [draw_patient(np.random.SeedSequence([11, n]), Acquisition()) for n in range(CHILDREN)]
+    acquisition = Acquisition(dose=DOSE)
+    drawn = [draw_patient(np.random.SeedSequence([11, n]), acquisition) for n in range(CHILDREN)]
     return [
-        (child.rapid[:, TRUNK], child.standard[:, TRUNK], child.phantom.expectation[:, TRUNK])
+        (child.rapid[:, TRUNK], child.standard[:, TRUNK], DOSE * child.phantom.expectation[:, TRUNK])
         for child in drawn
     ]
 
@@ -69,7 +72,7 @@ def test_a_cut_phantom_is_restored_as_well_as_a_whole_one(children: list[Child])
     taken = pooled_psnr(children, lambda rapid: replace(through_a_picture(rapid, 1), cut=0))
     print(f"{whole:.3f} dB; cut at 1 and 2 {cut[0]:.3f}, {cut[1]:.3f}; zeros taken for counts {taken:.3f}")
     assert cut[0] > whole - 0.1
-    assert cut[1] > whole - 0.4  # a third of the body holds two counts or fewer
+    assert cut[1] > whole - 0.3
     assert taken < whole - 1
 
 
@@ -85,7 +88,10 @@ def test_pictures_become_a_training(tmp_path: Path, capsys: pytest.CaptureFixtur
     counts, manifest, runs = tmp_path / "counts", tmp_path / "manifest.csv", tmp_path / "runs"
     named = ("--pattern", "(?P<patient>[0-9]+)_(?P<view>[AP])", "--spacing-mm", "2.3", "--workers", "1")
     assert main(["recover-counts", str(pictures), str(counts), *named]) == 0
-    halves = ("--standard-velocity", "15", "--shares", "50", "25", "25", "--workers", "1")
+    splits = tmp_path / "splits.csv"
+    rows = [f"{patient:03d},{('train', 'val')[patient % 2]}" for patient in range(6)]
+    splits.write_text("\n".join(["patient,split", *rows]) + "\n")
+    halves = ("--standard-velocity", "15", "--splits", str(splits), "--workers", "1")
     assert main(["index", str(counts), "-o", str(manifest), *halves]) == 0
     assert load_case(Manifest.read(manifest).cases[0]).cut == 1
     experiment = ROOT / "experiments" / "recovered_counts.yaml"

@@ -367,9 +367,11 @@ _NOTHING: _Known = ("", None, "")
 
 
 def _content(file: Path) -> str:
-    """Hash of what a file holds; empty for one that cannot be read."""
+    """Hash of what a file holds; empty for one that cannot be read, or is too large to be."""
     try:
         require_regular(file)
+        if file.stat().st_size > dicom.LARGEST_FILE:
+            return ""
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
     except (OSError, RbsError):

@@ -20,9 +20,8 @@ USUAL_HALO = 0.05
 """Largest ratio of counts beside the body to those in it, of 60 clean scans."""
 
 BLOCK_MM, SMOOTH_MM = 20.0, 8.0
-STRIPE_ALONE, HOLE_ALONE = 0.3, 0.6
-"""Weights of signs that the other view could not be asked about: one leg may be livelier than the
-other."""
+ALONE = 0.6
+"""Weight of a hole that the other view could not be asked about."""
 
 
 def uniformity(seen: Seen) -> Suspicion | None:
@@ -31,8 +30,10 @@ def uniformity(seen: Seen) -> Suspicion | None:
     The bed moves along the columns, so a weak photomultiplier makes a stripe. The double ratio
     A(c) P(m) / (A(m) P(c)) of both views at column c and at its mirror image m about the body's
     axis cancels what differs between front and back and what differs between left and right; its
-    mean along the rows leaves the field. One view alone is compared left with right.
+    mean along the rows leaves the field. In one view a stripe looks like a lively leg.
     """
+    if len(seen.views) < 2:
+        return None
     step = max(round(BLOCK_MM / seen.spacing[0]), 1)
     blocks = gaussian_filter1d(block_sums(seen.counts, step, 1), SMOOTH_MM / seen.spacing[1], axis=2)
     columns = np.arange(blocks.shape[2])
@@ -49,7 +50,7 @@ def uniformity(seen: Seen) -> Suspicion | None:
     if number.max() <= 6:
         return None
     logs = np.log(np.maximum(blocks, 1e-3) / np.maximum(other, 1e-3))
-    signal = np.clip(logs[0] - logs[1] if len(logs) == 2 else logs[0], -1, 1)
+    signal = np.clip(logs[0] - logs[1], -1, 1)
     weight = np.where(lit, np.minimum(blocks.sum(axis=0), np.median(blocks.sum(axis=0)[lit])), 0)
     whole = np.maximum(weight.sum(axis=0), 1e-9)
     mean = (weight * signal).sum(axis=0) / whole
@@ -64,8 +65,8 @@ def uniformity(seen: Seen) -> Suspicion | None:
     wide = round(25 / seen.spacing[1])
     return Suspicion(
         Kind.UNIFORMITY,
-        float(z[at]) * (1 if len(logs) == 2 else STRIPE_ALONE),
-        f"a stripe along the scan holds {100 * (1 - np.exp(-abs(mean[at]))):.0f} % fewer counts than elsewhere",
+        float(z[at]),
+        f"a stripe along the scan lacks {100 * (1 - np.exp(-abs(mean[at]))):.0f} % of the counts",
         "run the daily flood; look for a weak photomultiplier or a missing uniformity correction",
         str(seen.views[view]),
         seen.box(view, seen.rows, (column - wide, column + wide + 1)),
@@ -142,7 +143,7 @@ def metal(seen: Seen) -> Suspicion | None:
     score, passed, view, row, column = max(signs)
     return Suspicion(
         Kind.METAL,
-        score * (1 if len(seen.views) == 2 else HOLE_ALONE),
+        score * (1 if len(seen.views) == 2 else ALONE),
         f"a hole lets {100 * passed:.0f} % of the counts through that are around it",
         "look for jewellery, buckles, coins or implants, and read no cold lesion into it",
         str(seen.views[view]),

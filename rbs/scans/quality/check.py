@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from rbs.scans.quality import camera, counts, hot_spots, motion, table, views
 from rbs.scans.quality.clean import CLEAN, FLAGGED
-from rbs.scans.quality.findings import SMALLEST, Finding, Kind, Suspicion
+from rbs.scans.quality.findings import SMALLEST, SURE, Finding, Kind, Suspicion
 from rbs.scans.quality.seen import see
 from rbs.scans.scan import Scan
 
@@ -37,12 +37,12 @@ IMPLIES = {
     Kind.MIRRORED: (Kind.BETWEEN, Kind.METAL, Kind.UNIFORMITY),
     Kind.BETWEEN: (Kind.METAL, Kind.UNIFORMITY),
     Kind.MOTION: (Kind.ROWS, Kind.UNIFORMITY),
-    Kind.ROWS: (Kind.MOTION, Kind.BETWEEN),
     Kind.EXTRAVASATION: (Kind.CONTAMINATION, Kind.HEAD),
     Kind.WINDOW: (Kind.METAL,),
-    Kind.FILTERED: (Kind.SATURATION, Kind.ROWS),
+    Kind.COVERAGE: (Kind.SWAPPED,),
 }
-"""Signs that one fault gives of others: those are not reported beside it where it is the surer."""
+"""Signs that a fault gives of others, which are not reported beside it unless they are sure: the
+lumbar spine, for example, is looked for at a share of the length of a body that is not cut."""
 
 
 def check_quality(scan: Scan) -> list[Finding]:
@@ -58,24 +58,24 @@ def check_quality(scan: Scan) -> list[Finding]:
 
 def findings_of(signs: Iterable[Suspicion]) -> list[Finding]:
     """The signs that hardly any clean scan shows, without those that a surer one implies."""
-    found: dict[Kind, Finding] = {}
-    for sign in signs:
-        p_value = p_value_of(sign)
-        if p_value <= FLAGGED:
-            found[sign.kind] = Finding(
-                sign.kind, sign.view, sign.place, sign.score, max(p_value, SMALLEST), sign.fault, sign.remedy
-            )
+    chances = {sign.kind: (p_value_of(sign), sign) for sign in signs}
+    found = {kind: pair for kind, pair in chances.items() if pair[0] <= FLAGGED}
     for kind, others in IMPLIES.items():
         for other in others:
-            if kind in found and other in found and found[kind].p_value <= found[other].p_value:
+            if kind in found and other in found and found[other][1].score < SURE:
                 del found[other]
-    return sorted(found.values(), key=lambda finding: finding.p_value)
+    return [
+        Finding(sign.kind, sign.view, sign.place, sign.score, max(p_value, SMALLEST), sign.fault, sign.remedy)
+        for p_value, sign in sorted(found.values(), key=lambda pair: pair[0])
+    ]
 
 
 def suspicions(scan: Scan) -> Iterator[Suspicion]:
     """The strongest sign of every fault that can be looked for in this scan."""
     seen = see(scan)
-    for check in CHECKS if seen is not None else ():
+    if seen is None:
+        return
+    for check in CHECKS:
         if (sign := check(seen)) is not None:
             yield sign
 
@@ -83,4 +83,5 @@ def suspicions(scan: Scan) -> Iterator[Suspicion]:
 def p_value_of(sign: Suspicion) -> float:
     """Share of clean scans with a sign as strong: the exponential tail of their scores."""
     clean = CLEAN[sign.kind]
-    return min(FLAGGED * math.exp(min((clean.threshold - sign.score) / clean.scale, 50.0)), 1.0)
+    beyond = (sign.score - clean.threshold) / clean.scale
+    return min(FLAGGED * math.exp(-max(beyond, -50.0)), 1.0)

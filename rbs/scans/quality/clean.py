@@ -27,21 +27,21 @@ class Tail:
 
 CLEAN: Mapping[Kind, Tail] = MappingProxyType(
     {
-        Kind.MOTION: Tail(1.3, 0.12),
-        Kind.BETWEEN: Tail(4, 0.8),
-        Kind.EXTRAVASATION: Tail(0.2, 0.03),
-        Kind.SATURATION: Tail(2.3, 0.3),
-        Kind.VELOCITY: Tail(1.25, 0.12),
-        Kind.UNIFORMITY: Tail(9, 0.9),
-        Kind.WINDOW: Tail(1.15, 0.06),
-        Kind.METAL: Tail(4.4, 0.2),
-        Kind.CONTAMINATION: Tail(0.6, 0.1),
-        Kind.COVERAGE: Tail(32, 8),
-        Kind.SWAPPED: Tail(0.0, 0.08),
-        Kind.MIRRORED: Tail(0.6, 0.4),
-        Kind.FILTERED: Tail(0.6, 0.08),
-        Kind.HEAD: Tail(0.28, 0.04),
-        Kind.ROWS: Tail(2.8, 0.3),
+        Kind.MOTION: Tail(1.27, 0.11),
+        Kind.BETWEEN: Tail(3.87, 0.8),
+        Kind.EXTRAVASATION: Tail(0.18, 0.031),
+        Kind.SATURATION: Tail(1.88, 0.3),
+        Kind.VELOCITY: Tail(1.23, 0.15),
+        Kind.UNIFORMITY: Tail(9.19, 0.87),
+        Kind.WINDOW: Tail(1.09, 0.068),
+        Kind.METAL: Tail(4, 0.15),
+        Kind.CONTAMINATION: Tail(0.42, 0.1),
+        Kind.COVERAGE: Tail(31.3, 8),
+        Kind.SWAPPED: Tail(0.1, 0.098),
+        Kind.MIRRORED: Tail(0.1, 0.35),
+        Kind.FILTERED: Tail(0.384, 0.05),
+        Kind.HEAD: Tail(0.253, 0.04),
+        Kind.ROWS: Tail(2.05, 0.18),
     }
 )
-"""Tail of each kind: fitted to 500 phantom children by `benchmarks/check.py calibration`."""
+"""Tail of each kind: fitted to 395 phantom children by `benchmarks/check.py calibration`."""

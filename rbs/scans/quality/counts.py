@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from rbs.scans.counts import block_sums, dispersion_index
-from rbs.scans.quality.findings import Kind, Suspicion
+from rbs.scans.dicom.reader import from_picture
+from rbs.scans.noise import examine
+from rbs.scans.quality.findings import SURE, Kind, Suspicion
 from rbs.scans.quality.seen import Seen
 from rbs.scans.scan import STANDARD_VELOCITY
 
@@ -87,9 +89,16 @@ def filtered(seen: Seen) -> Suspicion | None:
     """Score the departure of the noise from Poisson's in pixels, and its excess in 2x2 sums.
 
     A filter takes noise from pixels and leaves it in their sums; a scale raises both. Sums see some
-    anatomy, too, and therefore count less.
+    anatomy, too, and therefore count less. What `rbs.scans.noise.examine` would have the reader
+    refuse is sure.
     """
-    if seen.scan.cut:  # which changes the noise of low counts by itself
+    scan = seen.scan
+    remedy = "export the raw counts, before any filter, zoom or rescaling"
+    recovered = from_picture(scan.provenance.header)
+    for view, frame in zip(scan.views, scan.counts, strict=True):
+        if fault := examine(frame, cut=scan.cut, recovered=recovered).fault:
+            return Suspicion(Kind.FILTERED, SURE, f"{fault}: no raw counts", remedy, str(view))
+    if scan.cut or recovered:  # which changes the noise of low counts by itself
         return None
     signs = []
     for view, counts in zip(seen.views, seen.counts, strict=True):
@@ -109,6 +118,6 @@ def filtered(seen: Seen) -> Suspicion | None:
         Kind.FILTERED,
         float(score),
         f"the noise {what}: no raw counts",
-        "export the raw counts, before any filter, zoom or rescaling",
+        remedy,
         str(view),
     )

@@ -9,6 +9,9 @@ from typing import Any
 SMALLEST = 1e-6
 """Share of clean scans below which a p-value is not told: no tail is known that far."""
 
+SURE = 1000.0
+"""Score of what no clean scan can show, as empty rows inside the body."""
+
 
 class Kind(StrEnum):
     """Faults that are looked for."""

@@ -14,8 +14,8 @@ from rbs.scans.quality.findings import Place
 from rbs.scans.scan import Array, Scan, View, align
 
 FINE_MM, BROAD_MM = 4.0, 9.0
-"""Standard deviations of the Gaussian filters, mm: as the collimator's blur, and wide enough for 0.3
-counts a pixel."""
+"""Standard deviations of the Gaussian filters, mm: as the collimator's blur, and wide enough for
+0.3 counts a pixel."""
 
 WHOLE_BODY_MM = 500.0, 150.0
 """Length and width of a scan below which it shows no whole body, mm."""

@@ -5,14 +5,11 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter1d, median_filter
 
-from rbs.scans.quality.findings import Kind, Suspicion
+from rbs.scans.quality.findings import SURE, Kind, Suspicion
 from rbs.scans.quality.seen import Seen
 
 END_MM = 10.0
 """Length of the ends that must not hold body, mm."""
-
-SURE = 1000.0
-"""Score of what no clean scan can show: empty rows in the body, or equal ones."""
 
 
 def coverage(seen: Seen) -> Suspicion:

@@ -58,18 +58,22 @@ def test_a_clean_scan_gives_status_0(rbs, folder: Path) -> None:
 def test_json(rbs, folder: Path) -> None:
     status, text, _ = rbs("check", folder, "--json")
     clean, found = json.loads(text)
-    assert status == 3 and clean["findings"] == []
+    assert status == 3
+    assert clean["findings"] == []
     assert found["views"] == ["posterior", "anterior"]
     (finding,) = found["findings"]
-    assert finding["kind"] == "views swapped" and finding["where"] == "whole scan"
-    assert 0 < finding["p_value"] <= 0.001 and finding["remedy"]
+    assert finding["kind"] == "views swapped"
+    assert finding["where"] == "whole scan"
+    assert 0 < finding["p_value"] <= 0.001
+    assert finding["remedy"]
 
 
 def test_the_page_holds_everything(rbs, folder: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     status, text, _ = rbs("check", folder, "--output", page)
     html = page.read_text()
-    assert status == 3 and text.endswith(f"written to {page}\n")
+    assert status == 3
+    assert text.endswith(f"written to {page}\n")
     assert html.count('<img src="data:image/png;base64,') == 1
     for part in (
         "swapped.dcm",
@@ -79,7 +83,8 @@ def test_the_page_holds_everything(rbs, folder: Path, tmp_path: Path) -> None:
         "What to do:",
     ):
         assert part in html
-    assert "Secret" not in html and "http" not in html.replace("http-equiv", "")
+    assert "Secret" not in html
+    assert "http" not in html.replace("http-equiv", "")
 
 
 def test_a_bad_file_is_named_and_the_others_are_checked(rbs, folder: Path, tmp_path: Path) -> None:
@@ -88,7 +93,9 @@ def test_a_bad_file_is_named_and_the_others_are_checked(rbs, folder: Path, tmp_p
     status, text, errors = rbs("check", bad, folder / "clean.dcm", tmp_path / "absent.dcm")
     assert status == 1
     assert "clean.dcm: nothing found" in text
-    assert "refused: " in errors and "absent.dcm" in errors and "2 of 3 files were refused" in errors
+    assert "refused: " in errors
+    assert "absent.dcm" in errors
+    assert "2 of 3 files were refused" in errors
     assert "\x1b" not in errors
 
 
@@ -98,7 +105,8 @@ def test_a_name_from_elsewhere_is_safe_on_the_page(tmp_path: Path) -> None:
     scan = CheckedScan(Path("<script>\x1b[1m.dcm"), ("anterior",), None, (1,), ())
     write_quality_page([scan], tmp_path / "page.html")
     html = (tmp_path / "page.html").read_text()
-    assert "<script>" not in html and "\x1b" not in html
+    assert "<script>" not in html
+    assert "\x1b" not in html
 
 
 def test_restoring_warns_of_the_same(rbs, folder: Path, weights: Path, tmp_path: Path) -> None:

@@ -154,6 +154,29 @@ def test_the_other_commands_go_on_too(command: str, tmp_path: Path) -> None:
         folder.chmod(0o700)
 
 
+def test_a_folder_that_cannot_be_searched_is_named_itself(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    good(folder)
+    folder.chmod(0)
+    commands: list[list[object]] = [
+        ["restore", folder, tmp_path / "out"],
+        ["inspect", folder],
+        ["deidentify", folder, tmp_path / "clean"],
+        ["index", folder, "-o", tmp_path / "a.csv", "--kind", "scans", "--workers", 1],
+    ]
+    for status, text, errors in without_powers(*commands):
+        assert (status, text) == (1, "")
+        assert f"{folder}: it cannot be searched (Permission denied); check the permissions." in errors
+    folder.chmod(0o700)
+
+
+def test_archives_alone_are_to_be_unpacked(rbs, tmp_path: Path) -> None:
+    (tmp_path / "export.zip").write_bytes(b"PK")
+    status, _, error = rbs("restore", tmp_path, tmp_path / "out")
+    assert status == 1
+    assert error.endswith("picture or video in this folder; unpack its archives.\n")
+
+
 def test_a_folder_of_any_names(tmp_path: Path) -> None:
     names = [LATIN, "a\nb.dcm", "\x1b[31mred.dcm", "\u202egnp.dcm", f"{'n' * 251}.dcm", "Ä ö.dcm"]
     for number, name in enumerate(names):
