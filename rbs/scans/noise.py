@@ -391,9 +391,11 @@ def _shared_noise(levels: dict[int, _Indices], index: float, limits: _Limits) ->
 
 def _outlying_tiles(counts: Array) -> Array | None:
     """Tiles (tile rows, tile columns) of counts too variable for a body; None if none or many."""
-    squares, means, levels = block_contrasts(counts.astype(np.float32))
-    if not (squares > _STEEP * (levels + 1)).any():
+    frame = counts.astype(np.float32)
+    bands = (block_contrasts(frame[i : i + _BAND + 3]) for i in range(0, len(frame) - 3, _BAND))
+    if not any((squares > _STEEP * (levels + 1)).any() for squares, _, levels in bands):
         return None
+    squares, means, levels = block_contrasts(frame)
     weight = 1 / (levels + 1)
     rows, columns = ((np.arange(n) + 1.5) // _TILE for n in squares.shape)
     shape = tuple(-(-n // _TILE) for n in counts.shape)
