@@ -21,7 +21,7 @@ SIGMA_PX = 2.5
 def fill_blanked(counts: Array, cut: int, rng: np.random.Generator) -> Array:
     """Fill the blanked areas of a scan with Poisson counts of the level at their nearest edge.
 
-    Empty air is filled, too, mostly with next to nothing.
+    Empty air is filled, too, with the level at the edge of the body.
 
     Args:
         counts: Whole counts (V, H, W).
