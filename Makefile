@@ -92,8 +92,9 @@ docs: $(READY)  ## Build the documentation site into build/site, broken links ar
 	.venv/bin/mkdocs build --strict --quiet
 	@echo "Open build/site/index.html"
 
-fuzz: $(READY)  ## Read 20 000 damaged files (2 minutes of one core)
+fuzz: $(READY)  ## Read 20 000 damaged scans, load 5 000 damaged weights and notes (5 minutes of one core)
 	.venv/bin/python tests/fuzz_reader.py --files 20000 $(ARGS)
+	.venv/bin/python tests/fuzz_weights.py --files 5000 $(ARGS)
 
 # Whatever differs between two runs of it, such as the load of the machine, is the same within one: compare ratios.
 bench: $(READY)  ## Measure restoring and training, results kept in runs/bench (25 minutes of two cores): ONLY="restore data"

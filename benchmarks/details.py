@@ -20,7 +20,7 @@ import numpy.typing as npt
 from rbs.data.manifest import Manifest
 from rbs.evaluation.observers.growth_plates import compare_plates, measure_plates
 from rbs.evaluation.observers.lesions import FocusScore, score_foci
-from rbs.evaluation.scans.classical import BM3D, available, bm3d, gaussian, non_local_means
+from rbs.evaluation.scans.classical import BM3D, GAUSSIAN, NON_LOCAL_MEANS, available
 from rbs.evaluation.scans.pairs import ScanPair, load_pair
 from rbs.inference.residual import SUFFIX, keep_faint
 from rbs.inference.test_time_adaptation import AdaptingRestorer
@@ -28,8 +28,6 @@ from rbs.restorers.checkpoint import LoadedRestorer, load_restorer
 
 Array = npt.NDArray[np.floating]
 
-GAUSSIAN_MM, BM3D_SIGMA, NLM_STRENGTH = 3.5, 1.2, 2.0
-"""As `rbs benchmark` tuned them on validation children (docs/peers.md)."""
 SIDE_MM = 130.0
 FAINTEST, STRONGEST = 0.3, 1.0
 """Of the lesion that is shown: its contrast in the expectation, one that is neither plain nor
@@ -48,17 +46,13 @@ def main() -> None:
 
     loaded = load_restorer()
     adapting = AdaptingRestorer.of(loaded)
-    classical: tuple[str, Callable[[ScanPair], Array]] = (
-        "non-local means",
-        lambda p: non_local_means(p, NLM_STRENGTH),
-    )
-    if BM3D in available():
-        classical = ("Anscombe + BM3D", lambda p: bm3d(p, BM3D_SIGMA))
+    peers = (GAUSSIAN, BM3D if BM3D in available() else NON_LOCAL_MEANS)
+    gaussian, classical = (peer.method(peer.on_phantoms) for peer in peers)
     columns: dict[str, Callable[[ScanPair], Array]] = {
         "expectation (truth)": lambda p: p.target.expectation,
         "rapid scan, scaled": lambda p: p.rapid / p.exposure,
-        f"Gaussian, {GAUSSIAN_MM:g} mm": lambda p: gaussian(p, GAUSSIAN_MM),
-        classical[0]: classical[1],
+        gaussian.label: gaussian.restore,
+        classical.label: classical.restore,
         "f1": lambda p: p.restored(loaded),
         f"f1{SUFFIX}": lambda p: kept(p, loaded),
         "f1, adapted": lambda p: p.restored(adapting),

@@ -40,7 +40,9 @@ def main() -> None:
     passed: dict[str, list[Recovery]] = defaultdict(list)
     for number in tqdm(range(1, phantoms + 1), unit="phantom"):
         expectation = drawn(number)
-        for key, picture, counts, scale in honest_pictures(expectation, np.random.default_rng([SEED, number, 1])):
+        for key, picture, counts, scale in honest_pictures(
+            expectation, np.random.default_rng([SEED, number, 1])
+        ):
             honest[key].append((recover(picture), counts, scale))
         for name, picture in manipulated_pictures(expectation, np.random.default_rng([SEED, number, 2])):
             passed[name].append(recover(picture))
@@ -53,13 +55,15 @@ def main() -> None:
 def drawn(number: int) -> Array:
     """Expected counts of one view of a phantom child."""
     rng = np.random.default_rng([SEED, number])
-    return make_child(float(rng.uniform(0.5, 16)), "FM"[number % 2], rng).expectation[number % 2].astype(float)
+    return (
+        make_child(float(rng.uniform(0.5, 16)), "FM"[number % 2], rng).expectation[number % 2].astype(float)
+    )
 
 
 def honest_pictures(
     expectation: Array, rng: np.random.Generator
 ) -> Iterator[tuple[tuple[str, ...], Array, Array, float]]:
-    """Scan, kind, format and scale of a picture, the picture, its counts, and its exact scale."""
+    """Scan, kind, format and scale of a picture; the picture, its counts and its exact scale."""
     for size, factor in SIZES:
         counts = rng.poisson(factor * expectation)
         for low, high in BINS:
@@ -77,7 +81,7 @@ def honest_pictures(
 
 
 def manipulated_pictures(expectation: Array, rng: np.random.Generator) -> Iterator[tuple[str, Array]]:
-    """What was done to a picture, and the picture: of whole bodies, and of crops whose counts were cut."""
+    """What was done to a picture, and the picture: whole bodies, and crops whose counts were cut."""
     for _, factor in SIZES:
         counts = rng.poisson(factor * expectation)
         yield from manipulated(counts, float(rng.uniform(1.0, 3.0)), rng)

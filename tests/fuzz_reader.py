@@ -3,7 +3,7 @@
     python tests/fuzz_reader.py --files 20000
 
 Takes every form of file in `vendor_files` that is read, damages it (bits, bytes, lengths, tags,
-value representations, elements, geometry, nesting), and demands of each result:
+value representations, elements, geometry, nesting, foreign elements), and demands of each result:
 
 * `read_nm` gives a scan or an `RbsError` that names the file, a fault and a remedy, and not the
   patient; it takes less than 10 s and no more than 2 GiB, and nothing else happens.
@@ -12,26 +12,20 @@ value representations, elements, geometry, nesting), and demands of each result:
   and dcmtk where it can read the file, find the same; and where CountsAccumulated survived, the
   reader has warned that they disagree with it. (Pixels that changed places, and any in a file that
   states no sum, nobody can tell.)
-* Whatever was read can be reported, and is restored or refused with an `RbsError`.
-
-Each file follows from the seed and its number alone: `--only NUMBER` makes one again.
+* Whatever was read can be reported, and is restored or refused with an `RbsError`. A restored
+  file holds the Patient ID and the name of its source, byte for byte.
+* It is de-identified, or refused with an `RbsError`; the name is not in what comes out.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
 import logging
-import resource
 import shutil
-import signal
 import struct
 import subprocess
 import sys
 import tempfile
-import time
-import traceback
 import warnings
 import zlib
 from collections import Counter
@@ -39,8 +33,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import fuzzing
 import numpy as np
 import pydicom
+from fuzzing import Damaged, Wrong, blind
 from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -48,16 +44,17 @@ from pydicom.uid import (
     JPEGLossless,
     JPEGLosslessSV1,
 )
-from tqdm import tqdm
+from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR
 from vendor_files import QUIRKS
 
 from rbs.clinic.checks import check
 from rbs.errors import RbsError
-from rbs.scans.dicom.reader import read_nm
-from rbs.scans.dicom.writer import Derivation, write_restored_nm
+from rbs.scans.dicom.deidentify import Pseudonyms, deidentify
+from rbs.scans.dicom.deidentify_check import survivors
+from rbs.scans.dicom.reader import blaming, read_nm
+from rbs.scans.dicom.writer import Derivation, encoded, write_restored_nm
 from rbs.scans.scan import Scan
 
-SECONDS, MEMORY = 10, 2 * 2**30
 UNDEFINED = 0xFFFFFFFF
 LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"UC", b"UN", b"UR", b"UT", b"SV", b"UV"}
 SHORT = b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US zz".split()
@@ -69,7 +66,20 @@ GEOMETRY = {
     **dict.fromkeys((0x00080008, 0x00080016, 0x00080060, 0x00020010, 0x00080005), "text"),
 }
 TEXTS = [*b"0 1 2 3 4 -1 1e999 nan inf 1\\2\\3 2,4\\2,4 99999999999999999999".split(), b""]
+TEXTS += [
+    b"9" * 400,
+    b"\\" * 40,
+    b"1_0",
+    b"20240230",
+    b"M\xfcller^J\xf6rg=\xe5\xb1\xb1",
+    b"\x1b[31m\r\n",
+    b"Secret" * 999,
+]
 TEXTS += [b"\xff\xfe", b"\0" * 4, b"ISO 2022 IR 87", b"1.2.840.10008.1.2.1.99", b"\x1b$B\x1b("]
+
+FOREIGN = [0x00080005, 0x00090010, 0x00091001, 0x00100020, 0x00101000, 0x00100010, 0x00180050, 0x00181302]
+FOREIGN += [0x00200011, 0x00281052, 0x00281053, 0x00290010, 0x00291010, 0x50000022, 0x60000022, 0x00081140]
+KEY = Pseudonyms(bytes(32))
 
 
 @dataclass(frozen=True)
@@ -132,7 +142,7 @@ def damaged(intact: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
     if rng.random() < 0.3:  # anywhere, blindly
         data, names = bytearray(intact), []
         for _ in range(rng.integers(1, 4)):
-            names.append(_blind(data, rng))
+            names.append(blind(data, rng))
         return bytes(data), "+".join(names)
     before, body, found, deflated = parts(intact)
     data, names = bytearray(body), []
@@ -145,33 +155,10 @@ def damaged(intact: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
     return before + bytes(data), "+".join(names)
 
 
-def _blind(data: bytearray, rng: np.random.Generator) -> str:
-    name = str(rng.choice(["bits", "bytes", "truncation", "zeros", "insertion", "deletion", "exchange"]))
-    # Headers are short and pixels long: half of the faults shall meet the header.
-    end = len(data) if rng.random() < 0.5 else min(len(data), 2500)
-    at, run = int(rng.integers(max(1, end))), int(rng.integers(1, 64))
-    if name == "bits":
-        for place in rng.integers(max(1, end), size=rng.integers(1, 9)):
-            data[place] ^= 1 << int(rng.integers(8))
-    elif name == "bytes":
-        data[at : at + run] = rng.bytes(run)
-    elif name == "truncation":
-        del data[at:]
-    elif name == "zeros":
-        data[at : at + run] = bytes(len(data[at : at + run]))
-    elif name == "insertion":
-        data[at:at] = rng.bytes(run)
-    elif name == "deletion":
-        del data[at : at + run]
-    else:
-        other = int(rng.integers(max(1, end)))
-        data[at : at + run], data[other : other + run] = data[other : other + run], data[at : at + run]
-    return name if data else "truncation"
-
-
 def _aimed(data: bytearray, found: list[Element], rng: np.random.Generator) -> str:
     e = found[rng.integers(len(found))]
-    name = str(rng.choice(["length", "tag", "vr", "twice", "without", "nesting", "value", *["geometry"] * 6]))
+    names = ["length", "tag", "vr", "twice", "without", "nesting", "value", "foreign", *["geometry"] * 6]
+    name = str(rng.choice(names))
     if name == "length":
         top = 2 ** (8 * e.size) - 1
         old = int.from_bytes(data[e.length : e.length + e.size], "little" if e.order == "<" else "big")
@@ -195,6 +182,15 @@ def _aimed(data: bytearray, found: list[Element], rng: np.random.Generator) -> s
         item = struct.pack(f"{e.order}HHI", 0xFFFE, 0xE000, UNDEFINED)
         ends = struct.pack(f"{e.order}HHIHHI", 0xFFFE, 0xE00D, 0, 0xFFFE, 0xE0DD, 0)
         data[e.start : e.start] = (sequence + item) * deep + ends * (deep if rng.random() < 0.5 else 0)
+    elif name == "foreign":
+        tag, vr = FOREIGN[rng.integers(len(FOREIGN))], VRS[rng.integers(len(VRS))]
+        text = TEXTS[rng.integers(len(TEXTS))]
+        text += b" " * (len(text) % 2)
+        implicit = e.size == 4 and not data[e.start + 4 : e.start + 6].isalpha()
+        head = struct.pack(f"{e.order}HH", tag >> 16, tag & 0xFFFF) + (b"" if implicit else vr)
+        head += b"\0\0" if vr in LONG and not implicit else b""
+        size = "I" if implicit or vr in LONG else "H"
+        data[e.start : e.start] = head + struct.pack(f"{e.order}{size}", len(text)) + text
     elif name == "value":
         _replace(data, e, TEXTS[rng.integers(len(TEXTS))])
     else:
@@ -232,10 +228,6 @@ class Intact:
     counts: np.ndarray
 
 
-class Wrong(Exception):
-    """What must not happen."""
-
-
 class Warned(logging.Handler):
     """Collects what the reader warns of."""
 
@@ -269,6 +261,7 @@ def judge(path: Path, intact: Intact, warned: Warned, dcmtk: bool) -> str:
         outcome = _agreed(path, scan, intact, warned, dcmtk)
     if "Secret" in str(check(scan)):
         raise Wrong("the patient's name is shown")
+    _de_identified(path)
     target = path.with_name("restored.dcm")
     target.unlink(missing_ok=True)
     try:
@@ -279,9 +272,34 @@ def judge(path: Path, intact: Intact, warned: Warned, dcmtk: bool) -> str:
     lost = abs(stored.counts - 2 * scan.counts.sum(dtype=np.int64))
     if stored.clipped == 0 and lost > 0.05 * scan.counts.size:
         raise Wrong("the restored counts are not those that were written")
-    with warnings.catch_warnings(action="ignore"):
-        pydicom.dcmread(target)
+    if _patient(target) != _patient(path):
+        raise Wrong("the restored file is of another patient")
     return outcome
+
+
+def _patient(path: Path) -> list[bytes]:
+    """Bytes of the Patient ID and the name, where they are text, and of what says how to read them."""
+    found = []
+    with warnings.catch_warnings(action="ignore"):
+        ds = pydicom.dcmread(path, force=True)
+        for tag in (0x00080005, 0x00100010, 0x00100020):
+            stored = ds.get_item(tag).value if tag in ds else None
+            text = tag == 0x00080005 or (tag in ds and ds[tag].VR in CUSTOMIZABLE_CHARSET_VR)
+            found.append((stored or b"").strip(b"\0 ") if text and isinstance(stored, bytes | None) else b"")
+    return found
+
+
+def _de_identified(path: Path) -> None:
+    try:
+        done = deidentify(path, KEY)
+        with blaming(path):
+            content = encoded(done.dataset)
+        if survivors(content, done):
+            return
+    except RbsError:
+        return
+    if b"secret" in content.replace(done.dataset.PixelData, b"").lower():
+        raise Wrong("the patient's name is in the de-identified file")
 
 
 def _agreed(path: Path, scan: Scan, intact: Intact, warned: Warned, dcmtk: bool) -> str:
@@ -361,73 +379,23 @@ def fuzz(
     """Damage and judge files: how many came to what, and what must not have happened."""
     dcmtk = shutil.which("dcmdump") is not None if dcmtk is None else dcmtk
     files = list(intact_files(folder).items())
-    outcomes: Counter[str] = Counter()
-    wrong = []
     logger, warned = logging.getLogger("rbs"), Warned()
+    path = folder / "damaged.dcm"
+
+    def damage(rng: np.random.Generator) -> Damaged:
+        name, intact = files[rng.integers(len(files))]
+        data, faults = damaged(intact.data, rng)
+        path.write_bytes(data)
+        return Damaged(f"{name}: {faults}", path, lambda: judge(path, intact, warned, dcmtk))
+
     logger.addHandler(warned)
     logger.propagate = False
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    handler = signal.signal(signal.SIGALRM, _too_long)
-    if sys.platform == "linux":  # elsewhere memory is not limited
-        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, before[1]))
     try:
-        for number in tqdm(numbers, unit="file", disable=None):
-            rng = np.random.default_rng((seed, number))
-            name, intact = files[rng.integers(len(files))]
-            data, faults = damaged(intact.data, rng)
-            path = folder / "damaged.dcm"
-            path.write_bytes(data)
-            signal.alarm(SECONDS)
-            try:
-                outcomes[judge(path, intact, warned, dcmtk)] += 1
-            except Exception as error:
-                told = "".join(traceback.format_exception(error)[-3:])
-                wrong.append(f"{number}: {name}: {faults}: {type(error).__name__}: {error}\n{told}")
-                outcomes["WRONG"] += 1
-                if keep is not None:
-                    keep.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(path, keep / f"{number}.dcm")
-            finally:
-                signal.alarm(0)
+        return fuzzing.judge_all(damage, numbers, seed, keep)
     finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
-        signal.signal(signal.SIGALRM, handler)
         logger.removeHandler(warned)
         logger.propagate = True
-    return outcomes, wrong
-
-
-def _too_long(*_: object) -> None:
-    raise Wrong(f"it took more than {SECONDS} s")
-
-
-def main() -> int:
-    """Run it from the command line."""
-    parser = argparse.ArgumentParser(description="Damaged files through the reader.")
-    parser.add_argument("--files", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", type=int, metavar="NUMBER", help="one file")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where files that went wrong are kept")
-    args = parser.parse_args()
-    numbers = range(args.files) if args.only is None else range(args.only, args.only + 1)
-    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with tempfile.TemporaryDirectory() as folder:
-        outcomes, wrong = fuzz(Path(folder), numbers, args.seed, args.keep)
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    result = {
-        "files": len(numbers),
-        "seed": args.seed,
-        "seconds": round(time.perf_counter() - start),
-        "cpu_seconds": round(sum(usage.ru_utime + usage.ru_stime for usage in used)),
-        "memory_MB": round(grown / 1e3),
-    }
-    print(json.dumps(result | dict(outcomes.most_common()), indent=2))
-    for text in wrong[:20]:
-        print(text, file=sys.stderr)
-    return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fuzzing.main("Damaged files through the reader.", 20_000, fuzz))

@@ -512,7 +512,7 @@ QUIRKS: dict[str, Quirk] = {
     "GE's private transfer syntax": Quirk(
         (lambda ds: setattr(ds.file_meta, "TransferSyntaxUID", "1.2.840.113619.5.2"),),
         encode=lambda ds, path: ds.save_as(path, implicit_vr=True, little_endian=True, force_encoding=True),
-        refused=("stored as 1.2.840.113619.5.2, which", PLAIN),
+        refused=(r"stored as GE Private Implicit VR Big Endian \(1.2.840.113619.5.2\), which", PLAIN),
     ),
     "HTJ2K, which nothing here decodes": Quirk((packed(HTJ2KLossless, jpeg_2000),), refused=LOSSY),
 }

@@ -13,11 +13,12 @@ from rbs.cli.options import (
     add_json,
     add_split_options,
     option_group,
-    positive,
     print_result,
     refuse_options,
     whole_positive,
+    within,
 )
+from rbs.scans.ranges import VELOCITY
 
 if TYPE_CHECKING:
     from rbs.data.indexing.endoscopy import FrameIndex
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         fallback = " (20 if not given)" if kind == "standard" else ""
         scans.add_argument(
             f"--{kind}-velocity",
-            type=positive,
+            type=within(VELOCITY),
             metavar="CM_PER_MIN",
             help=f"bed velocity of your {kind} scans{fallback}, also of those whose files do not say",
         )
@@ -90,12 +91,13 @@ def _kind_of(folder: Path) -> str:
     """Kind of the files in a folder: scans if any is DICOM, or if there is no picture either."""
     from rbs.endoscopy.media_type import kind_of
     from rbs.scans.dicom.files import may_be_a_scan
+    from rbs.utils.files import regular_files
 
     pictures = False
-    for path in folder.rglob("*"):
-        if path.is_file() and may_be_a_scan(path):
+    for path in regular_files(folder)[0]:
+        if may_be_a_scan(path):
             return "scans"
-        pictures = pictures or (path.is_file() and kind_of(path) == "picture")
+        pictures = pictures or kind_of(path) == "picture"
     return "endoscopy" if pictures else "scans"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rbs.cli.options import (
     add_json,
@@ -14,6 +15,9 @@ from rbs.cli.options import (
     reading_options,
     refusals_error,
 )
+
+if TYPE_CHECKING:
+    from rbs.clinic.checks import AcceptanceReport
 
 HELP = "show how rbs reads DICOM files and whether they are fit for restoring and training"
 
@@ -32,10 +36,9 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ScanError: Some files could not be read; each is named on standard error first.
     """
-    from rbs.clinic.checks import check
     from rbs.errors import RbsError
     from rbs.scans.dicom.files import dicom_files
-    from rbs.scans.dicom.reader import read_nm
+    from rbs.utils.guard import attempt
 
     reports, refusals, total = [], 0, 0
     for path in args.files:
@@ -46,14 +49,10 @@ def run(args: argparse.Namespace) -> None:
             print(f"refused: {error}", file=sys.stderr)
         for file in files:
             total += 1
-            try:
-                # The noise of smoothed or rescaled data, and unnamed views, are reported here, not
-                # refused.
-                scan = read_nm(file, **reading_options(args), require_raw=False, require_views=False)
-                report = check(scan, standard_velocity=args.standard_velocity)
-            except RbsError as error:
+            report = attempt(file, _report, file, args)
+            if isinstance(report, RbsError):
                 refusals += 1
-                print(f"refused: {error}", file=sys.stderr)
+                print(f"refused: {report}", file=sys.stderr)
                 continue
             reports.append(report)
             if not args.json:  # at once: a folder takes minutes
@@ -62,3 +61,12 @@ def run(args: argparse.Namespace) -> None:
         print_result(args, [report.as_dict() for report in reports], "")
     if refusals:
         raise refusals_error(refusals, total)
+
+
+def _report(file: Path, args: argparse.Namespace) -> AcceptanceReport:
+    """Read and check a file; other noise than Poisson, and unnamed views, are reported."""
+    from rbs.clinic.checks import check
+    from rbs.scans.dicom.reader import read_nm
+
+    scan = read_nm(file, **reading_options(args), require_raw=False, require_views=False)
+    return check(scan, standard_velocity=args.standard_velocity)

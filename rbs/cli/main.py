@@ -1,20 +1,24 @@
 """The command `rbs`: training through Lightning, everything else through plain subcommands.
 
 Each plain subcommand is a module of `rbs.cli` (a hyphen is an underscore there) with `HELP`,
-`add_arguments(parser)` and `run(args)`. None imports a heavy library before it runs, so that `rbs
---help` does not wait for a deep-learning framework.
+`add_arguments(parser)` and `run(args)`, which may return an exit status. None imports a heavy
+library before it runs, so that `rbs --help` does not wait for a deep-learning framework.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
+import io
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rbs import __version__
-from rbs.errors import RbsError
+from rbs.errors import FULL, RbsError
 from rbs.utils.memory import keep_memory
 from rbs.utils.threads import wait_passively
 
@@ -27,6 +31,7 @@ PLAIN = (
     "simulate",
     "deidentify",
     "inspect",
+    "check",
     "index",
     "thin",
     "recover-counts",
@@ -35,6 +40,7 @@ PLAIN = (
     "restore",
     "export",
     "evaluate",
+    "evaluate-real",
     "benchmark",
     "ablation",
     "sweep",
@@ -57,13 +63,15 @@ def main(argv: list[str] | None = None) -> int:
         argv: Arguments after the program name; those of the process by default.
 
     Returns:
-        The exit status: 0; 1 after an error that the user can mend, printed as one sentence; 130
-        when interrupted; 143 when terminated.
+        The exit status: 0, or what the command returns; 1 after an error that the user can mend,
+        printed as one sentence; 130 when interrupted; 141 when standard output is closed; 143 when
+        terminated.
     """
     arguments = sys.argv[1:] if argv is None else argv
     command = arguments[0] if arguments else None
     keep_memory()
     wait_passively()
+    _print_anything()
     try:
         if command in RENAMED:
             raise RbsError(f"`rbs {command}` is now `rbs {RENAMED[command]}`", remedy="use that")
@@ -72,9 +80,11 @@ def main(argv: list[str] | None = None) -> int:
             from rbs.tasks.fit import run_lightning
 
             run_lightning(take_allowed(arguments))
+            status = 0
         else:
             args = _parser(command).parse_args(arguments)
-            args.run(args)
+            status = int(args.run(args) or 0)
+        sys.stdout.flush()
     except RbsError as error:
         print(f"rbs: {error}", file=sys.stderr)
         return 1
@@ -86,9 +96,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"rbs: {missing}", file=sys.stderr)
         return 1
     except OSError as error:
+        if (closed := _output_is_closed(error)) is not None:
+            return closed
         # Any file may be unreadable; a traceback would tell a user nothing more.
-        fault = f"it cannot be read or written ({error.strerror or error})"
-        print(f"rbs: {RbsError(fault, file=error.filename, remedy='check the permissions')}", file=sys.stderr)
+        from rbs.utils.guard import system_error
+
+        print(f"rbs: {system_error(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return _interrupted()
@@ -99,7 +112,31 @@ def main(argv: list[str] | None = None) -> int:
             print("rbs: terminated", file=sys.stderr)
             return 143
         raise
-    return 0
+    return status
+
+
+def _print_anything() -> None:
+    """Escape what the terminal's encoding lacks, as bytes of a file name that are no text."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _output_is_closed(error: OSError) -> int | None:
+    """Exit status after standard output took no more; None where that is not the cause.
+
+    It is known by having no name: whatever else is written is a file. A reader that has enough, as
+    `head` has, is no fault, and the status is that of other programs then.
+    """
+    if error.filename is not None or error.errno not in (errno.EPIPE, *FULL):
+        return None
+    # What is left in the buffer must not be tried again at the end of the process.
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno == errno.EPIPE:
+        return 141
+    fault = f"standard output cannot be written ({error.strerror})"
+    print(f"rbs: {RbsError(fault, remedy='free some space, or print elsewhere')}", file=sys.stderr)
+    return 1
 
 
 def _interrupted() -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rbs.scans.ranges import VELOCITY, Range
+from rbs.utils.places import command_without_places
 
 if TYPE_CHECKING:
     from rbs.errors import ScanError
@@ -38,7 +40,7 @@ def add_reading_options(parser: argparse.ArgumentParser, velocity: str | None = 
     parser.add_argument(
         velocity,
         dest="read_velocity",
-        type=positive,
+        type=within(VELOCITY),
         metavar="CM_PER_MIN",
         help="bed velocity, for files that do not say",
     )
@@ -48,7 +50,7 @@ def add_standard_velocity(parser: argparse.ArgumentParser) -> None:
     """Add --standard-velocity."""
     parser.add_argument(
         "--standard-velocity",
-        type=positive,
+        type=within(VELOCITY),
         default=20.0,
         metavar="CM_PER_MIN",
         help="bed velocity of your standard scans (default: %(default)g)",
@@ -149,7 +151,14 @@ def print_result(args: argparse.Namespace, document: Any, text: str) -> None:
         document: Built of mappings, sequences, dataclasses, tables, paths, text and numbers.
         text: The same for a reader.
     """
-    print(json.dumps(_plain(document), indent=2, allow_nan=False) if args.json else text)
+    from rbs.errors import printable
+
+    print(as_json(document) if args.json else "\n".join(map(printable, text.split("\n"))))
+
+
+def as_json(document: Any) -> str:
+    """JSON that any reader takes: no NaN, and bytes of file names that are no text as escapes."""
+    return json.dumps(_plain(document), indent=2, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:
@@ -166,7 +175,9 @@ def _plain(value: Any) -> Any:
         return [_plain(inner) for inner in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int)) else str(value)
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    return str(value).encode(errors="backslashreplace").decode()
 
 
 def option_group(parser: argparse.ArgumentParser, name: str) -> argparse._ArgumentGroup:
@@ -190,8 +201,8 @@ def refuse_options(args: argparse.Namespace, name: str) -> None:
 
 
 def command_line() -> str:
-    """The command as it was typed, for the settings of results."""
-    return shlex.join(["rbs", *sys.argv[1:]])
+    """The command as it was typed, for the settings of results; without the places of files."""
+    return command_without_places(["rbs", *sys.argv[1:]])
 
 
 def positive(text: str) -> float:
@@ -200,6 +211,18 @@ def positive(text: str) -> float:
     if not (value > 0 and math.isfinite(value)):
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return value
+
+
+def within(possible: Range) -> Callable[[str], float]:
+    """Type of an argument that is a number in a range; argparse reports anything else."""
+
+    def number(text: str) -> float:
+        value = float(text)
+        if value not in possible:
+            raise argparse.ArgumentTypeError(f"{text}: a {possible.name} is {possible}")
+        return value
+
+    return number
 
 
 def whole_positive(text: str) -> int:

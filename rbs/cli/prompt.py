@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
             be written.
     """
     from rbs.endoscopy.files import read_frame, write_mask
-    from rbs.errors import OutputError, RbsError
+    from rbs.errors import OutputError, RbsError, printable
     from rbs.segmentation.prompts import all_masks, mask_at
     from rbs.segmentation.sam import build_sam
 
@@ -78,12 +78,13 @@ def run(args: argparse.Namespace) -> None:
             remedy = "count pixels from the upper left corner, right and down"
             raise RbsError(str(error), file=args.frame, remedy=remedy) from error
         write_mask(args.out, mask)
-        print(f"{args.frame}: {mask.mean():.1%} of the frame -> {args.out}")
+        print(printable(f"{args.frame}: {mask.mean():.1%} of the frame -> {args.out}"))
         return
     masks = all_masks(sam, frame)
     for number, mask in enumerate(masks, start=1):
         write_mask(args.out / f"{number:03d}.png", mask)
-    print(f"{args.frame}: {len(masks)} masks" + (f", the largest first -> {args.out}" if len(masks) else ""))
+    where = f", the largest first -> {args.out}" if len(masks) else ""
+    print(printable(f"{args.frame}: {len(masks)} masks{where}"))
 
 
 def _numbers(names: str) -> Callable[[str], tuple[float, ...]]:

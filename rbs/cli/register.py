@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
     from rbs.scans.registration import estimate_motion, residual_misalignment
 
     rapid, standard = (read_nm(file, **reading_options(args)) for file in (args.rapid, args.standard))
-    refuse_two_patients([args.rapid, args.standard], [rapid, standard])
+    refuse_two_patients([args.rapid, args.standard], [rapid.patient_id, standard.patient_id])
     refuse_other_grid(args.rapid, rapid, args.standard, standard)
     pair = standard.aligned(), rapid.aligned(), standard.spacing_mm
     motion = estimate_motion(*pair)

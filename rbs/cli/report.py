@@ -27,7 +27,9 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         RbsError: A folder holds nothing to report, or the page cannot be written.
     """
+    from rbs.errors import printable
     from rbs.report.page import write_report
 
     write_report(args.runs, args.output, figure_folder=args.figures)
-    print(f"written to {args.output}" + (f", figures to {args.figures}" if args.figures else ""))
+    figures = f", figures to {args.figures}" if args.figures else ""
+    print(printable(f"written to {args.output}{figures}"))

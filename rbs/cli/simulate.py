@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rbs.cli.options import option_group, positive, refuse_options, whole_positive
+from rbs.cli.options import option_group, positive, refuse_options, whole_positive, within
+from rbs.scans.ranges import VELOCITY
 
 HELP = (
     "write drawn data without patients: phantom children (DICOM, truth) or endoscopic videos, and a manifest"
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, velocity in (("rapid", 40.0), ("standard", 20.0)):
         scans.add_argument(
             f"--{name}-velocity",
-            type=positive,
+            type=within(VELOCITY),
             default=velocity,
             metavar="CM_PER_MIN",
             help="(default: %(default)g)",
@@ -83,12 +84,14 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         RbsError: The settings are out of range, or the folder cannot be used.
     """
+    from rbs.errors import printable
+
     refuse_options(args, "endoscopy" if args.kind == "scans" else "scans")
     if args.kind == "endoscopy":
         from rbs.data.mucosa import write_mucosa
 
         manifest = write_mucosa(args.out, args.videos, args.frames, args.size, args.seed)
-        print(f"{args.videos} videos of {args.frames} frames: {manifest}")
+        print(printable(f"{args.videos} videos of {args.frames} frames: {manifest}"))
         return
     from rbs.synthetic.cohort import Acquisition, write_cohort
 
@@ -96,4 +99,4 @@ def run(args: argparse.Namespace) -> None:
         args.rapid_velocity, args.standard_velocity, args.moving, args.dose, args.farther
     )
     manifest = write_cohort(args.out, args.patients, args.seed, acquisition=acquisition, workers=args.workers)
-    print(f"{args.patients} phantom children: {manifest}")
+    print(printable(f"{args.patients} phantom children: {manifest}"))

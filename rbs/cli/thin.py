@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rbs.cli.options import add_json, add_reading_options, positive, print_result, reading_options
+from rbs.cli.options import add_json, add_reading_options, print_result, reading_options, within
+from rbs.scans.ranges import VELOCITY
 
 HELP = "simulate a faster scan: thin the counts of a raw scan binomially"
 
@@ -15,7 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="IN", help="DICOM file of raw counts")
     parser.add_argument("target", type=Path, metavar="OUT", help="DICOM file to write")
     parser.add_argument(
-        "--velocity", type=positive, required=True, metavar="CM_PER_MIN", help="bed velocity to simulate"
+        "--velocity",
+        type=within(VELOCITY),
+        required=True,
+        metavar="CM_PER_MIN",
+        help="bed velocity to simulate",
     )
     parser.add_argument(
         "--remainder",
@@ -54,6 +59,9 @@ def run(args: argparse.Namespace) -> None:
     if exposure >= 1:
         fault = f"it was acquired at {scan.velocity:.1f} cm/min: {args.velocity:g} cm/min is no faster"
         raise ScanError(fault, file=args.source, remedy="ask for a faster velocity")
+    if args.remainder is not None and scan.velocity / (1 - exposure) not in VELOCITY:
+        fault = f"{100 * (1 - exposure):.2g} % of its counts are too few for a scan of their own"
+        raise ScanError(fault, file=args.source, remedy="leave out --remainder")
     # The seed is mixed with the counts: two views thinned with one seed must not share noise, and
     # the same counts are thinned alike whatever their file is called.
     pixels = np.ascontiguousarray(scan.counts, dtype=np.int64).tobytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.ndimage import find_objects, label
 
-from rbs.errors import ScanError
-from rbs.scans.acceptance import SAME_VELOCITY, too_few_counts
+from rbs.errors import ScanError, printable
+from rbs.scans.acceptance import ONE_FRAME, SAME_VELOCITY, one_frame_twice, too_few_counts
 from rbs.scans.counts import poisson_deviance
 from rbs.scans.dicom.reader import from_picture, positive_number
 from rbs.scans.dicom.views import UNNAMED, how_to_name
@@ -163,7 +164,8 @@ class AcceptanceReport:
             rows += [("", f"because {reason}") for reason in verdict.reasons]
             rows += [("", f"warning: {warning}") for warning in verdict.warnings]
             rows += [("", f"note: {note}") for note in verdict.notes]
-        return "\n".join([str(self.file or "scan"), *(f"  {name:<18}{value}" for name, value in rows)])
+        lines = [str(self.file or "scan"), *(f"  {name:<18}{value}" for name, value in rows)]
+        return "\n".join(map(printable, lines))
 
     def _sum_stated(self) -> str:
         if self.counts_stated is None:
@@ -245,7 +247,8 @@ def _faults(scan: Scan, names: tuple[str, ...], noises: list[Noise]) -> Iterator
     for view, noise in zip(names, noises, strict=True):
         if noise.fault:
             yield Reason(
-                f"{_the(view)} holds no raw counts: {noise.fault} (smoothed, rescaled or exported as a picture)",
+                f"{_the(view)} holds no raw counts: {noise.fault} "
+                "(smoothed, rescaled or exported as a picture)",
                 "export the raw counts",
             )
     for fault in too_few_counts(scan, [_the(view) for view in names]):
@@ -263,6 +266,8 @@ def _steep_sources(names: tuple[str, ...], noises: list[Noise]) -> Iterator[str]
 
 
 def _doubts(scan: Scan, window: tuple[float, float] | None) -> Iterator[str]:
+    if one_frame_twice(scan.counts):
+        yield ONE_FRAME
     if window is not None and not window[0] <= TC_99M <= window[1]:
         limits = f"{window[0]:g} to {window[1]:g} keV"
         yield f"the energy window of {limits} does not hold the {TC_99M:g} keV of Tc-99m: is it a bone scan?"
@@ -316,9 +321,10 @@ def _number(header: Dataset | None, keyword: str) -> float | None:
 def _energy_window(header: Dataset | None) -> tuple[float, float] | None:
     try:
         limits = header.EnergyWindowInformationSequence[0].EnergyWindowRangeSequence[0]  # type: ignore[union-attr]
-        return float(limits.EnergyWindowLowerLimit), float(limits.EnergyWindowUpperLimit)
+        low, high = float(limits.EnergyWindowLowerLimit), float(limits.EnergyWindowUpperLimit)
     except (AttributeError, IndexError, TypeError, ValueError):
         return None
+    return (low, high) if 0 <= low < high < math.inf else None
 
 
 def _stated(value: float | None, form: str, otherwise: str = "not stated") -> str:

@@ -19,6 +19,7 @@ from rbs.scans.dicom.deidentify_check import survivors
 from rbs.scans.dicom.reader import blaming
 from rbs.scans.dicom.writer import encoded
 from rbs.utils.files import whole_file, write_csv, write_text
+from rbs.utils.guard import attempt
 
 REPORT = "report.csv"
 MARK = ".rbs-deidentify"
@@ -92,12 +93,13 @@ def deidentify_files(
 
     Yields:
         What became of each file.
+
+    Raises:
+        DiskFullError: There is no room for an output.
     """
     for path in files:
-        try:
-            yield _deidentify_file(path, target, pseudonyms)
-        except RbsError as error:
-            yield Refusal(path, error)
+        made = attempt(path, _deidentify_file, path, target, pseudonyms)
+        yield Refusal(path, made) if isinstance(made, RbsError) else made
 
 
 def write_report(target: Path, outcomes: Sequence[DeidentifiedFile | Refusal]) -> None:

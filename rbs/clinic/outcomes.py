@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -69,5 +69,8 @@ class FileRestorer(Protocol):
     def outputs(self, output: Path) -> dict[str, Path]:
         """All files written for a restoration `output`, by what they hold."""
 
-    def restore(self, outputs: Mapping[Source, Path]) -> Iterator[Outcome]:
-        """Restore files, each to the path given; a refused one does not stop the others."""
+    def restore(self, outputs: Mapping[Source, Path], existing: Iterable[Source] = ()) -> Iterator[Outcome]:
+        """Restore files, each to the path given; a refused one does not stop the others.
+
+        Files of `existing` were restored before, and are read where another depends on them.
+        """

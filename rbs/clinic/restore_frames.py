@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -16,8 +17,10 @@ from rbs.degradation.optical import enlarge
 from rbs.endoscopy.field_of_view import field_of_view
 from rbs.endoscopy.files import read_frame, write_frame
 from rbs.endoscopy.video import SUFFIXES, transcode
-from rbs.errors import CheckpointError, FrameError, OutputError, RbsError
+from rbs.errors import CheckpointError, FrameError, OutputError, RbsError, printable
 from rbs.scans.scan import Array
+from rbs.utils.files import require_regular
+from rbs.utils.guard import attempt
 from rbs.utils.version import VERSION
 
 if TYPE_CHECKING:
@@ -49,7 +52,7 @@ class RestoredFile:
     outcome: ClassVar[str] = "restored"
 
     def __str__(self) -> str:
-        return f"{self.source.name}: {self.facts} -> {self.output}"
+        return printable(f"{self.source.name}: {self.facts} -> {self.output}")
 
 
 class FrameRestorer:
@@ -132,32 +135,37 @@ class FrameRestorer:
         """All files written for a restoration `output`, by what they hold."""
         return {"restoration": output}
 
-    def restore(self, outputs: Mapping[Source, Path]) -> Iterator[RestoredFile | Refusal]:
+    def restore(
+        self, outputs: Mapping[Source, Path], existing: Iterable[Source] = ()
+    ) -> Iterator[RestoredFile | Refusal]:
         """Restore pictures or videos one by one; one that must be refused does not stop the others.
 
         Args:
             outputs: Where each file's restoration goes.
+            existing: Files that were restored before, on which none of these depends.
 
         Yields:
             The outcome of each file.
 
         Raises:
             CheckpointError: The restorer restores scans, or gives values that are not finite.
+            DiskFullError: There is no room for an output.
         """
-        restore = _restore_video if self.kind == "video" else _restore_picture
         for source, output in outputs.items():
-            try:
-                if output.exists():
-                    remedy = "choose another or remove it"
-                    raise OutputError("the output exists already", file=output, remedy=remedy)
-                if source.restored:
-                    remedy = "name the original"
-                    raise FrameError("rbs restored it before", file=source.path, remedy=remedy)
-                yield restore(source.path, output, self)
-            except CheckpointError:
-                raise
-            except RbsError as error:
-                yield Refusal(source.path, error)
+            restored = attempt(source.path, self._restore_file, source, output)
+            if isinstance(restored, CheckpointError):
+                raise restored
+            yield Refusal(source.path, restored) if isinstance(restored, RbsError) else restored
+
+    def _restore_file(self, source: Source, output: Path) -> RestoredFile:
+        if os.path.lexists(output):
+            remedy = "choose another or remove it"
+            raise OutputError("the output exists already", file=output, remedy=remedy)
+        require_regular(source.path, FrameError)
+        if source.restored:
+            raise FrameError("rbs restored it before", file=source.path, remedy="name the original")
+        restore = _restore_video if self.kind == "video" else _restore_picture
+        return restore(source.path, output, self)
 
 
 def _restore_picture(source: Path, output: Path, restorer: FrameRestorer) -> RestoredFile:

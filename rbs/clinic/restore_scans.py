@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from rbs.clinic.checks import check, contradictions, nothing_to_restore
+from rbs.clinic.checks import (
+    Contradiction,
+    check,
+    contradictions,
+    nothing_to_restore,
+)
 from rbs.clinic.outcomes import Refusal
 from rbs.clinic.sources import Source
-from rbs.errors import CheckpointError, OutputError, RbsError, ScanError
+from rbs.errors import CheckpointError, OutputError, RbsError, ScanError, printable
 from rbs.inference import residual
 from rbs.inference.censored import filled
-from rbs.scans.acceptance import SAME_VELOCITY
+from rbs.scans.acceptance import ONE_FRAME, SAME_VELOCITY, one_frame_twice
 from rbs.scans.censoring import cut_counts
 from rbs.scans.dicom.files import EXPORTED
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.dicom.writer import Derivation, write_deviation_nm, write_restored_nm
+from rbs.scans.quality.check import check_quality
 from rbs.scans.scan import STANDARD_VELOCITY, Scan, View
+from rbs.utils.guard import attempt, concerning
 from rbs.utils.version import VERSION
 
 if TYPE_CHECKING:
@@ -77,7 +85,7 @@ class RestoredScan:
             f"(bias {bias:+.1f} %{pair}), {self.seconds:.1f} s -> {self.output}"
             + (f" and {self.deviation.name}" if self.deviation else "")
         )
-        return "\n".join([line, *(f"  warning: {warning}" for warning in self.warnings)])
+        return "\n".join(map(printable, [line, *(f"  warning: {warning}" for warning in self.warnings)]))
 
 
 def restore_scan(
@@ -181,97 +189,179 @@ class ScanRestorer:
         deviation = {"standard deviation": deviation_file(output)} if self.uncertainty else {}
         return {"restoration": output, **deviation}
 
-    def restore(self, outputs: Mapping[Source, Path]) -> Iterator[RestoredScan | Refusal]:
+    def restore(
+        self, outputs: Mapping[Source, Path], existing: Iterable[Source] = ()
+    ) -> Iterator[RestoredScan | Refusal]:
         """Restore files; one that must be refused does not stop the others.
 
         Args:
             outputs: Where each file's restoration goes.
+            existing: Files that were restored before. A view whose opposite is among them is
+                restored with it, so that the counts do not depend on where a run was interrupted.
 
         Yields:
-            The outcome of each file.
+            The outcome of each file of `outputs`.
+
+        Raises:
+            DiskFullError: There is no room for an output.
         """
         targets = {source.path: output for source, output in outputs.items()}
         studies: dict[str, list[Source]] = defaultdict(list)
         for source in outputs:
             studies[source.study].append(source)
+        for source in existing:
+            if source.study in studies:
+                studies[source.study].append(source)
         for sources in studies.values():
             scans: list[Scan] = []
             doubts: dict[Path, tuple[str, ...]] = {}
-            for source in sources:
-                try:
-                    scan, doubts[source.path] = self._read(source, targets[source.path])
+            wanted: dict[Path, Path] = {}
+            for source in sorted(sources, key=lambda source: source.path):
+                output = targets.get(source.path)
+                read = attempt(source.path, self._read, source)
+                fault = read if isinstance(read, RbsError) else output and self._taken(output)
+                if not isinstance(read, RbsError):
+                    scan, doubts[source.path] = read
                     scans.append(scan)
-                except RbsError as error:
-                    yield Refusal(source.path, error)
-            for group in pair_views(scans):
-                yield from self._restore_group(group, doubts, targets)
-
-    def _read(self, source: Source, output: Path) -> tuple[Scan, tuple[str, ...]]:
-        """Read a scan that may be restored, with its warnings, or refuse it."""
-        for file in self.outputs(output).values():
-            if file.exists():
-                raise OutputError(
-                    "the output exists already", file=file, remedy="choose another or remove it"
+                if fault and output:
+                    yield Refusal(source.path, fault)
+                elif output:
+                    wanted[source.path] = output
+            for path, twins in same_instance(scans).items():
+                doubts[path] += (
+                    f"its SOP Instance UID is also that of {', '.join(twins)}: keep one of them",
                 )
+            for group in pair_views(scans):
+                if one_frame_twice([scan.counts[0] for scan in group]):
+                    doubts |= {_path(scan): (*doubts[_path(scan)], ONE_FRAME) for scan in group}
+                yield from self._restore_group(group, doubts, wanted)
+
+    def _read(self, source: Source) -> tuple[Scan, tuple[str, ...]]:
+        """Read a scan that may be restored, with its warnings, or refuse it."""
         scan = read_nm(source.path, content=source.content, **self.reading)
         trained_on = self.loaded.provenance
         verdict = check(scan, standard_velocity=self.standard_velocity, trained_on=trained_on).restoring
         verdict.require(source.path)
-        return scan, verdict.warnings
+        return scan, (*verdict.warnings, *map(str, check_quality(scan)))
+
+    def _taken(self, output: Path) -> OutputError | None:
+        """The reason why a restoration cannot be written, if another file is there."""
+        remedy = "choose another or remove it"
+        taken = (file for file in self.outputs(output).values() if os.path.lexists(file))
+        return next((OutputError("the output exists already", file=f, remedy=remedy) for f in taken), None)
 
     def _restore_group(
         self, group: list[Scan], doubts: Mapping[Path, tuple[str, ...]], outputs: Mapping[Path, Path]
     ) -> Iterator[RestoredScan | Refusal]:
+        """Restore a scan, or two views together, and write what is in `outputs`."""
+        paths = [path for scan in group if (path := _path(scan)) in outputs]
+        if not paths:
+            return
         start = time.perf_counter()
+        answer = attempt(paths[0], self._answer, group)
+        if isinstance(answer, RbsError):
+            of_scan = answer.file == paths[0]  # and not of the weights
+            yield from (Refusal(path, concerning(answer, path) if of_scan else answer) for path in paths)
+            return
+        seconds = (time.perf_counter() - start) / len(group)
+        for index, scan in enumerate(group):
+            if (path := _path(scan)) not in outputs:
+                continue
+            partner = _path(group[1 - index]) if len(group) == 2 else None
+            own_frames = slice(None) if partner is None else slice(index, index + 1)
+            own = answer.of(own_frames, scan)
+            written = attempt(path, self._write, own, scan, outputs[path], doubts[path], partner, seconds)
+            yield Refusal(path, written) if isinstance(written, RbsError) else written
+
+    def _answer(self, group: list[Scan]) -> _Answer:
+        """Restore a scan, or two views as one scan, and check the result against its counts."""
         rapid = group[0]
         if len(group) == 2:
             cut = max(scan.cut for scan in group)
             both = np.concatenate([cut_counts(scan.counts, cut) for scan in group])
             rapid = replace(rapid, counts=both, views=(group[0].views[0], group[1].views[0]), cut=cut)
-        paths = [_path(scan) for scan in group]
         velocity = self.standard_velocity
-        exposure = rapid.exposure_of(velocity)
-        try:
-            rapid = filled(rapid, self.loaded, exposure)
-            restored = restore_scan(rapid, self.loaded, velocity, keep_faint=self.keep_faint)
-            deviation = self.uncertainty and deviation_of(rapid, self.uncertainty, velocity)
-        except RbsError as error:
-            yield from (Refusal(path, error) for path in paths)
-            return
-        found = contradictions(rapid, restored, exposure)
-        seconds = (time.perf_counter() - start) / len(group)
+        rapid = filled(rapid, self.loaded, rapid.exposure_of(velocity))
+        restored = restore_scan(rapid, self.loaded, velocity, keep_faint=self.keep_faint)
+        deviation = deviation_of(rapid, self.uncertainty, velocity) if self.uncertainty else None
+        return _Answer(
+            rapid, restored, deviation, contradictions(rapid, restored, rapid.exposure_of(velocity))
+        )
+
+    def _write(
+        self,
+        answer: _Answer,
+        scan: Scan,
+        output: Path,
+        doubts: tuple[str, ...],
+        partner: Path | None,
+        seconds: float,
+    ) -> RestoredScan:
+        """Write the restoration of one file, and its deviation."""
         model = self.loaded.name + (residual.SUFFIX if self.keep_faint else "")
         derivation = Derivation(model=model, version=VERSION, weight_hash=self.loaded.sha256)
-        for index, (scan, path) in enumerate(zip(group, paths, strict=True)):
-            own_frames = slice(None) if len(group) == 1 else slice(index, index + 1)
-            result = replace(scan, counts=restored.counts[own_frames], velocity=velocity, cut=0)
-            try:
-                stored = write_restored_nm(outputs[path], result, scan, derivation=derivation)
-                if self.uncertainty and deviation:
-                    of_it = replace(result, counts=deviation.counts[own_frames])
-                    _write_deviation(outputs[path], of_it, scan, self.uncertainty)
-            except RbsError as error:
-                yield Refusal(path, error)
-                continue
-            own = [str(contradiction) for contradiction in found if contradiction.view in scan.views]
-            more = [f"{len(own) - SHOWN} more places like these"] if len(own) > SHOWN else []
-            if stored.clipped:
-                most = f"{stored.largest:,.0f} counts, the most a file holds"
-                more.append(f"pixels clipped at {most}: {stored.clipped:,}")
-            yield RestoredScan(
-                source=path,
-                views=scan.views,
-                view_rule=scan.provenance.view_rule,
-                output=outputs[path],
-                deviation=deviation_file(outputs[path]) if self.uncertainty else None,
-                counts=float(scan.counts.sum()),
-                expected=float(rapid.counts[own_frames].sum()) / exposure,
-                restored=stored.counts,
-                standard_velocity=velocity,
-                seconds=seconds,
-                together_with=paths[1 - index] if len(group) == 2 else None,
-                warnings=(*doubts[path], *own[:SHOWN], *more),
-            )
+        stored = write_restored_nm(output, answer.restored, scan, derivation=derivation)
+        if self.uncertainty and answer.deviation:
+            _write_deviation(output, answer.deviation, scan, self.uncertainty)
+        own = [str(contradiction) for contradiction in answer.contradictions]
+        more = [f"{len(own) - SHOWN} more places like these"] if len(own) > SHOWN else []
+        if stored.clipped:
+            most = f"{stored.largest:,.0f} counts, the most a file holds"
+            more.append(f"pixels clipped at {most}: {stored.clipped:,}")
+        return RestoredScan(
+            source=_path(scan),
+            views=scan.views,
+            view_rule=scan.provenance.view_rule,
+            output=output,
+            deviation=deviation_file(output) if self.uncertainty else None,
+            counts=float(scan.counts.sum()),
+            expected=float(answer.rapid.counts.sum()) / scan.exposure_of(self.standard_velocity),
+            restored=stored.counts,
+            standard_velocity=self.standard_velocity,
+            seconds=seconds,
+            together_with=partner,
+            warnings=(*doubts, *own[:SHOWN], *more),
+        )
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What was made of a scan or of two views.
+
+    Attributes:
+        rapid: The scan as it was restored: counts that were cut are filled in.
+        restored: The restoration.
+        deviation: Its standard deviation, where that was asked for.
+        contradictions: Places where the restoration contradicts the counts.
+    """
+
+    rapid: Scan
+    restored: Scan
+    deviation: Scan | None
+    contradictions: Sequence[Contradiction]
+
+    def of(self, frames: slice, scan: Scan) -> _Answer:
+        """The part of it that belongs to one file."""
+        restored, deviation = self.restored, self.deviation
+        velocity = restored.velocity
+        own = replace(scan, counts=restored.counts[frames], velocity=velocity, cut=0)
+        sd = deviation and replace(own, counts=deviation.counts[frames])
+        rapid = replace(scan, counts=self.rapid.counts[frames], cut=0)
+        return _Answer(rapid, own, sd, [found for found in self.contradictions if found.view in scan.views])
+
+
+def same_instance(scans: Iterable[Scan]) -> dict[Path, list[str]]:
+    """Files that share an SOP Instance UID, which is to be unique, and the names of the others."""
+    alike: dict[str, list[Path]] = defaultdict(list)
+    for scan in scans:
+        if uid := scan.provenance.sop_instance_uid:
+            alike[uid].append(_path(scan))
+    return {
+        path: [other.name for other in paths if other != path]
+        for paths in alike.values()
+        if len(paths) > 1
+        for path in paths
+    }
 
 
 def pair_views(scans: Iterable[Scan]) -> list[list[Scan]]:

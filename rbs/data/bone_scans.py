@@ -35,9 +35,10 @@ class RBSDataModule(CropDataModule):
     exposure             float32 (B,)        exposure of `rapid` relative to the standard scan
     target               float32 (B,2,h,w)   counts at its own exposure, none shared with `rapid`
     target_exposure      float32 (B,)        exposure of `target` relative to the standard scan
-    labels               int64 (B,2,h,w)     region labels; only if all training cases have a
-                                             truth file, and without `scenes`
-    expectation          float32 (B,2,h,w)   expected counts of the standard scan; where labels are
+    labels               int64 (B,2,h,w)     region labels; only if all training cases have
+                                             truth or label files, and without `scenes`
+    expectation          float32 (B,2,h,w)   expected counts of the standard scan; only if all
+                                             training cases have a truth file, without `scenes`
     displacement         float32 (B,2,h,w)   from a pixel of `target` to the same tissue in
                                              `rapid`, pixels down, right; only where a case moved
     cut                  int64 (B,)          counts of `target` up to this number were set to 0;
@@ -52,9 +53,9 @@ class RBSDataModule(CropDataModule):
     ===================  ==================  ==================================================
 
     Validation and test batches are one whole scan each, not flipped, with as many channels V as it
-    has views, and `spacing_mm`, float32 (1,2); truth is there if the case has it. They use the
-    acquired rapid and standard scan; where there is no rapid scan, half of the standard scan's
-    counts (drawn once and for all) is the input and the other the target.
+    has views, and `spacing_mm`, float32 (1,2); truth and labels are there if the case has them.
+    They use the acquired rapid and standard scan; where there is no rapid scan, half of the
+    standard scan's counts (drawn once and for all) is the input and the other the target.
 
     No file is opened before `setup`. The scans a stage needs are then read once and kept in RAM in
     compact types (about 5 MB for two views of 256x1024 with truth), which worker processes share.

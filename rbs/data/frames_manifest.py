@@ -13,13 +13,15 @@ left out.
 from __future__ import annotations
 
 import csv
+import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rbs.data.manifest import SPLITS, line_fault, patient_key, read_rows, relative_path
 from rbs.errors import ManifestError
-from rbs.utils.files import write_csv
+from rbs.utils.files import require_regular, write_csv
 
 COLUMNS = ("frame", "split", "low", "mask", "group", "source")
 REQUIRED = ("frame", "split")
@@ -65,7 +67,7 @@ class FramesManifest:
 
     @classmethod
     def read(cls, path: str | Path) -> FramesManifest:
-        """Read and check a manifest: columns, splits, files, and that no group is in two splits.
+        """Read and check a manifest: all files are there, and splits share no group and no picture.
 
         Raises:
             ManifestError: It is missing or cannot be used; line, fault and remedy are named.
@@ -93,7 +95,12 @@ class FramesManifest:
 
 
 def is_frames_manifest(path: str | Path) -> bool:
-    """True where the header of a CSV is that of frames; False where it cannot be read."""
+    """True where the header of a CSV is that of frames; False where it cannot be read.
+
+    Raises:
+        ManifestError: It is no file but a pipe, a device or a folder.
+    """
+    require_regular(Path(path), ManifestError)
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             return "frame" in (name.strip() for name in next(csv.reader(file), []))
@@ -141,7 +148,7 @@ def _row(path: Path, line: int, stated: dict[str, str]) -> FrameRow:
 
 
 def _refuse_leaks(path: Path, rows: Sequence[tuple[int, FrameRow]]) -> None:
-    """No group in two splits, no frame twice."""
+    """No group in two splits, no frame twice, no picture under two names in two splits."""
     splits: dict[str, tuple[str, int]] = {}
     lines: dict[Path, int] = {}
     for line, row in rows:
@@ -154,3 +161,22 @@ def _refuse_leaks(path: Path, rows: Sequence[tuple[int, FrameRow]]) -> None:
             raise line_fault(
                 path, line, f"the frame {row.frame} is listed before, on line {first}", "list it once"
             )
+    # A copy has the same size, so that few files are read. `rbs index` finds what is only alike.
+    of_size: dict[int, list[tuple[int, FrameRow, Path]]] = defaultdict(list)
+    for line, row in rows:
+        for file in filter(None, (row.frame, row.low)):
+            of_size[file.stat().st_size].append((line, row, file))
+    for size, files in of_size.items():
+        if size and len({row.split for _, row, _ in files}) > 1:
+            _refuse_copies(path, files)
+
+
+def _refuse_copies(path: Path, files: Sequence[tuple[int, FrameRow, Path]]) -> None:
+    holder: dict[str, tuple[int, FrameRow, Path]] = {}
+    for line, row, file in files:
+        with file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        first, other, kept = holder.setdefault(digest, (line, row, file))
+        if other.split != row.split:
+            fault = f"{file} (in split {row.split}) is the picture {kept} (in {other.split}, line {first})"
+            raise line_fault(path, line, fault, "keep both in one split, or remove one line")

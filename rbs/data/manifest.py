@@ -1,21 +1,24 @@
 """The manifest: a CSV of patients, their scans, their splits and what is known of the truth.
 
-    patient,split,age_y,sex,height_cm,weight_kg,rapid,standard,truth
-    P0001,train,6.5,F,118,22,P0001/rapid.dcm,P0001/standard.dcm,P0001/truth.npz
+    patient,split,age_y,sex,height_cm,weight_kg,rapid,standard,truth,labels
+    P0001,train,6.5,F,118,22,P0001/rapid.dcm,P0001/standard.dcm,P0001/truth.npz,
 
 Paths are relative to the manifest's folder. Two files of one view each are joined with ";"
 (`ant.dcm;post.dcm`); where the headers do not name the views, the manifest does
 (`anterior=ant.dcm;posterior=post.dcm`). `rapid` is empty where only a standard scan exists, `truth`
-for every real patient. Every column but `patient`, `split` and `standard` may be left out;
-`rapid_velocity` and `standard_velocity` (cm/min) are for files that do not state theirs. A patient
-may have several rows (visits), all in one split.
+for every real patient; `labels` (see `rbs.data.labels`) names a label file for each standard file
+of a patient whose regions were outlined. Every column but `patient`, `split` and `standard` may be
+left out; `rapid_velocity` and `standard_velocity` (cm/min) are for files that do not state theirs.
+A patient may have several rows (visits), all in one split.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,24 +26,36 @@ from typing import Protocol
 
 import numpy as np
 
-from rbs.errors import ManifestError, ScanError
+from rbs.data.fingerprints import Fingerprint, fingerprint, same_counts
+from rbs.errors import ManifestError, RbsError, ScanError
 from rbs.scans.censoring import completed, cut_counts
+from rbs.scans.ranges import VELOCITY
 from rbs.scans.registration import Motion, estimate_motion
 from rbs.scans.scan import REGIONS, Array, Scan, View, align
-from rbs.utils.files import read_npz, write_csv
+from rbs.utils.files import read_npz, require_regular, write_csv
 
 SPLITS = ("train", "val", "test")
 COLUMNS = (
     *("patient", "split", "age_y", "sex", "height_cm", "weight_kg"),
-    *("rapid", "standard", "truth", "rapid_velocity", "standard_velocity"),
+    *("rapid", "standard", "truth", "labels", "rapid_velocity", "standard_velocity"),
 )
 REQUIRED = ("patient", "split", "standard")
 SEXES = ("F", "M", "O")
 
 
+_LOOK_ALIKE = str.maketrans("авекмнорстухѕіјαβεηικμνορτυχ", "abekmhopctyxsijabehikmnoptyx")
+"""Small Cyrillic and Greek letters whose capitals look like Latin ones."""
+
+
 def patient_key(identifier: str) -> str:
-    """Key of a patient: identifiers that differ in case or white space alone are one patient."""
-    return "".join(identifier.split()).casefold()
+    """Key of a patient, the same for identifiers that are or look the same to a reader.
+
+    They may differ in case, white space, invisible characters, full-width or composed forms, and
+    Latin, Cyrillic or Greek letters that look alike.
+    """
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", identifier).casefold())
+    seen = (c for c in text if not c.isspace() and unicodedata.category(c) not in ("Cc", "Cf"))
+    return "".join(seen).translate(_LOOK_ALIKE)
 
 
 class ScanHeader(Protocol):
@@ -77,6 +92,7 @@ class Case:
         rapid: Files of the rapid scan, empty without one; two where each holds one view.
         standard: Files of the standard scan.
         truth: File of the known expectation and labels (phantoms only).
+        labels: Label file of each standard file, or none.
         age_y: Age, years.
         sex: "F", "M" or "O".
         height_cm: Height, cm.
@@ -91,6 +107,7 @@ class Case:
     rapid: tuple[Path, ...]
     standard: tuple[Path, ...]
     truth: Path | None = None
+    labels: tuple[Path, ...] = ()
     age_y: float | None = None
     sex: str | None = None
     height_cm: float | None = None
@@ -98,6 +115,11 @@ class Case:
     rapid_velocity: float | None = None
     standard_velocity: float | None = None
     stated_views: Mapping[Path, View] = field(default_factory=dict)
+
+    @property
+    def scans(self) -> tuple[Path, ...]:
+        """Files of both scans."""
+        return *self.rapid, *self.standard
 
 
 @dataclass(frozen=True)
@@ -111,8 +133,8 @@ class LoadedCase:
             (`rbs.scans.censoring.completed`); 0 where none were.
         exposure: Exposure of the rapid scan relative to the standard one; None without a rapid
             scan.
-        labels: Region labels, uint8 (V, H, W), 0 background and k + 1 for REGIONS[k]; None without
-            truth.
+        labels: Region labels, uint8 (V, H, W), 0 background and k + 1 for REGIONS[k]; None where
+            neither a truth file nor label files hold them.
         expectation: Expected counts of the standard scan, float32 (V, H, W); None without truth.
         views: The view of each of the V channels.
         spacing_mm: Row and column spacing, mm.
@@ -145,43 +167,20 @@ class Manifest:
 
     @classmethod
     def read(cls, path: str | Path) -> Manifest:
-        """Read and check a manifest: every file must exist; of scans only the Patient ID is read.
+        """Read and check a manifest: every file must exist, and splits must have nothing in common.
 
         Raises:
             ManifestError: The file is missing, no CSV or empty; it lacks a column; or one of its
-                lines (named) has an unknown split, a missing or repeated file, a patient of another
-                split, by name or by Patient ID, or a bad number.
+                lines (named) has an unknown split, a missing or repeated file, a bad number, files
+                of two patients, or a patient, a study or counts of another split.
         """
         path = Path(path)
-        rows = read_rows(path)
-        cases: list[Case] = []
-        split_of: dict[tuple[str, str], tuple[str, int]] = {}
-        line_of: dict[Path, int] = {}
-        for line, row in rows:
-            case = _case(path, line, row)
-            names = {("name", patient_key(case.patient)): f"patient {case.patient}"}
-            if patient_id := patient_key(_patient_id(case.standard[0])):
-                names["ID", patient_id] = f"the Patient ID of {case.standard[0]}"
-            for key, name in names.items():
-                split, first = split_of.setdefault(key, (case.split, line))
-                if split != case.split:
-                    fault = f"{name} is in split {case.split} but in {split} on line {first}"
-                    raise line_fault(path, line, fault, "keep all visits of a patient in one split")
-            for file in (*case.rapid, *case.standard, *([case.truth] if case.truth else [])):
-                if not file.is_file():
-                    raise line_fault(
-                        path, line, f"the file {file} is missing", "correct the path or remove the line"
-                    )
-                if file.resolve() in line_of:
-                    where = line_of[file.resolve()]
-                    raise line_fault(
-                        path, line, f"the file {file} is listed before, on line {where}", "list it once"
-                    )
-                line_of[file.resolve()] = line
-            cases.append(case)
-        if not cases:
+        lines = [(line, _case(path, line, row)) for line, row in read_rows(path)]
+        if not lines:
             raise ManifestError("it lists no patient", file=path, remedy="add one line a patient")
-        return cls(path, tuple(cases))
+        _refuse_missing_files(path, lines)
+        _refuse_leaks(path, lines)
+        return cls(path, tuple(case for _, case in lines))
 
     def split(self, name: str) -> list[Case]:
         """The cases of the split "train", "val" or "test", in the order of the file.
@@ -217,8 +216,19 @@ def write_manifest(path: str | Path, cases: Sequence[Case], *, overwrite: bool =
         row = {name: getattr(case, name) for name in COLUMNS}
         row |= {"rapid": relative(case, case.rapid), "standard": relative(case, case.standard)}
         row["truth"] = relative(case, [case.truth]) if case.truth else None
+        row["labels"] = relative(case, case.labels)
         rows.append(row.values())
     write_csv(path, COLUMNS, rows, overwrite=overwrite)
+
+
+def manifest_record(path: Path | None) -> dict[str, str | None]:
+    """Name and SHA-256 of a manifest, by which results and weights say what they were made of.
+
+    Its path is not recorded: it may name a user or a hospital.
+    """
+    if path is None:
+        return {"manifest": None}
+    return {"manifest": path.name, "manifest_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def relative_path(file: Path, folder: Path) -> str:
@@ -248,7 +258,7 @@ def load_case(case: Case, *, register: bool = False) -> LoadedCase:
             velocity of a rapid scan or its standard scan is unknown.
         ManifestError: Two files of the case differ in patient, shape, views, spacing or velocity
             (both are named), the rapid scan is no faster than the standard one or shares counts
-            with it, or the truth file does not hold what it should.
+            with it, or a truth or label file does not hold what it should.
     """
     from rbs.data.shared_counts import shared_counts
 
@@ -276,6 +286,8 @@ def load_case(case: Case, *, register: bool = False) -> LoadedCase:
     cut = max(scan.cut for scan in (*standards, *rapids))
     standard = _complete(standard, cut)
     rapid = None if rapid is None else _complete(rapid, cut)
+    if case.labels:
+        labels = _read_labels(case.labels, standards, standard)
     motion = None if rapid is None or not register else _motion(case, rapid, standard)
     return LoadedCase(
         rapid=None if rapid is None else rapid.aligned(),
@@ -309,7 +321,7 @@ def check_together(
             velocity, show the same view of one scan, or the rapid scan is no faster than the
             standard one.
     """
-    refuse_two_patients([*rapid, *standard], [*rapids, *standards])
+    refuse_two_patients([*rapid, *standard], [scan.patient_id for scan in (*rapids, *standards)])
     for files, scans in ((standard, standards), (rapid, rapids)):
         _refuse_two_scans(files, scans)
     if not rapids:
@@ -340,6 +352,7 @@ def read_rows(
     Raises:
         ManifestError: The file is missing, no CSV, or has other columns.
     """
+    require_regular(path, ManifestError)
     if not path.exists():
         raise ManifestError(
             "the manifest does not exist",
@@ -394,7 +407,7 @@ def _check_header(path: Path, header: list[str], required: Sequence[str], column
 
 def _case(path: Path, line: int, row: dict[str, str]) -> Case:
     for name in REQUIRED:
-        if not row[name]:
+        if not patient_key(row[name]):  # invisible characters are nobody's name
             raise line_fault(path, line, f"{name} is empty", "fill it in")
     if row["split"] not in SPLITS:
         raise line_fault(path, line, f"unknown split '{row['split']}'", f"use one of {', '.join(SPLITS)}")
@@ -414,6 +427,8 @@ def _case(path: Path, line: int, row: dict[str, str]) -> Case:
             value = math.nan
         if not (math.isfinite(value) and value > 0):
             raise line_fault(path, line, f"{name} is '{cell}'", "give a positive number or leave it empty")
+        if name.endswith("velocity") and value not in VELOCITY:
+            raise line_fault(path, line, f"{name} is '{cell}'", f"give {VELOCITY}, or leave it empty")
         return value
 
     stated: dict[Path, View] = {}
@@ -432,12 +447,17 @@ def _case(path: Path, line: int, row: dict[str, str]) -> Case:
     truth = files("truth")
     if len(truth) > 1:
         raise line_fault(path, line, f"{len(truth)} truth files", "give one for both views")
+    labels, standard = files("labels"), files("standard")
+    if labels and (truth or len(labels) != len(standard)):
+        fault = f"{len(labels)} label files for {len(standard)} standard files and {len(truth)} truth files"
+        raise line_fault(path, line, fault, "give one for each standard file, and none beside a truth file")
     return Case(
         patient=row["patient"],
         split=row["split"],
         rapid=files("rapid"),
-        standard=files("standard"),
+        standard=standard,
         truth=truth[0] if truth else None,
+        labels=labels,
         age_y=number("age_y"),
         sex=sex,
         height_cm=number("height_cm"),
@@ -448,15 +468,55 @@ def _case(path: Path, line: int, row: dict[str, str]) -> Case:
     )
 
 
-def _patient_id(file: Path) -> str:
-    """Patient ID in the header; empty without one, or where the file cannot be read yet."""
-    from rbs.scans.dicom.reader import decoded
+def _refuse_missing_files(path: Path, lines: Sequence[tuple[int, Case]]) -> None:
+    """Refuse files that are missing, or listed twice, be it by another name (a link)."""
+    line_of: dict[tuple[int, int], int] = {}
+    for line, case in lines:
+        for file in (*case.scans, *([case.truth] if case.truth else []), *case.labels):
+            try:
+                state = file.stat()
+                require_regular(file)
+            except RbsError as error:
+                raise line_fault(path, line, f"{file}: {error.fault}", error.remedy or "") from None
+            except (OSError, ValueError):
+                remedy = "correct the path or remove the line"
+                raise line_fault(path, line, f"the file {file} is missing", remedy) from None
+            key = state.st_dev, state.st_ino
+            if key in line_of:
+                fault = f"the file {file} is listed before, on line {line_of[key]}"
+                raise line_fault(path, line, fault, "list it once")
+            line_of[key] = line
 
-    try:
-        header, _ = decoded(file, stop_before_pixels=True, specific_tags=["PatientID"])
-        return str(header.get("PatientID") or "").strip()
-    except Exception:  # a damaged file surfaces in pydicom as nearly any exception there is
-        return ""
+
+def _refuse_leaks(path: Path, lines: Sequence[tuple[int, Case]]) -> None:
+    """Refuse files of two patients in one case, and what two splits have in common."""
+    splits = len({case.split for _, case in lines}) > 1
+    found: list[tuple[int, Case, Fingerprint]] = []
+    split_of: dict[tuple[str, str], tuple[str, int]] = {}
+    for line, case in lines:
+        files = [fingerprint(file, counts=splits) for file in case.scans]
+        found += [(line, case, file) for file in files]
+        refuse_two_patients(case.scans, [file.patient_id for file in files])
+        names = {("name", patient_key(case.patient)): f"patient {case.patient}"}
+        for file in files:
+            names |= {
+                ("ID", patient_key(file.patient_id)): f"the Patient ID of {file.file}",
+                ("study", file.study): f"the study of {file.file}",
+                ("acquisition", file.instance): f"the acquisition of {file.file}",
+            }
+        for key, name in names.items():
+            split, first = split_of.setdefault(key, (case.split, line)) if key[1] else (case.split, line)
+            if split != case.split:
+                fault = f"{name} is in split {case.split} but in {split} on line {first}"
+                raise line_fault(path, line, fault, "keep all visits of a patient in one split")
+    for one, two in same_counts([file.sketches for _, _, file in found]):
+        (first, case, file), (line, other, copy) = found[one], found[two]
+        if case.split != other.split:
+            fault = (
+                f"{copy.file} (in split {other.split}) and {file.file} (in {case.split}, line {first}) "
+                "hold the same counts, or a part of them"
+            )
+            raise line_fault(path, line, fault, "they are of one patient: keep both in one split")
 
 
 def _read_files(files: Sequence[Path], velocity: float | None, stated: Mapping[Path, View]) -> list[Scan]:
@@ -467,14 +527,14 @@ def _read_files(files: Sequence[Path], velocity: float | None, stated: Mapping[P
     ]
 
 
-def refuse_two_patients(files: Sequence[Path], scans: Sequence[ScanHeader]) -> None:
-    """Refuse scans whose Patient IDs differ.
+def refuse_two_patients(files: Sequence[Path], patient_ids: Sequence[str]) -> None:
+    """Refuse files whose Patient IDs differ; empty ones are unknown.
 
     Raises:
         ManifestError: They do; both files are named.
     """
     # The IDs themselves are not printed: logs travel further than scans.
-    known = [(patient_key(scan.patient_id), file) for file, scan in zip(files, scans, strict=True)]
+    known = [(patient_key(name), file) for file, name in zip(files, patient_ids, strict=True)]
     known = [(patient, file) for patient, file in known if patient]
     for patient, file in known[1:]:
         if patient != known[0][0]:
@@ -532,6 +592,14 @@ def _unlike(a: Path, b: Path, what: str) -> ManifestError:
     return ManifestError(
         f"it and {b} differ in {what}", file=a, remedy="pair files of one patient, matrix and setting"
     )
+
+
+def _read_labels(files: Sequence[Path], scans: Sequence[Scan], whole: Scan) -> Array:
+    """Labels of the views, aligned; see `LoadedCase`."""
+    from rbs.data.labels import read_labels
+
+    frames = [read_labels(file, scan) for file, scan in zip(files, scans, strict=True)]
+    return whole.with_counts(np.concatenate(frames)).aligned().astype(np.uint8)
 
 
 def _read_truth(file: Path, scan_file: Path, scan: Scan, views: tuple[View, ...]) -> tuple[Array, Array]:

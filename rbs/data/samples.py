@@ -57,7 +57,8 @@ class Crops(CropDataset):
         self.pairs, self.exposures = pairs, exposures
         self.single_view_probability, self.foci, self.scenes = single_view_probability, foci, scenes
         # Labels do not fit what scenes show.
-        self.truth = not scenes and all(scan.labels is not None for scan in scans)
+        self.labels = not scenes and all(scan.labels is not None for scan in scans)
+        self.truth = self.labels and all(scan.expectation is not None for scan in scans)
         self.moved = pairs == "measured" and any(scan.motion is not None for scan in scans)
         self.censored = pairs != "expectation" and any(scan.cut for scan in scans)
 
@@ -102,8 +103,10 @@ class Crops(CropDataset):
             target = cut_counts(target, scan.cut)
             rapid = completed(rapid, scan.cut, rng) if whole_rapid is None else cut(whole_rapid)
         arrays = {"rapid": rapid, "target": target}
+        if self.labels:
+            arrays["labels"] = cut(scan.labels)
         if self.truth:
-            arrays |= {"labels": cut(scan.labels), "expectation": expectation}
+            arrays["expectation"] = expectation
         if self.moved:
             arrays["displacement"] = displacement(scan, crop)
         arrays, flip = flip_alike(arrays, int(rng.integers(LARGEST_SEED)))
@@ -167,8 +170,10 @@ class WholeScans(CaseDataset):
             parts = split(scan.standard, (exposure, target_exposure), rng, scan.cut)
             rapid, target = (completed(part, scan.cut) for part in parts)
         arrays = {"rapid": rapid, "target": target, "spacing_mm": np.array(scan.spacing_mm)}
-        if scan.labels is not None and scan.expectation is not None:
-            arrays |= {"labels": scan.labels, "expectation": scan.expectation}
+        if scan.labels is not None:
+            arrays["labels"] = scan.labels
+        if scan.expectation is not None:
+            arrays["expectation"] = scan.expectation
         if scan.motion is not None:
             arrays["displacement"] = displacement(scan, (0, 0, *scan.standard.shape[1:]))
         sample = self.sample(row, arrays, exposure=exposure, target_exposure=target_exposure)

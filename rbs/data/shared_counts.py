@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from itertools import product
 from math import isclose
 
+from rbs.data.residuals import correlated
 from rbs.scans.dicom.reader import THINNED
 from rbs.scans.scan import Scan
 
@@ -21,9 +22,9 @@ _PART = re.compile(r"([\d.e+-]+) % of the counts .*, (kept|left over) by binomia
 def shared_counts(rapid: Sequence[Scan], standard: Sequence[Scan]) -> str | None:
     """Reason why two scans share counts, a clause about the rapid one; None if there is none.
 
-    Headers tell what was thinned from what one step back; the counts tell the rest, for a part
-    nowhere exceeds its whole, whereas of two independent scans each exceeds the other in many
-    pixels.
+    Headers tell what was thinned from what one step back; the counts tell the rest. A part nowhere
+    exceeds its whole, whereas of two independent scans each exceeds the other in many pixels; and
+    where only some counts are in both, the noise of the two is correlated (`rbs.data.residuals`).
 
     Args:
         rapid: The scan, or its files of one view each, as `read_nm` gave them.
@@ -39,6 +40,8 @@ def shared_counts(rapid: Sequence[Scan], standard: Sequence[Scan]) -> str | None
             return f"{file} was thinned out of it, so its counts are in both"
         if _sources(a) & _sources(b) and not _are_disjoint(a, b):
             return f"it and {file} were thinned out of one scan each on its own, so they share counts"
+        if correlated(a.counts, b.counts):
+            return f"it and {file} share counts: their noise is correlated"
     return None
 
 

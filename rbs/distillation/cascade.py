@@ -16,6 +16,7 @@ from rbs.errors import CheckpointError
 from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import build_restorer
 from rbs.utils.checkpoint import load_into, read_safetensors, save_modules
+from rbs.weights.shipped import check_recorded, file_sha256
 
 if TYPE_CHECKING:
     from rbs.segmentation.prior import SemanticPrior
@@ -129,15 +130,20 @@ def load_cascade(path: Path, f1: Restorer) -> tuple[Cascade, dict[str, Any]]:
         CheckpointError: The file is missing, truncated, holds another architecture or no second
             restorer.
     """
+    check_recorded(path, file_sha256(path))
     tensors, description = read_safetensors(path)
-    if not isinstance(description.get("f2"), dict):
+    if description.f2 is None:
         fault = "it holds no second restorer"
         remedy = "put the cascade.safetensors there that stage 2 wrote beside its restorer.safetensors"
         raise CheckpointError(fault, file=path, remedy=remedy)
-    f2 = build_restorer(description["f2"], path, description.get("version", "unknown"))
-    spi = SPI(description["embedding_dim"], domain=f2.domain) if description.get("embedding_dim") else None
+    f2 = build_restorer(description.f2, path, description.version, tensors)
+    if f2.images.shows != f1.images.shows:
+        fault = f"its second restorer restores {f2.images.shows}, the first one {f1.images.shows}"
+        raise CheckpointError(fault, file=path, remedy="name the files of one training")
+    # Its size is bounded: the description allows no more than 4096 channels.
+    spi = SPI(description.embedding_dim, domain=f2.domain) if description.embedding_dim else None
     for prefix, module in (("f2.", f2), ("spi.", spi)):
         if module is not None:
             part = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
             load_into(module, part, path)
-    return Cascade(f1, f2, spi).eval(), description.get("provenance", {})
+    return Cascade(f1, f2, spi).eval(), description.provenance

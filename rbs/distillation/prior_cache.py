@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -11,15 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rbs.errors import RbsError
+from rbs.errors import CheckpointError, RbsError, printable
 from rbs.scans.scan import Array
 from rbs.segmentation.prior import SemanticPrior
+from rbs.utils.checkpoint import digest_of, read_tensors
 from rbs.utils.files import whole_file
 from rbs.utils.version import VERSION
+
+log = logging.getLogger(__name__)
 
 PriorSource = Callable[[Array, float], SemanticPrior]
 """From a whole rapid image, counts (V, H, W) or colours (3, H, W), and its exposure to its prior
@@ -31,7 +34,8 @@ class PriorCache:
 
     Embeddings are kept in half precision, masks in steps of 1/255. The prior is rounded before it
     is returned the first time, so training with the cache and training with the frozen teacher see
-    the same numbers. Several processes may share the folder. A damaged file counts as absent.
+    the same numbers. Several processes may share the folder. A file carries a digest of its content
+    and its name: a damaged or exchanged one counts as absent, and a line in the log says so.
 
     Args:
         folder: Where the files lie.
@@ -46,6 +50,7 @@ class PriorCache:
         self.max_bytes = max_bytes
         self._opened = time.time() - 1  # file systems keep time coarsely
         self._bytes: int | None = None
+        self._warned = False
 
     def get_or_compute(self, counts: Array, exposure: float, compute: PriorSource) -> SemanticPrior:
         """The prior of an image, from its file, or computed and stored.
@@ -54,11 +59,17 @@ class PriorCache:
             counts: The whole image, (C, H, W).
             exposure: Its exposure.
             compute: Makes the prior.
+
+        Raises:
+            RbsError: It made one that is not finite.
         """
         path = self._path(counts, exposure)
-        prior = _read(path)
+        prior = self._read(path)
         if prior is None:
             computed = compute(counts, exposure)
+            if not (computed.embedding.half().isfinite().all() and computed.masks.isfinite().all()):
+                fault = "the teacher gave a semantic prior that is not finite"
+                raise RbsError(fault, file=path, remedy="adapt another teacher with `make adapt-sam`")
             self._store(path, computed)
             prior = as_stored(computed)
         return prior
@@ -69,7 +80,7 @@ class PriorCache:
         Raises:
             RbsError: It is not there.
         """
-        prior = _read(self._path(counts, exposure))
+        prior = self._read(self._path(counts, exposure))
         if prior is None:
             fault = "a semantic prior that this training had stored is missing or damaged"
             remedy = "start again with --ckpt_path last, which computes it anew"
@@ -86,13 +97,35 @@ class PriorCache:
         return self.folder / f"{self.key(counts, exposure)}.safetensors"
 
     def _store(self, path: Path, prior: SemanticPrior) -> None:
+        tensors = _rounded(prior)
         strides = {"embedding_stride": str(prior.embedding_stride), "mask_stride": str(prior.mask_stride)}
+        digest = digest_of(tensors, strides | {"file": path.name})
         with whole_file(path, overwrite=True) as part:
-            save_file(_rounded(prior), part, metadata=strides)
+            save_file(tensors, part, metadata=strides | {"digest": digest})
         if self._bytes is not None:
             self._bytes += path.stat().st_size
         if self._bytes is None or self._bytes > self.max_bytes:
             self._bytes = self._prune()
+
+    def _read(self, path: Path) -> SemanticPrior | None:
+        """The prior in a file; None where there is none, or none that is whole."""
+        if not path.is_file():
+            return None
+        try:
+            tensors, metadata = read_tensors(path)
+            digest = metadata.pop("digest", None)
+            if digest != digest_of(tensors, metadata | {"file": path.name}):
+                raise CheckpointError("it is damaged", file=path)
+            strides = int(metadata["embedding_stride"]), int(metadata["mask_stride"])
+            prior = _restored(tensors, *strides)
+        except (CheckpointError, KeyError, ValueError):
+            if not self._warned:
+                log.warning("%s: it is damaged; such semantic priors are computed again", printable(path))
+                self._warned = True
+            return None
+        with suppress(OSError):
+            os.utime(path)
+        return prior
 
     def _prune(self) -> int:
         """Remove the oldest files down to nine tenths of `max_bytes`; returns the bytes left."""
@@ -127,14 +160,3 @@ def _restored(tensors: dict[str, Tensor], embedding_stride: int, mask_stride: in
     return SemanticPrior(
         tensors["embedding"].float(), tensors["masks"].float() / 255, embedding_stride, mask_stride
     )
-
-
-def _read(path: Path) -> SemanticPrior | None:
-    try:
-        with safe_open(path, framework="pt") as file:
-            strides = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in ("embedding", "masks")}
-        os.utime(path)
-    except (OSError, SafetensorError):
-        return None
-    return _restored(tensors, int(strides["embedding_stride"]), int(strides["mask_stride"]))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rbs.endoscopy.files import SUFFIXES
+from rbs.utils.files import leads_round
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -287,7 +288,8 @@ def _placed(one: FrameFiles, root: Path) -> FrameFiles:
 def _folders(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX")))
+    named = (p for p in folder.iterdir() if not p.name.startswith((".", "__MACOSX")) and p.is_dir())
+    return sorted(p.name for p in named if not leads_round(p))
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -28,8 +28,11 @@ def kind_of(path: Path) -> Kind | None:
         return "picture"
     except (OSError, ValueError, SyntaxError):
         pass
-    if is_video(path):
-        return "video"
+    try:
+        if is_video(path):
+            return "video"
+    except (OSError, ModuleNotFoundError):  # no access, or no FFmpeg in the base installation
+        pass
     named = (mimetypes.guess_type(path.name)[0] or "").split("/")[0]
     kinds: dict[str, Kind] = {"image": "picture", "video": "video"}
     return kinds.get(named)

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rbs.errors import CheckpointError, RbsError
+from rbs.errors import CheckpointError, RbsError, printable
 from rbs.inference.devices import torch_device
 from rbs.scans.scan import Array
+from rbs.utils.places import without_places
 from rbs.weights.shipped import SHIPPED
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ class Method:
     deviation: Callable[[Any], Array] | None = None
 
     def describe(self) -> dict[str, Any]:
-        """Its entry in the settings file."""
-        return {"name": self.name, "label": self.label, "settings": self.settings}
+        """Its entry in the settings file; weights of old versions name places."""
+        return {"name": self.name, "label": self.label, "settings": without_places(self.settings)}
 
 
 RAPID = Method("rapid", "Rapid scan, scaled", lambda pair: pair.rapid / pair.exposure, raw=True)
@@ -85,34 +86,24 @@ def trained_methods(
     """
     from rbs.restorers.checkpoint import load_restorer
 
-    for file in stage1:
-        looks_inside = {"--adapt": adapt, "--uncertainty": uncertainty, "--stage2": stage2 is not None}
-        asked = [name for name, wanted in looks_inside.items() if wanted]
-        if file.suffix == ".onnx" and asked:
-            fault = f"{asked[0]} looks into the network of stage 1, which an ONNX file does not allow"
-            raise RbsError(fault, file=file, remedy="name the weights it was exported from")
+    options = {"--adapt": adapt, "--uncertainty": uncertainty, "--stage2": stage2 is not None}
+    looks_inside = next((name for name, asked in options.items() if asked), None)
     option = "--adapt" if adapt else "--keep-faint" if keep_faint else None
     if option and not stage1:
         raise RbsError(f"{option} is about stage 1, but none is named", remedy="name it with --stage1")
 
-    methods = []
-    first = None
-    for number, file in enumerate(stage1, 1):
+    methods: list[Method] = []
+    restorers = [load_stage1(file, looks_inside) for file in stage1]
+    first = restorers[0] if restorers else None
+    for number, (file, loaded) in enumerate(zip(stage1, restorers, strict=True), 1):
         name, label = ("stage1", "Stage 1") if number == 1 else (f"stage1_{number}", f"Stage 1, no. {number}")
         label = "Shipped restorer" if file == SHIPPED else label
-        loaded = _loaded(file)
         if option and loaded.shows != "scans":
             raise RbsError(f"{option} weighs counts, and frames have none", remedy="leave it out")
-        first = first or loaded
-        method = restorer_method(name, label, loaded)
-        methods.append(_with_deviation(method, loaded, file) if uncertainty and number == 1 else method)
-        if adapt:
-            from rbs.inference.test_time_adaptation import AdaptingRestorer
-
-            own = AdaptingRestorer.of(loaded)
-            methods.append(restorer_method(f"{name}_adapted", f"{label}, adapted to each scan", own))
-        if keep_faint:
-            methods.append(_with_faint(method))
+        own = stage1_methods(name, label, loaded, adapt=adapt, keep_faint=keep_faint)
+        if uncertainty and number == 1:
+            own[0] = _with_deviation(own[0], loaded, file)
+        methods += own
     if stage2 is not None:
         second = load_restorer(stage2)
         methods.append(restorer_method("stage2_f1", "Stage 2, first restorer", second))
@@ -120,16 +111,53 @@ def trained_methods(
         if cascade.is_file():
             methods += _two_passes(first, second, cascade, teacher, base_checkpoint)
         else:
-            log.warning("stage 2 (f2) is left out: there is no %s", cascade)
+            log.warning("stage 2 (f2) is left out: there is no %s", printable(cascade))
     return methods
 
 
-def _loaded(file: Path) -> Any:
-    """A restorer of either kind, `LoadedRestorer` or `OnnxRestorer`, by the suffix of its file."""
+def load_stage1(file: Path, looks_inside: str | None = None) -> Any:
+    """A restorer of either kind, `LoadedRestorer` or `OnnxRestorer`, by the suffix of its file.
+
+    Args:
+        file: The weights.
+        looks_inside: Option that needs the network itself.
+
+    Raises:
+        CheckpointError: The file is missing or does not fit.
+        RbsError: It is an ONNX file where the network itself is needed.
+    """
     from rbs.inference.onnx import load_onnx
     from rbs.restorers.checkpoint import load_restorer
 
-    return load_onnx(file, "auto") if file.suffix == ".onnx" else load_restorer(file)
+    if file.suffix != ".onnx":
+        return load_restorer(file)
+    if looks_inside:
+        fault = f"{looks_inside} looks into the network of stage 1, which an ONNX file does not allow"
+        raise RbsError(fault, file=file, remedy="name the weights it was exported from")
+    return load_onnx(file, "auto")
+
+
+def stage1_methods(
+    name: str, label: str, loaded: Any, *, adapt: bool = False, keep_faint: bool = False
+) -> list[Method]:
+    """Rows of a restorer of scans: as it is, fitted to each scan, and with faint foci kept.
+
+    Args:
+        name: As in the CSV files.
+        label: As printed.
+        loaded: The restorer.
+        adapt: Whether there is the second row.
+        keep_faint: Whether there is the third one.
+    """
+    methods = [restorer_method(name, label, loaded)]
+    if adapt:
+        from rbs.inference.test_time_adaptation import AdaptingRestorer
+
+        own = AdaptingRestorer.of(loaded)
+        methods.append(restorer_method(f"{name}_adapted", f"{label}, adapted to each scan", own))
+    if keep_faint:
+        methods.append(_with_faint(methods[0]))
+    return methods
 
 
 def restorer_method(name: str, label: str, loaded: LoadedRestorer | OnnxRestorer) -> Method:
@@ -144,7 +172,7 @@ def restorer_method(name: str, label: str, loaded: LoadedRestorer | OnnxRestorer
 
     if not isinstance(loaded, OnnxRestorer):
         loaded.restorer.to(torch_device("auto"))
-    settings = {"weights": loaded.name, "sha256": loaded.sha256, "shows": loaded.shows, **loaded.provenance}
+    settings = {**loaded.provenance, "weights": loaded.name, "sha256": loaded.sha256, "shows": loaded.shows}
     return Method(name, label, lambda pair: pair.restored(loaded), settings)
 
 
@@ -168,7 +196,7 @@ def _with_deviation(method: Method, loaded: LoadedRestorer, file: Path) -> Metho
     from rbs.restorers.uncertainty import head_file, load_uncertainty
 
     head = load_uncertainty(loaded, head_file(file))
-    known = {"weights": head.name, "sha256": head.sha256, **head.provenance}
+    known = {**head.provenance, "weights": head.name, "sha256": head.sha256}
     about = method.settings | {"uncertainty": known}
     return replace(method, settings=about, deviation=lambda pair: head.deviation(pair.rapid, pair.exposure))
 
@@ -188,7 +216,7 @@ def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: 
 
     device = torch_device("auto")
     cascade, provenance = load_cascade(file, second.restorer)
-    settings = {"weights": file.name, "sha256": file_sha256(file), **provenance}
+    settings = {**provenance, "weights": file.name, "sha256": file_sha256(file)}
     teacher = None
     if cascade.spi is not None:
         if folder is None or first is None:
@@ -201,7 +229,9 @@ def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: 
                 f"it was trained with another teacher than {folder}", file=file, remedy=remedy
             )
         if provenance.get("init_from") not in (None, first.sha256):
-            log.warning("%s was not trained from the stage-1 weights given: its priors will differ", file)
+            log.warning(
+                "%s was not trained from the stage-1 weights given: its priors will differ", printable(file)
+            )
         settings["prior"] = (
             f"{provenance.get('prior', 'not recorded')} in training; here of the whole scan as restored by"
             f" {first.name}, SHA-256 {first.sha256}"

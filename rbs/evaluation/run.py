@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from rbs.data.manifest import manifest_record
 from rbs.errors import OutputError, RbsError
 from rbs.evaluation.methods import Method
 from rbs.evaluation.pairs import Pair
@@ -143,8 +144,7 @@ class ImageSet(ABC):
         """Version, manifest and split, for settings.json."""
         return {
             "rbs": VERSION,
-            "manifest": str(self.manifest),
-            "manifest_sha256": hashlib.sha256(self.manifest.read_bytes()).hexdigest(),
+            **manifest_record(self.manifest),
             "split": self.split,
             **self.settings(),
         }

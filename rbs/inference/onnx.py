@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from rbs.errors import CheckpointError, RbsError
+from rbs.errors import CheckpointError, RbsError, ScanError
 from rbs.inference.devices import onnx_providers
 from rbs.scans.counts import standard_scale, where_scanned
 from rbs.scans.scan import Array
+from rbs.utils.description import KEY
+from rbs.utils.guard import wants_memory
+from rbs.utils.memory import WHOLE
+from rbs.utils.schema import shown
 from rbs.utils.threads import thread_count, waits_actively
 from rbs.weights import shipped
 from rbs.weights.shipped import check_recorded, file_sha256
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 VIEWS = 2
+
+_EXPORT = "write it with `rbs export`"
 
 
 @dataclass(frozen=True)
@@ -33,12 +39,14 @@ class OnnxRestorer:
         name: Its class and the file its weights came from, for headers and reports.
         sha256: Of the file of its weights, hexadecimal.
         provenance: What was recorded about their making.
+        file: The file it was read from.
     """
 
     session: InferenceSession
     name: str
     sha256: str
     provenance: dict[str, Any]
+    file: Path
     shows: ClassVar[str] = "scans"
 
     def restore(self, rapid: Array, exposure: float) -> Array:
@@ -50,12 +58,41 @@ class OnnxRestorer:
 
         Returns:
             Standard counts (V, H, W), float32.
+
+        Raises:
+            ScanError: It is too large to be restored at once, and the file is an export.
+            CheckpointError: The network, of another making, cannot be run or answers with another
+                shape.
         """
+        if rapid[0].size > WHOLE:
+            return self._in_tiles(rapid, exposure)
         x = standard_scale(np.asarray(rapid, dtype=np.float32)[None], exposure)
         both = np.repeat(x, VIEWS // len(rapid), axis=1)
-        (answer,) = self.session.run(None, {"rapid": both, "exposure": np.array([exposure], np.float32)})
+        given = {"rapid": both, "exposure": np.array([exposure], np.float32)}
+        try:
+            (answer,) = self.session.run(None, given)
+        except Exception as error:  # ONNX Runtime has kinds of its own for what cannot be computed
+            if wants_memory(error):
+                raise MemoryError from error
+            fault = f"ONNX Runtime cannot restore {both.shape} pixels with it ({type(error).__name__})"
+            raise CheckpointError(fault, file=self.file, remedy=_EXPORT) from error
+        if answer.shape != both.shape:
+            fault = f"it answers with {answer.shape} pixels instead of {both.shape}"
+            raise CheckpointError(fault, file=self.file, remedy=_EXPORT)
         counts = answer[0] if len(rapid) == VIEWS else answer[0].mean(axis=0, keepdims=True)
         return where_scanned(counts, rapid)
+
+    def _in_tiles(self, rapid: Array, exposure: float) -> Array:
+        """Restore by PyTorch, which shows the averages over the whole scan that tiles need."""
+        if self.file.suffix == ".onnx":
+            fault = f"its views have {rapid[0].size:,} pixels, and an ONNX file restores {WHOLE:,} at once"
+            raise ScanError(fault, remedy="name the weights that the file was exported from")
+        from rbs.restorers.checkpoint import load_restorer
+
+        loaded = load_restorer(self.file)
+        if "CUDAExecutionProvider" in self.session.get_providers():
+            loaded.restorer.to("cuda")
+        return loaded.restore(rapid, exposure)
 
 
 def load_shipped(device: str = "cpu") -> OnnxRestorer:
@@ -77,9 +114,9 @@ def load_shipped(device: str = "cpu") -> OnnxRestorer:
     try:
         with safe_open(weights, framework="np") as content:
             arrays = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-            description = json.loads(content.metadata()["rbs"])
+            description = json.loads(content.metadata()[KEY])
         session = session_of(graph.read_bytes(), arrays, device)
-        architecture = _about(session)["architecture"]
+        architecture = json.loads(session.get_modelmeta().custom_metadata_map[KEY])["architecture"]
     except (RbsError, MemoryError):
         raise
     except Exception as error:  # ONNX Runtime has kinds of its own for what does not fit
@@ -89,7 +126,8 @@ def load_shipped(device: str = "cpu") -> OnnxRestorer:
         fault = f"it holds another architecture than {graph.name}"
         raise CheckpointError(fault, file=weights, remedy="install rbs again")
     kind = architecture["class_path"].rpartition(".")[2]
-    return OnnxRestorer(session, f"{kind} {weights.name} (ONNX)", sha256, description.get("provenance", {}))
+    provenance = description.get("provenance", {})
+    return OnnxRestorer(session, f"{kind} {weights.name} (ONNX)", sha256, provenance, weights)
 
 
 def load_onnx(path: Path, device: str = "cpu") -> OnnxRestorer:
@@ -100,39 +138,49 @@ def load_onnx(path: Path, device: str = "cpu") -> OnnxRestorer:
         device: One of `rbs.inference.devices.DEVICES`.
 
     Raises:
-        CheckpointError: The file is missing, cannot be read, or is not of `rbs export`, or not of
-            scans.
+        CheckpointError: The file is missing, cannot be read, is damaged, or is not of `rbs export`,
+            or not of scans.
         RbsError: ONNX Runtime is not installed.
     """
-    if not path.is_file():
-        raise CheckpointError("there is no such weight file", file=path, remedy="check the path")
-    remedy = "write it with `rbs export`"
+    from rbs.inference.onnx_file import described
+
+    check_recorded(path, file_sha256(path))
     try:
-        session = session_of(path.read_bytes(), device=device)
-        about = _about(session)
-        name, sha256, restores = about["name"], about["weights_sha256"], about["restores"]
+        model = path.read_bytes()
+        about = described(model)
+        if about.restores != "scans":
+            raise CheckpointError(
+                f"it restores {about.restores}, not scans",
+                file=path,
+                remedy="name the weights it was exported from",
+            )
+        session = session_of(model, device=device)
+        _require_a_restorer(session)
     except KeyError:
-        raise CheckpointError("it does not say which restorer it holds", file=path, remedy=remedy) from None
+        raise CheckpointError("it does not say which restorer it holds", file=path, remedy=_EXPORT) from None
     except (RbsError, MemoryError):
         raise
+    except ValueError as error:
+        raise CheckpointError(
+            f"it is no intact export of a restorer ({error})", file=path, remedy=_EXPORT
+        ) from None
     except Exception as error:  # ONNX Runtime has kinds of its own for what is no model
         fault = f"it is truncated or not an ONNX file of a whole network ({type(error).__name__})"
-        raise CheckpointError(fault, file=path, remedy=remedy) from None
-    if restores != "scans":
-        raise CheckpointError(
-            f"it restores {restores}, not scans", file=path, remedy="name the weights it was exported from"
-        )
-    return OnnxRestorer(session, f"{name} (ONNX)", sha256, about.get("provenance", {}))
+        raise CheckpointError(fault, file=path, remedy=_EXPORT) from None
+    return OnnxRestorer(session, f"{about.name} (ONNX)", about.weights_sha256, about.provenance, path)
 
 
-def _about(session: InferenceSession) -> dict[str, Any]:
-    """Metadata that its writer put into it.
+def _require_a_restorer(session: InferenceSession) -> None:
+    """Require the inputs and outputs of an export of a restorer of scans.
 
     Raises:
-        KeyError: Nothing.
+        ValueError: It has others.
     """
-    about: dict[str, Any] = json.loads(session.get_modelmeta().custom_metadata_map["rbs"])
-    return about
+    given = [(i.name, i.type, len(i.shape)) for i in session.get_inputs()]
+    if given != [("rapid", "tensor(float)", 4), ("exposure", "tensor(float)", 1)]:
+        raise ValueError(f"it takes {shown([name for name, _, _ in given])}, not rapid and exposure")
+    if [(o.type, len(o.shape)) for o in session.get_outputs()] != [("tensor(float)", 4)]:
+        raise ValueError("it does not answer with one restoration")
 
 
 def session_of(
@@ -156,6 +204,8 @@ def session_of(
     options = SessionOptions()
     # By itself it takes one for each core of the machine, also where the process was given few.
     options.intra_op_num_threads = thread_count()
+    # It would print names that are in the file, as they are; errors are raised, too.
+    options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if waits_actively() else "0")
     weights = weights or {}
     # They must outlive the session's making, which copies them.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from rbs.errors import CheckpointError
 from rbs.inference.onnx import session_of
+from rbs.inference.onnx_file import with_description
 from rbs.restorers.checkpoint import LoadedRestorer
 from rbs.utils.files import whole_file
 
@@ -74,9 +74,9 @@ def export_onnx(
         _leave_out(program.model, restorer.state_dict())
     else:
         about |= {"name": loaded.name, "weights_sha256": loaded.sha256, "provenance": loaded.provenance}
-    program.model.metadata_props["rbs"] = json.dumps(about, sort_keys=True)
     with whole_file(path, overwrite=overwrite) as temporary:
         program.save(temporary)
+        temporary.write_bytes(with_description(temporary.read_bytes(), about))
         weights = (
             {name: tensor.numpy() for name, tensor in restorer.state_dict().items()} if graph_only else {}
         )

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rbs.errors import RbsError
+from rbs.errors import RbsError, printable
 from rbs.report import figures
 from rbs.report.assessment import (
     Assessment,
@@ -23,6 +23,8 @@ from rbs.report.assessment import (
     study_tables,
 )
 from rbs.report.pictures import Picture, case_pictures, choice, file_name
+from rbs.report.real_scans import TABLE as REAL_SCANS
+from rbs.report.real_scans import about, read_real_scans, speed_tables, view_table
 from rbs.report.searches import ablation_figure, ablation_table, cost_table, read_ablation, sweep_table
 from rbs.report.tables import (
     UNRESOLVED,
@@ -52,16 +54,17 @@ TOO_SHORT = (
 )
 """Fault and remedy of a training without curves."""
 
-_RESULTS = ("summary.csv", "ablation.csv", "sweep.csv", "metrics.csv", "dice.csv")
+_RESULTS = ("summary.csv", f"{REAL_SCANS}.csv", "ablation.csv", "sweep.csv", "metrics.csv", "dice.csv")
 
 
 def write_report(runs: Sequence[Path], output: Path, *, figure_folder: Path | None = None) -> None:
     """Write one self-contained page about all results found in the given folders.
 
-    Evaluations, assessments (settings.json beside summary.csv), benchmarks, ablations, sweeps,
-    training runs (the version_N/metrics.csv of each experiment, joined) and dice.csv files are
-    found in the folders and below them. Trainings of an ablation or a sweep are not shown one by
-    one. A training whose log is too short for a curve is named, on the page and in the log.
+    Evaluations, assessments (settings.json beside summary.csv), evaluations of real scans,
+    benchmarks, ablations, sweeps, training runs (the version_N/metrics.csv of each experiment,
+    joined) and dice.csv files are found in the folders and below them. Trainings of an ablation or
+    a sweep are not shown one by one. A training whose log is too short for a curve is named, on the
+    page and in the log.
 
     Args:
         runs: Folders.
@@ -80,12 +83,14 @@ def write_report(runs: Sequence[Path], output: Path, *, figure_folder: Path | No
     found = _sections(runs)
     evaluations = found["evaluations"]
     template = (files("rbs.report") / "page.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_without_control_characters
+    )
     environment.filters |= {"counted": counted, "marked": _marked}
     html = environment.from_string(template).render(
         version=VERSION,
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-        scans=any(not e["of_frames"] for e in evaluations) or not evaluations,
+        scans=any(not e["of_frames"] for e in evaluations) or not evaluations or found["real_scans"],
         frames=any(e["of_frames"] for e in evaluations),
         phantoms=any(e["truth_known"] for e in evaluations) or not evaluations or found["assessments"],
         too_short="; ".join(TOO_SHORT),
@@ -103,7 +108,7 @@ def write_report(runs: Sequence[Path], output: Path, *, figure_folder: Path | No
 
 def _sections(runs: Sequence[Path]) -> dict[str, list[Any]]:
     """All results in the folders and below them, by the section of the page."""
-    names = ("evaluations", "assessments", "ablations", "sweeps", "trainings", "dice")
+    names = ("evaluations", "real_scans", "assessments", "ablations", "sweeps", "trainings", "dice")
     found: dict[str, list[Any]] = {name: [] for name in names}
     for run in runs:
         if not run.is_dir():
@@ -111,13 +116,14 @@ def _sections(runs: Sequence[Path]) -> dict[str, list[Any]]:
         results = {name: sorted(run.rglob(name)) for name in _RESULTS}
         if not any(results.values()):
             fault = "it holds nothing to report"
-            remedy = "name folders written by rbs evaluate, benchmark, ablation, sweep or fit"
+            remedy = "name folders written by rbs evaluate, evaluate-real, benchmark, ablation, sweep or fit"
             raise RbsError(fault, file=run, remedy=remedy)
         for folder in (file.parent for file in results["summary.csv"]):
             if is_assessment(folder):
                 found["assessments"].append(_assessment(read_assessment(folder)))
             else:
                 found["evaluations"].append(_evaluation(read_evaluation(folder)))
+        found["real_scans"] += [_real_scans(file.parent) for file in results[f"{REAL_SCANS}.csv"]]
         found["ablations"] += [_ablation(file.parent) for file in results["ablation.csv"]]
         found["sweeps"] += [_sweep(file) for file in results["sweep.csv"]]
         wholes = {file.parent for name in ("ablation.csv", "sweep.csv") for file in results[name]}
@@ -128,8 +134,13 @@ def _sections(runs: Sequence[Path]) -> dict[str, list[Any]]:
     if short and len(short) == sum(map(len, found.values())):
         raise RbsError(TOO_SHORT[0], file=short[0], remedy=TOO_SHORT[1])
     for title in short:
-        log.warning("%s: %s; %s.", title, *TOO_SHORT)
+        log.warning("%s: %s; %s.", printable(title), *TOO_SHORT)
     return found
+
+
+def _without_control_characters(value: Any) -> Any:
+    """Names of files and runs as they may be printed; what the page itself is made of, as it is."""
+    return value if hasattr(value, "__html__") or not isinstance(value, str) else printable(value, None)
 
 
 def _marked(text: str) -> Markup:
@@ -187,6 +198,27 @@ def _forest(evaluation: Evaluation) -> Picture | None:
     return Picture(file_name(evaluation.folder.name, "differences"), "", caption, figure)
 
 
+def _real_scans(folder: Path) -> dict[str, Any]:
+    results = read_real_scans(folder)
+    return {
+        "folder": str(folder),
+        "settings": results.settings,
+        "about": about(results),
+        "tables": speed_tables(results),
+        "views": view_table(results),
+        "pictures": [
+            (name, _png(folder / "pictures" / file)) for name, file in results.settings["pictures"].items()
+        ],
+    }
+
+
+def _png(picture: Path) -> str:
+    """A picture as a data URI; empty without one."""
+    if not picture.is_file():
+        return ""
+    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode('ascii')}"
+
+
 def _assessment(assessment: Assessment) -> dict[str, Any]:
     figure = curves_figure(assessment)
     name = file_name(assessment.folder.name, "curves")
@@ -213,9 +245,7 @@ def _ablation(folder: Path) -> dict[str, Any]:
 
 
 def _sweep(file: Path) -> dict[str, Any]:
-    picture = file.with_name("sweep.png")
-    data = base64.b64encode(picture.read_bytes()).decode("ascii") if picture.exists() else ""
-    source = f"data:image/png;base64,{data}" if data else ""
+    source = _png(file.with_name("sweep.png"))
     return {"folder": str(file.parent), "table": sweep_table(file), "source": source}
 
 

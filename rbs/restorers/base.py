@@ -43,18 +43,27 @@ class Restorer(nn.Module, ABC):
             by replication.
         domain: Name of the image domain: "roots" and "counts" are scans, "colours" are frames.
 
+    Raises:
+        ValueError: An argument is out of range: weight files from elsewhere may state anything.
+
     Attributes:
         scale: Rows and columns of the restoration per row and column of the image.
         images: The domain.
         input_channels: Channels the backbone is given: 5 of a scan, 6 of a frame.
+        reach: Pixels beyond which a pixel of the image has no effect on one of the restoration,
+            except by averages over the whole image; None where there is no such limit.
     """
 
     scale: int = 1
+    reach: int | None = None
 
     def __init__(
         self, feature_channels: int, *, sigma_px: float, multiple: int = 1, domain: DomainName = "roots"
     ) -> None:
         super().__init__()
+        if feature_channels < 1 or not 0 <= sigma_px <= 64 or not 1 <= multiple <= 256:
+            asked = f"{feature_channels} feature channels, sigma_px {sigma_px}, multiples of {multiple}"
+            raise ValueError(f"{asked} pixels are out of range")
         self.feature_channels = feature_channels
         self.sigma_px = sigma_px
         self.multiple = multiple

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,20 @@ from torch import Tensor, nn
 
 from rbs.errors import CheckpointError
 from rbs.restorers.base import Restorer
+from rbs.restorers.tiles import restore_scan
 from rbs.scans.counts import standard_scale, where_scanned
 from rbs.scans.scan import Array
-from rbs.utils.checkpoint import KEY, RETRAIN, build_from, load_into, read_safetensors, save_modules
+from rbs.utils.checkpoint import (
+    COPY_AGAIN,
+    RETRAIN,
+    build_from,
+    load_into,
+    one_line,
+    read_safetensors,
+    save_modules,
+)
+from rbs.utils.description import KEY, WeightsDescription
+from rbs.utils.schema import checked, require_plain
 from rbs.weights.shipped import NAME, check_recorded, file_sha256, weights_path
 
 FRAME_TILE = 768
@@ -111,7 +123,8 @@ class LoadedRestorer:
         device = next(self.restorer.parameters()).device
         x = torch.as_tensor(standard_scale(np.asarray(rapid, np.float32), exposure), device=device)[None]
         with torch.inference_mode():
-            restored = network(x, torch.tensor([exposure], dtype=torch.float32, device=device))
+            p = torch.tensor([exposure], dtype=torch.float32, device=device)
+            restored = restore_scan(network, self.restorer, x, p)
         return where_scanned(restored[0].cpu().numpy(), rapid)
 
 
@@ -145,48 +158,90 @@ def load_restorer(path: str | Path = NAME) -> LoadedRestorer:
         The restorer and where it comes from.
 
     Raises:
-        CheckpointError: The file is missing, truncated, not a checkpoint, or holds another
+        CheckpointError: The file is missing, truncated, damaged, not a checkpoint, or holds another
             architecture.
     """
     file = weights_path(path)
     shipped = str(path) == NAME
     sha256 = file_sha256(file, "name a weight file with --checkpoint" if shipped else "check the path")
     check_recorded(file, sha256)
-    tensors, description = read_safetensors(file) if file.suffix == ".safetensors" else _read_lightning(file)
-    version = str(description.get("version", "unknown"))
-    restorer = build_restorer(description, file, version)
+    if file.suffix == ".safetensors":
+        tensors, description = read_safetensors(file)
+    else:
+        tensors, description = describe_lightning(read_lightning(file), file)
+    if not description.class_path:
+        raise CheckpointError(
+            "it holds no first restorer", file=file, remedy="name the restorer.safetensors beside it"
+        )
+    spec = {"class_path": description.class_path, "init_args": description.init_args}
+    restorer = build_restorer(spec, file, description.version, tensors)
     load_into(restorer, tensors, file)
     return LoadedRestorer(
         restorer=restorer.eval(),
         name=f"{type(restorer).__name__} {file.name}",
-        version=version,
+        version=description.version,
         sha256=sha256,
-        provenance=description.get("provenance", {}),
+        provenance=description.provenance,
     )
 
 
-def _read_lightning(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    # A pickle can run code when it is loaded, and weights travel between hospitals: only tensors
-    # and plain containers are accepted, and RestorationTask writes nothing else.
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are no pickle raise any kind of exception
-        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
-        fault = f"it is truncated or not a checkpoint ({reason})"
-        raise CheckpointError(fault, file=file, remedy=RETRAIN) from None
-    if not isinstance(checkpoint, dict) or KEY not in checkpoint or "state_dict" not in checkpoint:
+def describe_lightning(
+    checkpoint: dict[str, Any], file: Path
+) -> tuple[dict[str, Tensor], WeightsDescription]:
+    """Weights and description of the first restorer in the content of a Lightning checkpoint.
+
+    Raises:
+        CheckpointError: It holds something else.
+    """
+    state = checkpoint.get("state_dict")
+    if KEY not in checkpoint or not isinstance(state, dict):
         raise CheckpointError("it is not a checkpoint of RestorationTask", file=file, remedy=RETRAIN)
     # Where Lightning's WeightAveraging callback ran, "state_dict" holds the averaged weights
     # already; the last step's are under "current_model_state".
     prefix = "cascade.f1."
-    tensors = {n.removeprefix(prefix): t for n, t in checkpoint["state_dict"].items() if n.startswith(prefix)}
-    return tensors, checkpoint[KEY]
+    try:
+        tensors = {
+            name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)
+        }
+        if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+            raise ValueError("its weights are no tensors")
+        require_plain(checkpoint[KEY])
+        description = checked(WeightsDescription, checkpoint[KEY])
+    except (ValueError, AttributeError) as error:
+        fault = f"it is not a checkpoint of RestorationTask ({one_line(error)})"
+        raise CheckpointError(fault, file=file, remedy=RETRAIN) from None
+    return tensors, description
 
 
-def build_restorer(spec: dict[str, Any], file: Path, version: object) -> Restorer:
+def read_lightning(file: Path) -> dict[str, Any]:
+    """Content of a Lightning checkpoint, without running code that it may hold.
+
+    Raises:
+        CheckpointError: The file is truncated, damaged, or holds more than tensors and plain
+            containers.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            parts = archive.infolist()
+            # Parts that are packed, or that lie in the same bytes, could be of any size unpacked.
+            if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+                raise zipfile.BadZipFile("its parts are compressed")
+            if sum(part.file_size for part in parts) > file.stat().st_size:
+                raise zipfile.BadZipFile("its parts overlap")
+            # PyTorch does not compare the checksums.
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"its part {damaged} is damaged")
+        # A pickle can run code when it is loaded, and weights travel between hospitals: only
+        # tensors and plain containers are accepted, and our trainings write nothing else.
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no pickle raise any kind of exception
+        fault = f"it is truncated or not a checkpoint ({one_line(error)})"
+        raise CheckpointError(fault, file=file, remedy=COPY_AGAIN) from None
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError("it is not a checkpoint", file=file, remedy=RETRAIN)
+    return checkpoint
+
+
+def build_restorer(spec: dict[str, Any], file: Path, version: str, tensors: dict[str, Tensor]) -> Restorer:
     """Build an untrained restorer from its class path; see `build_from`."""
-    if not spec.get("class_path"):
-        raise CheckpointError(
-            "it holds no first restorer", file=file, remedy="name the restorer.safetensors beside it"
-        )
-    return build_from(spec, Restorer, file, version)  # type: ignore[type-abstract]
+    return build_from(spec, Restorer, file, version, tensors)  # type: ignore[type-abstract]

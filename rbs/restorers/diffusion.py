@@ -55,6 +55,8 @@ class Diffusion(Restorer):
         tile: int = 128,
         sigma_px: float = 1.5,
     ) -> None:
+        if not (1 <= steps <= TRAINING_STEPS and 16 <= tile <= 4096):
+            raise ValueError(f"{steps} steps and tiles of {tile} pixels are out of range")
         super().__init__(channels[0], sigma_px=sigma_px, multiple=2 ** (len(channels) - 1))
         self.channels, self.groups, self.steps, self.tile = list(channels), groups, steps, tile
         self.backbone = DiffusionModelUNet(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from rbs.restorers.base import Restorer
-from rbs.restorers.image_domain import DomainName
+from rbs.restorers.image_domain import DomainName, reach_of_input
 
 
 class DnCNN(Restorer):
@@ -27,6 +27,7 @@ class DnCNN(Restorer):
         from deepinv.models import DnCNN as Net
 
         self.depth, self.width = depth, width
+        self.reach = reach_of_input(sigma_px) + depth
         self.backbone = Net(self.input_channels, self.input_channels, depth=depth, nf=width, pretrained=None)
         # Its own last layer adds to the input image; `Restorer.head` takes its place.
         del self.backbone.out_conv

@@ -13,13 +13,19 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rbs.utils.image_ops import gaussian
+from rbs.utils.image_ops import filter_radius, gaussian
 
 DomainName = Literal["roots", "counts", "colours"]
 ImageKind = Literal["scans", "frames"]
 
 LOCAL_MEAN_SIGMA_PX = 2.0
 """Width of the Gaussian that makes the local-mean channels, pixels."""
+
+
+def reach_of_input(sigma_px: float) -> int:
+    """Reach of `Domain.network_input` and of the head's convolution, pixels."""
+    return filter_radius(max(LOCAL_MEAN_SIGMA_PX, sigma_px)) + 1
+
 
 ROOT_SCALE = 2.0
 """Divisor of square roots: scans of 0.1 to 50 counts a pixel then lie between 0.2 and 3.5."""

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rbs.restorers.base import Restorer
-from rbs.restorers.image_domain import DomainName
+from rbs.restorers.image_domain import DomainName, reach_of_input
 from rbs.restorers.spandrel_arch import architecture
 
 
@@ -38,6 +38,12 @@ class NAFNet(Restorer):
         super().__init__(width, sigma_px=sigma_px, multiple=2 ** len(enc_blocks), domain=domain)
         self.width, self.middle_blocks = width, middle_blocks
         self.enc_blocks, self.dec_blocks = list(enc_blocks), list(dec_blocks)
+        # A convolution of 3 x 3 a block, and one before them all; the steps between levels overlap
+        # nowhere.
+        levels = (*enc_blocks, middle_blocks, *dec_blocks)
+        scales = (*range(len(enc_blocks)), len(enc_blocks), *reversed(range(len(enc_blocks))))
+        blocks = sum(number * 2**scale for number, scale in zip(levels, scales, strict=True))
+        self.reach = reach_of_input(sigma_px) + 1 + blocks
         self.backbone = architecture("NAFNet").NAFNet(
             img_channel=self.input_channels,
             width=width,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from rbs.restorers.base import Restorer
-from rbs.restorers.image_domain import DomainName
+from rbs.restorers.image_domain import DomainName, reach_of_input
 from rbs.restorers.spandrel_arch import architecture
 
 
@@ -41,6 +41,8 @@ class SwinIR(Restorer):
         super().__init__(width, sigma_px=sigma_px, multiple=window, domain=domain)
         self.width, self.window, self.mlp_ratio = width, window, mlp_ratio
         self.depths, self.heads = list(depths), list(heads)
+        # A window a layer, a convolution a group, and one before and after them all.
+        self.reach = reach_of_input(sigma_px) + sum(depths) * (window - 1) + len(depths) + 2
         self.backbone = architecture("SwinIR").SwinIR(
             # Of a scan one window wide the blocks would not shift their windows.
             img_size=2 * window,

@@ -220,20 +220,21 @@ def load_uncertainty(loaded: LoadedRestorer, path: Path) -> Uncertainty:
     sha256 = file_sha256(path, train)
     check_recorded(path, sha256)
     tensors, description = read_safetensors(path)
-    if not isinstance(description.get("head"), dict):
+    if description.head is None:
         raise CheckpointError("it holds no uncertainty head", file=path, remedy=train)
-    if description.get("f1_sha256") != loaded.sha256:
+    if description.f1_sha256 != loaded.sha256:
         raise CheckpointError(f"it was trained on other weights than {loaded.name}", file=path, remedy=train)
-    version = str(description.get("version", "unknown"))
-    head = build_from(description["head"], UncertaintyHead, path, version)
+    head = build_from(description.head, UncertaintyHead, path, description.version, tensors)
     load_into(head, tensors, path)
+    if head.feature_channels != loaded.restorer.feature_channels or not head.factor > 0:
+        raise CheckpointError(f"it does not fit {loaded.name}", file=path, remedy=train)
     return Uncertainty(
         loaded=loaded,
         head=head.eval().requires_grad_(False),
         name=f"{type(head).__name__} {path.name}",
-        version=version,
+        version=description.version,
         sha256=sha256,
-        provenance=description.get("provenance", {}),
+        provenance=description.provenance,
     )
 
 

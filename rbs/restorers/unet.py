@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from rbs.restorers.base import Restorer
-from rbs.restorers.image_domain import DomainName
+from rbs.restorers.image_domain import DomainName, reach_of_input
 
 
 class UNet(Restorer):
@@ -26,6 +26,8 @@ class UNet(Restorer):
         from deepinv.models import UNet as Net
 
         self.channels = list(channels)
+        # Two convolutions of 3 x 3 on the way down; three and an interpolation on the way up.
+        self.reach = reach_of_input(sigma_px) + sum(6 * 2**level for level in range(len(channels)))
         self.backbone = Net(
             in_channels=self.input_channels,
             out_channels=channels[0],

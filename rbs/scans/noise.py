@@ -40,7 +40,11 @@ _ENOUGH_BLOCKS = 100
 """Blocks, and expected coincidences of two counts in a block, without which a level says
 nothing."""
 
-_BRIGHT, _BRIGHT_ERRORS = 2.0, 3.0
+_MANY_BLOCKS = 1000
+"""2x2 sums in all levels together from which too much noise is told from anatomy: in a smaller
+picture one bright organ may be half of them."""
+
+_BRIGHT, _BRIGHT_ERRORS = 2.0, 3.5
 """Counts from which a weak smoothing shows that is rounded to whole counts, and the standard errors
 granted to all such levels together."""
 
@@ -52,7 +56,8 @@ _FAINT_SUM = 8.0
 wide as the block, have contrasts of their own."""
 
 _SATURATED = 5
-"""Pixels that share the largest count where it is a limit, of the camera or of a picture."""
+"""Pixels that share the largest count where it is a limit, of the camera or of a picture; they are
+also twice as many as those of one count less."""
 
 _MOST_COUNTED = 4096
 """Counts up to which the histogram is looked at."""
@@ -88,7 +93,7 @@ class _Limits:
         sums: Largest index of 2x2 sums, over levels, of which the median is meant: anatomy shows at
             some levels, smoothing at all.
         faint_sums: Largest index of 4x4 sums of up to `_FAINT_SUM` counts.
-        rare: Least h(n - 1) h(n + 1) where the mixture of Poisson counts makes it 1, as its root.
+        rare: Least root of h(n - 1) h(n + 1), relative to the bound of the module's docstring.
         bright: Least index of all pixels of levels from `_BRIGHT` on.
         lowest: Mean counts a pixel from which the noise is judged.
         chance: Standard errors by which the index of all levels may miss `low` and `high`.
@@ -109,7 +114,7 @@ class _Limits:
 
 
 _ACQUIRED = _Limits(low=0.98, high=1.1, sums=1.2, faint_sums=1.5, rare=0.95, bright=1.0, taken=0.25)
-# JPEG adds noise of its own, most of all there is at few counts, and moves some counts to a neighbour.
+# JPEG adds noise of its own, most of all there is below one count, and moves some counts by one.
 _RECOVERED = _Limits(
     low=0.97,
     high=1.18,
@@ -212,7 +217,8 @@ def examine(counts: Array, *, cut: int = 0, recovered: bool = False) -> Noise:
 def _judge(counts: Array, histogram: Array, cut: int, limits: _Limits, tiles: Array | None) -> Noise:
     """Judge the blocks in some of the tiles (tile rows, tile columns), or all."""
     top = counts.max()
-    most = top / 2 if (counts == top).sum() >= _SATURATED else np.inf
+    full, next_to_full = (counts == top).sum(), (counts == top - 1).sum()
+    most = top / 2 if full >= max(_SATURATED, 2 * next_to_full) else np.inf
     frame, blank = counts.astype(np.float32), blank_pixels(counts)
     lowest = max(limits.lowest, lowest_level(cut))
     levels = {}
@@ -230,11 +236,11 @@ def _judge(counts: Array, histogram: Array, cut: int, limits: _Limits, tiles: Ar
         return Noise(float("nan"))
     index = float((weight * pixels.squares).sum() / shares.sum())
     error = float(np.sqrt(((shares * pixels.error) ** 2).sum()) / shares.sum())
-    if error > _MOST_ERROR:
-        return Noise(float("nan"))
     chance = limits.chance * error
     if not limits.low - chance <= index <= limits.high + chance:
         return Noise(index, error, f"the noise variance is {index:.2g} times its mean")
+    if error > _MOST_ERROR:
+        return Noise(float("nan"))
     fault = (
         _repeated_lines(counts)
         or _rare_count(histogram, cut, limits)
@@ -324,7 +330,7 @@ def _rare_count(histogram: Array, cut: int, limits: _Limits) -> str:
         return ""
     worst = int(z.argmax())
     rare = n[worst] + (1 if above[worst] < below[worst] else -1)
-    return f"too few pixels have {rare} counts, as where counts are scaled or mapped"
+    return f"too few pixels have {rare} counts"
 
 
 def _odd_level(pixels: _Indices, index: float, cut: int, limits: _Limits) -> str:
@@ -366,6 +372,8 @@ def _shared_noise(levels: dict[int, _Indices], index: float, limits: _Limits) ->
         if least < limits.low:
             return f"the noise variance of {side}x{side} sums is {least:.2g} times their mean"
         if side == 2:
+            if sums.blocks[told].sum() < _MANY_BLOCKS:
+                continue
             order = np.argsort(indices)
             share = np.cumsum(sums.blocks[told][order])
             middle = order[np.searchsorted(share, share[-1] / 2)]

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbs.errors import ScanError
+from rbs.scans.ranges import DURATION, SPACING, VELOCITY
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -74,7 +75,8 @@ class Scan:
         provenance: Source of the scan.
 
     Raises:
-        ScanError: The parts contradict each other or the counts are negative or not finite.
+        ScanError: The parts contradict each other, the counts are negative or not finite, or a
+            number lies outside its range (`rbs.scans.ranges`).
     """
 
     counts: Array
@@ -101,13 +103,13 @@ class Scan:
         if self.cut and ((counts > 0) & (counts <= self.cut)).any():
             fault = f"it holds counts of {self.cut} or less, although all of them are said to be cut to 0"
             raise ScanError(fault, file=path, remedy="export or recover the counts again")
-        if min(self.spacing_mm) <= 0:
-            raise ScanError(
-                f"pixel spacing {self.spacing_mm} mm is not positive", file=path, remedy="give it in mm"
-            )
-        if self.velocity is not None and self.velocity <= 0:
-            fault = f"scan velocity {self.velocity} cm/min is not positive"
-            raise ScanError(fault, file=path, remedy="give it in cm/min, or None where it is unknown")
+        numbers = {SPACING: self.spacing_mm, VELOCITY: (self.velocity,), DURATION: (self.duration_s,)}
+        for possible, values in numbers.items():
+            for value in values:
+                if value is not None and value not in possible:
+                    stated = f"its {possible.name} is {value:g} {possible.unit}"
+                    fault = f"{stated}, outside the {possible} of whole-body scans"
+                    raise ScanError(fault, file=path, remedy="correct its header")
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -77,7 +77,7 @@ LABELLED: Mapping[ImageKind, LabelledImages] = {
         picture=grey_picture,
         display={"grey_half": GREY_HALF},
         upright=True,
-        labelled_by="truth file",
+        labelled_by="truth or label file",
         how_to_label="adapt it on phantoms: --data.manifest data/phantoms/manifest.csv (see `rbs simulate`)",
         levels=("rapid", "standard"),
     ),

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
@@ -24,7 +25,9 @@ from rbs.segmentation.labels import LABELLED
 from rbs.segmentation.sam import ARCHITECTURES, Size, build_sam, find_checkpoint
 from rbs.segmentation.teacher import Teacher, region_decoder
 from rbs.segmentation.tiles import CANVAS
+from rbs.utils.checkpoint import Budget, read_tensors, require_weights
 from rbs.utils.files import whole_file, write_json
+from rbs.utils.schema import checked, parsed, shown
 from rbs.weights.shipped import file_sha256, teacher_folder
 
 Mode = Literal["decoder", "lora", "full"]
@@ -128,27 +131,29 @@ def load_teacher(folder: str | Path, checkpoint: Path | None = None) -> Teacher:
     """
     folder = teacher_folder(folder)
     settings, state = _read(folder)
-    base = find_checkpoint(settings["size"], checkpoint)
-    wanted = _settings(settings["size"], file_sha256(base), settings["domain"])
+    base = find_checkpoint(settings.size, checkpoint)
+    wanted = _settings(settings.size, file_sha256(base), settings.domain)
     for name, value in wanted.items():
-        if settings.get(name) != value:
-            fault = f"the teacher was adapted with {name} {settings.get(name)!r}, but here it is {value!r}"
+        if getattr(settings, name) != value:
+            adapted_with = shown(getattr(settings, name))
+            fault = f"the teacher was adapted with {name} {adapted_with}, but here it is {shown(value)}"
             remedy = "name the base weights it was adapted from, or adapt it anew with `make adapt-sam`"
             raise CheckpointError(fault, file=folder / SETTINGS, remedy=remedy)
-    teacher = Teacher(settings["size"], build_sam(settings["size"], base), domain=settings["domain"])
+    teacher = Teacher(settings.size, build_sam(settings.size, base), domain=settings.domain)
     try:
         _load_decoder(teacher.mask_decoder, _part(state, "mask_decoder."))
         teacher.prompt_encoder.no_mask_embed.load_state_dict(_part(state, "no_mask_embed."))
-        if settings["mode"] == "lora":
-            teacher.image_encoder = _merged(teacher.image_encoder, settings["rank"], _part(state, "lora."))
-        elif settings["mode"] == "full":
+        if settings.mode == "lora":
+            with Budget(state):
+                teacher.image_encoder = _merged(teacher.image_encoder, settings.rank, _part(state, "lora."))
+        elif settings.mode == "full":
             teacher.image_encoder.load_state_dict(_part(state, "image_encoder."))
-    except (RuntimeError, KeyError) as error:
-        fault = f"its weights do not fit SAM {settings['size']} ({str(error).splitlines()[0]})"
+    except (RuntimeError, KeyError, ValueError) as error:
+        fault = f"its weights do not fit SAM {settings.size} ({str(error).splitlines()[0]})"
         raise CheckpointError(
             fault, file=folder / WEIGHTS, remedy="adapt the teacher anew with `make adapt-sam`"
         ) from error
-    teacher.digest = settings["digest"]
+    teacher.digest = settings.digest
     return teacher.requires_grad_(False).eval()
 
 
@@ -170,25 +175,44 @@ def _digest(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+@dataclass(frozen=True)
+class _Settings:
+    """The file of settings; see `_settings` and `save_teacher`."""
+
+    size: Size
+    base_sha256: str
+    regions: list[str]
+    canvas: int
+    mode: Mode
+    rank: int
+    sha256: str
+    digest: str
+    domain: DomainName = "roots"  # teachers from before there were frames do not name it
+    grey_half: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rank <= 4096:
+            raise ValueError(f"its rank is {self.rank}")
+
+
+def _read(folder: Path) -> tuple[_Settings, dict[str, Tensor]]:
     remedy = "adapt a teacher with `make adapt-sam`"
     for name in (SETTINGS, WEIGHTS):
-        if not (folder / name).exists():
+        if not (folder / name).is_file():
             raise CheckpointError("there is no such file", file=folder / name, remedy=remedy)
     try:
-        settings = json.loads((folder / SETTINGS).read_text())
-        whole = settings["digest"] == _digest(settings) and settings["sha256"] == file_sha256(
-            folder / WEIGHTS
-        )
-    except (ValueError, KeyError, TypeError) as error:
+        values = parsed((folder / SETTINGS).read_bytes())
+        settings = checked(_Settings, values)
+    except (ValueError, OSError) as error:
         raise CheckpointError(
             f"it cannot be read ({error})", file=folder / SETTINGS, remedy=remedy
         ) from error
-    if not whole:
+    if settings.digest != _digest(values) or settings.sha256 != file_sha256(folder / WEIGHTS):
         fault = "the teacher's weights and settings do not belong together, or one of them is damaged"
         raise CheckpointError(fault, file=folder / WEIGHTS, remedy=remedy)
-    # Teachers from before there were frames do not name their domain.
-    return {"domain": "roots", **settings}, load_file(folder / WEIGHTS)
+    state, _ = read_tensors(folder / WEIGHTS)
+    require_weights(state, folder / WEIGHTS)
+    return settings, state
 
 
 def _load_decoder(decoder: nn.Module, trained: dict[str, Tensor]) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors.torch import load_file
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import nn
 
 from rbs.errors import CheckpointError, RbsError
+from rbs.utils.checkpoint import read_tensors, require_weights
 from rbs.utils.files import whole_file
-from rbs.weights.shipped import FOLDER
+from rbs.weights.shipped import FOLDER, check_recorded, file_sha256
 
 Size = Literal["vit_t", "vit_b", "vit_l", "vit_h"]
 
@@ -138,16 +138,24 @@ def build_sam(size: Size, checkpoint: Path | None = None) -> Sam:
             downloads Meta's otherwise, once (see `find_checkpoint`).
 
     Raises:
-        CheckpointError: The file is missing, does not fit the size, or cannot be downloaded.
+        CheckpointError: The file is missing or damaged, does not fit the size, or cannot be
+            downloaded.
     """
     path = find_checkpoint(size, checkpoint)
+    check_recorded(path, sha256 := file_sha256(path))
+    if path.name == META_CHECKPOINTS.get(size, ("", ""))[0] and sha256 != META_CHECKPOINTS[size][1]:
+        fault = "it is not the file that Meta published under this name"
+        raise CheckpointError(fault, file=path, remedy="remove it to download it again")
     sam = ARCHITECTURES[size].build()
     try:
         if path.suffix == ".safetensors":
-            state = {name: tensor.float() for name, tensor in load_file(path).items()}
+            state, _ = read_tensors(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
+        require_weights(state, path)
         sam.load_state_dict(state)
+    except CheckpointError:
+        raise
     except Exception as error:
         fault = f"it does not hold the weights of {size} ({str(error).splitlines()[0]})"
         raise CheckpointError(

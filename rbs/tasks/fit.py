@@ -33,13 +33,17 @@ from lightning.pytorch.callbacks import (
     RichProgressBar,
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import Logger
 
-from rbs.errors import CheckpointError, RbsError
+from rbs.errors import CheckpointError, RbsError, printable
+from rbs.restorers.checkpoint import read_lightning
 from rbs.tasks.callbacks import SameStart, TrainingBar
-from rbs.tasks.tracking import Mode, ScanPictures, agent_run, default_mode, finish, tracker
+from rbs.tasks.tracking import Mode, ScanPictures, Table, agent_run, default_mode, finish, tracker
+from rbs.utils.checkpoint import COPY_AGAIN
 from rbs.utils.experiments import experiment_file
 from rbs.utils.files import FINISHED, versions
+from rbs.utils.places import without_places
+from rbs.utils.schema import require_plain
 from rbs.utils.words import counted
 
 _LOCATIONS = {"output", "init_from", "checkpoint", "prior.teacher", "prior.base_checkpoint", "prior.cache"}
@@ -85,7 +89,8 @@ class RbsCLI(LightningCLI):
         options = self.config[self.config.subcommand]
         if options.get("ckpt_path") == "last":
             options.ckpt_path = _newest_unfinished(self.folder())
-            print(f"rbs: resuming {options.ckpt_path}" if options.ckpt_path else "rbs: a fresh run")
+            found = options.ckpt_path
+            print(printable(f"rbs: resuming {found}") if found else "rbs: a fresh run")
         if options.get("ckpt_path"):
             compare_with_checkpoint(Path(options.ckpt_path), self._asked()["model"])
 
@@ -104,7 +109,7 @@ class RbsCLI(LightningCLI):
         """Add the loggers; `--trainer.default_root_dir` chooses where runs go."""
         folder = self.folder()
         options = self.config[self.config.subcommand]
-        csv = CSVLogger(folder.parent, name=folder.name)
+        csv = Table(folder.parent, name=folder.name)
         loggers: list[Logger] = [csv]
         if options.wandb != "disabled":
             version = f"{folder.relative_to(options.trainer.default_root_dir)}/version_{csv.version}"
@@ -276,15 +281,15 @@ def compare_with_checkpoint(path: Path, asked: dict[str, Any]) -> None:
     """
     if not path.is_file():
         raise CheckpointError("there is no such checkpoint", file=path, remedy="check --ckpt_path")
+    stored = read_lightning(path).get("hyper_parameters", {})
     try:
-        stored = torch.load(path, weights_only=True, map_location="cpu").get("hyper_parameters", {})
-    except Exception as error:  # torch raises many kinds on a broken file
-        raise CheckpointError(
-            f"it is not a readable checkpoint ({type(error).__name__})", file=path
-        ) from error
-    stored.pop("_instantiator", None)
-    trained = _flat({"class_path": stored.pop("_class_path", None), "init_args": stored})
-    wanted = _flat(asked)
+        require_plain(stored)
+        stored.pop("_instantiator", None)
+    except (ValueError, AttributeError, TypeError):
+        fault = "its hyper-parameters are damaged"
+        raise CheckpointError(fault, file=path, remedy=COPY_AGAIN) from None
+    trained = _flat({"class_path": stored.pop("_class_path", None), "init_args": without_places(stored)})
+    wanted = _flat(without_places(asked))
     differences = [
         f"{key}: trained with {trained.get(key)}, asked for {wanted.get(key)}"
         for key in sorted((trained.keys() | wanted.keys()) - _LOCATIONS)
@@ -313,15 +318,44 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, str]:
 
 
 def _newest_unfinished(folder: Path) -> str | None:
-    """Last checkpoint of the newest version with one; None if it or a newer one has finished.
+    """Newest readable checkpoint of an unfinished run; None where there is nothing to resume.
 
     A resumed training makes a version of its own: what it resumed stays without a mark of having
-    finished.
+    finished. A checkpoint that was being written when its training was killed may be truncated: it
+    is named, and the one before it is taken.
+
+    Raises:
+        CheckpointError: There are checkpoints, but none can be read.
     """
+    damaged = []
     for version in reversed(versions(folder)):
         if (version / FINISHED).exists():
-            return None
-        saved = sorted(version.glob("checkpoints/last*.ckpt"), key=lambda path: path.stat().st_mtime)
-        if saved:
-            return str(saved[-1])
+            break
+        for path in _newest_first(version / "checkpoints"):
+            if _is_readable(path):
+                return str(path)
+            print(f"rbs: {printable(path)} is truncated or damaged, so an older checkpoint is looked for")
+            damaged.append(path)
+    if damaged:
+        remedy = "delete the folder of its version to start afresh"
+        raise CheckpointError(
+            "neither it nor an older checkpoint can be read", file=damaged[0], remedy=remedy
+        )
     return None
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    """Checkpoints of a version, newest first; `last` is written after one of the same step."""
+    return sorted(
+        folder.glob("*.ckpt"),
+        key=lambda path: (path.stat().st_mtime, path.name.startswith("last")),
+        reverse=True,
+    )
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        read_lightning(path)
+    except CheckpointError:
+        return False
+    return True

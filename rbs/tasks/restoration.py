@@ -15,6 +15,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
+from rbs.data.manifest import manifest_record
 from rbs.distillation.cascade import Cascade, save_cascade
 from rbs.distillation.objective import cascade_losses
 from rbs.distillation.prior_cache import PriorCache, as_stored
@@ -24,7 +25,7 @@ from rbs.distillation.spi import SPI
 from rbs.errors import CheckpointError, RbsError
 from rbs.losses import Charbonnier, Loss, PoissonDeviance
 from rbs.restorers.base import Restorer
-from rbs.restorers.checkpoint import load_restorer, save_restorer
+from rbs.restorers.checkpoint import describe_lightning, load_restorer, save_restorer
 from rbs.scans.counts import standard_scale
 from rbs.scans.scan import Array
 from rbs.segmentation.labels import LABELLED
@@ -355,11 +356,12 @@ class RestorationTask(TrainingTask):
         """
         if self.trainer.state.fn != "fit":
             return
-        before, now = checkpoint["rbs"]["provenance"], self._provenance()
-        for name in ("init_from", "teacher", "manifest"):
-            if before.get(name) != now[name]:
-                fault = f"it was trained with {name} {before.get(name)}, which is now {now[name]}"
-                file = Path(str(self.trainer.ckpt_path))
+        file = Path(str(self.trainer.ckpt_path))
+        _, description = describe_lightning(checkpoint, file)
+        before, now = description.provenance, self._provenance()
+        for name in ("init_from", "teacher", "manifest_sha256"):
+            if before.get(name, now.get(name)) != now.get(name):
+                fault = f"it was trained with {name} {before[name]}, which is now {now.get(name)}"
                 remedy = "delete its version folder to start afresh, or give what it was trained with"
                 raise CheckpointError(fault, file=file, remedy=remedy)
 
@@ -379,7 +381,7 @@ class RestorationTask(TrainingTask):
             "domain": self.cascade.f1.domain,
             "steps": self.global_step,
             "seed": os.environ.get("PL_GLOBAL_SEED"),
-            "manifest": str(getattr(self.datamodule, "manifest", None)),
+            **manifest_record(getattr(self.datamodule, "manifest", None)),
             "losses": [loss.spec() for loss in self.losses],  # type: ignore[operator]
             "modules": [name for name in ("spi", "skd", "scm") if getattr(self.cascade, name) is not None],
             "init_from": self._init_sha256,

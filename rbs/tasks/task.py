@@ -10,13 +10,14 @@ from typing import Any, Literal
 import torch
 from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from rbs.errors import RbsError
 from rbs.restorers.image_domain import Domain
 from rbs.scans.counts import standard_scale
+from rbs.utils.places import without_places
 
 Batch = dict[str, Any]
 
@@ -178,16 +179,15 @@ class TrainingTask(LightningModule, ABC):
         self.on_train_end()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Reduce to plain data, without a `Path`: torch loads nothing else without running code."""
-        for name in (self.CHECKPOINT_HYPER_PARAMS_KEY, LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY):
+        """Reduce to plain data without places.
+
+        torch loads nothing but plain data without running code, and where files lie is nobody's
+        business who is given the checkpoint.
+        """
+        hyper_parameters = self.CHECKPOINT_HYPER_PARAMS_KEY, LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY
+        for name in hyper_parameters:
             if name in checkpoint:
-                checkpoint[name] = _plain(checkpoint[name])
-
-
-def _plain(value: Any) -> Any:
-    """Hyper-parameters with paths as strings."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+                checkpoint[name] = without_places(checkpoint[name])
+        for callback, state in checkpoint.get("callbacks", {}).items():
+            if callback.startswith(ModelCheckpoint.__name__):  # knows files of its own run alone
+                checkpoint["callbacks"][callback] = without_places(state)

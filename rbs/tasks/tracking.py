@@ -1,14 +1,16 @@
 """Weights & Biases: what a run records there, and what it does not.
 
 Recorded are a run's name, tags, whole configuration, the commit of git where it was started, and
-its metrics. What it prints is not (a message may name a patient), and images only on request: of
-phantoms, and of patients only on a second one.
+its metrics. Not recorded are where files lie and which machine it is (either may name a user or a
+hospital), and what it prints (a message may name a patient). Images are only on request: of
+phantoms, and of patients on a second one.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,12 +19,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from rbs.data.frames_manifest import FrameRow
 from rbs.data.manifest import Case
 from rbs.errors import RbsError
 from rbs.scans.counts import standard_scale
+from rbs.utils.places import without_places
 from rbs.utils.version import VERSION
 
 Mode = Literal["offline", "online", "disabled"]
@@ -45,9 +48,29 @@ def agent_run() -> str | None:
     return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
 
 
+class Table(CSVLogger):
+    """The CSV logger; hyper-parameters without the places of files."""
+
+    def log_hyperparams(self, params: Any = None) -> None:
+        """Note hyper-parameters in hparams.yaml."""
+        super().log_hyperparams(without_places(_mapping(params)))
+
+
+class Tracker(WandbLogger):
+    """The W&B logger; hyper-parameters without the places of files."""
+
+    def log_hyperparams(self, params: Any) -> None:
+        """Add hyper-parameters to the configuration of the run."""
+        super().log_hyperparams(without_places(_mapping(params)))
+
+
+def _mapping(params: Any) -> dict[str, Any]:
+    return vars(params) if isinstance(params, Namespace) else dict(params or {})
+
+
 def tracker(
     *, name: str, folder: str, mode: Literal["offline", "online"], tags: list[str], config: dict[str, Any]
-) -> WandbLogger:
+) -> Tracker:
     """The W&B logger of a run.
 
     Args:
@@ -60,14 +83,14 @@ def tracker(
     import wandb
 
     os.environ.setdefault("WANDB_SILENT", "true")
-    logger = WandbLogger(
+    logger = Tracker(
         name=name,
         save_dir=folder,
         project=os.environ.get("WANDB_PROJECT", "rbs"),
         offline=mode == "offline",
         tags=tags,
-        config={"rbs": VERSION, **config},
-        settings=wandb.Settings(console="off"),
+        config={"rbs": VERSION, **without_places(config)},
+        settings=wandb.Settings(console="off", x_disable_meta=True, host="", program="rbs"),
     )
     # Lightning always passes this one, and W&B warns that it has no effect.
     logger._wandb_init.pop("anonymous", None)

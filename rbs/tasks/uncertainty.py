@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rbs.data.manifest import manifest_record
 from rbs.errors import CheckpointError, ManifestError, RbsError
 from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import LoadedRestorer, load_restorer
@@ -142,7 +143,7 @@ class UncertaintyTask(TrainingTask):
         provenance = ranges | {
             "steps": self.global_step,
             "seed": os.environ.get("PL_GLOBAL_SEED"),
-            "manifest": str(self.datamodule.manifest),
+            **manifest_record(self.datamodule.manifest),
             "beta": self.beta,
             "factor": float(self.head.factor),
             "factor_fitted_on": f"{len(self.datamodule.cases('val'))} validation children",

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and the versions of a run."""
+"""Files: those of a folder, written whole or not at all, and the versions of a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import csv
 import errno
 import json
 import os
+import stat
 import tempfile
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbs.errors import OutputError, RbsError
+from rbs.errors import FULL, DiskFullError, OutputError, RbsError
 
 FINISHED = "finished"
 """Name of the empty file that marks a version whose training ran to its end."""
@@ -25,6 +27,78 @@ def versions(run: Path, name: str = "") -> list[Path]:
     """Folders `version_N` of a run by N; with `name` the files of that name in them."""
     numbered = {int(path.name.split("_")[1]): path / name for path in run.glob("version_*")}
     return [numbered[n] for n in sorted(numbered) if numbered[n].exists()]
+
+
+def regular_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Files in a folder and those below it, without hidden ones, pipes, sockets and devices.
+
+    Links to folders are followed, each real folder once: a link into the tree, or round in a
+    circle, adds nothing. A folder that is reached both ways keeps its own path.
+
+    Returns:
+        The files, links that lead nowhere among them (opening one says so); and the folders below
+        it that cannot be searched. Both sorted.
+
+    Raises:
+        RbsError: The folder itself cannot be searched.
+    """
+    files: list[Path] = []
+    closed: list[Path] = []
+    seen: set[str] = set()
+    waiting = deque([folder])
+    while waiting:
+        for place, below, names in os.walk(
+            waiting.popleft(), onerror=lambda error: closed.append(Path(error.filename))
+        ):
+            if (real := os.path.realpath(place)) in seen:
+                below.clear()
+                continue
+            seen.add(real)
+            below[:] = sorted(name for name in below if not name.startswith("."))
+            waiting.extend(path for name in below if (path := Path(place, name)).is_symlink())
+            paths = (Path(place, name) for name in names if not name.startswith("."))
+            files += [path for path in paths if _kind(path) == "a file"]
+    if folder in closed:
+        raise RbsError(_CLOSED, file=folder, remedy="check the permissions")
+    return sorted(files), sorted(closed)
+
+
+def leads_round(folder: Path) -> bool:
+    """True for a link to one of the folders that its path passes through."""
+    return folder.is_symlink() and any(folder.samefile(parent) for parent in folder.absolute().parents)
+
+
+_CLOSED = "it cannot be searched (Permission denied)"
+
+
+def require_regular(path: Path, error: type[RbsError] = RbsError) -> None:
+    """Refuse a pipe, a socket or a device, whose reading may never end, and a folder.
+
+    What cannot be looked at passes: opening it says why.
+
+    Raises:
+        RbsError: It is one; of the class `error`.
+    """
+    if (kind := _kind(path)) == "a folder" and not os.access(path, os.R_OK | os.X_OK):
+        raise error(_CLOSED, file=path, remedy="check the permissions")
+    if kind != "a file":
+        raise error(f"it is {kind}, not a file", file=path, remedy="name a file")
+
+
+def _kind(path: Path) -> str:
+    """A file, or what else it is; a file where nothing tells."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return "a file"
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a file")
 
 
 @contextmanager
@@ -41,7 +115,8 @@ def whole_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         The temporary path to write to; it has the suffix of `path` and does not exist yet.
 
     Raises:
-        OutputError: `path` exists already, the disk is full, or the folder cannot be written.
+        OutputError: `path` exists already, or the folder cannot be written.
+        DiskFullError: There is no room for it, on the disk or in the user's quota.
     """
     path = Path(path)
     temporary = None
@@ -64,20 +139,34 @@ def whole_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     except RbsError:
         raise
     except Exception as error:
-        if not (isinstance(error, OSError) or _disk_is_full(error)):
+        if _disk_is_full(error):
+            fault = "the disk is full; nothing was written"
+            raise DiskFullError(fault, file=path, remedy="free some space") from error
+        if not isinstance(error, OSError):
             raise
-        fault, remedy = _explain(error)
-        raise OutputError(fault, file=path, remedy=remedy) from error
+        fault = f"it cannot be written ({error.strerror or error})"
+        raise OutputError(fault, file=path, remedy=_remedy(error)) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
             temporary.parent.rmdir()
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have errors of the system name the file that is written to, which those of writing do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def write_text(path: str | Path, text: str, *, overwrite: bool = True) -> None:
-    """Write a text in UTF-8 by `whole_file`."""
+    """Write a text in UTF-8 by `whole_file`; bytes of names that are no text are escaped."""
     with whole_file(path, overwrite=overwrite) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | Path, content: Any, **options: Any) -> None:
@@ -86,12 +175,17 @@ def write_json(path: str | Path, content: Any, **options: Any) -> None:
 
 
 def write_csv(
-    path: str | Path, head: Sequence[str], rows: Iterable[Iterable[Any]], *, overwrite: bool = True
+    path: str | Path,
+    head: Sequence[str],
+    rows: Iterable[Iterable[Any]],
+    *,
+    overwrite: bool = True,
+    errors: str = "backslashreplace",
 ) -> None:
     """Write a table as CSV in UTF-8 by `whole_file`; bytes that are no text are escaped."""
     with (
         whole_file(path, overwrite=overwrite) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as out,
+        temporary.open("w", newline="", encoding="utf-8", errors=errors) as out,
     ):
         csv.writer(out, lineterminator="\n").writerows([head, *rows])
 
@@ -132,18 +226,18 @@ def _umask() -> int:
     return mask
 
 
-def _explain(error: Exception) -> tuple[str, str]:
-    """Fault and remedy."""
-    if _disk_is_full(error):
-        return "the disk is full; nothing was written", "free some space"
-    reason = getattr(error, "strerror", None) or error
-    return f"it cannot be written ({reason})", "check the folder and its permissions"
+def _remedy(error: OSError) -> str:
+    if error.errno == errno.ENAMETOOLONG:
+        return "choose a shorter name"
+    if error.errno == errno.EROFS:
+        return "name a folder on a disk that can be written"
+    return "check the folder and its permissions"
 
 
 def _disk_is_full(error: BaseException | None) -> bool:
     """True if a full disk caused the error: libraries wrap that of the system, or quote it."""
     while error is not None:
-        if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
+        if getattr(error, "errno", None) in FULL or os.strerror(errno.ENOSPC) in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -11,13 +11,18 @@ def gaussian(x: Tensor, sigma_px: float) -> Tensor:
     """Gaussian filter of (B, V, H, W), cut at four sigma, edges replicated ("nearest" in SciPy)."""
     if sigma_px == 0:
         return x
-    radius = int(4 * sigma_px + 0.5)
+    radius = filter_radius(sigma_px)
     offsets = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
     kernel = torch.exp(-0.5 * (offsets / sigma_px) ** 2)
     kernel = kernel / kernel.sum()
     flat = F.pad(x.reshape(-1, 1, *x.shape[-2:]), (radius,) * 4, mode="replicate")
     flat = F.conv2d(F.conv2d(flat, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
     return flat.reshape(x.shape)
+
+
+def filter_radius(sigma_px: float) -> int:
+    """Pixels from the middle at which `gaussian` is cut."""
+    return int(4 * sigma_px + 0.5)
 
 
 def warp(estimate: Tensor, displacement: Tensor) -> Tensor:

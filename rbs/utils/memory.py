@@ -1,8 +1,11 @@
-"""Reuse of the memory of large arrays."""
+"""Memory: the largest scan that is restored at once, and reuse of the memory of large arrays."""
 
 from __future__ import annotations
 
 import ctypes
+
+WHOLE = 2**21
+"""Pixels of the largest scan that is restored at once, 2048 x 1024: about 3 GB."""
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 """Parameters of glibc's `mallopt`."""
@@ -15,9 +18,22 @@ def keep_memory() -> None:
     clears each page at its first use: at 1024 x 512 pixels that took as long as restoring the scan.
     The process holds its peak memory to its end.
     """
+    _set(mappings=0, trim_threshold=2**31 - 1)
+
+
+def return_memory() -> None:
+    """Have glibc return the memory of freed arrays, as it does by default.
+
+    Kept memory falls into pieces that the next arrays do not fit in: it doubled over the tiles of
+    one large scan.
+    """
+    _set(mappings=2**16, trim_threshold=2**17)
+
+
+def _set(mappings: int, trim_threshold: int) -> None:
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):  # no glibc
         return
-    mallopt(_MMAP_MAX, 0)
-    mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(_MMAP_MAX, mappings)
+    mallopt(_TRIM_THRESHOLD, trim_threshold)

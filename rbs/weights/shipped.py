@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 from rbs.errors import CheckpointError
+from rbs.utils.schema import parsed
 
 FOLDER = Path(__file__).parent
 SHIPPED = FOLDER / "restorer.safetensors"
@@ -48,18 +48,17 @@ def file_sha256(file: Path, remedy: str = "check the path") -> str:
 
 
 def check_recorded(file: Path, sha256: str) -> None:
-    """Compare a file among the shipped weights with its card; other files have none.
+    """Compare a file with the card beside it, which every shipped file has.
 
     Raises:
-        CheckpointError: It is not.
+        CheckpointError: They differ, or a shipped file has no readable card.
     """
-    if file.parent != SHIPPED.parent:
-        return
+    shipped = file.resolve().parent == SHIPPED.parent.resolve()
+    card = (file.resolve() if shipped else file).with_suffix(".json")
     try:
-        recorded = json.loads(file.with_suffix(".json").read_text())["sha256"]
+        recorded = parsed(card.read_bytes())["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
-        recorded = None
+        recorded = None if shipped else sha256
     if sha256 != recorded:
-        raise CheckpointError(
-            "it differs from the hash recorded beside it", file=file, remedy="install rbs again"
-        )
+        remedy = "install rbs again" if shipped else "copy both again"
+        raise CheckpointError("it differs from the hash recorded beside it", file=file, remedy=remedy)

@@ -8,7 +8,6 @@ seed alone; folders that name splits are followed, unless the same is shown on b
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -29,6 +28,9 @@ from rbs.endoscopy.pairs import mask_of, refuse_other_scene, refuse_other_size
 from rbs.endoscopy.perceptual_hash import PerceptualHash, perceptual_hash
 from rbs.errors import FrameError, RbsError
 from rbs.utils.files import write_csv
+from rbs.utils.guard import attempt
+from rbs.utils.patterns import compiled
+from rbs.utils.patterns import search as search_text
 
 _GLANCE = 160
 """Longest side at which frames are looked at, pixels."""
@@ -170,16 +172,16 @@ def _grouped(frames: Sequence[FrameFiles], folder: Path, pattern: str | None) ->
     if pattern is None:
         return list(frames), 0
     try:
-        wanted = re.compile(pattern)
-    except re.error as error:
-        raise RbsError(f"--group is no regular expression ({error})", remedy="correct it") from error
+        wanted = compiled(pattern)
+    except ValueError as error:
+        raise RbsError(f"--group: {error}", remedy="correct it") from error
     if wanted.groups < 1:
         raise RbsError(
             f"--group {pattern} has no group", remedy="put the part that names the video in brackets"
         )
     found, unmatched = [], 0
     for one in frames:
-        match = wanted.search(one.frame.relative_to(folder).as_posix())
+        match = search_text(wanted, one.frame.relative_to(folder).as_posix())
         if match is None or not match[1]:
             unmatched += 1
             found.append(one)
@@ -213,28 +215,32 @@ def look(found: FrameFiles, place: Path) -> FrameRecord | Refusal:
         found: The frame.
         place: Where the manifest will stand.
     """
-    try:
-        for file in filter(None, (found.frame, found.low, *found.masks)):
-            relative_path(file, place)
-        shape = size_of(found.frame)
-        if min(shape) < _SMALLEST:
-            fault = f"it has {shape[1]} x {shape[0]} pixels, as icons have"
-            raise FrameError(fault, file=found.frame, remedy="leave it out")
-        frame = glance(found.frame, _GLANCE)
-        valid = field_of_view(frame)
-        if not valid.any():
-            raise FrameError("it shows nothing", file=found.frame, remedy="leave it out")
-        marks = None
-        if found.masks or found.healthy:
-            marks = bool(mask_of(found.frame, *found.masks).any())
-        if found.low is not None:
-            refuse_other_size(found.frame, found.low)
-            low = glance(found.low, _GLANCE)
-            refuse_other_scene(found.frame, frame, found.low, low, valid)
-        digest = hashlib.sha256(found.frame.read_bytes()).hexdigest()
-        return FrameRecord(found, shape, digest, perceptual_hash(frame, valid), marks)
-    except RbsError as error:
-        return Refusal(error.file or found.frame, error.fault, error.remedy or "leave it out")
+    record = attempt(found.frame, _record, found, place)
+    if isinstance(record, RbsError):
+        return Refusal(record.file or found.frame, record.fault, record.remedy or "leave it out")
+    return record
+
+
+def _record(found: FrameFiles, place: Path) -> FrameRecord:
+    for file in filter(None, (found.frame, found.low, *found.masks)):
+        relative_path(file, place)
+    shape = size_of(found.frame)
+    if min(shape) < _SMALLEST:
+        fault = f"it has {shape[1]} x {shape[0]} pixels, as icons have"
+        raise FrameError(fault, file=found.frame, remedy="leave it out")
+    frame = glance(found.frame, _GLANCE)
+    valid = field_of_view(frame)
+    if not valid.any():
+        raise FrameError("it shows nothing", file=found.frame, remedy="leave it out")
+    marks = None
+    if found.masks or found.healthy:
+        marks = bool(mask_of(found.frame, *found.masks).any())
+    if found.low is not None:
+        refuse_other_size(found.frame, found.low)
+        low = glance(found.low, _GLANCE)
+        refuse_other_scene(found.frame, frame, found.low, low, valid)
+    digest = hashlib.sha256(found.frame.read_bytes()).hexdigest()
+    return FrameRecord(found, shape, digest, perceptual_hash(frame, valid), marks)
 
 
 # --- splits

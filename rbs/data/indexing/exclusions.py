@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rbs.data.fingerprints import same_counts
 from rbs.data.indexing.records import FileRecord, Refusal
 from rbs.data.manifest import patient_key, relative_path
 from rbs.errors import ManifestError
@@ -54,26 +55,31 @@ def _unwritable(records: Sequence[FileRecord], folder: Path) -> _Faults:
 def _mistaken(records: Sequence[FileRecord]) -> _Faults:
     """Files of patients with two IDs, who would be in two splits, and of IDs of two patients."""
     faults: dict[str, tuple[str, str]] = {}
-    holder: dict[str, FileRecord] = {}
+    keys = [patient_key(record.patient_id) for record in records]
+
+    def two_names(first: int, second: int, what: str) -> None:
+        if keys[first] != keys[second]:
+            reason = (
+                f"its patient has two Patient IDs: {records[first].file} and {records[second].file} {what}"
+            )
+            remedy = "correct one ID, or leave one of the two out of the folder"
+            faults[keys[first]] = faults[keys[second]] = reason, remedy
+
+    studies: dict[str, int] = {}
+    for place, record in enumerate(records):
+        if record.study:
+            two_names(studies.setdefault(record.study, place), place, "are of one study")
+    for first, second in same_counts([record.sketches for record in records]):
+        two_names(first, second, "hold the same counts")
     traits: dict[tuple[str, int], FileRecord] = {}
-    for record in records:
-        patient = patient_key(record.patient_id)
-        for digest in record.digests:
-            other = holder.setdefault(digest, record)
-            if patient_key(other.patient_id) != patient:
-                reason = (
-                    f"its patient has two Patient IDs: {other.file} and {record.file} hold the same counts"
-                )
-                remedy = "correct one ID, or leave one of the two out of the folder"
-                faults[patient] = faults[patient_key(other.patient_id)] = reason, remedy
+    for patient, record in zip(keys, records, strict=True):
         for place, trait in enumerate(record.person):
             other = traits.setdefault((patient, place), record) if trait else record
             if other.person[place] != trait:
                 files, what = f"{other.file} and {record.file}", ("sex", "birth date")[place]
                 reason = f"two patients share its Patient ID: {files} differ in {what}"
                 faults[patient] = reason, "give each patient an ID of its own, or correct the header"
-    keys = {record.file: patient_key(record.patient_id) for record in records}
-    return {file: faults[key] for file, key in keys.items() if key in faults}
+    return {record.file: faults[key] for key, record in zip(keys, records, strict=True) if key in faults}
 
 
 def _repeated(records: Sequence[FileRecord]) -> _Faults:
@@ -83,11 +89,12 @@ def _repeated(records: Sequence[FileRecord]) -> _Faults:
     named: dict[str, FileRecord] = {}
     # A file of both views stands for its one-view exports.
     for record in sorted(records, key=lambda record: (-len(record.views), record.file)):
-        if copy := next((holder[digest] for digest in record.digests if digest in holder), None):
+        digests = [sketch.digest for sketch in record.sketches]
+        if copy := next((holder[digest] for digest in digests if digest in holder), None):
             reason = f"it holds the counts of {copy.file} again"
             faults[record.file] = reason, "nothing: the other file serves"
             continue
-        holder |= dict.fromkeys(record.digests, record)
+        holder |= dict.fromkeys(filter(None, digests), record)
         other = named.setdefault(record.instance, record) if record.instance else record
         if other is not record:
             for one, two in ((record, other), (other, record)):

@@ -17,8 +17,7 @@ from rbs.data.manifest import check_together, patient_key
 from rbs.data.shared_counts import shared_counts
 from rbs.errors import ManifestError
 from rbs.scans.acceptance import SAME_VELOCITY
-from rbs.scans.dicom.reader import read_nm
-from rbs.scans.scan import STANDARD_VELOCITY, Scan, View
+from rbs.scans.scan import STANDARD_VELOCITY, View
 
 ONE_SCAN = timedelta(seconds=60)
 """Two detectors start together. The fastest pass over the smallest child takes two minutes, so two
@@ -283,16 +282,10 @@ def _misfit(rapid: Acquisition, standard: Acquisition) -> tuple[str, str] | None
 
 
 def _shared(a: Acquisition, b: Acquisition) -> str | None:
-    """Reason why two scans share counts; pixels are read only where outlines leave it open."""
+    """Reason why two scans share counts, for which their counts are read again."""
     if a.records[0].shape != b.records[0].shape:
         return None
-    if not shared_counts(*([record.outline() for record in scan.records] for scan in (a, b))):
-        return None
-    return shared_counts(*([_read_again(record) for record in scan.records] for scan in (a, b)))
-
-
-def _read_again(record: FileRecord) -> Scan:
-    return read_nm(record.file, views=record.views if record.view_stated else None)
+    return shared_counts(*([record.scan() for record in scan.records] for scan in (a, b)))
 
 
 def _why_alone(

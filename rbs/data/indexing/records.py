@@ -14,12 +14,13 @@ import multiprocessing
 import signal
 import sys
 import threading
+from base64 import b64decode, b64encode
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,10 @@ from pydicom import Dataset
 from pydicom.valuerep import DA, TM
 from tqdm import tqdm
 
+from rbs.data import residuals
 from rbs.data.manifest import SEXES
-from rbs.errors import RbsError
+from rbs.data.residuals import Sketch, sketch_of
+from rbs.errors import RbsError, printable
 from rbs.scans import acceptance as fit
 from rbs.scans import counts
 from rbs.scans.acceptance import too_few_counts
@@ -40,13 +43,11 @@ from rbs.scans.dicom import pixels as dicom_pixels
 from rbs.scans.dicom import reader as dicom
 from rbs.scans.dicom import views as dicom_views
 from rbs.scans.dicom.files import is_restored
+from rbs.scans.dicom.pixels import stored_pixels
 from rbs.scans.dicom.reader import read_nm
-from rbs.scans.scan import Array, Provenance, Scan, View
-from rbs.utils.files import whole_file
+from rbs.scans.scan import Provenance, Scan, View
+from rbs.utils.files import naming, require_regular, whole_file
 from rbs.utils.version import VERSION
-
-GRID = (48, 16)
-"""Rows and columns of the pixels noted of a view."""
 
 IN_FLIGHT = 4
 """Files a process is given ahead: it need not wait, and an interrupted run soon ends."""
@@ -87,8 +88,7 @@ class FileRecord:
         sex: "F", "M" or "O".
         height_cm: Height, cm.
         weight_kg: Weight, kg.
-        digests: A hash of the counts of each view.
-        cells: The counts of some pixels of each view and the sum of all others, (views, cells).
+        sketches: Counts of each view in short.
         derivation: What the header says of a simulated scan's making, as DICOM JSON.
     """
 
@@ -108,8 +108,7 @@ class FileRecord:
     sex: str | None
     height_cm: float | None
     weight_kg: float | None
-    digests: tuple[str, ...]
-    cells: Array = field(repr=False, compare=False)
+    sketches: tuple[Sketch, ...] = field(repr=False, compare=False)
     derivation: dict[str, Any] = field(repr=False, compare=False)
 
     @property
@@ -117,11 +116,18 @@ class FileRecord:
         """True if the user named its view."""
         return self.view_rule == "option"
 
-    def outline(self) -> Scan:
-        """A scan of `cells` for pixels. Where it is no part of another, neither is the whole."""
-        header = Dataset.from_json(self.derivation)
+    def scan(self) -> Scan:
+        """The counts again, with what the header says of their making.
+
+        Raises:
+            ScanError: The file has changed or cannot be read any more.
+        """
+        with dicom.blaming(self.file):
+            stored, _ = dicom.decoded(self.file)
+            counts = stored_pixels(stored, self.file)
+            header = Dataset.from_json(self.derivation)
         provenance = Provenance(path=self.file, sop_instance_uid=self.instance or None, header=header)
-        return Scan(self.cells[:, None, :], self.views, (1.0, 1.0), provenance=provenance)
+        return Scan(counts, self.views, self.spacing_mm, provenance=provenance)
 
 
 @dataclass(frozen=True)
@@ -163,22 +169,28 @@ def read_notes(
     Raises:
         OutputError: The notes cannot be written.
     """
-    keys = {file: _key(file, views.get(file)) for file in files}
     known = _load(cache)
-    notes = {file: known[key] for file, key in keys.items() if key in known}
+    notes: dict[Path, Note] = {}
+    lines: list[str] = []
+    for file in files:
+        digest, note, line = known.get((str(file.absolute()), views.get(file, "")), _NOTHING)
+        if note is not None and digest == _content(file):
+            notes[file] = note
+            lines.append(line)
     with whole_file(cache, overwrite=True) as path, path.open("w", encoding="utf-8") as out:
         out.write(json.dumps({"rules": rules()}) + "\n")
-        out.writelines(_line(keys[file], note) for file, note in notes.items())
+        out.writelines(lines)
     jobs = [(file, views.get(file)) for file in files if file not in notes]
     with (
         cache.open("a", encoding="utf-8") as out,
         tqdm(total=len(jobs), desc="reading", unit="file", disable=None if progress else True) as bar,
     ):
-        for note in _read_all(jobs, min(workers, len(jobs))):
+        for note, digest in _read_all(jobs, min(workers, len(jobs))):
             notes[note.file] = note
-            if keys[note.file] is not None and not (isinstance(note, Refusal) and not note.lasting):
-                out.write(_line(keys[note.file], note))
-                out.flush()
+            if digest and not (isinstance(note, Refusal) and not note.lasting):
+                with naming(cache):
+                    out.write(_line(digest, views.get(note.file), note))
+                    out.flush()
             bar.update()
     return [notes[file] for file in files], len(jobs)
 
@@ -210,7 +222,8 @@ def take_note(file: Path, view: View | None = None) -> Note:
 def rules() -> str:
     """A hash of the code that reads and notes: notes of other code are worth nothing."""
     code = hashlib.sha256(f"{VERSION} {pydicom.__version__}".encode())
-    for module in (counts, dicom, dicom_pixels, dicom_views, find, fit, sys.modules[__name__]):
+    own = residuals, sys.modules[__name__]
+    for module in (counts, dicom, dicom_pixels, dicom_views, find, fit, *own):
         code.update(inspect.getsource(module).encode())
     return code.hexdigest()
 
@@ -246,29 +259,13 @@ def _describe(file: Path, scan: Scan) -> Note:
         sex=sex if sex in SEXES else None,
         height_cm=_number(header.get("PatientSize"), 100),
         weight_kg=_number(header.get("PatientWeight"), 1),
-        digests=tuple(_digest(frame) for frame in scan.counts),
-        cells=_cells(scan.counts),
+        sketches=tuple(map(sketch_of, scan.counts)),
         derivation=derivation.to_json_dict(),
     )
 
 
 def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16] if text else ""
-
-
-def _digest(frame: Array) -> str:
-    pixels = np.ascontiguousarray(frame, dtype="<i4").tobytes()
-    return hashlib.sha256(f"{frame.shape} ".encode() + pixels).hexdigest()
-
-
-def _cells(frames: Array) -> Array:
-    rows, columns = (
-        ((np.arange(min(n, size)) + 0.5) * size / min(n, size)).astype(int)
-        for n, size in zip(GRID, frames.shape[1:], strict=True)
-    )
-    noted = frames[:, rows[:, None], columns].reshape(len(frames), -1)
-    others = frames.sum(axis=(1, 2), dtype=np.int64) - noted.sum(axis=1)
-    return np.column_stack([noted, others])
 
 
 def _started(header: Dataset) -> datetime | None:
@@ -305,14 +302,24 @@ def _quiet() -> Iterator[None]:
         _LOG.setLevel(level)
 
 
-def _read_all(jobs: Sequence[_Job], workers: int) -> Iterator[Note]:
+_Noted = tuple[Note, str]
+"""A note and the hash of the content it is about."""
+
+
+def _take(note: Callable[[Path, View | None], Note], job: _Job) -> _Noted:
+    # The hash comes first: a file that changes while it is read does not fit it the next time.
+    digest = _content(job[0])
+    return note(*job), digest
+
+
+def _read_all(jobs: Sequence[_Job], workers: int) -> Iterator[_Noted]:
     """Notes as they come. A file that kills the process reading it is refused; the others go on."""
     if workers <= 1:
-        yield from (take_note(*job) for job in jobs)
+        yield from (_take(take_note, job) for job in jobs)
         return
     waiting = deque(jobs)
     while waiting:
-        flying: dict[Future[Note], _Job] = {}
+        flying: dict[Future[_Noted], _Job] = {}
         try:
             with _processes(workers) as pool:
                 while waiting or flying:
@@ -320,93 +327,121 @@ def _read_all(jobs: Sequence[_Job], workers: int) -> Iterator[Note]:
                         flying[_submit(pool, waiting[0])] = waiting[0]
                         waiting.popleft()
                     for done in wait(flying, return_when=FIRST_COMPLETED).done:
-                        note = done.result()
+                        noted = done.result()
                         del flying[done]
-                        yield note
+                        yield noted
         except BrokenProcessPool:
             yield from map(_read_alone, flying.values())
 
 
-def _read_alone(job: _Job) -> Note:
+def _read_alone(job: _Job) -> _Noted:
     try:
         with _processes(1) as pool:
             return _submit(pool, job).result()
     except BrokenProcessPool:
         fault = "the process that read it died (out of memory, or a damaged file)"
-        return Refusal(job[0], fault, "try again with --workers 1, or export it again", lasting=False)
+        refusal = Refusal(job[0], fault, "try again with --workers 1, or export it again", lasting=False)
+        return refusal, ""
 
 
 def _processes(number: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(number, mp_context=multiprocessing.get_context("spawn"))
 
 
-def _submit(pool: ProcessPoolExecutor, job: _Job) -> Future[Note]:
+def _submit(pool: ProcessPoolExecutor, job: _Job) -> Future[_Noted]:
     """Submit a file; processes start here and inherit that an interrupt is for the parent."""
     if threading.current_thread() is not threading.main_thread():
-        return pool.submit(take_note, *job)
+        return pool.submit(_take, take_note, job)
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        return pool.submit(take_note, *job)
+        return pool.submit(_take, take_note, job)
     finally:
         signal.signal(signal.SIGINT, handler)
 
 
-_Key = tuple[str, int, int, str]
+_Key = tuple[str, str]
+"""A file and the view that was stated of it."""
+_Known = tuple[str, Note | None, str]
+"""Hash of the content, note and line of a file."""
+_NOTHING: _Known = ("", None, "")
 
 
-def _key(file: Path, view: View | None) -> _Key | None:
-    """Key of a note; None for a file without access."""
+def _content(file: Path) -> str:
+    """Hash of what a file holds; empty for one that cannot be read, or is too large to be."""
     try:
-        state = file.stat()
-    except OSError:
-        return None
-    return str(file.absolute()), state.st_size, state.st_mtime_ns, view or ""
+        require_regular(file)
+        if file.stat().st_size > dicom.LARGEST_FILE:
+            return ""
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except (OSError, RbsError):
+        return ""
 
 
-def _load(cache: Path) -> dict[_Key | None, Note]:
+def _load(cache: Path) -> dict[_Key, _Known]:
     """Notes of earlier runs; those of other rules, and damaged ones, are left out."""
     try:
-        lines = cache.read_text(encoding="utf-8").splitlines()
+        lines = cache.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError):
+    except OSError:
         lines = []
-    known: dict[_Key | None, Note] = {}
-    damaged = 0
     try:
         if json.loads(lines[0])["rules"] != rules():
             return {}
-    except (IndexError, ValueError, KeyError, TypeError):
-        _LOG.warning("%s: it is damaged; all files are read again", cache)
+    except (*_DAMAGE, IndexError):
+        _LOG.warning("%s: it is damaged; all files are read again", printable(cache))
         return {}
+    known: dict[_Key, _Known] = {}
+    damaged = 0
     for line in lines[1:]:
         try:
-            key, note = _parse(line)
-            known[key] = note
-        except (ValueError, KeyError, TypeError, IndexError):
+            key, found = _parse(line)
+            known[key] = found
+        except _DAMAGE:
             damaged += 1
     if damaged:
-        _LOG.warning("%s: damaged lines: %d; their files are read again", cache, damaged)
+        _LOG.warning("%s: damaged lines: %d; their files are read again", printable(cache), damaged)
     return known
 
 
-def _line(key: _Key | None, note: Note) -> str:
-    values = {name: value for name, value in asdict(note).items() if name != "file"}
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+def _line(digest: str, view: View | None, note: Note) -> str:
+    values: dict[str, Any] = {f.name: getattr(note, f.name) for f in fields(note)}
+    values["file"] = str(note.file.absolute())
     if isinstance(note, FileRecord):
-        values["cells"] = note.cells.tolist()
         values["started"] = note.started and note.started.isoformat()
-    return json.dumps({"key": key, "note": values}) + "\n"
+        values["sketches"] = [
+            (sketch.digest, b64encode(sketch.periodogram.tobytes()).decode(), sketch.independent)
+            for sketch in note.sketches
+        ]
+    text = json.dumps({"content": digest, "view": view or "", "note": values})
+    return f"{_sum(text)} {text}\n"
 
 
-def _parse(line: str) -> tuple[_Key, Note]:
-    entry = json.loads(line)
-    file, size, mtime, view = entry["key"]
-    values = entry["note"] | {"file": Path(file)}
+def _sum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _parse(line: str) -> tuple[_Key, _Known]:
+    """Note of a line. Its hash shows that it is as it was written, to the last digit."""
+    digest, _, text = line.partition(" ")
+    if digest != _sum(text):
+        raise ValueError("a damaged line")
+    entry = json.loads(text)
+    values = entry["note"]
+    key = values["file"], entry["view"]
+    values["file"] = Path(values["file"])
     if "reason" in values:
-        return (file, size, mtime, view), Refusal(**values)
-    for name in ("person", "shape", "spacing_mm", "digests"):
+        return key, (entry["content"], Refusal(**values), f"{line}\n")
+    for name in ("person", "shape", "spacing_mm"):
         values[name] = tuple(values[name])
     values["views"] = tuple(View(name) for name in values["views"])
     values["started"] = values["started"] and datetime.fromisoformat(values["started"])
-    values["cells"] = np.array(values["cells"])
-    return (file, size, mtime, view), FileRecord(**values)
+    values["sketches"] = tuple(
+        Sketch(of_sums, np.frombuffer(b64decode(periodogram), np.int8), independent)
+        for of_sums, periodogram, independent in values["sketches"]
+    )
+    return key, (entry["content"], FileRecord(**values), f"{line}\n")

@@ -19,6 +19,7 @@ from pathlib import Path
 from rbs.data.indexing.exclusions import exclude
 from rbs.data.indexing.pairing import Acquisition, Pair, join_views, pair, state_velocities
 from rbs.data.indexing.records import FileRecord, Refusal, read_notes
+from rbs.data.labels import labels_file
 from rbs.data.manifest import SPLITS, Case, patient_key, read_rows, write_manifest
 from rbs.errors import ManifestError, OutputError, RbsError, ScanError
 from rbs.scans.acceptance import SAME_VELOCITY
@@ -132,8 +133,9 @@ def index_scans(
 ) -> ScanIndex:
     """Write the manifest of all whole-body scans in a folder, and beside it the refusals.
 
-    What each file holds is noted beside the manifest as well: a repeated or interrupted run reads
-    only files that are new or have changed.
+    A scan whose files all have a label file (`rbs.data.labels`) beside them is listed with its
+    labels. What each file holds is noted beside the manifest as well: a repeated or interrupted run
+    reads only files that are new or have changed.
 
     Args:
         folder: Where the files are, at any depth.
@@ -217,11 +219,13 @@ def _stated_views(folder: Path, files: Iterable[Path], statements: Statements) -
 def _case(patient: str, split: str, two: Pair) -> Case:
     rapid = two.rapid.records if two.rapid else ()
     known = two.standard.records[0]
+    labels = tuple(labels_file(file) for file in two.standard.files)
     return Case(
         patient=patient,
         split=split,
         rapid=tuple(record.file for record in rapid),
         standard=two.standard.files,
+        labels=labels if all(file.is_file() for file in labels) else (),
         age_y=known.age_y,
         sex=known.sex,
         height_cm=known.height_cm,

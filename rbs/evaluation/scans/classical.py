@@ -140,16 +140,23 @@ def _counts_kept(pair: ScanPair, estimate: Array) -> Array:
 
 
 GAUSSIAN = Classical(
-    "gaussian", "Gaussian, {:g} mm", gaussian, "sigma_mm", (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
+    *("gaussian", "Gaussian, {:g} mm", gaussian, "sigma_mm"),
+    candidates=(1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0),
+    on_phantoms=3.5,
+)
+NON_LOCAL_MEANS = Classical(
+    *("nlm", "Anscombe + non-local means", non_local_means, "strength"),
+    candidates=(0.7, 1.0, 1.4, 2.0, 2.8),
+    on_phantoms=2.0,
 )
 CLASSICAL = (
     GAUSSIAN,
-    Classical("median", "Median, {0:g} x {0:g} pixels", median, "size", (3, 5, 7)),
-    Classical("tv", "Anscombe + total variation", total_variation, "weight", (1.0, 1.4, 2.0, 2.8, 4.0)),
-    Classical("wavelet", "Anscombe + wavelets", wavelet, "sigma", (0.4, 0.5, 0.6, 0.8, 1.0)),
-    Classical("nlm", "Anscombe + non-local means", non_local_means, "strength", (0.7, 1.0, 1.4, 2.0, 2.8)),
+    Classical("median", "Median, {0:g} x {0:g} pixels", median, "size", (3, 5, 7), on_phantoms=5),
+    Classical("tv", "Anscombe + total variation", total_variation, "weight", (1.0, 1.4, 2.0, 2.8, 4.0), 2.8),
+    Classical("wavelet", "Anscombe + wavelets", wavelet, "sigma", (0.4, 0.5, 0.6, 0.8, 1.0), on_phantoms=0.6),
+    NON_LOCAL_MEANS,
 )
-BM3D = Classical("bm3d", "Anscombe + BM3D", bm3d, "sigma", (1.0, 1.2, 1.5))
+BM3D = Classical("bm3d", "Anscombe + BM3D", bm3d, "sigma", (1.0, 1.2, 1.5), on_phantoms=1.2)
 
 
 def available() -> tuple[Classical, ...]:

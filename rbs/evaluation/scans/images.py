@@ -71,8 +71,8 @@ class ScanSet(ImageSet):
         return load_pair(case)
 
     def files(self, case: Case) -> Iterable[Path | None]:
-        """Rapid and standard scan, and truth."""
-        return (*case.rapid, *case.standard, case.truth)
+        """Rapid and standard scan, truth and labels."""
+        return (*case.rapid, *case.standard, case.truth, *case.labels)
 
     def baseline(self) -> Method:
         """The rapid scan at standard scale."""

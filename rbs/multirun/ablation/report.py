@@ -85,7 +85,7 @@ def _basis(ablation: Ablation, per_case: pd.DataFrame, split: Split) -> str:
     """Cases, seeds and statistics, in words."""
     units, seeds = f"{split.kind.unit}s", ", ".join(map(str, ablation.seeds))
     own = split.manifest == ablation.manifest.path
-    other = "" if own else f" of {split.manifest}, which no row was trained on"
+    other = "" if own else f" of {split.manifest.name}, which no row was trained on"
     return (
         f"{counted(per_case['patient'].nunique(), split.kind.unit)} of the {split.name} split{other},"
         f" {'seed' if len(ablation.seeds) == 1 else 'seeds'} {seeds}; the first restorer, which ships. Every"

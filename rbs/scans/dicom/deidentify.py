@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -20,13 +21,13 @@ from typing import Any
 
 import numpy as np
 from pydicom import DataElement, Dataset, FileDataset
-from pydicom.datadict import dictionary_has_tag, dictionary_VR
-from pydicom.multival import MultiValue
+from pydicom.datadict import dictionary_has_tag, dictionary_VM, dictionary_VR
 from pydicom.tag import Tag
 from pydicom.uid import NuclearMedicineImageStorage, UID_dictionary, generate_uid
 from pydicom.valuerep import STR_VR
 
 from rbs.errors import ScanError
+from rbs.scans.dicom.deidentify_numbers import NUMBERS, identifiers, identifies, values_of
 from rbs.scans.dicom.deidentify_rules import (
     CODED,
     EMPTIED,
@@ -42,6 +43,7 @@ from rbs.scans.dicom.deidentify_rules import (
 from rbs.scans.dicom.modules import code, own_codes, unknown_detector
 from rbs.scans.dicom.pixels import LOSSLESS, stored_pixels
 from rbs.scans.dicom.reader import WHOLE_BODY, blaming, decoded
+from rbs.scans.dicom.texts import text_of
 from rbs.scans.dicom.views import ANGLE, VIEW_CODES, name_views
 from rbs.scans.scan import Array
 from rbs.utils.version import VERSION
@@ -63,6 +65,12 @@ is."""
 
 _BYTES = ("OB", "UN")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_SHORT = {
+    "DS": re.compile(rf"(?=.{{1,16}}$){_NUMBER.pattern}", re.ASCII),
+    "IS": re.compile(r"(?=.{1,12}$)[+-]?\d+", re.ASCII),
+}
+"""Decimals and whole numbers of no more characters than PS3.5, table 6.2-1, allows."""
+
 _DATE = re.compile(r"\d{8}", re.ASCII)
 _TIME = re.compile(r"\d{2}(?:\d{2}(?:\d{2}(?:\.\d{1,6})?)?)?", re.ASCII)
 _DATE_TIME = re.compile(
@@ -116,6 +124,8 @@ class Deidentified:
         notes: What a user should know, without any value.
         removed: Path and value of all that must not be in the file. Secret.
         made: Texts that were put in its place or come from dictionaries.
+        identifiers: Digits of what identifies the patient, which no number may hold. Secret.
+        proven: Numbers that follow from the pixels, whatever identifier they happen to equal.
     """
 
     dataset: Dataset = field(default_factory=Dataset)
@@ -123,6 +133,8 @@ class Deidentified:
     notes: list[str] = field(default_factory=list)
     removed: list[tuple[str, str]] = field(default_factory=list, repr=False)
     made: list[str] = field(default_factory=list)
+    identifiers: frozenset[str] = field(default=frozenset(), repr=False)
+    proven: Mapping[str, int] = field(default_factory=dict)
 
 
 def deidentify(path: Path, pseudonyms: Pseudonyms) -> Deidentified:
@@ -140,6 +152,7 @@ def deidentify(path: Path, pseudonyms: Pseudonyms) -> Deidentified:
         pixels = _harmless_pixels(ds, path)
         done = Deidentified(actions={element.partition(" ")[0]: "removed" for element in damaged})
         identity = _identity(ds, path, done)
+        done.identifiers, done.proven = identifiers(ds), _proven_by(pixels)
         # Views first: the texts that name them are removed. A weak guess is not made to look like a
         # code.
         named = _views(ds, path)
@@ -180,7 +193,7 @@ def texts(element: DataElement) -> Iterator[str]:
             for inner in item:
                 yield from texts(inner)
     elif element.VR in STR_VR:
-        yield from map(str, _values(element.value))
+        yield from map(str, values_of(element.value))
     elif element.VR in _BYTES and isinstance(element.value, bytes) and element.keyword != "PixelData":
         runs = re.findall(rb"[\x20-\x7e\xa0-\xff]{3,}", element.value)
         yield from (run.decode("latin-1").strip() for run in runs)
@@ -193,7 +206,7 @@ def _harmless_pixels(ds: FileDataset, path: Path) -> Array:
     if ds.get("Modality") != "NM" or "PixelData" not in ds:
         fault = "it is no Nuclear Medicine image, and other objects may show names in their pixels or content"
         raise ScanError(fault, file=path, remedy="leave it out")
-    kinds = [str(kind).strip().upper() for kind in _values(ds.get("ImageType"))]
+    kinds = [str(kind).strip().upper() for kind in values_of(ds.get("ImageType"))]
     other = len(kinds) > 2 and kinds[2] not in WHOLE_BODY
     if other or "TRANSMISSION" in kinds:
         fault = "it is no whole-body emission image, for which alone the list of safe attributes is made"
@@ -214,17 +227,24 @@ def _harmless_pixels(ds: FileDataset, path: Path) -> Array:
             file=path,
             remedy=export,
         )
-    if not ds.get("SOPInstanceUID") or ds.get("SOPClassUID") not in UID_dictionary:
+    known = str(ds.get("SOPClassUID")) in UID_dictionary
+    if not (known and ds.get("SOPInstanceUID") and ds["SOPInstanceUID"].VR == "UI"):
         fault = "it has no SOP Instance UID or no SOP Class UID that DICOM knows"
         raise ScanError(fault, file=path, remedy="export it again")
     return pixels
+
+
+def _proven_by(pixels: Array) -> dict[str, int]:
+    """What the pixels themselves tell."""
+    total = int(pixels.sum(dtype=np.int64))
+    return {"Rows": pixels.shape[1], "Columns": pixels.shape[2], "CountsAccumulated": total}
 
 
 def _identity(ds: Dataset, path: Path, done: Deidentified) -> tuple[str, ...]:
     """Identity of the patient: Patient ID and its issuer, or else the study."""
 
     def told(keyword: str) -> str:
-        return str(ds.get(keyword) or "").strip().casefold()
+        return text_of(ds, keyword).strip().casefold()
 
     if told("PatientID"):
         return "id", told("PatientID"), told("IssuerOfPatientID")
@@ -238,7 +258,7 @@ def _identity(ds: Dataset, path: Path, done: Deidentified) -> tuple[str, ...]:
 def _views(ds: Dataset, path: Path) -> dict[int, tuple[str, str, str]]:
     """The code of each detector's view, by its number, where only a text names it."""
     frames = int(ds.get("NumberOfFrames") or 1)
-    windows, detectors = _values(ds.get("EnergyWindowVector")), _values(ds.get("DetectorVector"))
+    windows, detectors = values_of(ds.get("EnergyWindowVector")), values_of(ds.get("DetectorVector"))
     kept = [i for i in range(frames) if len(windows) != frames or windows[i] == windows[0]]
     numbers = [detectors[i] if len(detectors) == frames else i + 1 for i in kept]
     header = Dataset()
@@ -281,10 +301,19 @@ def _day(text: str) -> date | None:
         return None
 
 
-def _values(value: Any) -> list[Any]:
-    if value is None or value == "":
-        return []
-    return list(value) if isinstance(value, MultiValue | list) else [value]
+def _may_have(element: DataElement) -> bool:
+    """True for as many values as the dictionary allows: numbers too many may spell a name."""
+    most = dictionary_VM(element.tag).rpartition("-")[2]
+    return not most.isdecimal() or int(most) >= element.VM
+
+
+def _shortened(number: float, vr: str) -> str:
+    """A number as the standard would write it, since more digits could spell a name."""
+    if vr == "DS" and math.isfinite(number):
+        return f"{number:.10g}"
+    if vr == "IS" and number.is_integer() and abs(number) < 2**31:
+        return str(int(number))
+    raise _Unsafe
 
 
 class _Unsafe(Exception):
@@ -333,25 +362,33 @@ class _Cleaner:
         elif keyword in KEPT and element.VR == "SQ":
             value = [self.clean(item, f"{path} > ") for item in element.value]
         elif keyword in KEPT or keyword in TERMS or keyword in WORDS:
-            if element.VR not in dictionary_VR(element.tag).split(" or "):
+            if element.VR not in dictionary_VR(element.tag).split(" or ") or not _may_have(element):
                 raise _Unsafe
-            values = [self._value(element, value) for value in _values(element.value)]
+            if element.VR in NUMBERS and element.value != self.done.proven.get(keyword):
+                self._refuse_identifier(values_of(element.value), path)
+            values = [self._value(element, value) for value in values_of(element.value)]
             value = values[0] if len(values) == 1 else values or None
         elif keyword in PHRASES:
             found = PHRASES[keyword].search(str(element.value))
             if found is None:
                 return "removed"
             value = "".join(group for group in found.groups() if group)
+            self._refuse_identifier([re.sub(r"[0-9a-f]{64}", "", value)], path)
             self.done.made += re.findall(r"[0-9a-f]{64}|\d+", value)
         else:
             return "removed"
         clean.add_new(element.tag, element.VR, value)
-        same = element.VR == "SQ" or _values(value) == _values(element.value)
+        same = element.VR == "SQ" or values_of(value) == values_of(element.value)
         if same:
             return ""
         if value is None:
             return "emptied"
         return {"UI": "remapped", "DA": "shifted", "DT": "shifted"}.get(element.VR, "cleaned")
+
+    def _refuse_identifier(self, values: Sequence[object], path: str) -> None:
+        if identifies(values, self.done.identifiers):
+            self.done.notes.append(f"an identifier stood in {path}, which was emptied")
+            raise _Unsafe
 
     def _value(self, element: DataElement, value: Any) -> Any:
         """One value as it may stay, or its replacement."""
@@ -383,8 +420,10 @@ class _Cleaner:
             return self._shifted(given + "0101"[len(given) - 4 :])[: len(given)] + parts[2]
         if vr == "TM" and _TIME.fullmatch(text):
             return value
-        if vr in ("DS", "IS") and (_NUMBER.fullmatch(text) or not text):
+        if vr in _SHORT and (_SHORT[vr].fullmatch(text) or not text):
             return value
+        if vr in _SHORT and _NUMBER.fullmatch(text):
+            return _shortened(float(text), vr)
         if vr == "AT" and dictionary_has_tag(Tag(value)):
             return value
         if vr in ("US", "SS", "UL", "SL", "FL", "FD") and isinstance(value, int | float):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from pathlib import Path
 
 from pydicom import Dataset
 
-from rbs.errors import ScanError
+from rbs.errors import RbsError, ScanError
+from rbs.scans.dicom.quiet import quiet
 from rbs.scans.dicom.reader import START, decoded, starts_like_dicom
 from rbs.scans.dicom.writer import DEVIATION, RESTORED
+from rbs.utils.files import regular_files, require_regular
 
 EXPORTED = ("", ".dcm", ".ima")
 """Suffixes of hospital exports; many have none, or end in the last number of a UID."""
@@ -23,25 +23,22 @@ def dicom_files(folder: Path) -> list[Path]:
 
     A file counts as DICOM if it starts like DICOM or is named .dcm or .ima. What is named like an
     export but cannot be read, or is too short to tell, counts too, as do folders that cannot be
-    searched: reading them will say what is wrong, and no scan is passed over in silence.
+    searched: reading them will say what is wrong, and no scan is passed over in silence. Links to
+    folders are followed, each folder once.
 
     Raises:
         ScanError: There is none.
     """
-    files: list[Path] = []
-    closed: list[OSError] = []
-    for place, below, names in os.walk(folder, onerror=closed.append):
-        below[:] = [name for name in below if not name.startswith(".")]
-        files += filter(may_be_a_scan, (Path(place, name) for name in names))
-    files += [Path(error.filename) for error in closed]
+    files, closed = regular_files(folder)
+    files = sorted([*filter(may_be_a_scan, files), *closed])
     if not files:
         raise ScanError("there is no DICOM file in this folder", file=folder, remedy="check the path")
-    return sorted(files)
+    return files
 
 
 def dicomdirs(folder: Path) -> list[Path]:
     """The indices of DICOM media in a folder and the folders below it, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.name.upper() == INDEX)
+    return [path for path in regular_files(folder)[0] if path.name.upper() == INDEX]
 
 
 def header_of(path: Path, content: bytes | None = None) -> Dataset:
@@ -53,7 +50,7 @@ def header_of(path: Path, content: bytes | None = None) -> Dataset:
     """
     wanted = ["StudyInstanceUID", "DerivationCodeSequence"]
     try:
-        with warnings.catch_warnings(action="ignore"):  # as in read_nm
+        with quiet():
             return decoded(path, content, stop_before_pixels=True, specific_tags=wanted)[0]
     except Exception:  # a damaged file surfaces in pydicom as nearly any exception there is
         return Dataset()
@@ -78,10 +75,11 @@ def may_be_a_scan(path: Path) -> bool:
     suffix = path.suffix.lower()
     exported = suffix in EXPORTED or suffix[1:].isdecimal()
     try:
-        if path.exists() and not path.is_file():  # a pipe, which would not end
-            return False
+        require_regular(path)
         with path.open("rb") as file:
             start = file.read(START)
+    except RbsError:
+        return False
     except OSError:
         return exported
     return starts_like_dicom(start) or suffix in EXPORTED[1:] or (exported and len(start) < START)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,8 @@ import pydicom
 from pydicom import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset
+from pydicom.pixels.common import PhotometricInterpretation
+from pydicom.tag import Tag
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -30,13 +31,19 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     MediaStorageDirectoryStorage,
     NuclearMedicineImageStorage,
+    UID_dictionary,
 )
+from pydicom.valuerep import STR_VR
 
-from rbs.errors import RbsError, ScanError
+from rbs.errors import RbsError, ScanError, printable
 from rbs.scans.dicom.pixels import EXPORT_RAW, LOSSLESS, MOST_PIXELS, stored_pixels, whole_number
+from rbs.scans.dicom.quiet import quiet
+from rbs.scans.dicom.texts import keep_stored, text_of
 from rbs.scans.dicom.views import UNNAMED, name_views
 from rbs.scans.noise import examine
+from rbs.scans.ranges import DURATION
 from rbs.scans.scan import Array, Provenance, Scan, View
+from rbs.utils.files import require_regular
 
 THINNED = ("THINNED", "99RBS", "Binomial thinning of raw counts")
 """Derivation code of simulated scans: derived, yet still raw Poisson counts, so `read_nm` accepts
@@ -51,6 +58,17 @@ MOST_CUT = 99
 
 WHOLE_BODY = ("WHOLE BODY", "WHOLEBODY", "STATIC", "")
 """Names that cameras give a whole-body scan in the third value of Image Type."""
+
+_OTHER_KINDS = ("DYNAMIC", "GATED", "TOMO", "GATED TOMO", "RECON TOMO", "RECON GATED TOMO")
+_PHOTOMETRIC = frozenset(PhotometricInterpretation)
+_PRIVATE = {"1.2.840.113619.5.2": "GE Private Implicit VR Big Endian (1.2.840.113619.5.2)"}
+_UNDEFINED = "none that DICOM defines"
+
+IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID")
+"""Attributes by which an object is filed."""
+
+LARGEST_FILE = 8 * MOST_PIXELS
+"""Bytes of the largest file that is read, also of what a deflated one inflates to."""
 
 _EXPORT_PLAIN = "export it uncompressed (Explicit VR Little Endian)"
 _LOG = logging.getLogger("rbs")
@@ -102,7 +120,7 @@ def blaming(path: Path) -> Iterator[None]:
         ScanError: It is no DICOM file, cannot be opened, or is damaged.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # pydicom's quote header values, and names with them
+        with quiet():
             yield
     except RbsError:
         raise
@@ -119,13 +137,14 @@ def blaming(path: Path) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """First line of an error of pydicom, without the values it quotes."""
-    line = (str(error).splitlines() or [type(error).__name__])[0]
-    return re.sub(r"""(['"]).*\1""", "...", line)[:150]
+    """First line of an error of pydicom up to the first value it quotes, or else its kind."""
+    line = re.split(r"""['"]""", (str(error).splitlines() or [""])[0])[0].strip()
+    return line[:150] or type(error).__name__
 
 
+@quiet()
 def decoded(path: Path, content: bytes | None = None, **options: Any) -> tuple[FileDataset, list[str]]:
-    """Read a file and decode every element now.
+    """Read a file and decode every element now; text keeps its bytes (`rbs.scans.dicom.texts`).
 
     pydicom would decode an element when it is first asked for, and fail where nobody expects it.
     Damaged elements are left out, or they would fail later, on writing. Files without a preamble
@@ -141,9 +160,14 @@ def decoded(path: Path, content: bytes | None = None, **options: Any) -> tuple[F
 
     Raises:
         InvalidDicomError: It is no DICOM file.
-        ScanError: It would fill the memory.
+        ScanError: It is a pipe or a device, or would fill the memory.
         Exception: Nearly any, on a file damaged in its structure.
     """
+    if content is None:
+        require_regular(path, ScanError)
+        if (size := path.stat().st_size) > LARGEST_FILE:
+            fault = f"it has {size:,} bytes, more than a whole-body scan"
+            raise ScanError(fault, file=path, remedy="name a whole-body scan")
     with path.open("rb") if content is None else BytesIO(content) as file:
         start = file.read(START)
         if not starts_like_dicom(start):
@@ -186,7 +210,7 @@ def _refuse_to_inflate(file: BinaryIO, path: Path) -> None:
     inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
     while piece := file.read(2**14):
         size += len(inflater.decompress(piece))
-        if size > 8 * MOST_PIXELS:
+        if size > LARGEST_FILE:
             fault = "it inflates to more than a whole-body scan holds"
             raise ScanError(fault, file=path, remedy=_EXPORT_PLAIN)
 
@@ -203,8 +227,9 @@ def _read(
     if content is None and path.is_file() and path.stat().st_size == 0:
         raise ScanError("it is empty", file=path, remedy="export it again")
     ds, damaged = decoded(path, content)
+    _refuse_unreadable_identity(ds, damaged, path)
     for element in damaged:
-        _LOG.warning("%s: left out the damaged element %s", path, element)
+        _LOG.warning("%s: left out the damaged element %s", printable(path), element)
     transfer_syntax = ds.file_meta.TransferSyntaxUID
     _refuse_other_images(ds, path)
     _refuse_processed(ds, transfer_syntax, path)
@@ -223,24 +248,23 @@ def _read(
     rule: str | None = None
     try:
         names, rule = name_views(header, len(counts), views, path)
-        _LOG.info("%s: views %s, named by %s", path, ", ".join(names), rule)
+        _LOG.info("%s: views %s, named by %s", printable(path), ", ".join(names), rule)
     except ScanError as error:
         if require_views or error.fault != UNNAMED:
             raise
-    kind = _shown(UID(str(header.get("SOPClassUID") or "")).name) or "object of no class"
     return Scan(
         counts=counts,
         views=names,
         spacing_mm=_spacing(header, path),
         velocity=_velocity(header, velocity, path),
-        duration_s=positive_number(header.get("ActualFrameDuration"), 1e-3),
-        patient_id=str(header.get("PatientID") or ""),
+        duration_s=_duration(header, path),
+        patient_id=text_of(header, "PatientID"),
         cut=_cut(header),
         provenance=Provenance(
             path=path,
             sop_instance_uid=str(header.get("SOPInstanceUID") or "") or None,
             view_rule=rule,
-            stored_as=f"{kind}, {ds.BitsStored} bits, {transfer_syntax.name}",
+            stored_as=f"{_class_of(header)}, {ds.BitsStored} bits, {transfer_syntax.name}",
             header=header,
         ),
     )
@@ -250,7 +274,9 @@ def _decode_elements(ds: Dataset) -> list[str]:
     damaged = []
     for tag in list(ds.keys()):
         try:
+            raw = ds.get_item(tag)
             element = ds[tag]
+            keep_stored(ds, raw)
             for item in element.value if element.VR == "SQ" else ():
                 damaged += _decode_elements(item)
         except Exception as error:  # as in read_nm
@@ -259,21 +285,27 @@ def _decode_elements(ds: Dataset) -> list[str]:
     return damaged
 
 
+def _refuse_unreadable_identity(ds: Dataset, damaged: list[str], path: Path) -> None:
+    """Refuse a file that would lose its patient or study, which a derived object must name."""
+    for keyword in IDENTITY:
+        lost = any(element.startswith(str(Tag(keyword))) for element in damaged)
+        if lost or (keyword in ds and ds[keyword].VR not in STR_VR):
+            raise ScanError(f"its {keyword} is damaged, or no text", file=path, remedy="export it again")
+
+
 def _refuse_other_images(ds: Dataset, path: Path) -> None:
     if ds.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
         remedy = "name the folder it stands in"
         raise ScanError("it is a DICOMDIR, the table of contents of a folder", file=path, remedy=remedy)
-    sop_class, modality = str(ds.get("SOPClassUID") or ""), str(ds.get("Modality") or "")
-    if sop_class != NuclearMedicineImageStorage:
-        if modality != "NM":
-            what = _shown(UID(sop_class).name) or "an object of no stated class"
-            fault = f"it is {what} (modality {_shown(modality) or 'not stated'}), no Nuclear Medicine image"
+    if ds.get("SOPClassUID") != NuclearMedicineImageStorage:
+        if ds.get("Modality") != "NM":
+            fault = f"it is {_class_of(ds)} (modality {_modality(ds)}), no Nuclear Medicine image"
             raise ScanError(fault, file=path, remedy="name a DICOM Nuclear Medicine file")
-        stored_as = _shown(UID(sop_class).name) or "no class"
-        _LOG.info("%s: stored as %s, read as NM for its modality", path, stored_as)
+        _LOG.info("%s: stored as %s, read as NM for its modality", printable(path), _class_of(ds))
     kinds = _image_type(ds)
     if len(kinds) > 2 and kinds[2] not in WHOLE_BODY:
-        raise ScanError(f"its image type is {_shown(kinds[2])}", file=path, remedy="name a whole-body scan")
+        kind = kinds[2] if kinds[2] in _OTHER_KINDS else _UNDEFINED
+        raise ScanError(f"its image type is {kind}", file=path, remedy="name a whole-body scan")
     if "TRANSMISSION" in kinds:
         raise ScanError("it is a transmission image", file=path, remedy="name an emission scan")
 
@@ -283,7 +315,8 @@ def _refuse_processed(ds: Dataset, transfer_syntax: UID, path: Path) -> None:
     if str(ds.get("LossyImageCompression") or "") == "01" and not counted:
         raise ScanError("its pixels are lossily compressed", file=path, remedy=EXPORT_RAW)
     if transfer_syntax not in LOSSLESS:
-        fault = f"it is stored as {_shown(transfer_syntax.name)}, which is lossy or cannot be decoded here"
+        stored_as = _name_of(transfer_syntax) or "something that DICOM does not define"
+        fault = f"it is stored as {stored_as}, which is lossy or cannot be decoded here"
         raise ScanError(fault, file=path, remedy=_EXPORT_PLAIN)
     if "DERIVED" in _image_type(ds)[:1] and not counted:
         raise ScanError(
@@ -293,16 +326,42 @@ def _refuse_processed(ds: Dataset, transfer_syntax: UID, path: Path) -> None:
         raise ScanError("it is a colour picture", file=path, remedy=EXPORT_RAW)
     photometric = str(ds.get("PhotometricInterpretation") or "MONOCHROME2")
     if photometric != "MONOCHROME2":
-        fault = f"its pixels are {_shown(photometric)}, not MONOCHROME2"
+        fault = (
+            f"its pixels are {photometric if photometric in _PHOTOMETRIC else _UNDEFINED}, not MONOCHROME2"
+        )
         raise ScanError(fault, file=path, remedy=EXPORT_RAW)
-    slope, intercept = ds.get("RescaleSlope"), ds.get("RescaleIntercept")
+    slope, intercept = (ds.get(keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
     if slope not in (None, 1) or intercept not in (None, 0):
-        _LOG.warning("%s: RescaleSlope %s and intercept %s ignored: NM has none", path, slope, intercept)
+        told = (_number_in(slope), _number_in(intercept))
+        _LOG.warning("%s: RescaleSlope %s and intercept %s ignored: NM has none", printable(path), *told)
 
 
-def _shown(value: str) -> str:
-    """A header value for a message; one of damaged length may run on into the patient's name."""
-    return value if len(value) <= 100 and value.isprintable() else "something unreadable"
+# Of coded values only the terms of the standard are shown: anything else may be a patient's name,
+# where a length is damaged or somebody typed it into the wrong field.
+def _class_of(ds: Dataset) -> str:
+    """Name of the class of an object in DICOM's dictionary."""
+    stated = ds.get("SOPClassUID")
+    unknown = "an object of a class that DICOM does not define" if stated else "an object of no stated class"
+    return _name_of(stated) or unknown
+
+
+def _number_in(value: Any) -> str:
+    """A number for a message."""
+    return f"{value:g}" if isinstance(value, int | float) else "unstated" if value is None else "no number"
+
+
+def _name_of(uid: Any) -> str:
+    """Name of a UID in DICOM's dictionary, or ours of private ones; empty if it has none."""
+    return UID(str(uid)).name if str(uid) in UID_dictionary else _PRIVATE.get(str(uid), "")
+
+
+def _modality(ds: Dataset) -> str:
+    """Modality of an object: a term of context group CID 33."""
+    from pydicom.sr.codedict import codes
+
+    modality = str(ds.get("Modality") or "")
+    known = any(modality == code.value for code in codes.cid33.concepts.values())
+    return modality if known else _UNDEFINED if modality else "not stated"
 
 
 def _derivations(header: Dataset) -> set[tuple[str, str]]:
@@ -368,17 +427,23 @@ def _check_counts(header: Dataset, counts: Array, require_raw: bool, path: Path)
             raise ScanError(f"frame {frame} holds no counts", file=path, remedy="acquire or export it again")
     stated = positive_number(header.get("CountsAccumulated"))
     if stated is not None and stated != counts.sum(dtype=np.int64):
-        _LOG.warning("%s: the pixels sum to %d, CountsAccumulated says %d", path, counts.sum(), stated)
+        _LOG.warning(
+            "%s: the pixels sum to %d, CountsAccumulated says %d", printable(path), counts.sum(), stated
+        )
     # A view of its own each: one processed view must not hide behind a raw one of more counts.
     for frame, image in enumerate(counts, start=1):
         noise = examine(image, cut=_cut(header), recovered=from_picture(header))
         if noise.unknown:
-            _LOG.warning("%s: frame %d has too few counts to tell whether they are raw", path, frame)
+            _LOG.warning(
+                "%s: frame %d has too few counts to tell whether they are raw", printable(path), frame
+            )
         elif require_raw and noise.fault:
             fault = f"{noise.fault} in frame {frame}, so it was smoothed or rescaled"
             raise ScanError(fault, file=path, remedy=EXPORT_RAW)
         for region in noise.excess:
-            _LOG.warning("%s: frame %d has a hot pixel or another steep source: %s", path, frame, region)
+            _LOG.warning(
+                "%s: frame %d has a hot pixel or another steep source: %s", printable(path), frame, region
+            )
 
 
 def from_picture(header: Dataset | None) -> bool:
@@ -408,11 +473,22 @@ def _velocity(header: Dataset, option: float | None, path: Path) -> float | None
     return option if stated is None else stated
 
 
+def _duration(header: Dataset, path: Path) -> float | None:
+    """Seconds; None where they are unknown or impossible, since little rests on them."""
+    seconds = positive_number(header.get("ActualFrameDuration"), 1e-3)
+    if seconds is None or seconds in DURATION:
+        return seconds
+    _LOG.warning(
+        "%s: a duration of %g s (ActualFrameDuration) is taken for unknown", printable(path), seconds
+    )
+    return None
+
+
 def positive_number(value: Any, factor: float = 1.0) -> float | None:
     """A number times `factor`; None if it is missing, or zero, which stands for unknown."""
     try:
         number = float(value) * factor
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if np.isfinite(number) and number > 0 else None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from pydicom import Dataset
 
-from rbs.errors import ScanError
+from rbs.errors import ScanError, printable
 from rbs.scans.scan import View
 
 VIEW_CODES = {
@@ -66,7 +66,7 @@ def name_views(
             raise ScanError(UNNAMED, file=path, remedy=how_to_name(frames))
         if rule == ANGLE:
             doubt = "%s: %s by StartAngle alone, which some cameras count from the front; --view corrects it"
-            _LOG.warning(doubt, path, ", ".join(views))
+            _LOG.warning(doubt, printable(path), ", ".join(views))
         return views, rule
     if views and rule != ANGLE:
         # In a folder the option is meant for the silent files; that another one disagrees must not
@@ -79,7 +79,8 @@ def name_views(
         fault = f"{frames} frames but views named: {', '.join(option) or 'none'}"
         raise ScanError(fault, file=path, remedy="name one view a frame, each once")
     if views and views != option:
-        _LOG.warning("%s: %s as given, though StartAngle says %s", path, ", ".join(option), ", ".join(views))
+        told = ", ".join(option), ", ".join(views)
+        _LOG.warning("%s: %s as given, though StartAngle says %s", printable(path), *told)
     return option, "option"
 
 

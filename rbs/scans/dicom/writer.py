@@ -7,7 +7,7 @@ Mapping.
 
 from __future__ import annotations
 
-import warnings
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -35,7 +35,9 @@ from rbs.scans.dicom.modules import (
     scan_velocity,
     set_pixels,
 )
+from rbs.scans.dicom.quiet import quiet
 from rbs.scans.dicom.reader import RECOVERED, THINNED, cut_code, first_line
+from rbs.scans.dicom.texts import can_be_written, put_stored
 from rbs.scans.scan import STANDARD_VELOCITY, Array, Scan
 from rbs.utils.files import whole_file
 
@@ -153,9 +155,7 @@ def write_acquired_nm(
     """
     when = acquired or study.started
     ds = Dataset()
-    texts = (patient.patient_id, patient.patient_name, study.description, series_description)
-    if not all(text.isascii() for text in texts):
-        ds.SpecificCharacterSet = "ISO_IR 192"  # UTF-8; without it pydicom writes question marks
+    _encode(ds, patient.patient_id, patient.patient_name, study.description, series_description)
     ds.ImageType = ["ORIGINAL", "PRIMARY", "WHOLE BODY", "EMISSION"]
     if synthetic:
         ds.SyntheticData = "YES"
@@ -227,6 +227,7 @@ def write_recovered_nm(
         OutputError: The file cannot be written.
     """
     ds = Dataset()
+    _encode(ds, patient.patient_id, patient.patient_name)
     ds.ImageType = ["DERIVED", "PRIMARY", "WHOLE BODY", "EMISSION"]
     ds.StudyInstanceUID = generate_uid(entropy_srcs=["rbs study", study_seed])
     ds.SeriesInstanceUID, ds.SOPInstanceUID = _uid("series", uid_seed), _uid("instance", uid_seed)
@@ -387,7 +388,7 @@ def _say_how(ds: Dataset, derivation: tuple[str, str, str], description: str, cu
     steps = [cut_code(cut), derivation] if cut else [derivation]
     ds.DerivationCodeSequence = [code(*step) for step in steps]
     ds.CodingSchemeIdentificationSequence = [own_codes()]
-    ds.DerivationDescription = description[:1024]
+    ds.DerivationDescription = _in_ascii(description)[:1024]
 
 
 def _scaled(counts: Array, file: Path | None) -> tuple[Array, int, int]:
@@ -420,9 +421,8 @@ def _derived_from(source: Scan, scan: Scan, label: str, uid_seed: str | None = N
         raise ScanError(fault, file=file, remedy="derive counts of the same frames")
     ds = deepcopy(source.provenance.header)
     ds.remove_private_tags()
-    tags = list(ds.keys())
-    for tag in tags:
-        if 0x6000 <= tag.group <= 0x60FF:  # overlays drawn on the source
+    for tag in list(ds.keys()):
+        if tag.group & 0xFF00 in (0x5000, 0x6000):  # curves and overlays drawn on the source
             del ds[tag]
     for keyword in STALE:
         drop(ds, keyword)
@@ -444,11 +444,14 @@ def _derived_from(source: Scan, scan: Scan, label: str, uid_seed: str | None = N
     if uid_seed is None:
         ds.InstanceCreationDate, ds.InstanceCreationTime = date_time(datetime.now())
         ds.ContentDate, ds.ContentTime = ds.InstanceCreationDate, ds.InstanceCreationTime
-    ds.SeriesDescription = f"{str(ds.get('SeriesDescription') or 'Whole body')[:40]} {label}"
+    described = str(ds.get("SeriesDescription") or "")
+    described = described if described and can_be_written(described, ds) else "Whole body"
+    ds.SeriesDescription = f"{described[:40]} {label}"
     number = str(ds.get("SeriesNumber") or "")
     ds.SeriesNumber = 1000 + (int(number[-6:]) if number.isdecimal() else 0)
     ds.InstanceNumber = 1
-    ds.BurnedInAnnotation = "NO"
+    burned_in = str(ds.get("BurnedInAnnotation") or "NO").strip().upper() != "NO"
+    ds.BurnedInAnnotation = "YES" if burned_in else "NO"
     lossy = str(ds.get("LossyImageCompression") or "") == "01"  # counts recovered from a JPEG
     ds.LossyImageCompression = "01" if lossy else "00"
     return ds
@@ -457,6 +460,12 @@ def _derived_from(source: Scan, scan: Scan, label: str, uid_seed: str | None = N
 def _uid(level: str, seed: str | None) -> str:
     """A UID that follows from the seed; a random one without."""
     return generate_uid(entropy_srcs=None if seed is None else [f"rbs {level}", seed])
+
+
+def _encode(ds: Dataset, *texts: str) -> None:
+    """State UTF-8 where a text needs it; without, pydicom writes question marks."""
+    if not all(text.isascii() for text in texts):
+        ds.SpecificCharacterSet = "ISO_IR 192"
 
 
 def _describe_patient(ds: Dataset, patient: PatientHeader) -> None:
@@ -479,12 +488,17 @@ def _describe_acquisition(ds: Dataset, scan: Scan) -> None:
     ds.CountsAccumulated = int(scan.counts.sum())
 
 
+def _in_ascii(text: str) -> str:
+    """A name from outside as DICOM can hold it: backslashes would part it in two values."""
+    return re.sub(r"[^ -\[\]-~]", "?", text)
+
+
 def _contribute(ds: Dataset, manufacturer: str, model: str, version: str, what: str) -> None:
     item = Dataset()
     item.PurposeOfReferenceCodeSequence = [code("109102", "DCM", "Processing Equipment")]
-    item.Manufacturer, item.ManufacturerModelName = manufacturer, model[:64]
+    item.Manufacturer, item.ManufacturerModelName = manufacturer, _in_ascii(model)[:64]
     if version:
-        item.SoftwareVersions = version[:64]
+        item.SoftwareVersions = _in_ascii(version)[:64]
     if "InstanceCreationDate" in ds:
         item.ContributionDateTime = f"{ds.InstanceCreationDate}{ds.InstanceCreationTime}"
     item.ContributionDescription = what
@@ -512,6 +526,7 @@ def encoded(ds: Dataset) -> bytes:
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.file_meta = meta
+    put_stored(ds)
     # In memory first: pydicom calls a value it cannot encode an OSError, as if the disk were at
     # fault.
     content = BytesIO()
@@ -523,7 +538,7 @@ def encoded(ds: Dataset) -> bytes:
 def _blaming(source: Scan) -> Iterator[None]:
     """Blame what pydicom cannot carry over or write on the header it came from."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # as in read_nm
+        with quiet():
             yield
     except RbsError:
         raise

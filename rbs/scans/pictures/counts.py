@@ -19,6 +19,7 @@ from rbs.scans.counts import block_contrasts
 from rbs.scans.noise import STANDARD_ERRORS, beside_blanks, blank_pixels, examine
 from rbs.scans.pictures.grey_levels import FIRST, LAST, SCALES, fit_grey_levels, greys_of_counts
 from rbs.scans.scan import Array
+from rbs.utils.files import require_regular
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 """Pictures that are read."""
@@ -90,9 +91,10 @@ def read_picture(path: str | Path) -> Array:
     """Read an 8-bit PNG or JPEG, uint8 (rows, columns); colours with R = G = B count as grey.
 
     Raises:
-        ScanError: It cannot be read, or is in colour, transparent or not of 8 bits.
+        ScanError: It cannot be read, is no file, or is in colour, transparent or not of 8 bits.
     """
     path = Path(path)
+    require_regular(path, ScanError)
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as picture:
             if picture.width * picture.height > _MOST_PIXELS:
@@ -234,9 +236,9 @@ def _filled_gap(histogram: Array, scale: float, uncertain: float) -> bool:
     gaps = np.ones(256, dtype=bool)
     for other in (scale - uncertain, scale, scale + uncertain):
         gaps[greys_of_counts(other)] = False
-    greys = np.flatnonzero(gaps[:LAST])
+    greys = np.flatnonzero(gaps)
+    greys = greys[(greys > of_counts[1]) & (greys < of_counts[-1])]
     above = np.searchsorted(of_counts, greys)
-    greys, above = greys[greys > of_counts[1]], above[greys > of_counts[1]]
     sides = (histogram[of_counts[above - 1]] + histogram[of_counts[above]]) / 2
     return bool((histogram[greys] > sides / 2 + STANDARD_ERRORS * np.sqrt(sides + 1)).any())
 
@@ -248,11 +250,15 @@ def _cut(histogram: Array, scale: float) -> int:
     so that h(n) is at least h(n + 1)^2 (n + 1) / ((n + 2) h(n + 2)). A JPEG spreads zeros and
     fills some of the cut counts again in part.
     """
-    greys = greys_of_counts(scale)
-    number = ((histogram + 0.5) / np.maximum(1, np.bincount(greys, minlength=256)))[greys]
-    n = np.arange(1, _MOST_CUT + 1)
+    number_of_grey = (histogram + 0.5) / np.maximum(1, np.bincount(greys_of_counts(scale), minlength=256))
+    n = np.arange(_MOST_CUT + 3)
+    # The scale may not tell to which side half a grey was rounded. (Greys 1 and 2 are those that a
+    # JPEG makes of zeros, too.)
+    either = np.where(scale * n > 2.5, 0.02, 0)
+    number = np.max([number_of_grey[np.rint(scale * n + e).astype(int)] for e in (-either, either)], axis=0)
+    n = n[1:-2]
     least = number[n + 1] ** 2 * (n + 1) / ((n + 2) * number[n + 2])
     # All below it were cut as well, but for what a JPEG spreads.
-    most = np.maximum.accumulate(np.where(greys[n] > 2, number[n], 0))
+    most = np.maximum.accumulate(np.where(np.rint(scale * n) > 2, number[n], 0))
     cut = n[(number[n] < _RARE * least) & (least > 20) & (most < _RARE * number[n + 1])]
     return int(cut.max(initial=0))

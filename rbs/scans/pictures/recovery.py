@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import multiprocessing
+import os
 import re
 import signal
 from collections.abc import Iterable, Iterator
@@ -18,9 +19,13 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
+import regex
+
 from rbs.errors import ManifestError, RbsError, ScanError
 from rbs.scans.scan import View
-from rbs.utils.files import claim_folder, write_csv
+from rbs.utils.files import claim_folder, naming, require_regular, write_csv
+from rbs.utils.guard import attempt
+from rbs.utils.patterns import search
 
 RECEIPT, SETTINGS = "receipt.csv", "recovery.json"
 COLUMNS = (
@@ -35,6 +40,9 @@ VIEWS = {
 
 FORMAT = 2
 """Raised whenever the same picture would give other counts."""
+
+_ANY_NAME = "surrogateescape"
+"""Bytes of a file name that are no text stay as they are, so that a later run knows the file."""
 
 _NAME = re.compile(r"[^\\\x00-\x1f]{1,60}")
 Row = dict[str, str]
@@ -83,6 +91,7 @@ def listed(table: Path) -> list[Picture]:
     Raises:
         ManifestError: It cannot be read, lacks a column, or a line cannot be meant so.
     """
+    require_regular(table, ManifestError)
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
@@ -109,7 +118,7 @@ def listed(table: Path) -> list[Picture]:
         raise ManifestError(fault, file=table, remedy="check the path") from error
 
 
-def named(files: Iterable[Path], pattern: re.Pattern[str]) -> list[Picture]:
+def named(files: Iterable[Path], pattern: regex.Pattern[str]) -> list[Picture]:
     """The pictures whose path matches a pattern with the groups patient, view and perhaps study.
 
     Args:
@@ -118,11 +127,12 @@ def named(files: Iterable[Path], pattern: re.Pattern[str]) -> list[Picture]:
 
     Raises:
         ScanError: A view has another name than those of `VIEWS`.
+        RbsError: The pattern takes too long on a path.
     """
     return [
         _picture(file, match.groupdict(default=""), ScanError, file)
         for file in files
-        if (match := pattern.search(file.as_posix()))
+        if (match := search(pattern, file.as_posix()))
     ]
 
 
@@ -169,10 +179,11 @@ def recover_pictures(
     _write_receipt(receipt, rows.values())  # without the half line of an interrupted run
     jobs = [(folder, picture, out, settings) for picture in pictures if picture.file.as_posix() not in rows]
     bar = tqdm(total=len(pictures), initial=len(rows), unit="picture", disable=not progress)
-    with bar, receipt.open("a", newline="", encoding="utf-8", buffering=1) as file:
+    with bar, receipt.open("a", newline="", encoding="utf-8", errors=_ANY_NAME, buffering=1) as file:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         for row in _results(jobs, workers):
-            table.writerow(row)
+            with naming(receipt):
+                table.writerow(row)
             rows[row["file"]] = row
             bar.update()
     ordered = [rows[picture.file.as_posix()] for picture in pictures]
@@ -210,6 +221,24 @@ def _leave_interrupts_to_parent() -> None:
 
 def _recover(job: _Job) -> Row:
     """Recover one picture and write its file; what cannot be is a line with the reason."""
+    folder, picture, *_ = job
+    row = attempt(folder / picture.file, _recovered, job)
+    if isinstance(row, RbsError):
+        return _begun(picture) | {"verdict": "refused", "reason": f"{row.fault}; {row.remedy}"}
+    return row
+
+
+def _begun(picture: Picture) -> Row:
+    """The line of a picture, with nothing known yet of its content."""
+    return dict.fromkeys(COLUMNS, "") | {
+        "file": picture.file.as_posix(),
+        "patient": picture.patient,
+        "study": picture.study,
+        "view": str(picture.view),
+    }
+
+
+def _recovered(job: _Job) -> Row:
     import numpy as np
 
     from rbs.scans.dicom.writer import PatientHeader, write_recovered_nm
@@ -218,20 +247,12 @@ def _recover(job: _Job) -> Row:
 
     folder, picture, out, settings = job
     path = folder / picture.file
-    row = dict.fromkeys(COLUMNS, "") | {
-        "file": picture.file.as_posix(),
-        "patient": picture.patient,
-        "study": picture.study,
-        "view": str(picture.view),
-    }
-    try:
-        grey = read_picture(path)
-    except ScanError as error:
-        return row | {"verdict": "refused", "reason": f"{error.fault}; {error.remedy}"}
+    require_regular(path, ScanError)
+    grey = read_picture(path)
     content = path.read_bytes()
     found = recover(grey, inverted=settings.inverted)
     digest = hashlib.sha256(content).hexdigest()
-    row |= {
+    row = _begun(picture) | {
         "sha256": digest,
         "scale": _number(found.scale, ".5f"),
         "standard_error": _number(found.standard_error, ".1e"),
@@ -254,7 +275,7 @@ def _recover(job: _Job) -> Row:
         f"{row['standard_error']}, confidence {row['confidence']}, dispersion {row['dispersion']}, "
         f"{row['clipped']} of the pixels clipped, counts up to {row['cut_low_counts']} cut, "
         f"{row['ambiguous']} of the pixels drawn; SHA-256 of the picture {digest}, of its name "
-        f"{hashlib.sha256(picture.file.name.encode()).hexdigest()[:16]}"
+        f"{hashlib.sha256(os.fsencode(picture.file.name)).hexdigest()[:16]}"
     )
     write_recovered_nm(
         output_of(picture, out),
@@ -309,15 +330,18 @@ def _read_receipt(receipt: Path) -> list[Row]:
     """The whole lines of a receipt; an interrupted run may have left half of one."""
     if not receipt.exists():
         return []
-    with receipt.open(newline="", encoding="utf-8") as file:
+    with receipt.open(newline="", encoding="utf-8", errors=_ANY_NAME) as file:
         return [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
 
 
 def _write_receipt(receipt: Path, rows: Iterable[Row]) -> None:
-    write_csv(receipt, COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
+    lines = ([row[name] for name in COLUMNS] for row in rows)
+    write_csv(receipt, COLUMNS, lines, errors=_ANY_NAME)
 
 
 def _stands(row: Row | None, picture: Picture, out: Path) -> bool:
     if row is None or (row["patient"], row["study"], row["view"]) != picture.key:
         return False
-    return row["verdict"] == "refused" or output_of(picture, out).is_file()
+    if row["verdict"] == "refused":
+        return bool(row["sha256"])  # what could not be read is tried again
+    return output_of(picture, out).is_file()

@@ -36,6 +36,9 @@ def test_observers_follow_the_evaluation_and_an_interrupted_run_resumes(
         patch.setattr(assess, "_detection", stop)
         assert main(command) == 1
     evaluated = (run / "settings.json").stat().st_mtime_ns
+    noted = json.loads((run / "settings.json").read_text())
+    assert (noted["manifest"], noted["command"][:31]) == ("manifest.csv", "rbs evaluate manifest.csv --sta")
+    assert str(tmp_path) not in str(noted)
     assert not (run / "observers" / "settings.json").exists()
     capsys.readouterr()
 

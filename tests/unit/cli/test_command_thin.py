@@ -98,6 +98,7 @@ def test_a_thinned_scan_can_be_thinned_again(rbs, tmp_path: Path) -> None:
             ("--velocity", 80),
             "derived image",
         ),
+        ({"velocity": 40}, ("--velocity", 40.1, "--remainder", "rest.dcm"), "0.25 % of its counts"),
         ({}, ("--velocity", 80, "--remainder", "out.dcm"), "same file"),
         ({}, ("--velocity", 80, "--remainder", "taken.dcm"), "exists already"),
     ],

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rbs.cli.options import print_result
+from rbs.cli.options import print_result, within
+from rbs.scans.ranges import SPACING, VELOCITY
 from rbs.scans.scan import View
 
 
@@ -42,3 +43,16 @@ def test_json_is_one_document_without_nan(capsys) -> None:
 def test_without_json_the_text_is_printed(capsys) -> None:
     print_result(argparse.Namespace(json=False), {"a": 1}, "for a reader")
     assert capsys.readouterr().out == "for a reader\n"
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1e300", "nan", "inf", "fast"])
+def test_a_velocity_or_spacing_out_of_range_is_no_argument(text: str) -> None:
+    for possible in (VELOCITY, SPACING):
+        with pytest.raises((argparse.ArgumentTypeError, ValueError)):
+            within(possible)(text)
+    assert within(VELOCITY)("40") == 40.0
+
+
+def test_text_cannot_steer_the_terminal(capsys) -> None:
+    print_result(argparse.Namespace(json=False), None, "caf\udce9\x1b[31m.dcm: 3 counts\nnext")
+    assert capsys.readouterr().out == "caf\\udce9\\x1b[31m.dcm: 3 counts\nnext\n"

@@ -52,6 +52,27 @@ def test_a_fault_stops_both_purposes(rapid: Scan, change, reason: str) -> None:
         assert any(reason in found.fault and found.remedy for found in verdict.reasons)
 
 
+def test_one_frame_as_both_views_is_doubted(rapid: Scan) -> None:
+    assert not check(rapid).restoring.warnings
+    front = rapid.counts[0]
+    for back in (front, front[:, ::-1]):
+        report = check(rapid.with_counts(np.stack([front, back])))
+        for verdict in (report.restoring, report.training):
+            assert [text for text in verdict.warnings if "both views hold the same counts" in text]
+    assert not check(Scan(front[None], (View.ANTERIOR,), (2.3, 2.3), velocity=40.0)).restoring.warnings
+
+
+def test_a_steep_source_is_a_warning(rapid: Scan) -> None:
+    counts = rapid.counts.copy()
+    counts[1, 60, 20] = 200
+    report = check(rapid.with_counts(counts))
+    assert report.restoring.fit
+    assert report.training.fit
+    (warning,) = report.restoring.warnings
+    assert "the posterior view has a hot pixel" in warning
+    assert "rows 59-61, columns 19-21" in warning
+
+
 def test_each_view_is_checked_for_itself(rapid: Scan) -> None:
     report = check(rapid.with_counts(rapid.counts * np.array([[[1]], [[2]]])))
     assert report.dispersion == pytest.approx((1, 2), rel=0.1)

@@ -19,7 +19,9 @@ def dicom(path: Path) -> Path:
 
 
 def kinds(folder: Path) -> list[tuple[str, str]]:
-    return [(source.kind, source.path.relative_to(folder).as_posix()) for source in sources_in(folder)]
+    return [
+        (source.kind, source.path.relative_to(folder).as_posix()) for source in sources_in(folder).sources
+    ]
 
 
 def test_a_scan_is_known_by_its_beginning(tmp_path):
@@ -51,11 +53,21 @@ def test_no_export_is_passed_over(tmp_path):
     assert kinds(tmp_path) == [("scan", "IM0001"), ("scan", "a.dcm")]
 
 
-def test_a_mixed_folder_is_refused(tmp_path):
+def test_pictures_beside_scans_are_passed_over(tmp_path):
     dicom(tmp_path / "a.dcm")
+    for name in ("c.png", "b.png", "notes.txt"):
+        write_picture(tmp_path / name) if name.endswith("png") else (tmp_path / name).write_text("Dear")
+    found = sources_in(tmp_path)
+    assert [source.path.name for source in found.sources] == ["a.dcm"]
+    assert [path.name for path in found.passed_over] == ["b.png", "c.png"]
+    assert str(found) == "2 pictures beside the scans, such as b.png"
+
+
+def test_pictures_and_videos_are_not_mixed(tmp_path):
+    write_video(tmp_path / "a.mp4")
     for name in ("c.png", "b.png"):
         write_picture(tmp_path / name)
-    fault = r"mixes kinds \(pictures: 2, such as b.png; scans: 1, such as a.dcm\)"
+    fault = r"mixes kinds \(pictures: 2, such as b.png; videos: 1, such as a.mp4\)"
     with pytest.raises(FrameError, match=fault):
         sources_in(tmp_path)
 
@@ -64,12 +76,12 @@ def test_studies_are_told_and_content_is_held_while_there_is_room(tmp_path, monk
     for name in ("a.dcm", "b.dcm"):
         write_nm(tmp_path / name, poisson(), study="1.2.3")
     write_nm(tmp_path / "c.dcm", poisson(), study=None)
-    first, second, third = sources_in(tmp_path)
+    first, second, third = sources_in(tmp_path).sources
     assert first.study == second.study == "1.2.3" != third.study
     assert first.content == (tmp_path / "a.dcm").read_bytes()
     monkeypatch.setattr(module, "HELD", len(first.content))
-    assert [source.content is None for source in sources_in(tmp_path)].count(True) == 2
-    assert sources_in(tmp_path) == [first, second, third]
+    assert [source.content is None for source in sources_in(tmp_path).sources].count(True) == 2
+    assert sources_in(tmp_path).sources == [first, second, third]
 
 
 OPENED: dict[str, int] = {}

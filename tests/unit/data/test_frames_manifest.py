@@ -1,5 +1,6 @@
 """The frames manifest: what it tells, and what it refuses."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,23 @@ def test_an_empty_split_and_a_missing_manifest(folder):
         manifest.rows("test")
     with pytest.raises(ManifestError, match="there is no such manifest; make one with"):
         FramesManifest.read(folder / "none.csv")
+
+
+def test_a_pipe_is_no_manifest(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(ManifestError, match="it is a pipe, not a file"):
+        is_frames_manifest(tmp_path / "pipe.csv")
+
+
+@pytest.mark.parametrize("row", ["b.png,test,", "c.png,test,b.png"])
+def test_a_copy_of_a_frame_is_in_no_other_split(folder: Path, row: str) -> None:
+    for name, content in (("a.png", b"one"), ("b.png", b"one"), ("c.png", b"two")):
+        (folder / name).write_bytes(content)
+    path = written(folder, f"frame,split,low\na.png,train,\n{row}\n")
+    with pytest.raises(ManifestError, match=r"line 3: .*b.png \(in split test\) is the picture .*a.png"):
+        FramesManifest.read(path)
+    path.write_text(path.read_text().replace(",test,", ",train,"))
+    assert len(FramesManifest.read(path).frames) == 2
 
 
 def test_it_is_told_from_a_manifest_of_scans(folder):

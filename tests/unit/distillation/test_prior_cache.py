@@ -3,6 +3,8 @@ import os
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from rbs.distillation.prior_cache import PriorCache
 from rbs.errors import RbsError
@@ -82,6 +84,72 @@ def test_a_damaged_file_counts_as_absent(tmp_path, compute, keep):
     assert compute.calls == 2
     assert same(again, PriorCache(tmp_path, "a").get_or_compute(draw(), 0.5, compute))
     assert compute.calls == 2
+
+
+@pytest.mark.parametrize("place", [300, -1, -40, -150])
+def test_a_flipped_bit_is_not_served_but_said(tmp_path, compute, place, caplog):
+    first = PriorCache(tmp_path, "a").get_or_compute(draw(), 0.5, compute)
+    (file,) = tmp_path.glob("*.safetensors")
+    data = bytearray(file.read_bytes())
+    data[place] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(RbsError, match="missing or damaged"):
+        PriorCache(tmp_path, "a").read(draw(), 0.5)
+    caplog.clear()
+    again = PriorCache(tmp_path, "a").get_or_compute(draw(), 0.5, lambda *_: first)
+    assert same(again, first)
+    assert file.read_bytes() != data
+    (record,) = caplog.records
+    assert record.getMessage() == f"{file}: it is damaged; such semantic priors are computed again"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"embedding": torch.full((1, 1, 5, 2, 2), float("nan"))},
+        {"masks": torch.zeros(1, 1, 9, 8, 8, dtype=torch.uint8)},
+        {"embedding_stride": "sixteen"},
+        {"embedding_stride": None},
+        {"digest": None},
+    ],
+)
+def test_another_content_is_not_served(tmp_path, compute, changes):
+    wanted = PriorCache(tmp_path, "a").get_or_compute(draw(), 0.5, compute)
+    (file,) = tmp_path.glob("*.safetensors")
+    with safe_open(file, "pt") as content:
+        tensors, metadata = {n: content.get_tensor(n) for n in content.keys()}, content.metadata()  # noqa: SIM118
+    for name, value in changes.items():
+        (tensors if name in tensors else metadata)[name] = value
+    save_file(tensors, file, {name: text for name, text in metadata.items() if text is not None})
+    assert same(PriorCache(tmp_path, "a").get_or_compute(draw(), 0.5, lambda *_: wanted), wanted)
+
+
+def test_the_prior_of_another_image_is_not_served(tmp_path, compute):
+    cache = PriorCache(tmp_path, "a")
+    cache.get_or_compute(draw(), 0.5, compute)
+    (file,) = tmp_path.glob("*.safetensors")
+    file.rename(tmp_path / f"{cache.key(draw(1), 0.5)}.safetensors")
+    cache.get_or_compute(draw(1), 0.5, compute)
+    assert compute.calls == 2
+
+
+def test_many_damaged_files_make_one_line(tmp_path, compute, caplog):
+    cache = PriorCache(tmp_path, "a")
+    for seed in range(3):
+        cache.get_or_compute(draw(seed), 0.5, compute)
+    for file in tmp_path.glob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1])
+    for seed in range(3):
+        cache.get_or_compute(draw(seed), 0.5, compute)
+    assert (compute.calls, len(caplog.records)) == (6, 1)
+
+
+def test_a_prior_that_is_not_finite_is_not_stored(tmp_path):
+    for embedding in (torch.full((1, 1, 5, 2, 2), float("nan")), torch.full((1, 1, 5, 2, 2), 1e6)):
+        prior = SemanticPrior(embedding, torch.rand(1, 1, 9, 4, 4), 16, 2)
+        with pytest.raises(RbsError, match=r"a semantic prior that is not finite; adapt another teacher"):
+            PriorCache(tmp_path, "a").get_or_compute(draw(), 0.5, lambda *_, prior=prior: prior)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_another_process_wrote_meanwhile_does_no_harm(tmp_path, compute):

@@ -172,6 +172,14 @@ def test_page_is_self_contained_and_complete(evaluation, training, tmp_path):
     assert "details::details-content { content-visibility: visible" in print_rules
 
 
+def test_names_of_folders_cannot_steer_the_page(evaluation, tmp_path):
+    named = evaluation.rename(tmp_path / "caf\udce9\x1b[31m\u202e")
+    write_report([named], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "caf\\udce9\\x1b[31m\\u202e" in page
+    assert not set(page) & {"\x1b", "\u202e"}
+
+
 def test_the_headline_table_has_five_columns_without_intervals(evaluation):
     metrics = ["NC-PSNR", "Count bias", "PSNR", "LPIPS"]  # PSNR truth has no value
     table = headline_table(read_evaluation(evaluation))

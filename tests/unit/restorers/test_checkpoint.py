@@ -1,7 +1,9 @@
 import hashlib
 import json
 import re
+import resource
 import sys
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -10,13 +12,16 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from rbs import __version__
+from rbs.distillation.cascade import load_cascade
 from rbs.errors import CheckpointError, OutputError
 from rbs.restorers import checkpoint
-from rbs.restorers.checkpoint import load_restorer, save_restorer
+from rbs.restorers.checkpoint import LoadedRestorer, load_restorer, save_restorer
 from rbs.restorers.dncnn import DnCNN
+from rbs.restorers.uncertainty import load_uncertainty
 from rbs.restorers.unet import UNet
+from rbs.tasks.fit import compare_with_checkpoint
 from rbs.utils.allowlist import VARIABLE, allow
-from rbs.utils.checkpoint import save_modules
+from rbs.utils.checkpoint import digest_of, save_modules
 from rbs.weights import shipped
 
 SCAN, HALF = torch.rand(1, 2, 9, 7), torch.tensor([0.5])
@@ -352,3 +357,247 @@ def test_weights_from_before_there_were_frames_are_of_scans(tmp_path, restorer):
     loaded = load_restorer(tmp_path / "restorer.safetensors")
     assert loaded.restorer.domain == "roots"
     assert torch.equal(loaded.restorer(SCAN, HALF), restorer(SCAN, HALF))
+
+
+# --- files from elsewhere
+
+
+def planted(tmp_path, restorer, description, **tensors):
+    """A file with another description or other tensors, and a digest that belongs to them."""
+    state = {name: tensors.get(name.replace(".", "_"), t) for name, t in restorer.state_dict().items()}
+    described = {**restorer.spec(), "version": "0.2.0", **description}
+    with suppress(RecursionError):
+        described["digest"] = digest_of(state, described)
+    file = tmp_path / "restorer.safetensors"
+    save_file(state, file, metadata={"rbs": json.dumps(described)})
+    return file
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("description", "fault"),
+    [
+        ({"provenance": "a text"}, "its provenance is 'a text'"),
+        ({"provenance": {"spacing_mm": ["a", "b"]}}, "its spacing_mm is"),
+        ({"provenance": {"exposure": [0.75, 0.25]}}, r"its exposure is \[0.75, 0.25\], no range"),
+        ({"provenance": {"steps": "many"}}, "its steps is 'many'"),
+        ({"provenance": {"x": [[1] * 300] * 300}}, "too many values"),
+        ({"version": ["0.2.0"]}, "its version is"),
+        ({"version": "\x1b]0;hello\x07"}, "its version is"),
+        ({"class_path": ["rbs.restorers.dncnn.DnCNN"]}, "its class_path is"),
+        ({"class_path": "rbs.restorers.dncnn.DnCNN\x00"}, "its class .* is no Restorer"),
+        ({"class_path": "rbs.restorers..dncnn.DnCNN"}, "its class .* is no Restorer"),
+        ({"init_args": [3, 4]}, "its init_args is"),
+        ({"init_args": {"depth": 3, "width": -4}}, "cannot be built from its arguments"),
+        ({"init_args": {"depth": 3, "width": "4"}}, "its width is '4'"),
+        ({"init_args": {"depth": 3, "width": 4.5}}, "its width is 4.5"),
+        ({"init_args": {"depth": 3, "width": 0}}, "0 feature channels.* are out of range"),
+        ({"init_args": {"depth": 3, "width": 4, "sigma_px": 1e9}}, "are out of range"),
+        ({"init_args": {"depth": 3, "width": 4, "domain": "hearts"}}, "its domain is 'hearts'"),
+        ({"init_args": {"depth": 3, "pretrained": "https://example.org/x.pth"}}, "pretrained"),
+        ({"init_args": {"depth": 3, "width": {"class_path": "os.system"}}}, "its width is"),
+        ({"init_args": {"depth": 3, "width": 10**6}}, "far larger network"),
+        ({"init_args": {"depth": 10**9, "width": 4}}, "far larger network"),
+        ({"wings": 2}, "'wings', which is unknown here"),
+    ],
+)
+def test_a_description_out_of_bounds_is_refused(tmp_path, restorer, description, fault):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    file = planted(tmp_path, restorer, description)
+    with pytest.raises(CheckpointError, match=fault) as caught:
+        load_restorer(file)
+    assert caught.value.file == file
+    assert caught.value.remedy
+    assert str(caught.value).isprintable()
+    assert len(caught.value.fault) < 300
+    if sys.platform == "linux":  # counts in kB
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000
+
+
+def test_brackets_without_end_in_the_metadata(tmp_path, restorer):
+    file = tmp_path / "restorer.safetensors"
+    save_file(restorer.state_dict(), file, metadata={"rbs": DEEP})
+    with pytest.raises(CheckpointError, match="nested too deeply"):
+        load_restorer(file)
+
+
+@pytest.mark.parametrize("levels", [12, 40])
+def test_many_levels_do_not_pad_a_scan_to_any_size(tmp_path, levels):
+    small = UNet(channels=[4, 8])
+    file = planted(tmp_path, small, {"init_args": {"channels": [1] * levels}})
+    with pytest.raises(CheckpointError, match=r"multiples of .* are out of range"):
+        load_restorer(file)
+
+
+def test_a_flipped_bit_is_noticed_wherever_it_lies(tmp_path, restorer):
+    file = tmp_path / "restorer.safetensors"
+    save_restorer(file, restorer, {"exposure": [0.25, 0.75]})
+    intact, rng = file.read_bytes(), np.random.default_rng(0)
+    wanted = load_restorer(file).restorer.state_dict()
+    for place in rng.integers(len(intact), size=300):
+        bit = 1 << int(rng.integers(8))
+        file.write_bytes(intact[:place] + bytes([intact[place] ^ bit]) + intact[place + 1 :])
+        with suppress(CheckpointError):
+            found = load_restorer(file).restorer.state_dict()
+            assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_files_of_before_there_were_digests_are_read(tmp_path, restorer):
+    file = tmp_path / "restorer.safetensors"
+    description = {**restorer.spec(), "version": "0.2.0", "provenance": {}}
+    save_file(restorer.state_dict(), file, metadata={"rbs": json.dumps(description)})
+    assert torch.equal(load_restorer(file).restorer(SCAN, HALF), restorer(SCAN, HALF))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.complex64, torch.float64, torch.uint8, torch.bool])
+def test_weights_of_other_types_are_not_cast_in_silence(tmp_path, restorer, dtype):
+    file = planted(tmp_path, restorer, {}, head_weight=restorer.head.weight.detach().to(dtype))
+    with pytest.raises(CheckpointError, match=r"'head.weight' are \w+, not float32, float16 or bfloat16"):
+        load_restorer(file)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_of_half_precision_are_read(tmp_path, restorer, dtype):
+    file = planted(tmp_path, restorer, {}, head_weight=restorer.head.weight.detach().to(dtype))
+    assert load_restorer(file).restorer.head.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, restorer, value):
+    file = planted(tmp_path, restorer, {}, head_bias=torch.tensor([1.0, value]))
+    with pytest.raises(CheckpointError, match=r"weights are not finite: 1 damaged \(head.bias\)"):
+        load_restorer(file)
+
+
+def header(file, change):
+    """Write another header in front of the same data."""
+    data = file.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    text = change(data[8 : 8 + size])
+    file.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace(b'"shape":[2,4,3,3]', b'"shape":[1000000,1000000]'),
+        lambda text: text + b" " * 2**25,
+        lambda text: text[:-1] + b',"x":' + DEEP.encode(),
+        lambda text: text.replace(b'"F32"', b'"F99"'),
+        lambda text: text.replace(b"data_offsets", b"data_offsetz"),
+    ],
+)
+def test_headers_that_claim_what_is_not_there(tmp_path, restorer, change):
+    file = tmp_path / "restorer.safetensors"
+    save_restorer(file, restorer, {})
+    header(file, change)
+    with pytest.raises(CheckpointError, match="truncated or not a safetensors file") as caught:
+        load_restorer(file)
+    assert len(caught.value.fault) < 250
+
+
+def lightning(file, restorer, **changes):
+    state = {f"cascade.f1.{n}": t for n, t in restorer.state_dict().items()}
+    torch.save({"state_dict": state, "rbs": {**restorer.spec(), "version": "0.2.0"}, **changes}, file)
+    return file
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"state_dict": [1, 2]},
+        {"state_dict": "text"},
+        {"state_dict": {3: torch.ones(1)}},
+        {"state_dict": {"cascade.f1.head.weight": "text"}},
+        {"rbs": "text"},
+        {"rbs": {"class_path": "rbs.restorers.dncnn.DnCNN", "provenance": "text"}},
+        {"rbs": {"class_path": torch.ones(1)}},
+    ],
+)
+def test_a_checkpoint_of_other_types_is_refused(tmp_path, restorer, changes):
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: it is not a checkpoint of RestorationTask"):
+        load_restorer(lightning(tmp_path / "last.ckpt", restorer, **changes))
+
+
+def test_a_checkpoint_that_is_a_list(tmp_path):
+    torch.save([1, 2], tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match="it is not a checkpoint"):
+        load_restorer(tmp_path / "last.ckpt")
+
+
+def test_damage_that_pytorch_does_not_see_in_a_checkpoint(tmp_path, restorer):
+    file = lightning(tmp_path / "last.ckpt", restorer)
+    weight = restorer.head.weight.detach().numpy().tobytes()
+    intact = file.read_bytes()
+    place = intact.index(weight)
+    file.write_bytes(intact[: place + 9] + bytes([intact[place + 9] ^ 1]) + intact[place + 10 :])
+    torch.load(file, weights_only=True)
+    with pytest.raises(CheckpointError, match=r"its part .*data/\d+ is damaged"):
+        load_restorer(file)
+
+
+def test_tensors_of_a_checkpoint_that_take_no_memory_until_they_are_looked_at(tmp_path, restorer):
+    state = {f"cascade.f1.{n}": t for n, t in restorer.state_dict().items()}
+    state["cascade.f1.head.weight"] = torch.zeros(1).expand(10**6, 10**6)
+    with pytest.raises(CheckpointError, match="1 misshapen"):
+        load_restorer(lightning(tmp_path / "last.ckpt", restorer, state_dict=state))
+    state["cascade.f1.head.weight"] = torch.zeros(2, 4, 3, 3, device="meta")
+    with pytest.raises(CheckpointError, match="not float32"):
+        load_restorer(lightning(tmp_path / "last.ckpt", restorer, state_dict=state))
+
+
+DOORS = {
+    "class_path": {"class_path": "mine.nets.Net"},
+    "module": {"class_path": "mine.nets"},
+    "submodule of rbs": {"class_path": "rbs.restorers.mine.nets.Net"},
+    "nested": {"init_args": {"depth": {"class_path": "mine.nets.Net"}, "width": 4}},
+    "losses": {"provenance": {"losses": [{"class_path": "mine.nets.Net", "init_args": {}}]}},
+    "second restorer": {"f2": {"class_path": "mine.nets.Net"}},
+    "head": {"head": {"class_path": "mine.nets.Net"}},
+}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+@pytest.mark.parametrize("door", DOORS)
+def test_no_file_imports_what_it_names(tmp_path, mine, restorer, door, suffix):
+    mark, description = tmp_path / "mine" / "nets.imported", DOORS[door]
+    if suffix == ".ckpt":
+        made = {**restorer.spec(), **description}
+        file = lightning(tmp_path / "last.ckpt", restorer, rbs=made, hyper_parameters=made)
+    else:
+        file = planted(tmp_path, restorer, description)
+    for load in (
+        lambda: load_restorer(file),
+        lambda: load_cascade(file, restorer),
+        lambda: load_uncertainty(LoadedRestorer(restorer, "f1", "0", ""), file),
+        lambda: compare_with_checkpoint(file, {"class_path": "RestorationTask", "init_args": {}}),
+    ):
+        with suppress(CheckpointError):
+            load()
+    assert not mark.exists()
+    assert "mine.nets" not in sys.modules
+
+
+def test_a_copy_of_the_shipped_weights_is_checked_too(tmp_path):
+    copy, place = tmp_path / "copy.safetensors", -1000
+    data = bytearray(shipped.SHIPPED.read_bytes())
+    copy.write_bytes(data)
+    assert load_restorer(copy).sha256 == load_restorer().sha256
+    data[place] ^= 1
+    copy.write_bytes(data)
+    with pytest.raises(CheckpointError, match="it is damaged: its weights or its description are not those"):
+        load_restorer(copy)
+
+
+def test_the_shipped_file_is_checked_by_whatever_path_it_is_named(tmp_path, restorer, monkeypatch):
+    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "restorer.safetensors")
+    monkeypatch.chdir(tmp_path)
+    save_restorer(tmp_path / "restorer.safetensors", restorer, {})
+    (tmp_path / "restorer.json").write_text(json.dumps({"sha256": "0" * 64}))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "link.safetensors").symlink_to(tmp_path / "restorer.safetensors")
+    for name in ("restorer.safetensors", "elsewhere/../restorer.safetensors", "elsewhere/link.safetensors"):
+        with pytest.raises(CheckpointError, match="install rbs again"):
+            load_restorer(name)

@@ -154,6 +154,45 @@ def test_damage_is_refused(base, tmp_path):
         load_teacher(tmp_path, base)
 
 
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"size": "vit_x"}, "its size is 'vit_x'"),
+        ({"size": ["vit_t"]}, "its size is"),
+        ({"rank": "four"}, "its rank is 'four'"),
+        ({"rank": -4}, "its rank is -4"),
+        ({"rank": 4096}, "do not fit SAM vit_t .*far larger network"),
+        ({"mode": "all"}, "its mode is 'all'"),
+        ({"domain": "hearts"}, "its domain is 'hearts'"),
+        ({"target_modules": ["qkv"]}, "'target_modules', which is unknown here"),
+    ],
+)
+def test_settings_of_other_types_are_refused(base, tmp_path, changes, fault):
+    save_teacher(tmp_path, trained(base, "lora"), mode="lora", rank=4, base=base)
+    settings = json.loads((tmp_path / "teacher.json").read_text()) | changes
+    settings["digest"] = adapters._digest(settings)
+    (tmp_path / "teacher.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match=fault):
+        load_teacher(tmp_path, base)
+
+
+def test_weights_of_a_teacher_that_are_none(base, tmp_path):
+    save_teacher(tmp_path, trained(base, "lora"), mode="lora", rank=4, base=base)
+    intact = load_file(tmp_path / "teacher.safetensors")
+    name = "no_mask_embed.weight"
+    for wrong, fault in ((intact[name].int(), "are int32"), (intact[name] * float("nan"), "not finite")):
+        rewrite(tmp_path, intact | {name: wrong})
+        with pytest.raises(CheckpointError, match=fault):
+            load_teacher(tmp_path, base)
+
+
+def test_brackets_without_end_in_the_settings(base, tmp_path):
+    save_teacher(tmp_path, trained(base, "lora"), mode="lora", rank=4, base=base)
+    (tmp_path / "teacher.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match=r"it cannot be read \(it is nested too deeply\)"):
+        load_teacher(tmp_path, base)
+
+
 def _plain(name):
     return name.replace(".base_layer.", ".")
 

@@ -86,3 +86,35 @@ def test_a_download_is_checked_kept_and_used_again(honest, tmp_path, monkeypatch
     assert path.read_bytes() == b"weights"
     served.unlink()
     assert find_checkpoint("vit_b") == path
+
+
+def test_a_file_of_meta_must_be_the_one_that_was_published(tmp_path):
+    """It was checked when it was downloaded, but a copy or an old download was not."""
+    torch.save({"a": torch.ones(1)}, tmp_path / "sam_vit_b_01ec64.pth")
+    with pytest.raises(CheckpointError, match="it is not the file that Meta published under this name"):
+        build_sam("vit_b", tmp_path / "sam_vit_b_01ec64.pth")
+
+
+def test_base_weights_beside_a_card_must_match_it(base, tmp_path):
+    copy = tmp_path / "sam_vit_t.safetensors"
+    copy.write_bytes(base.read_bytes())
+    copy.with_suffix(".json").write_text(
+        '{"sha256": "' + hashlib.sha256(base.read_bytes()).hexdigest() + '"}'
+    )
+    build_sam("vit_t", copy)
+    data = bytearray(base.read_bytes())
+    data[-1] ^= 1
+    copy.write_bytes(data)
+    with pytest.raises(CheckpointError, match="differs from the hash recorded beside it; copy both again"):
+        build_sam("vit_t", copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"), [(lambda t: t.int(), "are int32"), (lambda t: t / 0, "not finite")]
+)
+def test_base_weights_that_are_none(base, tmp_path, change, fault):
+    state = load_file(base)
+    state["image_encoder.pos_embed"] = change(state["image_encoder.pos_embed"])
+    save_file(state, tmp_path / "sam.safetensors")
+    with pytest.raises(CheckpointError, match=fault):
+        build_sam("vit_t", tmp_path / "sam.safetensors")

@@ -1,5 +1,7 @@
 """Training: honest checkpoints, experiments by name, and several processes that begin alike."""
 
+import hashlib
+import os
 import socket
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +12,7 @@ import torch.distributed
 import yaml
 
 from rbs.errors import CheckpointError, RbsError
+from rbs.restorers.checkpoint import load_restorer
 from rbs.tasks.callbacks import SameStart
 from rbs.tasks.fit import (
     FINISHED,
@@ -38,6 +41,13 @@ def test_a_training_from_python_gives_its_folder(tiny_cohort, tmp_path, monkeypa
     assert (folder / "restorer.safetensors").is_file()
     settings = yaml.safe_load((folder / "version_0" / "config.yaml").read_text())
     assert settings["data"]["init_args"]["manifest"] == str(tiny_cohort)
+    # What may be handed on says what it was made of, and not where that lies.
+    provenance = load_restorer(folder / "restorer.safetensors").provenance
+    digest = hashlib.sha256(tiny_cohort.read_bytes()).hexdigest()
+    assert (provenance["manifest"], provenance["manifest_sha256"]) == ("manifest.csv", digest)
+    for made in ("restorer.safetensors", "version_0/checkpoints/last.ckpt", "version_0/hparams.yaml"):
+        for place in (tmp_path, tiny_cohort.parent):
+            assert str(place).encode() not in (folder / made).read_bytes()
     # The content of a file does as well, and a setting still replaces what it says.
     del settings["model"]["init_args"]["output"]
     again = fit(
@@ -153,16 +163,65 @@ def test_missing_and_broken_checkpoints_are_named(tmp_path):
         compare_with_checkpoint(broken, asked())
 
 
+class Bomb:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return (open, (str(self.mark), "w"))
+
+
+def test_code_in_a_checkpoint_to_be_resumed_is_not_run(tmp_path):
+    torch.save({"hyper_parameters": {}, "callbacks": Bomb(tmp_path / "exploded")}, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match="it is truncated or not a checkpoint"):
+        compare_with_checkpoint(tmp_path / "last.ckpt", asked())
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("stored", ["text", [1], {"a": [[[[]]] * 300] * 300}, {"a": {1, 2}}])
+def test_hyper_parameters_of_other_types_are_refused(tmp_path, stored):
+    torch.save({"hyper_parameters": stored}, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: its hyper-parameters are damaged"):
+        compare_with_checkpoint(tmp_path / "last.ckpt", asked())
+
+
 def test_last_is_the_newest_unless_it_has_finished(tmp_path):
     assert _newest_unfinished(tmp_path) is None
     for version in (2, 10):
         folder = tmp_path / f"version_{version}" / "checkpoints"
         folder.mkdir(parents=True)
-        (folder / "last.ckpt").touch()
+        torch.save({}, folder / "last.ckpt")
     assert _newest_unfinished(tmp_path) == str(tmp_path / "version_10" / "checkpoints" / "last.ckpt")
     # Interrupted before its first checkpoint, or no training at all.
     (tmp_path / "version_11").mkdir()
     assert _newest_unfinished(tmp_path) == str(tmp_path / "version_10" / "checkpoints" / "last.ckpt")
     # Version 10 went on with what version 2 began, and finished: nothing is left to resume.
     (tmp_path / "version_10" / FINISHED).touch()
+    assert _newest_unfinished(tmp_path) is None
+
+
+def test_a_truncated_checkpoint_is_named_and_the_newest_readable_one_resumed(tmp_path, capsys):
+    for version, names in ((0, ["last.ckpt"]), (1, ["epoch=2.ckpt", "epoch=4.ckpt", "last.ckpt"])):
+        folder = tmp_path / f"version_{version}" / "checkpoints"
+        folder.mkdir(parents=True)
+        for number, name in enumerate(names):
+            torch.save({"state_dict": {"w": torch.zeros(1000)}}, folder / name)
+            os.utime(folder / name, (10 * version + number,) * 2)
+    assert _newest_unfinished(tmp_path) == str(folder / "last.ckpt")
+    assert capsys.readouterr().out == ""
+    for name, older in (
+        ("last.ckpt", folder / "epoch=4.ckpt"),
+        ("epoch=4.ckpt", folder / "epoch=2.ckpt"),
+        ("epoch=2.ckpt", tmp_path / "version_0" / "checkpoints" / "last.ckpt"),
+    ):
+        times = (folder / name).stat()
+        os.truncate(folder / name, 2000)
+        os.utime(folder / name, (times.st_atime, times.st_mtime))
+        assert _newest_unfinished(tmp_path) == str(older)
+        said = f"rbs: {folder / name} is truncated or damaged, so an older checkpoint is looked for\n"
+        assert said in capsys.readouterr().out
+    older.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: neither it nor an older .* to start afresh"):
+        _newest_unfinished(tmp_path)
+    (tmp_path / "version_1" / FINISHED).touch()  # nothing is left to resume
     assert _newest_unfinished(tmp_path) is None

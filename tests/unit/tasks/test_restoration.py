@@ -75,7 +75,7 @@ class Cohort(RBSDataModule):
 
     def __init__(self, cases=3, batches=2, poison=None):
         settings = {"crop": (CROP, CROP), "batch_size": 2, "samples_per_epoch": 2 * batches, "num_workers": 0}
-        super().__init__("cohort/manifest.csv", pairs="measured", single_view_probability=0.5, **settings)
+        super().__init__(__file__, pairs="measured", single_view_probability=0.5, **settings)
         self.scans = [draw(case) for case in range(cases)]
         self.poison = poison
 
@@ -157,7 +157,7 @@ def test_stage_1_trains_logs_and_writes_a_restorer(tmp_path):
     x = torch.ones(1, 2, 16, 16)
     assert torch.equal(loaded.restorer(x, torch.tensor([0.5])), task(x, torch.tensor([0.5])))
     assert loaded.provenance["steps"] == 30
-    assert loaded.provenance["manifest"] == "cohort/manifest.csv"
+    assert loaded.provenance["manifest"] == "test_restoration.py"
     assert not (tmp_path / "out" / "cascade.safetensors").exists()
 
 
@@ -354,7 +354,7 @@ def test_true_masks_take_the_place_of_the_teachers(tmp_path, teacher, stage1):
     data.attach_priors(task._scan_prior)
     batch = data.batch(0)
     del batch["labels"]
-    with pytest.raises(RbsError, match=r"has no truth file"):
+    with pytest.raises(RbsError, match=r"has no truth or label file"):
         task._prior_of_crops(batch)
     labels = torch.zeros(2, 2, CROP, CROP, dtype=torch.long)
     labels[:, :, 8:16, 4:12] = 3

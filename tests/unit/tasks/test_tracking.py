@@ -1,14 +1,21 @@
 """What is tracked, and what is not without being asked for."""
 
+import getpass
+import socket
+import sys
+from argparse import Namespace
+
 import numpy as np
 import pydicom
 import pytest
+import wandb
+import wandb_file
 
 from rbs.data.bone_scans import RBSDataModule
 from rbs.data.endoscopy import EndoscopyDataModule
 from rbs.data.mucosa import write_mucosa
 from rbs.errors import RbsError
-from rbs.tasks.tracking import ScanPictures, agent_run, colour_picture, default_mode, picture, tracker
+from rbs.tasks.tracking import ScanPictures, Table, agent_run, colour_picture, default_mode, picture, tracker
 
 
 @pytest.fixture
@@ -85,3 +92,33 @@ def test_wandb_has_nothing_to_warn_of(tmp_path, monkeypatch):
     logger = tracker(name="run", folder=str(tmp_path), mode="offline", tags=[], config={})
     logger.experiment.finish()
     assert warned == []
+
+
+def test_neither_places_nor_the_machine_are_tracked(tmp_path):
+    place = tmp_path / "alice"
+    logger = tracker(
+        name="run",
+        folder=str(place),
+        mode="offline",
+        tags=[],
+        config={"data": {"manifest": str(place / "manifest.csv")}, "output": "runs/mine"},
+    )
+    logger.log_hyperparams({"init_from": place / "restorer.safetensors"})
+    logger.experiment.finish()
+    wandb.teardown()  # only then all is written
+    found = wandb_file.records(next(place.rglob("*.wandb")))
+    config = wandb_file.config(found)
+    assert config["data"] == {"manifest": "manifest.csv"}
+    assert (config["init_from"], config["output"]) == ("restorer.safetensors", "runs/mine")
+    said = " ".join(map(str, found))
+    for secret in (str(tmp_path), socket.gethostname(), getpass.getuser(), sys.executable):
+        assert f'"{secret}' not in said
+    assert "alice" not in said
+
+
+def test_hyper_parameters_are_noted_without_places(tmp_path):
+    table = Table(tmp_path, name="run")
+    table.log_hyperparams(Namespace(manifest=tmp_path / "manifest.csv", lr=0.1))
+    table.save()
+    noted = (tmp_path / "run" / "version_0" / "hparams.yaml").read_text()
+    assert noted == "lr: 0.1\nmanifest: manifest.csv\n"

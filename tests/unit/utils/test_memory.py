@@ -9,9 +9,11 @@ import pytest
 FAULTS = """
 import resource, sys
 import numpy as np
-from rbs.utils.memory import keep_memory
-if sys.argv[1] == "keep":
+from rbs.utils.memory import keep_memory, return_memory
+if "keep" in sys.argv[1]:
     keep_memory()
+if "return" in sys.argv[1]:
+    return_memory()
 for _ in range(3):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     array = np.ones(2**24)
@@ -30,6 +32,7 @@ def faults_of_an_array_of_128_mb(what):
 def test_the_memory_of_an_array_is_used_again():
     assert faults_of_an_array_of_128_mb("keep") < 10
     assert faults_of_an_array_of_128_mb("give back") > 50  # else there would be nothing to gain
+    assert faults_of_an_array_of_128_mb("keep, then return") > 50
 
 
 def test_elsewhere_nothing_happens(monkeypatch):

@@ -17,6 +17,7 @@ from rbs.data.frames_manifest import FrameRow, FramesManifest
 from rbs.data.indexing.endoscopy import FrameIndex, index_frames
 from rbs.endoscopy.files import read_mask
 from rbs.errors import FrameError, OutputError, RbsError
+from rbs.utils import patterns
 
 Run = Callable[..., FrameIndex]
 
@@ -259,6 +260,18 @@ def test_settings_and_places_that_cannot_be_meant(ward, run, tmp_path):
     ):
         run(overwrite=False)
     assert run().manifest.read_bytes() == before
+
+
+def test_linked_folders_are_searched_and_no_pattern_hangs(ward, run, tmp_path, monkeypatch):
+    write_picture(ward / "here" / "1.jpg", scene(1))
+    write_picture(tmp_path / "elsewhere" / ("a" * 60 + ".jpg"), scene(2))
+    (ward / "link").symlink_to(tmp_path / "elsewhere")
+    (ward / "here" / "round").symlink_to(ward)
+    os.mkfifo(ward / "here" / "pipe.jpg")
+    assert len(run().rows) == 2
+    monkeypatch.setattr(patterns, "LONGEST_S", 0.1)
+    with pytest.raises(RbsError, match="takes too long"):
+        run(group="((a|aa)+)_")
 
 
 @pytest.mark.skipif(not os.environ.get("RBS_TEST_DATA"), reason="RBS_TEST_DATA is not set")

@@ -423,14 +423,6 @@ def test_what_rbs_made_is_known(scan: Scan, run: Run, ward: Path) -> None:
     assert "so its counts are in both" in _refused(found)["kept"]
 
 
-def test_what_is_noted_of_the_counts_is_all_of_them(scan: Scan) -> None:
-    """A part exceeds its whole in no cell only if every pixel is in one."""
-    note = take_note(scan("1", "A", 20))
-    pixels = pydicom.dcmread(note.file).pixel_array
-    np.testing.assert_array_equal(note.cells.sum(axis=1), pixels.sum(axis=(1, 2)))
-    assert np.isin(note.cells[:, :-1], pixels).all()
-
-
 def test_standard_scans_of_two_matrices_are_two_lines(scan: Scan, run: Run) -> None:
     scan("wide", "A", 20, "100000", counts=poisson(2, rows=40, columns=80, level=60.0))
     scan("long", "A", 20, "102000")
@@ -444,6 +436,50 @@ def test_counts_shared_without_a_word_are_seen(scan: Scan, run: Run) -> None:
     found = run()
     assert _rows(found) == [("A", "", "slow")]
     assert "in both" in _refused(found)["part"]
+    # Half of its counts are those of the standard scan, the others its own.
+    half = np.random.default_rng(1).binomial(slow, 0.25) + poisson(2, seed=6, level=10.0)
+    scan("part", "A", 40, counts=half.astype(slow.dtype))
+    found = run()
+    assert _rows(found) == [("A", "", "slow")]
+    assert "their noise is correlated" in _refused(found)["part"]
+
+
+@pytest.mark.parametrize("change", ["one pixel", "shifted", "mirrored", "thinned"])
+def test_one_scan_under_two_patient_ids_is_seen(scan: Scan, run: Run, change: str) -> None:
+    counts = poisson(2, seed=5, level=40.0)
+    scan("mine", "A", 20, counts=counts)
+    changed = {
+        "one pixel": np.where(np.arange(counts.size).reshape(counts.shape) == 700, counts + 1, counts),
+        "shifted": np.roll(counts, 1, axis=1),
+        "mirrored": counts[:, :, ::-1],
+        "thinned": np.random.default_rng(0).binomial(counts, 0.7),
+    }[change]
+    scan("yours", "B", 20, counts=changed.astype(counts.dtype))
+    scan("another", "C", 20)
+    found = run()
+    assert _rows(found) == [("C", "", "another")]
+    assert all("two Patient IDs" in _refused(found)[name] for name in ("mine", "yours"))
+
+
+def test_one_study_of_two_patients_is_refused(scan: Scan, run: Run) -> None:
+    scan("f", "A", 40, "101500", study="1.2.3")
+    scan("s", "A 1", 20, "102500", study="1.2.3")
+    scan("another", "C", 20)
+    found = run()
+    assert _rows(found) == [("C", "", "another")]
+    assert "two Patient IDs" in _refused(found)["s"]
+    assert "are of one study" in _refused(found)["f"]
+
+
+def test_linked_folders_are_indexed_once(scan: Scan, run: Run, ward: Path, tmp_path: Path) -> None:
+    scan("here/a", "A", 20)
+    scan("../elsewhere/b", "B", 20)
+    (ward / "link").symlink_to(tmp_path / "elsewhere")
+    (ward / "here" / "round").symlink_to(ward)
+    os.mkfifo(ward / "pipe.dcm")
+    found = run()
+    assert _rows(found) == [("A", "", "a"), ("B", "", "b")]
+    assert _refused(found) == {}
 
 
 @pytest.fixture
@@ -473,12 +509,16 @@ def test_only_new_and_changed_files_are_read_again(
     assert (reads, second.read, second.refusals) == ([], 0, first.refusals)
     assert second.manifest.read_text() == text
     scan("new", "B", 20)
-    os.utime(ward / "s", (0, 0))
+    os.utime(ward / "f", (0, 0))
+    state = (ward / "s").stat()
+    scan("s", "C", 20, "102500")
+    assert (ward / "s").stat().st_size == state.st_size
+    os.utime(ward / "s", ns=(state.st_atime_ns, state.st_mtime_ns))
     third = run()
     assert sorted(reads) == ["new", "s"]
-    assert _rows(third) == [("A", "f", "s"), ("B", "", "new")]
-    (ward / "f").unlink()
-    assert _rows(run()) == [("A", "", "s"), ("B", "", "new")]
+    assert _rows(third) == [("B", "", "new"), ("C", "", "s")]
+    (ward / "new").unlink()
+    assert _rows(run()) == [("C", "", "s")]
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(
@@ -507,12 +547,31 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     [
         (lambda text: text[: len(text) - 40], 1, "damaged lines: 1"),
         (lambda text: text.replace('"study"', '"stduy"'), 3, "damaged lines: 3"),
+        (lambda text: text.replace('"velocity": 20.0', '"velocity": "20"'), 3, "damaged lines: 3"),
+        (lambda text: text.replace('"velocity": 20.0', '"velocity": NaN'), 3, "damaged lines: 3"),
+        (lambda text: text.replace('"shape": [', '"shape": [1, '), 3, "damaged lines: 3"),
+        (lambda text: text.replace('"velocity": 20.0', '"velocity": 21.0', 1), 1, "damaged lines: 1"),
+        (lambda text: text.replace('"note": {', '"note": ' + "[" * 100_000, 1), 1, "damaged lines: 1"),
         (lambda text: "\x00\x01", 3, "it is damaged"),
+        (lambda text: "[" * 100_000, 3, "it is damaged"),
         (lambda text: "", 3, "it is damaged"),
         (lambda text: "[]\n" + text, 3, "it is damaged"),
         (lambda text: text.replace('"rules": "', '"rules": "0'), 3, ""),
     ],
-    ids=["cut", "garbled", "binary", "empty", "other", "other rules"],
+    ids=[
+        "cut",
+        "garbled",
+        "text",
+        "nan",
+        "shape",
+        "digit",
+        "nested",
+        "binary",
+        "brackets",
+        "empty",
+        "other",
+        "other rules",
+    ],
 )
 def test_damaged_notes_are_read_anew(
     scan: Scan, run: Run, reads: list[str], damage: Callable[[str], str], again: int, said: str, caplog

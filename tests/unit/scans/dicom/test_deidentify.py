@@ -221,6 +221,95 @@ def test_it_is_idempotent_but_for_the_pseudonyms(tmp_path: Path) -> None:
     assert {e.tag for e in again} == {e.tag for e in clean}
 
 
+# ---- identifiers among numbers
+
+
+def in_detector(keyword: str, value: object) -> Plant:
+    return lambda ds: setattr(ds[DETECTORS][0], keyword, value)
+
+
+PLACES: list[tuple[str, object]] = [
+    *(("SeriesNumber", "0447110815"), ("AcquisitionNumber", "447110815"), ("InstanceNumber", "447110815")),
+    *(("WindowCenter", "447110815"), ("WindowWidth", ["1", "447110815.5"]), ("RescaleSlope", "1.447110815")),
+    *(("RescaleIntercept", "-4.47110815E8"), ("ScanLength", "447110815"), ("TableHeight", "44711.0815")),
+    *(("ImagesInAcquisition", "447110815"), ("PatientWeight", "447110815"), ("PatientSize", "0.447110815")),
+    *(("ActualFrameDuration", "447110815"), ("CountRate", "447110815"), ("TableTraverse", "447110815")),
+    *(("WindowCenter", ["4471", "10815"]), ("StudyTime", "080000.447111"), ("ScanVelocity", "6.447110815")),
+    *(("CountsAccumulated", "447110815"), ("LossyImageCompressionRatio", "447110815")),
+]
+
+
+@pytest.mark.parametrize(("keyword", "value"), PLACES, ids=[f"{k} {v}" for k, v in PLACES])
+@pytest.mark.parametrize("holder", ["PatientID", "AccessionNumber", "OtherPatientIDs", "PatientName"])
+def test_identifiers_do_not_stay_as_numbers(tmp_path: Path, keyword: str, value: object, holder: str) -> None:
+    identity = {"PatientID": "P7", holder: "44711-0815" if keyword != "StudyTime" else "K447111"}
+    clean = cleaned(write_nm(tmp_path / "a.dcm", poisson(), **identity, **{keyword: value}))
+    assert not clean.get(keyword)
+    done = deidentify(tmp_path / "a.dcm", KEY)
+    assert done.actions[keyword] == "emptied"
+    assert [note for note in done.notes if keyword in note]
+    assert "4711" not in " ".join(done.notes)
+
+
+def test_identifiers_do_not_stay_as_numbers_of_items(tmp_path: Path) -> None:
+    path = planted(tmp_path / "a.dcm", in_detector("FocalDistance", "471108"), PatientID="471108")
+    assert cleaned(path).DetectorInformationSequence[0].FocalDistance is None
+
+
+def test_nor_in_the_seed_of_a_thinning(tmp_path: Path) -> None:
+    said = "50 % of the counts of a 40 cm/min scan, kept by binomial thinning, seed 471108"
+    path = write_nm(tmp_path / "a.dcm", poisson(), PatientID="471108", DerivationDescription=said)
+    assert not cleaned(path).get("DerivationDescription")
+
+
+def test_short_identifiers_are_everywhere_and_leave_numbers_alone(tmp_path: Path) -> None:
+    """And so do those that the pixels prove: the image would be lost, and they tell nothing."""
+    counts = poisson()
+    same = {"PatientID": "64", "StudyID": "12", "AccessionNumber": str(counts.sum())}
+    path = write_nm(tmp_path / "a.dcm", counts, **same)
+    clean, source = cleaned(path), pydicom.dcmread(path)
+    for keyword in ("Rows", "Columns", "CountsAccumulated", "PixelSpacing", "ScanVelocity", "SeriesNumber"):
+        assert clean[keyword].value == source[keyword].value, keyword
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "digits", "kept"),
+    [
+        ("SeriesNumber", "IS", "8" * 40, None),
+        ("ActualFrameDuration", "IS", f"{'300000.0':<40}", 300000),
+        ("WindowCenter", "DS", "2.39761638712345678901234567890123456789", 2.397616387),
+    ],
+)
+def test_numbers_of_more_digits_than_the_standard_allows_are_rounded_or_emptied(
+    tmp_path: Path, keyword: str, vr: str, digits: str, kept: float | None
+) -> None:
+    path = planted(tmp_path / "a.dcm", lambda ds: ds.add_new(tag_for_keyword(keyword), "UT", digits))
+    tag = Tag(tag_for_keyword(keyword))
+    head = tag.group.to_bytes(2, "little") + tag.element.to_bytes(2, "little")
+    content = path.read_bytes()
+    long, short = (
+        head + b"UT\0\0" + (40).to_bytes(4, "little"),
+        head + vr.encode() + (40).to_bytes(2, "little"),
+    )
+    assert content.count(long) == 1
+    path.write_bytes(content.replace(long, short))
+    assert cleaned(path).get(keyword) == kept
+
+
+def test_a_name_spelt_by_numbers_is_found(tmp_path: Path) -> None:
+    spelt = list(np.frombuffer(b"Secret^Name ", "<u2"))
+    path = write_nm(tmp_path / "a.dcm", poisson(), NumberOfEnergyWindows=spelt)
+    assert cleaned(path).NumberOfEnergyWindows is None  # one number at most
+    done = deidentify(write_nm(tmp_path / "b.dcm", poisson(), EnergyWindowVector=spelt), KEY)
+    assert survivors(encoded(done.dataset), done) == ["PatientName"]
+
+
+def test_the_last_look_finds_an_identifier_among_numbers(tmp_path: Path) -> None:
+    done = deidentify(write_nm(tmp_path / "a.dcm", poisson(), PatientID="4711"), KEY)
+    done.dataset.SeriesNumber = 4711
+    assert survivors(encoded(done.dataset), done) == ["SeriesNumber"]
+
+
 # ---- pseudonyms, UIDs and dates
 
 

@@ -2,21 +2,24 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from nm_files import poisson, write_nm
 from pydicom import FileDataset
-from pydicom.uid import (
-    ImplicitVRLittleEndian,
-    SecondaryCaptureImageStorage,
-)
+from pydicom.datadict import tag_for_keyword
+from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 from scipy.ndimage import gaussian_filter
 
+from rbs.clinic.checks import check
 from rbs.errors import ScanError
 from rbs.scans.counts import dispersion_index
-from rbs.scans.dicom.reader import read_nm
+from rbs.scans.dicom.reader import first_line, positive_number, read_nm
+from rbs.scans.dicom.writer import Derivation, write_restored_nm
 from rbs.scans.scan import Scan, View
 
 Changed = Callable[[Callable[[FileDataset], object]], Path]
@@ -90,7 +93,7 @@ def test_files_that_are_no_dicom(tmp_path: Path) -> None:
         (empty, "empty"),
         (text, "not a DICOM"),
         (tmp_path / "none.dcm", "No such"),
-        (tmp_path, "read"),
+        (tmp_path, "a folder"),
     ):
         with pytest.raises(ScanError, match=fault) as caught:
             read_nm(path)
@@ -107,8 +110,26 @@ def test_a_processed_view_does_not_hide_behind_a_raw_one(changed: Changed) -> No
     counts = read_nm(path, require_raw=False).counts
     for raw in (counts, counts[0]):  # together they pass
         assert 0.85 < dispersion_index(raw) < 1.1
-    with pytest.raises(ScanError, match="noise variance is .* in frame 2"):
+    with pytest.raises(ScanError, match=r"noise variance is .* in frame 2"):
         read_nm(path)
+
+
+def test_smoothed_and_rescaled_counts_with_the_noise_of_raw_ones_are_refused(tmp_path: Path) -> None:
+    counts = poisson(2, rows=256, columns=128)
+    for sigma, scale in ((0.45, 2.54), (0.6, 13.23), (0.35, 1.0)):
+        smooth = np.rint(gaussian_filter(counts.astype(float), (0, sigma, sigma)) * scale).astype(np.int64)
+        path = write_nm(tmp_path / f"{sigma}.dcm", smooth, views=("anterior", "posterior"))
+        with pytest.raises(ScanError, match="smoothed or rescaled"):
+            read_nm(path)
+        assert read_nm(path, require_raw=False).counts.sum() == smooth.sum()
+
+
+def test_a_hot_pixel_is_located_and_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    counts = poisson(2, rows=256, columns=128)
+    counts[1, 40, 70] = 20_000
+    scan = read_nm(write_nm(tmp_path / "hot.dcm", counts, views=("anterior", "posterior")))
+    np.testing.assert_array_equal(scan.counts, counts)
+    assert "frame 2 has a hot pixel or another steep source: rows 39-41, columns 69-71" in caplog.text
 
 
 def test_secondary_capture_of_modality_nm_is_read_and_recorded(
@@ -130,12 +151,166 @@ def test_what_does_not_change_counts_is_only_logged(
     assert "RescaleSlope" in caplog.text
 
 
+NAME = "Secret^Name\x1b[2J"
+
+
+def planted(keyword: str, vr: str) -> Callable[[FileDataset], None]:
+    """Put a name with an escape code into an attribute, whatever its type."""
+
+    def plant(ds: FileDataset) -> None:
+        if keyword in ds:
+            del ds[keyword]
+        if keyword == "Modality":
+            ds.SOPClassUID = SecondaryCaptureImageStorage
+        value = ["ORIGINAL", "PRIMARY", NAME] if keyword == "ImageType" else NAME
+        ds.add_new(tag_for_keyword(keyword), vr, value)
+
+    return plant
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr"),
+    [
+        *(("RescaleSlope", "LO"), ("RescaleIntercept", "UT"), ("Modality", "CS"), ("Modality", "LO")),
+        *(("ImageType", "CS"), ("PhotometricInterpretation", "CS"), ("SOPClassUID", "LO")),
+        *(("Rows", "LO"), ("ScanVelocity", "LO"), ("PixelSpacing", "LO"), ("ActualFrameDuration", "SH")),
+        *(("CountsAccumulated", "LO"), ("NumberOfEnergyWindows", "LO"), ("LossyImageCompression", "LO")),
+        *(("EnergyWindowVector", "LO"), ("DetectorVector", "LO"), ("NumberOfFrames", "LO")),
+    ],
+)
+def test_of_coded_values_only_terms_of_the_standard_are_shown(
+    changed: Changed, keyword: str, vr: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = changed(planted(keyword, vr))
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "rbs"):
+        try:
+            said = str(check(read_nm(path, views=BOTH)))
+        except ScanError as error:
+            said = str(error)
+    for text in (said, caplog.text):
+        assert "Secret" not in text
+        assert "\x1b" not in text
+
+
+def test_terms_of_the_standard_are_shown(changed: Changed) -> None:
+    with pytest.raises(ScanError, match=r"CT Image Storage \(modality CT\)"):
+        read_nm(changed(assign(SOPClassUID=CTImageStorage, Modality="CT")))
+    with pytest.raises(ScanError, match="its image type is GATED TOMO"):
+        read_nm(changed(assign(ImageType=["ORIGINAL", "PRIMARY", "GATED TOMO"])))
+    with pytest.raises(ScanError, match="its image type is none that DICOM defines"):
+        read_nm(changed(assign(ImageType=["ORIGINAL", "PRIMARY", "SMITH"])))
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred.dcm", "caf\udce9.dcm", "a\u202egnp.dcm", "two\nlines.dcm"])
+def test_file_names_cannot_steer_the_terminal(
+    nm_file: Path, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / name
+    ds = pydicom.dcmread(nm_file)
+    ds.CountsAccumulated = 7
+    with path.open("wb") as file:
+        ds.save_as(file)
+    said = [str(check(read_nm(path)))]
+    path.write_bytes(b"")
+    with pytest.raises(ScanError) as caught:
+        read_nm(path)
+    for text in (*said[0].splitlines(), str(caught.value), *caplog.messages):
+        assert text.isprintable(), text
+    assert caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value"),
+    [
+        ("PatientID", "OB", b"4711"),
+        ("PatientName", "FD", 1.0),
+        ("StudyInstanceUID", "US", 7),
+        ("PatientBirthDate", "SV", 7),
+    ],
+)
+def test_a_file_that_would_lose_its_patient_is_refused(
+    changed: Changed, keyword: str, vr: str, value: object
+) -> None:
+    path = changed(lambda ds: ds.add_new(tag_for_keyword(keyword), vr, value))
+    with pytest.raises(ScanError, match=f"its {keyword} is damaged, or no text"):
+        read_nm(path)
+
+
+def test_a_patient_id_of_unknown_type_is_refused(changed: Changed) -> None:
+    path = changed(lambda ds: ds.add_new(tag_for_keyword("PatientID"), "LO", "P0001"))
+    content = path.read_bytes()
+    assert content.count(b"\x10\x00\x20\x00LO") == 1
+    path.write_bytes(content.replace(b"\x10\x00\x20\x00LO", b"\x10\x00\x20\x00ZL"))
+    with pytest.raises(ScanError, match="its PatientID is damaged"):
+        read_nm(path)
+
+
+@pytest.mark.parametrize("depth", [30, 300, 900, 5000])
+def test_deep_nesting_never_ends_in_a_traceback(nm_file: Path, tmp_path: Path, depth: int) -> None:
+    item, end = b"\xfe\xff\x00\xe0" + b"\xff" * 4, b"\xfe\xff\x0d\xe0" + bytes(4)
+    sequence, stop = b"\x08\x00\x40\x11SQ\0\0" + b"\xff" * 4, b"\xfe\xff\xdd\xe0" + bytes(4)
+    nested = (sequence + item) * depth + (end + stop) * depth  # ReferencedImageSequence
+    content = nm_file.read_bytes()
+    place = content.index(b"\x10\x00\x10\x00PN")
+    (tmp_path / "a.dcm").write_bytes(content[:place] + nested + content[place:])
+    made_by = Derivation("f1", "0", "ab" * 32)
+    with suppress(ScanError):
+        scan = read_nm(tmp_path / "a.dcm")
+        check(scan)
+        write_restored_nm(tmp_path / "r.dcm", replace(scan, velocity=20.0), scan, derivation=made_by)
+    if depth == 30:  # no camera nests deeper than five
+        assert (tmp_path / "r.dcm").exists()
+
+
+def test_a_number_too_large_for_a_float_is_unknown() -> None:
+    assert positive_number(10**400) is None
+
+
+@pytest.mark.parametrize("error", [ValueError("bad 'Secret\nName"), ValueError('x "it\'s Secret" y Secret')])
+def test_what_pydicom_quotes_is_not_repeated(error: Exception) -> None:
+    assert "Secret" not in first_line(error)
+    assert first_line(ValueError("'Secret'")) == "ValueError"
+
+
 def test_velocity_and_duration(changed: Changed) -> None:
     path = changed(assign(ScanVelocity="0", ActualFrameDuration="0"))
     scan = read_nm(path)
     assert (scan.velocity, scan.duration_s) == (None, None)
     assert read_nm(path, velocity=30.0).velocity == 30.0
     assert read_nm(changed(assign(ScanVelocity="3.3333"))).velocity == pytest.approx(20, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "fault"),
+    [
+        ({"PixelSpacing": ["1e-4", "1e-4"]}, "its pixel spacing is 0.0001 mm, outside the 0.5 to 20 mm of"),
+        ({"PixelSpacing": ["2.4", "1e-300"]}, "its pixel spacing is 1e-300 mm"),
+        ({"PixelSpacing": ["9000", "9000"]}, "its pixel spacing is 9000 mm"),
+        ({"ScanVelocity": "1e300"}, r"its scan velocity is 6e\+300 cm/min, outside the 1 to 1000 cm/min of"),
+        ({"ScanVelocity": "0.01"}, "its scan velocity is 0.06 cm/min"),
+    ],
+)
+def test_numbers_that_no_camera_gives_are_refused(
+    changed: Changed, attributes: dict[str, object], fault: str
+) -> None:
+    path = changed(assign(**attributes))
+    with pytest.raises(ScanError, match=fault) as caught:
+        read_nm(path)
+    assert (caught.value.file, caught.value.remedy) == (path, "correct its header")
+
+
+def test_a_velocity_that_is_given_lies_in_the_same_range(changed: Changed) -> None:
+    with pytest.raises(ScanError, match="its scan velocity is 5000 cm/min"):
+        read_nm(changed(assign(ScanVelocity="")), velocity=5000.0)
+
+
+@pytest.mark.parametrize("milliseconds", ["5", "2147483647"])
+def test_an_impossible_duration_is_unknown(
+    changed: Changed, milliseconds: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert read_nm(changed(assign(ActualFrameDuration=milliseconds))).duration_s is None
+    assert "ActualFrameDuration" in caplog.text
 
 
 def test_a_stated_velocity_is_not_overridden(nm_file: Path) -> None:

@@ -23,6 +23,7 @@ from rbs.scans.dicom.writer import (
     write_restored_nm,
     write_thinned_nm,
 )
+from rbs.scans.ranges import DURATION, SPACING, VELOCITY
 from rbs.scans.scan import Scan, View
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -43,9 +44,9 @@ def scans(draw: st.DrawFn) -> Scan:
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     counts = rng.integers(0, top, shape, endpoint=True)
     counts[:, -1, -1] = top  # a frame without counts is refused
-    spacing = draw(st.tuples(*[st.floats(0.05, 30)] * 2))
-    velocity = draw(st.none() | st.floats(1, 300))
-    duration = draw(st.none() | st.floats(0.001, 100_000))
+    spacing = draw(st.tuples(*[st.floats(SPACING.low, SPACING.high)] * 2))
+    velocity = draw(st.none() | st.floats(VELOCITY.low, 300))
+    duration = draw(st.none() | st.floats(DURATION.low, DURATION.high))
     return Scan(counts.astype(np.int32), views, spacing, velocity, duration)
 
 
@@ -117,7 +118,7 @@ def test_a_thinned_scan_comes_back(scan: Scan, share: float, seed: int) -> None:
         for number, counts in enumerate((kept, left)):
             counts[:, 0, 0] += 1  # a frame without counts is refused
             counts = np.minimum(counts, 65535)
-            velocity = None if scan.velocity is None else scan.velocity / share
+            velocity = scan.velocity and min(scan.velocity / share, VELOCITY.high)
             thinned = replace(source, counts=counts, velocity=velocity, duration_s=12.5)
             path = Path(folder) / f"{number}.dcm"
             write_thinned_nm(path, thinned, source, description="x", uid_seed=str(number))

@@ -278,7 +278,9 @@ def test_what_no_longer_holds_is_dropped(changed: Changed, tmp_path: Path) -> No
         ds.private_block(0x0009, "GEMS", create=True).add_new(0x40, "PN", "Doe^Jane")
         item = ds.DetectorInformationSequence[0]
         item.private_block(0x0011, "CAMERA", create=True).add_new(0x10, "LO", "secret")
-        ds.add_new((0x6000, 0x0022), "LO", "overlay")
+        for group in (0x6000, 0x601E, 0x5000, 0x501E):  # overlays and curves
+            ds.add_new((group, 0x0022), "LO", "Doe^Jane")
+            ds.add_new((group, 0x3000), "OW", b"Doe^Jane")
         ds.RescaleSlope, ds.RescaleIntercept = "2", "0"
         ds.WindowCenter, ds.WindowWidth = "5", "7"
         ds.IconImageSequence = [Dataset()]
@@ -286,7 +288,8 @@ def test_what_no_longer_holds_is_dropped(changed: Changed, tmp_path: Path) -> No
     source = read_nm(changed(burden))
     _, ds = restore(source, tmp_path / "r.dcm")
     assert not [element.tag for element in ds.iterall() if element.tag.is_private]
-    assert (0x6000, 0x0022) not in ds
+    assert not [element.tag for element in ds if element.tag.group & 0xFF00 in (0x5000, 0x6000)]
+    assert b"Doe^Jane" not in (tmp_path / "r.dcm").read_bytes()
     assert "RescaleSlope" not in ds
     assert "IconImageSequence" not in ds
     assert ds.WindowWidth not in (5, 7)
@@ -333,3 +336,21 @@ def test_a_source_without_header_or_with_other_frames_is_refused(
             description="x",
             uid_seed="x",
         )
+
+
+def test_a_name_of_weights_stays_one_value_of_ascii(nm_file: Path, tmp_path: Path) -> None:
+    source = read_nm(nm_file)
+    by = Derivation("Müller\\\x1b[31m\n.safetensors", "0\\1", "ab" * 32)
+    write_restored_nm(tmp_path / "r.dcm", source, source, derivation=by)
+    ds = pydicom.dcmread(tmp_path / "r.dcm")
+    item = ds.ContributingEquipmentSequence[0]
+    assert (item.ManufacturerModelName, item.SoftwareVersions) == ("M?ller??[31m?.safetensors", "0?1")
+    assert ds.DerivationDescription.isascii()
+    assert ds.DerivationDescription.isprintable()
+
+
+@pytest.mark.parametrize(("stated", "kept"), [("YES", "YES"), ("NO", "NO"), ("", "NO"), ("yes ", "YES")])
+def test_burned_in_annotations_stay_stated(changed: Changed, tmp_path: Path, stated: str, kept: str) -> None:
+    path = changed(lambda ds: setattr(ds, "BurnedInAnnotation", stated))
+    _, ds = restore(read_nm(path), tmp_path / "r.dcm")
+    assert ds.BurnedInAnnotation == kept

@@ -2,7 +2,7 @@
 
 import csv
 import json
-import re
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -21,6 +21,8 @@ from rbs.scans.dicom.reader import read_nm
 from rbs.scans.pictures import recovery
 from rbs.scans.pictures.recovery import Picture, Settings, listed, named, recover_pictures
 from rbs.scans.scan import View
+from rbs.utils import patterns
+from rbs.utils.patterns import compiled
 
 PATTERN = "(?P<patient>[0-9]+)_(?P<view>[AP])"
 
@@ -113,7 +115,7 @@ def test_recovered_scans_can_be_thinned_and_stay_marked_lossy(pictures, tmp_path
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_interrupted_run_is_finished(pictures: Path, tmp_path: Path, monkeypatch, workers: int) -> None:
-    wanted = named([Path("001_A.png"), Path("001_P.jpg"), Path("b/002_A.png")], re.compile(PATTERN))
+    wanted = named([Path("001_A.png"), Path("001_P.jpg"), Path("b/002_A.png")], compiled(PATTERN))
     settings = Settings(2.0)
     whole = recover_pictures(pictures, wanted, tmp_path / "whole", settings, workers=1, progress=False)
     out, recover_one = tmp_path / "out", recovery._recover
@@ -184,7 +186,7 @@ def test_a_table_that_cannot_be_meant_so_is_refused(tmp_path: Path, text: str, f
     [(("1_A.png", "x/1_A.png"), "same view"), (("1_A.png", "1_A.jpg"), "same view|one file")],
 )
 def test_two_pictures_of_one_view_are_refused(tmp_path: Path, files: tuple[str, ...], fault: str) -> None:
-    pictures = named(map(Path, files), re.compile(PATTERN))
+    pictures = named(map(Path, files), compiled(PATTERN))
     with pytest.raises(ManifestError, match=fault):
         recover_pictures(tmp_path, pictures, tmp_path / "out", Settings(2.0), progress=False)
     assert not (tmp_path / "out").exists()
@@ -223,3 +225,38 @@ def test_the_validator_finds_only_what_no_picture_tells(pictures: Path, tmp_path
     errors = [line for line in said.splitlines() if line.startswith("Error")]
     assert len(errors) == 1
     assert "ActualFrameDuration" in errors[0]
+
+
+def test_linked_folders_are_recovered_and_no_pattern_hangs(
+    pictures: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "linked").symlink_to(pictures)
+    (source / "round").symlink_to(source)
+    os.mkfifo(source / "009_A.png")
+    status, said, _ = run(capsys, source, tmp_path / "out", "--pattern", PATTERN, "--spacing-mm", 2.2)
+    assert status == 1
+    assert "3 of 4 pictures recovered" in said
+    options = ("--pattern", PATTERN, "--spacing-mm", 2.2)
+    status, _, error = run(capsys, source / "009_A.png", tmp_path / "pipe", *options)
+    assert (status, "it is a pipe, not a file" in error) == (1, True)
+    monkeypatch.setattr(patterns, "LONGEST_S", 0.1)
+    shutil.copy(pictures / "003_A.png", source / ("a" * 60 + ".png"))
+    slow = "(?P<patient>(a|aa)+)_(?P<view>[AP])"
+    status, _, error = run(capsys, source, tmp_path / "slow", "--pattern", slow, "--spacing-mm", 2.2)
+    assert (status, "takes too long" in error) == (1, True)
+
+
+def test_the_cut_comes_with_the_counts(tmp_path: Path) -> None:
+    counts = np.random.default_rng(0).poisson(np.linspace(1.0, 20.0, 160 * 90).reshape(160, 90))
+    counts[:40, :30] = 0
+    counts[counts <= 2] = 0
+    (tmp_path / "in").mkdir()
+    Image.fromarray(exported(counts, 2.3)).save(tmp_path / "in" / "001_A.jpg", quality=100)
+    pictures = [Picture(Path("001_A.jpg"), "001", View.ANTERIOR)]
+    (row,) = recover_pictures(tmp_path / "in", pictures, tmp_path / "out", Settings(2.2), workers=1)
+    assert (row["verdict"], row["cut_low_counts"]) == ("recovered", "2")
+    scan = read_nm(tmp_path / "out" / "001_A.dcm")  # whose noise is that of raw counts beyond the cut
+    assert scan.cut == 2
+    assert (scan.counts[0] == counts).mean() > 0.95

@@ -1,0 +1,1 @@
+"""Evaluation on slow real scans: thinned to faster ones, and judged by the counts left over."""

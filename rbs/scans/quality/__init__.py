@@ -1,0 +1,1 @@
+"""Quality of a scan: whether it is what it says."""

@@ -1,0 +1,71 @@
+"""Turn results of `rbs evaluate-real` into the tables of docs/results: means, and every view.
+
+    rbs evaluate-real SCAN... --output OUT
+    python scripts/real_scans.py OUT
+    make results
+
+Rows and columns are those of OUT: evaluate further weights or scans into the same folder first.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results"
+MEANS, VIEWS = "real_scans", "real_scans_views"
+
+
+def main() -> None:
+    """Write both tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("results", type=Path, help="folder of `rbs evaluate-real`")
+    results = parser.parse_args().results
+    means(pd.read_csv(results / "real_scans.csv")).to_csv(FOLDER / f"{MEANS}.csv", index=False)
+    views(pd.read_csv(results / "scores.csv")).to_csv(FOLDER / f"{VIEWS}.csv", index=False)
+
+
+def means(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a method: NC-PSNR and difference to the reference at each speed, mean count bias.
+
+    Args:
+        table: real_scans.csv.
+    """
+    rows: dict[str, dict[str, str]] = {}
+    biases = table.groupby("label")["count_bias"].mean()
+    for line in table.to_dict("records"):
+        label, speed = str(line["label"]), key(str(line["speed"]))
+        row = rows.setdefault(label, {"method": label, "count_bias_percent": rounded(biases[label])})
+        row[f"nc_psnr_{speed}_db"] = rounded(line["nc_psnr"])
+        for end in ("", "_low", "_high"):
+            row[f"difference_{speed}_db{end}"] = rounded(line[f"difference{end}"])
+    return pd.DataFrame(list(rows.values()))
+
+
+def views(scores: pd.DataFrame) -> pd.DataFrame:
+    """A row a view and speed: NC-PSNR of each method, mean over draws.
+
+    Args:
+        scores: scores.csv.
+    """
+    place = scores["scan"] + ", " + scores["view"] + ", " + scores["speed"]
+    table = scores.assign(view=place).groupby(["view", "method"], sort=False)["nc_psnr"].mean().unstack()
+    return table.reindex(columns=scores["method"].unique()).map(rounded).reset_index()
+
+
+def key(speed: str) -> str:
+    """Speed as a part of a column's name."""
+    return speed.removesuffix(" cm/min").replace(" ", "_")
+
+
+def rounded(value: float) -> str:
+    """Two decimals; empty for NaN."""
+    return "" if value != value else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    main()
