@@ -104,7 +104,7 @@ def variants(counts: Array, rng: np.random.Generator) -> Iterator[tuple[str, Arr
 
 
 def chest(expectation: Array, rng: np.random.Generator) -> tuple[Array, float, int]:
-    """A masked crop of one side of the chest, the scale of its export, and the highest count cut."""
+    """A masked crop of one side of the chest, the scale of its export and the highest cut count."""
     body = expectation > 0.05 * np.percentile(expectation, 99)
     rows = np.flatnonzero(body.any(axis=1))
     height, width = int(rng.integers(140, 200)), int(rng.integers(50, 80))
