@@ -81,7 +81,7 @@ def honest_pictures(
 
 
 def manipulated_pictures(expectation: Array, rng: np.random.Generator) -> Iterator[tuple[str, Array]]:
-    """What was done to a picture, and the picture: whole bodies, and crops whose counts were cut."""
+    """What was done to a picture, and the picture: whole bodies, and crops with cut counts."""
     for _, factor in SIZES:
         counts = rng.poisson(factor * expectation)
         yield from manipulated(counts, float(rng.uniform(1.0, 3.0)), rng)
