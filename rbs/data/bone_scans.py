@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from rbs.data.augmentation.blanked import fill_blanked
 from rbs.data.datamodule import CropDataModule
 from rbs.data.datasets import GRID
 from rbs.data.manifest import Case, LoadedCase, Manifest, load_case
@@ -79,6 +80,8 @@ class RBSDataModule(CropDataModule):
         scenes: Share of training crops that show scenes no phantom has
             (`rbs.data.augmentation.scene_mixing`), with pairs
             "expectation".
+        blanked: Whether parts of the training scans were painted black, which are then filled
+            (`rbs.data.augmentation.blanked`), with pairs "split".
         options: Further arguments of `CropDataModule`: batch_size, samples_per_epoch, num_workers
             and seed.
 
@@ -97,6 +100,7 @@ class RBSDataModule(CropDataModule):
         single_view_probability: float = 0.25,
         foci: float = 0.0,
         scenes: float = 0.0,
+        blanked: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(
@@ -118,6 +122,9 @@ class RBSDataModule(CropDataModule):
                 f"a share of {scenes:g} scenes and pairs {pairs} do not go together",
                 remedy="make scenes 0 to 1 of the crops, of phantoms, with pairs: expectation",
             )
+        if blanked and pairs != "split":
+            raise RbsError(f"blanked areas are filled with pairs: split, not {pairs}")
+        self.blanked = blanked
         self.pairs: Pairs = pairs
         self.exposures = exposures
         self.single_view_probability, self.foci, self.scenes = single_view_probability, foci, scenes
@@ -188,7 +195,15 @@ class RBSDataModule(CropDataModule):
         # Validation and test compare with the acquired standard scan whatever the training pairs
         # are.
         register = self.pairs == "measured" or split != "train"
-        return [_compact(load_case(case, register=register)) for case in bar]
+        scans = [_compact(load_case(case, register=register)) for case in bar]
+        return [self._unblanked(*numbered) for numbered in enumerate(scans)] if split == "train" else scans
+
+    def _unblanked(self, number: int, scan: LoadedCase) -> LoadedCase:
+        """A training scan with its blanked areas filled, where there are such."""
+        if not self.blanked:
+            return scan
+        rng = np.random.default_rng((self.seed, 4, number))
+        return replace(scan, standard=fill_blanked(scan.standard, scan.cut, rng))
 
     def _check_training(self) -> None:
         cases, kept = self.cases("train"), self._kept["train"]
