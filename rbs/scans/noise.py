@@ -113,13 +113,13 @@ class _Limits:
     taken: float = np.inf
 
 
-_ACQUIRED = _Limits(low=0.98, high=1.1, sums=1.2, faint_sums=1.5, rare=0.95, bright=1.0, taken=0.25)
+_ACQUIRED = _Limits(low=0.98, high=1.1, sums=1.2, faint_sums=1.7, rare=0.95, bright=1.0, taken=0.25)
 # JPEG adds noise of its own, most of all there is below one count, and moves some counts by one.
 _RECOVERED = _Limits(
     low=0.97,
     high=1.18,
     sums=1.25,
-    faint_sums=1.5,
+    faint_sums=1.7,
     rare=0.8,
     bright=0.95,
     lowest=1,
