@@ -401,7 +401,7 @@ def test_an_ablation_of_the_modules(
     fewer.write_text("".join(manifest.read_text().splitlines(keepends=True)[:-1]))
     assert main([*command, "--elsewhere", f"fewer={fewer}", "--fit", *extra]) == 0
     assert len(trained_here) == 9
-    assert f"of {fewer}, which no row was trained on" in capsys.readouterr().out
+    assert f"of {fewer.name}, which no row was trained on" in capsys.readouterr().out
     last = per_scan["patient"].max()
     pd.testing.assert_frame_equal(
         pd.read_csv(tmp_path / "out" / "elsewhere" / "fewer" / "per_scan.csv"),
