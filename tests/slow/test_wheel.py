@@ -57,7 +57,7 @@ def test_the_base_is_small(environment, tmp_path):
     packages = listed.count('"name"')
     size = sum(f.lstat().st_size for f in environment.rglob("*") if f.is_file()) / 2**20
     print(f"{packages} packages, {size:.0f} MiB")
-    assert packages <= 13  # 12 and rbs
+    assert packages <= 14  # 13 and rbs
     assert size < 310
     assert "torch" not in listed
 
