@@ -1,4 +1,4 @@
-"""`rbs check`: faults of a scan that its user should know of: is it what it says?"""
+"""`rbs check`: look for faults of scans that can be read all the same."""
 
 from __future__ import annotations
 

@@ -326,7 +326,7 @@ class ScanRestorer:
 
 @dataclass(frozen=True)
 class _Answer:
-    """What was made of a scan or of two views.
+    """A restored scan, or two views restored together, before it is written.
 
     Attributes:
         rapid: The scan as it was restored: counts that were cut are filled in.

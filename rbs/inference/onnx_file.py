@@ -49,7 +49,7 @@ _EXTERNAL, _LOCATION = 13, 14
 
 @dataclass(frozen=True)
 class ExportDescription(Description):
-    """What an export says of itself.
+    """The description in an export.
 
     Attributes:
         restores: Kind of image.

@@ -29,7 +29,7 @@ MARGIN = 12
 
 @dataclass(frozen=True)
 class CheckedScan:
-    """What is kept of a scan that was checked.
+    """A checked scan: its findings and its picture.
 
     Attributes:
         file: The file.

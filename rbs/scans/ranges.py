@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Range:
-    """What a quantity may be.
+    """A quantity and the least and most it may be.
 
     Attributes:
         name: The quantity.

@@ -24,7 +24,7 @@ _PROVENANCE = {
 
 @dataclass(frozen=True)
 class Description:
-    """What every file says.
+    """The description that all files share.
 
     Attributes:
         version: Version of rbs that wrote it; "unknown" where the file does not say.
@@ -61,7 +61,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class WeightsDescription(Description):
-    """What a file of weights says: of a restorer, of a second one, or of an uncertainty head.
+    """The description in a file of weights: of a restorer, a second one, or a head.
 
     Attributes:
         class_path: Class of the restorer; empty where the file holds none.

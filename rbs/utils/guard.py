@@ -48,7 +48,10 @@ def attempt(file: Path, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     except RbsError as error:
         return error if error.file else concerning(error, file)
     except Exception as error:  # what is left is a fault of rbs, which must not cost the other files
-        return explained(error, file)
+        told = explained(error, file)
+        if isinstance(told, DiskFullError):
+            raise told from error
+        return told
 
 
 def concerning(error: RbsError, file: Path) -> RbsError:

@@ -41,7 +41,7 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Hash of all that decides the scores; names of files and methods do not."""
+        """Hash of all that decides the scores; names of scans and of peers do not."""
         method = self.method.settings or {"name": self.method.name}
         share = self.speed.share(self.scan.velocity)
         facts = [FORMAT, VERSION, self.scan.digest, repr(share), self.draw, method]

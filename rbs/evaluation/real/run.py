@@ -69,12 +69,14 @@ def evaluate_real(
 
     Raises:
         OutputError: `output` holds something else, or cannot be written.
-        RbsError: `against` is no method.
+        RbsError: `against` is no method, or two methods have one name.
     """
     from tqdm import tqdm
 
     methods = [*peers, *trained]
     names = [method.name for method in methods]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise RbsError(f"two methods are called '{twice}'", remedy="rename the file of weights")
     if against is not None and against not in names:
         raise RbsError(f"there is no method '{against}'", remedy=f"compare with one of {', '.join(names)}")
     claim_folder(output, MARK, {"evaluate-real": 1}, other="results of another version")

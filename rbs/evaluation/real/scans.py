@@ -18,6 +18,7 @@ from rbs.scans.censoring import completed
 from rbs.scans.dicom.files import dicom_files
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.scan import Scan, View
+from rbs.utils.guard import attempt
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def read_scans(
 
     Args:
         paths: DICOM files, and folders of them.
-        speeds: Speeds to simulate, one of which at least a scan must be slower than.
+        speeds: Speeds to simulate; a scan as fast as all of them is refused.
         views: Views of the frames of files that do not name them.
         energy_window: Energy window to read, counted from 1, of files with several.
         velocity: Bed velocity, cm/min, of files that do not state it.
@@ -120,10 +121,9 @@ def read_scans(
     refused: list[RbsError] = []
     digests: dict[str, Path] = {}
     for path in paths:
-        try:
-            files = dicom_files(path) if path.is_dir() else [path]
-        except ScanError as error:
-            refused.append(error)
+        files = attempt(path, dicom_files, path) if path.is_dir() else [path]
+        if isinstance(files, RbsError):
+            refused.append(files)
             continue
         for file in files:
             if file in scans:
@@ -154,7 +154,7 @@ def short_names(files: Sequence[Path]) -> list[str]:
 
 
 def _refuse_too_fast(file: Path, scan: Scan, speeds: Sequence[Speed]) -> None:
-    """Refuse a scan of unknown velocity, and one slower than none of the speeds."""
+    """Refuse a scan of unknown velocity, and one at least as fast as every speed."""
     if scan.velocity is None:
         remedy = "state it with --from-velocity CM_PER_MIN"
         raise ScanError("the scan velocity is unknown", file=file, remedy=remedy)

@@ -27,7 +27,7 @@ from pydicom.uid import NuclearMedicineImageStorage, UID_dictionary, generate_ui
 from pydicom.valuerep import STR_VR
 
 from rbs.errors import ScanError
-from rbs.scans.dicom.deidentify_numbers import NUMBERS, identifiers, identifies, values_of
+from rbs.scans.dicom.deidentify_numbers import NUMBERS, identifiers, identifies, kept_values, values_of
 from rbs.scans.dicom.deidentify_rules import (
     CODED,
     EMPTIED,
@@ -235,7 +235,7 @@ def _harmless_pixels(ds: FileDataset, path: Path) -> Array:
 
 
 def _proven_by(pixels: Array) -> dict[str, int]:
-    """What the pixels themselves tell."""
+    """Numbers that follow from the pixels."""
     total = int(pixels.sum(dtype=np.int64))
     return {"Rows": pixels.shape[1], "Columns": pixels.shape[2], "CountsAccumulated": total}
 
@@ -365,7 +365,7 @@ class _Cleaner:
             if element.VR not in dictionary_VR(element.tag).split(" or ") or not _may_have(element):
                 raise _Unsafe
             if element.VR in NUMBERS and element.value != self.done.proven.get(keyword):
-                self._refuse_identifier(values_of(element.value), path)
+                self._refuse_identifier(kept_values(element), path)
             values = [self._value(element, value) for value in values_of(element.value)]
             value = values[0] if len(values) == 1 else values or None
         elif keyword in PHRASES:

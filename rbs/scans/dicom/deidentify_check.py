@@ -12,7 +12,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
 from rbs.scans.dicom.deidentify import Deidentified, texts
-from rbs.scans.dicom.deidentify_numbers import NUMBERS, identifies, values_of
+from rbs.scans.dicom.deidentify_numbers import NUMBERS, identifies, kept_values
 from rbs.scans.dicom.deidentify_rules import safe_words, words
 from rbs.scans.dicom.quiet import quiet
 
@@ -97,7 +97,7 @@ def _identifying(ds: Dataset, done: Deidentified) -> Iterator[str]:
                 yield from _identifying(item, done)
             continue
         number = element.VR in NUMBERS and element.value != done.proven.get(element.keyword)
-        if number and identifies(values_of(element.value), done.identifiers):
+        if number and identifies(kept_values(element), done.identifiers):
             yield element.keyword
 
 

@@ -10,12 +10,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_VR
 from pydicom.multival import MultiValue
 
-NUMBERS = ("IS", "DS", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "TM")
-"""Types of numbers that may be kept. Dates are shifted and UIDs replaced, so both are others."""
+NUMBERS = ("IS", "DS", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "TM", "DT")
+"""Types of numbers that may be kept. Dates are shifted and UIDs replaced, so both are others; of a
+date and time (DT) the time is kept."""
 
 _IDENTIFYING = re.compile(r"(ID|IDs|Numbers?|BirthDate|Address)$")
 """Ends of the keywords of attributes whose digits may identify a patient, a visit or a camera, as
@@ -58,6 +59,12 @@ def values_of(value: Any) -> list[Any]:
     if value is None or value == "":
         return []
     return list(value) if isinstance(value, MultiValue | list) else [value]
+
+
+def kept_values(element: DataElement) -> list[Any]:
+    """The values of an element, as far as de-identification keeps them: of a DT only the time."""
+    values = values_of(element.value)
+    return [str(value)[8:] for value in values] if element.VR == "DT" else values
 
 
 def _plainly(value: str) -> str:

@@ -132,7 +132,7 @@ def fit_grey_levels(histogram: Array, low: float = SCALES[0], high: float = SCAL
 
 
 def _differ(h: Array, first: int, one: float, other: float) -> bool:
-    """Whether two scales give other counts to the pixels h of the greys from `first` on."""
+    """True if two scales give other counts to the pixels h of the greys from `first` on."""
     number = [np.bincount(greys_of_counts(scale), minlength=256)[first : LAST + 1] for scale in (one, other)]
     return bool(h[number[0] != number[1]].sum() > _SAME * h.sum())
 

@@ -106,7 +106,7 @@ def _window(header: Any) -> tuple[float, float] | None:
         low, high = float(limits.EnergyWindowLowerLimit), float(limits.EnergyWindowUpperLimit)
     except (AttributeError, IndexError, TypeError, ValueError):
         return None
-    return (low, high) if 0 < low < high else None
+    return (low, high) if 0 < low < high < np.inf else None
 
 
 def metal(seen: Seen) -> Suspicion | None:
@@ -118,7 +118,7 @@ def metal(seen: Seen) -> Suspicion | None:
     signs = []
     # Gaps between limbs and trunk show in both views; what is left of them are its edges.
     inside = seen.body.any(axis=0) if len(seen.views) == 2 else seen.silhouette
-    core = binary_erosion(inside, iterations=round(10 / seen.spacing[0]))
+    core = binary_erosion(inside, iterations=max(round(10 / seen.spacing[0]), 1))
     held = np.minimum(seen.counts, 3 * seen.level[:, None, None] + 6)
     for edge in (16.0, 28.0):
         size = [max(round(edge / mm), 2) for mm in seen.spacing]

@@ -41,8 +41,8 @@ IMPLIES = {
     Kind.WINDOW: (Kind.METAL,),
     Kind.COVERAGE: (Kind.SWAPPED,),
 }
-"""Signs that a fault gives of others, which are not reported beside it unless they are sure: the
-lumbar spine, for example, is looked for at a share of the length of a body that is not cut."""
+"""Findings that another fault causes; they are left out beside it unless they are sure. The lumbar
+spine, for example, is looked for at a share of the length of a body that is not cut."""
 
 
 def check_quality(scan: Scan) -> list[Finding]:

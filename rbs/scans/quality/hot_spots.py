@@ -98,7 +98,7 @@ def _spots(seen: Seen, view: int) -> list[tuple[float, int, int, int]]:
 
 
 def _joined(seen: Seen, view: int, row: int, column: int) -> bool:
-    """Whether body comes near the spot on one side: a sector of the ring around it stands out."""
+    """True if body comes near the spot on one side: a sector of the ring around it stands out."""
     y, x = np.indices(seen.fine[view].shape)
     down, across = (y - row) * seen.spacing[0], (x - column) * seen.spacing[1]
     distance = np.hypot(down, across)

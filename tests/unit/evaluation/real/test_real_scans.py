@@ -219,6 +219,8 @@ def test_a_folder_of_something_else_and_an_unknown_reference_are_refused(slow, t
         evaluate_real(scans, SPEEDS, 1, [gaussian], [], tmp_path / "other")
     with pytest.raises(RbsError, match="there is no method 'x'; compare with one of gaussian"):
         evaluate_real(scans, SPEEDS, 1, [gaussian], [], tmp_path / "out", against="x")
+    with pytest.raises(RbsError, match="two methods are called 'gaussian'; rename the file of weights"):
+        evaluate_real(scans, SPEEDS, 1, [gaussian], [gaussian], tmp_path / "out")
 
 
 def test_peers_keep_what_phantoms_tuned():

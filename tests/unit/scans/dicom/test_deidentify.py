@@ -236,13 +236,14 @@ PLACES: list[tuple[str, object]] = [
     *(("ActualFrameDuration", "447110815"), ("CountRate", "447110815"), ("TableTraverse", "447110815")),
     *(("WindowCenter", ["4471", "10815"]), ("StudyTime", "080000.447111"), ("ScanVelocity", "6.447110815")),
     *(("CountsAccumulated", "447110815"), ("LossyImageCompressionRatio", "447110815")),
+    ("AcquisitionDateTime", "20260101093000.447111"),
 ]
 
 
 @pytest.mark.parametrize(("keyword", "value"), PLACES, ids=[f"{k} {v}" for k, v in PLACES])
 @pytest.mark.parametrize("holder", ["PatientID", "AccessionNumber", "OtherPatientIDs", "PatientName"])
 def test_identifiers_do_not_stay_as_numbers(tmp_path: Path, keyword: str, value: object, holder: str) -> None:
-    identity = {"PatientID": "P7", holder: "44711-0815" if keyword != "StudyTime" else "K447111"}
+    identity = {"PatientID": "P7", holder: "K447111" if keyword.endswith("Time") else "44711-0815"}
     clean = cleaned(write_nm(tmp_path / "a.dcm", poisson(), **identity, **{keyword: value}))
     assert not clean.get(keyword)
     done = deidentify(tmp_path / "a.dcm", KEY)
