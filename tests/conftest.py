@@ -144,6 +144,18 @@ def real_adult() -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_scans() -> list[Path]:
+    """All acquired NM files, from RBS_TEST_DATA."""
+    return sorted(_outside("RBS_TEST_DATA", "bone").glob("*.dcm"))
+
+
+@pytest.fixture(scope="session")
+def public_crops() -> list[Path]:
+    """Crops of public 8-bit bone scans, from RBS_TEST_DATA."""
+    return sorted(_outside("RBS_TEST_DATA", "bone/crops").glob("*.jpg"))
+
+
+@pytest.fixture(scope="session")
 def metric_weights() -> Path:
     """The folder of metric weights (LPIPS, FID), from RBS_WEIGHTS."""
     return _outside("RBS_WEIGHTS", ".")

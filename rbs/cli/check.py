@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rbs.cli.options import add_json, add_reading_options, print_result, reading_options, refusals_error
+from rbs.cli.options import (
+    add_json,
+    add_reading_options,
+    each_file,
+    print_result,
+    reading_options,
+    refusals_error,
+)
 
 if TYPE_CHECKING:
     from rbs.report.quality import CheckedScan
@@ -42,29 +49,19 @@ def run(args: argparse.Namespace) -> int:
         OutputError: The page cannot be written.
     """
     from rbs.errors import RbsError, printable
-    from rbs.scans.dicom.files import dicom_files
-    from rbs.utils.guard import attempt
     from rbs.utils.words import counted
 
-    checked, refusals, total = [], 0, 0
-    for path in args.files:
-        files = attempt(path, dicom_files, path) if path.is_dir() else [path]
-        if isinstance(files, RbsError):
-            files, refusals, total = [], refusals + 1, total + 1
-            print(f"refused: {files}", file=sys.stderr)
-        for file in files:
-            total += 1
-            scan = attempt(file, _checked, file, args)
-            if isinstance(scan, RbsError):
-                refusals += 1
-                print(f"refused: {scan}", file=sys.stderr)
-                continue
-            checked.append(scan)
-            if not args.json:
-                number = counted(len(scan.findings), "finding") if scan.findings else "nothing found"
-                print(f"{printable(file)}: {number}")
-                for finding in scan.findings:
-                    print(f"  {printable(finding)}")
+    checked, refusals = [], 0
+    for file, scan in each_file(args.files, partial(_checked, args=args)):
+        if isinstance(scan, RbsError):
+            refusals += 1
+            continue
+        checked.append(scan)
+        if not args.json:
+            number = counted(len(scan.findings), "finding") if scan.findings else "nothing found"
+            print(f"{printable(file)}: {number}")
+            for finding in scan.findings:
+                print(f"  {printable(finding)}")
     if args.output:
         from rbs.report.quality import write_quality_page
 
@@ -74,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_result(args, [scan.as_dict() for scan in checked], "")
     if refusals:
-        raise refusals_error(refusals, total)
+        raise refusals_error(refusals, refusals + len(checked))
     return FOUND if any(scan.findings for scan in checked) else 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from rbs.cli.options import (
     add_json,
     add_reading_options,
     add_standard_velocity,
+    each_file,
     print_result,
     reading_options,
     refusals_error,
@@ -37,30 +38,19 @@ def run(args: argparse.Namespace) -> None:
         ScanError: Some files could not be read; each is named on standard error first.
     """
     from rbs.errors import RbsError
-    from rbs.scans.dicom.files import dicom_files
-    from rbs.utils.guard import attempt
 
-    reports, refusals, total = [], 0, 0
-    for path in args.files:
-        try:
-            files = dicom_files(path) if path.is_dir() else [path]
-        except RbsError as error:
-            files, refusals, total = [], refusals + 1, total + 1
-            print(f"refused: {error}", file=sys.stderr)
-        for file in files:
-            total += 1
-            report = attempt(file, _report, file, args)
-            if isinstance(report, RbsError):
-                refusals += 1
-                print(f"refused: {report}", file=sys.stderr)
-                continue
-            reports.append(report)
-            if not args.json:  # at once: a folder takes minutes
-                print(report)
+    reports, refusals = [], 0
+    for _, report in each_file(args.files, partial(_report, args=args)):
+        if isinstance(report, RbsError):
+            refusals += 1
+            continue
+        reports.append(report)
+        if not args.json:  # at once: a folder takes minutes
+            print(report)
     if args.json:
         print_result(args, [report.as_dict() for report in reports], "")
     if refusals:
-        raise refusals_error(refusals, total)
+        raise refusals_error(refusals, refusals + len(reports))
 
 
 def _report(file: Path, args: argparse.Namespace) -> AcceptanceReport:

@@ -6,16 +6,18 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rbs.scans.ranges import VELOCITY, Range
 from rbs.utils.places import command_without_places
 
 if TYPE_CHECKING:
-    from rbs.errors import ScanError
+    from rbs.errors import RbsError, ScanError
+
+T = TypeVar("T")
 
 
 def add_reading_options(parser: argparse.ArgumentParser, velocity: str | None = "--velocity") -> None:
@@ -239,6 +241,33 @@ def reading_options(args: argparse.Namespace) -> dict[str, Any]:
 
     views = tuple(View(name) for name in args.view) if args.view else None
     return {"views": views, "energy_window": args.energy_window, "velocity": args.read_velocity}
+
+
+def each_file(paths: Sequence[Path], work: Callable[[Path], T]) -> Iterator[tuple[Path, T | RbsError]]:
+    """The result of work on each scan, or why there is none, which is also printed at once.
+
+    Args:
+        paths: DICOM files, and folders of them.
+        work: What is to be done with a file.
+
+    Yields:
+        The file and its result; of a folder without scans the folder and the reason.
+    """
+    from rbs.errors import RbsError
+    from rbs.scans.dicom.files import dicom_files
+    from rbs.utils.guard import attempt
+
+    for path in paths:
+        files = attempt(path, dicom_files, path) if path.is_dir() else [path]
+        found = (
+            [(path, files)]
+            if isinstance(files, RbsError)
+            else ((file, attempt(file, work, file)) for file in files)
+        )
+        for file, result in found:
+            if isinstance(result, RbsError):
+                print(f"refused: {result}", file=sys.stderr)
+            yield file, result
 
 
 def refusals_error(refused: int, total: int) -> ScanError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,16 +13,13 @@ from scipy.ndimage import find_objects, label
 from rbs.errors import ScanError, printable
 from rbs.scans.acceptance import ONE_FRAME, SAME_VELOCITY, one_frame_twice, too_few_counts
 from rbs.scans.counts import poisson_deviance
-from rbs.scans.dicom.reader import from_picture, positive_number
+from rbs.scans.dicom.reader import TC_99M_KEV, energy_window, from_picture, positive_number
 from rbs.scans.dicom.views import UNNAMED, how_to_name
 from rbs.scans.noise import Noise, examine
 from rbs.scans.scan import STANDARD_VELOCITY, Array, Scan
 
 if TYPE_CHECKING:
     from pydicom import Dataset
-
-TC_99M = 140.5
-"""Energy of the photons of technetium-99m, keV."""
 
 LONGEST = 2.0
 """Largest ratio of the length covered in the scan time to the stated length; run-in and run-out
@@ -199,7 +195,7 @@ def check(
     restoring = shared
     if scan.velocity is not None and scan.velocity <= SAME_VELOCITY * standard_velocity:
         restoring += (nothing_to_restore(scan.velocity, standard_velocity),)
-    window = _energy_window(header)
+    window = energy_window(header)
     doubts = (*_steep_sources(names, noises), *_doubts(scan, window))
     cut = f"counts up to {scan.cut} were set to 0 before it was read"
     alone = "one view only: it is restored alone, unless its folder holds the opposite view too"
@@ -268,9 +264,9 @@ def _steep_sources(names: tuple[str, ...], noises: list[Noise]) -> Iterator[str]
 def _doubts(scan: Scan, window: tuple[float, float] | None) -> Iterator[str]:
     if one_frame_twice(scan.counts):
         yield ONE_FRAME
-    if window is not None and not window[0] <= TC_99M <= window[1]:
-        limits = f"{window[0]:g} to {window[1]:g} keV"
-        yield f"the energy window of {limits} does not hold the {TC_99M:g} keV of Tc-99m: is it a bone scan?"
+    if window is not None and not window[0] <= TC_99M_KEV <= window[1]:
+        limits = f"of {window[0]:g} to {window[1]:g} keV"
+        yield f"the energy window {limits} does not hold the {TC_99M_KEV:g} keV of Tc-99m: is it a bone scan?"
     length = _number(scan.provenance.header, "ScanLength")
     if length and scan.velocity and scan.duration_s:
         moved = scan.velocity / 60 * scan.duration_s * 10
@@ -316,15 +312,6 @@ def _counts_stated(header: Dataset | None) -> int | None:
 
 def _number(header: Dataset | None, keyword: str) -> float | None:
     return None if header is None else positive_number(header.get(keyword))
-
-
-def _energy_window(header: Dataset | None) -> tuple[float, float] | None:
-    try:
-        limits = header.EnergyWindowInformationSequence[0].EnergyWindowRangeSequence[0]  # type: ignore[union-attr]
-        low, high = float(limits.EnergyWindowLowerLimit), float(limits.EnergyWindowUpperLimit)
-    except (AttributeError, IndexError, TypeError, ValueError):
-        return None
-    return (low, high) if 0 <= low < high < math.inf else None
 
 
 def _stated(value: float | None, form: str, otherwise: str = "not stated") -> str:

@@ -27,7 +27,7 @@ import numpy as np
 from scipy.ndimage import binary_dilation, find_objects, label
 
 from rbs.scans.counts import ENOUGH_COUNTS, ENOUGH_PIXELS, block_contrasts
-from rbs.scans.scan import Array
+from rbs.scans.scan import Array, Box
 
 STANDARD_ERRORS = 4.0
 """Deviation, in standard errors, that chance may bring: 1 in 16 000, for some thirty indices a
@@ -130,22 +130,6 @@ _RECOVERED = _Limits(
 
 
 @dataclass(frozen=True)
-class Region:
-    """Part of a frame.
-
-    Attributes:
-        rows: First and one past the last row.
-        columns: First and one past the last column.
-    """
-
-    rows: tuple[int, int]
-    columns: tuple[int, int]
-
-    def __str__(self) -> str:
-        return f"rows {self.rows[0]}-{self.rows[1] - 1}, columns {self.columns[0]}-{self.columns[1] - 1}"
-
-
-@dataclass(frozen=True)
 class Noise:
     """The noise of one frame.
 
@@ -160,7 +144,7 @@ class Noise:
     dispersion: float
     error: float = float("nan")
     fault: str = ""
-    excess: tuple[Region, ...] = ()
+    excess: tuple[Box, ...] = ()
 
     @property
     def unknown(self) -> bool:
@@ -409,7 +393,7 @@ def _outlying_tiles(counts: Array) -> Array | None:
     return outlying if 0 < outlying.sum() <= max(1, _MOST_TILES * outlying.size) else None
 
 
-def _regions(counts: Array, outlying: Array) -> tuple[Region, ...]:
+def _regions(counts: Array, outlying: Array) -> tuple[Box, ...]:
     """Boxes of the outlying blocks in each cluster of outlying tiles, in pixels."""
     squares, _, levels = block_contrasts(counts.astype(np.float64))
     clusters, _ = label(outlying, np.ones((3, 3)))
@@ -420,7 +404,7 @@ def _regions(counts: Array, outlying: Array) -> tuple[Region, ...]:
         for j in (1, 2):
             steep[i : i + squares.shape[0], j : j + squares.shape[1]] |= blocks
     return tuple(
-        Region((box[0].start, box[0].stop), (box[1].start, box[1].stop))
+        Box((box[0].start, box[0].stop), (box[1].start, box[1].stop))
         for box in find_objects(np.where(steep, wide, 0))
         if box is not None
     )

@@ -39,6 +39,22 @@ class View(StrEnum):
 
 
 @dataclass(frozen=True)
+class Box:
+    """A part of a frame as stored, in pixels.
+
+    Attributes:
+        rows: First row and one past the last.
+        columns: First column and one past the last.
+    """
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+
+    def __str__(self) -> str:
+        return f"rows {self.rows[0]}-{self.rows[1] - 1}, columns {self.columns[0]}-{self.columns[1] - 1}"
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Source of a scan.
 

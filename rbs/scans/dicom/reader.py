@@ -70,6 +70,9 @@ IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID")
 LARGEST_FILE = 8 * MOST_PIXELS
 """Bytes of the largest file that is read, also of what a deflated one inflates to."""
 
+TC_99M_KEV = 140.5
+"""Energy of the photons of technetium-99m, keV."""
+
 _EXPORT_PLAIN = "export it uncompressed (Explicit VR Little Endian)"
 _LOG = logging.getLogger("rbs")
 
@@ -491,6 +494,16 @@ def positive_number(value: Any, factor: float = 1.0) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return number if np.isfinite(number) and number > 0 else None
+
+
+def energy_window(header: Dataset | None) -> tuple[float, float] | None:
+    """Lower and upper limit of the first energy window, keV; None where none is stated."""
+    try:
+        limits = header.EnergyWindowInformationSequence[0].EnergyWindowRangeSequence[0]  # type: ignore[union-attr]
+        low, high = float(limits.EnergyWindowLowerLimit), float(limits.EnergyWindowUpperLimit)
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return None
+    return (low, high) if 0 <= low < high < np.inf else None
 
 
 def _vector(header: Dataset, keyword: str) -> list[int]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from scipy.ndimage import binary_erosion, gaussian_filter1d, uniform_filter
 
 from rbs.scans.counts import block_sums
+from rbs.scans.dicom.reader import TC_99M_KEV
+from rbs.scans.dicom.reader import energy_window as header_window
 from rbs.scans.quality.findings import Kind, Suspicion
 from rbs.scans.quality.seen import Seen
 from rbs.scans.scan import Array
 
-TC_99M_KEV = 140.5
 OFF_CENTRE = 0.06
 """Distance of a window's middle from the photopeak, relative to it, that no protocol wants."""
 
@@ -86,7 +85,7 @@ def energy_window(seen: Seen) -> Suspicion:
         halo = float(
             np.mean([np.median(view[beside]) / np.median(view[seen.silhouette]) for view in seen.broad])
         )
-    limits = _window(seen.scan.provenance.header)
+    limits = header_window(seen.scan.provenance.header)
     off = 0.0 if limits is None else abs((limits[0] + limits[1]) / 2 / TC_99M_KEV - 1)
     if limits is not None and off / OFF_CENTRE > halo / USUAL_HALO:
         fault = f"the energy window of {limits[0]:g} to {limits[1]:g} keV is not centred on {TC_99M_KEV} keV"
@@ -98,15 +97,6 @@ def energy_window(seen: Seen) -> Suspicion:
         fault,
         "peak the camera; set a window of 15 to 20 % on 140 keV",
     )
-
-
-def _window(header: Any) -> tuple[float, float] | None:
-    try:
-        limits = header.EnergyWindowInformationSequence[0].EnergyWindowRangeSequence[0]
-        low, high = float(limits.EnergyWindowLowerLimit), float(limits.EnergyWindowUpperLimit)
-    except (AttributeError, IndexError, TypeError, ValueError):
-        return None
-    return (low, high) if 0 < low < high < np.inf else None
 
 
 def metal(seen: Seen) -> Suspicion | None:

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from rbs.scans.scan import Box
+
 SMALLEST = 1e-6
 """Share of clean scans below which a p-value is not told: no tail is known that far."""
 
@@ -34,22 +36,6 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Place:
-    """A part of a frame as stored, in pixels.
-
-    Attributes:
-        rows: First row and one past the last.
-        columns: First column and one past the last.
-    """
-
-    rows: tuple[int, int]
-    columns: tuple[int, int]
-
-    def __str__(self) -> str:
-        return f"rows {self.rows[0]}-{self.rows[1] - 1}, columns {self.columns[0]}-{self.columns[1] - 1}"
-
-
-@dataclass(frozen=True)
 class Suspicion:
     """The strongest sign of one fault in a scan, be it strong enough for a finding or not.
 
@@ -67,7 +53,7 @@ class Suspicion:
     fault: str
     remedy: str
     view: str | None = None
-    place: Place | None = None
+    place: Box | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +72,7 @@ class Finding:
 
     kind: Kind
     view: str | None
-    place: Place | None
+    place: Box | None
     score: float
     p_value: float
     fault: str

@@ -10,8 +10,7 @@ import numpy as np
 from rbs.scans.acceptance import MIN_COUNTS
 from rbs.scans.body import smooth
 from rbs.scans.counts import anscombe
-from rbs.scans.quality.findings import Place
-from rbs.scans.scan import Array, Scan, View, align
+from rbs.scans.scan import Array, Box, Scan, View, align
 
 FINE_MM, BROAD_MM = 4.0, 9.0
 """Standard deviations of the Gaussian filters, mm: as the collimator's blur, and wide enough for
@@ -123,22 +122,22 @@ class Seen:
         sums = np.concatenate([np.zeros_like(sums[:, :1]), sums], axis=1)
         return anscombe(sums[:, rows:] - sums[:, :-rows])
 
-    def box(self, view: int, rows: tuple[int, int], columns: tuple[int, int]) -> Place:
+    def box(self, view: int, rows: tuple[int, int], columns: tuple[int, int]) -> Box:
         """The place in the stored frame of a view that is this part of `counts`."""
         height, width = self.counts.shape[1:]
         first, end = max(columns[0], 0) + self.left, min(columns[1], width) + self.left
         if self.views[view] == View.POSTERIOR:
             first, end = self.scan.shape[1] - end, self.scan.shape[1] - first
-        return Place((max(rows[0], 0) + self.top, min(rows[1], height) + self.top), (first, end))
+        return Box((max(rows[0], 0) + self.top, min(rows[1], height) + self.top), (first, end))
 
-    def around(self, view: int, row: int, column: int, mm: float) -> Place:
+    def around(self, view: int, row: int, column: int, mm: float) -> Box:
         """The square of this half edge about a pixel of `counts`, in the stored frame."""
         down, across = (max(round(mm / step), 1) for step in self.spacing)
         return self.box(view, (row - down, row + down + 1), (column - across, column + across + 1))
 
-    def across(self, first: int, end: int) -> Place:
+    def across(self, first: int, end: int) -> Box:
         """Rows of `counts` over the whole width of the stored frames."""
-        return Place((first + self.top, end + self.top), (0, self.scan.shape[1]))
+        return Box((first + self.top, end + self.top), (0, self.scan.shape[1]))
 
 
 def see(scan: Scan) -> Seen | None:

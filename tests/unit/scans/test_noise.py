@@ -8,7 +8,8 @@ import pytest
 from pictures_of import counts_of_a_body
 from scipy.ndimage import gaussian_filter
 
-from rbs.scans.noise import Noise, Region, examine, lowest_level
+from rbs.scans.noise import Noise, examine, lowest_level
+from rbs.scans.scan import Box
 from rbs.synthetic.skeleton import make_child
 
 
@@ -143,7 +144,7 @@ def test_a_hot_pixel_is_located(counts: np.ndarray, row: int, column: int, hot: 
     counts[row, column] = hot
     noise = examine(counts)
     assert noise.fault == ""
-    assert noise.excess == (Region((row - 1, row + 2), (column - 1, column + 2)),)
+    assert noise.excess == (Box((row - 1, row + 2), (column - 1, column + 2)),)
     assert noise.dispersion == pytest.approx(1, abs=0.03)
     assert str(noise.excess[0]) == f"rows {row - 1}-{row + 1}, columns {column - 1}-{column + 1}"
 

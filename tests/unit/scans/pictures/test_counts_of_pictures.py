@@ -1,6 +1,5 @@
 """Counts from pictures: exact where the picture is a scaled count, refused otherwise."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -113,9 +112,8 @@ def test_a_masked_crop_with_its_lowest_counts_cut_is_recovered(cut: int, scale: 
     assert (found.counts == counts).mean() > 0.9
 
 
-def test_public_crops_are_recovered() -> None:
-    folder = Path(os.environ.get("RBS_TEST_DATA") or pytest.skip("RBS_TEST_DATA is not set"), "bone/crops")
-    found = [recover(read_picture(path)) for path in sorted(folder.glob("*.jpg"))[::8]]
+def test_public_crops_are_recovered(public_crops: list[Path]) -> None:
+    found = [recover(read_picture(path)) for path in public_crops[::8]]
     assert np.mean([one.counts is not None for one in found]) >= 0.9  # of all 352: 0.95
     assert sum(one.cut > 0 for one in found) > 0.9 * len(found)
 

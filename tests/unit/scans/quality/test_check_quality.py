@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -172,13 +171,9 @@ def test_a_part_of_the_body_is_not_judged(expected: list[Scan]) -> None:
     assert check_quality(faults.draw(expected[2].with_counts(part), np.random.default_rng(0))) == []
 
 
-def test_clean_scans_of_adults_show_nothing() -> None:
-    folder = os.environ.get("RBS_TEST_DATA")
-    if not folder:
-        pytest.skip("RBS_TEST_DATA is not set")
-    files = sorted(Path(folder, "bone").glob("*.dcm"))
-    assert files
-    for file in files:
+def test_clean_scans_of_adults_show_nothing(real_scans: list[Path]) -> None:
+    assert real_scans
+    for file in real_scans:
         views = (View.ANTERIOR,) if "anterior" in file.name else None
         scan = read_nm(file, views=views)
         assert check_quality(scan) == []
