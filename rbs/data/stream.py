@@ -20,7 +20,8 @@ from rbs.synthetic.skeleton import SPACING_MM, VIEWS
 
 _STREAM = 0x5742
 """Sets the children of a stream apart from those of a cohort with the same seed."""
-_SURVEYED = 16
+SURVEYED = 16
+"""Children of a stream that stand for all."""
 
 
 class PhantomStreamDataModule(RBSDataModule):
@@ -71,8 +72,7 @@ class PhantomStreamDataModule(RBSDataModule):
         )
 
     def _surveyed(self) -> list[LoadedCase]:
-        children = self._children()
-        return [children.draw(number)[1] for number in range(_SURVEYED)]
+        return [draw_child(self.seed, number)[1] for number in range(SURVEYED)]
 
     def _read(self, split: str) -> list[LoadedCase]:
         return [] if split == "train" else super()._read(split)
@@ -98,26 +98,27 @@ class Children(Dataset[list[Sample]]):
         return self.length
 
     def __getitem__(self, number: int) -> list[Sample]:
-        case, child = self.draw(number)
+        case, child = draw_child(self.seed, number)
         crops = Crops([case], [child], **self.settings)
         # Crops are numbered through the whole stream, so that no two children are cropped alike.
         return [crops[number * self.crops + crop] for crop in range(self.crops)]
 
-    def draw(self, number: int) -> tuple[Case, LoadedCase]:
-        """Child `number` as it would be read from its files."""
-        acquisition = Acquisition()
-        patient = draw_patient(np.random.SeedSequence([self.seed, number], spawn_key=(_STREAM,)), acquisition)
-        truth = patient.phantom
-        loaded = LoadedCase(
-            rapid=align(patient.rapid, VIEWS),
-            standard=align(patient.standard, VIEWS),
-            exposure=acquisition.standard_velocity / acquisition.rapid_velocity,
-            labels=align(truth.labels, VIEWS),
-            expectation=align(truth.expectation, VIEWS),
-            views=VIEWS,
-            spacing_mm=(SPACING_MM, SPACING_MM),
-        )
-        return Case(f"stream-{number}", "train", (), ()), loaded
+
+def draw_child(seed: int, number: int) -> tuple[Case, LoadedCase]:
+    """Child `number` of the stream of a seed, as it would be read from its files."""
+    acquisition = Acquisition()
+    patient = draw_patient(np.random.SeedSequence([seed, number], spawn_key=(_STREAM,)), acquisition)
+    truth = patient.phantom
+    loaded = LoadedCase(
+        rapid=align(patient.rapid, VIEWS),
+        standard=align(patient.standard, VIEWS),
+        exposure=acquisition.standard_velocity / acquisition.rapid_velocity,
+        labels=align(truth.labels, VIEWS),
+        expectation=align(truth.expectation, VIEWS),
+        views=VIEWS,
+        spacing_mm=(SPACING_MM, SPACING_MM),
+    )
+    return Case(f"stream-{number}", "train", (), ()), loaded
 
 
 def _collate(children: Sequence[list[Sample]]) -> Any:

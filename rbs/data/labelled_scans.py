@@ -1,0 +1,224 @@
+"""Whole labelled scans for segmenters, at any count level, pixel size and part of the body."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch.utils.data import DataLoader, Dataset
+
+from rbs.data.augmentation.geometric import log_uniform
+from rbs.data.bone_scans import RBSDataModule
+from rbs.data.datasets import Sample
+from rbs.data.manifest import Case, LoadedCase
+from rbs.data.stream import SURVEYED, draw_child
+from rbs.degradation.thinning import Thinning
+from rbs.errors import ManifestError, RbsError
+from rbs.scans.scan import Array
+
+_NOISELESS = 0.1
+"""Share of samples that show the expectation itself: segmenters are also shown restored scans."""
+
+_PARTIAL = 0.2
+"""Share of samples that show a part of the body."""
+
+_LEAST_PART = 0.4
+"""Rows of the smallest part, of all."""
+
+
+class LabelledScansDataModule(RBSDataModule):
+    """Whole scans with labels, changed anew for each sample; validation as in `RBSDataModule`.
+
+    A known expectation is drawn at another pixel size before its counts are: they stay Poisson.
+    Counts that were measured are thinned only.
+
+    Args:
+        manifest: The CSV that lists the cases.
+        children: Number of training patients, the first of the manifest; None for all; 0 draws
+            phantom children without end instead (`rbs.data.stream`).
+        exposures: Smallest and largest exposure; its logarithm is uniform between.
+        zoom: Smallest and largest factor on rows and columns of known expectations.
+        canvas: Rows and columns of training samples.
+        single_view_probability: Share of two-view samples that show one of their views twice.
+        batch_size: See `CropDataModule`, as the next three.
+        samples_per_epoch: Likewise.
+        num_workers: Likewise.
+        seed: Likewise.
+
+    Raises:
+        RbsError: An argument is out of range.
+    """
+
+    def __init__(
+        self,
+        manifest: str = "data/phantoms/manifest.csv",
+        *,
+        children: int | None = None,
+        exposures: tuple[float, float] = (0.1, 0.99),
+        zoom: tuple[float, float] = (0.8, 1.25),
+        canvas: tuple[int, int] = (1024, 256),
+        single_view_probability: float = 0.25,
+        batch_size: int = 2,
+        samples_per_epoch: int = 500,
+        num_workers: int = 2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            manifest,
+            exposures=exposures,
+            crop=canvas,
+            single_view_probability=single_view_probability,
+            batch_size=batch_size,
+            samples_per_epoch=samples_per_epoch,
+            num_workers=num_workers,
+            seed=seed,
+        )
+        if children is not None and children < 0:
+            raise RbsError(f"{children} training children", remedy="give their number, 0 for a stream")
+        if not 0.25 <= zoom[0] <= zoom[1] <= 4:
+            raise RbsError(f"the zoom {zoom} does not rise within 0.25 to 4", remedy="try 0.8 and 1.25")
+        self.children, self.zoom = children, zoom
+
+    def cases(self, split: str) -> list[Case]:
+        """See `CropDataModule.cases`; in training the first `children` of them."""
+        cases = super().cases(split)
+        return cases[: self.children] if split == "train" else cases
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches of whole scans."""
+        scans = LabelledScans(
+            self.cases("train"),
+            self._kept["train"],
+            length=self.samples_per_epoch,
+            seed=self.seed,
+            exposures=self.exposures,
+            zoom=self.zoom,
+            canvas=self.crop,
+            single_view_probability=self.single_view_probability,
+        )
+        return self._training_loader(scans, self.batch_size)
+
+    def _read(self, split: str) -> list[LoadedCase]:
+        return [] if split == "train" and self.children == 0 else super()._read(split)
+
+    def _surveyed(self) -> list[LoadedCase]:
+        if self.children == 0:
+            return [draw_child(self.seed, number)[1] for number in range(SURVEYED)]
+        return super()._surveyed()
+
+    def training_ranges(self) -> dict[str, list[float]]:
+        """See `RBSDataModule.training_ranges`; pixel sizes include the zoom."""
+        ranges = super().training_ranges()
+        low, high = ranges["spacing_mm"]
+        return ranges | {"spacing_mm": [round(low / self.zoom[1], 2), round(high / self.zoom[0], 2)]}
+
+    def _check_training(self) -> None:
+        for case, scan in zip(self.cases("train"), self._kept["train"], strict=True):
+            if scan.labels is None:
+                fault = f"patient {case.patient} has neither a truth nor a label file"
+                remedy = "label the scan, see docs/segment.md, or leave it out"
+                raise ManifestError(fault, file=self.manifest, remedy=remedy)
+
+
+class LabelledScans(Dataset[Sample]):
+    """Training samples; the index counts on over epochs (see `EpochSampler`).
+
+    Args:
+        cases: Cases, empty for a stream of phantom children.
+        scans: Their arrays.
+        length: Samples an epoch.
+        seed: Seed of all random choices.
+        exposures: See `LabelledScansDataModule`, as the next three.
+        zoom: Likewise.
+        canvas: Likewise.
+        single_view_probability: Share of samples that show one view twice.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        scans: Sequence[LoadedCase],
+        *,
+        length: int,
+        seed: int,
+        exposures: tuple[float, float],
+        zoom: tuple[float, float],
+        canvas: tuple[int, int],
+        single_view_probability: float,
+    ) -> None:
+        self.cases, self.scans, self.length, self.seed = cases, scans, length, seed
+        self.exposures, self.zoom, self.canvas = exposures, zoom, canvas
+        self.single_view_probability = single_view_probability
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Sample:
+        rng = np.random.default_rng((self.seed, 1, index))
+        if self.cases:
+            lap, place = divmod(index, len(self.cases))
+            row = int(np.random.default_rng((self.seed, 0, lap)).permutation(len(self.cases))[place])
+            case, scan = self.cases[row], self.scans[row]
+        else:
+            row, (case, scan) = index, draw_child(self.seed, index)
+        assert scan.labels is not None  # checked in LabelledScansDataModule.setup
+        zoom = 1.0 if scan.expectation is None else log_uniform(self.zoom, rng)
+        exposure = log_uniform(self.exposures, rng)
+        labels = scan.labels
+        known = scan.standard if scan.expectation is None else scan.expectation
+        if zoom != 1:
+            known = np.stack([_zoomed(view, zoom) for view in known]) / zoom**2
+            labels = np.stack([_zoomed_labels(view, zoom) for view in labels])
+        both = _placed(np.concatenate([known, labels]), self.canvas, rng)
+        known, labels = both[: len(known)], both[len(known) :]
+        if rng.random() < 0.5:
+            known, labels = known[..., ::-1], labels[..., ::-1]
+        if scan.expectation is None:
+            rapid = Thinning(exposure)(known, rng)
+        elif rng.random() < _NOISELESS:
+            rapid = known * exposure
+        else:
+            rapid = rng.poisson(known * exposure)
+        views = [0, len(rapid) - 1]
+        if len(rapid) > 1 and rng.random() < self.single_view_probability:
+            views = [int(rng.integers(2))] * 2
+        return {
+            "rapid": torch.tensor(np.ascontiguousarray(rapid[views]), dtype=torch.float32),
+            "labels": torch.tensor(labels[views].astype(np.int64)),
+            "exposure": torch.tensor(exposure, dtype=torch.float32),
+            "spacing_mm": torch.tensor(scan.spacing_mm, dtype=torch.float32) / zoom,
+            "case": torch.tensor(row),
+            "crop": torch.tensor((0, 0, *self.canvas)),
+            "patient": case.patient,
+        }
+
+
+def _zoomed(view: Array, zoom: float) -> Array:
+    """Expected density of a view on finer (above 1) or coarser pixels, bilinear."""
+    return ndimage.zoom(view, zoom, order=1, grid_mode=True, mode="nearest")
+
+
+def _zoomed_labels(view: Array, zoom: float) -> Array:
+    return ndimage.zoom(view, zoom, order=0, grid_mode=True, mode="nearest")
+
+
+def _placed(array: Array, canvas: tuple[int, int], rng: np.random.Generator) -> Array:
+    """The whole array, or a part of its rows, somewhere on an empty canvas."""
+    rows = array.shape[1]
+    if rng.random() < _PARTIAL:
+        kept = int(rows * rng.uniform(_LEAST_PART, 1))
+        top = int(rng.integers(rows - kept + 1))
+        array = array[:, top : top + kept]
+    placed = np.zeros((len(array), *canvas), array.dtype)
+    spans = []
+    for size, room in zip(array.shape[1:], canvas, strict=True):
+        # Where it does not fit, a part of it fills the canvas.
+        shift = int(rng.integers(min(0, room - size), max(0, room - size) + 1))
+        length = min(size, room)
+        spans.append((max(0, shift), max(0, -shift), length))
+    (down, top, height), (right, left, width) = spans
+    placed[:, down : down + height, right : right + width] = array[:, top : top + height, left : left + width]
+    return placed

@@ -1,0 +1,82 @@
+"""Weight files of segmenters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rbs.scans.counts import standard_scale
+from rbs.scans.scan import Array
+from rbs.segmentation.segmenter import Segmenter
+from rbs.utils.checkpoint import build_from, load_into, read_safetensors, save_modules
+from rbs.weights.shipped import check_recorded, file_sha256
+
+
+@dataclass(frozen=True)
+class LoadedSegmenter:
+    """A segmenter from a file.
+
+    Attributes:
+        segmenter: In evaluation mode, frozen, on the CPU.
+        name: Its class and the file it came from.
+        version: The version of rbs that wrote it.
+        sha256: Of the file, hexadecimal.
+        provenance: Record of its making.
+    """
+
+    segmenter: Segmenter
+    name: str
+    version: str
+    sha256: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def probabilities(self, counts: Array, exposure: float, spacing_mm: tuple[float, float]) -> Array:
+        """Probabilities of background and regions, float32 (V, 1 + K, H, W), of a whole scan.
+
+        Args:
+            counts: Raw counts, aligned (V, H, W).
+            exposure: Exposure relative to the standard scan.
+            spacing_mm: Row and column spacing, mm.
+        """
+        device = next(self.segmenter.parameters()).device
+        x = torch.as_tensor(standard_scale(np.asarray(counts, np.float32), exposure), device=device)
+        with torch.inference_mode():
+            p = torch.tensor([exposure], dtype=torch.float32, device=device)
+            spacing = torch.tensor([spacing_mm], dtype=torch.float32, device=device)
+            found: Array = self.segmenter(x[None], p, spacing)[0].cpu().numpy()
+        return found
+
+
+def save_segmenter(path: str | Path, segmenter: Segmenter, provenance: dict[str, Any]) -> None:
+    """Write the weights of a segmenter and its spec, replacing an older file whole.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    save_modules(path, {"": segmenter}, {**segmenter.spec(), "provenance": provenance})
+
+
+def load_segmenter(path: str | Path) -> LoadedSegmenter:
+    """Read a segmenter.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, damaged, or holds no segmenter.
+    """
+    file = Path(path)
+    sha256 = file_sha256(file, "train one with `make train-segmenter`, or check the path")
+    check_recorded(file, sha256)
+    tensors, description = read_safetensors(file)
+    spec = {"class_path": description.class_path, "init_args": description.init_args}
+    segmenter = build_from(spec, Segmenter, file, description.version, tensors)  # type: ignore[type-abstract]
+    load_into(segmenter, tensors, file)
+    return LoadedSegmenter(
+        segmenter=segmenter.requires_grad_(False).eval(),
+        name=f"{type(segmenter).__name__} {file.name}",
+        version=description.version,
+        sha256=sha256,
+        provenance=description.provenance,
+    )

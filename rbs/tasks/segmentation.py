@@ -1,0 +1,108 @@
+"""Training of segmenters from labelled scans or frames."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+from rbs.data.manifest import manifest_record
+from rbs.segmentation.checkpoint import save_segmenter
+from rbs.segmentation.dice import DiceTally, write_rows
+from rbs.segmentation.objective import DiceCrossEntropy
+from rbs.segmentation.segmenter import Segmenter
+from rbs.tasks.task import Batch, TrainingTask, images_of
+
+
+class SegmentationTask(TrainingTask):
+    """Training of a segmenter from scratch, by Dice and cross-entropy.
+
+    At the end `segmenter.safetensors` and the table `dice.csv` of the validation patients are
+    written.
+
+    Args:
+        segmenter: The network.
+        lr: Peak learning rate of AdamW.
+        weight_decay: Its weight decay.
+        warmup_steps: Steps of linear warm-up, before a cosine decay to zero.
+        output: Folder of the product; None: the command line puts in the run's own folder.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        lr: float = 3e-3,
+        weight_decay: float = 0.01,
+        warmup_steps: int = 50,
+        output: Path | None = None,
+    ) -> None:
+        super().__init__(lr, weight_decay, warmup_steps, output)
+        self.save_hyperparameters(ignore=["segmenter"])
+        self.save_hyperparameters({"segmenter": segmenter.spec()})
+        self.segmenter = segmenter
+        self.objective = DiceCrossEntropy(1 + len(segmenter.labels))
+        self._tally = DiceTally(segmenter.labels)
+
+    def forward(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
+        """Probabilities (B, V, 1 + K, H, W); see `Segmenter.forward`."""
+        return self.segmenter(x, exposure, spacing_mm)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """Loss of a batch of whole scans, or of crops of frames."""
+        terms = self.losses(batch)
+        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, batch_size=1)
+        return self.total(batch, terms)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Terms of the loss, "total" among them."""
+        logits = self.segmenter.logits(*self.inputs(batch))
+        return {"total": self.objective(logits.flatten(0, 1), batch["labels"].flatten(0, 1))}
+
+    def inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, exposure and spacing (mm) of a batch; frames have pixels of 1."""
+        x = images_of(batch, self.segmenter.images)
+        spacing = batch["spacing_mm"].float() if "spacing_mm" in batch else x.new_ones(len(x), 2)
+        return x, batch["exposure"], spacing
+
+    def on_validation_epoch_start(self) -> None:
+        """Count anew."""
+        self._tally = DiceTally(self.segmenter.labels)
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Find the regions of a whole rapid scan, or of a frame."""
+        found = self.segmenter.logits(*self.inputs(batch)).argmax(dim=2)
+        masks = self.segmenter.labels.masks(found[0])
+        poor = "rapid" if self.segmenter.images.shows == "scans" else "degraded"
+        self._tally.add(int(batch["case"][0]), batch["patient"][0], poor, masks, batch["labels"][0])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean Dice over regions, and that of each."""
+        if self.trainer.world_size > 1:
+            parts: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, self._tally.counted)
+            for part in parts:
+                self._tally.counted.update(part)
+        for row in self._tally.rows("segmenter", "val"):
+            scores = {name: float(row[name] or "nan") for name in (*self.segmenter.labels.names, "mean")}
+            self.log_dict({f"val/dice/{name}": score for name, score in scores.items()})
+            self.log("val/dice", scores["mean"], prog_bar=True)
+
+    def write(self, folder: Path) -> None:
+        """Write the segmenter and its table."""
+        if not self.trainer.is_global_zero:
+            return
+        save_segmenter(folder / "segmenter.safetensors", self.segmenter, self.provenance())
+        if self._tally.counted:
+            write_rows(folder / "dice.csv", self._tally.rows("segmenter", "val"))
+
+    def provenance(self) -> dict[str, Any]:
+        """Record of the making of the weights."""
+        return self.datamodule.training_ranges() | {
+            "steps": self.global_step,
+            "seed": os.environ.get("PL_GLOBAL_SEED"),
+            **manifest_record(getattr(self.datamodule, "manifest", None)),
+        }
