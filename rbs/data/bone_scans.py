@@ -192,11 +192,15 @@ class RBSDataModule(CropDataModule):
                 f"no patient is in split '{split}'", file=self.manifest, remedy=f"give some the split {split}"
             )
         bar = tqdm(cases, desc=f"reading {split} scans", unit="case", leave=False)
-        # Validation and test compare with the acquired standard scan whatever the training pairs
-        # are.
-        register = self.pairs == "measured" or split != "train"
+        register = self._registered(split)
         scans = [_compact(load_case(case, register=register)) for case in bar]
         return [self._unblanked(*numbered) for numbered in enumerate(scans)] if split == "train" else scans
+
+    def _registered(self, split: str) -> bool:
+        """True where the motion between the two scans must be known."""
+        # Validation and test compare with the acquired standard scan whatever the training pairs
+        # are.
+        return self.pairs == "measured" or split != "train"
 
     def _unblanked(self, number: int, scan: LoadedCase) -> LoadedCase:
         """A training scan with its blanked areas filled, where there are such."""

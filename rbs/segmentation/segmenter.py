@@ -122,9 +122,7 @@ class EncoderDecoder(Segmenter):
         domain: Name of the image domain.
     """
 
-    def __init__(
-        self, channels: Sequence[int], *, patch: int = 2, domain: DomainName = "roots"
-    ) -> None:
+    def __init__(self, channels: Sequence[int], *, patch: int = 2, domain: DomainName = "roots") -> None:
         super().__init__(domain)
         levels = len(channels)
         if min(channels, default=0) < 1 or patch not in (1, 2, 4) or levels > 8:
