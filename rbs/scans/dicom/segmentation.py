@@ -37,6 +37,9 @@ from rbs.utils.files import whole_file
 LABEL_MAP_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
 """Label Map Segmentation Storage (Supplement 243), which pydicom does not name yet."""
 
+SEGMENTATIONS = (SegmentationStorage, LABEL_MAP_STORAGE)
+"""Classes of objects that hold segments."""
+
 _STUDY = (
     *("SpecificCharacterSet", "TimezoneOffsetFromUTC", "SyntheticData"),
     *("StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "StudyDescription", "AccessionNumber"),
@@ -278,7 +281,7 @@ def read_segments(file: Path, scan: Scan) -> list[Segment]:
 
 def _read(file: Path, scan: Scan) -> list[Segment]:
     ds, _ = decoded(file)
-    if ds.get("SOPClassUID") not in (SegmentationStorage, LABEL_MAP_STORAGE):
+    if ds.get("SOPClassUID") not in SEGMENTATIONS:
         remedy = "name a DICOM Segmentation object, or an .npz with the array labels"
         raise ScanError("it is no segmentation", file=file, remedy=remedy)
     shape = (int(ds.Rows), int(ds.Columns))
