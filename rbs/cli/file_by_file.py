@@ -70,7 +70,7 @@ def plan(
             raise ScanError(fault, file=args.source, remedy="name the originals")
     else:
         skipped = []
-        inside = target.is_dir() or args.target.endswith("/") or not (target.suffix or target.exists())
+        inside = names_a_folder(args.target)
         outputs = {s: target / names.output_name(s.path) if inside else target for s in sources}
     passed: list[Skip | Refusal] = [*skipped]
     first: dict[Path, Path] = {}
@@ -87,6 +87,12 @@ def plan(
                 passed.append(Skip(source.path, HAS_OUTPUT))
                 del outputs[source]
     return outputs, passed
+
+
+def names_a_folder(target: str) -> bool:
+    """True for an OUT that is a folder: it is one, ends in /, or is new and has no suffix."""
+    path = Path(target)
+    return path.is_dir() or target.endswith("/") or not (path.suffix or path.exists())
 
 
 def place_of(path: Path, root: Path | None) -> Path:

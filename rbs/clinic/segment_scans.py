@@ -46,12 +46,14 @@ class Segmented:
     Attributes:
         name: Its patient in a manifest, or its file below IN.
         scan: The scan; of two files of a view each both together.
+        files: The scan of each of its files.
         probabilities: Of background and regions, aligned, float32 (V, 1 + K, H, W).
         labels: The most probable of them, aligned, uint8 (V, H, W): k + 1 for `REGIONS[k]`.
     """
 
     name: str
     scan: Scan
+    files: tuple[Scan, ...]
     probabilities: Array
     labels: Array
 
@@ -109,7 +111,7 @@ class SegmentedFile:
 
 
 def segment_scan(
-    scan: Scan,
+    files: Sequence[Scan],
     loaded: AnySegmenter,
     standard_velocity: float = STANDARD_VELOCITY,
     *,
@@ -120,7 +122,7 @@ def segment_scan(
     Counts that an export cut are drawn anew first (`rbs.scans.censoring.completed`).
 
     Args:
-        scan: Raw counts at any velocity.
+        files: Raw counts at any velocity: a scan, or two of a view each (`pair_views`).
         loaded: The segmenter.
         standard_velocity: cm/min of your standard scans, by which exposures are stated.
         name: Of the scan.
@@ -129,6 +131,7 @@ def segment_scan(
         ScanError: Its velocity is unknown, or it shows no region.
         CheckpointError: The segmenter gave values that are no probabilities.
     """
+    scan = join_views(files)
     exposure = scan.exposure_of(standard_velocity)
     whole = scan.with_counts(completed(scan.counts, scan.cut), cut=0)
     probabilities = loaded.probabilities(whole.aligned(), exposure, scan.spacing_mm)
@@ -138,7 +141,7 @@ def segment_scan(
     if not labels.any():
         remedy = "look at it: is it a bone scan, and not empty?"
         raise ScanError("it shows no region of the skeleton", file=scan.provenance.path, remedy=remedy)
-    return Segmented(name, scan, probabilities, labels)
+    return Segmented(name, scan, tuple(files), probabilities, labels)
 
 
 def coverage_doubts(segmented: Segmented) -> Iterator[str]:
@@ -229,16 +232,14 @@ class ScanSegmenter:
             raise OutputError("the output exists already", file=output, remedy="choose another or remove it")
         options = {**self.reading, **self.stated.get(source.path, {})}
         scan = read_nm(source.path, content=source.content, **options)
-        report = check(
-            scan, standard_velocity=self.standard_velocity, trained_on=self.loaded.provenance
-        )
+        report = check(scan, standard_velocity=self.standard_velocity, trained_on=self.loaded.provenance)
         report.training.require(source.path)  # raw counts, and enough of them, at a known velocity
         return scan, (*report.restoring.warnings, *map(str, check_quality(scan)))
 
     def _segment_group(
         self, group: list[Scan], doubts: Mapping[Path, tuple[str, ...]], outputs: Mapping[Path, Path]
     ) -> Iterator[SegmentedFile | Refusal]:
-        """Segment a scan, or two views together, report on it, and write the labels of each file."""
+        """Segment a scan, or two views together, report on it, and write the label maps."""
         paths = [path for scan in group if (path := scan.provenance.path)]
         start = time.perf_counter()
         answer = attempt(paths[0], self._answer, group, paths[0])
@@ -267,7 +268,7 @@ class ScanSegmenter:
 
     def _answer(self, group: list[Scan], path: Path) -> tuple[Segmented, tuple[str, ...]]:
         name = self.names.get(path, path.name)
-        segmented = segment_scan(join_views(group), self.loaded, self.standard_velocity, name=name)
+        segmented = segment_scan(group, self.loaded, self.standard_velocity, name=name)
         told = [doubt for report in self.reports for doubt in report.add(segmented)]
         return segmented, (*coverage_doubts(segmented), *told)
 

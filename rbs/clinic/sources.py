@@ -79,11 +79,11 @@ class Folder:
 def sources_in(folder: Path) -> Folder:
     """The scans of a folder and those below it, or where there is none the pictures or the videos.
 
-    Where there are scans, pictures beside them (a logo, a screenshot) are passed over. So are
-    DICOM Segmentation objects. Links to folders are followed, each folder once. Hidden files, pipes and DICOMDIR are left out. A file
-    that is named like an export of scans but cannot be read, or is too short to tell, is taken for
-    a scan, as are folders that cannot be searched: reading them will say what is wrong, and no scan
-    is passed over in silence.
+    Where there are scans, pictures beside them (a logo, a screenshot) are passed over. Links to
+    folders are followed, each folder once. Hidden files, pipes, DICOMDIR and DICOM Segmentation
+    objects are left out. A file that is named like an export of scans but cannot be read, or is too
+    short to tell, is taken for a scan, as are folders that cannot be searched: reading them will
+    say what is wrong, and no scan is passed over in silence.
 
     Raises:
         FrameError: The folder mixes pictures and videos.

@@ -195,7 +195,7 @@ def summarise_regions(scores: Sequence[RegionScore], regions: Sequence[str] = RE
             numbers += [mean, *chosen]
         return RegionSummary(name, int(np.isfinite(dice[:, columns]).any(axis=1).sum()), *numbers)
 
-    rows = [row(regions[r], np.array([r])) for r in known]
+    rows = [row(regions[int(r)], np.array([r])) for r in known]
     return [*rows, row(MEAN, known)]
 
 

@@ -48,7 +48,7 @@ def dicomdirs(folder: Path) -> list[Path]:
 
 
 def header_of(path: Path, content: bytes | None = None) -> Dataset:
-    """Class, study and derivation of a file; empty if it cannot be read: reading it whole will say why.
+    """Class, study and derivation of a file; empty where reading it whole will say what is wrong.
 
     Args:
         path: The file.

@@ -86,11 +86,8 @@ def write_segmentation(
     """
     file = source.provenance.path
     header = source.provenance.header
-    missing = [
-        uid
-        for uid in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
-        if not (header or {}).get(uid)
-    ]
+    uids = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+    missing = [uid for uid in uids if header is None or not header.get(uid)]
     if header is None or missing:
         fault = f"it has no {missing[0]}, by which its regions would refer to it"
         raise ScanError(fault, file=file, remedy="export it again")
