@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from rbs.errors import printable
+from rbs.scans.body import body_mask
 from rbs.scans.regions import DESCRIBED
 from rbs.scans.scan import REGIONS, Array, Scan, View
 from rbs.utils.files import write_text
@@ -22,9 +23,7 @@ HEIGHT = 8.5
 """Height of the picture of a whole frame, inches."""
 
 MARGIN = 12
-"""About what was scanned, pixels."""
-
-DPI = 130
+"""About the body, pixels."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,8 @@ class Shown:
         lines: What is said of it.
         regions: Names of the regions that are there.
         picture: PNG of its views with contours, base64.
-        rows: Measures, a mapping of column to text a row; none where they were not asked for.
+        rows: Measures, a mapping of column to text a row, by "view" and "region"; none where they
+            were not asked for.
         warnings: What to look at.
     """
 
@@ -109,9 +109,8 @@ def contours_png(scan: Scan, labels: Array) -> bytes:
     from rbs.report.figures import png
 
     matplotlib.use("Agg")
-    rows = _extent(scan.counts.any(axis=(0, 2)), scan.shape[0])
-    body = (scan.counts > 0).mean(axis=(0, 1)) > 0.02
-    columns = _extent(body if body.any() else ~body, scan.shape[1])
+    body = body_mask(scan.aligned(), scan.spacing_mm).any(axis=0)
+    rows, columns = (_extent(body.any(axis=axis)) for axis in (1, 0))
     aspect = scan.spacing_mm[0] / scan.spacing_mm[1]
     width = HEIGHT * (columns[1] - columns[0]) / (rows[1] - rows[0]) / aspect
     number = len(scan.views)
@@ -140,7 +139,9 @@ def contours_png(scan: Scan, labels: Array) -> bytes:
     return png(figure)
 
 
-def _extent(there: Array, size: int) -> tuple[int, int]:
-    """First place that holds something and one past the last, with a margin, within `size`."""
+def _extent(there: Array) -> tuple[int, int]:
+    """First and one past the last place that holds something, with a margin; all if none does."""
     places = np.flatnonzero(there)
-    return max(int(places[0]) - MARGIN, 0), min(int(places[-1]) + MARGIN + 1, size)
+    if not places.size:
+        return 0, len(there)
+    return max(int(places[0]) - MARGIN, 0), min(int(places[-1]) + MARGIN + 1, len(there))
