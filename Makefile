@@ -98,7 +98,7 @@ fuzz: $(READY)  ## Read 20 000 damaged scans, load 5 000 damaged weights and not
 
 # Whatever differs between two runs of it, such as the load of the machine, is the same within one: compare ratios.
 bench: $(READY)  ## Measure restoring and training, results kept in runs/bench (25 minutes of two cores): ONLY="restore data"
-	.venv/bin/python -m pytest $(addprefix benchmarks/bench_,$(addsuffix .py,$(or $(ONLY),restore train data teacher))) \
+	.venv/bin/python -m pytest $(addprefix benchmarks/bench_,$(addsuffix .py,$(or $(ONLY),restore segment train data teacher))) \
 	    --benchmark-storage=runs/bench --benchmark-save=bench --benchmark-columns=median,iqr,rounds $(ARGS)
 	.venv/bin/python benchmarks/table.py runs/bench
 
