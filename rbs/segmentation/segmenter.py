@@ -159,16 +159,21 @@ class EncoderDecoder(Segmenter):
         """See `Segmenter.logits_with_features`.
 
         Raises:
-            ValueError: `x` is no image of the domain.
+            ValueError: `x` is no image of the domain, or not each has an exposure and a spacing.
         """
         if not self.images.fits(x):
             raise ValueError(f"{self.images.shows} must be {self.images.shape}, not {tuple(x.shape)}")
+        if exposure.shape != x.shape[:1] or spacing_mm.shape != (len(x), 2):
+            fault = f"an exposure and a spacing for each of {len(x)} {self.images.shows}"
+            raise ValueError(f"{fault}, not {tuple(exposure.shape)} and {tuple(spacing_mm.shape)}")
         views, height, width = x.shape[1] // self.images.view_channels, *x.shape[-2:]
         x = x.expand(-1, self.images.channels, -1, -1)
         # Squares of counts lose the Poisson noise in bfloat16.
         with torch.autocast(x.device.type, enabled=False):
             given = self._given(x.float(), exposure.float(), spacing_mm.float())
-        padded = F.pad(given, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")
+        # The coarsest level has two rows at least: instance normalisation of one cell is undefined.
+        rows = torch.sym_max(-height % self.multiple, 2 * self.multiple - height)
+        padded = F.pad(given, (0, -width % self.multiple, 0, rows), mode="replicate")
         levels = self.decode(F.pixel_unshuffle(padded, self.patch))
         logits = F.pixel_shuffle(self.head(levels[-1]).float(), self.patch)[..., :height, :width]
         logits = logits.unflatten(1, (self.views, -1))
@@ -183,7 +188,8 @@ class EncoderDecoder(Segmenter):
             pixels = (spacing_mm.prod(dim=1) / PIXEL_AREA_MM2)[:, None, None, None]
             x, p = x / pixels, p * pixels
         channels, _ = self.images.network_input(x, p, 0.0)
-        return torch.cat([channels, _places(x)], dim=1)
+        # Places have no slope: that of the root of no counts is infinite.
+        return torch.cat([channels, _places(x.detach())], dim=1)
 
 
 def _places(x: Tensor) -> Tensor:
