@@ -1,8 +1,9 @@
-"""Polyps in real frames by students and a teacher, side by side. docs/results/polyps.csv.
+"""Polyps in real frames by several segmenters, side by side. docs/results/polyps.csv.
 
     python benchmarks/polyps.py split FOLDER frames.csv
-    python benchmarks/polyps.py score frames.csv --teacher runs/adapt_sam/teacher \
-        --student "DynUNet" runs/segment/segmenter.safetensors
+    python benchmarks/polyps.py score frames.csv \
+        --segmenter DynUNet runs/segment/segmenter.safetensors \
+        --segmenter "SAM, LoRA" runs/adapt_sam/teacher
 
 `split` lists FOLDER/*/images and masks. Who a patient was is not known, but an examination has one
 recorder, and recorders write frames of their own size: frames of like size are one group, and
@@ -18,7 +19,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,14 +33,11 @@ from rbs.endoscopy.files import read_frame, reduced, size_of
 from rbs.endoscopy.perceptual_hash import perceptual_hash
 from rbs.evaluation.statistics.summary import interval
 from rbs.segmentation.checkpoint import load_segmenter
-from rbs.segmentation.lora import load_teacher
+from rbs.segmentation.segmenter import Segmenter
 from rbs.utils.files import write_csv
 
 TEST, VAL = (472, 544), (512,)
 """Rows, in steps of 4, of held-out frames of 640 columns."""
-
-Segment = Callable[[Tensor], Tensor]
-"""From a frame (1, 3, H, W) to where a polyp is, bool (H, W)."""
 
 
 def main() -> None:
@@ -54,14 +51,13 @@ def main() -> None:
     listing.add_argument("manifest", type=Path)
     scoring = commands.add_parser("score")
     scoring.add_argument("manifest", type=Path)
-    scoring.add_argument("--teacher", type=Path, required=True)
-    scoring.add_argument("--student", nargs=2, action="append", metavar=("NAME", "FILE"), required=True)
+    scoring.add_argument("--segmenter", nargs=2, action="append", metavar=("NAME", "FILE"), required=True)
     scoring.add_argument("--output", type=Path, default=Path("docs/results/polyps.csv"))
     args = parser.parse_args()
     if args.command == "split":
         split(args.folder, args.manifest)
     else:
-        score(args.manifest, dict(args.student), args.teacher, args.output)
+        score(args.manifest, dict(args.segmenter), args.output)
 
 
 def split(folder: Path, manifest: Path) -> None:
@@ -84,23 +80,19 @@ def split(folder: Path, manifest: Path) -> None:
         print(f"  {rows[pair.first].frame} {rows[pair.second].frame} {pair.likeness:.2f}")
 
 
-def score(manifest: Path, students: dict[str, str], folder: Path, output: Path) -> None:
+def score(manifest: Path, files: dict[str, str], output: Path) -> None:
     """Score all of them on the same frames."""
     data = EndoscopyDataModule(manifest, num_workers=0)
     data.setup("test")
     frames = list(data.test_dataloader())
-    teacher = load_teacher(folder)
-    methods = {name: student(Path(file)) for name, file in students.items()}
-    methods["SAM, adapted"] = (
-        lambda x: teacher.logits(x)[0, 0].argmax(dim=0) > 0,
-        sum(weight.numel() for weight in teacher.parameters()),
-    )
     rows = []
-    for name, (segment, parameters) in methods.items():
-        row: list[str] = [name, f"{parameters / 1e6:.2f}", str(len(frames))]
+    for name, file in files.items():
+        segmenter = load_segmenter(file).segmenter
+        parameters = sum(weight.numel() for weight in segmenter.parameters())
+        row = [name, f"{parameters / 1e6:.2f}", str(len(frames))]
         seconds: list[float] = []
         for quality in ("rapid", "target"):
-            scores = np.array([dice(segment, batch, quality, seconds) for batch in frames])
+            scores = np.array([dice(segmenter, batch, quality, seconds) for batch in frames])
             scores = scores[np.isfinite(scores)]
             row += [f"{value:.3f}" for value in (scores.mean(), *interval([scores], np.mean))]
         rows.append([*row, f"{1000 * statistics.median(seconds):.0f}"])
@@ -110,21 +102,12 @@ def score(manifest: Path, students: dict[str, str], folder: Path, output: Path) 
     print(output.read_text())
 
 
-def student(file: Path) -> tuple[Segment, int]:
-    """A trained segmenter of frames, and its number of parameters."""
-    segmenter = load_segmenter(file).segmenter
-
-    def segment(x: Tensor) -> Tensor:
-        return segmenter.logits(x, x.new_ones(1), x.new_ones(1, 2))[0, 0].argmax(dim=0) > 0
-
-    return segment, sum(weight.numel() for weight in segmenter.parameters())
-
-
-def dice(segment: Segment, batch: dict[str, Tensor], quality: str, seconds: list[float]) -> float:
+def dice(segmenter: Segmenter, batch: dict[str, Tensor], quality: str, seconds: list[float]) -> float:
     """Dice of a frame within its valid area; NaN without a polyp there."""
+    x = batch[quality]
     start = time.perf_counter()
     with torch.inference_mode():
-        found = segment(batch[quality])
+        found = segmenter.logits(x, x.new_ones(1), x.new_ones(1, 2))[0, 0].argmax(dim=0) > 0
     seconds.append(time.perf_counter() - start)
     valid = batch["valid"][0, 0]
     found, marked = found & valid, (batch["labels"][0, 0] > 0) & valid
