@@ -34,6 +34,9 @@ class Scores:
     """
 
     def __init__(self, cases: Mapping[Path, Case]) -> None:
+        # A missing extra is told before the work, not after it.
+        import rbs.evaluation.statistics.summary  # noqa: F401
+
         self.cases = cases
         self.scores: list[RegionScore] = []
 
@@ -124,6 +127,9 @@ class Page:
     """
 
     def __init__(self, segmenter: str, measures: Measures | None) -> None:
+        # As in `Scores`.
+        import jinja2  # noqa: F401
+
         self.segmenter, self.measures = segmenter, measures
         self.scans: list[ShownScan] = []
 

@@ -114,8 +114,8 @@ def write_regions_page(scans: Sequence[ShownScan], output: Path, *, segmenter: s
 
 def _views(scan: Scan, labels: Array) -> list[ShownView]:
     """The views as the camera wrote them, cut to the body."""
-    body = body_mask(scan.aligned(), scan.spacing_mm).any(axis=0)
-    (top, bottom), (left, right) = (_extent(body.any(axis=axis)) for axis in (1, 0))
+    body = body_mask(scan.aligned(), scan.spacing_mm)
+    (top, bottom), (left, right) = (_extent(np.asarray(body.any(axis=axes))) for axes in ((0, 2), (0, 1)))
     found = []
     for view, counts, label in zip(scan.views, scan.counts, labels, strict=True):
         first, last = (left, right)

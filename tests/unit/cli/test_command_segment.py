@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -194,7 +195,7 @@ def test_tables_and_a_page(oracle, cohort, tmp_path, rbs):
     assert skull["patient"] == "P0003"
     assert float(skull["counts"]) == loaded.rapid[0][loaded.labels[0] == 1].sum()
     page = (tmp_path / "index.html").read_text()
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 4  # two children, two views
     assert "P0003" in page
     assert "Research use only" in page
     for region in REGIONS:
@@ -219,6 +220,16 @@ def test_tables_need_a_folder(oracle, child, tmp_path, rbs):
     assert status == 1
     assert "--page writes beside the label maps; name a folder as OUT" in error
     assert not (tmp_path / "seg.dcm").exists()
+
+
+@pytest.mark.parametrize(("option", "package"), [("--page", "jinja2"), ("--score", "pandas")])
+def test_a_missing_extra_is_told_before_the_work(option, package, oracle, cohort, tmp_path, rbs, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "rbs.evaluation.statistics.summary", raising=False)
+    status, _, error = rbs("segment", cohort, tmp_path / "out", option)
+    assert status == 1
+    assert f"this needs {package}, which the extra 'evaluate' installs" in error
+    assert not oracle.asked
 
 
 # Bad input
