@@ -188,6 +188,7 @@ def student(args: argparse.Namespace) -> None:
         [replace(scans[0], rapid=None), *(replace(scan, rapid=None) for scan in given)],
         length=2 * STEPS,
         seed=args.seed,
+        lesions=None,
         exposures=(0.1, 0.99),
         zoom=(0.8, 1.25),
         canvas=(512, 128),

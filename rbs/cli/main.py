@@ -38,6 +38,8 @@ PLAIN = (
     "register",
     "prompt",
     "restore",
+    "segment",
+    "quantify",
     "export",
     "evaluate",
     "evaluate-real",

@@ -13,7 +13,7 @@ from rbs.data.manifest import Case, write_manifest
 from rbs.errors import RbsError, ScanError
 from rbs.scans.acceptance import too_few_counts
 from rbs.scans.dicom.reader import read_nm
-from rbs.scans.scan import Array, Scan
+from rbs.scans.scan import STANDARD_VELOCITY, Array, Scan
 from rbs.utils.files import claim_folder
 from rbs.utils.guard import attempt
 
@@ -49,6 +49,7 @@ def train_student(
     out: Path,
     *,
     read: Callable[[Path], Scan] = read_nm,
+    standard_velocity: float = STANDARD_VELOCITY,
     **settings: object,
 ) -> Student:
     """Train a segmenter from one labelled scan and scans without labels.
@@ -62,6 +63,7 @@ def train_student(
         files: Scans without labels, DICOM; the atlas among them is passed over.
         out: Folder of the outputs.
         read: Reader of a DICOM file.
+        standard_velocity: cm/min of your standard scans, by which exposures are stated.
         settings: Settings of the training in place of those of the experiment, see `rbs.fit`.
 
     Raises:
@@ -91,12 +93,14 @@ def train_student(
         write_manifest(folder / "manifest.csv", cases, overwrite=True)
         shapes = [atlas.shape, *(scan.shape for scan in scans.values())]
         rows, columns = (-(-max(sizes) // GRID) * GRID for sizes in zip(*shapes, strict=True))
-        given = {"data": {"manifest": folder / "manifest.csv", "crop": [rows, columns]}}
-        fit(EXPERIMENT, **_merged({**_PLACE, "trainer": {"default_root_dir": out}, **given}, settings))
+        data = {"manifest": folder / "manifest.csv", "crop": [rows, columns]}
+        data["standard_velocity"] = standard_velocity
+        place = {"default_root_dir": out, "limit_val_batches": 0}
+        fit(EXPERIMENT, **_merged({**_RUN, "trainer": place, "data": data}, settings))
     return Student(weights, len(scans), left_out)
 
 
-_PLACE = {"name": FOLDER, "ckpt_path": "last", "wandb": "disabled"}
+_RUN = {"name": FOLDER, "ckpt_path": "last", "wandb": "disabled"}
 
 
 def _merged(settings: Mapping[str, object], others: Mapping[str, object]) -> dict[str, object]:

@@ -25,7 +25,7 @@ from rbs.inference import residual
 from rbs.inference.censored import filled
 from rbs.scans.acceptance import ONE_FRAME, SAME_VELOCITY, one_frame_twice
 from rbs.scans.censoring import cut_counts
-from rbs.scans.dicom.files import EXPORTED
+from rbs.scans.dicom.files import stem_and_suffix
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.dicom.writer import Derivation, write_deviation_nm, write_restored_nm
 from rbs.scans.quality.check import check_quality
@@ -147,9 +147,8 @@ def deviation_of(scan: Scan, uncertainty: Uncertainty, standard_velocity: float 
 
 def deviation_file(output: Path) -> Path:
     """File of the standard deviation of a restored one: `child_sd.dcm` beside `child.dcm`."""
-    # What follows the last dot of a UID is no suffix.
-    suffix = output.suffix if output.suffix.lower() in EXPORTED else ""
-    return output.with_name(f"{output.name.removesuffix(suffix)}_sd{suffix}")
+    stem, suffix = stem_and_suffix(output)
+    return output.with_name(f"{stem}_sd{suffix}")
 
 
 @dataclass(frozen=True)
@@ -275,11 +274,7 @@ class ScanRestorer:
 
     def _answer(self, group: list[Scan]) -> _Answer:
         """Restore a scan, or two views as one scan, and check the result against its counts."""
-        rapid = group[0]
-        if len(group) == 2:
-            cut = max(scan.cut for scan in group)
-            both = np.concatenate([cut_counts(scan.counts, cut) for scan in group])
-            rapid = replace(rapid, counts=both, views=(group[0].views[0], group[1].views[0]), cut=cut)
+        rapid = join_views(group)
         velocity = self.standard_velocity
         rapid = filled(rapid, self.loaded, rapid.exposure_of(velocity))
         restored = restore_scan(rapid, self.loaded, velocity, keep_faint=self.keep_faint)
@@ -383,6 +378,15 @@ def pair_views(scans: Iterable[Scan]) -> list[list[Scan]]:
         pair = [scan.views[0] for scan in group] == [View.ANTERIOR, View.POSTERIOR]
         groups.extend([group] if pair else [[scan] for scan in group])
     return groups
+
+
+def join_views(group: Sequence[Scan]) -> Scan:
+    """The scan of a group of `pair_views`: itself, or the two views of an acquisition as one."""
+    if len(group) == 1:
+        return group[0]
+    cut = max(scan.cut for scan in group)
+    both = np.concatenate([cut_counts(scan.counts, cut) for scan in group])
+    return replace(group[0], counts=both, views=(group[0].views[0], group[1].views[0]), cut=cut)
 
 
 def _acquisition(scan: Scan) -> Hashable:

@@ -38,6 +38,7 @@ class OneLabelDataModule(LabelledScansDataModule):
             labels.
         pairs: "carried": the scans with the labels of the atlas, carried to them by registration;
             "warped": the atlas, deformed to each of the scans, whose labels are exact.
+        standard_velocity: Bed velocity of a standard scan, cm/min, by which exposures are stated.
         labeller: Weight file of a segmenter that labels the scans, in place of the registration: a
             student of a first round.
         options: Further arguments of `LabelledScansDataModule`; `children` counts the scans
@@ -53,11 +54,13 @@ class OneLabelDataModule(LabelledScansDataModule):
         *,
         atlas: str | None = None,
         pairs: Pairs = "carried",
+        standard_velocity: float = STANDARD_VELOCITY,
         labeller: Path | None = None,
         **options: Any,
     ) -> None:
         super().__init__(manifest, **options)
         self.atlas, self.pairs, self.labeller = atlas, pairs, labeller
+        self.standard_velocity = standard_velocity
         if pairs == "carried":
             self.zoom = (1.0, 1.0)  # measured counts are never interpolated
 
@@ -83,8 +86,8 @@ class OneLabelDataModule(LabelledScansDataModule):
 
     def _scans(self) -> LabelledScans:
         scans = super()._scans()
-        velocities = [case.standard_velocity or STANDARD_VELOCITY for case in scans.cases]
-        scans.relative = [STANDARD_VELOCITY / velocity for velocity in velocities]
+        standard = self.standard_velocity
+        scans.relative = [standard / (case.standard_velocity or standard) for case in scans.cases]
         return scans
 
     def _read(self, split: str) -> list[LoadedCase]:

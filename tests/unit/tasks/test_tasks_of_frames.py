@@ -10,18 +10,23 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from scipy.ndimage import distance_transform_edt
+from segmenters import given
 
 from rbs.data.bone_scans import RBSDataModule
 from rbs.data.endoscopy import EndoscopyDataModule
 from rbs.data.frames_manifest import FramesManifest, write_frames_manifest
 from rbs.data.mucosa import write_mucosa
 from rbs.errors import CheckpointError, RbsError
+from rbs.evaluation.endoscopy.metrics import load_lesion_finder
 from rbs.losses import Charbonnier
 from rbs.restorers.checkpoint import load_restorer, save_restorer
 from rbs.restorers.nafnet import NAFNet
-from rbs.segmentation.lora import load_teacher
+from rbs.segmentation.adapters import load_teacher
+from rbs.segmentation.checkpoint import load_segmenter
+from rbs.segmentation.dynunet import DynUNet
 from rbs.tasks.adapt_teacher import AdaptTeacher
 from rbs.tasks.restoration import PriorConfig, RestorationTask
+from rbs.tasks.segmentation import SegmentationTask
 
 SIDE = 64
 
@@ -79,6 +84,30 @@ def stage2(folder, stage1, teacher, **kw):
     pl.seed_everything(0, verbose=False)
     prior = PriorConfig(kw.pop("source", "cached"), teacher, cache=folder / "priors")
     return RestorationTask(net(), stage=2, warmup_steps=1, prior=prior, init_from=stage1, **kw)
+
+
+# --- segmenters
+
+
+def test_a_segmenter_of_lesions_learns_and_is_used_as_a_teacher_is(manifest, tmp_path):
+    pl.seed_everything(0, verbose=False)
+    task = SegmentationTask(DynUNet([4, 4, 6, 6], domain="colours"), warmup_steps=1, output=tmp_path)
+    before = task.segmenter.head.weight.detach().clone()
+    data = frames(manifest)
+    trainer(tmp_path).fit(task, data)
+    assert not torch.equal(task.segmenter.head.weight, before)
+    (row,) = csv.DictReader((tmp_path / "dice.csv").open())
+    assert (row["level"], list(row)[3:]) == ("degraded", ["lesion", "mean"])
+    assert 0 <= float(row["lesion"]) <= 1
+    loaded = load_segmenter(tmp_path / "segmenter.safetensors")
+    assert loaded.labels.names == ("lesion",)
+    assert loaded.provenance["preset"] == "mixed"
+    find, digest = load_lesion_finder(tmp_path / "segmenter.safetensors")
+    frame = data.val_dataloader().dataset[0]["rapid"].numpy()
+    assert digest == loaded.sha256
+    with torch.inference_mode():
+        logits = task.segmenter.eval().logits(*given(torch.from_numpy(frame)[None], side_mm=1.0))
+    np.testing.assert_array_equal(find(frame), logits[0, 0].argmax(dim=0).numpy() == 1)
 
 
 # --- stage 1
@@ -151,23 +180,23 @@ def test_the_teacher_of_frames_knows_one_region_and_writes_its_dice(teacher):
     ]
     assert all(0 <= float(row["lesion"]) <= 1 for row in rows)
     loaded = load_teacher(teacher)
-    prior = loaded(torch.rand(2, 3, 40, 56))
+    prior = loaded.prior(*given(torch.rand(2, 3, 40, 56)))
     assert prior.embedding.shape == (2, 1, loaded.embedding_dim, 3, 4)
     assert prior.masks.shape[:3] == (2, 1, 1)
-    assert loaded.encode(torch.rand(1, 3, 40, 56)).shape == (1, 1, loaded.embedding_dim, 3, 4)
-    assert loaded.logits(torch.rand(1, 3, 40, 56)).shape == (1, 1, 2, 40, 56)
+    assert loaded.encode(*given(torch.rand(1, 3, 40, 56))).shape == (1, 1, loaded.embedding_dim, 3, 4)
+    assert loaded.logits(*given(torch.rand(1, 3, 40, 56))).shape == (1, 1, 2, 40, 56)
 
 
 def test_colours_matter_to_it(teacher):
     loaded, x = load_teacher(teacher), torch.rand(1, 3, 64, 64)
-    assert not torch.allclose(loaded.encode(x), loaded.encode(x.flip(1)), atol=1e-3)
+    assert not torch.allclose(loaded.encode(*given(x)), loaded.encode(*given(x.flip(1))), atol=1e-3)
 
 
 @pytest.mark.parametrize("mode", ["decoder", "full"])
 def test_the_other_modes_adapt_to_frames_too(manifest, tmp_path, mode):
     task = AdaptTeacher(mode, domain="colours", warmup_steps=1, decoder_steps=1, output=tmp_path)
     trainer(tmp_path, limit_val_batches=1).fit(task, frames(manifest))
-    assert load_teacher(tmp_path / f"teacher_{mode}").labelled.labels.names == ("lesion",)
+    assert load_teacher(tmp_path / f"teacher_{mode}").labels.names == ("lesion",)
 
 
 def test_up_down_flips_of_frames_are_kept(manifest):
@@ -225,7 +254,7 @@ def test_a_written_cascade_of_frames_is_read_again(manifest, tmp_path, teacher, 
     f1 = load_restorer(tmp_path / "restorer.safetensors").restorer
     again, _ = load_cascade(tmp_path / "cascade.safetensors", f1)
     x = torch.rand(1, 3, 40, 56)
-    prior = load_teacher(teacher)(x)
+    prior = load_teacher(teacher).prior(*given(x))
     with torch.no_grad():
         wanted, got = task.cascade.eval()(x, torch.ones(1), prior), again(x, torch.ones(1), prior)
     torch.testing.assert_close(got.i2, wanted.i2)
