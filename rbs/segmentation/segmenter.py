@@ -37,11 +37,13 @@ class Segmenter(nn.Module, ABC):
         embedding_dim: Channels of the embedding of its prior.
         embedding_stride: Side of a cell of that embedding, pixels.
         mask_stride: Side of a cell of the masks of its prior, pixels.
+        reads_crops: True where crops mean to it what the whole does.
     """
 
     embedding_dim: int
     embedding_stride: int
     mask_stride: int
+    reads_crops: bool
 
     def __init__(self, domain: DomainName = "roots") -> None:
         super().__init__()
@@ -145,6 +147,7 @@ class EncoderDecoder(Segmenter):
         if self._embedding > levels:
             raise ValueError(f"{levels} levels with blocks of {patch} pixels do not reach the embedding")
         self.embedding_dim = channels[self._embedding - 1]
+        self.reads_crops = self.images.shows == "frames"
         self.views = self.images.channels // self.images.view_channels
         self.input_channels = (self.images.input_channels + 2) * patch**2
         self.head = nn.Conv2d(channels[0], self.views * (1 + len(self.labels)) * patch**2, 1)

@@ -49,6 +49,8 @@ class Teacher(Segmenter):
         recomputes: True where activations of the encoder are computed again for the gradients.
     """
 
+    reads_crops = True
+
     def __init__(
         self, size: Size, sam: Sam, mask_decoder: MaskDecoder | None = None, domain: DomainName = "roots"
     ) -> None:
