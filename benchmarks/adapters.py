@@ -68,9 +68,15 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     data = Halved(
-        args.manifest, pairs="measured", crop=(512, 128), num_workers=0, single_view_probability=0.0
+        args.manifest,
+        pairs="measured",
+        crop=(512, 128),
+        batch_size=2,
+        samples_per_epoch=10_000,
+        num_workers=0,
+        single_view_probability=0.0,
     )
-    data.children, data.samples_per_epoch, data.batch_size = args.children, 10_000, 2
+    data.children = args.children
     args.output.mkdir(parents=True, exist_ok=True)
     for mode in args.mode:
         row, teacher = trained(mode, data, args.output, args.seconds)

@@ -66,7 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--segmenter",
         type=Path,
         metavar="PATH",
-        help="frames only: segmenter, or folder of an adapted SAM, that looks for lesions in clean, degraded and restored frames",
+        help="frames only: segmenter, or adapted SAM, that looks for lesions in clean, degraded and restored"
+        " frames",
     )
     parser.add_argument(
         "--against",

@@ -64,7 +64,7 @@ def test_its_folder_is_read_as_every_segmenter_is(teacher, tmp_path):
     with torch.no_grad():
         expected = teacher(*given(torch.tensor(counts / 0.5, dtype=torch.float32)[None]))[0]
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    with pytest.raises(CheckpointError, match="no such weight file; .*adapt SAM with `make adapt-sam`"):
+    with pytest.raises(CheckpointError, match=r"no such weight file; .*adapt SAM with `make adapt-sam`"):
         load_segmenter(tmp_path / "none")
 
 
