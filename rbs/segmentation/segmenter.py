@@ -103,6 +103,18 @@ class Segmenter(nn.Module, ABC):
         embedding = self.embedding(features)[..., :height, :width]
         return embedding[:, None].expand(-1, logits.shape[1], -1, -1, -1)
 
+    def check(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> None:
+        """Refuse arguments of other shapes than `forward` takes.
+
+        Raises:
+            ValueError: `x` is no image of the domain, or not each has an exposure and a spacing.
+        """
+        if not self.images.fits(x):
+            raise ValueError(f"{self.images.shows} must be {self.images.shape}, not {tuple(x.shape)}")
+        if exposure.shape != x.shape[:1] or spacing_mm.shape != (len(x), 2):
+            fault = f"an exposure and a spacing for each of {len(x)} {self.images.shows}"
+            raise ValueError(f"{fault}, not {tuple(exposure.shape)} and {tuple(spacing_mm.shape)}")
+
     @abstractmethod
     def embedding(self, features: list[Tensor]) -> Tensor:
         """The level of `logits_with_features` that is the embedding of its prior, (B, C, h, w)."""
@@ -170,16 +182,8 @@ class EncoderDecoder(Segmenter):
     def logits_with_features(
         self, x: Tensor, exposure: Tensor, spacing_mm: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
-        """See `Segmenter.logits_with_features`.
-
-        Raises:
-            ValueError: `x` is no image of the domain, or not each has an exposure and a spacing.
-        """
-        if not self.images.fits(x):
-            raise ValueError(f"{self.images.shows} must be {self.images.shape}, not {tuple(x.shape)}")
-        if exposure.shape != x.shape[:1] or spacing_mm.shape != (len(x), 2):
-            fault = f"an exposure and a spacing for each of {len(x)} {self.images.shows}"
-            raise ValueError(f"{fault}, not {tuple(exposure.shape)} and {tuple(spacing_mm.shape)}")
+        """See `Segmenter.logits_with_features`."""
+        self.check(x, exposure, spacing_mm)
         views, height, width = x.shape[1] // self.images.view_channels, *x.shape[-2:]
         x = x.expand(-1, self.images.channels, -1, -1)
         # Squares of counts lose the Poisson noise in bfloat16.
