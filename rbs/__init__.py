@@ -218,7 +218,8 @@ def evaluate(
         stage1: Weights of one restorer or several to compare; "shipped" for those of rbs.
         stage2: Weights of the first restorer of stage 2; the second one is read from
             `cascade.safetensors` beside them.
-        teacher: Folder of the adapted teacher, for the second restorer of stage 2.
+        teacher: File of the segmenter, or folder of the adapted SAM, whose priors the second
+            restorer of stage 2 was trained with.
         adapt: Add a row each of `stage1` fitted to each scan's own counts; scans only.
         keep_faint: Add a row each of `stage1` with faint foci kept; scans only.
         against: Method to compare all others with; None for the best peer by each metric.
