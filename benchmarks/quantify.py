@@ -124,7 +124,7 @@ def lesions_of(case: Case, loaded: LoadedCase) -> list[Lesion]:
     seen = bare > 0.05
     bare = np.maximum(bare * np.median(expected[seen] / bare[seen]), 1e-6)
     signal = np.maximum(expected - bare, 0)
-    numbers, _ = label(loaded.labels == HOT, np.ones((1, 3, 3)))
+    numbers = np.stack([label(view == HOT, np.ones((3, 3)))[0] for view in loaded.labels])
     rows, columns = np.ogrid[: bare.shape[1], : bare.shape[2]]
     lesions = []
     for one in listed:
@@ -220,7 +220,7 @@ def index_rows(children: list[Child]) -> Iterator[dict[str, Any]]:
         views = sum(len(one.case.views) for one in children)
         detected[scan] = (100 * float(np.mean(hits)), false / views, len(hits))
     for scan in SCANS:
-        index, other = measured[scan], measured["standard"]
+        index = measured[scan]
         difference = index - truth
         spread = 1.96 * difference.std(ddof=1)
         found, false_ones, lesions = detected[scan]
@@ -233,7 +233,9 @@ def index_rows(children: list[Child]) -> Iterator[dict[str, Any]]:
             "difference_to_truth": interval(lambda pick, d=difference: d[pick].mean(), len(index), 3),
             "limits_of_agreement": f"{difference.mean() - spread:.3f} to {difference.mean() + spread:.3f}",
             "to_standard_percent": interval(
-                lambda pick, i=index: 100 * (i[pick].mean() / other[pick].mean() - 1), len(index), 1
+                lambda pick, i=index: 100 * (i[pick].mean() / measured["standard"][pick].mean() - 1),
+                len(index),
+                1,
             ),
             "foci": f"{foci[scan].mean():.2f}",
             "foci_to_standard": interval(
@@ -309,7 +311,7 @@ def coverage_rows(children: list[Child]) -> Iterator[dict[str, Any]]:
 
 
 def tune(args: argparse.Namespace) -> None:
-    """Print lesions found and false ones, by threshold, of the segmenter and of a matched filter."""
+    """Print lesions found and false ones, of the segmenter and of a matched filter."""
     for split in ("train", "val"):
         children = list(read(args, split, ("rapid",)))
         detectors: list[tuple[str, Callable[[Child], list[HotSpot]]]] = []

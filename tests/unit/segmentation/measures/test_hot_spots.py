@@ -82,7 +82,7 @@ def test_drops_beside_the_bones_do_not_count() -> None:
 
 
 def test_the_site_of_the_injection_does_not_count() -> None:
-    arm = [spot for spot in found(*scan((130, 24, 20.0)))]
+    arm = found(*scan((130, 24, 20.0)))
     assert {(spot.region, spot.reason) for spot in arm} == {("arms", "site of the injection")}
     assert found(*scan((130, 24, 3.0)))[0].focus == 1
 
