@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import ndimage
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rbs.data.augmentation.geometric import log_uniform
@@ -96,18 +97,21 @@ class LabelledScansDataModule(RBSDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of whole scans."""
-        scans = LabelledScans(
-            self.cases("train"),
-            self._kept["train"],
+        return self._training_loader(self._scans("train", seed=self.seed), self.batch_size)
+
+    def _scans(self, split: str, seed: int) -> LabelledScans:
+        """Training samples of a split; of one without cases, of phantom children without end."""
+        return LabelledScans(
+            self.cases(split),
+            self._kept[split],
             length=self.samples_per_epoch,
-            seed=self.seed,
+            seed=seed,
             exposures=self.exposures,
             zoom=self.zoom,
             canvas=self.crop,
             binning=self.binning,
             single_view_probability=self.single_view_probability,
         )
-        return self._training_loader(scans, self.batch_size)
 
     def _read(self, split: str) -> list[LoadedCase]:
         if split == "train" and self.children == 0:
@@ -167,6 +171,8 @@ class LabelledScans(Dataset[Sample]):
         self.cases, self.scans, self.length, self.seed = cases, scans, length, seed
         self.exposures, self.zoom, self.canvas = exposures, zoom, canvas
         self.binning, self.single_view_probability = binning, single_view_probability
+        # A batch holds expectations if all scans have one.
+        self.known = all(scan.expectation is not None for scan in scans)
 
     def __len__(self) -> int:
         return self.length
@@ -180,11 +186,11 @@ class LabelledScans(Dataset[Sample]):
         else:
             row, (case, scan) = index, draw_child(self.seed, index)
             scan = binned(scan, self.binning)
-        assert scan.labels is not None  # checked in LabelledScansDataModule.setup
         zoom = 1.0 if scan.expectation is None else log_uniform(self.zoom, rng)
         exposure = log_uniform(self.exposures, rng)
-        labels = scan.labels
         known = scan.standard if scan.expectation is None else scan.expectation
+        # Only scans of a transfer set have none, whose labels are not used.
+        labels = np.zeros(known.shape, np.uint8) if scan.labels is None else scan.labels
         if zoom != 1:
             known = np.stack([_zoomed(view, zoom) for view in known]) / zoom**2
             labels = np.stack([_zoomed_labels(view, zoom) for view in labels])
@@ -201,8 +207,9 @@ class LabelledScans(Dataset[Sample]):
         views = [0, len(rapid) - 1]
         if len(rapid) > 1 and rng.random() < self.single_view_probability:
             views = [int(rng.integers(2))] * 2
-        return {
-            "rapid": torch.tensor(np.ascontiguousarray(rapid[views]), dtype=torch.float32),
+        expected = {"expectation": _tensor(known[views])} if self.known else {}
+        return expected | {
+            "rapid": _tensor(rapid[views]),
             "labels": torch.tensor(labels[views].astype(np.int64)),
             "exposure": torch.tensor(exposure, dtype=torch.float32),
             "spacing_mm": torch.tensor(scan.spacing_mm, dtype=torch.float32) / zoom,
@@ -210,6 +217,10 @@ class LabelledScans(Dataset[Sample]):
             "crop": torch.tensor((0, 0, *self.canvas)),
             "patient": case.patient,
         }
+
+
+def _tensor(counts: Array) -> Tensor:
+    return torch.tensor(np.ascontiguousarray(counts), dtype=torch.float32)
 
 
 def binned(scan: LoadedCase, side: int) -> LoadedCase:

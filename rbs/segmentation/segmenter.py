@@ -34,10 +34,12 @@ class Segmenter(nn.Module, ABC):
     Attributes:
         images: The domain.
         labels: Regions; channel 0 of the output is background, channel 1 + k region k.
-        embedding_stride: Side of a cell of the embedding of its prior, pixels.
+        embedding_dim: Channels of the embedding of its prior.
+        embedding_stride: Side of a cell of it, pixels.
         mask_stride: Side of a cell of the masks of its prior, pixels.
     """
 
+    embedding_dim: int
     embedding_stride: int
     mask_stride: int
 
