@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rbs.restorers.image_domain import DOMAINS, DomainName
-from rbs.segmentation.labels import LABELLED
+from rbs.segmentation.label_map import LABEL_MAPS
 from rbs.segmentation.prior import SemanticPrior
 from rbs.utils.checkpoint import describe
 
@@ -35,7 +35,7 @@ class Segmenter(nn.Module, ABC):
         images: The domain.
         labels: Regions; channel 0 of the output is background, channel 1 + k region k.
         embedding_dim: Channels of the embedding of its prior.
-        embedding_stride: Side of a cell of it, pixels.
+        embedding_stride: Side of a cell of that embedding, pixels.
         mask_stride: Side of a cell of the masks of its prior, pixels.
     """
 
@@ -47,7 +47,7 @@ class Segmenter(nn.Module, ABC):
         super().__init__()
         self.domain: DomainName = domain
         self.images = DOMAINS[domain]
-        self.labels = LABELLED[self.images.shows].labels
+        self.labels = LABEL_MAPS[self.images.shows]
 
     @abstractmethod
     def logits_with_features(
@@ -58,7 +58,8 @@ class Segmenter(nn.Module, ABC):
         Args:
             x: Scans at standard scale (raw counts / exposure), counts (B, V, H, W), V = 1 or 2,
                 aligned; or frames, sRGB values 0..1, (B, 3, H, W).
-            exposure: Exposure relative to the standard scan, (B,); of a frame 1.
+            exposure: Exposure relative to the standard scan, (B,); of a restored scan that of the
+                rapid scan it was made of; of a frame 1.
             spacing_mm: Row and column spacing, mm, (B, 2); of a frame 1.
 
         Returns:
@@ -82,15 +83,23 @@ class Segmenter(nn.Module, ABC):
     def prior(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> SemanticPrior:
         """The semantic prior of whole scans or frames; arguments as of `forward`."""
         logits, features = self.logits_with_features(x, exposure, spacing_mm)
-        views = logits.shape[1]
-        height, width = (-(-size // self.embedding_stride) for size in logits.shape[-2:])
-        embedding = self.embedding(features)[..., :height, :width]
-        embedding = embedding[:, None].expand(-1, views, -1, -1, -1)
         masks = logits.softmax(dim=2)[:, :, 1:]
         height, width = (-size % self.mask_stride for size in masks.shape[-2:])
         padded = F.pad(masks.flatten(1, 2), (0, width, 0, height))
-        pooled = F.avg_pool2d(padded, self.mask_stride).unflatten(1, (views, -1))
+        pooled = F.avg_pool2d(padded, self.mask_stride).unflatten(1, masks.shape[1:3])
+        embedding = self._by_view(features, logits)
         return SemanticPrior(embedding, pooled, self.embedding_stride, self.mask_stride)
+
+    def encode(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
+        """The embedding of the prior alone, (B, V, C, h, w); arguments as of `forward`."""
+        logits, features = self.logits_with_features(x, exposure, spacing_mm)
+        return self._by_view(features, logits)
+
+    def _by_view(self, features: list[Tensor], logits: Tensor) -> Tensor:
+        """The embedding of a prior, (B, V, C, h, w): what both views give together, for each."""
+        height, width = (-(-size // self.embedding_stride) for size in logits.shape[-2:])
+        embedding = self.embedding(features)[..., :height, :width]
+        return embedding[:, None].expand(-1, logits.shape[1], -1, -1, -1)
 
     @abstractmethod
     def embedding(self, features: list[Tensor]) -> Tensor:
@@ -161,16 +170,21 @@ class EncoderDecoder(Segmenter):
         """See `Segmenter.logits_with_features`.
 
         Raises:
-            ValueError: `x` is no image of the domain.
+            ValueError: `x` is no image of the domain, or not each has an exposure and a spacing.
         """
         if not self.images.fits(x):
             raise ValueError(f"{self.images.shows} must be {self.images.shape}, not {tuple(x.shape)}")
+        if exposure.shape != x.shape[:1] or spacing_mm.shape != (len(x), 2):
+            fault = f"an exposure and a spacing for each of {len(x)} {self.images.shows}"
+            raise ValueError(f"{fault}, not {tuple(exposure.shape)} and {tuple(spacing_mm.shape)}")
         views, height, width = x.shape[1] // self.images.view_channels, *x.shape[-2:]
         x = x.expand(-1, self.images.channels, -1, -1)
         # Squares of counts lose the Poisson noise in bfloat16.
         with torch.autocast(x.device.type, enabled=False):
             given = self._given(x.float(), exposure.float(), spacing_mm.float())
-        padded = F.pad(given, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")
+        # The coarsest level has two rows at least: instance normalisation of one cell is undefined.
+        rows = torch.sym_max(-height % self.multiple, 2 * self.multiple - height)
+        padded = F.pad(given, (0, -width % self.multiple, 0, rows), mode="replicate")
         levels = self.decode(F.pixel_unshuffle(padded, self.patch))
         logits = F.pixel_shuffle(self.head(levels[-1]).float(), self.patch)[..., :height, :width]
         logits = logits.unflatten(1, (self.views, -1))
@@ -182,10 +196,11 @@ class EncoderDecoder(Segmenter):
         """Channels of the network before blocks are laid into them, (B, C, H, W)."""
         p = exposure[:, None, None, None]
         if self.images.shows == "scans":
-            pixels = (spacing_mm.prod(dim=1) / PIXEL_AREA_MM2)[:, None, None, None]
+            pixels = (spacing_mm[:, 0] * spacing_mm[:, 1] / PIXEL_AREA_MM2)[:, None, None, None]
             x, p = x / pixels, p * pixels
         channels, _ = self.images.network_input(x, p, 0.0)
-        return torch.cat([channels, _places(x)], dim=1)
+        # Places have no slope: that of the root of no counts is infinite.
+        return torch.cat([channels, _places(x.detach())], dim=1)
 
 
 def _places(x: Tensor) -> Tensor:

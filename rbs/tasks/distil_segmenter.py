@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from rbs.distillation.segmenter import feature_distance, output_divergence
 from rbs.errors import CheckpointError, RbsError
+from rbs.segmentation.adapters import load_teacher
 from rbs.segmentation.checkpoint import load_segmenter
-from rbs.segmentation.lora import load_teacher
 from rbs.segmentation.segmenter import Segmenter
 from rbs.tasks.segmentation import SegmentationTask
 from rbs.tasks.task import Batch
@@ -153,6 +153,10 @@ class DistilSegmenter(SegmentationTask):
 
 
 def _embedding(segmenter: Segmenter, features: list[Tensor], shape: torch.Size) -> Tensor:
-    """The embedding of images of `shape` rows and columns, without the cells of their padding."""
+    """The embedding of images of `shape` rows and columns, without the cells of their padding.
+
+    A SAM sees each view by itself: the mean over views.
+    """
     rows, columns = (-(-size // segmenter.embedding_stride) for size in shape)
-    return segmenter.embedding(features)[..., :rows, :columns]
+    maps = segmenter.embedding(features)[..., :rows, :columns]
+    return maps.unflatten(1, (-1, segmenter.embedding_dim)).mean(dim=1)

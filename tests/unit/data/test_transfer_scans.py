@@ -39,7 +39,7 @@ def test_a_share_of_one_shows_no_label(tiny_cohort):
 def test_without_a_manifest_phantoms_are_drawn(tiny_cohort, monkeypatch):
     drawn = []
 
-    def child(seed, number):
+    def child(seed, number, lesions=None):
         from rbs.data.manifest import Manifest, load_case
 
         drawn.append((seed, number))
