@@ -1,12 +1,13 @@
 """Students by task-specific distillation, against other ways to train them with few labels.
 
-    python benchmarks/segmenter_distillation.py --manifest data/phantoms/manifest.csv --work runs/distillation
-    python benchmarks/segmenter_distillation.py --work runs/distillation --table docs/results/segmenter_distillation.csv
+    python benchmarks/segmenter_distillation.py --work runs/distillation
+    python benchmarks/segmenter_distillation.py --work runs/distillation --table TABLE.csv
 
 Each cell of the grid, a method at a number of labelled children and a seed, trains the student of
-`rbs segment` for equally many steps on scans of half the rows and columns, and is scored on the
-rapid scans of the test children. Cells that are done, and teachers and pretrained weights that
-exist, are not made again: an interrupted grid goes on. `--minutes` ends it before the next cell.
+`rbs segment` for equally many steps on scans of a quarter of the rows and columns (pixels of
+9 mm), and is scored on the rapid scans of the test children. Cells that are done, and teachers and
+pretrained weights that exist, are not made again: an interrupted grid goes on. `--minutes` ends it
+before the next cell.
 """
 
 from __future__ import annotations
@@ -22,18 +23,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy import ndimage
 from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
 
-from rbs.data.labelled_scans import LabelledScansDataModule, binned
+from rbs.data.datasets import Sample
+from rbs.data.labelled_scans import LabelledScans, LabelledScansDataModule, binned
 from rbs.data.manifest import Case, LoadedCase
 from rbs.data.stream import draw_child
 from rbs.data.transfer_scans import TransferScansDataModule
+from rbs.segmentation.adapters import load_teacher, save_teacher, start, trainable_teacher
 from rbs.segmentation.checkpoint import load_segmenter
 from rbs.segmentation.dynunet import DynUNet
+from rbs.segmentation.sam import build_sam, find_checkpoint
 from rbs.segmentation.segmenter import Segmenter
+from rbs.segmentation.teacher import Teacher
 from rbs.synthetic.scan_diffusion import ScanDiffusion
+from rbs.tasks.adapt_teacher import AdaptTeacher
 from rbs.tasks.distil_segmenter import DistilSegmenter
 from rbs.tasks.draw_scans import DrawScans
 from rbs.tasks.pretrain_segmenter import MaskedAutoencoder
@@ -46,8 +55,11 @@ LARGE = (32, 48, 64, 96, 128, 128)
 """Filters of the large DynUNet, a teacher that is good at the task."""
 
 CHILDREN_OF_STREAM = 200
-SCANS_DRAWN = 100
-SETTINGS: dict[str, Any] = {"crop": (512, 128), "binning": 2, "num_workers": 0, "samples_per_epoch": 100}
+SCANS_DRAWN = 80
+BINNING = 4
+SETTINGS: dict[str, Any] = {"crop": (256, 64), "binning": BINNING, "num_workers": 0, "samples_per_epoch": 100}
+
+LORA_STEPS, DECODER_STEPS = 100, 150
 
 
 class Grid:
@@ -56,11 +68,10 @@ class Grid:
     Args:
         manifest: Of the labelled children.
         work: Folder of weights and scores.
-        oracle: Weight file of a segmenter that saw many labelled children, or None.
     """
 
-    def __init__(self, manifest: Path, work: Path, oracle: Path | None) -> None:
-        self.manifest, self.work, self.oracle = manifest, work, oracle
+    def __init__(self, manifest: Path, work: Path) -> None:
+        self.manifest, self.work = manifest, work
         self._read: dict[str, dict[str, list[Any]]] = {}
         self.made: dict[str, float] = {}
         self._stream: list[LoadedCase] = []
@@ -110,12 +121,12 @@ class Grid:
         """Children of the phantom stream, drawn once: a child takes longer than a step."""
         file = self.work / "stream.npz"
         if not file.exists():
-            drawn = [binned(draw_child(77, n)[1], 2) for n in range(CHILDREN_OF_STREAM)]
+            drawn = [binned(draw_child(77, n)[1], BINNING) for n in range(CHILDREN_OF_STREAM)]
             arrays = {f"{n} expectation": child.expectation for n, child in enumerate(drawn)}
             labels = {f"{n} labels": child.labels for n, child in enumerate(drawn)}
             np.savez(file, **arrays, **labels)
         if not self._stream:
-            like = binned(draw_child(77, 0)[1], 2)
+            like = binned(draw_child(77, 0)[1], BINNING)
             with np.load(file) as arrays:
                 for n in range(CHILDREN_OF_STREAM):
                     expectation, labels = arrays[f"{n} expectation"], arrays[f"{n} labels"]
@@ -142,12 +153,35 @@ class Grid:
         return folder
 
     def _draw(self, folder: Path, children: int) -> float:
-        task = DrawScans(ScanDiffusion(), scans=SCANS_DRAWN, output=folder)
-        return self.train(task, self.data(children, "labelled", 11), 500, 1, decay=0.99)
+        task = DrawScans(ScanDiffusion(channels=(32, 48, 64), patch=2), scans=SCANS_DRAWN, output=folder)
+        return self.train(task, self.data(children, "labelled", 11), 400, 1, decay=0.99)
 
     def _large(self, folder: Path, children: int) -> float:
         task = SegmentationTask(DynUNet(LARGE), output=folder)
         return self.train(task, self.data(children, "labelled", 12), STEPS * 3 // 2, 1)
+
+    def _sam(self, folder: Path, children: int) -> float:
+        """SAM adapted to the labelled children by LoRA."""
+        task = AdaptTeacher(decoder_steps=DECODER_STEPS)
+        data = _ForSAM(str(self.manifest), children=children, seed=14, **SETTINGS)
+        data._kept = self._read.setdefault(f"{children} labelled", {})
+        core_s = self.train(task, data, LORA_STEPS, 1, decay=0.97)
+        base = find_checkpoint("vit_t", None)
+        save_teacher(folder, task.teacher, mode="lora", rank=8, base=base)
+        return core_s
+
+    def _untouched(self, folder: Path) -> float:
+        """SAM as it is."""
+        sam = trainable_teacher("vit_t", "decoder", 8)
+        start(sam, build_sam("vit_t", None))
+        save_teacher(folder, sam, mode="decoder", rank=8, base=find_checkpoint("vit_t", None))
+        return 0.0
+
+    def _agnostic(self, folder: Path) -> float:
+        """A student of SAM's own features, without labels."""
+        sam = self.once("untouched", self._untouched)
+        task = _TaughtBySAM(DynUNet(), teacher=sam, output_weight=0.0, feature_weight=1.0, output=folder)
+        return self.train(task, self.data(8, "phantoms", 13, share=1.0), STEPS, 1)
 
     def _masked(self, folder: Path) -> float:
         task = MaskedAutoencoder(DynUNet(), output=folder)
@@ -165,13 +199,21 @@ class Grid:
         prepared = ""
         if taught_by == "scratch":
             task = SegmentationTask(DynUNet(), output=folder)
-        elif taught_by == "mae":
-            prepared = "mae"
-            start = self.once("mae", self._masked) / "segmenter.safetensors"
-            task = SegmentationTask(DynUNet(), init_from=start, output=folder)
+        elif taught_by in ("mae", "agnostic"):
+            prepared = taught_by
+            pretrain = self._masked if taught_by == "mae" else self._agnostic
+            pretrained = self.once(taught_by, pretrain) / "segmenter.safetensors"
+            task = SegmentationTask(DynUNet(), init_from=pretrained, output=folder)
         else:
-            prepared, teacher, width = self._teacher(taught_by, children)
-            task = DistilSegmenter(DynUNet(), teacher=teacher, embedding_dim=width, output=folder)
+            prepared = f"{taught_by}_{children}"
+            adapt = self._sam if taught_by == "sam" else self._large
+            teacher = self.once(prepared, adapt, children)
+            self._score_teacher(teacher, children, taught_by)
+            if taught_by == "sam":
+                task = _TaughtBySAM(DynUNet(), teacher=teacher, output=folder)
+            else:
+                weights = teacher / "segmenter.safetensors"
+                task = DistilSegmenter(DynUNet(), weights, embedding_dim=LARGE[3], output=folder)
         data = self.data(children, transfer or "labelled", seed)
         core_s = self.train(task, data, STEPS, seed)
         about = {
@@ -180,29 +222,27 @@ class Grid:
             "method": method,
             "core_s": round(core_s, 1),
             "teacher_core_s": round(self.made.get(prepared, 0.0), 1),
-            "transfer_core_s": round(self.made.get(f"drawn_{children}", 0.0) if transfer == "drawn" else 0, 1),
+            "transfer_core_s": round(
+                self.made.get(f"drawn_{children}", 0.0) if transfer == "drawn" else 0, 1
+            ),
         }
         self._score(task.segmenter, about)
         spent = time.process_time() - begun
         shared = sum(self.made.values()) - before
         print(f"{name}: {core_s:.0f} core s of {spent:.0f}, shared {shared:.0f}", flush=True)
 
-    def _teacher(self, name: str, children: int) -> tuple[str, Path, int]:
-        """Name under which a teacher's cost is kept, its file, and channels of its embedding."""
-        if name == "oracle":
-            assert self.oracle is not None
-            return "", self.oracle, load_segmenter(self.oracle).segmenter.embedding_dim
-        made = f"large_{children}"
-        file = self.once(made, self._large, children) / "segmenter.safetensors"
-        self.score_teacher(file, children, name)
-        return made, file, LARGE[3]
-
-    def score_teacher(self, file: Path, children: int, name: str) -> None:
+    def _score_teacher(self, folder: Path, children: int, name: str) -> None:
         """Score a teacher itself, once."""
-        if (children, 1, f"teacher {name}") not in self.done():
-            about = {"children": children, "seed": 1, "method": f"teacher {name}", "core_s": 0.0}
-            about["teacher_core_s"] = round(self.made.get(f"{name}_{children}", 0.0), 1)
-            self._score(load_segmenter(file).segmenter, about | {"transfer_core_s": 0.0})
+        if (children, 1, f"teacher {name}") in self.done():
+            return
+        teacher: Segmenter
+        if name == "sam":
+            teacher = Magnified(load_teacher(folder))
+        else:
+            teacher = load_segmenter(folder / "segmenter.safetensors").segmenter
+        cost = round(self.made[f"{name}_{children}"], 1)
+        about = {"children": children, "seed": 1, "method": f"teacher {name}", "core_s": cost}
+        self._score(teacher, about | {"teacher_core_s": 0.0, "transfer_core_s": 0.0})
 
     def _score(self, segmenter: Segmenter, about: dict[str, Any]) -> None:
         """Append Dice and surface distance of every patient and region."""
@@ -215,7 +255,9 @@ class Grid:
             x = batch["rapid"] / batch["exposure"][:, None, None, None]
             with torch.inference_mode():
                 found = segmenter.logits(x, batch["exposure"], batch["spacing_mm"])[0].argmax(dim=1)
-            scores = region_scores(found.numpy(), batch["labels"][0].numpy(), segmenter, batch["spacing_mm"][0])
+            scores = region_scores(
+                found.numpy(), batch["labels"][0].numpy(), segmenter, batch["spacing_mm"][0]
+            )
             rows += [about | {"patient": batch["patient"][0]} | row for row in scores]
         file = self.work / "scores.csv"
         pd.DataFrame(rows).to_csv(file, mode="a", header=not file.exists(), index=False)
@@ -244,14 +286,76 @@ class _Phantoms(TransferScansDataModule):
         return [Case(f"stream-{n}", "train", (), ()) for n in range(len(self.children_of_stream))]
 
 
-def region_scores(found: Any, truth: Any, segmenter: Segmenter, spacing_mm: Any) -> Iterator[dict[str, Any]]:
+class Magnified(Segmenter):
+    """A SAM that is shown binned scans with each pixel divided into 2 x 2: its cells are coarse.
+
+    Args:
+        sam: The adapted SAM.
+    """
+
+    def __init__(self, sam: Teacher) -> None:
+        super().__init__()
+        self.sam = sam
+        self.embedding_dim, self.embedding_stride = sam.embedding_dim, sam.embedding_stride // 2
+        self.mask_stride = max(1, sam.mask_stride // 2)
+
+    def logits_with_features(
+        self, x: Tensor, exposure: Tensor, spacing_mm: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """See `Segmenter.logits_with_features`."""
+        logits, features = self.sam.logits_with_features(magnified(x) / 4, exposure, spacing_mm / 2)
+        return F.avg_pool2d(logits.flatten(0, 1), 2).unflatten(0, logits.shape[:2]), features
+
+    def embedding(self, features: list[Tensor]) -> Tensor:
+        """See `Segmenter.embedding`."""
+        return self.sam.embedding(features)
+
+
+def magnified(pixels: Tensor) -> Tensor:
+    """Every pixel as 2 x 2 of its value."""
+    return pixels.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+
+class _TaughtBySAM(DistilSegmenter):
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        sam = self._outside["teacher"]
+        assert isinstance(sam, Teacher)
+        self._outside["teacher"] = Magnified(sam).eval()
+
+
+class _ForSAM(LabelledScansDataModule):
+    """Labelled scans as `AdaptTeacher` takes them."""
+
+    def train_dataloader(self) -> Any:
+        return self._training_loader(_Shown(self._scans("train", seed=self.seed)), self.batch_size)
+
+
+class _Shown(Dataset[Sample]):
+    def __init__(self, scans: LabelledScans) -> None:
+        self.scans = scans
+
+    def __len__(self) -> int:
+        return len(self.scans)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.scans[index]
+        for name in ("rapid", "expectation"):
+            sample[name] = magnified(sample[name]) / 4
+        sample["labels"] = magnified(sample["labels"])
+        alike = {"target": sample["rapid"], "target_exposure": sample["exposure"]}
+        return sample | alike | {"flip": torch.tensor([False, False])}
+
+
+def region_scores(
+    found: Any, truth: Any, segmenter: Segmenter, spacing_mm: list[float]
+) -> Iterator[dict[str, Any]]:
     """Dice over both views, and the mean over views of the 95 % surface distance, mm, by region."""
-    spacing = [float(side) for side in spacing_mm]
     for k, region in enumerate(segmenter.labels.names):
         a, b = found == k + 1, truth == k + 1
         if not b.any():
             continue
-        distances = [surface_distance(a[v], b[v], spacing) for v in range(len(b)) if b[v].any()]
+        distances = [surface_distance(a[v], b[v], spacing_mm) for v in range(len(b)) if b[v].any()]
         yield {
             "region": region,
             "dice": round(2 * float((a & b).sum()) / float(a.sum() + b.sum()), 4),
@@ -260,7 +364,7 @@ def region_scores(found: Any, truth: Any, segmenter: Segmenter, spacing_mm: Any)
 
 
 def surface_distance(a: Any, b: Any, spacing: list[float]) -> float:
-    """95th percentile of the distances between the outlines of two masks, mm; of none, the diagonal."""
+    """95th percentile of the distances between the outlines of masks, mm; of none, the diagonal."""
     if not a.any():
         return float(np.hypot(*(side * size for side, size in zip(spacing, b.shape, strict=True))))
     edges = [mask & ~ndimage.binary_erosion(mask) for mask in (a, b)]
@@ -268,16 +372,19 @@ def surface_distance(a: Any, b: Any, spacing: list[float]) -> float:
     return float(np.percentile(np.concatenate([away[1][edges[0]], away[0][edges[1]]]), 95))
 
 
-def cells(teachers: list[str]) -> Iterator[tuple[int, int, str]]:
-    """Children, seed and method: few labels and many first, then the second seed, then between."""
-    others = ["scratch", "agnostic", "mae"]
-    taught = [f"{teacher} {transfer}" for teacher in teachers for transfer in ("labelled", "phantoms", "drawn")]
+def cells() -> Iterator[tuple[int, int, str]]:
+    """Children, seed and method, in an order that gives the whole picture early."""
+    cheap = ["scratch", "large phantoms", "mae", "large labelled", "large drawn", "agnostic"]
+    taught_by_sam = ["sam phantoms", "sam labelled", "sam drawn"]
     for seed in (1, 2):
-        for children in (8, 80):
-            yield from ((children, seed, method) for method in [*others, *taught])
+        yield from ((children, seed, method) for method in cheap for children in (8, 80))
+        if seed == 1:
+            yield from ((children, 1, method) for method in taught_by_sam for children in (8, 80))
     for seed in (1, 2):
-        for children in (16, 32):
-            yield from ((children, seed, method) for method in [*others, *taught])
+        yield from ((children, seed, method) for method in cheap for children in (16, 32))
+    yield from ((children, 2, method) for method in taught_by_sam for children in (8, 80))
+    for seed in (1, 2):
+        yield from ((children, seed, method) for method in taught_by_sam for children in (16, 32))
 
 
 def main() -> None:
@@ -285,15 +392,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--manifest", type=Path, default=Path("data/phantoms/manifest.csv"))
     parser.add_argument("--work", type=Path, default=Path("runs/distillation"))
-    parser.add_argument("--oracle", type=Path, help="weights of a segmenter that saw many labelled children")
     parser.add_argument("--only", nargs="*", default=[], metavar="METHOD", help="these methods alone")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no cell after these")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    grid = Grid(args.manifest, args.work, args.oracle)
+    grid = Grid(args.manifest, args.work)
     begun = time.monotonic()
-    for cell in cells(["sam", "large"]):
+    for cell in cells():
         if cell in grid.done() or (args.only and cell[2] not in args.only):
             continue
         if time.monotonic() - begun > 60 * args.minutes:

@@ -116,14 +116,16 @@ def _written(
     Args:
         folder: Folder of all.
         number: Its number.
-        expected: Expected counts, aligned (2, H, W), on pixels `side` times as wide as those written.
+        expected: Expected counts, aligned (2, H, W), on pixels `side` times as wide as written.
         labels: Labels, likewise.
         spacing_mm: Row and column spacing of the pixels written, mm.
         side: Side of the pixels of `expected`, pixels written.
     """
     name = f"D{number:04d}"
     if side > 1:
-        expected = np.stack([ndimage.zoom(v, side, order=1, grid_mode=True, mode="nearest") for v in expected])
+        expected = np.stack(
+            [ndimage.zoom(v, side, order=1, grid_mode=True, mode="nearest") for v in expected]
+        )
         expected = expected.clip(0) / side**2
         labels = labels.repeat(side, axis=1).repeat(side, axis=2)
     expected = align(expected, VIEWS).astype(np.float32)

@@ -17,9 +17,9 @@ class MaskedAutoencoder(SegmentationTask):
     r"""Training of all but the head of a segmenter: the counts of hidden blocks are found again.
 
     After He et al., "Masked Autoencoders Are Scalable Vision Learners" (arXiv 2111.06377), for a
-    convolutional network: blocks of the scan are set to zero counts in both views, and a convolution
-    of 1 x 1 on the finest level predicts the roots of the counts. Their noise is of known size
-    (Anscombe), so the error
+    convolutional network: blocks of the scan are set to zero counts in both views, and a
+    convolution of 1 x 1 on the finest level predicts the roots of the counts. Their noise is of
+    known size (Anscombe), so the error
 
     .. math::
         L = \frac{1}{|M|} \sum_{i \in M} 4p \left(\hat s_i - \sqrt{x_i + 3/8p}\right)^2
