@@ -359,32 +359,89 @@ def region_scores(
         yield {
             "region": region,
             "dice": round(2 * float((a & b).sum()) / float(a.sum() + b.sum()), 4),
-            "hd95_mm": round(float(np.mean(distances)), 2),
+            "hd95_mm": round(float(np.nanmean(distances)), 2) if np.isfinite(distances).any() else "",
         }
 
 
-def surface_distance(a: Any, b: Any, spacing: list[float]) -> float:
-    """95th percentile of the distances between the outlines of masks, mm; of none, the diagonal."""
+def surface_distance(a: Any, b: Any, spacing_mm: list[float]) -> float:
+    """The larger 95th percentile of the distances from one outline to the other, mm.
+
+    NaN where nothing is found.
+    """
     if not a.any():
-        return float(np.hypot(*(side * size for side, size in zip(spacing, b.shape, strict=True))))
+        return float("nan")
     edges = [mask & ~ndimage.binary_erosion(mask) for mask in (a, b)]
-    away = [ndimage.distance_transform_edt(~edge, sampling=spacing) for edge in edges]
-    return float(np.percentile(np.concatenate([away[1][edges[0]], away[0][edges[1]]]), 95))
+    away = [ndimage.distance_transform_edt(~edge, sampling=spacing_mm) for edge in edges]
+    return max(float(np.percentile(away[1 - n][edges[n]], 95)) for n in (0, 1))
 
 
 def cells() -> Iterator[tuple[int, int, str]]:
     """Children, seed and method, in an order that gives the whole picture early."""
-    cheap = ["scratch", "large phantoms", "mae", "large labelled", "large drawn", "agnostic"]
-    taught_by_sam = ["sam phantoms", "sam labelled", "sam drawn"]
-    for seed in (1, 2):
-        yield from ((children, seed, method) for method in cheap for children in (8, 80))
-        if seed == 1:
-            yield from ((children, 1, method) for method in taught_by_sam for children in (8, 80))
-    for seed in (1, 2):
-        yield from ((children, seed, method) for method in cheap for children in (16, 32))
-    yield from ((children, 2, method) for method in taught_by_sam for children in (8, 80))
-    for seed in (1, 2):
-        yield from ((children, seed, method) for method in taught_by_sam for children in (16, 32))
+    methods = ["scratch", "large phantoms", "mae", "sam phantoms", "agnostic"]
+    methods += ["large labelled", "large drawn", "sam labelled", "sam drawn"]
+    for few, many in ((8, 80), (16, 32)):
+        for seed in (1, 2):
+            yield from ((children, seed, method) for method in methods for children in (few, many))
+
+
+NAMES = {
+    "scratch": "from scratch",
+    "agnostic": "task-agnostic: features of SAM, then labels",
+    "mae": "masked autoencoder, then labels",
+    "teacher sam": "SAM by LoRA: the teacher itself",
+    "teacher large": "large DynUNet: the teacher itself",
+    **{
+        f"{short} {transfer}": f"taught by {teacher}, {shown}"
+        for short, teacher in (("sam", "SAM"), ("large", "the large DynUNet"))
+        for transfer, shown in (
+            ("labelled", "labelled children"),
+            ("phantoms", "phantom stream"),
+            ("drawn", "drawn scans"),
+        )
+    },
+}
+"""Methods as the table names them, in its order."""
+
+SMALL = ("growth plates", "urinary tract", "hot spots")
+"""Regions that a student may not find at all: no surface distance is told of them."""
+
+
+def table(scores: pd.DataFrame) -> pd.DataFrame:
+    """One row a method and number of children, with bootstrap intervals over patients."""
+    rows = []
+    for children, of_children in scores.groupby("children"):
+        dice = {m: _by_patient(s, "dice") for m, s in of_children.groupby("method")}
+        for method in NAMES:
+            if method not in dice:
+                continue
+            cells_of = of_children[of_children["method"] == method]
+            far = _by_patient(cells_of[~cells_of["region"].isin(SMALL)], "hd95_mm")
+            once = cells_of.drop_duplicates("seed")
+            row = {"row": f"{children} children, {NAMES[method]}", "seeds": len(once)}
+            row |= _interval("dice", dice[method])
+            if method != "scratch" and "scratch" in dice:
+                row |= _interval("minus_scratch", dice[method] - dice["scratch"])
+            row |= {f"dice_{name}": f"{mean:.3f}" for name, mean in dice[method].mean().items()}
+            row |= _interval("hd95_mm", far, digits=1)
+            row |= {f"hd95_{name}_mm": f"{mean:.1f}" for name, mean in far.mean().items()}
+            names = ("core_s", "teacher_core_s", "transfer_core_s")
+            row |= {name: f"{once[name].mean():.0f}" for name in names}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _by_patient(scores: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Patients by regions, mean over seeds; NaN where a patient lacks a region."""
+    return scores.pivot_table(value, "patient", "region", sort=False)
+
+
+def _interval(name: str, values: pd.DataFrame, digits: int = 3) -> dict[str, str]:
+    """Mean over regions of the means over patients, and its 95 % bootstrap interval."""
+    drawn = np.random.default_rng(0).integers(len(values), size=(2000, len(values)))
+    means = [float(np.nanmean(np.nanmean(values.to_numpy()[index], axis=0))) for index in drawn]
+    low, high = np.percentile(means, [2.5, 97.5])
+    shown = {name: float(np.nanmean(values.mean())), f"{name}_low": low, f"{name}_high": high}
+    return {key: f"{value:.{digits}f}" for key, value in shown.items()}
 
 
 def main() -> None:
@@ -394,7 +451,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/distillation"))
     parser.add_argument("--only", nargs="*", default=[], metavar="METHOD", help="these methods alone")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no cell after these")
+    parser.add_argument("--table", type=Path, metavar="CSV", help="write the table of what is done")
     args = parser.parse_args()
+    if args.table:
+        table(pd.read_csv(args.work / "scores.csv")).to_csv(args.table, index=False)
+        return
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     grid = Grid(args.manifest, args.work)

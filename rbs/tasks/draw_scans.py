@@ -18,6 +18,7 @@ from rbs.scans.scan import STANDARD_VELOCITY, Array, Scan, align
 from rbs.synthetic.scan_diffusion import ScanDiffusion
 from rbs.synthetic.skeleton import VIEWS
 from rbs.tasks.task import Batch, TrainingTask
+from rbs.utils.checkpoint import describe
 
 _DATE = datetime(2020, 1, 1)
 
@@ -53,6 +54,7 @@ class DrawScans(TrainingTask):
         if scans < 1 or steps < 1:
             raise RbsError(f"{scans} scans in {steps} steps", remedy="draw at least one, in one step or more")
         self.save_hyperparameters(ignore=["diffusion"])
+        self.save_hyperparameters({"diffusion": describe(diffusion)})
         self.diffusion, self.scans, self.steps = diffusion, scans, steps
 
     def on_fit_start(self) -> None:
