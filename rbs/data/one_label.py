@@ -84,8 +84,8 @@ class OneLabelDataModule(LabelledScansDataModule):
             raise ManifestError(fault, file=self.manifest, remedy="add scans without labels")
         return [named[0], *others]
 
-    def _scans(self) -> LabelledScans:
-        scans = super()._scans()
+    def _scans(self, split: str, seed: int) -> LabelledScans:
+        scans = super()._scans(split, seed)
         standard = self.standard_velocity
         scans.relative = [standard / (case.standard_velocity or standard) for case in scans.cases]
         return scans

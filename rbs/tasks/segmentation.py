@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from rbs.data.manifest import manifest_record
-from rbs.segmentation.checkpoint import save_segmenter
+from rbs.errors import CheckpointError
+from rbs.segmentation.checkpoint import load_segmenter, save_segmenter
 from rbs.segmentation.dice import DiceTally, regions_found, write_rows
 from rbs.segmentation.labels import LABELLED
 from rbs.segmentation.objective import DiceCrossEntropy
@@ -18,13 +19,14 @@ from rbs.tasks.task import Batch, TrainingTask, images_of, spacing_of
 
 
 class SegmentationTask(TrainingTask):
-    """Training of a segmenter from scratch, by Dice and cross-entropy.
+    """Training of a segmenter by Dice and cross-entropy, from scratch or from other weights.
 
     At the end `segmenter.safetensors` and the table `dice.csv` of the validation patients are
     written.
 
     Args:
         segmenter: The network.
+        init_from: Weight file of a segmenter to start from, such as a pretrained one.
         lr: Peak learning rate of AdamW.
         weight_decay: Its weight decay.
         warmup_steps: Steps of linear warm-up, before a cosine decay to zero.
@@ -34,6 +36,7 @@ class SegmentationTask(TrainingTask):
     def __init__(
         self,
         segmenter: Segmenter,
+        init_from: Path | None = None,
         lr: float = 3e-3,
         weight_decay: float = 0.01,
         warmup_steps: int = 50,
@@ -42,9 +45,23 @@ class SegmentationTask(TrainingTask):
         super().__init__(lr, weight_decay, warmup_steps, output)
         self.save_hyperparameters(ignore=["segmenter"])
         self.save_hyperparameters({"segmenter": segmenter.spec()})
-        self.segmenter = segmenter
+        self.segmenter, self.init_from = segmenter, init_from
         self.objective = DiceCrossEntropy(1 + len(segmenter.labels))
         self._tally = DiceTally(segmenter.labels)
+
+    def setup(self, stage: str) -> None:
+        """Load the weights to start from.
+
+        Raises:
+            CheckpointError: They are missing, or of another network.
+        """
+        if stage != "fit" or self.init_from is None:
+            return
+        loaded = load_segmenter(self.init_from)
+        if loaded.segmenter.spec() != self.segmenter.spec():
+            fault = f"it holds {loaded.segmenter.spec()}, but the model is {self.segmenter.spec()}"
+            raise CheckpointError(fault, file=self.init_from, remedy="make --model.segmenter the same")
+        self.segmenter.load_state_dict(loaded.segmenter.state_dict())
 
     def forward(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
         """Probabilities (B, V, 1 + K, H, W); see `Segmenter.forward`."""
