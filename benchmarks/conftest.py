@@ -25,7 +25,7 @@ from rbs.evaluation.scans.metrics import Target
 from rbs.evaluation.scans.pairs import ScanPair
 from rbs.inference.onnx_export import export_onnx
 from rbs.restorers.checkpoint import LoadedRestorer, load_restorer, save_restorer
-from rbs.segmentation.lora import save_teacher, start, trainable_teacher
+from rbs.segmentation.adapters import save_teacher, start, trainable_teacher
 from rbs.segmentation.sam import ARCHITECTURES, SHIPPED, build_sam
 from rbs.synthetic.cohort import write_cohort
 from rbs.utils.memory import keep_memory

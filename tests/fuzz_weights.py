@@ -35,6 +35,7 @@ from fuzzing import Damaged, Wrong, blind
 from nm_files import poisson, write_nm
 from onnx import helper
 from safetensors.torch import load_file, save_file
+from segmenters import given
 from small_onnx import ABOUT, endless_loop, small_model
 
 from rbs.data.indexing import records
@@ -48,7 +49,7 @@ from rbs.restorers.checkpoint import load_restorer, save_restorer
 from rbs.restorers.dncnn import DnCNN
 from rbs.restorers.nafnet import NAFNet
 from rbs.restorers.uncertainty import UncertaintyHead, load_uncertainty, save_uncertainty
-from rbs.segmentation import lora
+from rbs.segmentation import adapters
 from rbs.segmentation.prior import SemanticPrior
 from rbs.segmentation.sam import ARCHITECTURES, build_sam
 from rbs.utils.checkpoint import digest_of
@@ -278,7 +279,7 @@ def _export(path: Path, rng: np.random.Generator) -> str:
 
 
 def _teacher(folder: Path, rng: np.random.Generator) -> str:
-    weights, settings = folder / lora.WEIGHTS, folder / lora.SETTINGS
+    weights, settings = folder / adapters.WEIGHTS, folder / adapters.SETTINGS
     what = rng.random()
     if what < 0.3:
         return f"weights: {_bytes(weights, rng)}"
@@ -287,7 +288,7 @@ def _teacher(folder: Path, rng: np.random.Generator) -> str:
     values = json.loads(settings.read_text())
     name = _changed(values, rng)
     if "digest" in values and rng.random() < 0.7:
-        values["digest"] = lora._digest(values)
+        values["digest"] = adapters._digest(values)
         name = f"planted {name}"
     settings.write_text(json.dumps(values))
     return name
@@ -390,14 +391,14 @@ def _teacher_of(folder: Path, kind: Any) -> Kind:
     base = folder.with_name("sam.safetensors")
     sam = ARCHITECTURES["vit_t"].build()
     save_file({name: tensor.half() for name, tensor in sam.state_dict().items()}, base)
-    teacher = lora.trainable_teacher("vit_t", "lora", rank=2)
-    lora.start(teacher, build_sam("vit_t", base))
-    lora.save_teacher(folder, teacher, mode="lora", rank=2, base=base)
+    teacher = adapters.trainable_teacher("vit_t", "lora", rank=2)
+    adapters.start(teacher, build_sam("vit_t", base))
+    adapters.save_teacher(folder, teacher, mode="lora", rank=2, base=base)
     x = torch.as_tensor(RAPID[None], dtype=torch.float32)
 
     def load() -> dict[str, Any]:
         with torch.inference_mode():
-            return {"restored": lora.load_teacher(folder, base)(x).masks.numpy()}
+            return {"restored": adapters.load_teacher(folder, base)(*given(x)).numpy()}
 
     return kind(folder, _teacher, load, 2)
 
@@ -409,7 +410,7 @@ def _prior_of(folder: Path, kind: Any) -> Kind:
     )
 
     def load() -> dict[str, Any]:
-        found = PriorCache(folder, "digest").get_or_compute(RAPID, 0.5, lambda *_: prior)
+        found = PriorCache(folder, "digest").get_or_compute(RAPID, 0.5, (2.26, 2.26), lambda *_: prior)
         strides = f"{found.embedding_stride} {found.mask_stride}"
         return {"restored": found.masks.numpy(), "embedding": found.embedding.numpy(), "strides": strides}
 

@@ -35,6 +35,7 @@ class RBSDataModule(CropDataModule):
     exposure             float32 (B,)        exposure of `rapid` relative to the standard scan
     target               float32 (B,2,h,w)   counts at its own exposure, none shared with `rapid`
     target_exposure      float32 (B,)        exposure of `target` relative to the standard scan
+    spacing_mm           float32 (B,2)       row and column spacing, mm
     labels               int64 (B,2,h,w)     region labels; only if all training cases have
                                              truth or label files, and without `scenes`
     expectation          float32 (B,2,h,w)   expected counts of the standard scan; only if all
@@ -53,7 +54,7 @@ class RBSDataModule(CropDataModule):
     ===================  ==================  ==================================================
 
     Validation and test batches are one whole scan each, not flipped, with as many channels V as it
-    has views, and `spacing_mm`, float32 (1,2); truth and labels are there if the case has them.
+    has views; truth and labels are there if the case has them.
     They use the acquired rapid and standard scan; where there is no rapid scan, half of the
     standard scan's counts (drawn once and for all) is the input and the other the target.
 

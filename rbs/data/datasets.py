@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, DistributedSampler, default_collate
 
 from rbs.data.augmentation.geometric import library
 from rbs.distillation.prior_cache import PriorSource
-from rbs.scans.scan import Array
+from rbs.scans.scan import Array, Spacing
 from rbs.segmentation.prior import SemanticPrior
 
 Sample = dict[str, Any]
@@ -130,8 +130,8 @@ class CropDataset(CaseDataset):
         return self.length
 
     @abstractmethod
-    def realisation(self, row: int, number: int) -> tuple[Array, float]:
-        """A whole simulated rapid image (C, H, W) of a case, and its exposure."""
+    def realisation(self, row: int, number: int) -> tuple[Array, float, Spacing]:
+        """A whole simulated rapid image (C, H, W) of a case, its exposure, and its spacing, mm."""
 
     def draw_case(self, index: int) -> tuple[int, np.random.Generator]:
         """The case of a sample, and the random numbers of everything else in it.
@@ -146,6 +146,7 @@ class CropDataset(CaseDataset):
         self,
         rapid: Array | None,
         exposure: float,
+        spacing_mm: Spacing,
         crop: tuple[int, int, int, int],
         flip: tuple[bool, bool],
         views: Sequence[int],
@@ -155,13 +156,14 @@ class CropDataset(CaseDataset):
         Args:
             rapid: The whole image (C, H, W); None where each crop is simulated afresh.
             exposure: Its exposure.
+            spacing_mm: Its row and column spacing, mm; of a frame 1.
             crop: Top, left, height, width.
             flip: Left-right and up-down flips, applied after cropping.
             views: View that each channel of the sample shows.
         """
         if self.priors is None or rapid is None:
             return {}
-        prior = self.priors(rapid, exposure).crop(*crop).flip(*flip)
+        prior = self.priors(rapid, exposure, spacing_mm).crop(*crop).flip(*flip)
         shown = list(views)
         return {"prior": replace(prior, embedding=prior.embedding[:, shown], masks=prior.masks[:, shown])}
 

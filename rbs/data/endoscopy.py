@@ -22,7 +22,7 @@ from rbs.endoscopy.field_of_view import field_of_view
 from rbs.endoscopy.files import read_frame, reduced
 from rbs.endoscopy.pairs import mask_of, refuse_other_scene, refuse_other_size
 from rbs.errors import FrameError, ManifestError, RbsError
-from rbs.scans.scan import Array
+from rbs.scans.scan import Array, Spacing
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,10 @@ class LoadedFrame:
     valid: Array
     low: Array | None = None
     labels: Array | None = None
+
+
+PIXEL = (1.0, 1.0)
+"""Spacing of frames, whose pixels have no size in mm."""
 
 
 class EndoscopyDataModule(CropDataModule):
@@ -176,7 +180,7 @@ class FrameCrops(CropDataset):
         if self.realisations is None:
             low, whole = _low(frame, self.preset, (self.seed, 4, index)), None
         else:
-            low, _ = self.realisation(row, int(rng.integers(self.realisations)))
+            low, *_ = self.realisation(row, int(rng.integers(self.realisations)))
             whole = low
         height, width = self.crop
         crop = top, left, height, width
@@ -185,14 +189,14 @@ class FrameCrops(CropDataset):
         if self.labelled:
             arrays["labels"] = frame.labels[cut]
         arrays, flip = flip_alike(arrays, int(rng.integers(LARGEST_SEED)))
-        return self.sample(row, arrays, crop=crop, flip=flip) | self.prior(whole, 1.0, crop, flip, [0])
+        return self.sample(row, arrays, crop=crop, flip=flip) | self.prior(whole, 1.0, PIXEL, crop, flip, [0])
 
-    def realisation(self, row: int, number: int) -> tuple[Array, float]:
-        """A whole degraded frame, sRGB (3, H, W), and 1: frames have no exposure."""
+    def realisation(self, row: int, number: int) -> tuple[Array, float, Spacing]:
+        """A whole degraded frame, sRGB (3, H, W); frames have no exposure and no spacing."""
         if (row, number) not in self._realised:
             low = _low(self.images[row], self.preset, (self.seed, 3, row, number))
             self._realised[row, number] = in_8_bits(low)
-        return from_8_bits(self._realised[row, number]), 1.0
+        return from_8_bits(self._realised[row, number]), 1.0, PIXEL
 
 
 class WholeFrames(CaseDataset):

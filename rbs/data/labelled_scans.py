@@ -41,6 +41,8 @@ class LabelledScansDataModule(RBSDataModule):
         manifest: The CSV that lists the cases.
         children: Number of training patients, the first of the manifest; None for all; 0 draws
             phantom children without end instead (`rbs.data.stream`).
+        lesions: Most lesions of a child of the stream, their number uniform from 0; None leaves it
+            to the phantom, half of which have none.
         exposures: Smallest and largest exposure; its logarithm is uniform between.
         zoom: Smallest and largest factor on rows and columns of known expectations.
         crop: Rows and columns of training samples, which scans are laid on, or a part of them.
@@ -61,6 +63,7 @@ class LabelledScansDataModule(RBSDataModule):
         manifest: str = "data/phantoms/manifest.csv",
         *,
         children: int | None = None,
+        lesions: int | None = None,
         exposures: tuple[float, float] = (0.1, 0.99),
         zoom: tuple[float, float] = (0.8, 1.25),
         crop: tuple[int, int] = (1024, 256),
@@ -87,7 +90,7 @@ class LabelledScansDataModule(RBSDataModule):
             raise RbsError(f"the zoom {zoom} does not rise within 0.25 to 4", remedy="try 0.8 and 1.25")
         if binning not in (1, 2, 4):
             raise RbsError(f"a binning of {binning}", remedy="sum up 1, 2 or 4 pixels a side")
-        self.children, self.zoom, self.binning = children, zoom, binning
+        self.children, self.lesions, self.zoom, self.binning = children, lesions, zoom, binning
 
     def cases(self, split: str) -> list[Case]:
         """See `CropDataModule.cases`; in training the first `children` of them."""
@@ -101,6 +104,7 @@ class LabelledScansDataModule(RBSDataModule):
             self._kept["train"],
             length=self.samples_per_epoch,
             seed=self.seed,
+            lesions=self.lesions,
             exposures=self.exposures,
             zoom=self.zoom,
             canvas=self.crop,
@@ -144,7 +148,8 @@ class LabelledScans(Dataset[Sample]):
         scans: Their arrays.
         length: Samples an epoch.
         seed: Seed of all random choices.
-        exposures: See `LabelledScansDataModule`, as the next three.
+        lesions: See `LabelledScansDataModule`, as the next four.
+        exposures: Likewise.
         zoom: Likewise.
         canvas: Likewise.
         binning: Of the stream; the arrays of `scans` are binned already.
@@ -158,6 +163,7 @@ class LabelledScans(Dataset[Sample]):
         *,
         length: int,
         seed: int,
+        lesions: int | None,
         exposures: tuple[float, float],
         zoom: tuple[float, float],
         canvas: tuple[int, int],
@@ -166,6 +172,7 @@ class LabelledScans(Dataset[Sample]):
     ) -> None:
         self.cases, self.scans, self.length, self.seed = cases, scans, length, seed
         self.exposures, self.zoom, self.canvas = exposures, zoom, canvas
+        self.lesions = lesions
         self.binning, self.single_view_probability = binning, single_view_probability
 
     def __len__(self) -> int:
@@ -178,7 +185,8 @@ class LabelledScans(Dataset[Sample]):
             row = int(np.random.default_rng((self.seed, 0, lap)).permutation(len(self.cases))[place])
             case, scan = self.cases[row], self.scans[row]
         else:
-            row, (case, scan) = index, draw_child(self.seed, index)
+            lesions = None if self.lesions is None else int(rng.integers(self.lesions + 1))
+            row, (case, scan) = index, draw_child(self.seed, index, lesions)
             scan = binned(scan, self.binning)
         assert scan.labels is not None  # checked in LabelledScansDataModule.setup
         zoom = 1.0 if scan.expectation is None else log_uniform(self.zoom, rng)

@@ -1,7 +1,8 @@
-"""Label files: the regions in a scan, beside its DICOM file.
+"""Label files: the regions in a scan, beside its DICOM file, or drawn in a viewer.
 
 NAME.labels.npz beside NAME.dcm holds `labels`, uint8 (frames, rows, columns), in the frames of that
-file: k + 1 for `rbs.scans.scan.REGIONS[k]`, 0 for background, posterior frames not mirrored.
+file: k + 1 for `rbs.scans.scan.REGIONS[k]`, 0 for background, posterior frames not mirrored. A
+DICOM Segmentation object that refers to the scan serves as well.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rbs.errors import ManifestError
+from rbs.errors import ManifestError, ScanError
+from rbs.scans.dicom.segmentation import read_segments
+from rbs.scans.regions import DESCRIBED
 from rbs.scans.scan import REGIONS, Array, Scan
-from rbs.segmentation.anatomy import NONE
+from rbs.segmentation.anatomy import NONE, region_of
 from rbs.segmentation.coco import CocoFile, CocoPicture
 from rbs.utils.files import read_npz, whole_file
 
@@ -38,13 +41,22 @@ def write_labels(scan: Path, labels: Array) -> None:
 def read_labels(file: Path, scan: Scan) -> Array:
     """Labels of the frames of a scan, uint8 (frames, rows, columns).
 
+    Args:
+        file: An .npz file, or a DICOM Segmentation object whose segments have the codes of
+            `rbs.scans.regions` or names that `rbs.segmentation.anatomy` knows. Where segments
+            overlap, the later one of `REGIONS` wins.
+        scan: The scan, as `read_nm` gave it.
+
     Raises:
         ManifestError: It is no label file, or not of this scan.
+        ScanError: Likewise, of a DICOM file.
     """
+    if file.suffix.lower() != ".npz":
+        return _drawn_labels(file, scan)
     try:
         labels = read_npz(file)["labels"]
     except (ValueError, KeyError) as error:
-        remedy = "give an .npz with the array labels"
+        remedy = "give an .npz with the array labels, or a DICOM Segmentation object"
         raise ManifestError(f"it is no label file ({error})", file=file, remedy=remedy) from error
     if labels.shape != scan.counts.shape:
         fault = f"its labels have shape {labels.shape}, those of {scan.provenance.path} {scan.counts.shape}"
@@ -52,6 +64,24 @@ def read_labels(file: Path, scan: Scan) -> Array:
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() > len(REGIONS):
         raise ManifestError("it holds unknown labels", file=file, remedy=f"use 0 to {len(REGIONS)}")
     return labels.astype(np.uint8)
+
+
+def _drawn_labels(file: Path, scan: Scan) -> Array:
+    """Labels from a DICOM Segmentation object."""
+    by_code = {region.code[:2]: name for name, region in DESCRIBED.items()}
+    masks = {}
+    for segment in read_segments(file, scan):
+        region = by_code.get(segment.code[:2]) or region_of(segment.label)
+        if region is None and (region := region_of(segment.code[2])) == NONE:
+            region = None  # viewers call what nobody named a tissue
+        if region is None:
+            remedy = f"name it after what it shows: {', '.join(REGIONS)}, or a bone"
+            raise ScanError(f"its segment '{segment.label}' is no known region", file=file, remedy=remedy)
+        masks[region] = masks.get(region, False) | segment.mask
+    labels = np.zeros(scan.counts.shape, np.uint8)
+    for value, name in enumerate(REGIONS, start=1):
+        labels[masks.get(name, False)] = value
+    return labels
 
 
 def read_regions(table: Path) -> dict[str, str]:

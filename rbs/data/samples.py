@@ -15,7 +15,7 @@ from rbs.data.datasets import CaseDataset, CropDataset, Sample, place_crop
 from rbs.data.manifest import Case, LoadedCase
 from rbs.degradation.thinning import Thinning, split
 from rbs.scans.censoring import completed, cut_counts
-from rbs.scans.scan import Array, View
+from rbs.scans.scan import Array, Spacing, View
 
 Pairs = Literal["measured", "split", "rapid", "expectation"]
 
@@ -116,17 +116,19 @@ class Crops(CropDataset):
         sample = self.sample(
             row, arrays, exposure=exposure, target_exposure=target_exposure, crop=crop, flip=flip
         )
+        sample["spacing_mm"] = torch.tensor(scan.spacing_mm, dtype=torch.float32)
         if self.censored:
             sample["cut"] = torch.tensor(scan.cut)
-        return sample | self.prior(whole_rapid, exposure, crop, flip, views)
+        return sample | self.prior(whole_rapid, exposure, scan.spacing_mm, crop, flip, views)
 
-    def realisation(self, row: int, number: int) -> tuple[Array, float]:
+    def realisation(self, row: int, number: int) -> tuple[Array, float, Spacing]:
         """A whole rapid scan (V, H, W) of a case, the one whose crops are shown under this number.
 
         Measured pairs have the acquired scan alone.
         """
         thinned, exposure = self._thinned(row, number)
-        return completed(thinned, self._cut(self.images[row])), exposure
+        scan = self.images[row]
+        return completed(thinned, self._cut(scan)), exposure, scan.spacing_mm
 
     def _cut(self, scan: LoadedCase) -> int:
         """Counts up to this number are missing in what is drawn from a scan."""

@@ -104,10 +104,17 @@ class Children(Dataset[list[Sample]]):
         return [crops[number * self.crops + crop] for crop in range(self.crops)]
 
 
-def draw_child(seed: int, number: int) -> tuple[Case, LoadedCase]:
-    """Child `number` of the stream of a seed, as it would be read from its files."""
+def draw_child(seed: int, number: int, lesions: int | None = None) -> tuple[Case, LoadedCase]:
+    """Child `number` of the stream of a seed, as it would be read from its files.
+
+    Args:
+        seed: Of the stream.
+        number: Of the child.
+        lesions: Number of its lesions; None draws it.
+    """
     acquisition = Acquisition()
-    patient = draw_patient(np.random.SeedSequence([seed, number], spawn_key=(_STREAM,)), acquisition)
+    seeds = np.random.SeedSequence([seed, number], spawn_key=(_STREAM,))
+    patient = draw_patient(seeds, acquisition, lesions)
     truth = patient.phantom
     loaded = LoadedCase(
         rapid=align(patient.rapid, VIEWS),

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rbs.errors import CheckpointError, RbsError, printable
-from rbs.scans.scan import Array
+from rbs.scans.scan import Array, Spacing
 from rbs.segmentation.prior import SemanticPrior
 from rbs.utils.checkpoint import digest_of, read_tensors
 from rbs.utils.files import whole_file
@@ -24,9 +24,9 @@ from rbs.utils.version import VERSION
 
 log = logging.getLogger(__name__)
 
-PriorSource = Callable[[Array, float], SemanticPrior]
-"""From a whole rapid image, counts (V, H, W) or colours (3, H, W), and its exposure to its prior
-(1, V, ...) on the CPU."""
+PriorSource = Callable[[Array, float, Spacing], SemanticPrior]
+"""From a whole rapid image, counts (V, H, W) or colours (3, H, W), its exposure and spacing to its
+prior (1, V, ...) on the CPU."""
 
 
 class PriorCache:
@@ -39,7 +39,7 @@ class PriorCache:
 
     Args:
         folder: Where the files lie.
-        digest: Whatever else the prior depends on: the teacher's digest, the restorer's, settings.
+        digest: Whatever else the prior depends on: SHA-256 of the segmenter and of the restorer.
         max_bytes: The files used longest ago are removed when the folder grows beyond this; those
             used since this cache was opened stay.
     """
@@ -52,21 +52,24 @@ class PriorCache:
         self._bytes: int | None = None
         self._warned = False
 
-    def get_or_compute(self, counts: Array, exposure: float, compute: PriorSource) -> SemanticPrior:
+    def get_or_compute(
+        self, counts: Array, exposure: float, spacing_mm: Spacing, compute: PriorSource
+    ) -> SemanticPrior:
         """The prior of an image, from its file, or computed and stored.
 
         Args:
             counts: The whole image, (C, H, W).
             exposure: Its exposure.
+            spacing_mm: Its row and column spacing, mm.
             compute: Makes the prior.
 
         Raises:
             RbsError: It made one that is not finite.
         """
-        path = self._path(counts, exposure)
+        path = self._path(counts, exposure, spacing_mm)
         prior = self._read(path)
         if prior is None:
-            computed = compute(counts, exposure)
+            computed = compute(counts, exposure, spacing_mm)
             if not (computed.embedding.half().isfinite().all() and computed.masks.isfinite().all()):
                 fault = "the teacher gave a semantic prior that is not finite"
                 raise RbsError(fault, file=path, remedy="adapt another teacher with `make adapt-sam`")
@@ -74,27 +77,28 @@ class PriorCache:
             prior = as_stored(computed)
         return prior
 
-    def read(self, counts: Array, exposure: float) -> SemanticPrior:
+    def read(self, counts: Array, exposure: float, spacing_mm: Spacing) -> SemanticPrior:
         """The prior of an image that was stored; opens files alone, as worker processes need it.
 
         Raises:
             RbsError: It is not there.
         """
-        prior = self._read(self._path(counts, exposure))
+        prior = self._read(self._path(counts, exposure, spacing_mm))
         if prior is None:
             fault = "a semantic prior that this training had stored is missing or damaged"
             remedy = "start again with --ckpt_path last, which computes it anew"
             raise RbsError(fault, file=self.folder, remedy=remedy)
         return prior
 
-    def key(self, counts: Array, exposure: float) -> str:
+    def key(self, counts: Array, exposure: float, spacing_mm: Spacing) -> str:
         """Name of the file of one image's prior."""
         array = np.ascontiguousarray(counts, np.float32)
-        about = f"{VERSION} {self.digest} exposure {exposure:.6f} {array.shape}"
+        spacing = " x ".join(f"{side:.4f}" for side in spacing_mm)
+        about = f"{VERSION} {self.digest} exposure {exposure:.6f} {array.shape} of {spacing} mm"
         return hashlib.sha256(about.encode() + array.tobytes()).hexdigest()
 
-    def _path(self, counts: Array, exposure: float) -> Path:
-        return self.folder / f"{self.key(counts, exposure)}.safetensors"
+    def _path(self, counts: Array, exposure: float, spacing_mm: Spacing) -> Path:
+        return self.folder / f"{self.key(counts, exposure, spacing_mm)}.safetensors"
 
     def _store(self, path: Path, prior: SemanticPrior) -> None:
         tensors = _rounded(prior)

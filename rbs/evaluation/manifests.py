@@ -99,7 +99,7 @@ def _frames(
 
     from rbs.data.frames_manifest import FramesManifest
     from rbs.evaluation.endoscopy.images import FrameSet
-    from rbs.evaluation.endoscopy.metrics import dice_metric, load_segmenter, lpips_of_frames, niqe_metric
+    from rbs.evaluation.endoscopy.metrics import dice_metric, load_lesion_finder, lpips_of_frames, niqe_metric
 
     manifest = FramesManifest.read(path)
     source = _source(manifest, split, trained, preset)
@@ -107,7 +107,7 @@ def _frames(
     training = tqdm(rows, desc="fitting NIQE", unit="frame", disable=not rows)
     metrics = [lpips_of_frames(), niqe_metric(source.target(row) for row in training)]
     if segmenter is not None:
-        metrics.append(dice_metric(*load_segmenter(segmenter, base_checkpoint)))
+        metrics.append(dice_metric(*load_lesion_finder(segmenter, base_checkpoint)))
     return FrameSet(manifest, split, source), metrics
 
 

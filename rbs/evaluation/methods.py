@@ -211,7 +211,7 @@ def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: 
     import torch
 
     from rbs.distillation.cascade import load_cascade
-    from rbs.segmentation.lora import load_teacher
+    from rbs.segmentation.checkpoint import load_segmenter
     from rbs.weights.shipped import file_sha256
 
     device = torch_device("auto")
@@ -222,8 +222,9 @@ def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: 
         if folder is None or first is None:
             log.warning("stage 2 (f2) is left out: its semantic priors need --stage1 and --teacher")
             return []
-        teacher = load_teacher(folder, base).to(device).eval()
-        if provenance.get("teacher") not in (None, teacher.digest):
+        teacher = load_segmenter(folder, base)
+        teacher.segmenter.to(device)
+        if provenance.get("teacher") not in (None, teacher.sha256):
             remedy = "give that one as --teacher"
             raise CheckpointError(
                 f"it was trained with another teacher than {folder}", file=file, remedy=remedy
@@ -239,9 +240,11 @@ def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: 
     cascade.to(device)
 
     def restore(pair: Any) -> Array:
-        x, exposure = _tensors(pair, device)
+        x, exposure, spacing = _tensors(pair, device)
         with torch.inference_mode():
-            prior = teacher(first.restorer(x, exposure)) if teacher is not None else None
+            prior = None
+            if teacher is not None:
+                prior = teacher.segmenter.prior(first.restorer(x, exposure), exposure, spacing)
             restored = cascade(x, exposure, prior).i2
         assert restored is not None  # the cascade has a second restorer
         return restored[0].cpu().numpy()
@@ -249,9 +252,12 @@ def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: 
     return [Method("stage2_f2", "Stage 2, second restorer", restore, settings)]
 
 
-def _tensors(pair: Any, device: str) -> tuple[Any, Any]:
+def _tensors(pair: Any, device: str) -> tuple[Any, Any, Any]:
     import torch
 
     image, exposure = pair.network_input
     x = torch.as_tensor(image, dtype=torch.float32, device=device)
-    return x[None], torch.tensor([exposure], dtype=torch.float32, device=device)
+    p, spacing = (
+        torch.tensor([fact], dtype=torch.float32, device=device) for fact in (exposure, pair.spacing_mm)
+    )
+    return x[None], p, spacing

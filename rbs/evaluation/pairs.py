@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from rbs.scans.scan import Array
+from rbs.scans.scan import Array, Spacing
 
 if TYPE_CHECKING:
     from rbs.restorers.checkpoint import LoadedRestorer
@@ -26,6 +26,11 @@ class Pair(ABC):
     @abstractmethod
     def network_input(self) -> tuple[Array, float]:
         """Input of a restorer, float32 (C, H, W), and its exposure."""
+
+    @property
+    @abstractmethod
+    def spacing_mm(self) -> Spacing:
+        """Row and column spacing, mm; 1 of frames."""
 
     @abstractmethod
     def restored(self, loaded: LoadedRestorer) -> Array:

@@ -36,9 +36,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates, minimum_filter, spli
 
 from rbs.errors import ScanError
 from rbs.scans.counts import ENOUGH_COUNTS, anscombe
-from rbs.scans.scan import Array
-
-Spacing = tuple[float, float]
+from rbs.scans.scan import Array, Spacing
 
 REACH_MM = 75.0
 """Correlation length of the displacements of segments."""

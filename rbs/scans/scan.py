@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
+Spacing = tuple[float, float]
+"""Row and column spacing of pixels, mm; 1 of frames."""
+
 STANDARD_VELOCITY = 20.0
 """Bed velocity of a standard whole-body scan, cm/min; restored scans carry the counts of this
 velocity."""

@@ -1,1 +1,1 @@
-"""The teacher, a Segment Anything Model adapted to scans or frames, and its semantic priors."""
+"""Segmenters of scans and frames, among them an adapted Segment Anything; semantic priors."""

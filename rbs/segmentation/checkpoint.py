@@ -18,13 +18,13 @@ from rbs.weights.shipped import check_recorded, file_sha256
 
 @dataclass(frozen=True)
 class LoadedSegmenter:
-    """A segmenter from a file.
+    """A segmenter from a file, or from the folder of an adapted SAM.
 
     Attributes:
         segmenter: In evaluation mode, frozen, on the CPU.
         name: Its class and the file it came from.
-        version: The version of rbs that wrote it.
-        sha256: Of the file, hexadecimal.
+        version: The version of rbs that wrote it; empty for an adapted SAM.
+        sha256: Of the file; of an adapted SAM its digest, hexadecimal.
         provenance: Record of its making.
     """
 
@@ -60,14 +60,26 @@ def save_segmenter(path: str | Path, segmenter: Segmenter, provenance: dict[str,
     save_modules(path, {"": segmenter}, {**segmenter.spec(), "provenance": provenance})
 
 
-def load_segmenter(path: str | Path) -> LoadedSegmenter:
+def load_segmenter(path: str | Path, base_checkpoint: Path | None = None) -> LoadedSegmenter:
     """Read a segmenter.
+
+    Args:
+        path: File of `save_segmenter`, or folder of an adapted SAM, see
+            `rbs.segmentation.adapters`.
+        base_checkpoint: SAM's base weights that such a folder was adapted from; None for the
+            shipped or downloaded ones.
 
     Raises:
         CheckpointError: The file is missing, truncated, damaged, or holds no segmenter.
     """
     file = Path(path)
-    sha256 = file_sha256(file, "train one with `make train-segmenter`, or check the path")
+    if file.is_dir():
+        from rbs.segmentation.adapters import load_teacher  # peft takes seconds to import
+
+        teacher = load_teacher(file, base_checkpoint)
+        return LoadedSegmenter(teacher, f"Teacher {file.name}", version="", sha256=teacher.digest)
+    remedy = "train one with `make train-segmenter`, adapt SAM with `make adapt-sam`, or check the path"
+    sha256 = file_sha256(file, remedy)
     check_recorded(file, sha256)
     tensors, description = read_safetensors(file)
     spec = {"class_path": description.class_path, "init_args": description.init_args}

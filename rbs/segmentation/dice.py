@@ -1,4 +1,4 @@
-"""Dice of the regions of a teacher, and of unadapted SAM with perfect box prompts to compare with.
+"""Dice of the regions of a segmenter, and of unadapted SAM with perfect boxes to compare with.
 
     Dice = 2 |A and B| / (|A| + |B|)
 
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed
 from scipy import ndimage
 from segment_anything.modeling import Sam
 from torch import Tensor
@@ -24,6 +25,7 @@ from torch.nn import functional as F
 from rbs.restorers.image_domain import DOMAINS, Domain
 from rbs.segmentation.labels import LABELLED, LabelMap
 from rbs.segmentation.sam import Size
+from rbs.segmentation.segmenter import Segmenter
 from rbs.segmentation.teacher import Teacher, encode_window, picture_of, window_positions
 from rbs.segmentation.tiles import pack, plan
 from rbs.utils.files import whole_file
@@ -57,6 +59,14 @@ class DiceTally:
         pixels = torch.stack([(found & there).sum((0, 2, 3)), found.sum((0, 2, 3)), there.sum((0, 2, 3))])
         self.counted[case, patient, level] = pixels.cpu().numpy()
 
+    def gather(self) -> None:
+        """Join what the processes of a distributed training counted."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            parts: list[Any] = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(parts, self.counted)
+            for part in parts:
+                self.counted.update(part)
+
     def rows(self, mode: str, split: str) -> list[dict[str, str]]:
         """Rows of mode, split, level, Dice by region and mean; empty where no patient has it."""
         patients: dict[str, dict[str, Any]] = defaultdict(lambda: defaultdict(int))
@@ -87,9 +97,17 @@ def write_rows(path: Path, rows: Iterable[dict[str, str]]) -> None:
         writer.writerows(table.values())
 
 
-def regions_found(teacher: Teacher, image: Tensor) -> Tensor:
-    """Masks of the most probable regions, bool (V, K, H, W), of a scan or frame (C, H, W)."""
-    return teacher.labelled.labels.masks(teacher.logits(image[None])[0].argmax(dim=1))
+def regions_found(segmenter: Segmenter, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
+    """Masks of the most probable regions, bool (B, V, K, H, W).
+
+    Args:
+        segmenter: The network.
+        x: Scans or frames, (B, C, H, W), see `Segmenter.forward`.
+        exposure: Exposure of each, (B,).
+        spacing_mm: Row and column spacing, mm, (B, 2).
+    """
+    labels = segmenter.logits(x, exposure, spacing_mm).argmax(dim=2)
+    return segmenter.labels.masks(labels.flatten(0, 1)).unflatten(0, labels.shape[:2])
 
 
 def regions_prompted(

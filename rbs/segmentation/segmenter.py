@@ -34,10 +34,12 @@ class Segmenter(nn.Module, ABC):
     Attributes:
         images: The domain.
         labels: Regions; channel 0 of the output is background, channel 1 + k region k.
-        embedding_stride: Side of a cell of the embedding of its prior, pixels.
+        embedding_dim: Channels of the embedding of its prior.
+        embedding_stride: Side of a cell of that embedding, pixels.
         mask_stride: Side of a cell of the masks of its prior, pixels.
     """
 
+    embedding_dim: int
     embedding_stride: int
     mask_stride: int
 
@@ -56,7 +58,8 @@ class Segmenter(nn.Module, ABC):
         Args:
             x: Scans at standard scale (raw counts / exposure), counts (B, V, H, W), V = 1 or 2,
                 aligned; or frames, sRGB values 0..1, (B, 3, H, W).
-            exposure: Exposure relative to the standard scan, (B,); of a frame 1.
+            exposure: Exposure relative to the standard scan, (B,); of a restored scan that of the
+                rapid scan it was made of; of a frame 1.
             spacing_mm: Row and column spacing, mm, (B, 2); of a frame 1.
 
         Returns:
@@ -80,15 +83,23 @@ class Segmenter(nn.Module, ABC):
     def prior(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> SemanticPrior:
         """The semantic prior of whole scans or frames; arguments as of `forward`."""
         logits, features = self.logits_with_features(x, exposure, spacing_mm)
-        views = logits.shape[1]
-        height, width = (-(-size // self.embedding_stride) for size in logits.shape[-2:])
-        embedding = self.embedding(features)[..., :height, :width]
-        embedding = embedding[:, None].expand(-1, views, -1, -1, -1)
         masks = logits.softmax(dim=2)[:, :, 1:]
         height, width = (-size % self.mask_stride for size in masks.shape[-2:])
         padded = F.pad(masks.flatten(1, 2), (0, width, 0, height))
-        pooled = F.avg_pool2d(padded, self.mask_stride).unflatten(1, (views, -1))
+        pooled = F.avg_pool2d(padded, self.mask_stride).unflatten(1, masks.shape[1:3])
+        embedding = self._by_view(features, logits)
         return SemanticPrior(embedding, pooled, self.embedding_stride, self.mask_stride)
+
+    def encode(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
+        """The embedding of the prior alone, (B, V, C, h, w); arguments as of `forward`."""
+        logits, features = self.logits_with_features(x, exposure, spacing_mm)
+        return self._by_view(features, logits)
+
+    def _by_view(self, features: list[Tensor], logits: Tensor) -> Tensor:
+        """The embedding of a prior, (B, V, C, h, w): what both views give together, for each."""
+        height, width = (-(-size // self.embedding_stride) for size in logits.shape[-2:])
+        embedding = self.embedding(features)[..., :height, :width]
+        return embedding[:, None].expand(-1, logits.shape[1], -1, -1, -1)
 
     @abstractmethod
     def embedding(self, features: list[Tensor]) -> Tensor:

@@ -14,21 +14,25 @@ from collections.abc import Iterator
 
 import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from rbs.restorers.image_domain import DOMAINS, DomainName
+from rbs.restorers.image_domain import DomainName
 from rbs.segmentation.labels import LABELLED, LabelledImages
 from rbs.segmentation.prior import SemanticPrior
 from rbs.segmentation.sam import ARCHITECTURES, Size
+from rbs.segmentation.segmenter import Segmenter
 from rbs.segmentation.tiles import CANVAS, Layout, pack, plan, unpack
 
 _TOKENS_AT_ONCE = 4096
 
 
-class Teacher(nn.Module):
-    """Semantic priors from scans or frames; each view is processed independently of all others.
+class Teacher(Segmenter):
+    """The segmenter made of SAM; each view is processed independently of all others.
+
+    SAM is shown counts at standard scale, pixel by pixel: exposure and spacing are arguments as of
+    every segmenter, and have no effect.
 
     Args:
         size: The size of `sam`.
@@ -39,11 +43,7 @@ class Teacher(nn.Module):
         domain: Name of the domain of its images: "colours" are frames, all else are scans.
 
     Attributes:
-        images: The domain.
         labelled: Its images as they are shown to SAM, and the regions in them.
-        embedding_dim: Channels C of the embedding.
-        embedding_stride: Side of an embedding cell, image pixels.
-        mask_stride: Side of a mask cell, image pixels.
         digest: SHA-256 that identifies weights and settings; empty until the teacher is saved or
             loaded.
         recomputes: True where activations of the encoder are computed again for the gradients.
@@ -52,15 +52,15 @@ class Teacher(nn.Module):
     def __init__(
         self, size: Size, sam: Sam, mask_decoder: MaskDecoder | None = None, domain: DomainName = "roots"
     ) -> None:
-        super().__init__()
-        self.images = DOMAINS[domain]
+        super().__init__(domain)
         self.labelled = LABELLED[self.images.shows]
         architecture = ARCHITECTURES[size]
         self.size: Size = size
         self.image_encoder: ImageEncoderViT = sam.image_encoder
         self.prompt_encoder: PromptEncoder = sam.prompt_encoder
-        regions = len(self.labelled.labels)
-        self.mask_decoder: MaskDecoder = mask_decoder or region_decoder(size, sam.mask_decoder, regions)
+        self.mask_decoder: MaskDecoder = mask_decoder or region_decoder(
+            size, sam.mask_decoder, len(self.labels)
+        )
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.register_buffer("pixel_mean", sam.pixel_mean.clone(), persistent=False)
@@ -73,8 +73,28 @@ class Teacher(nn.Module):
         self.digest = ""
         self.recomputes = False
 
-    def forward(self, x: Tensor) -> SemanticPrior:
-        """Embedding and masks of aligned scans at standard scale, or of frames, (B, C, H, W)."""
+    def logits_with_features(
+        self, x: Tensor, exposure: Tensor, spacing_mm: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """See `Segmenter.logits_with_features`; logits of background are 0.
+
+        The feature is SAM's image embedding, views side by side in its channels, (B, V C, h, w).
+        """
+        height, width = x.shape[2:]
+        layout = plan(height, width, self.embedding_stride)
+        packed = [self._encode(views, layout) for views in self._portions(self.images.views(x), layout)]
+        grid = torch.cat([unpack(self.decode(embedding), layout) for embedding in packed])
+        pixels = F.interpolate(grid, scale_factor=self.mask_stride, mode="bilinear")
+        embedding = torch.cat([unpack(part, layout) for part in packed])
+        logits = pixels[..., :height, :width].unflatten(0, (len(x), -1))
+        return logits, [embedding.unflatten(0, (len(x), -1)).flatten(1, 2)]
+
+    def embedding(self, features: list[Tensor]) -> Tensor:
+        """See `Segmenter.embedding`."""
+        return features[0]
+
+    def prior(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> SemanticPrior:
+        """See `Segmenter.prior`; masks are those of the decoder's own grid."""
         layout = plan(x.shape[2], x.shape[3], self.embedding_stride)
         embeddings, masks = [], []
         for views in self._portions(self.images.views(x), layout):
@@ -85,11 +105,11 @@ class Teacher(nn.Module):
         embedding, regions = (torch.cat(p).unflatten(0, (len(x), -1)) for p in (embeddings, masks))
         return SemanticPrior(embedding, regions, self.embedding_stride, self.mask_stride)
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Image embedding (B, V, C, h, w) of the V views of scans at standard scale, or of frames.
+    def encode(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
+        """See `Segmenter.encode`: the image embedding.
 
-        It is differentiable. The cost of a crop is proportional to its area: it is read at the same
-        zoom as whole scans, on the corner of SAM's input that it fills.
+        The cost of a crop is proportional to its area: it is read at the same zoom as whole scans,
+        on the corner of SAM's input that it fills.
         """
         layout = plan(x.shape[2], x.shape[3], self.embedding_stride)
         parts = [
@@ -112,17 +132,6 @@ class Teacher(nn.Module):
         layout = plan(labels.shape[2], labels.shape[3], self.embedding_stride)
         middle, step = self.mask_stride * layout.shrink // 2, self.mask_stride * layout.shrink
         return pack(labels, layout)[:, 0, middle::step, middle::step]
-
-    def logits(self, x: Tensor) -> Tensor:
-        """Logits (B, V, 1 + K, H, W) of background (0) and regions of images (B, C, H, W)."""
-        height, width = x.shape[2:]
-        layout = plan(height, width, self.embedding_stride)
-        views = self.images.views(x)
-        grid = torch.cat(
-            [unpack(self.decode(self._encode(p, layout)), layout) for p in self._portions(views, layout)]
-        )
-        pixels = F.interpolate(grid, scale_factor=self.mask_stride, mode="bilinear")
-        return pixels[..., :height, :width].unflatten(0, (len(x), -1))
 
     def _portions(self, views: Tensor, layout: Layout) -> Iterator[Tensor]:
         rows, columns = layout.grid

@@ -166,10 +166,17 @@ def make_patient(number: int, seed: int, acquisition: Acquisition = Acquisition(
     return draw_patient(np.random.SeedSequence([seed, number]), acquisition)
 
 
-def draw_patient(seeds: np.random.SeedSequence, acquisition: Acquisition) -> Patient:
+def draw_patient(
+    seeds: np.random.SeedSequence, acquisition: Acquisition, lesions: int | None = None
+) -> Patient:
     """Draw a child and independent Poisson counts of the expectation of each of its scans.
 
     With and without motion it is the same child.
+
+    Args:
+        seeds: Decide everything random.
+        acquisition: Acquisition of both scans.
+        lesions: Number of lesions of a child that does not move; None draws it.
     """
     who, first, second, moves = (np.random.default_rng(s) for s in seeds.spawn(4))
     age = float(who.uniform(0.5, 16.0))
@@ -184,7 +191,7 @@ def draw_patient(seeds: np.random.SeedSequence, acquisition: Acquisition) -> Pat
         decayed = 0.5 ** (apart / TC99M_HALF_LIFE_S)
         late = replace(late, expectation=late.expectation * np.float32(decayed))
     else:
-        early = late = make_child(age, sex, who, acquisition.farther_mm)
+        early = late = make_child(age, sex, who, acquisition.farther_mm, lesions)
 
     def draw(phantom: Phantom, velocity: float, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
         exposure = acquisition.dose * STANDARD_VELOCITY / velocity

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed
 from torch import Tensor
-from torch.nn import functional as F
 
 from rbs.errors import RbsError
 from rbs.restorers.image_domain import DOMAINS, DomainName
+from rbs.segmentation.adapters import Mode, save_teacher, start, trainable_teacher
 from rbs.segmentation.dice import DiceTally, regions_found, regions_prompted, write_rows
-from rbs.segmentation.lora import Mode, save_teacher, start, trainable_teacher
+from rbs.segmentation.objective import DiceCrossEntropy
 from rbs.segmentation.sam import Size, build_sam, find_checkpoint
 from rbs.tasks.task import Batch, TrainingTask, WarmupCosine, images_of
 
@@ -34,8 +33,7 @@ large."""
 class AdaptTeacher(TrainingTask):
     """Training of the mask decoder and, by `mode`, the image encoder on labelled images.
 
-    The loss is Dice + cross-entropy of the softmax over background and regions, weighted by the
-    inverse root of their frequency. First the decoder alone learns for `decoder_steps` quick steps,
+    The loss is `DiceCrossEntropy`. First the decoder alone learns for `decoder_steps` quick steps,
     from embeddings of a few scans that are computed once: the encoder is better not moved by a
     decoder that draws at random. At the end of training the teacher is written, and Dice per region
     on the validation patients; with mode "lora" also that of the untouched SAM when the true
@@ -70,8 +68,6 @@ class AdaptTeacher(TrainingTask):
         decoder_steps: int = 300,
         output: Path | None = None,
     ) -> None:
-        from monai.losses import DiceLoss  # monai takes seconds to import
-
         super().__init__(lr, weight_decay, warmup_steps, output)
         self.save_hyperparameters()
         self.mode, self.size, self.rank = mode, size, rank
@@ -80,11 +76,9 @@ class AdaptTeacher(TrainingTask):
         # `setup`.
         self.teacher = trainable_teacher(size, mode, rank, domain)
         self.images = DOMAINS[domain]
-        self.dice = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+        self.objective = DiceCrossEntropy(1 + len(self.teacher.labels))
         self.labelled = self.teacher.labelled
-        self.register_buffer("rarity", torch.ones(1 + len(self.labelled.labels)))
-        self.rarity: Tensor
-        self._tally = DiceTally(self.labelled.labels)
+        self._tally = DiceTally(self.teacher.labels)
 
     def setup(self, stage: str) -> None:
         """Load SAM's base weights.
@@ -97,23 +91,16 @@ class AdaptTeacher(TrainingTask):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Loss of a batch, each scan at one of its noise levels."""
         images, labels = (self._upright(batch, x) for x in (self._any_level(batch), self._labels(batch)))
-        loss = self.loss(self.teacher.logits(images).flatten(0, 1), labels.flatten(0, 1))
+        logits = self.teacher.logits(*_inputs(images))
+        loss = self.objective(logits.flatten(0, 1), labels.flatten(0, 1))
         self.log("train_loss", loss, batch_size=len(images))
         return self.total(batch, {"total": loss})
-
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Dice + cross-entropy of logits (N, 1 + K, h, w) of the labels (N, h, w)."""
-        overlap: Tensor = self.dice(logits, labels[:, None])
-        return overlap + F.cross_entropy(logits, labels, self.rarity)
 
     def on_fit_start(self) -> None:
         """Teach the decoder alone, unless an interrupted training goes on."""
         if self.trainer.ckpt_path is not None:
             return
         embeddings, labels = self._embedded()
-        shares = torch.bincount(labels.flatten(), minlength=len(self.rarity)) / labels.numel()
-        weights = (shares + 1e-4).rsqrt()
-        self.rarity.copy_(weights / (weights * shares).sum())
         no_mask = self.teacher.prompt_encoder.no_mask_embed
         decoder = [*self.teacher.mask_decoder.parameters(), *no_mask.parameters()]
         peak, steps = 2e-3, self.decoder_steps
@@ -123,7 +110,7 @@ class AdaptTeacher(TrainingTask):
         for _ in range(steps):
             views = torch.randint(len(embeddings), (_VIEWS_A_STEP,), generator=draws)
             optimizer.zero_grad()
-            self.loss(self.teacher.decode(embeddings[views].float()), labels[views]).backward()
+            self.objective(self.teacher.decode(embeddings[views].float()), labels[views]).backward()
             torch.nn.utils.clip_grad_norm_(decoder, 1.0)
             optimizer.step()
             schedule.step()
@@ -146,7 +133,7 @@ class AdaptTeacher(TrainingTask):
 
     def on_validation_epoch_start(self) -> None:
         """Count anew."""
-        self._tally = DiceTally(self.labelled.labels)
+        self._tally = DiceTally(self.teacher.labels)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Find the regions of whole scans or frames of both qualities."""
@@ -154,12 +141,12 @@ class AdaptTeacher(TrainingTask):
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean Dice over regions."""
-        self._gather(self._tally)
+        self._tally.gather()
         for row in self._tally.rows(self.mode, "val"):
             self.log(f"val_dice_{row['level']}", float(row["mean"] or "nan"), prog_bar=True)
 
     def _found(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return regions_found(self.teacher, image.to(self.device)), labels.to(self.device)
+        return regions_found(self.teacher, *_inputs(image[None].to(self.device)))[0], labels.to(self.device)
 
     def write(self, folder: Path) -> None:
         """Write the teacher and its table."""
@@ -184,20 +171,12 @@ class AdaptTeacher(TrainingTask):
     @torch.no_grad()
     def _tallied(self, find: Find) -> DiceTally:
         """Dice on the validation scans, each process its share."""
-        tally = DiceTally(self.labelled.labels)
+        tally = DiceTally(self.teacher.labels)
         scans = self.datamodule.val_dataloader()
         for batch in islice(scans, self.global_rank, None, self.trainer.world_size):
             self._count(tally, batch, find)
-        self._gather(tally)
+        tally.gather()
         return tally
-
-    def _gather(self, tally: DiceTally) -> None:
-        """Join what the processes counted."""
-        if self.trainer.world_size > 1:
-            parts: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(parts, tally.counted)
-            for part in parts:
-                tally.counted.update(part)
 
     # --- images and labels of a batch
 
@@ -252,3 +231,8 @@ class AdaptTeacher(TrainingTask):
         """Put back what was left out, from the base weights that `setup` has loaded."""
         for part in _STATES & checkpoint.keys():
             checkpoint[part] = self.state_dict() | checkpoint[part]
+
+
+def _inputs(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Arguments of a teacher, on which exposure and spacing have no effect."""
+    return images, images.new_ones(len(images)), images.new_ones(len(images), 2)

@@ -27,12 +27,12 @@ from rbs.losses import Charbonnier, Loss, PoissonDeviance
 from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import describe_lightning, load_restorer, save_restorer
 from rbs.scans.counts import standard_scale
-from rbs.scans.scan import Array
+from rbs.scans.scan import Array, Spacing
 from rbs.segmentation.labels import LABELLED
 from rbs.segmentation.prior import SemanticPrior
 from rbs.segmentation.sam import ARCHITECTURES, Size
 from rbs.tasks.profiler import TEACHER
-from rbs.tasks.task import Batch, TrainingTask, images_of
+from rbs.tasks.task import Batch, TrainingTask, images_of, spacing_of
 from rbs.tasks.validation import frame_scores, pooled, scan_scores
 from rbs.utils.version import VERSION
 
@@ -190,7 +190,7 @@ class RestorationTask(TrainingTask):
                 "give its folder (of `make adapt-sam`) as --model.prior.teacher, or switch spi and scm off"
             )
             raise RbsError("SPI and SCM need the adapted teacher, but none is named", remedy=remedy)
-        from rbs.segmentation.lora import load_teacher
+        from rbs.segmentation.adapters import load_teacher
 
         teacher = load_teacher(config.teacher, config.base_checkpoint)
         if teacher.size != config.teacher_size:
@@ -233,6 +233,7 @@ class RestorationTask(TrainingTask):
         """One step on a batch of crops."""
         x = images_of(batch, self.cascade.f1.images)
         out = self.cascade(x, batch["exposure"], self._prior_of_crops(batch))
+        facts = batch["exposure"], spacing_of(batch)
         terms = cascade_losses(
             self.cascade,
             out,
@@ -241,7 +242,7 @@ class RestorationTask(TrainingTask):
             losses=list(self.losses),  # type: ignore[arg-type]
             skd_weight=self.skd_weight,
             scm_weight=self.scm_weight,
-            analyser=self._analyse,
+            analyser=lambda restored: self._analyse(restored, *facts),
             displacement=batch.get("displacement"),
             cut=batch.get("cut"),
         )
@@ -257,27 +258,33 @@ class RestorationTask(TrainingTask):
         """Count the time spent in here to the teacher (`rbs.tasks.profiler`)."""
         return self.trainer.profiler.profile(TEACHER)  # type: ignore[attr-defined]
 
-    def _analyse(self, x: Tensor) -> Tensor:
+    def _analyse(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
         with self._profiled():
-            return self._on_device("teacher").encode(x)  # type: ignore[operator]
+            return self._on_device("teacher").encode(x, exposure, spacing_mm)  # type: ignore[operator]
 
-    def _teach(self, x: Tensor) -> SemanticPrior:
+    def _teach(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> SemanticPrior:
         with self._profiled(), torch.no_grad():
-            return self._on_device("teacher")(x)
+            return self._on_device("teacher").prior(x, exposure, spacing_mm)  # type: ignore[operator]
+
+    def _online(self, batch: Batch) -> Callable[[Tensor], SemanticPrior]:
+        return lambda restored: self._teach(restored, batch["exposure"], spacing_of(batch))
 
     def _prior_of_crops(self, batch: Batch) -> SemanticPrior | Callable[[Tensor], SemanticPrior] | None:
         """The prior argument of `Cascade` for a batch of crops."""
         if "teacher" not in self._outside:
             return None
-        return self._teach if self.prior.source == "online" else self._with_true_masks(batch["prior"], batch)
+        if self.prior.source == "online":
+            return self._online(batch)
+        return self._with_true_masks(batch["prior"], batch)
 
     def _prior_of_scan(self, batch: Batch) -> SemanticPrior | Callable[[Tensor], SemanticPrior] | None:
         """The prior argument of `Cascade` for one whole scan or frame."""
         if self.cascade.spi is None:
             return None
         if self.prior.source == "online":
-            return self._teach
-        prior = self._scan_prior(batch["rapid"][0].cpu().numpy(), float(batch["exposure"][0]))
+            return self._online(batch)
+        row, column = spacing_of(batch)[0].tolist()
+        prior = self._scan_prior(batch["rapid"][0].cpu().numpy(), float(batch["exposure"][0]), (row, column))
         return self._with_true_masks(prior.to(self.device), batch)
 
     def _with_true_masks(self, prior: SemanticPrior, batch: Batch) -> SemanticPrior:
@@ -292,18 +299,22 @@ class RestorationTask(TrainingTask):
             )
         return prior.with_masks_of(batch["labels"])
 
-    def _scan_prior(self, counts: Array, exposure: float) -> SemanticPrior:
+    def _scan_prior(self, counts: Array, exposure: float, spacing_mm: Spacing) -> SemanticPrior:
         """Prior (1, V, ...) of a whole rapid scan as the frozen stage-1 restorer restores it."""
 
-        def compute(counts: Array, exposure: float) -> SemanticPrior:
+        def compute(counts: Array, exposure: float, spacing_mm: Spacing) -> SemanticPrior:
             x = torch.as_tensor(standard_scale(counts.astype(np.float32), exposure), device=self.device)[None]
+            p, spacing = (
+                torch.tensor([fact], dtype=torch.float32, device=self.device)
+                for fact in (exposure, spacing_mm)
+            )
             # Priors must not depend on whether they are asked for inside a mixed-precision step.
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                return self._teach(self._on_device("stage1")(x, torch.tensor([exposure], device=self.device)))
+                return self._teach(self._on_device("stage1")(x, p), p, spacing)
 
         if self._cache is None or self.prior.source == "frozen":
-            return as_stored(compute(counts, exposure))
-        return self._cache.get_or_compute(counts, exposure, compute)
+            return as_stored(compute(counts, exposure, spacing_mm))
+        return self._cache.get_or_compute(counts, exposure, spacing_mm, compute)
 
     # --- evaluation on whole scans
 

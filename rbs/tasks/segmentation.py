@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.distributed
 from torch import Tensor
 
 from rbs.data.manifest import manifest_record
 from rbs.errors import RbsError
 from rbs.segmentation.checkpoint import save_segmenter
-from rbs.segmentation.dice import DiceTally, write_rows
+from rbs.segmentation.dice import DiceTally, regions_found, write_rows
+from rbs.segmentation.labels import LABELLED
 from rbs.segmentation.objective import DiceCrossEntropy
 from rbs.segmentation.segmenter import Segmenter
-from rbs.tasks.task import Batch, TrainingTask, images_of
+from rbs.tasks.task import Batch, TrainingTask, images_of, spacing_of
 
 
 class SegmentationTask(TrainingTask):
@@ -78,9 +77,7 @@ class SegmentationTask(TrainingTask):
 
     def inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Images, exposure and spacing (mm) of a batch; frames have pixels of 1."""
-        x = images_of(batch, self.segmenter.images)
-        spacing = batch["spacing_mm"].float() if "spacing_mm" in batch else x.new_ones(len(x), 2)
-        return x, batch["exposure"], spacing
+        return images_of(batch, self.segmenter.images), batch["exposure"], spacing_of(batch)
 
     def on_validation_epoch_start(self) -> None:
         """Count anew."""
@@ -88,18 +85,13 @@ class SegmentationTask(TrainingTask):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Find the regions of a whole rapid scan, or of a frame."""
-        found = self.segmenter.logits(*self.inputs(batch)).argmax(dim=2)
-        masks = self.segmenter.labels.masks(found[0])
-        poor = "rapid" if self.segmenter.images.shows == "scans" else "degraded"
-        self._tally.add(int(batch["case"][0]), batch["patient"][0], poor, masks, batch["labels"][0])
+        (found,) = regions_found(self.segmenter, *self.inputs(batch))
+        poor, _ = LABELLED[self.segmenter.images.shows].levels
+        self._tally.add(int(batch["case"][0]), batch["patient"][0], poor, found, batch["labels"][0])
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean Dice over regions, and that of each."""
-        if self.trainer.world_size > 1:
-            parts: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(parts, self._tally.counted)
-            for part in parts:
-                self._tally.counted.update(part)
+        self._tally.gather()
         for row in self._tally.rows("segmenter", "val"):
             scores = {name: float(row[name] or "nan") for name in (*self.segmenter.labels.names, "mean")}
             self.log_dict({f"val/dice/{name}": score for name, score in scores.items()})

@@ -44,6 +44,12 @@ def images_of(batch: Batch, domain: Domain, what: Literal["rapid", "target"] = "
     return x
 
 
+def spacing_of(batch: Batch) -> Tensor:
+    """Row and column spacing of the pixels of a batch, mm, (B, 2); 1 of frames."""
+    exposure: Tensor = batch["exposure"]
+    return batch["spacing_mm"].float() if "spacing_mm" in batch else exposure.new_ones(len(exposure), 2)
+
+
 class WarmupCosine(LambdaLR):
     """Linear warm-up of the learning rate from a hundredth of its peak, then cosine decay to zero.
 

@@ -5,9 +5,10 @@ import json
 
 import pytest
 import torch
+from segmenters import given
 
 from rbs.scans.scan import REGIONS
-from rbs.segmentation.lora import load_teacher, save_teacher, start, trainable_teacher
+from rbs.segmentation.adapters import load_teacher, save_teacher, start, trainable_teacher
 from rbs.segmentation.sam import SHIPPED, build_sam
 
 
@@ -25,8 +26,8 @@ def teacher(request, tmp_path_factory):
 def test_prior(teacher, height, width, views):
     counts = torch.poisson(torch.rand(1, views, height, width) * 8)
     with torch.no_grad():
-        prior = teacher(counts)
-        again = teacher(counts)
+        prior = teacher.prior(*given(counts))
+        again = teacher.prior(*given(counts))
     cells = -(-height // prior.embedding_stride), -(-width // prior.embedding_stride)
     assert prior.embedding.shape == (1, views, teacher.embedding_dim, *cells)
     assert prior.masks.shape[:3] == (1, views, len(REGIONS))
@@ -34,7 +35,7 @@ def test_prior(teacher, height, width, views):
     assert prior.masks.min() >= 0
     assert prior.masks.sum(dim=2).max() <= 1 + 1e-5
     assert torch.equal(prior.masks, again.masks)
-    assert torch.allclose(teacher.encode(counts), prior.embedding, atol=1e-5)
+    assert torch.allclose(teacher.encode(*given(counts)), prior.embedding, atol=1e-5)
 
 
 def test_frozen(teacher):

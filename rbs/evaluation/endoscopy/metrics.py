@@ -157,38 +157,34 @@ def dice_metric(segment: Segment, digest: str) -> Metric:
     return Metric("dice", "Dice of lesions", "", True, reference, definition, compute, group=TASK, mask=VALID)
 
 
-def load_segmenter(folder: Path, base_checkpoint: Path | None = None) -> tuple[Segment, str]:
-    """An adapted teacher as a segmenter.
+def load_lesion_finder(path: Path, base_checkpoint: Path | None = None) -> tuple[Segment, str]:
+    """A segmenter of frames as a function from a frame to its lesions.
 
     Args:
-        folder: What adapting SAM to frames wrote.
+        path: Its file, or the folder of a SAM that was adapted to frames.
         base_checkpoint: SAM's base weights that it was adapted from; None for the shipped or
             downloaded ones.
 
     Returns:
-        The segmenter, and the digest of its weights.
+        The function, and what identifies its weights.
 
     Raises:
-        CheckpointError: It cannot be loaded, or was adapted to scans.
+        CheckpointError: It cannot be loaded, or was trained on scans.
     """
-    import torch
+    from rbs.segmentation.checkpoint import load_segmenter
 
-    from rbs.segmentation.lora import load_teacher
-
-    teacher = load_teacher(folder, base_checkpoint)
-    if teacher.images.shows != "frames":
-        fault = "this teacher was adapted to scans"
-        remedy = "adapt one to frames with `make adapt-sam DATA=endoscopy`"
-        raise CheckpointError(fault, file=folder, remedy=remedy)
-    teacher.to(torch_device("auto"))
+    loaded = load_segmenter(path, base_checkpoint)
+    if loaded.segmenter.images.shows != "frames":
+        fault = "this segmenter was trained on scans"
+        remedy = "adapt SAM to frames with `make adapt-sam DATA=endoscopy`"
+        raise CheckpointError(fault, file=path, remedy=remedy)
+    loaded.segmenter.to(torch_device("auto"))
 
     def segment(frame: Array) -> Array:
-        device = next(teacher.parameters()).device
-        with torch.inference_mode():
-            logits = teacher.logits(torch.as_tensor(frame, dtype=torch.float32, device=device)[None])
-        return (logits[0, 0].argmax(dim=0) == 1).cpu().numpy()
+        found: Array = loaded.probabilities(frame, 1.0, (1.0, 1.0))[0].argmax(axis=0) == 1
+        return found
 
-    return segment, teacher.digest
+    return segment, loaded.sha256
 
 
 def niqe_metric(clean: Iterable[FrameTarget]) -> Metric | None:

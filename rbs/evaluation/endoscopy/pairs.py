@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rbs.data.endoscopy import LoadedFrame, load_frame
+from rbs.data.endoscopy import PIXEL, LoadedFrame, load_frame
 from rbs.degradation.optical import Optical, Preset
 from rbs.endoscopy.colour import from_8_bits
 from rbs.evaluation.endoscopy.metrics import FrameTarget, psnr
 from rbs.evaluation.pairs import Pair
-from rbs.scans.scan import Array
+from rbs.scans.scan import Array, Spacing
 
 if TYPE_CHECKING:
     from rbs.data.frames_manifest import FrameRow
@@ -43,6 +43,11 @@ class FramePair(Pair):
     def network_input(self) -> tuple[Array, float]:
         """The degraded frame, and the exposure of 1 that frames have."""
         return self.degraded, 1.0
+
+    @property
+    def spacing_mm(self) -> Spacing:
+        """1: pixels of frames have no size."""
+        return PIXEL
 
     def restored(self, loaded: LoadedRestorer) -> Array:
         """Restoration by a restorer, (3, H, W)."""

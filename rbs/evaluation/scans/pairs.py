@@ -16,7 +16,7 @@ from rbs.evaluation.scans.metrics import Target, nc_nmse
 from rbs.scans.censoring import completed
 from rbs.scans.counts import standard_scale
 from rbs.scans.registration import Motion, warp, whole_pixel_shift
-from rbs.scans.scan import Array
+from rbs.scans.scan import Array, Spacing
 
 if TYPE_CHECKING:
     from rbs.restorers.checkpoint import LoadedRestorer
@@ -49,6 +49,11 @@ class ScanPair(Pair):
     def network_input(self) -> tuple[Array, float]:
         """The rapid scan at standard scale, float32 (V, H, W), and its exposure."""
         return standard_scale(np.asarray(self.rapid, np.float32), self.exposure), self.exposure
+
+    @property
+    def spacing_mm(self) -> Spacing:
+        """Row and column spacing, mm."""
+        return self.target.spacing_mm
 
     def restored(self, loaded: LoadedRestorer) -> Array:
         """Restoration by a restorer, standard counts (V, H, W)."""

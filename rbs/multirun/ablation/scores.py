@@ -70,7 +70,7 @@ def split_of(ablation: Ablation, runs: Runs, manifest: Manifest | FramesManifest
         return Split(SCANS, manifest.path, name, len(cases), lambda i: load_pair(cases[i]), METRICS)
 
     from rbs.evaluation.endoscopy.metrics import METRICS as FRAME_METRICS
-    from rbs.evaluation.endoscopy.metrics import dice_metric, load_segmenter
+    from rbs.evaluation.endoscopy.metrics import dice_metric, load_lesion_finder
     from rbs.evaluation.endoscopy.pairs import Source
 
     rows = manifest.rows(name)
@@ -79,7 +79,7 @@ def split_of(ablation: Ablation, runs: Runs, manifest: Manifest | FramesManifest
     metrics = FRAME_METRICS
     if ablation.teacher is not None and all(row.mask for row in rows):
         # Priors are to keep lesions: does a segmenter find them in the restored frame?
-        metrics = (*metrics, dice_metric(*load_segmenter(ablation.teacher)))
+        metrics = (*metrics, dice_metric(*load_lesion_finder(ablation.teacher)))
     return Split(FRAMES, manifest.path, name, len(rows), lambda i: source.pair(rows[i], i), metrics)
 
 

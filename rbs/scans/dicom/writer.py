@@ -265,7 +265,7 @@ def write_thinned_nm(path: str | Path, scan: Scan, source: Scan, *, description:
         ScanError: `source` has no header, or the counts are not whole numbers of 16 bits.
         OutputError: The file cannot be written.
     """
-    with _blaming(source):
+    with blaming_source(source):
         ds = _derived_from(source, scan, "thinned SIMULATED", uid_seed)
         ds.ImageType = ["DERIVED", "PRIMARY", "WHOLE BODY", "EMISSION"]
         for keyword in ("ScanVelocity", "ActualFrameDuration", "CountRate"):
@@ -358,7 +358,7 @@ def _write_result(
     overwrite: bool = False,
 ) -> Stored:
     """Write what a network made of `source`, in counts."""
-    with _blaming(source):
+    with blaming_source(source):
         pixels, scale, clipped = _scaled(scan.counts, source.provenance.path)
         ds = _derived_from(source, scan, series)
         ds.ImageType = ["DERIVED", "SECONDARY", "WHOLE BODY", "EMISSION"]
@@ -388,7 +388,7 @@ def _say_how(ds: Dataset, derivation: tuple[str, str, str], description: str, cu
     steps = [cut_code(cut), derivation] if cut else [derivation]
     ds.DerivationCodeSequence = [code(*step) for step in steps]
     ds.CodingSchemeIdentificationSequence = [own_codes()]
-    ds.DerivationDescription = _in_ascii(description)[:1024]
+    ds.DerivationDescription = in_ascii(description)[:1024]
 
 
 def _scaled(counts: Array, file: Path | None) -> tuple[Array, int, int]:
@@ -444,17 +444,22 @@ def _derived_from(source: Scan, scan: Scan, label: str, uid_seed: str | None = N
     if uid_seed is None:
         ds.InstanceCreationDate, ds.InstanceCreationTime = date_time(datetime.now())
         ds.ContentDate, ds.ContentTime = ds.InstanceCreationDate, ds.InstanceCreationTime
-    described = str(ds.get("SeriesDescription") or "")
-    described = described if described and can_be_written(described, ds) else "Whole body"
-    ds.SeriesDescription = f"{described[:40]} {label}"
-    number = str(ds.get("SeriesNumber") or "")
-    ds.SeriesNumber = 1000 + (int(number[-6:]) if number.isdecimal() else 0)
-    ds.InstanceNumber = 1
+    name_series(ds, label, 1000)
     burned_in = str(ds.get("BurnedInAnnotation") or "NO").strip().upper() != "NO"
     ds.BurnedInAnnotation = "YES" if burned_in else "NO"
     lossy = str(ds.get("LossyImageCompression") or "") == "01"  # counts recovered from a JPEG
     ds.LossyImageCompression = "01" if lossy else "00"
     return ds
+
+
+def name_series(ds: Dataset, label: str, number_after: int) -> None:
+    """Tell the series of a derived object from its source, whose name and number `ds` has."""
+    described = str(ds.get("SeriesDescription") or "")
+    described = described if described and can_be_written(described, ds) else "Whole body"
+    ds.SeriesDescription = f"{described[:40]} {label}"
+    number = str(ds.get("SeriesNumber") or "")
+    ds.SeriesNumber = number_after + (int(number[-6:]) if number.isdecimal() else 0)
+    ds.InstanceNumber = 1
 
 
 def _uid(level: str, seed: str | None) -> str:
@@ -488,7 +493,7 @@ def _describe_acquisition(ds: Dataset, scan: Scan) -> None:
     ds.CountsAccumulated = int(scan.counts.sum())
 
 
-def _in_ascii(text: str) -> str:
+def in_ascii(text: str) -> str:
     """A name from outside as DICOM can hold it: backslashes would part it in two values."""
     return re.sub(r"[^ -\[\]-~]", "?", text)
 
@@ -496,9 +501,9 @@ def _in_ascii(text: str) -> str:
 def _contribute(ds: Dataset, manufacturer: str, model: str, version: str, what: str) -> None:
     item = Dataset()
     item.PurposeOfReferenceCodeSequence = [code("109102", "DCM", "Processing Equipment")]
-    item.Manufacturer, item.ManufacturerModelName = manufacturer, _in_ascii(model)[:64]
+    item.Manufacturer, item.ManufacturerModelName = manufacturer, in_ascii(model)[:64]
     if version:
-        item.SoftwareVersions = _in_ascii(version)[:64]
+        item.SoftwareVersions = in_ascii(version)[:64]
     if "InstanceCreationDate" in ds:
         item.ContributionDateTime = f"{ds.InstanceCreationDate}{ds.InstanceCreationTime}"
     item.ContributionDescription = what
@@ -535,7 +540,7 @@ def encoded(ds: Dataset) -> bytes:
 
 
 @contextmanager
-def _blaming(source: Scan) -> Iterator[None]:
+def blaming_source(source: Scan) -> Iterator[None]:
     """Blame what pydicom cannot carry over or write on the header it came from."""
     try:
         with quiet():

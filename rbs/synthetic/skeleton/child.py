@@ -81,7 +81,13 @@ class Phantom:
     scan_length_mm: float
 
 
-def make_child(age_y: float, sex: Sex, rng: np.random.Generator, farther_mm: float = 0.0) -> Phantom:
+def make_child(
+    age_y: float,
+    sex: Sex,
+    rng: np.random.Generator,
+    farther_mm: float = 0.0,
+    lesions: int | None = None,
+) -> Phantom:
     """Draw a child and the expectation of its standard scan, 1024 x 256 pixels of 2.26 mm.
 
     Contrast, background, scatter, resolution and counts vary from child to child more widely than
@@ -92,11 +98,12 @@ def make_child(age_y: float, sex: Sex, rng: np.random.Generator, farther_mm: flo
         sex: "F" or "M".
         rng: Source of everything random; equal generators make equal children.
         farther_mm: Added distance of both collimators from the child.
+        lesions: Number of its lesions; None draws it (`rbs.synthetic.skeleton.disease`).
 
     Raises:
         RbsError: No such age or sex.
     """
-    return _see(_draw_subject(age_y, sex, rng), rng, farther_mm)[0]
+    return _see(_draw_subject(age_y, sex, rng), rng, farther_mm, lesions=lesions)[0]
 
 
 def make_passes(
@@ -214,6 +221,7 @@ def _see(
     farther_mm: float,
     motion: Motion = STILL,
     first: _FirstPass | None = None,
+    lesions: int | None = None,
 ) -> tuple[Phantom, _FirstPass]:
     """One pass: draw the child as it lies after `motion` and project it.
 
@@ -250,7 +258,7 @@ def _see(
         injected = draw_injection(canvas, arms, rng)
         contaminated = draw_contamination(canvas, body, outline, rng)
         attenuators = draw_attenuators(canvas, body, outline, arms, legs, rng)
-    lesions, bones = draw_lesions(canvas, body, rng, None if first is None else first.bones)
+    found, bones = draw_lesions(canvas, body, rng, None if first is None else first.bones, lesions)
     per_mm = soft_tissue(outline, body, texture(60, 0.12) * texture(15, 0.06), rng)
 
     camera = _draw_camera(body, rng, farther_mm)
@@ -281,7 +289,7 @@ def _see(
         density=framed(canvas.planes.sum(axis=0)),
         soft=framed(per_mm * outline.thickness()),
         disease=subject.disease,
-        lesions=tuple(replace(one, row=one.row + down) for one in lesions if scanned(one.row, one.column)),
+        lesions=tuple(replace(one, row=one.row + down) for one in found if scanned(one.row, one.column)),
         injected=injected,
         contaminated=contaminated,
         attenuators=tuple(

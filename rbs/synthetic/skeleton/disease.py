@@ -120,7 +120,11 @@ class Lesion:
 
 
 def draw_lesions(
-    canvas: Canvas, body: Body, rng: np.random.Generator, bones: Sequence[float] | None = None
+    canvas: Canvas,
+    body: Body,
+    rng: np.random.Generator,
+    bones: Sequence[float] | None = None,
+    number: int | None = None,
 ) -> tuple[tuple[Lesion, ...], tuple[float, ...]]:
     """Draw lesions in bone: none in half of the children, up to 6 in most, up to 20 in 1 of 25.
 
@@ -132,6 +136,7 @@ def draw_lesions(
         rng: Source of everything random.
         bones: The planar densities that the first pass returned: a child that has moved keeps its
             lesions.
+        number: Number of lesions; None draws it.
 
     Returns:
         The lesions, and the planar density of the bone at each place that was tried.
@@ -140,6 +145,7 @@ def draw_lesions(
     tried: list[float] = []
     some, many = int(rng.integers(1, 7)), int(rng.integers(8, 21))
     count = int(rng.choice([0, some, many], p=[0.5, 0.46, 0.04]))
+    count = count if number is None else number
     lesions: list[Lesion] = []
     while len(lesions) < count:
         kind = str(rng.choice(["hot", "cold", "fracture"], p=[0.735, 0.125, 0.14]))

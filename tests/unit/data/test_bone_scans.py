@@ -25,6 +25,7 @@ SHAPES = {
     "exposure": ((4,), torch.float32),
     "target": ((4, 2, 64, 32), torch.float32),
     "target_exposure": ((4,), torch.float32),
+    "spacing_mm": ((4, 2), torch.float32),
     "labels": ((4, 2, 64, 32), torch.int64),
     "expectation": ((4, 2, 64, 32), torch.float32),
     "case": ((4,), torch.int64),
@@ -144,9 +145,9 @@ def test_crops_of_numbered_rapid_scans_are_of_whole_ones(tiny_cohort: Path, pair
     for batch in epoch(data):
         for i, case in enumerate(batch["case"].tolist()):
             exposure = float(batch["exposure"][i])
-            numbers = [n for (row, n), (_, q) in whole.items() if row == case and np.float32(q) == exposure]
+            numbers = [n for (row, n), of in whole.items() if row == case and np.float32(of[1]) == exposure]
             assert len(numbers) == 1, "a number keeps its exposure"
-            rapid, _ = whole[case, numbers[0]]
+            rapid, *_ = whole[case, numbers[0]]
             shown(batch, i, "rapid", rapid)
             if pairs in ("split", "rapid"):
                 loaded = data.loaded("train", case)
@@ -155,7 +156,7 @@ def test_crops_of_numbered_rapid_scans_are_of_whole_ones(tiny_cohort: Path, pair
     assert seen == ({0} if pairs == "measured" else {0, 1, 2})
 
 
-def pooled_prior(counts: np.ndarray, exposure: float) -> SemanticPrior:
+def pooled_prior(counts: np.ndarray, exposure: float, spacing_mm: tuple[float, float]) -> SemanticPrior:
     """A prior of which every crop, flip and view can be told: means of the counts over its cells."""
     x = torch.as_tensor(counts.astype(np.float32))[:, None] / exposure
     embedding, masks = (avg_pool2d(x, stride)[None] for stride in (16, 2))
@@ -167,13 +168,14 @@ def pooled_prior(counts: np.ndarray, exposure: float) -> SemanticPrior:
 def test_the_prior_of_a_sample_is_that_of_its_pixels(tiny_cohort: Path, pairs: str, workers: int) -> None:
     data = module(tiny_cohort, pairs=pairs, realisations=2, single_view_probability=0.5, num_workers=workers)
     plain, filled = epoch(data), []
-    data.attach_priors(pooled_prior, fill=lambda counts, exposure: filled.append((counts.sum(), exposure)))
+    data.attach_priors(pooled_prior, fill=lambda counts, *facts: filled.append((counts.sum(), *facts)))
     batches = epoch(data)
     assert same(batches, plain), "priors change no other random choice"
     assert len(set(filled)) == len(filled) == 4 * data.realisations
+    assert {spacing for *_, spacing in filled} == {data.loaded("train", 0).spacing_mm}
     for batch in batches:
         for i in range(4):
-            expected = pooled_prior(batch["rapid"][i].numpy(), float(batch["exposure"][i]))
+            expected = pooled_prior(batch["rapid"][i].numpy(), float(batch["exposure"][i]), (1.0, 1.0))
             torch.testing.assert_close(batch["prior"].embedding[i : i + 1], expected.embedding)
             torch.testing.assert_close(batch["prior"].masks[i : i + 1], expected.masks)
 
@@ -183,7 +185,7 @@ def test_ranks_fill_priors_between_them_and_computed_ones_stay_in_the_process(ti
     for rank in range(2):
         data = module(tiny_cohort, realisations=3)
         data.trainer = SimpleNamespace(world_size=2, global_rank=rank)
-        data.attach_priors(pooled_prior, fill=lambda counts, exposure: filled.append(exposure))
+        data.attach_priors(pooled_prior, fill=lambda counts, exposure, spacing_mm: filled.append(exposure))
     assert len(set(filled)) == len(filled) == 4 * 3
     data = module(tiny_cohort, realisations=3, num_workers=2)
     data.attach_priors(pooled_prior)

@@ -94,7 +94,7 @@ def test_crops_are_of_the_frames_they_name(make, tmp_path):
 
 
 def test_a_sample_carries_the_prior_of_its_degraded_frame(make):
-    def prior(low, exposure):
+    def prior(low, exposure, spacing_mm):
         x = torch.from_numpy(low)[None, :]
         return SemanticPrior(avg_pool2d(x, 16)[:, None], avg_pool2d(x, 2)[:, None], 16, 2)
 

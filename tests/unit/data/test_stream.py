@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rbs.data.datasets import EpochSampler
-from rbs.data.stream import PhantomStreamDataModule
+from rbs.data.stream import PhantomStreamDataModule, draw_child
 from rbs.errors import RbsError
 from rbs.synthetic.cohort import make_patient
 
@@ -78,7 +78,7 @@ def test_children_do_not_depend_on_ranks_and_never_return(tiny_cohort):
 
 
 def test_other_seeds_and_cohorts_hold_other_children(tiny_cohort):
-    one, other = (stream(tiny_cohort, seed=seed)._children().draw(1)[1] for seed in (1, 2))
+    one, other = (draw_child(seed, 1)[1] for seed in (1, 2))
     cohort = make_patient(1, seed=1).phantom.expectation
     assert not np.array_equal(one.expectation, other.expectation)
     assert not np.array_equal(one.expectation[0], cohort[0])
@@ -87,7 +87,7 @@ def test_other_seeds_and_cohorts_hold_other_children(tiny_cohort):
 def test_measured_pairs_are_the_two_scans_as_acquired(tiny_cohort):
     data = stream(tiny_cohort, pairs="measured", single_view_probability=0)
     for sample in data._children()[5]:
-        child = data._children().draw(5)[1]
+        child = draw_child(data.seed, 5)[1]
         top, left, height, width = sample["crop"].tolist()
         flips = [axis for axis, flipped in zip((2, 1), sample["flip"].tolist(), strict=True) if flipped]
         for name, whole in (("rapid", child.rapid), ("target", child.standard)):

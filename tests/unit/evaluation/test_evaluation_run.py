@@ -412,7 +412,7 @@ def test_the_second_restorer_says_where_its_prior_comes_from(tmp_path, monkeypat
     from rbs.distillation.spi import SPI
     from rbs.restorers.checkpoint import save_restorer
     from rbs.restorers.dncnn import DnCNN
-    from rbs.segmentation import lora as adapters
+    from rbs.segmentation import adapters
     from rbs.weights.shipped import file_sha256
 
     asked = []
@@ -430,6 +430,7 @@ def test_the_second_restorer_says_where_its_prior_comes_from(tmp_path, monkeypat
     files = SimpleNamespace(
         f1=tmp_path / "restorer.safetensors", teacher=tmp_path / "t", base=tmp_path / "sam.pth"
     )
+    files.teacher.mkdir()
     *_, method = trained_methods([files.f1], files.f1, files.teacher, files.base)
     assert asked == [(files.teacher, files.base)]
     assert method.settings["prior"].startswith(f"{said} in training; here of the whole scan")

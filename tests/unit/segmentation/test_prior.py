@@ -1,5 +1,6 @@
 import pytest
 import torch
+from segmenters import given
 
 from rbs.segmentation.prior import SemanticPrior
 from rbs.segmentation.sam import build_sam
@@ -13,7 +14,7 @@ def teacher(base):
 
 @pytest.mark.parametrize(("height", "width"), [(512, 128), (256, 128), (250, 90), (40, 30)])
 def test_prior_lies_on_the_scan(teacher, height, width):
-    prior = teacher(torch.rand(2, 2, height, width) * 9)
+    prior = teacher.prior(*given(torch.rand(2, 2, height, width) * 9))
     assert prior.embedding.shape == (2, 2, teacher.embedding_dim, -(-height // 16), -(-width // 16))
     assert prior.masks.shape[:3] == (2, 2, 9)
     assert prior.masks.shape[-2] * prior.mask_stride >= height
@@ -28,23 +29,23 @@ def test_whole_scans_go_through_sams_own_encoder(teacher, base):
     packed = torch.cat([counts[0, :, :512], counts[0, :, 512:]], dim=2)[None]
     sam = build_sam("vit_t", base)
     expected = sam.image_encoder(picture_of(packed, sam.pixel_mean, sam.pixel_std))
-    prior = teacher(counts)
+    prior = teacher.prior(*given(counts))
     assert torch.allclose(prior.embedding[0, 0, :, :32], expected[0, :, :, :16], atol=1e-5)
     assert torch.allclose(prior.embedding[0, 0, :, 32:], expected[0, :, :, 16:], atol=1e-5)
 
 
 def test_views_and_samples_do_not_see_each_other(teacher, counts):
     other = torch.rand(2, 2, 512, 128) * 9
-    together = teacher(torch.cat([other, counts]))
-    alone = teacher(counts)
+    together = teacher.prior(*given(torch.cat([other, counts])))
+    alone = teacher.prior(*given(counts))
     assert torch.allclose(together.masks[2:], alone.masks, atol=1e-5)
-    swapped = teacher(counts.flip(1))
+    swapped = teacher.prior(*given(counts.flip(1)))
     assert torch.allclose(swapped.embedding.flip(1), alone.embedding, atol=1e-4)
 
 
 def test_encode_passes_gradients_to_the_counts_only(teacher):
     counts = (torch.rand(1, 2, 64, 48) * 9).requires_grad_()
-    features = teacher.encode(counts)
+    features = teacher.encode(*given(counts))
     (features * torch.randn_like(features)).sum().backward()
     assert counts.grad is not None
     assert torch.isfinite(counts.grad).all()
@@ -54,7 +55,7 @@ def test_encode_passes_gradients_to_the_counts_only(teacher):
 
 def test_gradient_is_finite_where_there_are_no_counts(teacher):
     counts = torch.zeros(1, 1, 32, 32, requires_grad=True)
-    teacher.encode(counts).square().sum().backward()
+    teacher.encode(*given(counts)).square().sum().backward()
     assert torch.isfinite(counts.grad).all()
 
 
@@ -78,7 +79,7 @@ def test_crops_of_the_prior():
 
 def test_true_masks_are_shares_of_cells(teacher):
     """Of labels that fill whole cells, the masks are the labels; the last cell overhangs the scan's edge."""
-    prior = teacher(torch.rand(1, 2, 40, 30) * 9)
+    prior = teacher.prior(*given(torch.rand(1, 2, 40, 30) * 9))
     cells = torch.randint(0, 10, (1, 2, *prior.masks.shape[-2:]))
     labels = cells.repeat_interleave(prior.mask_stride, -2).repeat_interleave(prior.mask_stride, -1)
     told = prior.with_masks_of(labels)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from segmenters import given
 from torch.utils.data import DataLoader
 
 from rbs.errors import RbsError
-from rbs.segmentation.lora import load_teacher
+from rbs.segmentation.adapters import load_teacher
 from rbs.segmentation.sam import ARCHITECTURES, build_sam
 from rbs.synthetic.shapes import ShapesDataModule
 from rbs.tasks.adapt_teacher import AdaptTeacher
@@ -86,7 +87,7 @@ def test_adapting_writes_a_teacher_and_its_dice(base, tmp_path, mode):
         # The averaged weights are both what is written, in half precision, and what is left in the
         # module. The averaged weights are both what is written, in half precision, and what is left
         # in the module.
-        assert torch.allclose(teacher(counts).masks, task.teacher.eval()(counts).masks, atol=1e-3)
+        assert torch.allclose(teacher(*given(counts)), task.teacher.eval()(*given(counts)), atol=1e-3)
     with (tmp_path / "dice.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     wanted = [mode, "base"] if mode == "lora" else [mode]
@@ -121,7 +122,7 @@ def test_a_checkpoint_leaves_sam_out_and_resumes_to_the_same_teacher(base, tmp_p
         if "lora_" not in name and "mask_decoder" not in name and "no_mask" not in name:
             assert torch.equal(tensor, resumed.state_dict()[name])
     assert resumed.trainer.global_step == 4
-    assert torch.equal(resumed.rarity, through.rarity)
+    assert torch.equal(resumed.objective.pixels, through.objective.pixels)
 
 
 def test_scans_without_labels_are_refused(base, tmp_path):
@@ -137,7 +138,7 @@ def test_up_down_flips_are_undone(base, monkeypatch):
     seen = []
     task = AdaptTeacher(checkpoint=base)
     monkeypatch.setattr(task, "log", lambda *args, **kwargs: None)
-    task.dice.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
+    task.objective.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
     for flipped in (False, True):
         task.training_step(next(iter(Bars(flipped).train_dataloader())), 0)
     assert torch.equal(*seen)

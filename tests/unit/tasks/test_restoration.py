@@ -43,15 +43,15 @@ class FakeTeacher(torch.nn.Module):
         self.mask = torch.nn.Parameter(torch.randn(9, 1, 2, 2, generator=generator), requires_grad=False)
         self.seen = 0
 
-    def encode(self, counts):
+    def encode(self, counts, exposure, spacing_mm):
         flat = counts.flatten(0, 1)[:, None]
         return F.conv2d(flat, self.embed, stride=16).unflatten(0, counts.shape[:2])
 
-    def forward(self, counts):
+    def prior(self, counts, exposure, spacing_mm):
         self.seen += 1
         flat = counts.flatten(0, 1)[:, None]
         masks = F.conv2d(flat, self.mask, stride=2).softmax(dim=1).unflatten(0, counts.shape[:2])
-        return SemanticPrior(self.encode(counts), masks, 16, 2)
+        return SemanticPrior(self.encode(counts, exposure, spacing_mm), masks, 16, 2)
 
 
 def draw(case):
@@ -103,7 +103,7 @@ def net(**kw):
 @pytest.fixture
 def teacher(monkeypatch):
     fake = FakeTeacher()
-    monkeypatch.setattr("rbs.segmentation.lora.load_teacher", lambda folder, checkpoint: fake)
+    monkeypatch.setattr("rbs.segmentation.adapters.load_teacher", lambda folder, checkpoint: fake)
     return fake
 
 
@@ -285,14 +285,14 @@ def test_what_the_teacher_takes_is_counted_as_the_teachers(tmp_path, teacher, st
     monkeypatch.setattr("rbs.tasks.profiler.time", clock)
 
     def slowly(work, seconds):
-        def worked(counts):
+        def worked(*given):
             clock.now += seconds
-            return work(counts)
+            return work(*given)
 
         return worked
 
     monkeypatch.setattr(teacher, "encode", slowly(teacher.encode, 1))
-    monkeypatch.setattr(teacher, "forward", slowly(teacher.forward, 10))
+    monkeypatch.setattr(teacher, "prior", slowly(teacher.prior, 10))
     profiler = StepProfiler()
     task = stage2(tmp_path, stage1, source=prior)
     trainer(tmp_path, steps=6, profiler=profiler).fit(task, Cohort(batches=6))
@@ -343,7 +343,7 @@ def test_the_prior_of_a_crop_lies_on_the_crop(tmp_path, teacher, stage1):
     for index in range(8):
         batch = data.batch(index)
         prior = task._prior_of_crops(batch)
-        expected = teacher(batch["rapid"] / 0.5)
+        expected = teacher.prior(batch["rapid"] / 0.5, batch["exposure"], batch["spacing_mm"])
         torch.testing.assert_close(prior.embedding, expected.embedding, atol=2e-2, rtol=2e-3)
         torch.testing.assert_close(prior.masks, expected.masks, atol=3e-3, rtol=0)
 

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from scipy.ndimage import distance_transform_edt
+from segmenters import given
 
 from rbs.data.bone_scans import RBSDataModule
 from rbs.data.endoscopy import EndoscopyDataModule
@@ -19,7 +20,7 @@ from rbs.errors import CheckpointError, RbsError
 from rbs.losses import Charbonnier
 from rbs.restorers.checkpoint import load_restorer, save_restorer
 from rbs.restorers.nafnet import NAFNet
-from rbs.segmentation.lora import load_teacher
+from rbs.segmentation.adapters import load_teacher
 from rbs.tasks.adapt_teacher import AdaptTeacher
 from rbs.tasks.restoration import PriorConfig, RestorationTask
 
@@ -151,23 +152,23 @@ def test_the_teacher_of_frames_knows_one_region_and_writes_its_dice(teacher):
     ]
     assert all(0 <= float(row["lesion"]) <= 1 for row in rows)
     loaded = load_teacher(teacher)
-    prior = loaded(torch.rand(2, 3, 40, 56))
+    prior = loaded.prior(*given(torch.rand(2, 3, 40, 56)))
     assert prior.embedding.shape == (2, 1, loaded.embedding_dim, 3, 4)
     assert prior.masks.shape[:3] == (2, 1, 1)
-    assert loaded.encode(torch.rand(1, 3, 40, 56)).shape == (1, 1, loaded.embedding_dim, 3, 4)
-    assert loaded.logits(torch.rand(1, 3, 40, 56)).shape == (1, 1, 2, 40, 56)
+    assert loaded.encode(*given(torch.rand(1, 3, 40, 56))).shape == (1, 1, loaded.embedding_dim, 3, 4)
+    assert loaded.logits(*given(torch.rand(1, 3, 40, 56))).shape == (1, 1, 2, 40, 56)
 
 
 def test_colours_matter_to_it(teacher):
     loaded, x = load_teacher(teacher), torch.rand(1, 3, 64, 64)
-    assert not torch.allclose(loaded.encode(x), loaded.encode(x.flip(1)), atol=1e-3)
+    assert not torch.allclose(loaded.encode(*given(x)), loaded.encode(*given(x.flip(1))), atol=1e-3)
 
 
 @pytest.mark.parametrize("mode", ["decoder", "full"])
 def test_the_other_modes_adapt_to_frames_too(manifest, tmp_path, mode):
     task = AdaptTeacher(mode, domain="colours", warmup_steps=1, decoder_steps=1, output=tmp_path)
     trainer(tmp_path, limit_val_batches=1).fit(task, frames(manifest))
-    assert load_teacher(tmp_path / f"teacher_{mode}").labelled.labels.names == ("lesion",)
+    assert load_teacher(tmp_path / f"teacher_{mode}").labels.names == ("lesion",)
 
 
 def test_up_down_flips_of_frames_are_kept(manifest):
@@ -225,7 +226,7 @@ def test_a_written_cascade_of_frames_is_read_again(manifest, tmp_path, teacher, 
     f1 = load_restorer(tmp_path / "restorer.safetensors").restorer
     again, _ = load_cascade(tmp_path / "cascade.safetensors", f1)
     x = torch.rand(1, 3, 40, 56)
-    prior = load_teacher(teacher)(x)
+    prior = load_teacher(teacher).prior(*given(x))
     with torch.no_grad():
         wanted, got = task.cascade.eval()(x, torch.ones(1), prior), again(x, torch.ones(1), prior)
     torch.testing.assert_close(got.i2, wanted.i2)

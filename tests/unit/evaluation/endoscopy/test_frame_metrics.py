@@ -15,7 +15,7 @@ from rbs.evaluation.endoscopy.metrics import (
     FrameTarget,
     colour_difference,
     dice_metric,
-    load_segmenter,
+    load_lesion_finder,
     lpips_of_frames,
     niqe_metric,
     psnr,
@@ -132,7 +132,7 @@ def test_dice_needs_a_lesion_that_can_be_seen():
 
 
 def test_the_segmenter_is_a_teacher_of_frames(tmp_path, caplog):
-    from rbs.segmentation.lora import save_teacher, start, trainable_teacher
+    from rbs.segmentation.adapters import save_teacher, start, trainable_teacher
     from rbs.segmentation.sam import build_sam, find_checkpoint
 
     base = find_checkpoint("vit_t", None)
@@ -140,11 +140,11 @@ def test_the_segmenter_is_a_teacher_of_frames(tmp_path, caplog):
         teacher = trainable_teacher("vit_t", "decoder", 4, domain)
         start(teacher, build_sam("vit_t", base))
         save_teacher(tmp_path / domain, teacher, mode="decoder", rank=4, base=base)
-    segment, digest = load_segmenter(tmp_path / "colours")
+    segment, digest = load_lesion_finder(tmp_path / "colours")
     found = segment(textured(0))
     assert (found.shape, found.dtype, len(digest)) == ((192, 224), bool, 64)
-    with pytest.raises(CheckpointError, match=r"adapted to scans; .*DATA=endoscopy"):
-        load_segmenter(tmp_path / "roots")
+    with pytest.raises(CheckpointError, match=r"trained on scans; .*DATA=endoscopy"):
+        load_lesion_finder(tmp_path / "roots")
 
 
 def natural(seed):

@@ -74,7 +74,7 @@ def start(teacher: Teacher, sam: Sam) -> None:
             encoder[name] = base[name.replace(".base_layer.", ".")]
     teacher.image_encoder.load_state_dict(encoder)
     teacher.prompt_encoder.load_state_dict(sam.prompt_encoder.state_dict())
-    decoder = region_decoder(teacher.size, sam.mask_decoder, len(teacher.labelled.labels))
+    decoder = region_decoder(teacher.size, sam.mask_decoder, len(teacher.labels))
     teacher.mask_decoder.load_state_dict(decoder.state_dict())
 
 
