@@ -1,4 +1,4 @@
-"""`rbs export`: a restorer as ONNX."""
+"""`rbs export`: a restorer or segmenter as ONNX."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from rbs.cli.options import add_allow_option, add_json, print_result
 from rbs.weights.shipped import weights_path
 
-HELP = "write a restorer as ONNX, for programs without PyTorch"
+HELP = "write a restorer or segmenter as ONNX, for programs without PyTorch"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=weights_path,
         default="shipped",
         metavar="FILE",
-        help=".safetensors or .ckpt (default: shipped, the weights of rbs)",
+        help=".safetensors or .ckpt (default: shipped, the restorer of rbs)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an older file")
     add_allow_option(parser)
@@ -33,10 +33,10 @@ def run(args: argparse.Namespace) -> None:
         RbsError: The weights cannot be read or exported, ONNX is missing, or the file cannot be
             written.
     """
+    from rbs.inference.load import load_weights
     from rbs.inference.onnx_export import export_onnx
-    from rbs.restorers.checkpoint import load_restorer
 
-    loaded = load_restorer(args.checkpoint)
+    loaded = load_weights(args.checkpoint)
     found = export_onnx(loaded, args.output, overwrite=args.overwrite)
     print_result(
         args,
@@ -46,6 +46,6 @@ def run(args: argparse.Namespace) -> None:
             "rapid": found.inputs,
             "difference": found.largest,
         },
-        f"{loaded.name} -> {args.output}: rapid, {found.inputs}, and exposure (B,); ONNX Runtime and PyTorch"
+        f"{loaded.name} -> {args.output}: rapid, {found.inputs}, {found.others}; ONNX Runtime and PyTorch"
         f" differ by at most {found.largest:.1g} of the peak",
     )

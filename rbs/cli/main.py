@@ -38,6 +38,7 @@ PLAIN = (
     "register",
     "prompt",
     "restore",
+    "quantify",
     "export",
     "evaluate",
     "evaluate-real",

@@ -275,11 +275,7 @@ class ScanRestorer:
 
     def _answer(self, group: list[Scan]) -> _Answer:
         """Restore a scan, or two views as one scan, and check the result against its counts."""
-        rapid = group[0]
-        if len(group) == 2:
-            cut = max(scan.cut for scan in group)
-            both = np.concatenate([cut_counts(scan.counts, cut) for scan in group])
-            rapid = replace(rapid, counts=both, views=(group[0].views[0], group[1].views[0]), cut=cut)
+        rapid = join_views(group)
         velocity = self.standard_velocity
         rapid = filled(rapid, self.loaded, rapid.exposure_of(velocity))
         restored = restore_scan(rapid, self.loaded, velocity, keep_faint=self.keep_faint)
@@ -383,6 +379,15 @@ def pair_views(scans: Iterable[Scan]) -> list[list[Scan]]:
         pair = [scan.views[0] for scan in group] == [View.ANTERIOR, View.POSTERIOR]
         groups.extend([group] if pair else [[scan] for scan in group])
     return groups
+
+
+def join_views(group: Sequence[Scan]) -> Scan:
+    """The scan of a group of `pair_views`: itself, or the two views of an acquisition as one."""
+    if len(group) == 1:
+        return group[0]
+    cut = max(scan.cut for scan in group)
+    both = np.concatenate([cut_counts(scan.counts, cut) for scan in group])
+    return replace(group[0], counts=both, views=(group[0].views[0], group[1].views[0]), cut=cut)
 
 
 def _acquisition(scan: Scan) -> Hashable:

@@ -1,4 +1,4 @@
-"""Loading restorers of scans: in ONNX Runtime where that is enough, else in PyTorch."""
+"""Loading networks from files: restorers of scans in ONNX Runtime where that is enough."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rbs.weights.shipped import NAME, SHIPPED, weights_path
 if TYPE_CHECKING:
     from rbs.inference.onnx import OnnxRestorer
     from rbs.restorers.checkpoint import LoadedRestorer
+    from rbs.segmentation.checkpoint import LoadedSegmenter
 
 Loaded: TypeAlias = "LoadedRestorer | OnnxRestorer"
 
@@ -49,3 +50,20 @@ def load_for_scans(
 
         return AdaptingRestorer.of(loaded)
     return loaded
+
+
+def load_weights(file: Path) -> LoadedRestorer | LoadedSegmenter:
+    """Load the restorer or segmenter of a file into PyTorch.
+
+    Raises:
+        CheckpointError: The file is missing, cannot be read, or holds neither.
+    """
+    from rbs.restorers.checkpoint import load_restorer
+    from rbs.segmentation.checkpoint import load_segmenter
+    from rbs.utils.checkpoint import read_safetensors
+
+    if file.suffix == ".safetensors":
+        _, description = read_safetensors(file)
+        if description.class_path.startswith("rbs.segmentation."):
+            return load_segmenter(file)
+    return load_restorer(file)

@@ -1,4 +1,4 @@
-"""Restorers as ONNX, for programs that have no PyTorch."""
+"""Restorers and segmenters as ONNX, for programs that have no PyTorch."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rbs.errors import CheckpointError
-from rbs.inference.onnx import session_of
 from rbs.inference.onnx_file import with_description
+from rbs.inference.onnx_network import session_of
+from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import LoadedRestorer
+from rbs.segmentation.checkpoint import LoadedSegmenter
+from rbs.segmentation.segmenter import Segmenter
 from rbs.utils.files import whole_file
 
 TOLERANCE = 1e-3
@@ -28,37 +31,46 @@ _CHECKED = ((1, 96, 160), (2, 141, 77))
 """Batch, rows and columns that are tried, none of them those of the export."""
 
 
+Loaded: TypeAlias = LoadedRestorer | LoadedSegmenter
+
+
 @dataclass(frozen=True)
 class Parity:
     """Difference between the answers of ONNX Runtime and of PyTorch.
 
     Attributes:
         largest: Absolute difference of a pixel, as a share of the peak.
-        inputs: What the model takes, in words.
+        inputs: Images that the model takes, in words.
+        others: Its other inputs, in words.
     """
 
     largest: float
     inputs: str
+    others: str
 
 
 def export_onnx(
-    loaded: LoadedRestorer, path: str | Path, *, graph_only: bool = False, overwrite: bool = False
+    loaded: Loaded, path: str | Path, *, graph_only: bool = False, overwrite: bool = False
 ) -> Parity:
-    """Write a restorer as an ONNX model of any number of images of any size, and try it.
+    """Write a network as an ONNX model of any number of images of any size, and try it.
 
-    Inputs are those of `Restorer.forward`: `rapid`, counts at standard scale (raw counts /
-    exposure), float32 (B, 2, H, W), and `exposure`, (B,); of colour frames `rapid` is (B, 3, H, W),
-    sRGB 0..1, and `exposure` 1. The answer is `restored`, of the shape of `rapid`. A scan of one
-    view is given twice, and the mean of the two answers taken. Rows that were not scanned are not
-    taken out, see `LoadedRestorer.restore`.
+    Inputs are those of its `forward`: `rapid`, counts at standard scale (raw counts / exposure),
+    float32 (B, 2, H, W), and `exposure`, (B,); of colour frames `rapid` is (B, 3, H, W), sRGB 0..1,
+    and `exposure` 1. A segmenter takes `spacing_mm`, too, (B, 2); of frames 1.
+
+    A restorer answers `restored`, of the shape of `rapid`; a scan of one view is given twice, and
+    the mean of the two answers taken. Rows that were not scanned are not taken out, see
+    `LoadedRestorer.restore`. A segmenter answers `probabilities`, (B, V, 1 + K, H, W); of a scan of
+    one view, given twice, the normalised geometric mean of the two answers is taken, see
+    `rbs.inference.segmentation.OnnxSegmenter.probabilities`.
 
     Args:
-        loaded: The restorer.
+        loaded: The restorer or segmenter.
         path: File to write; it carries name, version, SHA-256 and provenance of the weights in its
             metadata.
         graph_only: Leave the weights out, and what tells of them: the file then is the
-            architecture's, good for any weights of it, which `rbs.inference.onnx` hands to ONNX
-            Runtime by their names.
+            architecture's, good for any weights of it, which `rbs.inference.onnx_network` hands to
+            ONNX Runtime by their names.
         overwrite: Whether an older file may be replaced.
 
     Raises:
@@ -66,46 +78,57 @@ def export_onnx(
             else.
         OutputError: The file cannot be written.
     """
-    restorer = loaded.restorer
+    network = _network(loaded)
     program = _exported(loaded)
-    about: dict[str, Any] = {"version": loaded.version, "restores": restorer.images.shows}
+    about: dict[str, Any] = {"version": loaded.version}
+    if isinstance(network, Segmenter):
+        about |= {"segments": network.images.shows, "regions": network.labels.names}
+    else:
+        about |= {"restores": network.images.shows}
     if graph_only:
-        about |= {"architecture": {name: restorer.spec()[name] for name in ("class_path", "init_args")}}
-        _leave_out(program.model, restorer.state_dict())
+        about |= {"architecture": {name: network.spec()[name] for name in ("class_path", "init_args")}}
+        _leave_out(program.model, network.state_dict())
     else:
         about |= {"name": loaded.name, "weights_sha256": loaded.sha256, "provenance": loaded.provenance}
     with whole_file(path, overwrite=overwrite) as temporary:
         program.save(temporary)
         temporary.write_bytes(with_description(temporary.read_bytes(), about))
         weights = (
-            {name: tensor.numpy() for name, tensor in restorer.state_dict().items()} if graph_only else {}
+            {name: tensor.numpy() for name, tensor in network.state_dict().items()} if graph_only else {}
         )
         largest = _difference(loaded, session_of(temporary.read_bytes(), weights))
         if not largest <= TOLERANCE:
             fault = f"ONNX Runtime differs from PyTorch by {largest:.2g} of the peak"
-            raise CheckpointError(fault, file=Path(path), remedy="restore with `rbs restore` instead")
-    return Parity(largest, f"{restorer.images.values} (B, {restorer.images.channels}, H, W)")
+            raise CheckpointError(fault, file=Path(path), remedy="use the weights themselves instead")
+    others = "exposure (B,)" + ", spacing_mm (B, 2)" * isinstance(network, Segmenter)
+    return Parity(largest, f"{network.images.values} (B, {network.images.channels}, H, W)", others)
 
 
-def _exported(loaded: LoadedRestorer) -> Any:
+def _network(loaded: Loaded) -> Restorer | Segmenter:
+    return loaded.segmenter if isinstance(loaded, LoadedSegmenter) else loaded.restorer
+
+
+def _exported(loaded: Loaded) -> Any:
     """PyTorch's program, without its notes on where each node comes from, an eighth of the file."""
     import onnxscript  # noqa: F401 - PyTorch calls its absence an error of its own kind
 
-    x, exposure = _drawn(loaded, 2, 64, 48)
+    given = _drawn(loaded, 2, 64, 48)
     free = torch.export.Dim.DYNAMIC
     try:
         with warnings.catch_warnings(action="ignore"), redirect_stdout(StringIO()):
             program = torch.onnx.export(
-                loaded.restorer,
-                (x, exposure),
-                input_names=["rapid", "exposure"],
-                output_names=["restored"],
-                dynamic_shapes=({0: free, 2: free, 3: free}, {0: free}),
+                _network(loaded),
+                tuple(given.values()),
+                input_names=list(given),
+                output_names=["probabilities" if isinstance(loaded, LoadedSegmenter) else "restored"],
+                dynamic_shapes=tuple(
+                    {0: free, 2: free, 3: free} if x.ndim == 4 else {0: free} for x in given.values()
+                ),
                 dynamo=True,
             )
     except Exception as error:  # whatever an architecture does that ONNX has no words for
         fault = f"{loaded.name} cannot be written as ONNX ({type(error).__name__})"
-        raise CheckpointError(fault, remedy="export NAFNet, U-Net or DnCNN") from error
+        raise CheckpointError(fault, remedy="export NAFNet, U-Net, DnCNN or DynUNet") from error
     assert program is not None  # it is with dynamo
     graph = program.model.graph
     outputs = (value for node in graph for value in node.outputs)
@@ -130,23 +153,32 @@ def _leave_out(model: Any, weights: Mapping[str, Tensor]) -> None:
         )
 
 
-def _difference(loaded: LoadedRestorer, session: Any) -> float:
+def _difference(loaded: Loaded, session: Any) -> float:
     """The largest difference of a pixel as a share of the peak, over images of several sizes."""
     found = []
     for batch, rows, columns in _CHECKED:
-        x, exposure = _drawn(loaded, batch, rows, columns)
+        given = _drawn(loaded, batch, rows, columns)
         with torch.inference_mode():
-            ours = loaded.restorer(x, exposure).numpy()
-        (theirs,) = session.run(None, {"rapid": x.numpy(), "exposure": exposure.numpy()})
+            ours = _network(loaded)(*given.values()).numpy()
+        (theirs,) = session.run(None, {name: tensor.numpy() for name, tensor in given.items()})
         found.append(np.abs(theirs - ours).max() / ours.max())
     return float(max(found))
 
 
-def _drawn(loaded: LoadedRestorer, batch: int, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-    """An input to try: a Poisson scan of half the standard exposure, or noise of all colours."""
-    images = loaded.restorer.images
+def _drawn(loaded: Loaded, batch: int, rows: int, columns: int) -> dict[str, Tensor]:
+    """Inputs to try: Poisson scans of half the standard exposure, or noise of all colours."""
+    images = _network(loaded).images
     shape, noise = (batch, images.channels, rows, columns), torch.Generator().manual_seed(rows)
     if images.shows == "frames":
-        return torch.rand(shape, generator=noise), torch.ones(batch)
-    hill = torch.outer(torch.hann_window(rows), torch.hann_window(columns)).expand(shape)
-    return torch.poisson(5 * hill, generator=noise) / 0.5, torch.full((batch,), 0.5)
+        given = {"rapid": torch.rand(shape, generator=noise), "exposure": torch.ones(batch)}
+    else:
+        hill = torch.outer(torch.hann_window(rows), torch.hann_window(columns)).expand(shape)
+        given = {
+            "rapid": torch.poisson(5 * hill, generator=noise) / 0.5,
+            "exposure": torch.full((batch,), 0.5),
+        }
+    if isinstance(loaded, LoadedSegmenter):
+        given["spacing_mm"] = (
+            torch.ones(batch, 2) if images.shows == "frames" else torch.full((batch, 2), 2.4)
+        )
+    return given

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rbs.utils.description import KEY, Description
@@ -21,7 +21,7 @@ from rbs.utils.schema import checked, parsed, shown
 
 # fmt: off
 OPERATORS = {
-    # Those of our restorers,
+    # Those of our restorers and segmenters,
     "Add", "Clip", "Concat", "Conv", "DepthToSpace", "Div", "Equal", "Expand", "Gather", "Gelu", "Identity",
     "LayerNormalization", "MatMul", "Max", "MaxPool", "Mod", "Mul", "Not", "Pad", "Pow", "Range",
     "Reciprocal", "ReduceL2", "ReduceMean", "Relu", "Reshape", "Resize", "ScatterND", "Shape", "Slice",
@@ -52,21 +52,30 @@ class ExportDescription(Description):
     """The description in an export.
 
     Attributes:
-        restores: Kind of image.
+        restores: Kind of image that a restorer restores; empty for a segmenter.
+        segments: Kind of image that a segmenter segments; empty for a restorer.
+        regions: Names of the regions that a segmenter tells apart.
         name: Class and file of the weights.
         weights_sha256: SHA-256 of that file.
     """
 
     restores: Literal["scans", "frames", ""] = ""
+    segments: Literal["scans", "frames", ""] = ""
+    regions: list[str] = field(default_factory=list)
     name: str = ""
     weights_sha256: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.restores and self.name and self.weights_sha256):
+        if not self.name or not self.weights_sha256 or bool(self.restores) == bool(self.segments):
             raise ValueError("it holds no name, kind or hash of weights")
         if not self.name.isprintable() or len(self.name) > 300 or len(self.weights_sha256) != 64:
             raise ValueError(f"its name is {shown(self.name)}")
+
+    @property
+    def does(self) -> str:
+        """Its network's purpose, in two words."""
+        return f"restores {self.restores}" if self.restores else f"segments {self.segments}"
 
 
 def described(model: bytes) -> ExportDescription:

@@ -11,6 +11,7 @@ import torch
 
 from rbs.scans.counts import standard_scale
 from rbs.scans.scan import Array
+from rbs.segmentation.label_map import LabelMap
 from rbs.segmentation.segmenter import Segmenter
 from rbs.utils.checkpoint import build_from, load_into, read_safetensors, save_modules
 from rbs.weights.shipped import check_recorded, file_sha256
@@ -33,6 +34,11 @@ class LoadedSegmenter:
     version: str
     sha256: str
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> LabelMap:
+        """Its regions."""
+        return self.segmenter.labels
 
     def probabilities(self, counts: Array, exposure: float, spacing_mm: tuple[float, float]) -> Array:
         """Probabilities of background and regions, float32 (V, 1 + K, H, W), of a whole scan.

@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rbs.restorers.image_domain import DOMAINS, Domain
-from rbs.segmentation.labels import LABELLED, LabelMap
+from rbs.segmentation.label_map import LABEL_MAPS, LabelMap
+from rbs.segmentation.labels import LABELLED
 from rbs.segmentation.sam import Size
 from rbs.segmentation.segmenter import Segmenter
 from rbs.segmentation.teacher import Teacher, encode_window, picture_of, window_positions
@@ -41,7 +42,7 @@ class DiceTally:
         labels: The regions.
     """
 
-    def __init__(self, labels: LabelMap = LABELLED["scans"].labels) -> None:
+    def __init__(self, labels: LabelMap = LABEL_MAPS["scans"]) -> None:
         self.labels = labels
         self.counted: dict[tuple[int, str, str], Any] = {}
 

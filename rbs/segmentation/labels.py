@@ -1,4 +1,4 @@
-"""Label maps, and the labelled images that a segmenter learns from."""
+"""The labelled images that a teacher learns from, and the picture of them that SAM is shown."""
 
 from __future__ import annotations
 
@@ -6,29 +6,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from rbs.restorers.image_domain import ImageKind
-from rbs.scans.scan import REGIONS
+from rbs.segmentation.label_map import LABEL_MAPS, LabelMap
 
 GREY_HALF = 3.0
 """Root-counts that are drawn half-way to white."""
-
-
-@dataclass(frozen=True)
-class LabelMap:
-    """Meaning of the numbers in a label image: k + 1 is names[k], 0 is background."""
-
-    names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        """Number K of regions, background not counted."""
-        return len(self.names)
-
-    def masks(self, labels: Tensor) -> Tensor:
-        """Masks of the regions, bool (N, K, H, W), from labels (N, H, W)."""
-        return torch.stack([labels == k + 1 for k in range(len(self))], dim=1)
 
 
 @dataclass(frozen=True)
@@ -73,7 +57,7 @@ def colour_picture(views: Tensor) -> Tensor:
 
 LABELLED: Mapping[ImageKind, LabelledImages] = {
     "scans": LabelledImages(
-        labels=LabelMap(REGIONS),
+        labels=LABEL_MAPS["scans"],
         picture=grey_picture,
         display={"grey_half": GREY_HALF},
         upright=True,
@@ -82,7 +66,7 @@ LABELLED: Mapping[ImageKind, LabelledImages] = {
         levels=("rapid", "standard"),
     ),
     "frames": LabelledImages(
-        labels=LabelMap(("lesion",)),
+        labels=LABEL_MAPS["frames"],
         picture=colour_picture,
         display={},
         upright=False,

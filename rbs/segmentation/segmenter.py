@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rbs.restorers.image_domain import DOMAINS, DomainName
-from rbs.segmentation.labels import LABELLED
+from rbs.segmentation.label_map import LABEL_MAPS
 from rbs.segmentation.prior import SemanticPrior
 from rbs.utils.checkpoint import describe
 
@@ -47,7 +47,7 @@ class Segmenter(nn.Module, ABC):
         super().__init__()
         self.domain: DomainName = domain
         self.images = DOMAINS[domain]
-        self.labels = LABELLED[self.images.shows].labels
+        self.labels = LABEL_MAPS[self.images.shows]
 
     @abstractmethod
     def logits_with_features(
@@ -196,7 +196,7 @@ class EncoderDecoder(Segmenter):
         """Channels of the network before blocks are laid into them, (B, C, H, W)."""
         p = exposure[:, None, None, None]
         if self.images.shows == "scans":
-            pixels = (spacing_mm.prod(dim=1) / PIXEL_AREA_MM2)[:, None, None, None]
+            pixels = (spacing_mm[:, 0] * spacing_mm[:, 1] / PIXEL_AREA_MM2)[:, None, None, None]
             x, p = x / pixels, p * pixels
         channels, _ = self.images.network_input(x, p, 0.0)
         # Places have no slope: that of the root of no counts is infinite.

@@ -14,8 +14,8 @@ import torch
 
 from rbs.cli.main import main
 from rbs.errors import CheckpointError
-from rbs.inference.onnx import session_of
 from rbs.inference.onnx_export import export_onnx
+from rbs.inference.onnx_network import session_of
 from rbs.restorers.checkpoint import load_restorer, save_restorer
 from rbs.restorers.nafnet import NAFNet
 

@@ -14,9 +14,10 @@ import torch
 from rbs.cli.main import main
 from rbs.data.manifest import Manifest
 from rbs.errors import CheckpointError, RbsError
-from rbs.inference.onnx import load_onnx, load_shipped, session_of
+from rbs.inference.onnx import load_onnx, load_shipped
 from rbs.inference.onnx_export import export_onnx
 from rbs.inference.onnx_file import with_description
+from rbs.inference.onnx_network import session_of
 from rbs.restorers.checkpoint import load_restorer, save_restorer
 from rbs.restorers.nafnet import NAFNet
 from rbs.weights import shipped
@@ -147,8 +148,11 @@ def test_what_is_no_export_of_scans_is_refused(exported, tmp_path, capsys):
     del about["digest"], model.metadata_props[:]
     bare, broken = model.SerializeToString(), exported.read_bytes()[:1000]
     files = {
-        "frames": (with_description(bare, about | {"restores": "frames"}), "it restores frames, not scans"),
-        "other": (bare, "it does not say which restorer it holds"),
+        "frames": (
+            with_description(bare, about | {"restores": "frames"}),
+            "it restores frames; a restorer that restores scans is needed here",
+        ),
+        "other": (bare, "it does not say which network it holds"),
         "broken": (broken, "it is truncated or not an ONNX file"),
         "graph": (shipped.GRAPH.read_bytes(), "it keeps weights in another file"),
     }

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from rbs.errors import RbsError
-from rbs.inference import onnx as runtime
+from rbs.inference import onnx_network as runtime
 from rbs.weights.shipped import GRAPH
 
 

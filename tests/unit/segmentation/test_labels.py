@@ -8,7 +8,8 @@ import torch
 
 from rbs.restorers.image_domain import DOMAINS
 from rbs.scans.scan import REGIONS
-from rbs.segmentation.labels import LABELLED, LabelMap
+from rbs.segmentation.label_map import LabelMap
+from rbs.segmentation.labels import LABELLED
 
 
 def test_a_label_map_takes_label_images_apart():

@@ -1,0 +1,173 @@
+"""Scans in, tables out: regions, hot spots and the open bone scan index of labelled scans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from rbs.clinic.outcomes import Refusal
+from rbs.clinic.restore_scans import join_views, pair_views
+from rbs.clinic.sources import Source
+from rbs.errors import RbsError, ScanError, printable
+from rbs.scans.dicom.reader import read_nm
+from rbs.scans.quality.check import check_quality
+from rbs.scans.scan import STANDARD_VELOCITY, Array, Scan, View
+from rbs.segmentation.measures.bone_index import BoneIndex, bone_index
+from rbs.segmentation.measures.hot_spots import HotSpot, find_hot_spots
+from rbs.segmentation.measures.regions import RegionRow, region_table
+from rbs.utils.guard import attempt
+from rbs.utils.words import counted as counted_words
+
+
+class Labeller(Protocol):
+    """Probabilities of the regions of a scan, as a loaded segmenter gives them."""
+
+    @property
+    def name(self) -> str:
+        """Its class and the file it came from."""
+
+    def probabilities(self, counts: Array, exposure: float, spacing_mm: tuple[float, float]) -> Array:
+        """Probabilities (V, 1 + K, H, W) of aligned raw counts (V, H, W)."""
+
+
+@dataclass(frozen=True)
+class Quantified:
+    """Measures of a scan.
+
+    Attributes:
+        sources: Its file; two where each held one view; none where it came from no file.
+        columns: Columns of a view.
+        index: The open bone scan index.
+        spots: Its hot spots, the surest first.
+        regions: The table of its regions.
+        warnings: What makes them doubtful.
+    """
+
+    sources: tuple[Path, ...]
+    columns: int
+    index: BoneIndex
+    spots: tuple[HotSpot, ...]
+    regions: tuple[RegionRow, ...]
+    warnings: tuple[str, ...] = ()
+
+    outcome: ClassVar[str] = "quantified"
+
+    @property
+    def name(self) -> str:
+        """Name of its file."""
+        return " + ".join(source.name for source in self.sources)
+
+    def __str__(self) -> str:
+        area, weighted = self.index.area_percent, self.index.weighted_percent
+        where = ", ".join(f"{name} {n}" for name, n in self.index.foci_by_region.items() if n)
+        foci = counted_words(self.index.foci, "hot spot") if self.index.foci else "no hot spot"
+        share = (
+            f": {area.value:.2f} ± {area.sd:.2f} % of the skeleton's area, {weighted.value:.2f} % by the"
+            f" weight of an adult's bones ({where})"
+        )
+        line = f"{self.name}: {foci}{share if self.index.foci else ''}"
+        return "\n".join(map(printable, [line, *(f"  warning: {text}" for text in self.warnings)]))
+
+    def index_row(self) -> dict[str, Any]:
+        """The row of the table index.csv."""
+        numbers = {
+            "area_index_percent": self.index.area_percent,
+            "weighted_index_percent": self.index.weighted_percent,
+            **{f"{name}_percent": value for name, value in self.index.by_region.items()},
+        }
+        row: dict[str, Any] = {"file": self.name, "hot_spots": self.index.foci}
+        for name, value in numbers.items():
+            row |= {name: value.value, f"{name}_sd": value.sd}
+        return row | {f"{name}_hot_spots": n for name, n in self.index.foci_by_region.items()}
+
+    def spot_rows(self) -> Iterator[dict[str, Any]]:
+        """Rows of the table hot_spots.csv; their rows and columns are those of the file."""
+        for spot in self.spots:
+            mirrored = spot.view == View.POSTERIOR
+            yield {
+                "file": self.name,
+                "view": str(spot.view),
+                "region": spot.region,
+                "focus": spot.focus or "",
+                "left_out": spot.reason,
+                "row": spot.row,
+                "column": self.columns - 1 - spot.column if mirrored else spot.column,
+                "probability": spot.probability,
+                "area_cm2": spot.area_cm2,
+                "counts": spot.counts,
+                "contrast": spot.contrast.value,
+                "contrast_sd": spot.contrast.poisson,
+            }
+
+    def region_rows(self) -> Iterator[dict[str, Any]]:
+        """Rows of the table regions.csv."""
+        return ({"file": self.name, **row.as_dict()} for row in self.regions)
+
+
+def quantify_scan(
+    scan: Scan, labeller: Labeller, standard_velocity: float = STANDARD_VELOCITY, *, counted: float = 1.0
+) -> Quantified:
+    """Measure the regions and the hot spots of a scan.
+
+    Args:
+        scan: Raw counts, or a restored scan.
+        labeller: A loaded segmenter.
+        standard_velocity: cm/min of your standard scans.
+        counted: Of a restored scan the exposure of its rapid scan: Poisson errors are those of the
+            counts that were counted.
+
+    Raises:
+        ScanError: Its velocity is unknown, it holds no counts, or no bone is found in it.
+    """
+    aligned, views = scan.aligned(), tuple(sorted(scan.views))
+    if not aligned.any():
+        raise ScanError("it holds no counts", remedy="measure another scan")
+    exposure = scan.exposure_of(standard_velocity)
+    probabilities = labeller.probabilities(aligned, exposure, scan.spacing_mm)
+    spots = find_hot_spots(aligned, probabilities, scan.spacing_mm, views, exposure=counted)
+    path = scan.provenance.path
+    return Quantified(
+        sources=() if path is None else (path,),
+        columns=scan.shape[1],
+        index=bone_index(probabilities, spots, views, scan.spacing_mm),
+        spots=tuple(spots),
+        regions=tuple(region_table(aligned, probabilities, scan.spacing_mm, views, exposure=counted)),
+    )
+
+
+def quantify_files(
+    sources: Iterable[Source],
+    labeller: Labeller,
+    reading: Mapping[str, Any],
+    standard_velocity: float = STANDARD_VELOCITY,
+) -> Iterator[Quantified | Refusal]:
+    """Quantify DICOM files, study by study; two files that hold a view each are one scan.
+
+    Args:
+        sources: The files. What rbs restored is refused, as by `read_nm`.
+        labeller: A loaded segmenter.
+        reading: Options of `read_nm` for files that do not say all.
+        standard_velocity: cm/min of your standard scans.
+
+    Yields:
+        The measures of each scan, or why a file has none.
+    """
+    for _, study in groupby(sorted(sources, key=lambda source: source.study), lambda source: source.study):
+        scans = []
+        for source in study:
+            read = attempt(source.path, read_nm, source.path, content=source.content, **reading)
+            if isinstance(read, RbsError):
+                yield Refusal(source.path, read)
+            else:
+                scans.append(read)
+        for group in pair_views(scans):
+            paths = [path for scan in group if (path := scan.provenance.path)]
+            found = attempt(paths[0], quantify_scan, join_views(group), labeller, standard_velocity)
+            if isinstance(found, RbsError):
+                yield Refusal(paths[0], found)
+                continue
+            doubts = dict.fromkeys(str(finding) for scan in group for finding in check_quality(scan))
+            yield replace(found, sources=tuple(paths), warnings=tuple(doubts))
