@@ -63,7 +63,7 @@ def test_the_centreline_loss_of_a_region_is_that_of_monai():
 def test_it_is_nearly_nothing_for_the_truth_and_for_what_is_neither_found_nor_there():
     _, labels = bars()
     there = torch.stack([labels == 1, labels == 2, labels == 3], dim=1).float()
-    assert centreline_loss(there, there) == pytest.approx(0, abs=1e-6)
+    assert centreline_loss(there, there).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_a_gap_in_a_thin_region_costs_more_with_cldice():
@@ -83,12 +83,13 @@ def test_a_gap_in_a_thin_region_costs_more_with_cldice():
 def test_only_the_thin_regions_are_asked_for_their_lines():
     logits, labels = bars(3)
     broad = DiceCrossEntropy(3, 0.5, [2])
-    assert broad.eval()(logits, labels) == pytest.approx(DiceCrossEntropy(3).eval()(logits, labels), abs=0.01)
+    plain = DiceCrossEntropy(3).eval()(logits, labels)
+    assert broad.eval()(logits, labels).item() == pytest.approx(plain.item(), abs=0.01)
 
 
 @pytest.mark.parametrize(("thin", "named"), [((), "of no name"), (("thorax", "ribs"), "thorax, ribs")])
 def test_a_task_refuses_regions_it_does_not_know(thin, named):
-    with pytest.raises(RbsError, match=f"{named}: set `thin` to some of skull, spine"):
+    with pytest.raises(RbsError, match=f"{named}; set `thin` to some of skull, spine"):
         SegmentationTask(TopoWMamba(filters=[4, 4, 4, 4]), cldice_weight=0.5, thin=thin)
 
 
