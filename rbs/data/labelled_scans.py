@@ -99,7 +99,10 @@ class LabelledScansDataModule(RBSDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of whole scans."""
-        scans = LabelledScans(
+        return self._training_loader(self._scans(), self.batch_size)
+
+    def _scans(self) -> LabelledScans:
+        return LabelledScans(
             self.cases("train"),
             self._kept["train"],
             length=self.samples_per_epoch,
@@ -111,7 +114,6 @@ class LabelledScansDataModule(RBSDataModule):
             binning=self.binning,
             single_view_probability=self.single_view_probability,
         )
-        return self._training_loader(scans, self.batch_size)
 
     def _read(self, split: str) -> list[LoadedCase]:
         if split == "train" and self.children == 0:
@@ -154,6 +156,9 @@ class LabelledScans(Dataset[Sample]):
         canvas: Likewise.
         binning: Of the stream; the arrays of `scans` are binned already.
         single_view_probability: Share of samples that show one view twice.
+
+    Attributes:
+        relative: Exposure of each case relative to the standard scan.
     """
 
     def __init__(
@@ -174,6 +179,7 @@ class LabelledScans(Dataset[Sample]):
         self.exposures, self.zoom, self.canvas = exposures, zoom, canvas
         self.lesions = lesions
         self.binning, self.single_view_probability = binning, single_view_probability
+        self.relative = [1.0] * len(cases)
 
     def __len__(self) -> int:
         return self.length
@@ -183,10 +189,10 @@ class LabelledScans(Dataset[Sample]):
         if self.cases:
             lap, place = divmod(index, len(self.cases))
             row = int(np.random.default_rng((self.seed, 0, lap)).permutation(len(self.cases))[place])
-            case, scan = self.cases[row], self.scans[row]
+            case, scan, relative = self.cases[row], self.scans[row], self.relative[row]
         else:
             lesions = None if self.lesions is None else int(rng.integers(self.lesions + 1))
-            row, (case, scan) = index, draw_child(self.seed, index, lesions)
+            row, (case, scan), relative = index, draw_child(self.seed, index, lesions), 1.0
             scan = binned(scan, self.binning)
         assert scan.labels is not None  # checked in LabelledScansDataModule.setup
         zoom = 1.0 if scan.expectation is None else log_uniform(self.zoom, rng)
@@ -212,7 +218,7 @@ class LabelledScans(Dataset[Sample]):
         return {
             "rapid": torch.tensor(np.ascontiguousarray(rapid[views]), dtype=torch.float32),
             "labels": torch.tensor(labels[views].astype(np.int64)),
-            "exposure": torch.tensor(exposure, dtype=torch.float32),
+            "exposure": torch.tensor(exposure * relative, dtype=torch.float32),
             "spacing_mm": torch.tensor(scan.spacing_mm, dtype=torch.float32) / zoom,
             "case": torch.tensor(row),
             "crop": torch.tensor((0, 0, *self.canvas)),
