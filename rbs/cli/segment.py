@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rbs.clinic.sources import Folder
     from rbs.data.manifest import Case
     from rbs.evaluation.segmentation import RegionSummary
+    from rbs.scans.scan import Scan
 
 HELP = "find the regions of the skeleton: DICOM Segmentation objects, tables, a page (research use only)"
 
@@ -54,6 +55,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="shipped",
         metavar="FILE",
         help="weights of a segmenter (default: shipped, those that come with rbs)",
+    )
+    parser.add_argument(
+        "--atlas",
+        type=Path,
+        metavar="DICOM",
+        help="labelled scan: a segmenter is trained from it and the folder IN first, into OUT/atlas, and"
+        " used in place of --segmenter",
+    )
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="labels of --atlas: NAME.labels.npz, or a DICOM Segmentation object",
     )
     parser.add_argument(
         "--device", choices=DEVICES, default="cpu", help="that the network computes on (default: %(default)s)"
@@ -101,7 +115,7 @@ def run(args: argparse.Namespace) -> None:
     if given.found.passed_over:
         print(printable(f"passed over: {given.found}"), file=sys.stderr)
     _refuse_tables(args, given)
-    loaded = load_segmenter_for(args.segmenter, args.device)
+    loaded = load_segmenter_for(_student(args, given) or args.segmenter, args.device)
     tables = _Tables.asked_for(args, given, loaded.name)
     segmenter = ScanSegmenter(
         loaded,
@@ -125,6 +139,47 @@ def run(args: argparse.Namespace) -> None:
         more = {"scores": [vars(summary) for summary in summaries]} if args.score else {}
         passed_over = given.found.passed_over
         summarise(done, args, given.root, word="segmented", passed_over=passed_over, more=more)
+
+
+def _student(args: argparse.Namespace, given: _Given) -> Path | None:
+    """Weights of the segmenter that is trained from the scan --atlas; None without that option.
+
+    Raises:
+        RbsError: Options do not go together, or the atlas cannot be used.
+    """
+    from rbs.errors import RbsError
+
+    if args.atlas is None and args.labels is None:
+        return None
+    if args.atlas is None or args.labels is None:
+        raise RbsError("--atlas and --labels go together", remedy="give the labelled scan and its labels")
+    if args.segmenter != "shipped":
+        raise RbsError(
+            "--atlas trains a segmenter, and --segmenter names one", remedy="leave one of them out"
+        )
+    if not args.source.is_dir():
+        raise RbsError(
+            "--atlas needs scans to train on", file=args.source, remedy="name a folder of them as IN"
+        )
+    from rbs.clinic.atlas import train_student
+    from rbs.data.labels import read_labels
+    from rbs.scans.dicom.reader import read_nm
+
+    def read(path: Path) -> Scan:
+        return read_nm(path, **reading_options(args))
+
+    atlas = read(args.atlas)
+    student = train_student(
+        atlas,
+        read_labels(args.labels, atlas),
+        [source.path for source in given.found.sources],
+        Path(args.target),
+        read=read,
+        standard_velocity=args.standard_velocity,
+    )
+    for error in student.left_out.values():
+        print(f"not trained on: {error}", file=sys.stderr)
+    return student.weights
 
 
 @dataclass(frozen=True)

@@ -275,7 +275,7 @@ def test_a_teacher_of_scans_does_not_teach_frames(manifest, tmp_path, teacher, s
     task = RestorationTask(
         restorer, stage=2, init_from=tmp_path / "scans.safetensors", prior=PriorConfig(teacher=teacher)
     )
-    with pytest.raises(CheckpointError, match=r"adapted to frames, but f1 restores scans; .*make adapt-sam"):
+    with pytest.raises(CheckpointError, match=r"trained on frames, but f1 restores scans; .*make adapt-sam"):
         task.setup("fit")
 
 
