@@ -94,7 +94,6 @@ def test_it_inspects_and_deidentifies(environment, cohort, tmp_path):
         ("fit --config stage1", "train"),
         ("report .", "evaluate"),
         ("evaluate cases.csv", "evaluate"),
-        ("segment . out --page", "evaluate"),
     ],
 )
 def test_a_command_says_which_extra_it_lacks(environment, tmp_path, command, extra):
