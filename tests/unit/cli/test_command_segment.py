@@ -319,6 +319,19 @@ def test_a_manifest_takes_segmentations_as_labels(oracle, cohort, child, tmp_pat
     assert {row["dice"] for row in rows_of(tmp_path / "out" / "dice.csv")} == {"1.0000"}
 
 
+def test_scans_outside_the_folder_of_their_manifest(oracle, cohort, tmp_path, rbs):
+    """What is written lies in OUT, and files of one name do not meet."""
+    table = tmp_path / "lists" / "manifest.csv"
+    table.parent.mkdir()
+    (tmp_path / "scans").symlink_to(cohort.parent)
+    rows = [f"P{n},test,../scans/P000{n}/standard.dcm,../scans/P000{n}/rapid.dcm" for n in (3, 4)]
+    table.write_text("\n".join(["patient,split,standard,rapid", *rows, ""]))
+    status, _, error = rbs("segment", table, tmp_path / "a" / "out", "--format", "png")
+    assert status == 0, error
+    written = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*_seg.png"))
+    assert written == ["a/out/P0003/rapid_seg.png", "a/out/P0004/rapid_seg.png"]
+
+
 def test_from_python(oracle, child):
     np.testing.assert_array_equal(api.segment(child.file), child.labels)
     probabilities = api.segment(child.file, probabilities=True)
