@@ -158,6 +158,9 @@ class LabelledScans(Dataset[Sample]):
         canvas: Likewise.
         binning: Of the stream; the arrays of `scans` are binned already.
         single_view_probability: Share of samples that show one view twice.
+
+    Attributes:
+        relative: Exposure of each case relative to the standard scan.
     """
 
     def __init__(
@@ -178,6 +181,7 @@ class LabelledScans(Dataset[Sample]):
         self.exposures, self.zoom, self.canvas = exposures, zoom, canvas
         self.lesions = lesions
         self.binning, self.single_view_probability = binning, single_view_probability
+        self.relative = [1.0] * len(cases)
         # A batch holds expectations if all scans have one.
         self.known = all(scan.expectation is not None for scan in scans)
 
@@ -189,10 +193,10 @@ class LabelledScans(Dataset[Sample]):
         if self.cases:
             lap, place = divmod(index, len(self.cases))
             row = int(np.random.default_rng((self.seed, 0, lap)).permutation(len(self.cases))[place])
-            case, scan = self.cases[row], self.scans[row]
+            case, scan, relative = self.cases[row], self.scans[row], self.relative[row]
         else:
             lesions = None if self.lesions is None else int(rng.integers(self.lesions + 1))
-            row, (case, scan) = index, draw_child(self.seed, index, lesions)
+            row, (case, scan), relative = index, draw_child(self.seed, index, lesions), 1.0
             scan = binned(scan, self.binning)
         zoom = 1.0 if scan.expectation is None else log_uniform(self.zoom, rng)
         exposure = log_uniform(self.exposures, rng)
@@ -219,7 +223,7 @@ class LabelledScans(Dataset[Sample]):
         return expected | {
             "rapid": _tensor(rapid[views]),
             "labels": torch.tensor(labels[views].astype(np.int64)),
-            "exposure": torch.tensor(exposure, dtype=torch.float32),
+            "exposure": torch.tensor(exposure * relative, dtype=torch.float32),
             "spacing_mm": torch.tensor(scan.spacing_mm, dtype=torch.float32) / zoom,
             "case": torch.tensor(row),
             "crop": torch.tensor((0, 0, *self.canvas)),

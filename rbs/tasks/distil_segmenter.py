@@ -66,7 +66,7 @@ class DistilSegmenter(SegmentationTask):
         warmup_steps: int = 50,
         output: Path | None = None,
     ) -> None:
-        super().__init__(segmenter, init_from, lr, weight_decay, warmup_steps, output)
+        super().__init__(segmenter, init_from, lr, weight_decay, warmup_steps, output=output)
         if temperature <= 0 or min(output_weight, feature_weight) < 0 or not output_weight + feature_weight:
             raise RbsError(
                 f"a temperature of {temperature:g}, weights {output_weight:g} and {feature_weight:g}",

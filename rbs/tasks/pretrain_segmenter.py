@@ -47,7 +47,9 @@ class MaskedAutoencoder(SegmentationTask):
         warmup_steps: int = 50,
         output: Path | None = None,
     ) -> None:
-        super().__init__(segmenter, None, lr, weight_decay, warmup_steps, output)
+        super().__init__(
+            segmenter, lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps, output=output
+        )
         self.masked, self.block, self.patch = masked, block, segmenter.patch
         # Not trained here; an unused parameter would stop distributed training.
         segmenter.head.requires_grad_(False)

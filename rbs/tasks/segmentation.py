@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from rbs.data.manifest import manifest_record
-from rbs.errors import CheckpointError
+from rbs.errors import CheckpointError, RbsError
 from rbs.segmentation.checkpoint import load_segmenter, save_segmenter
 from rbs.segmentation.dice import DiceTally, regions_found, write_rows
 from rbs.segmentation.labels import LABELLED
@@ -19,7 +20,7 @@ from rbs.tasks.task import Batch, TrainingTask, images_of, spacing_of
 
 
 class SegmentationTask(TrainingTask):
-    """Training of a segmenter by Dice and cross-entropy, from scratch or from other weights.
+    """Training of a segmenter by Dice, cross-entropy and, with a weight, clDice.
 
     At the end `segmenter.safetensors` and the table `dice.csv` of the validation patients are
     written.
@@ -30,7 +31,12 @@ class SegmentationTask(TrainingTask):
         lr: Peak learning rate of AdamW.
         weight_decay: Its weight decay.
         warmup_steps: Steps of linear warm-up, before a cosine decay to zero.
+        cldice_weight: Weight of soft clDice (`rbs.segmentation.objective`).
+        thin: Regions that clDice is averaged over: those whose bones are thin.
         output: Folder of the product; None: the command line puts in the run's own folder.
+
+    Raises:
+        RbsError: A thin region is none of the segmenter's.
     """
 
     def __init__(
@@ -40,13 +46,20 @@ class SegmentationTask(TrainingTask):
         lr: float = 3e-3,
         weight_decay: float = 0.01,
         warmup_steps: int = 50,
+        cldice_weight: float = 0.0,
+        thin: Sequence[str] = ("thorax", "arms", "legs", "growth plates"),
         output: Path | None = None,
     ) -> None:
         super().__init__(lr, weight_decay, warmup_steps, output)
         self.save_hyperparameters(ignore=["segmenter"])
         self.save_hyperparameters({"segmenter": segmenter.spec()})
         self.segmenter, self.init_from = segmenter, init_from
-        self.objective = DiceCrossEntropy(1 + len(segmenter.labels))
+        names = segmenter.labels.names
+        if cldice_weight and (not thin or set(thin) - set(names)):
+            fault = f"clDice is asked for the regions {', '.join(thin) or 'of no name'}"
+            raise RbsError(fault, remedy=f"set `thin` to some of {', '.join(names)}")
+        classes = [1 + names.index(region) for region in thin] if cldice_weight else []
+        self.objective = DiceCrossEntropy(1 + len(names), cldice_weight, classes)
         self._tally = DiceTally(segmenter.labels)
 
     def setup(self, stage: str) -> None:
