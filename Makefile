@@ -55,7 +55,7 @@ CASCADE = --model.init_args.init_from $(RUNS)/stage1/restorer.safetensors --mode
 EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/restorer.safetensors --stage2 $(2)/stage2/restorer.safetensors \
 	--teacher $(2)/adapt_sam/teacher $(SEGMENT) $(addprefix --split ,$(SPLIT)) --output $(2)/evaluation --overwrite
 
-.PHONY: help setup demo test test-slow results docs fuzz lint profile bench data pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 train-uncertainty reproduce-weights ablation sweep evaluate benchmark report \
+.PHONY: help setup demo test test-slow results docs fuzz lint profile bench data train-segmenter pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 train-uncertainty reproduce-weights ablation sweep evaluate benchmark report \
 	demo-endoscopy clean-demo anew same-data always
 
 help:  ## List the targets
@@ -98,7 +98,7 @@ fuzz: $(READY)  ## Read 20 000 damaged scans, load 5 000 damaged weights and not
 
 # Whatever differs between two runs of it, such as the load of the machine, is the same within one: compare ratios.
 bench: $(READY)  ## Measure restoring and training, results kept in runs/bench (25 minutes of two cores): ONLY="restore data"
-	.venv/bin/python -m pytest $(addprefix benchmarks/bench_,$(addsuffix .py,$(or $(ONLY),restore train data teacher))) \
+	.venv/bin/python -m pytest $(addprefix benchmarks/bench_,$(addsuffix .py,$(or $(ONLY),restore segment train data teacher))) \
 	    --benchmark-storage=runs/bench --benchmark-save=bench --benchmark-columns=median,iqr,rounds $(ARGS)
 	.venv/bin/python benchmarks/table.py runs/bench
 
@@ -127,6 +127,11 @@ same-data:
 	@mkdir -p $(RUNS); test -e $(RUNS)/.manifest || echo '$(THESE_DATA)' > $(RUNS)/.manifest
 	@test "$$(cat $(RUNS)/.manifest)" = '$(THESE_DATA)' || { echo "$(RUNS)/ holds results of MANIFEST=$$(cat $(RUNS)/.manifest);" \
 	    "give that, or another folder with RUNS=..." >&2; exit 2; }
+
+train-segmenter: $(RUNS)/segment/segmenter.safetensors  ## Train the segmenter: regions of the skeleton, or lesions in frames
+
+$(RUNS)/segment/segmenter.safetensors: $(TEACHER_MANIFEST) $(EXPERIMENTS)segment.yaml $(call ANEW,train-segmenter) | $(READY)
+	$(call STEP,segment) $(call FROM,$(TEACHER_MANIFEST)) $(call ASKED,train-segmenter)
 
 pretrain-sam: | $(READY)  ## Train the base weights of the small SAM (vit_t) on drawn shapes
 	$(call FIT,experiments/pretrain_sam.yaml) $(ARGS)
@@ -164,14 +169,15 @@ $(RUNS)/stage1/restorer_uncertainty.safetensors: $(RUNS)/stage1/restorer.safeten
 # What has been trained already is not trained again. Stage 1 of the table is what ships, no. 2 what was trained here.
 # PRECISION=32-true where the processor has no bfloat16, which it would imitate ten times as slowly.
 PRECISION ?= bf16-mixed
-reproduce-weights: $(PHANTOMS) $(RUNS)/adapt_sam/teacher/teacher.json | $(READY)  ## Train the shipped weights again (2 to 3 hours of two cores) and tell how close they come
+reproduce-weights: $(PHANTOMS) $(RUNS)/adapt_sam/teacher/teacher.json $(RUNS)/segment/segmenter.safetensors | $(READY)  ## Train the shipped weights again (3 hours of two cores) and tell how close they come
 	test -e data/ship/manifest.csv || $(RBS) simulate data/ship --patients 300 --seed 2026
 	test -e $(RUNS)/shipped_restorer/restorer.safetensors || $(call FIT,experiments/shipped_restorer.yaml) --trainer.precision $(PRECISION)
 	$(call FIT,experiments/uncertainty.yaml) --name shipped_uncertainty --model.init_args.f1 $(RUNS)/shipped_restorer/restorer.safetensors --model.init_args.output $(RUNS)/shipped_restorer
 	$(call FIT,experiments/pretrain_sam.yaml)
 	$(RBS) evaluate $(PHANTOMS) --stage1 rbs/weights/restorer.safetensors --stage1 $(RUNS)/shipped_restorer/restorer.safetensors --against stage1 \
 	    --output $(RUNS)/reproduced --overwrite
-	@echo "Dice of the teacher, beside that of its card (rbs/weights/README.md):"; cat $(RUNS)/adapt_sam/dice.csv
+	@echo "Dice of teacher and segmenter, beside that of the card (rbs/weights/README.md):"
+	@cat $(RUNS)/adapt_sam/dice.csv $(RUNS)/segment/dice.csv
 
 # FILE=experiments/ablations/no_spi.yaml trains that one overlay and leaves the rest to you.
 NEEDED = $(RUNS)/stage1/restorer.safetensors $(RUNS)/adapt_sam/teacher/teacher.json

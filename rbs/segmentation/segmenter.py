@@ -80,7 +80,7 @@ class Segmenter(nn.Module, ABC):
             exposure: Exposure relative to the standard scan, (B,).
             spacing_mm: Row and column spacing, mm, (B, 2).
         """
-        return self.logits(x, exposure, spacing_mm).softmax(dim=2)
+        return self.logits(x, exposure, spacing_mm).float().softmax(dim=2)
 
     def prior(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> SemanticPrior:
         """The semantic prior of whole scans or frames; arguments as of `forward`."""

@@ -56,14 +56,6 @@ def test_it_is_a_segmenter_that_looks_at_counts_alone(teacher):
     torch.testing.assert_close(embedding, teacher.prior(*given(counts)).embedding)
 
 
-def test_what_is_no_scan_is_refused(teacher):
-    for ask in (teacher, teacher.prior, teacher.encode):
-        with pytest.raises(ValueError, match=r"scans must be \(B, 1 or 2 views, H, W\), not"):
-            ask(*given(torch.ones(1, 3, 64, 48)))
-        with pytest.raises(ValueError, match="an exposure and a spacing for each of 2"):
-            ask(torch.ones(2, 2, 64, 48), torch.ones(1), torch.ones(2, 2))
-
-
 def test_its_folder_is_read_as_every_segmenter_is(teacher, tmp_path):
     loaded = load_segmenter(teacher.folder)
     assert (loaded.sha256, loaded.name) == (teacher.digest, f"Teacher {teacher.folder.name}")

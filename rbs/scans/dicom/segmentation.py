@@ -37,6 +37,9 @@ from rbs.utils.files import whole_file
 LABEL_MAP_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
 """Label Map Segmentation Storage (Supplement 243), which pydicom does not name yet."""
 
+SEGMENTATIONS = (SegmentationStorage, LABEL_MAP_STORAGE)
+"""Classes of objects that hold segments."""
+
 _STUDY = (
     *("SpecificCharacterSet", "TimezoneOffsetFromUTC", "SyntheticData"),
     *("StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "StudyDescription", "AccessionNumber"),
@@ -83,11 +86,8 @@ def write_segmentation(
     """
     file = source.provenance.path
     header = source.provenance.header
-    missing = [
-        uid
-        for uid in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
-        if not (header or {}).get(uid)
-    ]
+    uids = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+    missing = [uid for uid in uids if header is None or not header.get(uid)]
     if header is None or missing:
         fault = f"it has no {missing[0]}, by which its regions would refer to it"
         raise ScanError(fault, file=file, remedy="export it again")
@@ -278,7 +278,7 @@ def read_segments(file: Path, scan: Scan) -> list[Segment]:
 
 def _read(file: Path, scan: Scan) -> list[Segment]:
     ds, _ = decoded(file)
-    if ds.get("SOPClassUID") not in (SegmentationStorage, LABEL_MAP_STORAGE):
+    if ds.get("SOPClassUID") not in SEGMENTATIONS:
         remedy = "name a DICOM Segmentation object, or an .npz with the array labels"
         raise ScanError("it is no segmentation", file=file, remedy=remedy)
     shape = (int(ds.Rows), int(ds.Columns))

@@ -17,12 +17,16 @@ from rbs.data.endoscopy import EndoscopyDataModule
 from rbs.data.frames_manifest import FramesManifest, write_frames_manifest
 from rbs.data.mucosa import write_mucosa
 from rbs.errors import CheckpointError, RbsError
+from rbs.evaluation.endoscopy.metrics import load_lesion_finder
 from rbs.losses import Charbonnier
 from rbs.restorers.checkpoint import load_restorer, save_restorer
 from rbs.restorers.nafnet import NAFNet
 from rbs.segmentation.adapters import load_teacher
+from rbs.segmentation.checkpoint import load_segmenter
+from rbs.segmentation.dynunet import DynUNet
 from rbs.tasks.adapt_teacher import AdaptTeacher
 from rbs.tasks.restoration import PriorConfig, RestorationTask
+from rbs.tasks.segmentation import SegmentationTask
 
 SIDE = 64
 
@@ -80,6 +84,30 @@ def stage2(folder, stage1, teacher, **kw):
     pl.seed_everything(0, verbose=False)
     prior = PriorConfig(kw.pop("source", "cached"), teacher, cache=folder / "priors")
     return RestorationTask(net(), stage=2, warmup_steps=1, prior=prior, init_from=stage1, **kw)
+
+
+# --- segmenters
+
+
+def test_a_segmenter_of_lesions_learns_and_is_used_as_a_teacher_is(manifest, tmp_path):
+    pl.seed_everything(0, verbose=False)
+    task = SegmentationTask(DynUNet([4, 4, 6, 6], domain="colours"), warmup_steps=1, output=tmp_path)
+    before = task.segmenter.head.weight.detach().clone()
+    data = frames(manifest)
+    trainer(tmp_path).fit(task, data)
+    assert not torch.equal(task.segmenter.head.weight, before)
+    (row,) = csv.DictReader((tmp_path / "dice.csv").open())
+    assert (row["level"], list(row)[3:]) == ("degraded", ["lesion", "mean"])
+    assert 0 <= float(row["lesion"]) <= 1
+    loaded = load_segmenter(tmp_path / "segmenter.safetensors")
+    assert loaded.labels.names == ("lesion",)
+    assert loaded.provenance["preset"] == "mixed"
+    find, digest = load_lesion_finder(tmp_path / "segmenter.safetensors")
+    frame = data.val_dataloader().dataset[0]["rapid"].numpy()
+    assert digest == loaded.sha256
+    with torch.inference_mode():
+        logits = task.segmenter.eval().logits(*given(torch.from_numpy(frame)[None], side_mm=1.0))
+    np.testing.assert_array_equal(find(frame), logits[0, 0].argmax(dim=0).numpy() == 1)
 
 
 # --- stage 1
