@@ -40,7 +40,7 @@ def test_prior(teacher, height, width, views):
     assert prior.masks.min() >= 0
     assert prior.masks.sum(dim=2).max() <= 1 + 1e-5
     assert torch.equal(prior.masks, again.masks)
-    assert torch.allclose(teacher.encode(*given(counts)), prior.embedding, atol=1e-5)
+    assert torch.allclose(teacher.embed(*given(counts)), prior.embedding, atol=1e-5)
 
 
 @torch.no_grad()
