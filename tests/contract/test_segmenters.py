@@ -117,8 +117,9 @@ def test_its_prior_lies_on_the_image(of_a_domain, height, width):
     x, views = images(of_a_domain, 1, height, width)
     with torch.no_grad():
         prior = of_a_domain.prior(x, HALF, SPACING_MM)
+        torch.testing.assert_close(of_a_domain.encode(x, HALF, SPACING_MM), prior.embedding)
     cells = [-(-side // prior.embedding_stride) for side in (height, width)]
-    assert prior.embedding.shape[:2] == (1, views)
+    assert prior.embedding.shape[:3] == (1, views, of_a_domain.embedding_dim)
     assert list(prior.embedding.shape[3:]) == cells
     assert prior.masks.shape[:3] == (1, views, len(of_a_domain.labels))
     for masks, side in zip(prior.masks.shape[3:], (height, width), strict=True):
