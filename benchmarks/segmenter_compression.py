@@ -32,20 +32,20 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from rbs.data.manifest import LoadedCase, Manifest, load_case
 from rbs.evaluation.statistics.summary import interval
-from rbs.inference.onnx_export import export_onnx
 from rbs.inference.onnx_network import session_of
 from rbs.inference.segmentation import OnnxSegmenter
 from rbs.scans.counts import standard_scale
 from rbs.scans.scan import REGIONS, Array
 from rbs.segmentation.checkpoint import load_segmenter
 from rbs.utils.files import write_csv
+from rbs.weights.shipped import SEGMENTER_GRAPH
 
 CALIBRATION = 8
 """Training children."""
 
 REPORTED = ("growth plates", "hot spots")
 THREADS = (1, 2)
-ROUNDS = 9
+ROUNDS = 5
 
 
 def main() -> None:
@@ -97,8 +97,12 @@ def main() -> None:
 
 def made(file: Path, manifest: Manifest, folder: Path) -> dict[str, tuple[bytes, int]]:
     """ONNX model and size in bytes of each form."""
-    export_onnx(load_segmenter(file), folder / "32.onnx")
-    whole = onnx.load(folder / "32.onnx")
+    whole = onnx.load(SEGMENTER_GRAPH, load_external_data=False)
+    weights = load_segmenter(file).segmenter.state_dict()
+    for weight in whole.graph.initializer:
+        if weight.data_location == onnx.TensorProto.EXTERNAL:
+            weight.CopyFrom(onnx.numpy_helper.from_array(weights[weight.name].numpy(), weight.name))
+    onnx.save(whole, folder / "32.onnx")
     stored = (folder / "32.onnx").stat().st_size
     elements = round_weights(rounded := onnx.load(folder / "32.onnx"))
     quant_pre_process(folder / "32.onnx", folder / "ready.onnx", skip_symbolic_shape=True)
