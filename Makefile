@@ -142,8 +142,8 @@ TEACH = $(call FROM,$(TEACHER_MANIFEST)) --model.init_args.output $(RUNS)/adapt_
 $(RUNS)/adapt_sam/teacher/teacher.json: $(TEACHER_MANIFEST) $(EXPERIMENTS)adapt_sam.yaml $(call ANEW,adapt-sam) | $(READY)
 	$(call STEP,adapt_sam) $(TEACH) $(call ASKED,adapt-sam)
 
-adapt-sam-ablation: $(RUNS)/adapt_sam/teacher/teacher.json  ## The alternatives: decoder alone, all of SAM, SAM untouched
-	for mode in decoder full; do \
+adapt-sam-ablation: $(RUNS)/adapt_sam/teacher/teacher.json  ## The alternatives: decoder alone, DoRA, (IA)3, all of SAM, SAM untouched
+	for mode in decoder dora ia3 full; do \
 	    $(call FIT,$(EXPERIMENTS)adapt_sam.yaml --config experiments/ablations/teacher_$$mode.yaml) $(TEACH) $(ARGS); \
 	done
 	$(call FIT,$(EXPERIMENTS)adapt_sam.yaml --config experiments/ablations/teacher_untouched.yaml) \

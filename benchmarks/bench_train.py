@@ -18,6 +18,7 @@ import rbs
 from rbs.data.bone_scans import RBSDataModule
 from rbs.data.endoscopy import EndoscopyDataModule
 from rbs.restorers.nafnet import NAFNet
+from rbs.segmentation.sam import ARCHITECTURES
 from rbs.tasks.adapt_teacher import AdaptTeacher
 from rbs.tasks.restoration import PriorConfig, RestorationTask
 
@@ -132,7 +133,7 @@ def test_stage2(
         prior=PriorConfig(
             source="cached" if prior == "none" else prior,
             teacher=teacher,
-            teacher_size=size,
+            embedding_dim=ARCHITECTURES[size].channels,
             base_checkpoint=base_weights(size),
             cache=tmp_path,
         ),

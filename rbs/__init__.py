@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from rbs.clinic.checks import AcceptanceReport
-    from rbs.scans.scan import Scan, View
+    from rbs.clinic.quantify_scans import Quantified
+    from rbs.scans.scan import Array, Scan, View
 
     __version__: str
 
-__all__ = ["evaluate", "fit", "inspect", "read", "restore", "simulate"]
+__all__ = ["evaluate", "fit", "inspect", "quantify", "read", "restore", "segment", "simulate"]
 
 STANDARD_VELOCITY = 20.0
 """Bed velocity of a standard scan, cm/min."""
@@ -127,6 +128,72 @@ def restore(
     return restore_scan(scan, loaded, standard_velocity, keep_faint=keep_faint)
 
 
+def segment(
+    scan: Scan | str | Path,
+    *,
+    segmenter: str | Path = "shipped",
+    probabilities: bool = False,
+    standard_velocity: float = STANDARD_VELOCITY,
+) -> Array:
+    """Find the regions of the skeleton in a scan.
+
+    Args:
+        scan: A scan, or the path of a DICOM file.
+        segmenter: Weights of a segmenter, or "shipped" for those that come with rbs.
+        probabilities: Return the probabilities of background and regions in place of the labels.
+        standard_velocity: Bed velocity of your standard scans, cm/min.
+
+    Returns:
+        Labels of the frames as stored, uint8 (frames, rows, columns): k + 1 for
+        `rbs.scans.scan.REGIONS[k]`, 0 for background; or probabilities, float32
+        (frames, 1 + regions, rows, columns). `rbs segment` writes DICOM Segmentation objects.
+
+    Raises:
+        ScanError: The file cannot be read, or the scan is not fit, or shows no region.
+        CheckpointError: The segmenter cannot be used.
+    """
+    from rbs.clinic.checks import check
+    from rbs.clinic.segment_scans import segment_scan
+    from rbs.inference.segmentation import load_segmenter_for
+
+    if isinstance(scan, str | Path):
+        scan = read(scan)
+    check(scan, standard_velocity=standard_velocity).training.require(scan.provenance.path)
+    found = segment_scan([scan], load_segmenter_for(segmenter), standard_velocity)
+    return scan.unaligned(found.probabilities if probabilities else found.labels)
+
+
+def quantify(
+    scan: Scan | str | Path,
+    *,
+    checkpoint: str | Path,
+    standard_velocity: float = STANDARD_VELOCITY,
+    counted: float = 1.0,
+) -> Quantified:
+    """Measure the regions and the hot spots of a scan, and an open bone scan index.
+
+    Args:
+        scan: A scan of raw counts or a restored one, or the path of a DICOM file.
+        checkpoint: Weights of a segmenter.
+        standard_velocity: Bed velocity of your standard scans, cm/min.
+        counted: Of a restored scan the exposure of its rapid scan, 0.5 for one at 40 cm/min: its
+            Poisson errors are those of the counts that were counted.
+
+    Returns:
+        The measures: `print` them, or see `index`, `spots` and `regions`.
+
+    Raises:
+        ScanError: The file cannot be read, the scan holds no counts, or no bone is found in it.
+        CheckpointError: The weights cannot be used.
+    """
+    from rbs.clinic.quantify_scans import quantify_scan
+    from rbs.segmentation.checkpoint import load_segmenter
+
+    if isinstance(scan, str | Path):
+        scan = read(scan)
+    return quantify_scan(scan, load_segmenter(checkpoint), standard_velocity, counted=counted)
+
+
 def simulate(
     out: str | Path,
     *,
@@ -183,7 +250,8 @@ def evaluate(
         stage1: Weights of one restorer or several to compare; "shipped" for those of rbs.
         stage2: Weights of the first restorer of stage 2; the second one is read from
             `cascade.safetensors` beside them.
-        teacher: Folder of the adapted teacher, for the second restorer of stage 2.
+        teacher: File of the segmenter, or folder of the adapted SAM, whose priors the second
+            restorer of stage 2 was trained with.
         adapt: Add a row each of `stage1` fitted to each scan's own counts; scans only.
         keep_faint: Add a row each of `stage1` with faint foci kept; scans only.
         against: Method to compare all others with; None for the best peer by each metric.

@@ -40,7 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="weights that stage 2 starts from, or shipped",
     )
-    parser.add_argument("--teacher", type=teacher_folder, metavar="DIR", help="adapted teacher")
+    parser.add_argument(
+        "--teacher",
+        type=teacher_folder,
+        metavar="PATH",
+        help="segmenter of the priors: a file, or folder of an adapted SAM",
+    )
     parser.add_argument("--split", choices=("val", "test"), default="test", help="default: %(default)s")
     parser.add_argument(
         "--output", type=Path, default=Path("runs/ablation"), metavar="DIR", help="default: %(default)s"

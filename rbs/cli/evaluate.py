@@ -45,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--teacher",
         type=teacher_folder,
-        metavar="DIR",
-        help="adapted teacher, for stage 2's second restorer",
+        metavar="PATH",
+        help="segmenter that gives stage 2's second restorer its priors: a file, or folder of an adapted SAM",
     )
     parser.add_argument(
         "--base-checkpoint",
@@ -65,8 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--segmenter",
         type=Path,
-        metavar="DIR",
-        help="frames only: adapted teacher that looks for lesions in clean, degraded and restored frames",
+        metavar="PATH",
+        help="frames only: segmenter, or adapted SAM, that looks for lesions in clean, degraded and restored"
+        " frames",
     )
     parser.add_argument(
         "--against",

@@ -38,6 +38,7 @@ PLAIN = (
     "register",
     "prompt",
     "restore",
+    "segment",
     "quantify",
     "export",
     "evaluate",

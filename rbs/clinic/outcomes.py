@@ -15,7 +15,7 @@ class Outcome(Protocol):
     """The end of one file.
 
     Attributes:
-        outcome: One word: restored, refused or skipped.
+        outcome: One word: restored, segmented, refused or skipped.
         source: The file.
         error: What is wrong with it; None if nothing is.
     """
@@ -60,14 +60,18 @@ class Skip:
     error: ClassVar[None] = None
 
 
-class FileRestorer(Protocol):
-    """Restoring files of one kind, with all that was asked for."""
+class Outputs(Protocol):
+    """Names of what is made of files."""
 
     def output_name(self, path: Path) -> str:
-        """Name of the restoration of a file."""
+        """Name of what is made of a file."""
 
     def outputs(self, output: Path) -> dict[str, Path]:
-        """All files written for a restoration `output`, by what they hold."""
+        """All files written for an `output`, by what they hold."""
+
+
+class FileRestorer(Outputs, Protocol):
+    """Restoring files of one kind, with all that was asked for."""
 
     def restore(self, outputs: Mapping[Source, Path], existing: Iterable[Source] = ()) -> Iterator[Outcome]:
         """Restore files, each to the path given; a refused one does not stop the others.

@@ -25,7 +25,7 @@ from rbs.inference import residual
 from rbs.inference.censored import filled
 from rbs.scans.acceptance import ONE_FRAME, SAME_VELOCITY, one_frame_twice
 from rbs.scans.censoring import cut_counts
-from rbs.scans.dicom.files import EXPORTED
+from rbs.scans.dicom.files import stem_and_suffix
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.dicom.writer import Derivation, write_deviation_nm, write_restored_nm
 from rbs.scans.quality.check import check_quality
@@ -147,9 +147,8 @@ def deviation_of(scan: Scan, uncertainty: Uncertainty, standard_velocity: float 
 
 def deviation_file(output: Path) -> Path:
     """File of the standard deviation of a restored one: `child_sd.dcm` beside `child.dcm`."""
-    # What follows the last dot of a UID is no suffix.
-    suffix = output.suffix if output.suffix.lower() in EXPORTED else ""
-    return output.with_name(f"{output.name.removesuffix(suffix)}_sd{suffix}")
+    stem, suffix = stem_and_suffix(output)
+    return output.with_name(f"{stem}_sd{suffix}")
 
 
 @dataclass(frozen=True)

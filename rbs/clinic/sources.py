@@ -11,6 +11,7 @@ from pathlib import Path
 from rbs.errors import FrameError, ScanError
 from rbs.scans.dicom.files import INDEX, derived_by_rbs, header_of, may_be_a_scan
 from rbs.scans.dicom.reader import START, starts_like_dicom
+from rbs.scans.dicom.segmentation import SEGMENTATIONS
 from rbs.utils.files import regular_files, require_regular
 from rbs.utils.words import counted
 
@@ -28,7 +29,7 @@ class Source:
 
     Attributes:
         path: The file.
-        kind: "scan", "picture" or "video".
+        kind: "scan", "picture" or "video"; or "segmentation", which folders are read without.
         restored: True if rbs wrote it as a restoration.
         study: Study Instance UID of a scan; scans of one study may belong together.
         content: Bytes of a scan; None if they are not held.
@@ -50,7 +51,10 @@ def source_of(path: Path) -> Source:
     if not path.exists():
         raise ScanError("there is no such file or folder", file=path, remedy="check the path")
     require_regular(path, ScanError)
-    return _scan(path, HELD) or _frame(path) or Source(path, "scan", study=str(path))
+    source = _scan(path, HELD) or _frame(path)
+    # The reader of scans says best why a segmentation, or a file of unknown kind, is none.
+    known = source is not None and source.kind != "segmentation"
+    return source if source and known else Source(path, "scan", study=str(path))
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,10 @@ def sources_in(folder: Path) -> Folder:
     """The scans of a folder and those below it, or where there is none the pictures or the videos.
 
     Where there are scans, pictures beside them (a logo, a screenshot) are passed over. Links to
-    folders are followed, each folder once. Hidden files, pipes and DICOMDIR are left out. A file
-    that is named like an export of scans but cannot be read, or is too short to tell, is taken for
-    a scan, as are folders that cannot be searched: reading them will say what is wrong, and no scan
-    is passed over in silence.
+    folders are followed, each folder once. Hidden files, pipes, DICOMDIR and DICOM Segmentation
+    objects are left out. A file that is named like an export of scans but cannot be read, or is too
+    short to tell, is taken for a scan, as are folders that cannot be searched: reading them will
+    say what is wrong, and no scan is passed over in silence.
 
     Raises:
         FrameError: The folder mixes pictures and videos.
@@ -92,6 +96,8 @@ def sources_in(folder: Path) -> Folder:
     room = HELD
     for path in files:
         if source := _scan(path, room):
+            if source.kind == "segmentation":  # drawn on a scan, it is none
+                continue
             scans.append(source)
             room -= len(source.content or b"")
         else:
@@ -131,7 +137,8 @@ def _scan(path: Path, room: int) -> Source | None:
         return None
     header = header_of(path, content)
     study = str(header.get("StudyInstanceUID") or path)
-    return Source(path, "scan", derived_by_rbs(header), study, content)
+    kind = "segmentation" if header.get("SOPClassUID") in SEGMENTATIONS else "scan"
+    return Source(path, kind, derived_by_rbs(header), study, content)
 
 
 def _frame(path: Path) -> Source | None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import ndimage
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rbs.data.augmentation.geometric import log_uniform
@@ -99,11 +100,15 @@ class LabelledScansDataModule(RBSDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of whole scans."""
-        scans = LabelledScans(
-            self.cases("train"),
-            self._kept["train"],
+        return self._training_loader(self._scans("train", seed=self.seed), self.batch_size)
+
+    def _scans(self, split: str, seed: int) -> LabelledScans:
+        """Training samples of a split; of one without cases, of phantom children without end."""
+        return LabelledScans(
+            self.cases(split),
+            self._kept[split],
             length=self.samples_per_epoch,
-            seed=self.seed,
+            seed=seed,
             lesions=self.lesions,
             exposures=self.exposures,
             zoom=self.zoom,
@@ -111,7 +116,6 @@ class LabelledScansDataModule(RBSDataModule):
             binning=self.binning,
             single_view_probability=self.single_view_probability,
         )
-        return self._training_loader(scans, self.batch_size)
 
     def _read(self, split: str) -> list[LoadedCase]:
         if split == "train" and self.children == 0:
@@ -154,6 +158,9 @@ class LabelledScans(Dataset[Sample]):
         canvas: Likewise.
         binning: Of the stream; the arrays of `scans` are binned already.
         single_view_probability: Share of samples that show one view twice.
+
+    Attributes:
+        relative: Exposure of each case relative to the standard scan.
     """
 
     def __init__(
@@ -174,6 +181,9 @@ class LabelledScans(Dataset[Sample]):
         self.exposures, self.zoom, self.canvas = exposures, zoom, canvas
         self.lesions = lesions
         self.binning, self.single_view_probability = binning, single_view_probability
+        self.relative = [1.0] * len(cases)
+        # A batch holds expectations if all scans have one.
+        self.known = all(scan.expectation is not None for scan in scans)
 
     def __len__(self) -> int:
         return self.length
@@ -183,16 +193,16 @@ class LabelledScans(Dataset[Sample]):
         if self.cases:
             lap, place = divmod(index, len(self.cases))
             row = int(np.random.default_rng((self.seed, 0, lap)).permutation(len(self.cases))[place])
-            case, scan = self.cases[row], self.scans[row]
+            case, scan, relative = self.cases[row], self.scans[row], self.relative[row]
         else:
             lesions = None if self.lesions is None else int(rng.integers(self.lesions + 1))
-            row, (case, scan) = index, draw_child(self.seed, index, lesions)
+            row, (case, scan), relative = index, draw_child(self.seed, index, lesions), 1.0
             scan = binned(scan, self.binning)
-        assert scan.labels is not None  # checked in LabelledScansDataModule.setup
         zoom = 1.0 if scan.expectation is None else log_uniform(self.zoom, rng)
         exposure = log_uniform(self.exposures, rng)
-        labels = scan.labels
         known = scan.standard if scan.expectation is None else scan.expectation
+        # Only scans of a transfer set have none, whose labels are not used.
+        labels = np.zeros(known.shape, np.uint8) if scan.labels is None else scan.labels
         if zoom != 1:
             known = np.stack([_zoomed(view, zoom) for view in known]) / zoom**2
             labels = np.stack([_zoomed_labels(view, zoom) for view in labels])
@@ -209,15 +219,20 @@ class LabelledScans(Dataset[Sample]):
         views = [0, len(rapid) - 1]
         if len(rapid) > 1 and rng.random() < self.single_view_probability:
             views = [int(rng.integers(2))] * 2
-        return {
-            "rapid": torch.tensor(np.ascontiguousarray(rapid[views]), dtype=torch.float32),
+        expected = {"expectation": _tensor(known[views])} if self.known else {}
+        return expected | {
+            "rapid": _tensor(rapid[views]),
             "labels": torch.tensor(labels[views].astype(np.int64)),
-            "exposure": torch.tensor(exposure, dtype=torch.float32),
+            "exposure": torch.tensor(exposure * relative, dtype=torch.float32),
             "spacing_mm": torch.tensor(scan.spacing_mm, dtype=torch.float32) / zoom,
             "case": torch.tensor(row),
             "crop": torch.tensor((0, 0, *self.canvas)),
             "patient": case.patient,
         }
+
+
+def _tensor(counts: Array) -> Tensor:
+    return torch.tensor(np.ascontiguousarray(counts), dtype=torch.float32)
 
 
 def binned(scan: LoadedCase, side: int) -> LoadedCase:

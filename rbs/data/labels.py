@@ -69,7 +69,7 @@ def read_labels(file: Path, scan: Scan) -> Array:
 def _drawn_labels(file: Path, scan: Scan) -> Array:
     """Labels from a DICOM Segmentation object."""
     by_code = {region.code[:2]: name for name, region in DESCRIBED.items()}
-    masks = {}
+    masks: dict[str, Array] = {}
     for segment in read_segments(file, scan):
         region = by_code.get(segment.code[:2]) or region_of(segment.label)
         if region is None and (region := region_of(segment.code[2])) == NONE:
@@ -77,10 +77,11 @@ def _drawn_labels(file: Path, scan: Scan) -> Array:
         if region is None:
             remedy = f"name it after what it shows: {', '.join(REGIONS)}, or a bone"
             raise ScanError(f"its segment '{segment.label}' is no known region", file=file, remedy=remedy)
-        masks[region] = masks.get(region, False) | segment.mask
+        masks[region] = segment.mask | masks.get(region, np.False_)
     labels = np.zeros(scan.counts.shape, np.uint8)
     for value, name in enumerate(REGIONS, start=1):
-        labels[masks.get(name, False)] = value
+        if name in masks:
+            labels[masks[name]] = value
     return labels
 
 

@@ -43,7 +43,8 @@ def evaluate_manifest(
         output: Folder.
         trained: Methods beside the classical ones.
         preset: What clean frames are degraded by; None for what the weights were trained on.
-        segmenter: Folder of a teacher adapted to frames, which looks for lesions in restored ones.
+        segmenter: Segmenter of frames, file or folder of an adapted SAM, which looks for lesions in
+            restored ones.
         base_checkpoint: SAM's base weights that it was adapted from; None for the shipped or
             downloaded ones.
         against: Method that all others are compared with; None for the best peer of each metric.

@@ -71,7 +71,7 @@ def trained_methods(
             compare with it; or none.
         stage2: Weights of stage 2; its second restorer is read from `cascade.safetensors` beside
             them.
-        teacher: Folder of the adapted teacher, for the second restorer.
+        teacher: Segmenter of the second restorer's priors: file, or folder of an adapted SAM.
         base_checkpoint: SAM's base weights that it was adapted from; None for the shipped or
             downloaded ones.
         adapt: Whether these have a second row each, fitted to every scan before it is restored.

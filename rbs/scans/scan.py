@@ -168,13 +168,17 @@ class Scan:
 
         Estimates are not cut, whatever the scan was.
         """
+        return self.with_counts(self.unaligned(counts), cut=0)
+
+    def unaligned(self, aligned: Array) -> Array:
+        """Bring (views, ..., rows, columns), ordered and mirrored as by `aligned`, into frames."""
         order = np.argsort([view == View.POSTERIOR for view in self.views], kind="stable")
-        frames = align(counts, tuple(self.views[i] for i in order))
-        return self.with_counts(frames[np.argsort(order)], cut=0)
+        frames = align(aligned, tuple(self.views[i] for i in order))
+        return frames[np.argsort(order)]
 
 
 def align(frames: Array, views: tuple[View, ...]) -> Array:
-    """Mirror the posterior frames of (frames, rows, columns) left-right. Its own inverse."""
+    """Mirror the posterior frames of (frames, ..., rows, columns) left-right. Its own inverse."""
     return np.stack(
-        [f[:, ::-1] if view == View.POSTERIOR else f for f, view in zip(frames, views, strict=True)]
+        [f[..., ::-1] if view == View.POSTERIOR else f for f, view in zip(frames, views, strict=True)]
     )

@@ -1,9 +1,13 @@
-"""Adapted teachers in files: a folder with adapter, decoder and settings, without SAM itself.
+"""Adapters in SAM's encoder, and adapted teachers in files, which leave SAM itself out.
 
-LoRA (Hu et al., arXiv 2106.09685) comes from PEFT and sits on the encoder's fused query-key-value
-projections:
+Adapters come from PEFT. Two sit on the encoder's fused query-key-value projections: LoRA (Hu et
+al., arXiv 2106.09685) and DoRA (Liu et al., arXiv 2402.09353), which learns the length of each row
+of W' apart from its direction,
 
-    W' = W + (alpha / r) B A.
+    W' = W + (alpha / r) B A,    W'_i = m_i (W + (alpha / r) B A)_i / |(W + (alpha / r) B A)_i| .
+
+(IA)3 (Liu et al., arXiv 2205.05638) learns a factor for each of these projections' outputs, and for
+each hidden unit of the blocks' perceptrons. Merged into the weights, none of them costs time.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
@@ -30,10 +34,10 @@ from rbs.utils.files import whole_file, write_json
 from rbs.utils.schema import checked, parsed, shown
 from rbs.weights.shipped import file_sha256, teacher_folder
 
-Mode = Literal["decoder", "lora", "full"]
+Mode = Literal["decoder", "lora", "dora", "ia3", "full"]
 
 WEIGHTS, SETTINGS = "teacher.safetensors", "teacher.json"
-_TARGETS = ["qkv"]
+_MAGNITUDE = "lora_magnitude_vector"
 _UNTRAINED = ("iou_prediction_head.", "output_hypernetworks_mlps.0.")
 """Parts of the decoder that no loss reaches: the quality of masks, and the mask that is not
 used."""
@@ -47,9 +51,9 @@ def trainable_teacher(size: Size, mode: Mode, rank: int, domain: DomainName = "r
 
     Args:
         size: SAM's size.
-        mode: "decoder" leaves the encoder frozen, "lora" adapts it by LoRA, "full" trains all of
-            it.
-        rank: Rank of the adapter.
+        mode: "decoder" leaves the encoder frozen; "lora", "dora" and "ia3" adapt it; "full" trains
+            all of it.
+        rank: Rank of LoRA and DoRA.
         domain: Name of the domain of its images.
     """
     teacher = Teacher(size, ARCHITECTURES[size].build(), domain=domain)
@@ -59,8 +63,8 @@ def trainable_teacher(size: Size, mode: Mode, rank: int, domain: DomainName = "r
     teacher.prompt_encoder.no_mask_embed.requires_grad_(True)
     if mode == "full":
         teacher.image_encoder.requires_grad_(True)
-    elif mode == "lora":
-        teacher.image_encoder = adapted(teacher.image_encoder, rank).get_base_model()
+    elif mode != "decoder":
+        teacher.image_encoder = adapted(teacher.image_encoder, mode, rank).get_base_model()
     teacher.recomputes = size != "vit_t" and mode != "decoder"
     return teacher
 
@@ -70,7 +74,10 @@ def start(teacher: Teacher, sam: Sam) -> None:
     encoder = teacher.image_encoder.state_dict()
     base = sam.image_encoder.state_dict()
     for name in encoder:
-        if "lora_" not in name:
+        if _MAGNITUDE in name:
+            layer = name.partition(f".{_MAGNITUDE}")[0]
+            encoder[name] = base[f"{layer}.weight"].norm(dim=1)
+        elif not _of_adapter(name):
             encoder[name] = base[name.replace(".base_layer.", ".")]
     teacher.image_encoder.load_state_dict(encoder)
     teacher.prompt_encoder.load_state_dict(sam.prompt_encoder.state_dict())
@@ -78,10 +85,21 @@ def start(teacher: Teacher, sam: Sam) -> None:
     teacher.mask_decoder.load_state_dict(decoder.state_dict())
 
 
-def adapted(encoder: nn.Module, rank: int) -> PeftModel:
-    """The encoder with untrained LoRA layers in it; all else of it is frozen."""
-    # alpha = 2 r: the adapter's step does not depend on its rank.
-    return get_peft_model(encoder, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_TARGETS))
+def adapted(encoder: nn.Module, mode: Mode, rank: int) -> PeftModel:
+    """The encoder with an untrained adapter in it; all else of it is frozen.
+
+    Args:
+        encoder: SAM's image encoder.
+        mode: "lora", "dora" or "ia3".
+        rank: Rank of LoRA and DoRA.
+    """
+    config: PeftConfig
+    if mode == "ia3":
+        config = IA3Config(target_modules=["qkv", "lin2"], feedforward_modules=["lin2"])
+    else:
+        # alpha = 2 r: the adapter's step does not depend on its rank.
+        config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=["qkv"], use_dora=mode == "dora")
+    return get_peft_model(encoder, config)
 
 
 def save_teacher(folder: Path, teacher: Teacher, *, mode: Mode, rank: int, base: Path) -> str:
@@ -91,7 +109,7 @@ def save_teacher(folder: Path, teacher: Teacher, *, mode: Mode, rank: int, base:
         folder: Folder of the teacher; an older one in it is replaced.
         teacher: A teacher from `trainable_teacher`.
         mode: Mode in which it was trained.
-        rank: Rank of its adapter.
+        rank: Rank of LoRA and DoRA.
         base: The checkpoint of SAM that it started from.
 
     Returns:
@@ -104,11 +122,11 @@ def save_teacher(folder: Path, teacher: Teacher, *, mode: Mode, rank: int, base:
     }
     state["no_mask_embed.weight"] = teacher.prompt_encoder.no_mask_embed.weight
     encoder = teacher.image_encoder
-    if mode == "lora":
-        layers = {name: tensor for name, tensor in encoder.state_dict().items() if "lora_" in name}
-        state |= {f"lora.{name}": tensor for name, tensor in layers.items()}
-    elif mode == "full":
+    if mode == "full":
         state |= {f"image_encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    elif mode != "decoder":
+        layers = {name: tensor for name, tensor in encoder.state_dict().items() if _of_adapter(name)}
+        state |= {f"{mode}.{name}": tensor for name, tensor in layers.items()}
     settings = _settings(teacher.size, file_sha256(base), teacher.images.name) | {"mode": mode, "rank": rank}
     with whole_file(folder / WEIGHTS, overwrite=True) as part:
         save_file({name: tensor.detach().cpu().half().contiguous() for name, tensor in state.items()}, part)
@@ -143,11 +161,12 @@ def load_teacher(folder: str | Path, checkpoint: Path | None = None) -> Teacher:
     try:
         _load_decoder(teacher.mask_decoder, _part(state, "mask_decoder."))
         teacher.prompt_encoder.no_mask_embed.load_state_dict(_part(state, "no_mask_embed."))
-        if settings.mode == "lora":
-            with Budget(state):
-                teacher.image_encoder = _merged(teacher.image_encoder, settings.rank, _part(state, "lora."))
-        elif settings.mode == "full":
+        if settings.mode == "full":
             teacher.image_encoder.load_state_dict(_part(state, "image_encoder."))
+        elif settings.mode != "decoder":
+            with Budget(state):
+                model = adapted(teacher.image_encoder, settings.mode, settings.rank)
+            teacher.image_encoder = _merged(model, _part(state, f"{settings.mode}."))
     except (RuntimeError, KeyError, ValueError) as error:
         fault = f"its weights do not fit SAM {settings.size} ({str(error).splitlines()[0]})"
         raise CheckpointError(
@@ -223,14 +242,18 @@ def _load_decoder(decoder: nn.Module, trained: dict[str, Tensor]) -> None:
         raise KeyError(f"mask_decoder.{min(wrong)}")
 
 
-def _merged(encoder: nn.Module, rank: int, layers: dict[str, Tensor]) -> nn.Module:
-    model = adapted(encoder, rank)
+def _merged(model: PeftModel, layers: dict[str, Tensor]) -> nn.Module:
     inner: nn.Module = model.get_base_model()
-    missing = {name for name in inner.state_dict() if "lora_" in name} ^ set(layers)
+    missing = {name for name in inner.state_dict() if _of_adapter(name)} ^ set(layers)
     if missing:
         raise KeyError(f"adapter layer {min(missing)}")
     inner.load_state_dict(layers, strict=False)
     return model.merge_and_unload()
+
+
+def _of_adapter(name: str) -> bool:
+    """True for the names that PEFT gives the weights of its layers."""
+    return "lora_" in name or "ia3_" in name
 
 
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -37,11 +37,13 @@ class Segmenter(nn.Module, ABC):
         embedding_dim: Channels of the embedding of its prior.
         embedding_stride: Side of a cell of that embedding, pixels.
         mask_stride: Side of a cell of the masks of its prior, pixels.
+        reads_crops: True where crops mean to it what the whole does.
     """
 
     embedding_dim: int
     embedding_stride: int
     mask_stride: int
+    reads_crops: bool
 
     def __init__(self, domain: DomainName = "roots") -> None:
         super().__init__()
@@ -78,7 +80,7 @@ class Segmenter(nn.Module, ABC):
             exposure: Exposure relative to the standard scan, (B,).
             spacing_mm: Row and column spacing, mm, (B, 2).
         """
-        return self.logits(x, exposure, spacing_mm).softmax(dim=2)
+        return self.logits(x, exposure, spacing_mm).float().softmax(dim=2)
 
     def prior(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> SemanticPrior:
         """The semantic prior of whole scans or frames; arguments as of `forward`."""
@@ -90,7 +92,7 @@ class Segmenter(nn.Module, ABC):
         embedding = self._by_view(features, logits)
         return SemanticPrior(embedding, pooled, self.embedding_stride, self.mask_stride)
 
-    def encode(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
+    def embed(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
         """The embedding of the prior alone, (B, V, C, h, w); arguments as of `forward`."""
         logits, features = self.logits_with_features(x, exposure, spacing_mm)
         return self._by_view(features, logits)
@@ -100,6 +102,18 @@ class Segmenter(nn.Module, ABC):
         height, width = (-(-size // self.embedding_stride) for size in logits.shape[-2:])
         embedding = self.embedding(features)[..., :height, :width]
         return embedding[:, None].expand(-1, logits.shape[1], -1, -1, -1)
+
+    def check(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> None:
+        """Refuse arguments of other shapes than `forward` takes.
+
+        Raises:
+            ValueError: `x` is no image of the domain, or not each has an exposure and a spacing.
+        """
+        if not self.images.fits(x):
+            raise ValueError(f"{self.images.shows} must be {self.images.shape}, not {tuple(x.shape)}")
+        if exposure.shape != x.shape[:1] or spacing_mm.shape != (len(x), 2):
+            fault = f"an exposure and a spacing for each of {len(x)} {self.images.shows}"
+            raise ValueError(f"{fault}, not {tuple(exposure.shape)} and {tuple(spacing_mm.shape)}")
 
     @abstractmethod
     def embedding(self, features: list[Tensor]) -> Tensor:
@@ -145,6 +159,7 @@ class EncoderDecoder(Segmenter):
         if self._embedding > levels:
             raise ValueError(f"{levels} levels with blocks of {patch} pixels do not reach the embedding")
         self.embedding_dim = channels[self._embedding - 1]
+        self.reads_crops = self.images.shows == "frames"
         self.views = self.images.channels // self.images.view_channels
         self.input_channels = (self.images.input_channels + 2) * patch**2
         self.head = nn.Conv2d(channels[0], self.views * (1 + len(self.labels)) * patch**2, 1)
@@ -167,16 +182,8 @@ class EncoderDecoder(Segmenter):
     def logits_with_features(
         self, x: Tensor, exposure: Tensor, spacing_mm: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
-        """See `Segmenter.logits_with_features`.
-
-        Raises:
-            ValueError: `x` is no image of the domain, or not each has an exposure and a spacing.
-        """
-        if not self.images.fits(x):
-            raise ValueError(f"{self.images.shows} must be {self.images.shape}, not {tuple(x.shape)}")
-        if exposure.shape != x.shape[:1] or spacing_mm.shape != (len(x), 2):
-            fault = f"an exposure and a spacing for each of {len(x)} {self.images.shows}"
-            raise ValueError(f"{fault}, not {tuple(exposure.shape)} and {tuple(spacing_mm.shape)}")
+        """See `Segmenter.logits_with_features`."""
+        self.check(x, exposure, spacing_mm)
         views, height, width = x.shape[1] // self.images.view_channels, *x.shape[-2:]
         x = x.expand(-1, self.images.channels, -1, -1)
         # Squares of counts lose the Poisson noise in bfloat16.

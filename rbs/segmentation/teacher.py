@@ -49,6 +49,8 @@ class Teacher(Segmenter):
         recomputes: True where activations of the encoder are computed again for the gradients.
     """
 
+    reads_crops = True
+
     def __init__(
         self, size: Size, sam: Sam, mask_decoder: MaskDecoder | None = None, domain: DomainName = "roots"
     ) -> None:
@@ -80,6 +82,7 @@ class Teacher(Segmenter):
 
         The feature is SAM's image embedding, views side by side in its channels, (B, V C, h, w).
         """
+        self.check(x, exposure, spacing_mm)
         height, width = x.shape[2:]
         layout = plan(height, width, self.embedding_stride)
         packed = [self._encode(views, layout) for views in self._portions(self.images.views(x), layout)]
@@ -95,6 +98,7 @@ class Teacher(Segmenter):
 
     def prior(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> SemanticPrior:
         """See `Segmenter.prior`; masks are those of the decoder's own grid."""
+        self.check(x, exposure, spacing_mm)
         layout = plan(x.shape[2], x.shape[3], self.embedding_stride)
         embeddings, masks = [], []
         for views in self._portions(self.images.views(x), layout):
@@ -105,12 +109,13 @@ class Teacher(Segmenter):
         embedding, regions = (torch.cat(p).unflatten(0, (len(x), -1)) for p in (embeddings, masks))
         return SemanticPrior(embedding, regions, self.embedding_stride, self.mask_stride)
 
-    def encode(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
-        """See `Segmenter.encode`: the image embedding.
+    def embed(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
+        """See `Segmenter.embed`: the image embedding.
 
         The cost of a crop is proportional to its area: it is read at the same zoom as whole scans,
         on the corner of SAM's input that it fills.
         """
+        self.check(x, exposure, spacing_mm)
         layout = plan(x.shape[2], x.shape[3], self.embedding_stride)
         parts = [
             unpack(self._encode(views, layout), layout)

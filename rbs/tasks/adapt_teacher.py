@@ -40,10 +40,10 @@ class AdaptTeacher(TrainingTask):
     regions are shown to it by boxes ("base").
 
     Args:
-        mode: "lora" adapts the encoder by LoRA, "decoder" leaves it as it is, "full" trains all of
-            it.
+        mode: "lora", "dora" and "ia3" adapt the encoder, see `rbs.segmentation.adapters`, "decoder"
+            leaves it as it is, "full" trains all of it.
         size: SAM's size.
-        rank: Rank of the LoRA adapter.
+        rank: Rank of LoRA and DoRA.
         domain: What it looks at: scans ("roots") with the regions of the skeleton, or frames
             ("colours") with the lesion.
         checkpoint: SAM's base weights; None for the shipped ones, or Meta's, downloaded once.

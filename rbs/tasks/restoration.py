@@ -28,13 +28,14 @@ from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import describe_lightning, load_restorer, save_restorer
 from rbs.scans.counts import standard_scale
 from rbs.scans.scan import Array, Spacing
+from rbs.segmentation.checkpoint import load_segmenter
 from rbs.segmentation.labels import LABELLED
 from rbs.segmentation.prior import SemanticPrior
-from rbs.segmentation.sam import ARCHITECTURES, Size
 from rbs.tasks.profiler import TEACHER
 from rbs.tasks.task import Batch, TrainingTask, images_of, spacing_of
 from rbs.tasks.validation import frame_scores, pooled, scan_scores
 from rbs.utils.version import VERSION
+from rbs.weights.shipped import teacher_folder
 
 DEFAULTS: dict[str, tuple[Callable[[], Loss], Callable[[Tensor, Batch], dict[str, float]]]] = {
     "scans": (PoissonDeviance, scan_scores),
@@ -45,23 +46,24 @@ DEFAULTS: dict[str, tuple[Callable[[], Loss], Callable[[Tensor, Batch], dict[str
 
 @dataclass(frozen=True)
 class PriorConfig:
-    """Semantic priors of stage 2: the teacher, and the images it looks at.
+    """Semantic priors of stage 2: the segmenter that gives them, and the images it looks at.
 
     Attributes:
         source: "cached" and "frozen": the whole rapid scan a crop is of, as the stage-1 restorer
             restores it, read from files or computed at each step in the training process.
             "online": the current restoration of what is trained on. "truth": as "cached", with
-            true masks in place of the teacher's, which bounds from above what a better teacher
-            could do.
-        teacher: Folder of the adapted teacher; needed with `spi` or `scm`.
-        teacher_size: Size of the SAM the teacher was made from.
+            true masks in place of the segmenter's, which bounds from above what a better one could
+            do.
+        teacher: The segmenter, file or folder of an adapted SAM; needed with `spi` or `scm`.
+        embedding_dim: Channels of its embedding: 128 of the small SAM, 256 of Meta's, 48 of
+            `DynUNet` as it is by default.
         base_checkpoint: Base weights of that SAM; None for the shipped or downloaded ones.
         cache: Folder of the files.
     """
 
     source: Literal["cached", "frozen", "online", "truth"] = "cached"
     teacher: Path | None = None
-    teacher_size: Size = "vit_t"
+    embedding_dim: int = 128
     base_checkpoint: Path | None = None
     cache: Path = Path("runs/priors")
 
@@ -140,7 +142,7 @@ class RestorationTask(TrainingTask):
             self.cascade = Cascade(
                 f1,
                 f2,
-                SPI(ARCHITECTURES[prior.teacher_size].channels, domain=f1.domain) if spi else None,
+                SPI(prior.embedding_dim, domain=f1.domain) if spi else None,
                 SKD(f1.feature_channels, f2.feature_channels, f1.domain) if skd else None,
                 SCM() if scm else None,
             )
@@ -149,6 +151,7 @@ class RestorationTask(TrainingTask):
         self._outside: dict[str, nn.Module] = {}
         self._cache: PriorCache | None = None
         self._init_sha256: str | None = None
+        self._teacher_sha256: str | None = None
         self._scores: dict[int, tuple[str, dict[str, float]]] = {}
 
     # --- weights and teacher
@@ -186,26 +189,28 @@ class RestorationTask(TrainingTask):
     def _load_teacher(self) -> None:
         config = self.prior
         if config.teacher is None:
+            fault = "SPI and SCM need a teacher, but none is named"
             remedy = (
-                "give its folder (of `make adapt-sam`) as --model.prior.teacher, or switch spi and scm off"
+                "give the folder of `make adapt-sam`, or the file of any segmenter, as --model.prior.teacher,"
+                " or switch spi and scm off"
             )
-            raise RbsError("SPI and SCM need the adapted teacher, but none is named", remedy=remedy)
-        from rbs.segmentation.adapters import load_teacher
-
-        teacher = load_teacher(config.teacher, config.base_checkpoint)
-        if teacher.size != config.teacher_size:
-            remedy = f"set --model.prior.teacher_size {teacher.size}"
-            raise CheckpointError(
-                f"it is a {teacher.size}, not a {config.teacher_size}", file=config.teacher, remedy=remedy
-            )
-        if teacher.images.shows != self.cascade.f1.images.shows:
-            raise CheckpointError(
-                f"it was adapted to {teacher.images.shows}, but f1 restores {self.cascade.f1.images.shows}",
-                file=config.teacher,
-                remedy="adapt one to these with `make adapt-sam`",
-            )
-        self._outside["teacher"] = teacher
-        self._cache = PriorCache(config.cache, f"{teacher.digest} {self._init_sha256}")
+            raise RbsError(fault, remedy=remedy)
+        loaded = load_segmenter(teacher_folder(config.teacher), config.base_checkpoint)
+        teacher, shows = loaded.segmenter, self.cascade.f1.images.shows
+        if teacher.embedding_dim != config.embedding_dim:
+            fault = f"its embedding has {teacher.embedding_dim} channels, not {config.embedding_dim}"
+            remedy = f"set --model.prior.embedding_dim {teacher.embedding_dim}"
+            raise CheckpointError(fault, file=config.teacher, remedy=remedy)
+        if teacher.images.shows != shows:
+            fault = f"it was trained on {teacher.images.shows}, but f1 restores {shows}"
+            remedy = "adapt one to these with `make adapt-sam`"
+            raise CheckpointError(fault, file=config.teacher, remedy=remedy)
+        if config.source == "online" and not teacher.reads_crops:
+            fault = "it knows regions by where they lie in the body, and online priors are of crops"
+            remedy = "set --model.prior.source cached"
+            raise CheckpointError(fault, file=config.teacher, remedy=remedy)
+        self._outside["teacher"], self._teacher_sha256 = teacher, loaded.sha256
+        self._cache = PriorCache(config.cache, f"{loaded.sha256} {self._init_sha256}")
 
     # --- training
 
@@ -260,7 +265,7 @@ class RestorationTask(TrainingTask):
 
     def _analyse(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
         with self._profiled():
-            return self._on_device("teacher").encode(x, exposure, spacing_mm)  # type: ignore[operator]
+            return self._on_device("teacher").embed(x, exposure, spacing_mm)  # type: ignore[operator]
 
     def _teach(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> SemanticPrior:
         with self._profiled(), torch.no_grad():
@@ -385,7 +390,6 @@ class RestorationTask(TrainingTask):
             save_cascade(folder / "cascade.safetensors", self.cascade, self._provenance())
 
     def _provenance(self) -> dict[str, Any]:
-        teacher = self._outside.get("teacher")
         ranges: dict[str, Any] = getattr(self.datamodule, "training_ranges", dict)()
         return ranges | {
             "stage": self.stage,
@@ -396,7 +400,7 @@ class RestorationTask(TrainingTask):
             "losses": [loss.spec() for loss in self.losses],  # type: ignore[operator]
             "modules": [name for name in ("spi", "skd", "scm") if getattr(self.cascade, name) is not None],
             "init_from": self._init_sha256,
-            "teacher": getattr(teacher, "digest", None),
+            "teacher": self._teacher_sha256,
             "prior": self.prior.source if self.cascade.spi is not None else None,
         }
 

@@ -3,22 +3,27 @@
 import hashlib
 import json
 
+import numpy as np
 import pytest
 import torch
 from segmenters import given
 
+from rbs.errors import CheckpointError
 from rbs.scans.scan import REGIONS
 from rbs.segmentation.adapters import load_teacher, save_teacher, start, trainable_teacher
+from rbs.segmentation.checkpoint import load_segmenter
 from rbs.segmentation.sam import SHIPPED, build_sam
 
 
-@pytest.fixture(scope="module", params=["decoder", "lora", "full"])
+@pytest.fixture(scope="module", params=["decoder", "lora", "dora", "ia3", "full"])
 def teacher(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     trainable = trainable_teacher("vit_t", request.param, rank=4)
     start(trainable, build_sam("vit_t"))
     save_teacher(folder, trainable, mode=request.param, rank=4, base=SHIPPED)
-    return load_teacher(folder)
+    loaded = load_teacher(folder)
+    loaded.folder = folder
+    return loaded
 
 
 @pytest.mark.parametrize("views", [1, 2])
@@ -35,7 +40,32 @@ def test_prior(teacher, height, width, views):
     assert prior.masks.min() >= 0
     assert prior.masks.sum(dim=2).max() <= 1 + 1e-5
     assert torch.equal(prior.masks, again.masks)
-    assert torch.allclose(teacher.encode(*given(counts)), prior.embedding, atol=1e-5)
+    assert torch.allclose(teacher.embed(*given(counts)), prior.embedding, atol=1e-5)
+
+
+@torch.no_grad()
+def test_it_is_a_segmenter_that_looks_at_counts_alone(teacher):
+    counts = torch.poisson(torch.rand(2, 2, 96, 40) * 8)
+    probabilities = teacher(*given(counts))
+    assert probabilities.shape == (2, 2, 1 + len(REGIONS), 96, 40)
+    torch.testing.assert_close(probabilities.sum(dim=2), torch.ones(2, 2, 96, 40))
+    assert torch.equal(probabilities, teacher(*given(counts, exposure=0.1, side_mm=4.5)))
+    logits, features = teacher.logits_with_features(*given(counts))
+    assert torch.equal(logits.softmax(dim=2), probabilities)
+    embedding = teacher.embedding(features).unflatten(1, (2, -1))
+    torch.testing.assert_close(embedding, teacher.prior(*given(counts)).embedding)
+
+
+def test_its_folder_is_read_as_every_segmenter_is(teacher, tmp_path):
+    loaded = load_segmenter(teacher.folder)
+    assert (loaded.sha256, loaded.name) == (teacher.digest, f"Teacher {teacher.folder.name}")
+    counts = np.random.default_rng(0).poisson(3.0, (2, 64, 48))
+    found = loaded.probabilities(counts, 0.5, (2.26, 2.26))
+    with torch.no_grad():
+        expected = teacher(*given(torch.tensor(counts / 0.5, dtype=torch.float32)[None]))[0]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    with pytest.raises(CheckpointError, match=r"no such weight file; .*adapt SAM with `make adapt-sam`"):
+        load_segmenter(tmp_path / "none")
 
 
 def test_frozen(teacher):

@@ -28,6 +28,8 @@ from rbs.multirun.sweep.runner import run_sweep
 from rbs.multirun.sweep.search import propose
 from rbs.restorers.checkpoint import load_restorer
 from rbs.restorers.nafnet import NAFNet
+from rbs.segmentation.checkpoint import load_segmenter, save_segmenter
+from rbs.segmentation.dynunet import DynUNet
 from rbs.utils.experiments import experiment_file
 
 EXPERIMENTS = sorted(
@@ -198,6 +200,25 @@ def test_checkpoint_does_not_override_the_command_line(runs, tiny_cohort, stage1
     assert main(["validate", *arguments, "--ckpt_path", str(checkpoint)]) == 0
     assert main(["validate", *arguments, "--ckpt_path", str(checkpoint), "--model.spi", "false"]) == 1
     assert "spi: trained with True, asked for False" in capsys.readouterr().err
+
+
+def test_stage_2_trains_resumes_and_is_scored_with_a_dynunets_priors(runs, tiny_cohort, stage1, tmp_path):
+    segmenter = tmp_path / "segmenter.safetensors"
+    save_segmenter(segmenter, DynUNet((8, 8, 8, 12)), {})
+    arguments = [*small(ROOT / "experiments" / "stage2.yaml", tiny_cohort, runs), "--name", "any"]
+    arguments += ["--trainer.default_root_dir", str(tmp_path), "--ckpt_path", "last"]
+    arguments += ["--model.init_args.prior.teacher", str(segmenter)]
+    arguments += ["--model.init_args.prior.embedding_dim", "12"]
+    assert main(["fit", *arguments]) == 0
+    (tmp_path / "any" / "version_0" / "finished").unlink()  # as if it had been interrupted
+    assert main(["fit", *arguments, "--trainer.max_steps", "4"]) == 0
+    trained = tmp_path / "any" / "restorer.safetensors"
+    provenance = load_restorer(trained).provenance
+    assert (provenance["steps"], provenance["teacher"]) == (4, load_segmenter(segmenter).sha256)
+    evaluate = ["evaluate", str(tiny_cohort), "--stage1", str(stage1 / "restorer.safetensors")]
+    evaluate += ["--stage2", str(trained), "--teacher", str(segmenter), "--output", str(tmp_path / "out")]
+    assert main(evaluate) == 0
+    assert "stage2_f2" in set(pd.read_csv(tmp_path / "out" / "summary.csv")["method"])
 
 
 # Stage 1 of scans and the processes themselves: see test_scale. Stage 2 is one task for scans and

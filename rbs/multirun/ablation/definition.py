@@ -61,7 +61,7 @@ class Ablation:
         seeds: Each row is trained once with each.
         output: Folder.
         stage1: Weights stage 2 starts from; None takes those the experiment names.
-        teacher: Folder of the adapted teacher; None likewise.
+        teacher: Segmenter of the priors, file or folder of an adapted SAM; None likewise.
         arguments: More arguments of every training, such as `--config` and an overlay for the
             machine. Rows have the last word.
     """

@@ -18,6 +18,12 @@ EXPORTED = ("", ".dcm", ".ima")
 INDEX = "DICOMDIR"
 
 
+def stem_and_suffix(file: Path) -> tuple[str, str]:
+    """The name of an export in two parts; what follows the last dot of a UID is no suffix."""
+    suffix = file.suffix if file.suffix.lower() in EXPORTED else ""
+    return file.name.removesuffix(suffix), suffix
+
+
 def dicom_files(folder: Path) -> list[Path]:
     """DICOM files in a folder and those below it, sorted, without hidden files and DICOMDIR.
 
@@ -42,13 +48,13 @@ def dicomdirs(folder: Path) -> list[Path]:
 
 
 def header_of(path: Path, content: bytes | None = None) -> Dataset:
-    """Study and derivation of a file; empty if it cannot be read: reading it whole will say why.
+    """Class, study and derivation of a file; empty where reading it whole will say what is wrong.
 
     Args:
         path: The file.
         content: Its bytes, where they were read before; the file is not opened then.
     """
-    wanted = ["StudyInstanceUID", "DerivationCodeSequence"]
+    wanted = ["SOPClassUID", "StudyInstanceUID", "DerivationCodeSequence"]
     try:
         with quiet():
             return decoded(path, content, stop_before_pixels=True, specific_tags=wanted)[0]

@@ -1,9 +1,9 @@
 """DICOM Segmentation objects of planar scans: written from label maps, and read.
 
 A planar view has no place in the room: cameras state a position without an orientation, or neither,
-and the two views look from opposite sides. So the frames of a segmentation are tied to the frames
-of the scan by reference (Derivation Image, PS3.3 C.7.6.16.2.6), which the standard allows in place
-of plane positions (PS3.3 A.51.5.1). highdicom reads such objects, but makes none of an NM object.
+and the two views look from opposite sides. So a segmentation has no frame of reference, and its
+pixels are those of the scan by reference to its frames (PS3.3 A.51.5.1). highdicom reads such
+objects, but makes none of an NM object.
 """
 
 from __future__ import annotations
@@ -37,11 +37,13 @@ from rbs.utils.files import whole_file
 LABEL_MAP_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
 """Label Map Segmentation Storage (Supplement 243), which pydicom does not name yet."""
 
+SEGMENTATIONS = (SegmentationStorage, LABEL_MAP_STORAGE)
+"""Classes of objects that hold segments."""
+
 _STUDY = (
     *("SpecificCharacterSet", "TimezoneOffsetFromUTC", "SyntheticData"),
     *("StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "StudyDescription", "AccessionNumber"),
-    *("ReferringPhysicianName", "FrameOfReferenceUID", "PositionReferenceIndicator"),
-    *("SeriesDescription", "SeriesNumber", "BodyPartExamined"),
+    *("ReferringPhysicianName", "SeriesDescription", "SeriesNumber", "BodyPartExamined"),
     *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
 )
 """What a segmentation has in common with its scan, beside the groups of `_PATIENT`."""
@@ -83,11 +85,8 @@ def write_segmentation(
     """
     file = source.provenance.path
     header = source.provenance.header
-    missing = [
-        uid
-        for uid in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
-        if not (header or {}).get(uid)
-    ]
+    uids = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+    missing = [uid for uid in uids if header is None or not header.get(uid)]
     if header is None or missing:
         fault = f"it has no {missing[0]}, by which its regions would refer to it"
         raise ScanError(fault, file=file, remedy="export it again")
@@ -126,7 +125,7 @@ def write_segmentation(
 
 
 def _shared_with(header: Dataset) -> Dataset:
-    """A data set of the patient, the study and the frame of reference of a scan."""
+    """A data set of the patient and the study of a scan."""
     ds = Dataset()
     for element in header:
         if element.keyword in _STUDY or element.tag.group in _PATIENT:
@@ -134,8 +133,6 @@ def _shared_with(header: Dataset) -> Dataset:
     for keyword in _EMPTY:
         if keyword not in ds:
             setattr(ds, keyword, None)
-    if "FrameOfReferenceUID" in ds and "PositionReferenceIndicator" not in ds:
-        ds.PositionReferenceIndicator = None
     if ds.get("BodyPartExamined") == "WHOLE BODY":
         ds.BodyPartExamined = "WHOLEBODY"
     if str(ds.get("LossyImageCompression") or "") != "01":
@@ -278,7 +275,7 @@ def read_segments(file: Path, scan: Scan) -> list[Segment]:
 
 def _read(file: Path, scan: Scan) -> list[Segment]:
     ds, _ = decoded(file)
-    if ds.get("SOPClassUID") not in (SegmentationStorage, LABEL_MAP_STORAGE):
+    if ds.get("SOPClassUID") not in SEGMENTATIONS:
         remedy = "name a DICOM Segmentation object, or an .npz with the array labels"
         raise ScanError("it is no segmentation", file=file, remedy=remedy)
     shape = (int(ds.Rows), int(ds.Columns))

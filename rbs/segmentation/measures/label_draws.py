@@ -16,6 +16,10 @@ SURE = 0.995
 """Probability from which on a pixel keeps its label in every draw."""
 
 
+LABELS = 3
+"""Labels that are drawn from in each pixel."""
+
+
 def likeliest(probabilities: Array) -> Array:
     """Label of the largest probability, uint8 (V, H, W), of (V, 1 + K, H, W)."""
     return np.asarray(probabilities.argmax(axis=1), np.uint8)
@@ -46,22 +50,26 @@ def label_draws(
     rng = np.random.default_rng(seed)
     fixed = likeliest(probabilities)
     view, row, column = np.nonzero(probabilities.max(axis=1) < SURE)
-    classes = probabilities.shape[1]
-    logits = np.log(np.maximum(probabilities[view, :, row, column], 1e-9))
+    here = probabilities[view, :, row, column]
+    # The few likeliest labels of a pixel have all but a thousandth of the probability.
+    among = np.argsort(here, axis=1)[:, -LABELS:]
+    logits = np.log(np.maximum(np.take_along_axis(here, among, axis=1), 1e-9))
     at = [row * spacing_mm[0] / CORRELATION_MM, column * spacing_mm[1] / CORRELATION_MM]
     low = [place.astype(int) for place in at]
     weights = [np.stack([1 - place + first, place - first]) for place, first in zip(at, low, strict=True)]
     nodes = [int(place.max(initial=0)) + 2 for place in at]
     for _ in range(draws):
-        field = rng.standard_normal((len(probabilities), *nodes, classes))
+        field = rng.standard_normal((len(probabilities), *nodes, probabilities.shape[1]))
         z = np.zeros(logits.shape)
         variance = np.zeros(len(row))
         for down in (0, 1):
             for across in (0, 1):
                 weight = weights[0][down] * weights[1][across]
-                z += weight[:, None] * field[view, low[0] + down, low[1] + across]
+                corner = (low[0] + down)[:, None], (low[1] + across)[:, None]
+                z += weight[:, None] * field[view[:, None], *corner, among]
                 variance += weight**2
         gumbel = -np.log(-log_ndtr(z / np.sqrt(variance)[:, None]))
         labels = fixed.copy()
-        labels[view, row, column] = (logits + gumbel).argmax(axis=1)
+        best = (logits + gumbel).argmax(axis=1)
+        labels[view, row, column] = np.take_along_axis(among, best[:, None], axis=1)[:, 0]
         yield labels

@@ -12,7 +12,8 @@ from rbs.segmentation.adapters import load_teacher, save_teacher, start, trainab
 from rbs.segmentation.sam import build_sam
 from rbs.segmentation.teacher import Teacher
 
-MODES = ("decoder", "lora", "full")
+MODES = ("decoder", "lora", "dora", "ia3", "full")
+ADAPTERS = ("lora", "dora", "ia3")
 
 
 def trained(base, mode):
@@ -29,23 +30,27 @@ def trained(base, mode):
     return teacher.eval()
 
 
-def test_an_untrained_adapter_changes_nothing(base, counts):
-    teacher = trainable_teacher("vit_t", "lora", rank=4)
+@pytest.mark.parametrize("mode", ADAPTERS)
+def test_an_untrained_adapter_changes_nothing(base, counts, mode):
+    teacher = trainable_teacher("vit_t", mode, rank=4)
     start(teacher, build_sam("vit_t", base))
     plain = Teacher("vit_t", build_sam("vit_t", base))
-    assert torch.equal(teacher.encode(*given(counts)), plain.encode(*given(counts)))
+    adapted, untouched = (t.embed(*given(counts)) for t in (teacher, plain))
+    torch.testing.assert_close(adapted, untouched, rtol=0, atol=1e-4 if mode == "dora" else 0)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_what_is_trained(base, mode):
     before = build_sam("vit_t", base).image_encoder.state_dict()
+    start_of = trainable_teacher("vit_t", mode, rank=4)
+    start(start_of, build_sam("vit_t", base))
+    before |= {n: w for n, w in start_of.image_encoder.state_dict().items() if adapters._of_adapter(n)}
     after = trained(base, mode).image_encoder.state_dict()
-    changed = [
-        name for name in after if "lora_" not in name and not torch.equal(after[name], before[_plain(name)])
-    ]
-    adapters = [name for name in after if "lora_B" in name and after[name].abs().sum() > 0]
-    assert bool(changed) == (mode == "full")
-    assert len(adapters) == (6 if mode == "lora" else 0)
+    changed = [name for name in after if not torch.equal(after[name], before[_plain(name)])]
+    learned = {"lora": {"lora_B"}, "dora": {"lora_B", "lora_magnitude_vector"}, "ia3": {"ia3_l"}}
+    kinds = ("lora_B", "lora_magnitude_vector", "ia3_l")
+    assert {kind for kind in kinds if any(kind in name for name in changed)} == learned.get(mode, set())
+    assert any(not adapters._of_adapter(name) for name in changed) == (mode == "full")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -55,7 +60,7 @@ def test_round_trip(base, tmp_path, counts, mode):
     again = load_teacher(tmp_path, base)
     assert again.digest == digest
     assert not any(weight.requires_grad for weight in again.parameters())
-    assert not any("lora" in name for name, _ in again.named_modules())
+    assert not any("lora" in name or "ia3" in name for name, _ in again.named_modules())
     with torch.no_grad():
         wanted, got = teacher.prior(*given(counts)), again.prior(*given(counts))
     # It is written in half precision.
@@ -77,7 +82,7 @@ def test_only_adapter_and_decoder_are_saved(base, tmp_path):
 
 def test_digest_tells_weights_apart(base, tmp_path):
     digests = {save_teacher(tmp_path, trained(base, m), mode=m, rank=4, base=base) for m in MODES}
-    assert len(digests) == 3
+    assert len(digests) == len(MODES)
 
 
 def test_other_base_weights_are_refused(base, tmp_path):

@@ -23,6 +23,8 @@ from rbs.restorers.checkpoint import load_restorer, save_restorer
 from rbs.restorers.image_domain import DOMAINS
 from rbs.restorers.nafnet import NAFNet
 from rbs.scans.scan import View
+from rbs.segmentation.checkpoint import LoadedSegmenter, load_segmenter, save_segmenter
+from rbs.segmentation.dynunet import DynUNet
 from rbs.segmentation.prior import SemanticPrior
 from rbs.tasks.profiler import StepProfiler
 from rbs.tasks.restoration import PriorConfig, RestorationTask, mean_by_patient
@@ -33,25 +35,27 @@ SPACING = torch.tensor([[4.0, 4.0]])
 
 
 class FakeTeacher(torch.nn.Module):
-    size, embedding_stride, mask_stride, digest = "vit_t", 16, 2, "fake"
+    embedding_dim, embedding_stride, mask_stride, reads_crops = 128, 16, 2, True
     images = DOMAINS["roots"]
 
     def __init__(self):
         super().__init__()
         generator = torch.Generator().manual_seed(4)
-        self.embed = torch.nn.Parameter(torch.randn(128, 1, 16, 16, generator=generator), requires_grad=False)
+        self.kernel = torch.nn.Parameter(
+            torch.randn(128, 1, 16, 16, generator=generator), requires_grad=False
+        )
         self.mask = torch.nn.Parameter(torch.randn(9, 1, 2, 2, generator=generator), requires_grad=False)
         self.seen = 0
 
-    def encode(self, counts, exposure, spacing_mm):
+    def embed(self, counts, exposure, spacing_mm):
         flat = counts.flatten(0, 1)[:, None]
-        return F.conv2d(flat, self.embed, stride=16).unflatten(0, counts.shape[:2])
+        return F.conv2d(flat, self.kernel, stride=16).unflatten(0, counts.shape[:2])
 
     def prior(self, counts, exposure, spacing_mm):
         self.seen += 1
         flat = counts.flatten(0, 1)[:, None]
         masks = F.conv2d(flat, self.mask, stride=2).softmax(dim=1).unflatten(0, counts.shape[:2])
-        return SemanticPrior(self.encode(counts, exposure, spacing_mm), masks, 16, 2)
+        return SemanticPrior(self.embed(counts, exposure, spacing_mm), masks, 16, 2)
 
 
 def draw(case):
@@ -103,7 +107,8 @@ def net(**kw):
 @pytest.fixture
 def teacher(monkeypatch):
     fake = FakeTeacher()
-    monkeypatch.setattr("rbs.segmentation.adapters.load_teacher", lambda folder, checkpoint: fake)
+    loaded = LoadedSegmenter(fake, "fake", "", "fake")
+    monkeypatch.setattr("rbs.tasks.restoration.load_segmenter", lambda path, checkpoint: loaded)
     return fake
 
 
@@ -136,11 +141,11 @@ def stage2(tmp_path, stage1, **kw):
     kw = {
         "source": "cached",
         "teacher": tmp_path,
-        "teacher_size": "vit_t",
+        "embedding_dim": 128,
         "init_from": stage1,
         "warmup_steps": 1,
     } | kw
-    names = ("source", "teacher", "teacher_size")
+    names = ("source", "teacher", "embedding_dim")
     prior = PriorConfig(cache=tmp_path / "priors", **{name: kw.pop(name) for name in names})
     return RestorationTask(net(), stage=2, prior=prior, **kw)
 
@@ -291,7 +296,7 @@ def test_what_the_teacher_takes_is_counted_as_the_teachers(tmp_path, teacher, st
 
         return worked
 
-    monkeypatch.setattr(teacher, "encode", slowly(teacher.encode, 1))
+    monkeypatch.setattr(teacher, "embed", slowly(teacher.encode, 1))
     monkeypatch.setattr(teacher, "prior", slowly(teacher.prior, 10))
     profiler = StepProfiler()
     task = stage2(tmp_path, stage1, source=prior)
@@ -336,7 +341,7 @@ def test_the_prior_of_a_crop_lies_on_the_crop(tmp_path, teacher, stage1):
     task, data = ready(stage2(tmp_path, stage1, source="frozen")), Cohort(batches=8)
     data.setup("fit")
     # Even kernels, so that a mirrored scan gives the mirrored prior.
-    for kernel in (teacher.embed, teacher.mask):
+    for kernel in (teacher.kernel, teacher.mask):
         kernel.data = kernel.data.mean(dim=(-2, -1), keepdim=True).expand_as(kernel).contiguous()
     task._outside["stage1"] = type("Same", (torch.nn.Module,), {"forward": lambda self, x, exposure: x})()
     data.attach_priors(task._scan_prior)
@@ -468,8 +473,10 @@ def test_stage_2_asks_for_what_it_needs(tmp_path, teacher, stage1):
         stage2(tmp_path, stage1, teacher=None).setup("fit")
     with pytest.raises(CheckpointError, match=r"--model\.f1 the same"):
         RestorationTask(net(sigma_px=3.0), stage=2, init_from=stage1).setup("fit")
-    with pytest.raises(CheckpointError, match=r"--model\.prior\.teacher_size vit_t"):
-        stage2(tmp_path, stage1, teacher_size="vit_b").setup("fit")
+    with pytest.raises(
+        CheckpointError, match=r"has 128 channels, not 256; set --model\.prior\.embedding_dim 128"
+    ):
+        stage2(tmp_path, stage1, embedding_dim=256).setup("fit")
 
 
 def test_constructing_reads_no_file(tmp_path):
@@ -479,7 +486,7 @@ def test_constructing_reads_no_file(tmp_path):
     assert task.hparams["prior"] == {
         "source": "cached",
         "teacher": missing,
-        "teacher_size": "vit_t",
+        "embedding_dim": 128,
         "base_checkpoint": None,
         "cache": missing,
     }
@@ -500,3 +507,60 @@ def test_testing_gives_the_scores_of_validation(tmp_path):
 def test_patients_count_once_however_many_scans_they_have():
     scores = [("A", {"x": 1.0}), ("A", {"x": 3.0}), ("B", {"x": 10.0, "y": 5.0})]
     assert mean_by_patient(scores) == {"x": 6.0, "y": 5.0}
+
+
+# --- a teacher that is no SAM
+
+
+@pytest.fixture
+def dynunet(tmp_path):
+    """A segmenter of random weights: file and channels of its embedding."""
+    torch.manual_seed(6)
+    save_segmenter(tmp_path / "segmenter.safetensors", DynUNet((8, 8, 8, 12)), {})
+    return {"teacher": tmp_path / "segmenter.safetensors", "embedding_dim": 12}
+
+
+def test_any_segmenter_gives_priors_that_are_cached(tmp_path, stage1, dynunet):
+    cached = stage2(tmp_path, stage1, **dynunet)
+    trainer(tmp_path).fit(cached, Cohort(batches=4))
+    files = {file: file.read_bytes() for file in (tmp_path / "priors").iterdir()}
+    assert files
+    frozen = stage2(tmp_path, stage1, source="frozen", **dynunet)
+    trainer(tmp_path).fit(frozen, Cohort(batches=4))
+    assert same(cached, frozen)
+    save_segmenter(dynunet["teacher"], DynUNet((8, 8, 8, 12)), {})
+    trainer(tmp_path, steps=1).fit(stage2(tmp_path, stage1, **dynunet), Cohort(batches=4))
+    assert len(list((tmp_path / "priors").iterdir())) == 2 * len(files), "another file, other priors"
+
+
+def test_the_segmenter_of_a_scan_is_told_exposure_and_spacing(tmp_path, stage1, dynunet):
+    """And it reads the frozen stage-1 restoration of the whole rapid scan."""
+    task, scan = ready(stage2(tmp_path, stage1, source="frozen", **dynunet)), draw(0)
+    prior = task._scan_prior(scan.rapid, 0.5, (4.0, 4.0))
+    x, p = torch.tensor(scan.rapid / 0.5)[None], torch.tensor([0.5])
+    segmenter = load_segmenter(dynunet["teacher"]).segmenter
+    with torch.no_grad():
+        expected = segmenter.prior(load_restorer(stage1).restorer(x, p), p, SPACING)
+        elsewhere = segmenter.prior(load_restorer(stage1).restorer(x, p), p, SPACING / 2)
+    torch.testing.assert_close(prior.masks, expected.masks, atol=3e-3, rtol=0)
+    torch.testing.assert_close(prior.embedding, expected.embedding, atol=2e-2, rtol=2e-3)
+    assert not torch.allclose(prior.embedding, elsewhere.embedding, atol=2e-2, rtol=2e-3)
+
+
+def test_semantic_consistency_reaches_the_first_restorer_through_any_segmenter(tmp_path, stage1, dynunet):
+    task, data = ready(stage2(tmp_path, stage1, spi=False, source="frozen", **dynunet)), Cohort()
+    data.setup("fit")
+    data.attach_priors(task._scan_prior)
+    batch = data.batch(0)
+    i1 = (batch["rapid"] / 0.5).requires_grad_()
+    features = (task._analyse(i, batch["exposure"], batch["spacing_mm"]) for i in (i1, i1.detach() + 1))
+    task.cascade.scm(*features, batch["prior"].masks).backward()
+    assert torch.isfinite(i1.grad).all()
+    assert (i1.grad != 0).any()
+
+
+def test_a_segmenter_that_needs_whole_scans_is_not_shown_crops(tmp_path, stage1, dynunet):
+    with pytest.raises(
+        CheckpointError, match=r"online priors are of crops; set --model\.prior\.source cached"
+    ):
+        stage2(tmp_path, stage1, source="online", **dynunet).setup("fit")

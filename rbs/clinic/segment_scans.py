@@ -1,0 +1,284 @@
+"""Scans in, label maps out: the regions of the skeleton, by a segmenter."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+
+from rbs.clinic.checks import check
+from rbs.clinic.label_formats import FORMATS, LabelFormat
+from rbs.clinic.outcomes import Refusal
+from rbs.clinic.restore_scans import join_views, pair_views, same_instance
+from rbs.clinic.sources import Source
+from rbs.errors import CheckpointError, OutputError, RbsError, ScanError, printable
+from rbs.scans.censoring import completed
+from rbs.scans.dicom.reader import read_nm
+from rbs.scans.dicom.writer import Derivation
+from rbs.scans.quality.check import check_quality
+from rbs.scans.scan import REGIONS, STANDARD_VELOCITY, Array, Scan, View
+from rbs.utils.guard import attempt
+from rbs.utils.version import VERSION
+
+if TYPE_CHECKING:
+    from rbs.inference.segmentation import AnySegmenter
+
+ALWAYS_THERE = ("skull", "spine", "thorax", "pelvis", "arms", "legs")
+"""Regions that a scan of the whole body shows."""
+
+END_MM = 10.0
+"""Length of the first and the last rows, where no region must lie, mm."""
+
+CUT_MM = 20.0
+"""Width of a region there from which it is cut off, mm."""
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """A scan of one or two views with its regions.
+
+    Attributes:
+        name: Its patient in a manifest, or its file below IN.
+        scan: The scan; of two files of a view each both together.
+        files: The scan of each of its files.
+        probabilities: Of background and regions, aligned, float32 (V, 1 + K, H, W).
+        labels: The most probable of them, aligned, uint8 (V, H, W): k + 1 for `REGIONS[k]`.
+        warnings: What to look at before using them.
+    """
+
+    name: str
+    scan: Scan
+    files: tuple[Scan, ...]
+    probabilities: Array
+    labels: Array
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The view of each of the V channels."""
+        return tuple(sorted(self.scan.views))  # "anterior" before "posterior", as `Scan.aligned`
+
+
+class Report(Protocol):
+    """What is made of all segmented scans together: a table, a page."""
+
+    def add(self, segmented: Segmented) -> Sequence[str]:
+        """Take in a scan; its doubts, as clauses.
+
+        Raises:
+            RbsError: What is known of it does not fit: it is refused.
+        """
+
+
+@dataclass(frozen=True)
+class SegmentedFile:
+    """One file segmented and written.
+
+    Attributes:
+        source: The scan.
+        views: What it shows.
+        view_rule: The rule that named the views.
+        output: The label map.
+        pixels: Pixels of each region that is there, over its views.
+        seconds: Time to segment it; shared between the two files of a pair.
+        together_with: The file of the opposite view it was segmented with.
+        warnings: What to look at before using it.
+    """
+
+    source: Path
+    views: tuple[View, ...]
+    view_rule: str | None
+    output: Path
+    pixels: Mapping[str, int]
+    seconds: float
+    together_with: Path | None
+    warnings: tuple[str, ...]
+
+    outcome: ClassVar[str] = "segmented"
+    error: ClassVar[None] = None
+
+    def __str__(self) -> str:
+        pair = f", with {self.together_with.name}" if self.together_with else ""
+        line = (
+            f"{self.source.name} ({', '.join(self.views)} from {self.view_rule}{pair}): "
+            f"{', '.join(self.pixels)}; {self.seconds:.1f} s -> {self.output}"
+        )
+        return "\n".join(map(printable, [line, *(f"  warning: {warning}" for warning in self.warnings)]))
+
+
+def segment_scan(
+    files: Sequence[Scan],
+    loaded: AnySegmenter,
+    standard_velocity: float = STANDARD_VELOCITY,
+    *,
+    name: str = "",
+) -> Segmented:
+    """Find the regions of a scan.
+
+    Counts that an export cut are drawn anew first (`rbs.scans.censoring.completed`).
+
+    Args:
+        files: Raw counts at any velocity: a scan, or two of a view each (`pair_views`).
+        loaded: The segmenter.
+        standard_velocity: cm/min of your standard scans, by which exposures are stated.
+        name: Of the scan.
+
+    Raises:
+        ScanError: Its velocity is unknown, or it shows no region.
+        CheckpointError: The segmenter gave values that are no probabilities.
+    """
+    scan = join_views(files)
+    exposure = scan.exposure_of(standard_velocity)
+    whole = scan.with_counts(completed(scan.counts, scan.cut), cut=0)
+    probabilities = loaded.probabilities(whole.aligned(), exposure, scan.spacing_mm)
+    if not np.isfinite(probabilities).all():
+        raise CheckpointError(f"{loaded.name} gave values that are not finite", remedy="use other weights")
+    labels = probabilities.argmax(axis=1).astype(np.uint8)
+    if not labels.any():
+        remedy = "look at it: is it a bone scan, and not empty?"
+        raise ScanError("it shows no region of the skeleton", file=scan.provenance.path, remedy=remedy)
+    return Segmented(name, scan, tuple(files), probabilities, labels, tuple(_coverage_doubts(scan, labels)))
+
+
+def _coverage_doubts(scan: Scan, labels: Array) -> Iterator[str]:
+    """Say which regions of a whole body are not in a scan, or not wholly.
+
+    A region is cut off where it is wider than `CUT_MM` in the first or the last `END_MM` of the
+    rows that were scanned.
+    """
+    there = {name: labels == REGIONS.index(name) + 1 for name in ALWAYS_THERE}
+    if absent := [name for name, mask in there.items() if not mask.any()]:
+        yield f"not scanned, or not found: {', '.join(absent)}"
+    scanned = np.flatnonzero(scan.counts.any(axis=(0, 2)))
+    first, last = int(scanned[0]), int(scanned[-1])
+    deep = max(round(END_MM / scan.spacing_mm[0]), 1)
+    ends = {"first": slice(first, first + deep), "last": slice(last + 1 - deep, last + 1)}
+    for end, rows in ends.items():
+        wide = {name: mask[:, rows].any(axis=1).sum(axis=1).max() for name, mask in there.items()}
+        if cut := [name for name, pixels in wide.items() if pixels * scan.spacing_mm[1] > CUT_MM]:
+            yield f"cut off at the {end} scanned row, and not scanned beyond: {', '.join(cut)}"
+
+
+@dataclass(frozen=True)
+class ScanSegmenter:
+    """Segmenting DICOM files, study by study.
+
+    Two one-view files of a study that show opposite views in the same geometry at the same velocity
+    are segmented together.
+
+    Attributes:
+        loaded: The segmenter.
+        form: Format of the label maps.
+        reading: Options of `read_nm` for files that do not say all: views, energy_window, velocity.
+        stated: The same of single files, by their path.
+        names: Name of each file, by its path; that of the file by default.
+        standard_velocity: cm/min of the standard scans.
+        reports: What is made of all scans together.
+    """
+
+    loaded: AnySegmenter
+    form: LabelFormat = FORMATS["seg"]
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    stated: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict)
+    names: Mapping[Path, str] = field(default_factory=dict)
+    standard_velocity: float = STANDARD_VELOCITY
+    reports: Sequence[Report] = ()
+
+    def output_name(self, path: Path) -> str:
+        """Name of the label map of a file."""
+        return self.form.name_for(path)
+
+    def outputs(self, output: Path) -> dict[str, Path]:
+        """All files written for a label map `output`, by what they hold."""
+        return {"label map": output}
+
+    def segment(self, outputs: Mapping[Source, Path]) -> Iterator[SegmentedFile | Refusal]:
+        """Segment files; one that must be refused does not stop the others.
+
+        Args:
+            outputs: Where the label map of each file goes.
+
+        Yields:
+            The outcome of each file.
+
+        Raises:
+            DiskFullError: There is no room for an output.
+        """
+        targets = {source.path: output for source, output in outputs.items()}
+        in_order = sorted(outputs, key=lambda source: (source.study, source.path))
+        for _, study in groupby(in_order, key=lambda source: source.study):
+            scans: list[Scan] = []
+            doubts: dict[Path, tuple[str, ...]] = {}
+            for source in study:
+                read = attempt(source.path, self._read, source, targets[source.path])
+                if isinstance(read, RbsError):
+                    yield Refusal(source.path, read)
+                    continue
+                scan, doubts[source.path] = read
+                scans.append(scan)
+            for path, twins in same_instance(scans).items():
+                doubts[path] += (f"its SOP Instance UID is also that of {', '.join(twins)}: keep one",)
+            for group in pair_views(scans):
+                yield from self._segment_group(group, doubts, targets)
+
+    def _read(self, source: Source, output: Path) -> tuple[Scan, tuple[str, ...]]:
+        """Read a scan that may be segmented, with its warnings, or refuse it."""
+        if os.path.lexists(output):
+            raise OutputError("the output exists already", file=output, remedy="choose another or remove it")
+        options = {**self.reading, **self.stated.get(source.path, {})}
+        scan = read_nm(source.path, content=source.content, **options)
+        report = check(scan, standard_velocity=self.standard_velocity, trained_on=self.loaded.provenance)
+        report.training.require(source.path)  # raw counts, and enough of them, at a known velocity
+        return scan, (*report.restoring.warnings, *map(str, check_quality(scan)))
+
+    def _segment_group(
+        self, group: list[Scan], doubts: Mapping[Path, tuple[str, ...]], outputs: Mapping[Path, Path]
+    ) -> Iterator[SegmentedFile | Refusal]:
+        """Segment a scan, or two views together, report on it, and write the label maps."""
+        paths = [path for scan in group if (path := scan.provenance.path)]
+        known = dict.fromkeys(doubt for path in paths for doubt in doubts[path])
+        answer = attempt(paths[0], self._answer, group, paths[0], tuple(known))
+        if isinstance(answer, RbsError):
+            yield from (Refusal(path, answer) for path in paths)
+            return
+        segmented, seconds, told = answer
+        frames = segmented.scan.unaligned(segmented.labels)
+        for n, (scan, path) in enumerate(zip(group, paths, strict=True)):
+            own = frames if len(group) == 1 else frames[n : n + 1]
+            written = attempt(path, self._write, own, scan, outputs[path])
+            if isinstance(written, RbsError):
+                yield Refusal(path, written)
+                continue
+            yield SegmentedFile(
+                source=path,
+                views=scan.views,
+                view_rule=scan.provenance.view_rule,
+                output=outputs[path],
+                pixels=written,
+                seconds=seconds / len(group),
+                together_with=paths[1 - n] if len(group) == 2 else None,
+                warnings=(*segmented.warnings, *told),
+            )
+
+    def _answer(
+        self, group: list[Scan], path: Path, doubts: tuple[str, ...]
+    ) -> tuple[Segmented, float, list[str]]:
+        """The regions of a scan, the seconds that it took, and the doubts of all reports."""
+        start = time.perf_counter()
+        name = self.names.get(path, path.name)
+        segmented = segment_scan(group, self.loaded, self.standard_velocity, name=name)
+        seconds = time.perf_counter() - start
+        segmented = replace(segmented, warnings=(*doubts, *segmented.warnings))
+        return segmented, seconds, [doubt for report in self.reports for doubt in report.add(segmented)]
+
+    def _write(self, labels: Array, scan: Scan, output: Path) -> dict[str, int]:
+        derivation = Derivation(self.loaded.name, VERSION, self.loaded.sha256)
+        self.form.write(output, labels, scan, derivation)
+        sizes = np.bincount(labels.ravel(), minlength=len(REGIONS) + 1)[1:]
+        return {name: int(size) for name, size in zip(REGIONS, sizes, strict=True) if size}
