@@ -56,7 +56,7 @@ class DistilSegmenter(SegmentationTask):
         self,
         segmenter: Segmenter,
         teacher: Path | None = None,
-        embedding_dim: int = 256,
+        embedding_dim: int = 128,
         temperature: float = 2.0,
         output_weight: float = 1.0,
         feature_weight: float = 0.5,

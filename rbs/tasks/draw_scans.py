@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -90,19 +91,24 @@ class DrawScans(TrainingTask):
         place = folder / "drawn"
         place.mkdir(parents=True, exist_ok=True)
         side = self.datamodule.binning
-        source = torch.Generator().manual_seed(0)
-        cases: list[Case] = []
-        while len(cases) < self.scans:
-            for batch in self.datamodule.train_dataloader():
-                drawn = self.diffusion.draw(batch["labels"].to(self.device), self.steps, source).cpu()
-                for expected, labels, spacing in zip(
-                    drawn.numpy(), batch["labels"].numpy(), batch["spacing_mm"].tolist(), strict=True
-                ):
-                    spacing_mm = (spacing[0] / side, spacing[1] / side)
-                    cases.append(_written(place, len(cases) + 1, expected, labels, spacing_mm, side))
-                if len(cases) >= self.scans:
-                    break
+        cases = [
+            _written(place, number, expected, labels, (rows / side, columns / side), side)
+            for number, (expected, labels, (rows, columns)) in enumerate(
+                islice(self._drawn(), self.scans), start=1
+            )
+        ]
         write_manifest(place / "manifest.csv", cases, overwrite=True)
+
+    def _drawn(self) -> Iterator[tuple[Array, Array, list[float]]]:
+        """Drawn scans without end: expected counts and labels (2, H, W), and pixel spacing, mm."""
+        loader, source = self.datamodule.train_dataloader(), torch.Generator().manual_seed(0)
+        for lap in count():
+            loader.sampler.set_epoch(lap)  # other sizes and places
+            for batch in loader:
+                drawn = self.diffusion.draw(batch["labels"].to(self.device), self.steps, source).cpu()
+                yield from zip(
+                    drawn.numpy(), batch["labels"].numpy(), batch["spacing_mm"].tolist(), strict=True
+                )
 
 
 def _written(

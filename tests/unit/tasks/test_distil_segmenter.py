@@ -137,7 +137,7 @@ def test_it_does_not_go_on_with_another_teacher(teacher, tiny_cohort, tmp_path):
     ("options", "fault"),
     [
         ({"teacher": None}, "needs a teacher.*--model.teacher"),
-        ({"embedding_dim": 256}, "has 12 channels, not 256.*--model.embedding_dim 12"),
+        ({"embedding_dim": 128}, "has 12 channels, not 128.*--model.embedding_dim 12"),
     ],
 )
 def test_teachers_that_do_not_fit_are_refused(options, fault, teacher):
