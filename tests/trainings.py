@@ -29,6 +29,8 @@ def small(config: Path, manifest: Path, runs: Path) -> list[str]:
         arguments += ["--data.init_args.crops_per_child", "1"]
     if settings["model"]["class_path"].endswith("AdaptTeacher"):
         arguments += ["--model.init_args.decoder_steps", "2"]
+    if settings["model"]["class_path"].endswith("DrawScans"):
+        arguments += ["--model.init_args.scans", "2"]
     if settings["model"].get("init_args", {}).get("stage") == 2:
         arguments += ["--model.init_args.init_from", str(needed / "stage1" / "restorer.safetensors")]
         arguments += ["--model.init_args.prior.teacher", str(needed / "adapt_sam" / "teacher")]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import ndimage
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rbs.data.augmentation.geometric import log_uniform
@@ -99,14 +100,15 @@ class LabelledScansDataModule(RBSDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of whole scans."""
-        return self._training_loader(self._scans(), self.batch_size)
+        return self._training_loader(self._scans("train", seed=self.seed), self.batch_size)
 
-    def _scans(self) -> LabelledScans:
+    def _scans(self, split: str, seed: int) -> LabelledScans:
+        """Training samples of a split; of one without cases, of phantom children without end."""
         return LabelledScans(
-            self.cases("train"),
-            self._kept["train"],
+            self.cases(split),
+            self._kept[split],
             length=self.samples_per_epoch,
-            seed=self.seed,
+            seed=seed,
             lesions=self.lesions,
             exposures=self.exposures,
             zoom=self.zoom,
@@ -180,6 +182,8 @@ class LabelledScans(Dataset[Sample]):
         self.lesions = lesions
         self.binning, self.single_view_probability = binning, single_view_probability
         self.relative = [1.0] * len(cases)
+        # A batch holds expectations if all scans have one.
+        self.known = all(scan.expectation is not None for scan in scans)
 
     def __len__(self) -> int:
         return self.length
@@ -194,11 +198,11 @@ class LabelledScans(Dataset[Sample]):
             lesions = None if self.lesions is None else int(rng.integers(self.lesions + 1))
             row, (case, scan), relative = index, draw_child(self.seed, index, lesions), 1.0
             scan = binned(scan, self.binning)
-        assert scan.labels is not None  # checked in LabelledScansDataModule.setup
         zoom = 1.0 if scan.expectation is None else log_uniform(self.zoom, rng)
         exposure = log_uniform(self.exposures, rng)
-        labels = scan.labels
         known = scan.standard if scan.expectation is None else scan.expectation
+        # Only scans of a transfer set have none, whose labels are not used.
+        labels = np.zeros(known.shape, np.uint8) if scan.labels is None else scan.labels
         if zoom != 1:
             known = np.stack([_zoomed(view, zoom) for view in known]) / zoom**2
             labels = np.stack([_zoomed_labels(view, zoom) for view in labels])
@@ -215,8 +219,9 @@ class LabelledScans(Dataset[Sample]):
         views = [0, len(rapid) - 1]
         if len(rapid) > 1 and rng.random() < self.single_view_probability:
             views = [int(rng.integers(2))] * 2
-        return {
-            "rapid": torch.tensor(np.ascontiguousarray(rapid[views]), dtype=torch.float32),
+        expected = {"expectation": _tensor(known[views])} if self.known else {}
+        return expected | {
+            "rapid": _tensor(rapid[views]),
             "labels": torch.tensor(labels[views].astype(np.int64)),
             "exposure": torch.tensor(exposure * relative, dtype=torch.float32),
             "spacing_mm": torch.tensor(scan.spacing_mm, dtype=torch.float32) / zoom,
@@ -224,6 +229,10 @@ class LabelledScans(Dataset[Sample]):
             "crop": torch.tensor((0, 0, *self.canvas)),
             "patient": case.patient,
         }
+
+
+def _tensor(counts: Array) -> Tensor:
+    return torch.tensor(np.ascontiguousarray(counts), dtype=torch.float32)
 
 
 def binned(scan: LoadedCase, side: int) -> LoadedCase:

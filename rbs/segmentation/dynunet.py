@@ -46,10 +46,15 @@ class DynUNet(EncoderDecoder):
 
     def decode(self, x: Tensor) -> list[Tensor]:
         """See `EncoderDecoder.decode`."""
-        skips = [self.backbone.input_block(x)]
-        for down in self.backbone.downsamples:
-            skips.append(down(skips[-1]))
-        levels = [self.backbone.bottleneck(skips[-1])]
+        *skips, coarsest = self.encoder_levels(x)
+        levels = [coarsest]
         for up, skip in zip(self.backbone.upsamples, reversed(skips), strict=True):
             levels.append(up(levels[-1], skip))
+        return levels
+
+    def encoder_levels(self, x: Tensor) -> list[Tensor]:
+        """Features of the encoder levels, finest first; argument as of `decode`."""
+        levels = [self.backbone.input_block(x)]
+        for down in (*self.backbone.downsamples, self.backbone.bottleneck):
+            levels.append(down(levels[-1]))
         return levels

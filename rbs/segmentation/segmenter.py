@@ -80,7 +80,7 @@ class Segmenter(nn.Module, ABC):
             exposure: Exposure relative to the standard scan, (B,).
             spacing_mm: Row and column spacing, mm, (B, 2).
         """
-        return self.logits(x, exposure, spacing_mm).softmax(dim=2)
+        return self.logits(x, exposure, spacing_mm).float().softmax(dim=2)
 
     def prior(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> SemanticPrior:
         """The semantic prior of whole scans or frames; arguments as of `forward`."""
@@ -92,7 +92,7 @@ class Segmenter(nn.Module, ABC):
         embedding = self._by_view(features, logits)
         return SemanticPrior(embedding, pooled, self.embedding_stride, self.mask_stride)
 
-    def encode(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
+    def embed(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
         """The embedding of the prior alone, (B, V, C, h, w); arguments as of `forward`."""
         logits, features = self.logits_with_features(x, exposure, spacing_mm)
         return self._by_view(features, logits)

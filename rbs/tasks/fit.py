@@ -46,7 +46,15 @@ from rbs.utils.places import without_places
 from rbs.utils.schema import require_plain
 from rbs.utils.words import counted
 
-_LOCATIONS = {"output", "init_from", "checkpoint", "prior.teacher", "prior.base_checkpoint", "prior.cache"}
+_LOCATIONS = {
+    "output",
+    "init_from",
+    "checkpoint",
+    "teacher",
+    "prior.teacher",
+    "prior.base_checkpoint",
+    "prior.cache",
+}
 """Arguments that say where files lie, which is not what they hold: tasks compare that by digest."""
 
 

@@ -40,7 +40,9 @@ class OneLabelTask(SegmentationTask):
         warmup_steps: int = 50,
         output: Path | None = None,
     ) -> None:
-        super().__init__(segmenter, lr, weight_decay, warmup_steps, output)
+        super().__init__(
+            segmenter, lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps, output=output
+        )
         self.teacher = ReconstructionTeacher(segmenter) if hinted else None
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from rbs.data.manifest import manifest_record
-from rbs.segmentation.checkpoint import save_segmenter
+from rbs.errors import CheckpointError, RbsError
+from rbs.segmentation.checkpoint import load_segmenter, save_segmenter
 from rbs.segmentation.dice import DiceTally, regions_found, write_rows
 from rbs.segmentation.labels import LABELLED
 from rbs.segmentation.objective import DiceCrossEntropy
@@ -18,33 +20,61 @@ from rbs.tasks.task import Batch, TrainingTask, images_of, spacing_of
 
 
 class SegmentationTask(TrainingTask):
-    """Training of a segmenter from scratch, by Dice and cross-entropy.
+    """Training of a segmenter by Dice, cross-entropy and, with a weight, clDice.
 
     At the end `segmenter.safetensors` and the table `dice.csv` of the validation patients are
     written.
 
     Args:
         segmenter: The network.
+        init_from: Weight file of a segmenter to start from, such as a pretrained one.
         lr: Peak learning rate of AdamW.
         weight_decay: Its weight decay.
         warmup_steps: Steps of linear warm-up, before a cosine decay to zero.
+        cldice_weight: Weight of soft clDice (`rbs.segmentation.objective`).
+        thin: Regions that clDice is averaged over: those whose bones are thin.
         output: Folder of the product; None: the command line puts in the run's own folder.
+
+    Raises:
+        RbsError: A thin region is none of the segmenter's.
     """
 
     def __init__(
         self,
         segmenter: Segmenter,
+        init_from: Path | None = None,
         lr: float = 3e-3,
         weight_decay: float = 0.01,
         warmup_steps: int = 50,
+        cldice_weight: float = 0.0,
+        thin: Sequence[str] = ("thorax", "arms", "legs", "growth plates"),
         output: Path | None = None,
     ) -> None:
         super().__init__(lr, weight_decay, warmup_steps, output)
         self.save_hyperparameters(ignore=["segmenter"])
         self.save_hyperparameters({"segmenter": segmenter.spec()})
-        self.segmenter = segmenter
-        self.objective = DiceCrossEntropy(1 + len(segmenter.labels))
+        self.segmenter, self.init_from = segmenter, init_from
+        names = segmenter.labels.names
+        if cldice_weight and (not thin or set(thin) - set(names)):
+            fault = f"clDice is asked for the regions {', '.join(thin) or 'of no name'}"
+            raise RbsError(fault, remedy=f"set `thin` to some of {', '.join(names)}")
+        classes = [1 + names.index(region) for region in thin] if cldice_weight else []
+        self.objective = DiceCrossEntropy(1 + len(names), cldice_weight, classes)
         self._tally = DiceTally(segmenter.labels)
+
+    def setup(self, stage: str) -> None:
+        """Load the weights to start from.
+
+        Raises:
+            CheckpointError: They are missing, or of another network.
+        """
+        if stage != "fit" or self.init_from is None:
+            return
+        loaded = load_segmenter(self.init_from)
+        if loaded.segmenter.spec() != self.segmenter.spec():
+            fault = f"it holds {loaded.segmenter.spec()}, but the model is {self.segmenter.spec()}"
+            raise CheckpointError(fault, file=self.init_from, remedy="make --model.segmenter the same")
+        self.segmenter.load_state_dict(loaded.segmenter.state_dict())
 
     def forward(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
         """Probabilities (B, V, 1 + K, H, W); see `Segmenter.forward`."""

@@ -1,0 +1,40 @@
+"""DynUNet with wavelet-Mamba blocks and snake convolutions."""
+
+import pytest
+import torch
+
+from rbs.inference.onnx_export import TOLERANCE, export_onnx
+from rbs.segmentation.checkpoint import LoadedSegmenter
+from rbs.segmentation.dynunet import DynUNet
+from rbs.segmentation.wavelet_mamba import TopoWMamba
+
+FILTERS = [4, 4, 8, 8]
+GIVEN = torch.tensor([0.5]), torch.tensor([[2.4, 2.4]])
+
+
+@pytest.mark.parametrize("wavelets", [True, False])
+@pytest.mark.parametrize("snakes", [True, False])
+def test_it_starts_as_a_dynunet_of_the_same_weights(wavelets, snakes):
+    torch.manual_seed(0)
+    plain, parts = DynUNet(FILTERS), TopoWMamba(FILTERS, wavelets, snakes)
+    own = {name.replace(".conv2.straight.", ".conv2."): name for name in parts.state_dict()}
+    weights = {own[name]: weight for name, weight in plain.state_dict().items()}
+    parts.load_state_dict(parts.state_dict() | weights)
+    x = torch.poisson(4 * torch.rand(1, 2, 64, 48).repeat_interleave(2, 2))
+    plain.multiple = parts.multiple
+    torch.testing.assert_close(parts(x, *GIVEN), plain(x, *GIVEN))
+    assert (len(own) == len(weights)) == (not wavelets and not snakes)
+
+
+def test_it_has_half_a_million_parameters():
+    assert sum(weight.numel() for weight in TopoWMamba().parameters()) == pytest.approx(0.49e6, rel=0.01)
+
+
+def test_it_exports_to_onnx_for_any_size(tmp_path):
+    torch.manual_seed(0)
+    segmenter = TopoWMamba(FILTERS)
+    with torch.no_grad():
+        for weight in segmenter.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
+    loaded = LoadedSegmenter(segmenter.eval(), "TopoWMamba", "0", "0" * 64)
+    assert export_onnx(loaded, tmp_path / "segmenter.onnx").largest <= TOLERANCE
