@@ -43,7 +43,7 @@ def test_encoding(
 
     with torch.inference_mode():
         measure(
-            (lambda: teacher.encode(counts, torch.ones(1), torch.ones(1, 2))) if way == "packed" else padded,
+            (lambda: teacher.embed(counts, torch.ones(1), torch.ones(1, 2))) if way == "packed" else padded,
             rounds=3 if size == "vit_t" else 1,
             warm_up=size == "vit_t",
             tokens=(side // teacher.patch) ** 2 if way != "packed" else None,

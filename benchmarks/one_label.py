@@ -2,11 +2,11 @@
 
     python benchmarks/one_label.py carry MANIFEST FOLDER --method ours
     python benchmarks/one_label.py carry MANIFEST FOLDER --method elastix
-    python benchmarks/one_label.py student MANIFEST FOLDER --pairs carried --hint --seed 1
+    python benchmarks/one_label.py student MANIFEST FOLDER --hint --seed 1
     python benchmarks/one_label.py table FOLDER docs/results/one_label.csv
 
 One training child is labelled (`--atlas`), 40 others are not. Their standard scans are used, on
-pixels of twice the side. Labels are carried to them and to the rapid scans of the test
+pixels of `--binning` times the side. Labels are carried to them and to the rapid scans of the test
 children; both are scored by their own labels. `carry --method ours` comes first: students take its
 labels. What is done already is kept in FOLDER. Elastix (`pip install itk-elastix`) starts from the
 same frames of the body, with its own affine and B-spline registration of both views.
@@ -39,9 +39,13 @@ from rbs.segmentation.dynunet import DynUNet
 from rbs.tasks.one_label import OneLabelTask
 
 CHILDREN = 40
-STEPS = 300
+STEPS = 240
 LARGE = ("skull", "thorax", "pelvis", "legs")
-COLUMNS = ["method", "atlas", "scored", "children", "seeds", "seconds", "mean", "large", *REGIONS, "gain"]
+COLUMNS = [
+    *("method", "atlas", "pixel_mm", "scans", "children", "seeds", "seconds", "mean", "large"),
+    *(name.replace(" ", "_") for name in REGIONS),
+    *("minus_registration", "minus_plain"),
+]
 
 
 def main() -> None:
@@ -51,9 +55,10 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--atlas", default="P0009")
+    parser.add_argument("--binning", type=int, choices=(2, 4), default=2)
     parser.add_argument("--method", choices=("ours", "elastix"), default="ours")
     parser.add_argument("--scored", choices=("train", "test"), default="train")
-    parser.add_argument("--pairs", choices=("carried", "warped"), default="carried")
+    parser.add_argument("--deformed", action="store_true")
     parser.add_argument("--hint", action="store_true")
     parser.add_argument(
         "--again", help="name of the student whose labels are learned in place of carried ones"
@@ -67,18 +72,19 @@ def main() -> None:
 # --- scans
 
 
-def scans_of(manifest: Path, folder: Path, split: str, atlas: str) -> list[tuple[Case, LoadedCase]]:
+def scans_of(args: argparse.Namespace, split: str) -> list[tuple[Case, LoadedCase]]:
     """Cases and scans of a split on coarser pixels; of "train" the atlas first, then 40 others."""
-    kept = folder / f"scans-{atlas}-{split}.pickle"
+    atlas = args.atlas
+    kept = args.target / f"scans-{atlas}-{args.binning}-{split}.pickle"
     if kept.exists():
         read: list[tuple[Case, LoadedCase]] = pickle.loads(kept.read_bytes())
         return read
-    folder.mkdir(parents=True, exist_ok=True)
-    cases = Manifest.read(manifest).split(split)
+    args.target.mkdir(parents=True, exist_ok=True)
+    cases = Manifest.read(args.source).split(split)
     if split == "train":
         others = [case for case in cases if case.patient != atlas][:CHILDREN]
         cases = [next(case for case in cases if case.patient == atlas), *others]
-    scans = [(case, replace(binned(load_case(case), 2), expectation=None)) for case in cases]
+    scans = [(case, replace(binned(load_case(case), args.binning), expectation=None)) for case in cases]
     kept.write_bytes(pickle.dumps(scans))
     return scans
 
@@ -93,16 +99,16 @@ def rapid(scan: LoadedCase) -> LoadedCase:
 
 def carry(args: argparse.Namespace) -> None:
     """Carry the labels of the atlas to the training children, or to the test children."""
-    (_, atlas), *train = scans_of(args.source, args.target, "train", args.atlas)
+    (_, atlas), *train = scans_of(args, "train")
     scans = [scan for _, scan in train]
     if args.scored == "test":
-        scans = [rapid(scan) for _, scan in scans_of(args.source, args.target, "test", args.atlas)]
+        scans = [rapid(scan) for _, scan in scans_of(args, "test")]
     began = time.process_time()
     found = (carried if args.method == "ours" else by_elastix)(atlas, scans)
     seconds = (time.process_time() - began) / len(scans)
     labels = np.stack([scan.labels for scan in found])
     scores = dice(labels, np.stack([scan.labels for scan in scans]))
-    name = f"{args.method}-{args.atlas}-{args.scored}"
+    name = f"{args.method}-{args.atlas}-{args.binning}-{args.scored}"
     np.savez_compressed(args.target / name, labels=labels, dice=scores, seconds=seconds)
     print(name, f"{seconds:.2f} s", summary(scores), flush=True)
 
@@ -164,25 +170,26 @@ def student(args: argparse.Namespace) -> None:
     """Train a student and score it on the rapid scans of the test children."""
     name = "-".join(
         [
-            args.pairs,
+            "deformed" if args.deformed else "carried",
             args.atlas,
+            str(args.binning),
             "hint" if args.hint else "plain",
             *(["again"] if args.again else []),
             str(args.seed),
         ]
     )
-    cases, scans = zip(*scans_of(args.source, args.target, "train", args.atlas), strict=True)
+    cases, scans = zip(*scans_of(args, "train"), strict=True)
     if args.again:
         teacher = load_segmenter(args.target / f"{args.again}.safetensors")
         labels = [found(teacher, scan.standard, 1.0, scan) for scan in scans[1:]]
     else:
-        labels = np.load(args.target / f"ours-{args.atlas}-train.npz")["labels"]
+        labels = np.load(args.target / f"ours-{args.atlas}-{args.binning}-train.npz")["labels"]
     given = [replace(scan, labels=own) for scan, own in zip(scans[1:], labels, strict=True)]
-    if args.pairs == "warped":
-        given = carried(scans[0], given, "warped")
+    if args.deformed:
+        given = carried(scans[0], given, deformed=True)
     began = time.process_time()
     L.seed_everything(args.seed, verbose=False)
-    task = OneLabelTask(DynUNet(), hinted=args.hint)
+    task = OneLabelTask(DynUNet(), hinted=args.hint, warmup_steps=20)
     data = LabelledScans(
         cases,
         [replace(scans[0], rapid=None), *(replace(scan, rapid=None) for scan in given)],
@@ -191,8 +198,8 @@ def student(args: argparse.Namespace) -> None:
         lesions=None,
         exposures=(0.1, 0.99),
         zoom=(0.8, 1.25),
-        canvas=(512, 128),
-        binning=2,
+        canvas=(1024 // args.binning, 256 // args.binning),
+        binning=args.binning,
         single_view_probability=0.25,
     )
     trainer = L.Trainer(
@@ -203,15 +210,15 @@ def student(args: argparse.Namespace) -> None:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[L.pytorch.callbacks.EMAWeightAveraging(decay=0.99)],
+        callbacks=[L.pytorch.callbacks.EMAWeightAveraging(decay=0.97)],
     )
     trainer.fit(task, DataLoader(data, batch_size=2, collate_fn=collate))
     seconds = time.process_time() - began
     weights = args.target / f"{name}.safetensors"
     save_segmenter(weights, task.segmenter, {"steps": STEPS, "seed": args.seed})
     loaded = load_segmenter(weights)
-    for split in ("val", "test") if args.again or args.pairs == "warped" else ("test",):
-        held = [scan for _, scan in scans_of(args.source, args.target, split, args.atlas)]
+    for split in ("val", "test") if args.again or args.deformed else ("test",):
+        held = [scan for _, scan in scans_of(args, split)]
         regions = np.stack([found(loaded, scan.rapid, scan.exposure, scan) for scan in held])
         scores = dice(regions, np.stack([scan.labels for scan in held]))
         np.savez_compressed(args.target / f"{name}-{split}", labels=regions, dice=scores, seconds=seconds)
@@ -243,43 +250,56 @@ def summary(scores: Any) -> str:
 
 def table(args: argparse.Namespace) -> None:
     """Write the table: means over children and seeds, intervals over children."""
-    runs: dict[tuple[str, str, str], list[Any]] = {}
+    runs: dict[str, list[Any]] = {}
     for file in sorted(args.source.glob("*.npz")):
-        method, atlas, *rest = file.stem.split("-")
-        scored = rest[-1]
-        seeded = len(rest) > 1
-        kind = f"student, {method} labels, {' '.join(rest[:-2])}" if seeded else f"registration, {method}"
+        labels, atlas, binning, *how, scored = file.stem.split("-")
+        name = "-".join([labels, atlas, binning, *how[:-1], scored])
         if scored != "val":
-            runs.setdefault((kind, atlas, scored), []).append(np.load(file))
+            runs.setdefault(name, []).append(np.load(file))
     rows = []
-    for (kind, atlas, scored), found_runs in runs.items():
+    for name, found_runs in runs.items():
+        labels, atlas, binning, *how, scored = name.split("-")
         scores = np.nanmean([run["dice"] for run in found_runs], axis=0)
-        large = scores[:, [REGIONS.index(region) for region in LARGE]].mean(axis=1)
-        base = runs.get(("registration, ours", atlas, scored))
-        gain = ""
-        if base and kind != "registration, ours":
-            gain = _with_interval(
-                np.nanmean(scores[:, :-1], axis=1) - np.nanmean(base[0]["dice"][:, :-1], axis=1)
-            )
+        registered = _means(runs, f"ours-{atlas}-{binning}-{scored}")
+        plain = _means(runs, name.replace("-hint-", "-plain-"))
         seconds = np.mean([float(run["seconds"]) for run in found_runs])
-        means = [f"{value:.3f}" for value in np.nanmean(scores, axis=0)]
-        mean, seeds = f"{np.nanmean(scores, axis=0).mean():.3f}", len(found_runs) if "student" in kind else ""
+        means = np.nanmean(scores, axis=0)
         rows.append(
             [
-                kind,
+                f"registration, {labels}" if not how else f"student, {labels} labels, {' '.join(how)}",
                 atlas,
-                scored,
+                4.52 if binning == "2" else 9.04,
+                {"train": "standard", "test": "rapid"}[scored],
                 len(scores),
-                seeds,
+                len(found_runs) if how else "",
                 f"{seconds:.1f}",
-                mean,
-                _with_interval(large),
-                *means,
-                gain,
+                f"{means.mean():.3f}",
+                _with_interval(_large(scores)),
+                *(f"{mean:.3f}" for mean in means),
+                _gain(scores, registered) if name != f"ours-{atlas}-{binning}-{scored}" else "",
+                _gain(scores, plain) if "hint" in how else "",
             ]
         )
     with args.target.open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+
+
+def _means(runs: dict[str, list[Any]], name: str) -> Any:
+    """Dice over the seeds of a method, None without one."""
+    return np.nanmean([run["dice"] for run in runs[name]], axis=0) if name in runs else None
+
+
+def _large(scores: Any) -> Any:
+    """Mean over the large regions of each child."""
+    return np.nanmean(scores[:, [REGIONS.index(region) for region in LARGE]], axis=1)
+
+
+def _gain(scores: Any, others: Any) -> str:
+    """Difference of the large regions, child by child; of the first where one has fewer."""
+    if others is None:
+        return ""
+    least = min(len(scores), len(others))
+    return _with_interval(_large(scores)[:least] - _large(others)[:least])
 
 
 def _with_interval(values: Any) -> str:

@@ -8,7 +8,9 @@ restorer makes of it, and the standard one, another Poisson draw. The truth is t
 true labels; a lesion is one of `child.json` that is hot or a fracture. It is found where a hot spot
 lies within 5 mm of its label in either view; a hot spot near no lesion is a false one. The ideal
 observer (`rbs.evaluation.observers`) of a lesion knows the expectation of the rapid scan with and
-without the lesions, the latter from the same child drawn again without them.
+without the lesions, the latter from the same child drawn again without them. It knows the bone
+exactly; a lesion stands out of its bone as well where its mean is 1.5 times that of the same bone
+around it (`rbs.evaluation.observers.lesions`).
 """
 
 from __future__ import annotations
@@ -29,11 +31,13 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter, label
 from scipy.special import ndtr
 from tqdm import tqdm
 
+from rbs.data.anatomy import Focus
 from rbs.data.manifest import Case, LoadedCase, Manifest, load_case
+from rbs.evaluation.observers.lesions import score_foci
 from rbs.evaluation.observers.observers import ideal_snr
 from rbs.inference.load import load_for_scans
+from rbs.inference.segmentation import load_segmenter_for
 from rbs.scans.scan import REGIONS, Array, align
-from rbs.segmentation.checkpoint import load_segmenter
 from rbs.segmentation.measures import hot_spots
 from rbs.segmentation.measures.bone_index import BoneIndex, bone_index
 from rbs.segmentation.measures.hot_spots import BONE_LABELS, HOT, HotSpot, find_hot_spots
@@ -44,6 +48,8 @@ from rbs.synthetic.skeleton import VIEWS, child
 
 NEAR_MM = 5.0
 SURE_AUC = 0.95
+PLAIN = 0.5
+"""Contrast, less 1, from which on a lesion stands out of the bone around it."""
 RESAMPLES = 2000
 SCANS = ("rapid", "restored", "standard")
 
@@ -55,11 +61,13 @@ class Lesion:
     Attributes:
         region: Its bone.
         auc: Of the ideal observer on the rapid scan.
+        contrast: Of the lesion to the bone around it in the expectation, less 1.
         label: Its pixels in both views, bool (V, H, W); empty where another lesion lies over it.
     """
 
     region: str
     auc: float
+    contrast: float
     label: Array
 
 
@@ -78,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("step", nargs="?", choices=("tables", "tune"), default="tables")
     parser.add_argument("--manifest", type=Path, default=Path("data/phantoms/manifest.csv"))
-    parser.add_argument("--segmenter", type=Path, default=Path("rbs/weights/segmenter.safetensors"))
+    parser.add_argument("--segmenter", default="shipped", metavar="FILE")
     parser.add_argument("--children", type=int, help="only so many of a split")
     parser.add_argument("--output", type=Path, default=Path("docs/results"), metavar="DIR")
     args = parser.parse_args()
@@ -92,7 +100,7 @@ def main() -> None:
 
 def read(args: argparse.Namespace, split: str, scans: Sequence[str]) -> Iterator[Child]:
     """Children of a split, labelled."""
-    segmenter = load_segmenter(args.segmenter)
+    segmenter = load_segmenter_for(args.segmenter)
     restorer = load_for_scans() if "restored" in scans else None
     for case in tqdm(Manifest.read(args.manifest).split(split)[: args.children], desc=split, file=sys.stderr):
         loaded = load_case(case)
@@ -135,7 +143,10 @@ def lesions_of(case: Case, loaded: LoadedCase) -> list[Lesion]:
         snr = ideal_snr(loaded.exposure * bare[:, window], loaded.exposure * signal[:, window])
         own = numbers[:, one["row"], one["column"]]
         mask = np.stack([(view == n) & (n > 0) for view, n in zip(numbers, own, strict=True)])
-        lesions.append(Lesion(one["region"], float(ndtr(snr / math.sqrt(2))), mask))
+        focus = Focus(one["region"], one["row"], one["column"], one["fwhm_mm"], one["contrast"])
+        seen_by = score_foci(expected, expected, loaded.labels, [focus], loaded.spacing_mm)
+        contrast = max((score.truth for score in seen_by), default=0.0)
+        lesions.append(Lesion(one["region"], float(ndtr(snr / math.sqrt(2))), contrast, mask))
     return lesions
 
 
@@ -204,26 +215,30 @@ def index_rows(children: list[Child]) -> Iterator[dict[str, Any]]:
     truth = np.array([true_index(one).area_percent.value for one in children])
     measured: dict[str, Array] = {}
     foci: dict[str, Array] = {}
-    detected: dict[str, tuple[float, float, int]] = {}
+    detected: dict[str, tuple[list[bool], list[bool], float]] = {}
     for scan in SCANS:
-        indices, hits, false = [], [], 0
+        indices, sure, plain, false = [], [], [], 0
         for one in children:
             spots = spots_of(one, scan)
             indices.append(
                 bone_index(one.probabilities[scan], spots, one.case.views, one.case.spacing_mm, draws=0)
             )
             same, more = compared(one, spots)
-            hits += [hit for hit, lesion in zip(same, one.lesions, strict=True) if lesion.auc > SURE_AUC]
+            for hit, lesion in zip(same, one.lesions, strict=True):
+                if lesion.auc > SURE_AUC:
+                    sure.append(hit)
+                    if lesion.contrast >= PLAIN:
+                        plain.append(hit)
             false += more
         measured[scan] = np.array([index.area_percent.value for index in indices])
         foci[scan] = np.array([float(index.foci) for index in indices])
         views = sum(len(one.case.views) for one in children)
-        detected[scan] = (100 * float(np.mean(hits)), false / views, len(hits))
+        detected[scan] = (sure, plain, false / views)
     for scan in SCANS:
         index = measured[scan]
         difference = index - truth
         spread = 1.96 * difference.std(ddof=1)
-        found, false_ones, lesions = detected[scan]
+        sure, plain, false_ones = detected[scan]
         row = {
             "scan": scan,
             "children": len(children),
@@ -241,8 +256,8 @@ def index_rows(children: list[Child]) -> Iterator[dict[str, Any]]:
             "foci_to_standard": interval(
                 lambda pick, f=foci[scan]: (f[pick] - foci["standard"][pick]).mean(), len(index), 2
             ),
-            "lesions": lesions,
-            "found_percent": f"{found:.0f}",
+            "found_sure": f"{sum(sure)} of {len(sure)}",
+            "found_plain": f"{sum(plain)} of {len(plain)}",
             "false_per_view": f"{false_ones:.2f}",
         }
         if scan == "standard":
@@ -298,6 +313,7 @@ def coverage_rows(children: list[Child]) -> Iterator[dict[str, Any]]:
             "measure": name,
             "values": len(those),
             "median_error_percent": f"{100 * np.median(np.abs(error)):.1f}",
+            "median_bias_percent": f"{100 * np.median(error):+.1f}",
             "poisson_sd_percent": f"{100 * np.median(poisson):.1f}",
             "segmentation_sd_percent": f"{100 * np.nanmedian(borders):.1f}",
             "covered_percent": interval(

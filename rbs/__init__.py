@@ -166,7 +166,7 @@ def segment(
 def quantify(
     scan: Scan | str | Path,
     *,
-    checkpoint: str | Path,
+    segmenter: str | Path = "shipped",
     standard_velocity: float = STANDARD_VELOCITY,
     counted: float = 1.0,
 ) -> Quantified:
@@ -174,7 +174,7 @@ def quantify(
 
     Args:
         scan: A scan of raw counts or a restored one, or the path of a DICOM file.
-        checkpoint: Weights of a segmenter.
+        segmenter: Weights of a segmenter, or "shipped" for those that come with rbs.
         standard_velocity: Bed velocity of your standard scans, cm/min.
         counted: Of a restored scan the exposure of its rapid scan, 0.5 for one at 40 cm/min: its
             Poisson errors are those of the counts that were counted.
@@ -187,11 +187,13 @@ def quantify(
         CheckpointError: The weights cannot be used.
     """
     from rbs.clinic.quantify_scans import quantify_scan
-    from rbs.segmentation.checkpoint import load_segmenter
+    from rbs.clinic.segment_scans import segment_scan
+    from rbs.inference.segmentation import load_segmenter_for
 
     if isinstance(scan, str | Path):
         scan = read(scan)
-    return quantify_scan(scan, load_segmenter(checkpoint), standard_velocity, counted=counted)
+    segmented = segment_scan([scan], load_segmenter_for(segmenter), standard_velocity)
+    return quantify_scan(segmented, counted=counted)
 
 
 def simulate(

@@ -33,7 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of the tables: index.csv, hot_spots.csv and regions.csv",
     )
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, metavar="FILE", help="weights of a segmenter"
+        "--segmenter",
+        default="shipped",
+        metavar="FILE",
+        help="weights of a segmenter (default: shipped, those that come with rbs)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace tables in OUT")
     add_reading_options(parser)
@@ -54,15 +57,15 @@ def run(args: argparse.Namespace) -> None:
     from rbs.clinic.quantify_scans import quantify_files
     from rbs.clinic.sources import source_of, sources_in
     from rbs.errors import OutputError, printable
-    from rbs.segmentation.checkpoint import load_segmenter
+    from rbs.inference.segmentation import load_segmenter_for
 
     for name in TABLES:
         if (table := args.target / name).exists() and not args.overwrite:
             raise OutputError("the table exists already", file=table, remedy="add --overwrite")
     sources = sources_in(args.source).sources if args.source.is_dir() else [source_of(args.source)]
-    labeller = load_segmenter(args.checkpoint)
+    segmenter = load_segmenter_for(args.segmenter)
     quantified, refusals = [], 0
-    for outcome in quantify_files(sources, labeller, reading_options(args), args.standard_velocity):
+    for outcome in quantify_files(sources, segmenter, reading_options(args), args.standard_velocity):
         if isinstance(outcome, Refusal):
             refusals += 1
             print(f"refused: {outcome.error}", file=sys.stderr)

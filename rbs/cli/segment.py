@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -223,19 +224,24 @@ def _given_by_manifest(args: argparse.Namespace) -> _Given:
     from rbs.errors import ManifestError
 
     found = []
-    cases, names, stated = {}, {}, {}
+    cases, names = {}, {}
+    stated: dict[Path, dict[str, Any]] = {}
     for number, case in enumerate(Manifest.read(args.source).split(args.split)):
         velocity = case.rapid_velocity if case.rapid else case.standard_velocity
-        for path in case.rapid or case.standard:
+        for listed in case.rapid or case.standard:
+            path = Path(os.path.normpath(listed))  # "../x" lies in no folder of ours
             found.append(Source(path, "scan", study=f"{number:06d}"))
             cases[path], names[path] = case, case.patient
             stated[path] = {"velocity": velocity} if velocity else {}
-            if path in case.stated_views:
-                stated[path]["views"] = (case.stated_views[path],)
+            if listed in case.stated_views:
+                stated[path]["views"] = (case.stated_views[listed],)
     if not found:
         fault = f"it has no patient in its split {args.split}"
         raise ManifestError(fault, file=args.source, remedy="name another --split")
-    return _Given(Folder(found), args.source.parent, cases, names, stated)
+    folder = Path(os.path.normpath(args.source.parent))
+    if not all(path.is_relative_to(folder) for path in cases):
+        folder = Path(os.path.commonpath([path.absolute().parent for path in cases]))
+    return _Given(Folder(found), folder, cases, names, stated)
 
 
 @dataclass(frozen=True)

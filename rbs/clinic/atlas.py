@@ -14,6 +14,7 @@ from rbs.errors import RbsError, ScanError
 from rbs.scans.acceptance import too_few_counts
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.scan import STANDARD_VELOCITY, Array, Scan
+from rbs.segmentation.atlas import is_cut_off
 from rbs.utils.files import claim_folder
 from rbs.utils.guard import attempt
 
@@ -67,7 +68,8 @@ def train_student(
         settings: Settings of the training in place of those of the experiment, see `rbs.fit`.
 
     Raises:
-        ScanError: All pixels of the atlas are labelled background, or no other scan can be used.
+        ScanError: All pixels of the atlas are labelled background, it shows a part of the body,
+            or no other scan can be used.
         OutputError: `out` holds the student of another atlas, or cannot be written.
     """
     from rbs.tasks.fit import fit
@@ -76,6 +78,7 @@ def train_student(
     assert path is not None  # it was read from a file
     if not labels.any():
         raise ScanError("all its pixels are labelled background", file=path, remedy="label its bones")
+    refuse_cut_off(atlas)
     scans, left_out = _usable(atlas, [file for file in files if not file.samefile(path)], read)
     if not scans:
         reason = next(iter(left_out.values()), None)
@@ -132,8 +135,8 @@ def refuse_unlike(atlas: Scan, scan: Scan) -> None:
     """Refuse a scan that the labels of the atlas cannot be carried to.
 
     Raises:
-        ScanError: It shows a view that the atlas lacks, its pixels are of another size, or it holds
-            too few counts.
+        ScanError: It shows a view that the atlas lacks, its pixels are of another size, it holds
+            too few counts, or it is one of a part of the body.
     """
     file = scan.provenance.path
     if lacking := [view for view in scan.views if view not in atlas.views]:
@@ -146,6 +149,18 @@ def refuse_unlike(atlas: Scan, scan: Scan) -> None:
         raise ScanError(fault, file=file, remedy="label a scan of the same matrix and zoom")
     if faults := list(too_few_counts(scan, scan.views)):
         raise ScanError(faults[0], file=file, remedy="leave it out")
+    refuse_cut_off(scan)
+
+
+def refuse_cut_off(scan: Scan) -> None:
+    """Refuse a scan of a part of the body: a registration would stretch the atlas to it.
+
+    Raises:
+        ScanError: It begins or ends within the body.
+    """
+    if is_cut_off(scan.aligned(), scan.spacing_mm):
+        fault = "it begins or ends within the body, and the atlas is carried to whole bodies"
+        raise ScanError(fault, file=scan.provenance.path, remedy="choose a scan from head to feet")
 
 
 def _case(name: str, file: Path, scan: Scan, labels: tuple[Path, ...] = ()) -> Case:

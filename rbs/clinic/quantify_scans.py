@@ -6,31 +6,25 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from rbs.clinic.checks import check
 from rbs.clinic.outcomes import Refusal
-from rbs.clinic.restore_scans import join_views, pair_views
+from rbs.clinic.restore_scans import pair_views
+from rbs.clinic.segment_scans import Segmented, coverage_doubts, segment_scan
 from rbs.clinic.sources import Source
-from rbs.errors import RbsError, ScanError, printable
+from rbs.errors import RbsError, printable
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.quality.check import check_quality
-from rbs.scans.scan import STANDARD_VELOCITY, Array, Scan, View
+from rbs.scans.scan import STANDARD_VELOCITY, Scan, View
 from rbs.segmentation.measures.bone_index import BoneIndex, bone_index
 from rbs.segmentation.measures.hot_spots import HotSpot, find_hot_spots
 from rbs.segmentation.measures.regions import RegionRow, region_table
 from rbs.utils.guard import attempt
 from rbs.utils.words import counted as counted_words
 
-
-class Labeller(Protocol):
-    """Probabilities of the regions of a scan, as a loaded segmenter gives them."""
-
-    @property
-    def name(self) -> str:
-        """Its class and the file it came from."""
-
-    def probabilities(self, counts: Array, exposure: float, spacing_mm: tuple[float, float]) -> Array:
-        """Probabilities (V, 1 + K, H, W) of aligned raw counts (V, H, W)."""
+if TYPE_CHECKING:
+    from rbs.inference.segmentation import AnySegmenter
 
 
 @dataclass(frozen=True)
@@ -107,40 +101,32 @@ class Quantified:
         return ({"file": self.name, **row.as_dict()} for row in self.regions)
 
 
-def quantify_scan(
-    scan: Scan, labeller: Labeller, standard_velocity: float = STANDARD_VELOCITY, *, counted: float = 1.0
-) -> Quantified:
-    """Measure the regions and the hot spots of a scan.
+def quantify_scan(segmented: Segmented, *, counted: float = 1.0) -> Quantified:
+    """Measure the regions and the hot spots of a scan whose regions are known.
 
     Args:
-        scan: Raw counts, or a restored scan.
-        labeller: A loaded segmenter.
-        standard_velocity: cm/min of your standard scans.
+        segmented: Raw counts, or a restored scan, with its regions.
         counted: Of a restored scan the exposure of its rapid scan: Poisson errors are those of the
             counts that were counted.
 
     Raises:
-        ScanError: Its velocity is unknown, it holds no counts, or no bone is found in it.
+        ScanError: It holds no counts, or no bone is found in it.
     """
-    aligned, views = scan.aligned(), tuple(sorted(scan.views))
-    if not aligned.any():
-        raise ScanError("it holds no counts", remedy="measure another scan")
-    exposure = scan.exposure_of(standard_velocity)
-    probabilities = labeller.probabilities(aligned, exposure, scan.spacing_mm)
-    spots = find_hot_spots(aligned, probabilities, scan.spacing_mm, views, exposure=counted)
-    path = scan.provenance.path
+    scan, probabilities = segmented.scan, segmented.probabilities
+    given = (scan.aligned(), probabilities, scan.spacing_mm, segmented.views)
+    spots = find_hot_spots(*given, exposure=counted)
     return Quantified(
-        sources=() if path is None else (path,),
+        sources=tuple(path for file in segmented.files if (path := file.provenance.path)),
         columns=scan.shape[1],
-        index=bone_index(probabilities, spots, views, scan.spacing_mm),
+        index=bone_index(probabilities, spots, segmented.views, scan.spacing_mm),
         spots=tuple(spots),
-        regions=tuple(region_table(aligned, probabilities, scan.spacing_mm, views, exposure=counted)),
+        regions=tuple(region_table(*given, exposure=counted)),
     )
 
 
 def quantify_files(
     sources: Iterable[Source],
-    labeller: Labeller,
+    segmenter: AnySegmenter,
     reading: Mapping[str, Any],
     standard_velocity: float = STANDARD_VELOCITY,
 ) -> Iterator[Quantified | Refusal]:
@@ -148,26 +134,38 @@ def quantify_files(
 
     Args:
         sources: The files. What rbs restored is refused, as by `read_nm`.
-        labeller: A loaded segmenter.
+        segmenter: The segmenter.
         reading: Options of `read_nm` for files that do not say all.
         standard_velocity: cm/min of your standard scans.
 
     Yields:
         The measures of each scan, or why a file has none.
     """
-    for _, study in groupby(sorted(sources, key=lambda source: source.study), lambda source: source.study):
+
+    def read(source: Source) -> Scan:
+        scan = read_nm(source.path, content=source.content, **reading)
+        check(scan, standard_velocity=standard_velocity).training.require(source.path)
+        return scan
+
+    def measure(group: list[Scan]) -> Quantified:
+        segmented = segment_scan(group, segmenter, standard_velocity)
+        faults = dict.fromkeys(str(finding) for scan in group for finding in check_quality(scan))
+        doubts = (*faults, *coverage_doubts(segmented))
+        return replace(quantify_scan(segmented), warnings=doubts)
+
+    in_order = sorted(sources, key=lambda source: (source.study, source.path))
+    for _, study in groupby(in_order, key=lambda source: source.study):
         scans = []
         for source in study:
-            read = attempt(source.path, read_nm, source.path, content=source.content, **reading)
-            if isinstance(read, RbsError):
-                yield Refusal(source.path, read)
+            scan = attempt(source.path, read, source)
+            if isinstance(scan, RbsError):
+                yield Refusal(source.path, scan)
             else:
-                scans.append(read)
+                scans.append(scan)
         for group in pair_views(scans):
             paths = [path for scan in group if (path := scan.provenance.path)]
-            found = attempt(paths[0], quantify_scan, join_views(group), labeller, standard_velocity)
-            if isinstance(found, RbsError):
-                yield Refusal(paths[0], found)
-                continue
-            doubts = dict.fromkeys(str(finding) for scan in group for finding in check_quality(scan))
-            yield replace(found, sources=tuple(paths), warnings=tuple(doubts))
+            measured = attempt(paths[0], measure, group)
+            if isinstance(measured, RbsError):
+                yield from (Refusal(path, measured) for path in paths)
+            else:
+                yield measured

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -49,6 +49,7 @@ class Segmented:
         files: The scan of each of its files.
         probabilities: Of background and regions, aligned, float32 (V, 1 + K, H, W).
         labels: The most probable of them, aligned, uint8 (V, H, W): k + 1 for `REGIONS[k]`.
+        warnings: What to look at before using them.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Segmented:
     files: tuple[Scan, ...]
     probabilities: Array
     labels: Array
+    warnings: tuple[str, ...] = ()
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -141,16 +143,15 @@ def segment_scan(
     if not labels.any():
         remedy = "look at it: is it a bone scan, and not empty?"
         raise ScanError("it shows no region of the skeleton", file=scan.provenance.path, remedy=remedy)
-    return Segmented(name, scan, tuple(files), probabilities, labels)
+    return Segmented(name, scan, tuple(files), probabilities, labels, tuple(_coverage_doubts(scan, labels)))
 
 
-def coverage_doubts(segmented: Segmented) -> Iterator[str]:
+def _coverage_doubts(scan: Scan, labels: Array) -> Iterator[str]:
     """Say which regions of a whole body are not in a scan, or not wholly.
 
     A region is cut off where it is wider than `CUT_MM` in the first or the last `END_MM` of the
     rows that were scanned.
     """
-    scan, labels = segmented.scan, segmented.labels
     there = {name: labels == REGIONS.index(name) + 1 for name in ALWAYS_THERE}
     if absent := [name for name, mask in there.items() if not mask.any()]:
         yield f"not scanned, or not found: {', '.join(absent)}"
@@ -241,13 +242,12 @@ class ScanSegmenter:
     ) -> Iterator[SegmentedFile | Refusal]:
         """Segment a scan, or two views together, report on it, and write the label maps."""
         paths = [path for scan in group if (path := scan.provenance.path)]
-        start = time.perf_counter()
-        answer = attempt(paths[0], self._answer, group, paths[0])
+        known = dict.fromkeys(doubt for path in paths for doubt in doubts[path])
+        answer = attempt(paths[0], self._answer, group, paths[0], tuple(known))
         if isinstance(answer, RbsError):
             yield from (Refusal(path, answer) for path in paths)
             return
-        segmented, told = answer
-        seconds = (time.perf_counter() - start) / len(group)
+        segmented, seconds, told = answer
         frames = segmented.scan.unaligned(segmented.labels)
         for n, (scan, path) in enumerate(zip(group, paths, strict=True)):
             own = frames if len(group) == 1 else frames[n : n + 1]
@@ -261,16 +261,21 @@ class ScanSegmenter:
                 view_rule=scan.provenance.view_rule,
                 output=outputs[path],
                 pixels=written,
-                seconds=seconds,
+                seconds=seconds / len(group),
                 together_with=paths[1 - n] if len(group) == 2 else None,
-                warnings=(*doubts[path], *told),
+                warnings=(*segmented.warnings, *told),
             )
 
-    def _answer(self, group: list[Scan], path: Path) -> tuple[Segmented, tuple[str, ...]]:
+    def _answer(
+        self, group: list[Scan], path: Path, doubts: tuple[str, ...]
+    ) -> tuple[Segmented, float, list[str]]:
+        """The regions of a scan, the seconds that it took, and the doubts of all reports."""
+        start = time.perf_counter()
         name = self.names.get(path, path.name)
         segmented = segment_scan(group, self.loaded, self.standard_velocity, name=name)
-        told = [doubt for report in self.reports for doubt in report.add(segmented)]
-        return segmented, (*coverage_doubts(segmented), *told)
+        seconds = time.perf_counter() - start
+        segmented = replace(segmented, warnings=(*doubts, *segmented.warnings))
+        return segmented, seconds, [doubt for report in self.reports for doubt in report.add(segmented)]
 
     def _write(self, labels: Array, scan: Scan, output: Path) -> dict[str, int]:
         derivation = Derivation(self.loaded.name, VERSION, self.loaded.sha256)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rbs.clinic.segment_scans import Segmented, coverage_doubts
+from rbs.clinic.segment_scans import Segmented
 from rbs.data.labels import labels_file, read_labels
 from rbs.data.manifest import Case, load_case
 from rbs.errors import RbsError, ScanError
@@ -19,7 +19,7 @@ from rbs.evaluation.segmentation import (
     summarise_regions,
     write_scores,
 )
-from rbs.report.regions import Shown, shown, write_regions_page
+from rbs.report.regions import ShownScan, shown, write_regions_page
 from rbs.scans.scan import Array
 from rbs.segmentation.measures.regions import Measured, RegionRow, region_table
 from rbs.utils.files import write_csv
@@ -34,6 +34,9 @@ class Scores:
     """
 
     def __init__(self, cases: Mapping[Path, Case]) -> None:
+        # A missing extra is told before the work, not after it.
+        import rbs.evaluation.statistics.summary  # noqa: F401
+
         self.cases = cases
         self.scores: list[RegionScore] = []
 
@@ -124,15 +127,17 @@ class Page:
     """
 
     def __init__(self, segmenter: str, measures: Measures | None) -> None:
+        # As in `Scores`.
+        import jinja2  # noqa: F401
+
         self.segmenter, self.measures = segmenter, measures
-        self.scans: list[Shown] = []
+        self.scans: list[ShownScan] = []
 
     def add(self, segmented: Segmented) -> Sequence[str]:
         """See `rbs.clinic.segment_scans.Report`."""
         rows = [_row(row) for row in self.measures.last] if self.measures else []
         labels = segmented.scan.unaligned(segmented.labels)
-        doubts = tuple(coverage_doubts(segmented))
-        self.scans.append(shown(segmented.name, segmented.scan, labels, rows, doubts))
+        self.scans.append(shown(segmented.name, segmented.scan, labels, rows, segmented.warnings))
         return ()
 
     def write(self, folder: Path) -> None:
@@ -150,7 +155,7 @@ def _row(row: RegionRow) -> dict[str, str]:
     numbers = {
         "counts": (row.counts, 0),
         "share, %": (row.share_percent, 1),
-        "counts a pixel": (row.counts_per_pixel, 2),
+        "per pixel": (row.counts_per_pixel, 2),
         "left : right": (row.left_over_right, 2),
         "peak : shaft": (row.peak_over_shaft, 2),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +19,6 @@ from rbs.scans.body import smooth
 from rbs.scans.scan import STANDARD_VELOCITY, View
 from rbs.segmentation.atlas import body_of, carry_labels, places_of, register, sample
 from rbs.segmentation.checkpoint import load_segmenter
-
-Pairs = Literal["carried", "warped"]
 
 _AT_ONCE = 16  # scans that are registered together
 
@@ -36,8 +34,8 @@ class OneLabelDataModule(LabelledScansDataModule):
             own labels, where there are such cases.
         atlas: Patient whose scan is the atlas; None for the first training patient whose scan has
             labels.
-        pairs: "carried": the scans with the labels of the atlas, carried to them by registration;
-            "warped": the atlas, deformed to each of the scans, whose labels are exact.
+        deformed: Train on the atlas as deformed to each of the scans, whose labels are exact, in
+            place of the scans themselves with the labels carried to them.
         standard_velocity: Bed velocity of a standard scan, cm/min, by which exposures are stated.
         labeller: Weight file of a segmenter that labels the scans, in place of the registration: a
             student of a first round.
@@ -53,15 +51,15 @@ class OneLabelDataModule(LabelledScansDataModule):
         manifest: str = "data/phantoms/manifest.csv",
         *,
         atlas: str | None = None,
-        pairs: Pairs = "carried",
+        deformed: bool = False,
         standard_velocity: float = STANDARD_VELOCITY,
         labeller: Path | None = None,
         **options: Any,
     ) -> None:
         super().__init__(manifest, **options)
-        self.atlas, self.pairs, self.labeller = atlas, pairs, labeller
+        self.atlas, self.deformed, self.labeller = atlas, deformed, labeller
         self.standard_velocity = standard_velocity
-        if pairs == "carried":
+        if not deformed:
             self.zoom = (1.0, 1.0)  # measured counts are never interpolated
 
     def cases(self, split: str) -> list[Case]:
@@ -99,16 +97,16 @@ class OneLabelDataModule(LabelledScansDataModule):
             raise ManifestError(fault, file=self.manifest, remedy="label the scan of the atlas")
         if self.labeller is not None:
             return [atlas, *relabelled(scans, self.labeller)]
-        return [atlas, *carried(atlas, scans, self.pairs)]
+        return [atlas, *carried(atlas, scans, deformed=self.deformed)]
 
 
-def carried(atlas: LoadedCase, scans: Sequence[LoadedCase], pairs: Pairs = "carried") -> list[LoadedCase]:
+def carried(atlas: LoadedCase, scans: Sequence[LoadedCase], *, deformed: bool = False) -> list[LoadedCase]:
     """Scans with the labels of the atlas, or the atlas deformed to them.
 
     Args:
         atlas: The labelled scan.
         scans: Scans of its views, or of one of them; labels they may have are not looked at.
-        pairs: See `OneLabelDataModule`.
+        deformed: See `OneLabelDataModule`.
 
     Raises:
         ScanError: A scan holds next to nothing.
@@ -124,7 +122,7 @@ def carried(atlas: LoadedCase, scans: Sequence[LoadedCase], pairs: Pairs = "carr
                 bodies = [body_of(scans[n].standard, scans[n].spacing_mm) for n in portion]
                 for number, body, phi in zip(portion, bodies, register(frame, bodies), strict=True):
                     places = places_of(phi, frame, body, scans[number].standard.shape[1:])
-                    found[number] = _carried(shown, scans[number], places, pairs)
+                    found[number] = _carried(shown, scans[number], places, deformed)
                 bar.update(len(portion))
     return [found[number] for number in range(len(scans))]
 
@@ -158,10 +156,10 @@ def _seen(atlas: LoadedCase, views: tuple[View, ...]) -> LoadedCase:
     return replace(atlas, standard=atlas.standard[kept], labels=atlas.labels[kept], views=views)
 
 
-def _carried(atlas: LoadedCase, scan: LoadedCase, places: Tensor, pairs: Pairs) -> LoadedCase:
+def _carried(atlas: LoadedCase, scan: LoadedCase, places: Tensor, deformed: bool) -> LoadedCase:
     assert atlas.labels is not None
     labels = carry_labels(atlas.labels, places)
-    if pairs == "carried":
+    if not deformed:
         return replace(scan, labels=labels)
     tissue = torch.from_numpy(smooth(atlas.standard, _TISSUE_MM, atlas.spacing_mm)).float()
     return replace(scan, labels=labels, expectation=sample(tissue, places).numpy())

@@ -73,11 +73,14 @@ class RegionSummary:
     hd95_high: float
 
     def __str__(self) -> str:
-        far = f"{self.hd95_mm:5.1f} mm ({self.hd95_low:.1f} to {self.hd95_high:.1f})"
-        return (
-            f"{self.region:<14}{self.patients:>4}  {self.dice:.3f} "
-            f"({self.dice_low:.3f} to {self.dice_high:.3f})  {far if np.isfinite(self.hd95_mm) else ''}"
-        ).rstrip()
+        dice = f"{self.dice:.3f}{_interval(self.dice_low, self.dice_high, 3):<19}"
+        far = f"{self.hd95_mm:6.1f} mm{_interval(self.hd95_low, self.hd95_high, 1)}"
+        shown = far if np.isfinite(self.hd95_mm) else ""
+        return f"{self.region:<14}{self.patients:>4}  {dice}{shown}".rstrip()
+
+
+def _interval(low: float, high: float, digits: int) -> str:
+    return f" ({low:.{digits}f} to {high:.{digits}f})" if np.isfinite(low) else ""
 
 
 def score_regions(

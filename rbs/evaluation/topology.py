@@ -42,5 +42,5 @@ def parts_error(found: Mask, there: Mask) -> float:
         found: Masks (V, H, W) of one region.
         there: The truth, likewise.
     """
-    counted = [[ndimage.label(view, np.ones((3, 3)))[1] for view in masks] for masks in (found, there)]
-    return float(np.abs(np.subtract(*counted)).mean())
+    ours, theirs = ([ndimage.label(view, np.ones((3, 3)))[1] for view in masks] for masks in (found, there))
+    return float(np.abs(np.subtract(ours, theirs)).mean())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import datetime
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -13,44 +14,62 @@ import numpy as np
 
 from rbs.errors import printable
 from rbs.scans.body import body_mask
-from rbs.scans.regions import DESCRIBED
+from rbs.scans.regions import DESCRIBED, PALETTE
 from rbs.scans.scan import REGIONS, Array, Scan, View
 from rbs.utils.files import write_text
 from rbs.utils.version import VERSION
 from rbs.utils.words import counted
 
-HEIGHT = 8.5
-"""Height of the picture of a whole frame, inches."""
-
 MARGIN = 12
 """About the body, pixels."""
 
+ROWS = 1700
+"""Rows of a picture, about: twice what a screen shows, so that contours stay thin."""
+
+GREYS = 200
+"""Levels of grey of a picture; what is left of 256 colours are those of the regions."""
+
 
 @dataclass(frozen=True)
-class Shown:
+class ShownView:
+    """A view on the page.
+
+    Attributes:
+        view: Its name.
+        sides: Side of the patient on the left and on the right of the picture.
+        picture: PNG with contours, base64.
+        shape: Height and width of the body in it, mm, which the picture is shown in proportion to.
+    """
+
+    view: str
+    sides: tuple[str, str]
+    picture: str
+    shape: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ShownScan:
     """A scan on the page.
 
     Attributes:
         name: Its name.
-        lines: What is said of it.
-        regions: Names of the regions that are there.
-        picture: PNG of its views with contours, base64.
+        about: What is said of it.
+        views: Its pictures.
         rows: Measures, a mapping of column to text a row, by "view" and "region"; none where they
             were not asked for.
         warnings: What to look at.
     """
 
     name: str
-    lines: str
-    regions: tuple[str, ...]
-    picture: str
-    rows: tuple[dict[str, str], ...] = ()
+    about: str
+    views: tuple[ShownView, ...]
+    rows: tuple[Mapping[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
 
 
 def shown(
-    name: str, scan: Scan, labels: Array, rows: Sequence[dict[str, str]], warnings: Sequence[str]
-) -> Shown:
+    name: str, scan: Scan, labels: Array, rows: Sequence[Mapping[str, str]], warnings: Sequence[str]
+) -> ShownScan:
     """Draw a scan; the arrays may go then.
 
     Args:
@@ -62,13 +81,11 @@ def shown(
     """
     velocity = f"{scan.velocity:.4g} cm/min" if scan.velocity else "velocity unknown"
     counts = " and ".join(f"{int(view.sum()):,}" for view in scan.counts)
-    there = tuple(region for k, region in enumerate(REGIONS, start=1) if (labels == k).any())
-    picture = base64.b64encode(contours_png(scan, labels)).decode("ascii")
-    lines = f"{', '.join(scan.views)}; {counts} counts; {velocity}"
-    return Shown(name, lines, there, picture, tuple(rows), tuple(warnings))
+    about = f"{', '.join(scan.views)}; {counts} counts; {velocity}"
+    return ShownScan(name, about, tuple(_views(scan, labels)), tuple(rows), tuple(warnings))
 
 
-def write_regions_page(scans: Sequence[Shown], output: Path, *, segmenter: str) -> None:
+def write_regions_page(scans: Sequence[ShownScan], output: Path, *, segmenter: str) -> None:
     """Write one self-contained page; an older one is replaced.
 
     Args:
@@ -90,53 +107,57 @@ def write_regions_page(scans: Sequence[Shown], output: Path, *, segmenter: str) 
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         segmenter=segmenter,
         legend=legend,
-        colours=dict(legend),
         scans=scans,
     )
     write_text(output, html)
 
 
-def contours_png(scan: Scan, labels: Array) -> bytes:
-    """The views in inverse grey as the camera wrote them, contours of the regions upon them.
+def _views(scan: Scan, labels: Array) -> list[ShownView]:
+    """The views as the camera wrote them, cut to the body."""
+    body = body_mask(scan.aligned(), scan.spacing_mm)
+    (top, bottom), (left, right) = (_extent(np.asarray(body.any(axis=axes))) for axes in ((0, 2), (0, 1)))
+    found = []
+    for view, counts, label in zip(scan.views, scan.counts, labels, strict=True):
+        first, last = (left, right)
+        if view == View.POSTERIOR:
+            first, last = scan.shape[1] - right, scan.shape[1] - left
+        box = slice(top, bottom), slice(first, last)
+        # The camera in front has the patient's right on its left.
+        sides = ("R", "L") if view == View.ANTERIOR else ("L", "R")
+        size = (bottom - top) * scan.spacing_mm[0], (last - first) * scan.spacing_mm[1]
+        png = contours_png(counts[box], label[box])
+        found.append(ShownView(str(view), sides, base64.b64encode(png).decode("ascii"), size))
+    return found
+
+
+def contours_png(counts: Array, labels: Array) -> bytes:
+    """A view in inverse grey, the contour of each region upon it in exactly its colour.
 
     Args:
-        scan: The scan.
-        labels: Of its frames (frames, rows, columns).
+        counts: (H, W).
+        labels: k + 1 for `REGIONS[k]`, 0 for background, (H, W).
     """
-    import matplotlib
-    import matplotlib.pyplot as plt
+    from PIL import Image
+    from scipy.ndimage import binary_erosion
 
-    from rbs.report.figures import png
-
-    matplotlib.use("Agg")
-    body = body_mask(scan.aligned(), scan.spacing_mm).any(axis=0)
-    rows, columns = (_extent(body.any(axis=axis)) for axis in (1, 0))
-    aspect = scan.spacing_mm[0] / scan.spacing_mm[1]
-    width = HEIGHT * (columns[1] - columns[0]) / (rows[1] - rows[0]) / aspect
-    number = len(scan.views)
-    figure, axes = plt.subplots(1, number, figsize=(number * width + 0.2, HEIGHT + 0.35), squeeze=False)
-    for axis, counts, label, view in zip(axes[0], scan.counts, labels, scan.views, strict=True):
-        # Bone is in the upper tenth of the counted pixels; what is hotter is black.
-        black = 1.5 * float(np.percentile(counts[counts > 0], 97)) if counts.any() else 1.0
-        axis.imshow(np.minimum(counts, black), cmap="gray_r", aspect=aspect, interpolation="nearest", vmin=0)
-        left, right = (
-            columns if view == View.ANTERIOR else (scan.shape[1] - columns[1], scan.shape[1] - columns[0])
-        )
-        for k, region in enumerate(REGIONS, start=1):
-            mask = label == k
-            if mask.any():
-                colour = [part / 255 for part in DESCRIBED[region].colour]
-                axis.contour(mask, levels=[0.5], colors=[colour], linewidths=0.9)
-        axis.set(xlim=(left - 0.5, right - 0.5), ylim=(rows[1] - 0.5, rows[0] - 0.5), xticks=[], yticks=[])
-        axis.spines[:].set_color("0.8")
-        axis.set_title(str(view), fontsize=10)
-        # The camera in front has the patient's right on its left.
-        for side, at in zip("RL" if view == View.ANTERIOR else "LR", (0.03, 0.97), strict=True):
-            axis.text(
-                at, 0.985, side, transform=axis.transAxes, ha="center", va="top", fontsize=10, color="0.35"
-            )
-    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=1 - 0.3 / (HEIGHT + 0.35), wspace=0.03)
-    return png(figure)
+    scale = max(round(ROWS / len(counts)), 1)
+    line = scale // 2 + 1
+    # Bone is in the upper tenth of the counted pixels; what is hotter is black.
+    black = 1.5 * float(np.percentile(counts[counts > 0], 97)) if counts.any() else 1.0
+    grey = np.rint(np.minimum(counts / black, 1) * (GREYS - 1)).astype(np.uint8)
+    first_grey = len(PALETTE)
+    large = first_grey + grey.repeat(scale, axis=0).repeat(scale, axis=1)
+    labels = labels.repeat(scale, axis=0).repeat(scale, axis=1)
+    for value in range(1, len(REGIONS) + 1):
+        mask = labels == value
+        if mask.any():
+            large[mask & ~binary_erosion(mask, iterations=line)] = value
+    picture = Image.fromarray(large).convert("P")
+    greys = [(round(255 * (1 - n / (GREYS - 1))),) * 3 for n in range(GREYS)]
+    picture.putpalette([part for colour in (*PALETTE, *greys) for part in colour])
+    content = io.BytesIO()
+    picture.save(content, "PNG", optimize=True)
+    return content.getvalue()
 
 
 def _extent(there: Array) -> tuple[int, int]:

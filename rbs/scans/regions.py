@@ -33,7 +33,7 @@ class Region:
 
 DESCRIBED: Mapping[str, Region] = {
     "skull": Region(("89546000", "SCT", "Skull"), (31, 119, 180), "Cranium, face and mandible"),
-    "spine": Region(("421060004", "SCT", "Spine"), (214, 126, 0), "Cervical, thoracic and lumbar vertebrae"),
+    "spine": Region(("421060004", "SCT", "Spine"), (240, 120, 0), "Cervical, thoracic and lumbar vertebrae"),
     "thorax": Region(
         ("272710004", "SCT", "Bone of thorax"), (44, 150, 60), "Ribs, sternum, clavicles and scapulae"
     ),
@@ -48,7 +48,7 @@ DESCRIBED: Mapping[str, Region] = {
         ("GROWTHPLATES", "99RBS", "Growth plates"), (227, 60, 160), "Growth plates of the long bones"
     ),
     "urinary tract": Region(
-        ("431938005", "SCT", "Urinary tract"), (160, 160, 20), "Kidneys, ureters and bladder"
+        ("431938005", "SCT", "Urinary tract"), (105, 110, 0), "Kidneys, ureters and bladder"
     ),
     "hot spots": Region(
         ("52988006", "SCT", "Lesion"),

@@ -45,6 +45,12 @@ COLUMNS = 144
 SMOOTHING_MM = 4.0
 """Least sigma of the Gaussian before a scan is sampled on its frame."""
 
+END_MM = 10.0
+"""Length of the first and the last scanned rows, mm."""
+
+CUT_MM = 100.0
+"""Width of the body there above which a scan does not show all of it, mm."""
+
 LEVELS = ((4, 32, 60), (2, 16, 60), (1, 8, 20))
 """Coarse to fine: side of the blocks that are averaged, pixels between control points of the
 displacement, both in pixels of the frame, and iterations."""
@@ -103,6 +109,20 @@ def body_of(counts: Array, spacing_mm: tuple[float, float]) -> Body:
     outline = ndimage.gaussian_filter(mask.astype(np.float32), sigma)
     at = _pixels(BODY + 2 * MARGIN, COLUMNS) * _column(step) + _column(corner)
     return Body(sample(torch.from_numpy(roots), at), sample(torch.from_numpy(outline), at), corner, step)
+
+
+def is_cut_off(counts: Array, spacing_mm: tuple[float, float]) -> bool:
+    """True for a scan that begins or ends within the body, whose length it does not show.
+
+    Args:
+        counts: Aligned counts at any exposure, (V, H, W).
+        spacing_mm: Row and column spacing.
+    """
+    wide = body_mask(counts, spacing_mm).any(axis=0).sum(axis=1) * spacing_mm[1]
+    scanned = np.flatnonzero(counts.any(axis=(0, 2)))
+    deep = max(round(END_MM / spacing_mm[0]), 1)
+    ends = [*scanned[:deep], *scanned[-deep:]]
+    return bool((wide[ends] > CUT_MM).any())
 
 
 def register(atlas: Body, scans: Sequence[Body]) -> Tensor:

@@ -46,13 +46,13 @@ class DynUNet(EncoderDecoder):
 
     def decode(self, x: Tensor) -> list[Tensor]:
         """See `EncoderDecoder.decode`."""
-        *skips, coarsest = self.encode(x)
+        *skips, coarsest = self.encoder_levels(x)
         levels = [coarsest]
         for up, skip in zip(self.backbone.upsamples, reversed(skips), strict=True):
             levels.append(up(levels[-1], skip))
         return levels
 
-    def encode(self, x: Tensor) -> list[Tensor]:
+    def encoder_levels(self, x: Tensor) -> list[Tensor]:
         """Features of the encoder levels, finest first; argument as of `decode`."""
         levels = [self.backbone.input_block(x)]
         for down in (*self.backbone.downsamples, self.backbone.bottleneck):

@@ -92,7 +92,7 @@ class Segmenter(nn.Module, ABC):
         embedding = self._by_view(features, logits)
         return SemanticPrior(embedding, pooled, self.embedding_stride, self.mask_stride)
 
-    def encode(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
+    def embed(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
         """The embedding of the prior alone, (B, V, C, h, w); arguments as of `forward`."""
         logits, features = self.logits_with_features(x, exposure, spacing_mm)
         return self._by_view(features, logits)

@@ -27,8 +27,8 @@ class Snake(nn.Module):
 
     def __init__(self, channels: int, taps: int = 9) -> None:
         super().__init__()
-        self.half = taps // 2
-        self.offsets = nn.Conv2d(channels, 2 * self.half, 3, padding=1)
+        self.reach = taps // 2
+        self.offsets = nn.Conv2d(channels, 2 * self.reach, 3, padding=1)
         nn.init.zeros_(self.offsets.weight)
         nn.init.zeros_(self.offsets.bias)  # type: ignore[arg-type]
         self.weigh = nn.Conv2d(channels, channels, (1, taps), stride=(1, taps), bias=False)
@@ -40,7 +40,7 @@ class Snake(nn.Module):
         across = torch.cat([left, torch.zeros_like(left[:, :1]), right.cumsum(dim=1)], dim=1)
         height, width = x.shape[2:]
         rows = torch.arange(height, device=x.device)[:, None, None] + across.permute(0, 2, 3, 1)
-        along = torch.arange(-self.half, self.half + 1, device=x.device)
+        along = torch.arange(-self.reach, self.reach + 1, device=x.device)
         columns = (torch.arange(width, device=x.device)[:, None] + along).expand_as(rows)
         # Pixel n of N has its centre at (2 n + 1) / N - 1.
         lines = torch.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], dim=-1)

@@ -109,8 +109,8 @@ class Teacher(Segmenter):
         embedding, regions = (torch.cat(p).unflatten(0, (len(x), -1)) for p in (embeddings, masks))
         return SemanticPrior(embedding, regions, self.embedding_stride, self.mask_stride)
 
-    def encode(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
-        """See `Segmenter.encode`: the image embedding.
+    def embed(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
+        """See `Segmenter.embed`: the image embedding.
 
         The cost of a crop is proportional to its area: it is read at the same zoom as whole scans,
         on the corner of SAM's input that it fills.

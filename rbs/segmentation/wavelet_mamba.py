@@ -49,8 +49,8 @@ class TopoWMamba(DynUNet):
             for up, channels in zip(reversed(self.backbone.upsamples), self.filters[:_SNAKES], strict=False):
                 up.conv_block.conv2 = SnakeBundle(up.conv_block.conv2, channels)
 
-    def encode(self, x: Tensor) -> list[Tensor]:
-        """See `DynUNet.encode`."""
+    def encoder_levels(self, x: Tensor) -> list[Tensor]:
+        """See `DynUNet.encoder_levels`."""
         levels = [self.backbone.input_block(x)]
         downs = (*self.backbone.downsamples, self.backbone.bottleneck)
         for down, scan in zip(downs, self.scans, strict=True):

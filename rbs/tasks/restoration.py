@@ -265,7 +265,7 @@ class RestorationTask(TrainingTask):
 
     def _analyse(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
         with self._profiled():
-            return self._on_device("teacher").encode(x, exposure, spacing_mm)  # type: ignore[operator]
+            return self._on_device("teacher").embed(x, exposure, spacing_mm)  # type: ignore[operator]
 
     def _teach(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> SemanticPrior:
         with self._profiled(), torch.no_grad():

@@ -117,8 +117,9 @@ def test_its_prior_lies_on_the_image(of_a_domain, height, width):
     x, views = images(of_a_domain, 1, height, width)
     with torch.no_grad():
         prior = of_a_domain.prior(x, HALF, SPACING_MM)
+        torch.testing.assert_close(of_a_domain.embed(x, HALF, SPACING_MM), prior.embedding)
     cells = [-(-side // prior.embedding_stride) for side in (height, width)]
-    assert prior.embedding.shape[:2] == (1, views)
+    assert prior.embedding.shape[:3] == (1, views, of_a_domain.embedding_dim)
     assert list(prior.embedding.shape[3:]) == cells
     assert prior.masks.shape[:3] == (1, views, len(of_a_domain.labels))
     for masks, side in zip(prior.masks.shape[3:], (height, width), strict=True):
@@ -209,17 +210,17 @@ def test_a_loaded_segmenter_takes_raw_counts(encoder_decoder, tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 64, 48), (2, 64, 48), (64, 48)])
-def test_what_is_no_scan_is_refused(encoder_decoder, shape):
+def test_what_is_no_scan_is_refused(segmenter, shape):
     with pytest.raises(ValueError, match=r"scans must be \(B, 1 or 2 views, H, W\), not"):
-        encoder_decoder(torch.ones(shape), HALF, SPACING_MM)
+        segmenter(torch.ones(shape), HALF, SPACING_MM)
 
 
-def test_every_scan_has_an_exposure_and_a_spacing(encoder_decoder):
+def test_every_scan_has_an_exposure_and_a_spacing(segmenter):
     x = scan(2, 2, 64, 48)
     with pytest.raises(ValueError, match="an exposure and a spacing for each of 2"):
-        encoder_decoder(x, HALF, SPACING_MM.expand(2, 2))
+        segmenter(x, HALF, SPACING_MM.expand(2, 2))
     with pytest.raises(ValueError, match="an exposure and a spacing for each of 2"):
-        encoder_decoder(x, HALF.expand(2), SPACING_MM)
+        segmenter(x, HALF.expand(2), SPACING_MM)
 
 
 def test_every_segmenter_of_the_package_is_under_contract():
@@ -230,6 +231,4 @@ def test_every_segmenter_of_the_package_is_under_contract():
         open_ += (found := open_.pop().__subclasses__())
         known |= set(found)
     known = {c for c in known if c.__module__.startswith("rbs.") and not c.__abstractmethods__}
-    # What an adapted SAM keeps is in test_teacher: it is made of base weights, and its file holds the
-    # adapter alone.
-    assert known == {type(build()) for build in FAMILIES.values()} | {Teacher}
+    assert known == {type(build()) for build in FAMILIES.values()}

@@ -70,6 +70,15 @@ def test_it_restores_as_here(environment, cohort, tmp_path):
     np.testing.assert_array_equal(there.pixel_array, here.pixel_array)
 
 
+def test_it_segments_as_here(environment, cohort, tmp_path):
+    source = cohort / "P0001" / "rapid.dcm"
+    call(environment / "bin" / "rbs", "segment", source, tmp_path / "there/", "--table", cwd=tmp_path)
+    assert main(["segment", str(source), f"{tmp_path / 'here'}/", "--table"]) == 0
+    there, here = (pydicom.dcmread(tmp_path / name / "rapid_seg.dcm") for name in ("there", "here"))
+    np.testing.assert_array_equal(there.pixel_array, here.pixel_array)
+    assert (tmp_path / "there" / "regions.csv").read_text() == (tmp_path / "here" / "regions.csv").read_text()
+
+
 def test_it_inspects_and_deidentifies(environment, cohort, tmp_path):
     rbs = environment / "bin" / "rbs"
     said = call(rbs, "inspect", cohort / "P0001" / "rapid.dcm", cwd=tmp_path).stdout
@@ -81,7 +90,11 @@ def test_it_inspects_and_deidentifies(environment, cohort, tmp_path):
 
 @pytest.mark.parametrize(
     ("command", "extra"),
-    [("fit --config stage1", "train"), ("report .", "evaluate"), ("evaluate cases.csv", "evaluate")],
+    [
+        ("fit --config stage1", "train"),
+        ("report .", "evaluate"),
+        ("evaluate cases.csv", "evaluate"),
+    ],
 )
 def test_a_command_says_which_extra_it_lacks(environment, tmp_path, command, extra):
     done = call(environment / "bin" / "rbs", *command.split(), cwd=tmp_path, check=False)

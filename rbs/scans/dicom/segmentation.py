@@ -1,9 +1,9 @@
 """DICOM Segmentation objects of planar scans: written from label maps, and read.
 
 A planar view has no place in the room: cameras state a position without an orientation, or neither,
-and the two views look from opposite sides. So the frames of a segmentation are tied to the frames
-of the scan by reference (Derivation Image, PS3.3 C.7.6.16.2.6), which the standard allows in place
-of plane positions (PS3.3 A.51.5.1). highdicom reads such objects, but makes none of an NM object.
+and the two views look from opposite sides. So a segmentation has no frame of reference, and its
+pixels are those of the scan by reference to its frames (PS3.3 A.51.5.1). highdicom reads such
+objects, but makes none of an NM object.
 """
 
 from __future__ import annotations
@@ -43,8 +43,7 @@ SEGMENTATIONS = (SegmentationStorage, LABEL_MAP_STORAGE)
 _STUDY = (
     *("SpecificCharacterSet", "TimezoneOffsetFromUTC", "SyntheticData"),
     *("StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "StudyDescription", "AccessionNumber"),
-    *("ReferringPhysicianName", "FrameOfReferenceUID", "PositionReferenceIndicator"),
-    *("SeriesDescription", "SeriesNumber", "BodyPartExamined"),
+    *("ReferringPhysicianName", "SeriesDescription", "SeriesNumber", "BodyPartExamined"),
     *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
 )
 """What a segmentation has in common with its scan, beside the groups of `_PATIENT`."""
@@ -126,7 +125,7 @@ def write_segmentation(
 
 
 def _shared_with(header: Dataset) -> Dataset:
-    """A data set of the patient, the study and the frame of reference of a scan."""
+    """A data set of the patient and the study of a scan."""
     ds = Dataset()
     for element in header:
         if element.keyword in _STUDY or element.tag.group in _PATIENT:
@@ -134,8 +133,6 @@ def _shared_with(header: Dataset) -> Dataset:
     for keyword in _EMPTY:
         if keyword not in ds:
             setattr(ds, keyword, None)
-    if "FrameOfReferenceUID" in ds and "PositionReferenceIndicator" not in ds:
-        ds.PositionReferenceIndicator = None
     if ds.get("BodyPartExamined") == "WHOLE BODY":
         ds.BodyPartExamined = "WHOLEBODY"
     if str(ds.get("LossyImageCompression") or "") != "01":
@@ -201,7 +198,7 @@ def _frame(segment: int, n: int, source: Scan, header: Dataset) -> Dataset:
     seen = Dataset()
     seen.ReferencedSOPClassUID, seen.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
     if header.SOPClassUID == NuclearMedicineImageStorage or len(source.views) > 1:
-        seen.ReferencedFrameNumber = n + 1
+        seen.ReferencedFrameNumber = _numbers(source)[n]
     seen.SpatialLocationsPreserved = "YES"
     purpose = code("121322", "DCM", "Source image for image processing operation")
     seen.PurposeOfReferenceCodeSequence = [purpose]
@@ -215,6 +212,11 @@ def _frame(segment: int, n: int, source: Scan, header: Dataset) -> Dataset:
     item.DerivationImageSequence = [derived]
     item.SegmentIdentificationSequence = [identified]
     return item
+
+
+def _numbers(scan: Scan) -> tuple[int, ...]:
+    """Number of each frame of the scan in its file, counted from 1."""
+    return scan.provenance.frames or tuple(range(1, len(scan.views) + 1))
 
 
 def _add_pixels(ds: Dataset, masks: Array) -> None:
@@ -326,11 +328,14 @@ def _frame_of_scan(ds: Dataset, groups: Dataset, shared: Dataset, scan: Scan, fi
     stated = {int(n) for image in of_scan for n in np.atleast_1d(image.get("ReferencedFrameNumber") or [])}
     if not stated and len(scan.views) == 1:
         return 0
-    if len(stated) != 1 or not stated <= set(range(1, len(scan.views) + 1)):
+    numbers = _numbers(scan)
+    if stated and scan.provenance.frames and stated.isdisjoint(numbers):
+        return None  # of another energy window
+    if len(stated) != 1 or not stated <= set(numbers):
         fault = f"it does not say which of the {len(scan.views)} frames of the scan its frames lie on"
         remedy = "export it with the Referenced Frame Number of each frame"
         raise ScanError(fault, file=file, remedy=remedy)
-    return stated.pop() - 1
+    return numbers.index(stated.pop())
 
 
 def _referenced(ds: Dataset) -> set[str]:

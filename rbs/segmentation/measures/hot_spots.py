@@ -3,7 +3,7 @@
 A hot spot is a connected set of pixels whose probability of the label "hot spots" exceeds `EDGE`
 and somewhere reaches `THRESHOLD`. Growth plates and the urinary tract have labels of their own and
 are none. Of what has that label, two kinds do not count: what lies beside all bones (drops of
-urine), and what is hotter in an arm than lesions are (the site of the injection).
+urine), and what is hotter in an arm than most lesions are (the site of the injection).
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ HOT = REGIONS.index("hot spots") + 1
 PLATES = REGIONS.index("growth plates") + 1
 BONE_LABELS = tuple(REGIONS.index(name) + 1 for name in BONES)
 
-EDGE, THRESHOLD = 0.3, 0.5
+EDGE, THRESHOLD = 0.3, 0.6
 """Probability at the border of a hot spot, and the least at its peak: chosen on training and
 validation phantoms (docs/quantify.md)."""
 RING_MM = (6.0, 20.0)
 """Bone around a hot spot: distance from its border."""
 ENOUGH_PIXELS = 12
 """Fewer pixels of the ring than these say nothing about the bone."""
-INJECTION = 5.0
-"""Contrast from which on a hot spot of an arm is taken for the site of the injection."""
+INJECTION = 4.2
+"""Mean over that of both arms from which on a hot spot of an arm is taken for the site of the
+injection, where one of the views shows it: chosen on training and validation phantoms."""
 SAME_MM = 12.0
 """Distance between the middles of hot spots in two views that are one focus."""
 
@@ -105,10 +106,10 @@ def find_hot_spots(
             region, contrast = _bone_around(
                 counts[view], probabilities[view], labels[view], pixels, spacing_mm, exposure
             )
-            reason = ""
-            if not region:
-                reason = "beside the bones"
-            elif region == "arms" and contrast.value >= INJECTION:
+            arms = counts[view][labels[view] == BONE_LABELS[BONES.index("arms")]]
+            hotter = counts[view][pixels].mean() >= INJECTION * arms.mean() if arms.size else False
+            reason = "" if region else "beside the bones"
+            if region == "arms" and hotter:
                 reason = "site of the injection"
             found.append(
                 HotSpot(
@@ -129,26 +130,27 @@ def find_hot_spots(
 
 
 def _numbered(spots: Sequence[HotSpot], spacing_mm: tuple[float, float]) -> list[HotSpot]:
-    """Number the foci; hot spots of two views whose middles lie near are one."""
-    numbered: list[HotSpot] = []
-    foci = 0
+    """Number the foci that count; hot spots of two views whose middles lie near are one."""
+    foci: list[list[HotSpot]] = []
     for spot in spots:
-        if spot.reason:
-            numbered.append(spot)
-            continue
-        # Each focus is seen once a view.
-        taken = {one.focus for one in numbered if one.view == spot.view}
-        near = [
-            (
-                math.hypot((one.row - spot.row) * spacing_mm[0], (one.column - spot.column) * spacing_mm[1]),
-                one,
+        away = {
+            n: math.hypot(
+                (own[0].row - spot.row) * spacing_mm[0], (own[0].column - spot.column) * spacing_mm[1]
             )
-            for one in numbered
-            if one.focus and one.focus not in taken
-        ]
-        distance, partner = min(near, key=lambda pair: pair[0], default=(math.inf, spot))
-        foci += distance > SAME_MM
-        numbered.append(replace(spot, focus=partner.focus if distance <= SAME_MM else foci))
+            for n, own in enumerate(foci)
+            if all(one.view != spot.view for one in own)  # a focus is seen once a view
+        }
+        nearest = min(away, key=lambda n: away[n], default=None)
+        if nearest is not None and away[nearest] <= SAME_MM:
+            foci[nearest].append(spot)
+        else:
+            foci.append([spot])
+    number = 0
+    numbered = []
+    for own in foci:
+        reason = next((spot.reason for spot in own if spot.reason), "")
+        number += not reason
+        numbered += [replace(spot, focus=0 if reason else number, reason=reason) for spot in own]
     return numbered
 
 

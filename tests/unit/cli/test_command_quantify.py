@@ -54,7 +54,7 @@ def write(path: Path, views: tuple[View, ...] = VIEWS, level: float = 1.0, study
 
 @pytest.fixture(autouse=True)
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rbs.segmentation.checkpoint.load_segmenter", lambda _: KnownLabels())
+    monkeypatch.setattr("rbs.inference.segmentation.load_segmenter_for", lambda *_: KnownLabels())
 
 
 def read(table: Path) -> list[dict[str, str]]:
@@ -64,7 +64,7 @@ def read(table: Path) -> list[dict[str, str]]:
 
 def test_tables_of_a_scan(rbs, tmp_path: Path) -> None:
     out = tmp_path / "tables"
-    status, text, errors = rbs("quantify", write(tmp_path / "scan.dcm"), out, "--checkpoint", "known")
+    status, text, errors = rbs("quantify", write(tmp_path / "scan.dcm"), out)
     assert (status, errors) == (0, "")
     assert text.startswith("scan.dcm: 1 hot spot: ")
     assert "(pelvis 1)" in text
@@ -89,7 +89,7 @@ def test_views_of_two_files_are_one_scan(rbs, tmp_path: Path) -> None:
     folder.mkdir()
     for view in VIEWS:
         write(folder / f"{view}.dcm", (view,))
-    assert rbs("quantify", folder, tmp_path / "out", "--checkpoint", "known")[0] == 0
+    assert rbs("quantify", folder, tmp_path / "out")[0] == 0
     (row,) = read(tmp_path / "out" / "index.csv")
     assert row["file"] == "anterior.dcm + posterior.dcm"
     assert row["hot_spots"] == "1"
@@ -97,7 +97,7 @@ def test_views_of_two_files_are_one_scan(rbs, tmp_path: Path) -> None:
 
 def test_one_view(rbs, tmp_path: Path) -> None:
     file = write(tmp_path / "posterior.dcm", (View.POSTERIOR,))
-    assert rbs("quantify", file, tmp_path / "out", "--checkpoint", "known")[0] == 0
+    assert rbs("quantify", file, tmp_path / "out")[0] == 0
     assert {row["view"] for row in read(tmp_path / "out" / "regions.csv")} == {"posterior"}
 
 
@@ -106,7 +106,7 @@ def test_what_cannot_be_measured_is_named_and_the_others_go_on(rbs, tmp_path: Pa
     folder.mkdir()
     write(folder / "empty.dcm", level=0.0, study="a")
     write(folder / "good.dcm", study="b")
-    status, text, errors = rbs("quantify", folder, tmp_path / "out", "--checkpoint", "known")
+    status, text, errors = rbs("quantify", folder, tmp_path / "out")
     assert status == 1
     assert "good.dcm: 1 hot spot" in text
     refused, last = errors.splitlines()
@@ -116,7 +116,7 @@ def test_what_cannot_be_measured_is_named_and_the_others_go_on(rbs, tmp_path: Pa
 
 
 def test_tables_are_not_replaced_unasked(rbs, tmp_path: Path) -> None:
-    arguments = ("quantify", write(tmp_path / "scan.dcm"), tmp_path, "--checkpoint", "known")
+    arguments = ("quantify", write(tmp_path / "scan.dcm"), tmp_path)
     assert rbs(*arguments)[0] == 0
     status, _, errors = rbs(*arguments)
     assert status == 1
@@ -126,7 +126,7 @@ def test_tables_are_not_replaced_unasked(rbs, tmp_path: Path) -> None:
 
 def test_json(rbs, tmp_path: Path) -> None:
     file = write(tmp_path / "scan.dcm")
-    status, text, _ = rbs("quantify", file, tmp_path / "out", "--checkpoint", "known", "--json")
+    status, text, _ = rbs("quantify", file, tmp_path / "out", "--json")
     told = json.loads(text)
     assert status == 0
     assert told["index"][0]["hot_spots"] == 1
@@ -136,8 +136,8 @@ def test_json(rbs, tmp_path: Path) -> None:
 
 def test_in_python(tmp_path: Path) -> None:
     file = write(tmp_path / "scan.dcm")
-    found = rbs.quantify(file, checkpoint="known")
+    found = rbs.quantify(file)
     assert (found.index.foci, found.sources) == (1, (file,))
-    halved = rbs.quantify(rbs.read(file), checkpoint="known", counted=0.5)
+    halved = rbs.quantify(rbs.read(file), counted=0.5)
     one, other = (measures.regions[0].counts for measures in (found, halved))
     assert other.poisson == pytest.approx(2**0.5 * one.poisson)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -194,7 +195,7 @@ def test_tables_and_a_page(oracle, cohort, tmp_path, rbs):
     assert skull["patient"] == "P0003"
     assert float(skull["counts"]) == loaded.rapid[0][loaded.labels[0] == 1].sum()
     page = (tmp_path / "index.html").read_text()
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 4  # two children, two views
     assert "P0003" in page
     assert "Research use only" in page
     for region in REGIONS:
@@ -219,6 +220,16 @@ def test_tables_need_a_folder(oracle, child, tmp_path, rbs):
     assert status == 1
     assert "--page writes beside the label maps; name a folder as OUT" in error
     assert not (tmp_path / "seg.dcm").exists()
+
+
+@pytest.mark.parametrize(("option", "package"), [("--page", "jinja2"), ("--score", "pandas")])
+def test_a_missing_extra_is_told_before_the_work(option, package, oracle, cohort, tmp_path, rbs, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "rbs.evaluation.statistics.summary", raising=False)
+    status, _, error = rbs("segment", cohort, tmp_path / "out", option)
+    assert status == 1
+    assert f"this needs {package}, which the extra 'evaluate' installs" in error
+    assert not oracle.asked
 
 
 # Bad input
@@ -306,6 +317,19 @@ def test_a_manifest_takes_segmentations_as_labels(oracle, cohort, child, tmp_pat
     status, _, error = rbs("segment", table, tmp_path / "out", "--score")
     assert status == 0, error
     assert {row["dice"] for row in rows_of(tmp_path / "out" / "dice.csv")} == {"1.0000"}
+
+
+def test_scans_outside_the_folder_of_their_manifest(oracle, cohort, tmp_path, rbs):
+    """What is written lies in OUT, and files of one name do not meet."""
+    table = tmp_path / "lists" / "manifest.csv"
+    table.parent.mkdir()
+    (tmp_path / "scans").symlink_to(cohort.parent)
+    rows = [f"P{n},test,../scans/P000{n}/standard.dcm,../scans/P000{n}/rapid.dcm" for n in (3, 4)]
+    table.write_text("\n".join(["patient,split,standard,rapid", *rows, ""]))
+    status, _, error = rbs("segment", table, tmp_path / "a" / "out", "--format", "png")
+    assert status == 0, error
+    written = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*_seg.png"))
+    assert written == ["a/out/P0003/rapid_seg.png", "a/out/P0004/rapid_seg.png"]
 
 
 def test_from_python(oracle, child):

@@ -5,7 +5,7 @@ import pytest
 from nm_files import poisson, write_nm
 
 from rbs.clinic import atlas as clinic
-from rbs.clinic.atlas import refuse_unlike, train_student
+from rbs.clinic.atlas import refuse_cut_off, refuse_unlike, train_student
 from rbs.data.labels import labels_file, read_labels
 from rbs.errors import ManifestError, OutputError, ScanError
 from rbs.scans.dicom.reader import read_nm
@@ -92,6 +92,13 @@ def test_a_scan_of_next_to_nothing(folder, tmp_path):
     scan = read_nm(write_nm(tmp_path / "faint.dcm", faint, views=BOTH))
     with pytest.raises(ScanError, match="too few counts"):
         refuse_unlike(read_nm(folder / "0.dcm"), scan)
+
+
+def test_a_scan_of_a_part_of_the_body(tmp_path):
+    wide = np.random.default_rng(0).poisson(20, (1, 96, 64))
+    scan = read_nm(write_nm(tmp_path / "trunk.dcm", wide))
+    with pytest.raises(ScanError, match=r"trunk\.dcm: it begins or ends within the body, .+ head to feet"):
+        refuse_cut_off(scan)
 
 
 def test_labels_of_another_size_or_kind(folder):

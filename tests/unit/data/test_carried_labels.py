@@ -49,7 +49,7 @@ def test_only_the_atlas_shows_its_labels_and_no_scan_its_truth(tiny_cohort, pati
 
 
 def test_the_atlas_deformed_to_a_scan_has_exact_labels(tiny_cohort, patients):
-    data = module(tiny_cohort, atlas=patients[0], pairs="warped", children=1)
+    data = module(tiny_cohort, atlas=patients[0], deformed=True, children=1)
     data.setup("fit")
     known, warped = data._kept["train"]
     assert warped.expectation.shape == warped.labels.shape == known.labels.shape

@@ -15,7 +15,7 @@ from rbs.cli.main import main
 from rbs.errors import CheckpointError, ScanError
 from rbs.inference.load import load_weights
 from rbs.inference.onnx import load_onnx
-from rbs.inference.onnx_export import export_onnx
+from rbs.inference.onnx_export import TOLERANCE, export_onnx
 from rbs.inference.onnx_file import with_description
 from rbs.inference.onnx_network import session_of
 from rbs.inference.segmentation import load_segmenter_for
@@ -58,7 +58,7 @@ def test_it_finds_what_the_weights_find(weights, exported, shape):
     ours, theirs = (segmenter.probabilities(counts, 0.5, SPACING) for segmenter in (by_torch, by_onnx))
     assert theirs.shape == (shape[0], 1 + len(by_onnx.labels), *shape[1:])
     assert theirs.dtype == np.float32
-    assert ours.std(axis=(2, 3)).max() > 0.1
+    assert ours.std(axis=(2, 3)).max() > 0.03
     np.testing.assert_allclose(theirs, ours, atol=1e-4)
     assert by_onnx.sha256 == by_torch.sha256
     assert by_onnx.provenance == by_torch.provenance == RANGES
@@ -100,6 +100,8 @@ def test_what_is_no_segmenter_of_these_regions_is_refused(weights, exported, tmp
     del about["digest"], model.metadata_props[:]
     bare = model.SerializeToString()
     model.graph.input[2].name = "pixels"
+    for node in model.graph.node:
+        node.input[:] = ["pixels" if name == "spacing_mm" else name for name in node.input]
     files = {
         "fewer": (with_description(bare, about | {"regions": ["skull"]}), "1 other regions"),
         "both": (with_description(bare, about | {"restores": "scans"}), "no name, kind or hash"),
@@ -136,7 +138,7 @@ def test_the_shipped_segmenter_gives_what_pytorch_gives():
     counts = np.random.default_rng(0).poisson(3.0, (2, 141, 77))
     by_torch, by_onnx = load_segmenter(shipped.SEGMENTER), load_segmenter_for()
     ours, theirs = (segmenter.probabilities(counts, 0.5, SPACING) for segmenter in (by_torch, by_onnx))
-    np.testing.assert_allclose(theirs, ours, atol=1e-4)
+    np.testing.assert_allclose(theirs, ours, atol=TOLERANCE)
     assert by_onnx.provenance == by_torch.provenance
     assert by_onnx.sha256 == by_torch.sha256
     assert by_onnx.labels == LABEL_MAPS["scans"]

@@ -35,7 +35,7 @@ def test_an_untrained_adapter_changes_nothing(base, counts, mode):
     teacher = trainable_teacher("vit_t", mode, rank=4)
     start(teacher, build_sam("vit_t", base))
     plain = Teacher("vit_t", build_sam("vit_t", base))
-    adapted, untouched = (t.encode(*given(counts)) for t in (teacher, plain))
+    adapted, untouched = (t.embed(*given(counts)) for t in (teacher, plain))
     torch.testing.assert_close(adapted, untouched, rtol=0, atol=1e-4 if mode == "dora" else 0)
 
 

@@ -9,7 +9,7 @@ from rbs.data.labelled_scans import binned
 from rbs.data.stream import draw_child
 from rbs.errors import ScanError
 from rbs.segmentation import atlas
-from rbs.segmentation.atlas import body_of, carry_labels, places_of, register
+from rbs.segmentation.atlas import body_of, carry_labels, is_cut_off, places_of, register
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +54,13 @@ def test_scans_registered_together_are_registered_as_alone(child, monkeypatch):
 def test_an_empty_scan_is_refused(child):
     with pytest.raises(ScanError, match="holds fewer than"):
         body_of(np.zeros_like(child.standard), child.spacing_mm)
+
+
+def test_a_scan_of_half_a_body_is_known(child):
+    rows = np.flatnonzero(child.labels.any(axis=(0, 2)))
+    middle = (rows[0] + rows[-1]) // 2
+    assert not is_cut_off(child.standard, child.spacing_mm)
+    for half in (np.s_[:, :middle], np.s_[:, middle:]):
+        part = np.zeros_like(child.standard)
+        part[half] = child.standard[half]
+        assert is_cut_off(part, child.spacing_mm)

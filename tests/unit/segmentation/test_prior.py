@@ -45,7 +45,7 @@ def test_views_and_samples_do_not_see_each_other(teacher, counts):
 
 def test_encode_passes_gradients_to_the_counts_only(teacher):
     counts = (torch.rand(1, 2, 64, 48) * 9).requires_grad_()
-    features = teacher.encode(*given(counts))
+    features = teacher.embed(*given(counts))
     (features * torch.randn_like(features)).sum().backward()
     assert counts.grad is not None
     assert torch.isfinite(counts.grad).all()
@@ -55,7 +55,7 @@ def test_encode_passes_gradients_to_the_counts_only(teacher):
 
 def test_gradient_is_finite_where_there_are_no_counts(teacher):
     counts = torch.zeros(1, 1, 32, 32, requires_grad=True)
-    teacher.encode(*given(counts)).square().sum().backward()
+    teacher.embed(*given(counts)).square().sum().backward()
     assert torch.isfinite(counts.grad).all()
 
 

@@ -41,19 +41,21 @@ class FakeTeacher(torch.nn.Module):
     def __init__(self):
         super().__init__()
         generator = torch.Generator().manual_seed(4)
-        self.embed = torch.nn.Parameter(torch.randn(128, 1, 16, 16, generator=generator), requires_grad=False)
+        self.kernel = torch.nn.Parameter(
+            torch.randn(128, 1, 16, 16, generator=generator), requires_grad=False
+        )
         self.mask = torch.nn.Parameter(torch.randn(9, 1, 2, 2, generator=generator), requires_grad=False)
         self.seen = 0
 
-    def encode(self, counts, exposure, spacing_mm):
+    def embed(self, counts, exposure, spacing_mm):
         flat = counts.flatten(0, 1)[:, None]
-        return F.conv2d(flat, self.embed, stride=16).unflatten(0, counts.shape[:2])
+        return F.conv2d(flat, self.kernel, stride=16).unflatten(0, counts.shape[:2])
 
     def prior(self, counts, exposure, spacing_mm):
         self.seen += 1
         flat = counts.flatten(0, 1)[:, None]
         masks = F.conv2d(flat, self.mask, stride=2).softmax(dim=1).unflatten(0, counts.shape[:2])
-        return SemanticPrior(self.encode(counts, exposure, spacing_mm), masks, 16, 2)
+        return SemanticPrior(self.embed(counts, exposure, spacing_mm), masks, 16, 2)
 
 
 def draw(case):
@@ -294,7 +296,7 @@ def test_what_the_teacher_takes_is_counted_as_the_teachers(tmp_path, teacher, st
 
         return worked
 
-    monkeypatch.setattr(teacher, "encode", slowly(teacher.encode, 1))
+    monkeypatch.setattr(teacher, "embed", slowly(teacher.embed, 1))
     monkeypatch.setattr(teacher, "prior", slowly(teacher.prior, 10))
     profiler = StepProfiler()
     task = stage2(tmp_path, stage1, source=prior)
@@ -339,7 +341,7 @@ def test_the_prior_of_a_crop_lies_on_the_crop(tmp_path, teacher, stage1):
     task, data = ready(stage2(tmp_path, stage1, source="frozen")), Cohort(batches=8)
     data.setup("fit")
     # Even kernels, so that a mirrored scan gives the mirrored prior.
-    for kernel in (teacher.embed, teacher.mask):
+    for kernel in (teacher.kernel, teacher.mask):
         kernel.data = kernel.data.mean(dim=(-2, -1), keepdim=True).expand_as(kernel).contiguous()
     task._outside["stage1"] = type("Same", (torch.nn.Module,), {"forward": lambda self, x, exposure: x})()
     data.attach_priors(task._scan_prior)

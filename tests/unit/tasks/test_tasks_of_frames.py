@@ -183,13 +183,13 @@ def test_the_teacher_of_frames_knows_one_region_and_writes_its_dice(teacher):
     prior = loaded.prior(*given(torch.rand(2, 3, 40, 56)))
     assert prior.embedding.shape == (2, 1, loaded.embedding_dim, 3, 4)
     assert prior.masks.shape[:3] == (2, 1, 1)
-    assert loaded.encode(*given(torch.rand(1, 3, 40, 56))).shape == (1, 1, loaded.embedding_dim, 3, 4)
+    assert loaded.embed(*given(torch.rand(1, 3, 40, 56))).shape == (1, 1, loaded.embedding_dim, 3, 4)
     assert loaded.logits(*given(torch.rand(1, 3, 40, 56))).shape == (1, 1, 2, 40, 56)
 
 
 def test_colours_matter_to_it(teacher):
     loaded, x = load_teacher(teacher), torch.rand(1, 3, 64, 64)
-    assert not torch.allclose(loaded.encode(*given(x)), loaded.encode(*given(x.flip(1))), atol=1e-3)
+    assert not torch.allclose(loaded.embed(*given(x)), loaded.embed(*given(x.flip(1))), atol=1e-3)
 
 
 @pytest.mark.parametrize("mode", ["decoder", "full"])

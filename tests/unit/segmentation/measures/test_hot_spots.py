@@ -92,7 +92,7 @@ def test_doubtful_pixels_are_none() -> None:
     hot, bone = LABEL["hot spots"], LABEL["pelvis"]
     probabilities[:, bone] += 0.6 * probabilities[:, hot]
     probabilities[:, hot] *= 0.4
-    assert found(counts, probabilities, threshold=0.5) == []
+    assert found(counts, probabilities) == []
     assert len(found(counts, probabilities, threshold=0.35)) == 2
 
 
