@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import pickle
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -39,12 +40,13 @@ from rbs.segmentation.dynunet import DynUNet
 from rbs.tasks.one_label import OneLabelTask
 
 CHILDREN = 40
-STEPS = 240
+STEPS = 900
 LARGE = ("skull", "thorax", "pelvis", "legs")
 COLUMNS = [
-    *("method", "atlas", "pixel_mm", "scans", "children", "seeds", "seconds", "mean", "large"),
-    *(name.replace(" ", "_") for name in REGIONS),
-    *("minus_registration", "minus_plain"),
+    *("method", "atlas", "pixel_mm", "scans", "children", "seeds", "core_s"),
+    *("large", "large_low", "large_high", *(name.replace(" ", "_") for name in REGIONS)),
+    *("minus_registration", "minus_registration_low", "minus_registration_high"),
+    *("minus_plain", "minus_plain_low", "minus_plain_high"),
 ]
 
 
@@ -151,6 +153,7 @@ def by_elastix(atlas: LoadedCase, scans: list[LoadedCase]) -> list[LoadedCase]:
         transform.SetTransformParameterObject(elastix.GetTransformParameterObject())
         transform.SetComputeDeformationField(True)
         transform.SetLogToConsole(False)
+        transform.SetOutputDirectory(tempfile.gettempdir())  # the field goes there, too
         transform.UpdateLargestPossibleRegion()
         field = itk.array_from_image(transform.GetOutputDeformationField())[..., ::-1]
         phi = torch.from_numpy(np.moveaxis(field, -1, 0) + np.indices(field.shape[:2])).float()
@@ -263,21 +266,19 @@ def table(args: argparse.Namespace) -> None:
         registered = _means(runs, f"ours-{atlas}-{binning}-{scored}")
         plain = _means(runs, name.replace("-hint-", "-plain-"))
         seconds = np.mean([float(run["seconds"]) for run in found_runs])
-        means = np.nanmean(scores, axis=0)
         rows.append(
             [
-                f"registration, {labels}" if not how else f"student, {labels} labels, {' '.join(how)}",
+                f"registration, {labels}" if not how else f"student, {' '.join(how)}",
                 atlas,
                 4.52 if binning == "2" else 9.04,
                 {"train": "standard", "test": "rapid"}[scored],
                 len(scores),
                 len(found_runs) if how else "",
                 f"{seconds:.1f}",
-                f"{means.mean():.3f}",
-                _with_interval(_large(scores)),
-                *(f"{mean:.3f}" for mean in means),
-                _gain(scores, registered) if name != f"ours-{atlas}-{binning}-{scored}" else "",
-                _gain(scores, plain) if "hint" in how else "",
+                *_with_interval(_large(scores)),
+                *(f"{mean:.3f}" for mean in np.nanmean(scores, axis=0)),
+                *_gain(scores, None if name.startswith("ours") else registered),
+                *_gain(scores, plain if "hint" in how else None),
             ]
         )
     with args.target.open("w", newline="") as file:
@@ -294,17 +295,16 @@ def _large(scores: Any) -> Any:
     return np.nanmean(scores[:, [REGIONS.index(region) for region in LARGE]], axis=1)
 
 
-def _gain(scores: Any, others: Any) -> str:
+def _gain(scores: Any, others: Any) -> list[str]:
     """Difference of the large regions, child by child; of the first where one has fewer."""
     if others is None:
-        return ""
+        return ["", "", ""]
     least = min(len(scores), len(others))
     return _with_interval(_large(scores)[:least] - _large(others)[:least])
 
 
-def _with_interval(values: Any) -> str:
-    low, high = interval([values], np.mean)
-    return f"{values.mean():.3f} ({low:.3f} to {high:.3f})"
+def _with_interval(values: Any) -> list[str]:
+    return [f"{value:.3f}" for value in (values.mean(), *interval([values], np.mean))]
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ from rbs.synthetic.skeleton import VIEWS, child
 NEAR_MM = 5.0
 SURE_AUC = 0.95
 PLAIN = 0.5
-"""Contrast, less 1, from which on a lesion stands out of its bone and not only of its expectation."""
+"""Contrast, less 1, from which on a lesion stands out of the bone around it."""
 RESAMPLES = 2000
 SCANS = ("rapid", "restored", "standard")
 
@@ -313,6 +313,7 @@ def coverage_rows(children: list[Child]) -> Iterator[dict[str, Any]]:
             "measure": name,
             "values": len(those),
             "median_error_percent": f"{100 * np.median(np.abs(error)):.1f}",
+            "median_bias_percent": f"{100 * np.median(error):+.1f}",
             "poisson_sd_percent": f"{100 * np.median(poisson):.1f}",
             "segmentation_sd_percent": f"{100 * np.nanmedian(borders):.1f}",
             "covered_percent": interval(

@@ -388,7 +388,7 @@ def surface_distance(a: Any, b: Any, spacing_mm: list[float]) -> float:
 
 def cells() -> Iterator[tuple[int, int, str]]:
     """Children, seed and method, in an order that gives the whole picture early."""
-    methods = ["scratch", "large phantoms", "mae", "sam phantoms", "agnostic"]
+    methods = ["scratch", "large phantoms", "sam phantoms", "mae", "agnostic"]
     methods += ["large labelled", "large drawn", "sam labelled", "sam drawn"]
     for seed in (1, 2):
         for children in (8, 80, 16, 32):
@@ -432,13 +432,20 @@ def table(scores: pd.DataFrame) -> pd.DataFrame:
             row |= _interval("dice", dice[method])
             if method != "scratch" and "scratch" in dice:
                 row |= _interval("minus_scratch", dice[method] - dice["scratch"])
-            row |= {f"dice_{name}": f"{mean:.3f}" for name, mean in dice[method].mean().items()}
+            row |= {f"dice_{_key(name)}": f"{mean:.3f}" for name, mean in dice[method].mean().items()}
             row |= _interval("hd95_mm", far, digits=1)
-            row |= {f"hd95_{name}_mm": f"{mean:.1f}" for name, mean in far.mean().items()}
+            row |= {f"hd95_{_key(name)}_mm": f"{mean:.1f}" for name, mean in far.mean().items()}
             names = ("core_s", "teacher_core_s", "transfer_core_s")
             row |= {name: f"{once[name].mean():.0f}" for name in names}
             rows.append(row)
-    return pd.DataFrame(rows)
+    first = ["row", "seeds", "dice", "dice_low", "dice_high"]
+    first += ["minus_scratch", "minus_scratch_low", "minus_scratch_high"]
+    whole = pd.DataFrame(rows)
+    return whole[first + [name for name in whole if name not in first]]
+
+
+def _key(region: str) -> str:
+    return region.replace(" ", "_")
 
 
 def _by_patient(scores: pd.DataFrame, value: str) -> pd.DataFrame:

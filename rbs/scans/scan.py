@@ -68,6 +68,7 @@ class Provenance:
             None where nothing did.
         stored_as: The class of the object, the bits of a pixel and the transfer syntax.
         header: The source data set without its pixels; derived objects are written from it.
+        frames: Number of each frame in the file, counted from 1; empty where all were read.
     """
 
     path: Path | None = None
@@ -75,6 +76,7 @@ class Provenance:
     view_rule: str | None = None
     stored_as: str | None = None
     header: Dataset | None = field(default=None, repr=False, compare=False)
+    frames: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

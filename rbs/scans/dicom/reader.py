@@ -242,7 +242,7 @@ def _read(
     # same.
     header.update({e.tag: e for e in ds if e.tag.group >= 0x0008 and e.keyword != "PixelData"})
     _drop_zeros(header)
-    counts = _select_window(header, counts, energy_window, path)
+    counts, frames = _select_window(header, counts, energy_window, path)
     if counts.shape[0] > 2:
         fault = f"it holds {counts.shape[0]} frames"
         raise ScanError(fault, file=path, remedy="name a whole-body scan of one or two views")
@@ -269,6 +269,7 @@ def _read(
             view_rule=rule,
             stored_as=f"{_class_of(header)}, {ds.BitsStored} bits, {transfer_syntax.name}",
             header=header,
+            frames=frames,
         ),
     )
 
@@ -397,14 +398,20 @@ def _drop_zeros(header: Dataset) -> None:
             del part[keyword]
 
 
-def _select_window(header: Dataset, counts: Array, energy_window: int | None, path: Path) -> Array:
-    """Keep the frames of one energy window, and make `header` describe them alone."""
+def _select_window(
+    header: Dataset, counts: Array, energy_window: int | None, path: Path
+) -> tuple[Array, tuple[int, ...]]:
+    """Keep the frames of one energy window, and make `header` describe them alone.
+
+    Returns:
+        Their counts, and their numbers, counted from 1; no numbers where all frames are kept.
+    """
     frames = counts.shape[0]
     vector = _vector(header, "EnergyWindowVector")
     windows = sorted(set(vector)) if len(vector) == frames else []
     number = len(windows) or whole_number(header, "NumberOfEnergyWindows", 1, path)
     if number == 1 and energy_window in (None, *windows, 1):
-        return counts
+        return counts, ()
     if energy_window is None or energy_window not in windows:
         which = ", ".join(map(str, windows)) or "of unstated frames"
         remedy = "choose one with --energy-window N" if windows else EXPORT_RAW
@@ -419,7 +426,7 @@ def _select_window(header: Dataset, counts: Array, energy_window: int | None, pa
     items = header.get("EnergyWindowInformationSequence") or []
     header.EnergyWindowInformationSequence = items[energy_window - 1 : energy_window]
     header.CountsAccumulated = int(counts[kept].sum())
-    return counts[kept]
+    return counts[kept], tuple(i + 1 for i in kept)
 
 
 def _check_counts(header: Dataset, counts: Array, require_raw: bool, path: Path) -> None:

@@ -198,7 +198,7 @@ def _frame(segment: int, n: int, source: Scan, header: Dataset) -> Dataset:
     seen = Dataset()
     seen.ReferencedSOPClassUID, seen.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
     if header.SOPClassUID == NuclearMedicineImageStorage or len(source.views) > 1:
-        seen.ReferencedFrameNumber = n + 1
+        seen.ReferencedFrameNumber = _numbers(source)[n]
     seen.SpatialLocationsPreserved = "YES"
     purpose = code("121322", "DCM", "Source image for image processing operation")
     seen.PurposeOfReferenceCodeSequence = [purpose]
@@ -212,6 +212,11 @@ def _frame(segment: int, n: int, source: Scan, header: Dataset) -> Dataset:
     item.DerivationImageSequence = [derived]
     item.SegmentIdentificationSequence = [identified]
     return item
+
+
+def _numbers(scan: Scan) -> tuple[int, ...]:
+    """Number of each frame of the scan in its file, counted from 1."""
+    return scan.provenance.frames or tuple(range(1, len(scan.views) + 1))
 
 
 def _add_pixels(ds: Dataset, masks: Array) -> None:
@@ -323,11 +328,14 @@ def _frame_of_scan(ds: Dataset, groups: Dataset, shared: Dataset, scan: Scan, fi
     stated = {int(n) for image in of_scan for n in np.atleast_1d(image.get("ReferencedFrameNumber") or [])}
     if not stated and len(scan.views) == 1:
         return 0
-    if len(stated) != 1 or not stated <= set(range(1, len(scan.views) + 1)):
+    numbers = _numbers(scan)
+    if stated and scan.provenance.frames and stated.isdisjoint(numbers):
+        return None  # of another energy window
+    if len(stated) != 1 or not stated <= set(numbers):
         fault = f"it does not say which of the {len(scan.views)} frames of the scan its frames lie on"
         remedy = "export it with the Referenced Frame Number of each frame"
         raise ScanError(fault, file=file, remedy=remedy)
-    return stated.pop() - 1
+    return numbers.index(stated.pop())
 
 
 def _referenced(ds: Dataset) -> set[str]:

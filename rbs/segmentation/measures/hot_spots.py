@@ -23,7 +23,7 @@ HOT = REGIONS.index("hot spots") + 1
 PLATES = REGIONS.index("growth plates") + 1
 BONE_LABELS = tuple(REGIONS.index(name) + 1 for name in BONES)
 
-EDGE, THRESHOLD = 0.3, 0.6
+EDGE, THRESHOLD = 0.3, 0.65
 """Probability at the border of a hot spot, and the least at its peak: chosen on training and
 validation phantoms (docs/quantify.md)."""
 RING_MM = (6.0, 20.0)

@@ -296,7 +296,7 @@ def test_what_the_teacher_takes_is_counted_as_the_teachers(tmp_path, teacher, st
 
         return worked
 
-    monkeypatch.setattr(teacher, "embed", slowly(teacher.encode, 1))
+    monkeypatch.setattr(teacher, "embed", slowly(teacher.embed, 1))
     monkeypatch.setattr(teacher, "prior", slowly(teacher.prior, 10))
     profiler = StepProfiler()
     task = stage2(tmp_path, stage1, source=prior)

@@ -101,6 +101,22 @@ def test_labels_come_back_from_our_own_objects(scan: Scan, tmp_path: Path) -> No
     np.testing.assert_array_equal(read_labels(path, scan), labels)
 
 
+def test_frames_of_one_energy_window_are_referred_to_by_their_numbers(tmp_path: Path) -> None:
+    counts = poisson(4, rows=SHAPE[0], columns=SHAPE[1], level=40)
+    several = {"EnergyWindowVector": [1, 1, 2, 2], "DetectorVector": [1, 2, 1, 2], "NumberOfEnergyWindows": 2}
+    file = write_nm(tmp_path / "scan.dcm", counts, views=VIEWS, **several)
+    scan, other = (read_nm(file, energy_window=window) for window in (2, 1))
+    labels, path = labels_of(scan), tmp_path / "seg.dcm"
+    write_segmentation(path, labels, scan, derivation=MADE_BY)
+    frames = {
+        item.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
+        for item in pydicom.dcmread(path).PerFrameFunctionalGroupsSequence
+    }
+    assert frames == {3, 4}
+    np.testing.assert_array_equal(read_labels(path, scan), labels)
+    assert not read_labels(path, other).any()
+
+
 def test_a_secondary_capture_of_one_view_conforms(tmp_path: Path) -> None:
     changes = {
         "SOPClassUID": pydicom.uid.SecondaryCaptureImageStorage,
