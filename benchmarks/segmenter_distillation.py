@@ -134,9 +134,9 @@ class Grid:
         file = self.work / "stream.npz"
         if not file.exists():
             drawn = [binned(draw_child(77, n)[1], BINNING) for n in range(CHILDREN_OF_STREAM)]
-            arrays = {f"{n} expectation": child.expectation for n, child in enumerate(drawn)}
-            labels = {f"{n} labels": child.labels for n, child in enumerate(drawn)}
-            np.savez(file, **arrays, **labels)
+            kept: dict[str, Any] = {f"{n} expectation": child.expectation for n, child in enumerate(drawn)}
+            kept |= {f"{n} labels": child.labels for n, child in enumerate(drawn)}
+            np.savez(file, **kept)
         if not self._stream:
             like = binned(draw_child(77, 0)[1], BINNING)
             with np.load(file) as arrays:
@@ -444,8 +444,8 @@ def table(scores: pd.DataFrame) -> pd.DataFrame:
     return whole[first + [name for name in whole if name not in first]]
 
 
-def _key(region: str) -> str:
-    return region.replace(" ", "_")
+def _key(region: Any) -> str:
+    return str(region).replace(" ", "_")
 
 
 def _by_patient(scores: pd.DataFrame, value: str) -> pd.DataFrame:
