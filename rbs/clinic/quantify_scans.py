@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rbs.clinic.checks import check
 from rbs.clinic.outcomes import Refusal
 from rbs.clinic.restore_scans import pair_views
-from rbs.clinic.segment_scans import Segmented, coverage_doubts, segment_scan
+from rbs.clinic.segment_scans import Segmented, segment_scan
 from rbs.clinic.sources import Source
 from rbs.errors import RbsError, printable
 from rbs.scans.dicom.reader import read_nm
@@ -150,8 +150,7 @@ def quantify_files(
     def measure(group: list[Scan]) -> Quantified:
         segmented = segment_scan(group, segmenter, standard_velocity)
         faults = dict.fromkeys(str(finding) for scan in group for finding in check_quality(scan))
-        doubts = (*faults, *coverage_doubts(segmented))
-        return replace(quantify_scan(segmented), warnings=doubts)
+        return replace(quantify_scan(segmented), warnings=(*faults, *segmented.warnings))
 
     in_order = sorted(sources, key=lambda source: (source.study, source.path))
     for _, study in groupby(in_order, key=lambda source: source.study):
