@@ -112,10 +112,10 @@ def trained(mode: Mode, data: Halved, output: Path, seconds: float) -> tuple[dic
     began = time.process_time()
     trainer(output, steps).fit(task, data)
     took = time.process_time() - began
-    folder = output / mode
+    folder, encoder = output / mode, task.teacher.image_encoder
     save_teacher(folder, task.teacher, mode=mode, rank=task.rank, base=find_checkpoint("vit_t"))
     row = {
-        "trained_parameters": sum(w.numel() for w in task.parameters() if w.requires_grad),
+        "encoder_parameters": sum(w.numel() for w in encoder.parameters() if w.requires_grad),
         "steps": steps,
         "core_seconds": round(took),
         "file_mb": round((folder / "teacher.safetensors").stat().st_size / 1e6, 2),
@@ -196,7 +196,7 @@ def record(output: Path, name: str, row: dict[str, Any]) -> None:
     gain_low, gain_high = interval(lambda chosen: pooled(dice[chosen]) - pooled(reference[chosen]), len(dice))
     row = {
         "adaptation": name,
-        **{key: row.get(key, "") for key in ("trained_parameters", "steps", "core_seconds", "file_mb")},
+        **{key: row.get(key, "") for key in ("encoder_parameters", "steps", "core_seconds", "file_mb")},
         "encoder_mb": row["encoder_mb"],
         "scan_ms": row["scan_ms"],
         **{n.replace(" ", "_"): f"{v:.2f}" for n, v in zip(names, np.nanmean(dice, axis=0), strict=True)},

@@ -163,11 +163,12 @@ def scored(segmenter: Segmenter, cases: list[tuple[str, LoadedCase]]) -> list[di
 def table(folder: Path) -> pd.DataFrame:
     """Means over patients of the means over seeds, with intervals over patients."""
     scores = pd.concat([pd.read_csv(file) for file in sorted(folder.glob("*.csv"))])
-    scores = scores[scores["row"].isin(list(ROWS))]
+    order = {name: place for place, name in enumerate(ROWS)}
+    scores = scores.sort_values("row", key=lambda names: names.map(order), kind="stable")
     whole = scores.groupby(["row", "seed", "patient"])["dice"].mean().reset_index()
     scores = pd.concat([scores, whole.assign(region="mean")])
     rows = []
-    for name in ROWS:
+    for name in scores["row"].unique():
         of_row = scores[scores["row"] == name]
         about = of_row.dropna(subset=["steps"])
         for region in (*SHOWN, "mean"):

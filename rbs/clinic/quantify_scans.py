@@ -150,8 +150,7 @@ def quantify_files(
     def measure(group: list[Scan]) -> Quantified:
         segmented = segment_scan(group, segmenter, standard_velocity)
         faults = dict.fromkeys(str(finding) for scan in group for finding in check_quality(scan))
-        doubts = (*faults, *segmented.warnings)
-        return replace(quantify_scan(segmented), warnings=doubts)
+        return replace(quantify_scan(segmented), warnings=(*faults, *segmented.warnings))
 
     in_order = sorted(sources, key=lambda source: (source.study, source.path))
     for _, study in groupby(in_order, key=lambda source: source.study):
