@@ -49,9 +49,6 @@ from rbs.tasks.draw_scans import DrawScans
 from rbs.tasks.pretrain_segmenter import MaskedAutoencoder
 from rbs.tasks.segmentation import SegmentationTask
 
-STEPS = 300
-"""Steps of a student, of two scans each."""
-
 LARGE = (32, 48, 64, 96, 128, 128)
 """Filters of the large DynUNet, a teacher that is good at the task."""
 
@@ -69,10 +66,11 @@ class Grid:
     Args:
         manifest: Of the labelled children.
         work: Folder of weights and scores.
+        steps: Steps of a student, and of what prepares it, of two scans each.
     """
 
-    def __init__(self, manifest: Path, work: Path) -> None:
-        self.manifest, self.work = manifest, work
+    def __init__(self, manifest: Path, work: Path, steps: int) -> None:
+        self.manifest, self.work, self.steps = manifest, work, steps
         self._scans: dict[str, list[LoadedCase]] = {}
         self.made: dict[str, float] = {}
         self._stream: list[LoadedCase] = []
@@ -170,7 +168,7 @@ class Grid:
 
     def _large(self, folder: Path, children: int) -> float:
         task = SegmentationTask(DynUNet(LARGE), output=folder)
-        return self.train(task, self.data(children, "labelled", 12), STEPS, 1)
+        return self.train(task, self.data(children, "labelled", 12), self.steps, 1)
 
     def _sam(self, folder: Path, children: int) -> float:
         """SAM adapted to the labelled children by LoRA."""
@@ -193,11 +191,11 @@ class Grid:
         """A student of SAM's own features, without labels."""
         sam = self.once("untouched", self._untouched)
         task = _TaughtBySAM(DynUNet(), sam, output_weight=0.0, feature_weight=1.0, output=folder)
-        return self.train(task, self.data(8, "phantoms", 13, share=1.0), STEPS, 1)
+        return self.train(task, self.data(8, "phantoms", 13, share=1.0), self.steps, 1)
 
     def _masked(self, folder: Path) -> float:
         task = MaskedAutoencoder(DynUNet(), output=folder)
-        return self.train(task, self.data(8, "phantoms", 13, share=1.0), STEPS, 1)
+        return self.train(task, self.data(8, "phantoms", 13, share=1.0), self.steps, 1)
 
     # --- cells
 
@@ -227,7 +225,7 @@ class Grid:
                 weights = teacher / "segmenter.safetensors"
                 task = DistilSegmenter(DynUNet(), weights, embedding_dim=LARGE[3], output=folder)
         data = self.data(children, transfer or "labelled", seed)
-        core_s = self.train(task, data, STEPS, seed)
+        core_s = self.train(task, data, self.steps, seed)
         about = {
             "children": children,
             "seed": seed,
@@ -386,13 +384,13 @@ def surface_distance(a: Any, b: Any, spacing_mm: list[float]) -> float:
     return max(float(np.percentile(away[1 - n][edges[n]], 95)) for n in (0, 1))
 
 
-def cells() -> Iterator[tuple[int, int, str]]:
+def cells(children: list[int], seeds: list[int]) -> Iterator[tuple[int, int, str]]:
     """Children, seed and method, in an order that gives the whole picture early."""
     methods = ["scratch", "large phantoms", "sam phantoms", "mae", "agnostic"]
     methods += ["large labelled", "large drawn", "sam labelled", "sam drawn"]
-    for seed in (1, 2):
-        for children in (8, 80, 16, 32):
-            yield from ((children, seed, method) for method in methods)
+    for seed in seeds:
+        for number in children:
+            yield from ((number, seed, method) for method in methods)
 
 
 NAMES = {
@@ -467,6 +465,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--manifest", type=Path, default=Path("data/phantoms/manifest.csv"))
     parser.add_argument("--work", type=Path, default=Path("runs/distillation"))
+    parser.add_argument("--steps", type=int, default=300, help="steps of a student (default: %(default)s)")
+    parser.add_argument("--children", type=int, nargs="*", default=[8, 80, 16, 32], metavar="N")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2], metavar="SEED")
     parser.add_argument("--only", nargs="*", default=[], metavar="METHOD", help="these methods alone")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no cell after these")
     parser.add_argument("--table", type=Path, metavar="CSV", help="write the table of what is done")
@@ -476,9 +477,9 @@ def main() -> None:
         return
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    grid = Grid(args.manifest, args.work)
+    grid = Grid(args.manifest, args.work, args.steps)
     begun = time.monotonic()
-    for cell in cells():
+    for cell in cells(args.children, args.seeds):
         if cell in grid.done() or (args.only and cell[2] not in args.only):
             continue
         if time.monotonic() - begun > 60 * args.minutes:
