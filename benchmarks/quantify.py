@@ -1,6 +1,6 @@
 """Hot spots and regional measures of phantom children against their truth, and against each other.
 
-    python benchmarks/quantify.py                       # docs/results/quantify*.csv: three minutes
+    python benchmarks/quantify.py                       # docs/results/quantify*.csv: four minutes
     python benchmarks/quantify.py tune                  # thresholds, on training and validation
 
 Of each child three scans are labelled by the segmenter: the rapid one (40 cm/min), what the shipped
@@ -11,6 +11,9 @@ observer (`rbs.evaluation.observers`) of a lesion knows the expectation of the r
 without the lesions, the latter from the same child drawn again without them. It knows the bone
 exactly; a lesion stands out of its bone as well where its mean is 1.5 times that of the same bone
 around it (`rbs.evaluation.observers.lesions`).
+
+Half of the test children have no lesion, and few have many: a second cohort has 0 to 20 lesions a
+child, equally often.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -32,7 +36,8 @@ from scipy.special import ndtr
 from tqdm import tqdm
 
 from rbs.data.anatomy import Focus
-from rbs.data.manifest import Case, LoadedCase, Manifest, load_case
+from rbs.data.manifest import LoadedCase, Manifest, load_case
+from rbs.data.stream import loaded_patient
 from rbs.evaluation.observers.lesions import score_foci
 from rbs.evaluation.observers.observers import ideal_snr
 from rbs.inference.load import load_for_scans
@@ -43,13 +48,15 @@ from rbs.segmentation.measures.bone_index import BoneIndex, bone_index
 from rbs.segmentation.measures.hot_spots import BONE_LABELS, HOT, HotSpot, find_hot_spots
 from rbs.segmentation.measures.label_draws import likeliest
 from rbs.segmentation.measures.regions import Measured, RegionRow, region_table
-from rbs.synthetic.cohort import make_patient
+from rbs.synthetic.cohort import Acquisition, Patient, draw_patient, make_patient
 from rbs.synthetic.skeleton import VIEWS, child
 
 NEAR_MM = 5.0
 SURE_AUC = 0.95
 PLAIN = 0.5
 """Contrast, less 1, from which on a lesion stands out of the bone around it."""
+MANY, CHILDREN, SEED = 20, 40, 2027
+"""Most lesions, children and seed of the second cohort."""
 RESAMPLES = 2000
 SCANS = ("rapid", "restored", "standard")
 
@@ -94,40 +101,81 @@ def main() -> None:
         tune(args)
         return
     children = list(read(args, "test", SCANS))
-    write(args.output / "quantify.csv", list(index_rows(children)))
+    many = list(with_many_lesions(args))
+    rows = [{"cohort": "test children"} | row for row in index_rows(children)]
+    rows += [{"cohort": f"0 to {MANY} lesions"} | row for row in index_rows(many)]
+    write(args.output / "quantify.csv", rows)
     write(args.output / "quantify_coverage.csv", list(coverage_rows(children)))
 
 
 def read(args: argparse.Namespace, split: str, scans: Sequence[str]) -> Iterator[Child]:
     """Children of a split, labelled."""
-    segmenter = load_segmenter_for(args.segmenter)
-    restorer = load_for_scans() if "restored" in scans else None
+    label_scans = labeller(args, scans)
     for case in tqdm(Manifest.read(args.manifest).split(split)[: args.children], desc=split, file=sys.stderr):
         loaded = load_case(case)
+        assert case.truth is not None
+        told = json.loads(case.truth.with_name("child.json").read_text())
+        made = told["made_from"]
+        lesions = lesions_of(told["lesions"], loaded, partial(make_patient, made["patient"], made["seed"]))
+        yield Child(loaded, lesions, *label_scans(loaded))
+
+
+def with_many_lesions(args: argparse.Namespace) -> Iterator[Child]:
+    """Phantom children of no cohort with 0 to `MANY` lesions each, labelled."""
+    label_scans = labeller(args, SCANS)
+    for number in tqdm(range(args.children or CHILDREN), desc="many lesions", file=sys.stderr):
+        seeds = np.random.SeedSequence([SEED, number])
+        lesions = int(np.random.default_rng(seeds).integers(MANY + 1))
+        # A sequence that has spawned spawns others: each drawing has its own, equal one.
+        again = partial(_drawn, number, lesions)
+        loaded = loaded_patient(again())
+        listed = [asdict(lesion) for lesion in again().phantom.lesions]
+        yield Child(loaded, lesions_of(listed, loaded, again), *label_scans(loaded))
+
+
+def _drawn(number: int, lesions: int) -> Patient:
+    return draw_patient(np.random.SeedSequence([SEED, number]), Acquisition(), lesions)
+
+
+def labeller(
+    args: argparse.Namespace, scans: Sequence[str]
+) -> Callable[[LoadedCase], tuple[dict[str, Array], dict[str, Array]]]:
+    """Function from a case to the counts of its scans, and the probabilities of their regions."""
+    segmenter = load_segmenter_for(args.segmenter)
+    restorer = load_for_scans() if "restored" in scans else None
+
+    def label_scans(loaded: LoadedCase) -> tuple[dict[str, Array], dict[str, Array]]:
         assert loaded.rapid is not None
         assert loaded.exposure is not None
         counts, exposures = {"rapid": loaded.rapid, "standard": loaded.standard}, {"rapid": loaded.exposure}
         if restorer:
             counts["restored"] = restorer.restore(loaded.rapid, loaded.exposure)
-        probabilities = {
+        return counts, {
             name: segmenter.probabilities(counts[name], exposures.get(name, 1.0), loaded.spacing_mm)
             for name in scans
         }
-        yield Child(loaded, lesions_of(case, loaded), counts, probabilities)
+
+    return label_scans
 
 
-def lesions_of(case: Case, loaded: LoadedCase) -> list[Lesion]:
-    """Hot lesions and fractures of a phantom with the AUC of the ideal observer."""
-    assert case.truth is not None
+def lesions_of(
+    told: Sequence[dict[str, Any]], loaded: LoadedCase, again: Callable[[], Patient]
+) -> list[Lesion]:
+    """Hot lesions and fractures of a phantom with the AUC of the ideal observer.
+
+    Args:
+        told: All its lesions.
+        loaded: Its scans.
+        again: Draws the same child.
+    """
     assert loaded.expectation is not None
     assert loaded.labels is not None
     assert loaded.exposure is not None
-    told = json.loads(case.truth.with_name("child.json").read_text())
-    listed = [lesion for lesion in told["lesions"] if lesion["kind"] != "cold"]
+    listed = [lesion for lesion in told if lesion["kind"] != "cold"]
     if not listed:
         return []
     expected = loaded.expectation.astype(np.float64)
-    bare = without_lesions(told["made_from"]["patient"], told["made_from"]["seed"])
+    bare = without_lesions(again)
     # Both are scaled to the same counts of the whole body.
     seen = bare > 0.05
     bare = np.maximum(bare * np.median(expected[seen] / bare[seen]), 1e-6)
@@ -150,8 +198,8 @@ def lesions_of(case: Case, loaded: LoadedCase) -> list[Lesion]:
     return lesions
 
 
-def without_lesions(number: int, seed: int) -> Array:
-    """The expectation of a patient of a cohort drawn without hot foci in its bones, aligned."""
+def without_lesions(again: Callable[[], Patient]) -> Array:
+    """The expectation of a patient drawn without hot foci in its bones, aligned."""
     original = child.draw_lesions
 
     def drawn(canvas: Any, *rest: Any) -> Any:
@@ -159,7 +207,7 @@ def without_lesions(number: int, seed: int) -> Array:
             return original(canvas, *rest)
 
     with patch.object(child, "draw_lesions", drawn):
-        return align(make_patient(number, seed).phantom.expectation, VIEWS).astype(np.float64)
+        return align(again().phantom.expectation, VIEWS).astype(np.float64)
 
 
 def true_index(one: Child) -> BoneIndex:

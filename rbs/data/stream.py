@@ -15,11 +15,12 @@ from rbs.data.manifest import Case, LoadedCase
 from rbs.data.samples import Crops
 from rbs.errors import RbsError
 from rbs.scans.scan import align
-from rbs.synthetic.cohort import Acquisition, draw_patient
+from rbs.synthetic.cohort import Acquisition, Patient, draw_patient
 from rbs.synthetic.skeleton import SPACING_MM, VIEWS
 
 _STREAM = 0x5742
 """Sets the children of a stream apart from those of a cohort with the same seed."""
+_ACQUISITION = Acquisition()
 SURVEYED = 16
 """Children of a stream that stand for all."""
 
@@ -112,20 +113,23 @@ def draw_child(seed: int, number: int, lesions: int | None = None) -> tuple[Case
         number: Of the child.
         lesions: Number of its lesions; None draws it.
     """
-    acquisition = Acquisition()
     seeds = np.random.SeedSequence([seed, number], spawn_key=(_STREAM,))
-    patient = draw_patient(seeds, acquisition, lesions)
+    patient = draw_patient(seeds, _ACQUISITION, lesions)
+    return Case(f"stream-{number}", "train", (), ()), loaded_patient(patient)
+
+
+def loaded_patient(patient: Patient) -> LoadedCase:
+    """A drawn patient as it would be read from its files."""
     truth = patient.phantom
-    loaded = LoadedCase(
+    return LoadedCase(
         rapid=align(patient.rapid, VIEWS),
         standard=align(patient.standard, VIEWS),
-        exposure=acquisition.standard_velocity / acquisition.rapid_velocity,
+        exposure=_ACQUISITION.standard_velocity / _ACQUISITION.rapid_velocity,
         labels=align(truth.labels, VIEWS),
         expectation=align(truth.expectation, VIEWS),
         views=VIEWS,
         spacing_mm=(SPACING_MM, SPACING_MM),
     )
-    return Case(f"stream-{number}", "train", (), ()), loaded
 
 
 def _collate(children: Sequence[list[Sample]]) -> Any:
