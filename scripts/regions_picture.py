@@ -9,7 +9,6 @@ ships. Same seed, same picture.
 from io import BytesIO
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
@@ -26,6 +25,8 @@ AGES, SEED, EXPOSURE = (1, 5, 10, 15), 3, 0.5
 
 def main() -> None:
     """Draw it."""
+    import matplotlib.pyplot as plt
+
     segmenter = load_segmenter_for("shipped")
     figure, axes = plt.subplots(1, len(AGES), figsize=(12, 5.9), width_ratios=[1] * len(AGES))
     for age, axis in zip(AGES, axes, strict=True):
