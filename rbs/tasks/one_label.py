@@ -49,9 +49,8 @@ class OneLabelTask(SegmentationTask):
         """See `SegmentationTask.losses`."""
         inputs = self.inputs(batch)
         logits, features = self.segmenter.logits_with_features(*inputs)
-        terms = {
-            "labels": self.objective(logits.flatten(0, 1), labels_of(batch, self.labelled).flatten(0, 1))
-        }
+        labels = labels_of(batch, self.labelled)
+        terms = {"labels": self.objective(logits.flatten(0, 1), labels.flatten(0, 1))}
         if self.teacher is not None:
             terms["reconstruction"], guide = self.teacher(*inputs)
             terms["hint"] = hint(features, guide)
