@@ -60,11 +60,7 @@ def main() -> None:
     parser.add_argument("--binning", type=int, choices=(2, 4), default=2)
     parser.add_argument("--method", choices=("ours", "elastix"), default="ours")
     parser.add_argument("--scored", choices=("train", "test"), default="train")
-    parser.add_argument("--deformed", action="store_true")
     parser.add_argument("--hint", action="store_true")
-    parser.add_argument(
-        "--again", help="name of the student whose labels are learned in place of carried ones"
-    )
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -173,29 +169,23 @@ def student(args: argparse.Namespace) -> None:
     """Train a student and score it on the rapid scans of the test children."""
     name = "-".join(
         [
-            "deformed" if args.deformed else "carried",
+            "carried",
             args.atlas,
             str(args.binning),
             "hint" if args.hint else "plain",
-            *(["again"] if args.again else []),
             str(args.seed),
         ]
     )
     cases, scans = zip(*scans_of(args, "train"), strict=True)
-    if args.again:
-        teacher = load_segmenter(args.target / f"{args.again}.safetensors")
-        labels = [found(teacher, scan.standard, 1.0, scan) for scan in scans[1:]]
-    else:
-        labels = np.load(args.target / f"ours-{args.atlas}-{args.binning}-train.npz")["labels"]
+    labels = np.load(args.target / f"ours-{args.atlas}-{args.binning}-train.npz")["labels"]
     given = [replace(scan, labels=own) for scan, own in zip(scans[1:], labels, strict=True)]
-    if args.deformed:
-        given = carried(scans[0], given, deformed=True)
     began = time.process_time()
     L.seed_everything(args.seed, verbose=False)
     task = OneLabelTask(DynUNet(), hinted=args.hint, warmup_steps=20)
     data = LabelledScans(
         cases,
         [replace(scans[0], rapid=None), *(replace(scan, rapid=None) for scan in given)],
+        [1.0] * len(cases),
         length=2 * STEPS,
         seed=args.seed,
         lesions=None,
@@ -220,12 +210,11 @@ def student(args: argparse.Namespace) -> None:
     weights = args.target / f"{name}.safetensors"
     save_segmenter(weights, task.segmenter, {"steps": STEPS, "seed": args.seed})
     loaded = load_segmenter(weights)
-    for split in ("val", "test") if args.again or args.deformed else ("test",):
-        held = [scan for _, scan in scans_of(args, split)]
-        regions = np.stack([found(loaded, scan.rapid, scan.exposure, scan) for scan in held])
-        scores = dice(regions, np.stack([scan.labels for scan in held]))
-        np.savez_compressed(args.target / f"{name}-{split}", labels=regions, dice=scores, seconds=seconds)
-        print(name, split, f"{seconds:.0f} s", summary(scores), flush=True)
+    held = [scan for _, scan in scans_of(args, "test")]
+    regions = np.stack([found(loaded, scan.rapid, scan.exposure, scan) for scan in held])
+    scores = dice(regions, np.stack([scan.labels for scan in held]))
+    np.savez_compressed(args.target / f"{name}-test", labels=regions, dice=scores, seconds=seconds)
+    print(name, f"{seconds:.0f} s", summary(scores), flush=True)
 
 
 def found(segmenter: LoadedSegmenter, counts: Any, exposure: float, scan: LoadedCase) -> Any:
@@ -257,8 +246,7 @@ def table(args: argparse.Namespace) -> None:
     for file in sorted(args.source.glob("*.npz")):
         labels, atlas, binning, *how, scored = file.stem.split("-")
         name = "-".join([labels, atlas, binning, *how[:-1], scored])
-        if scored != "val":
-            runs.setdefault(name, []).append(np.load(file))
+        runs.setdefault(name, []).append(np.load(file))
     rows = []
     for name, found_runs in runs.items():
         labels, atlas, binning, *how, scored = name.split("-")

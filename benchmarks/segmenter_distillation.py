@@ -55,7 +55,7 @@ LARGE = (32, 48, 64, 96, 128, 128)
 CHILDREN_OF_STREAM = 80
 SCANS_DRAWN = 80
 BINNING = 4
-SETTINGS: dict[str, Any] = {"crop": (256, 64), "binning": BINNING, "num_workers": 0, "samples_per_epoch": 100}
+SETTINGS: dict[str, Any] = {"binning": BINNING, "num_workers": 0, "samples_per_epoch": 100}
 
 LORA_STEPS, DECODER_STEPS = 60, 100
 

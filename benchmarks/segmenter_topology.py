@@ -32,7 +32,7 @@ from rbs.segmentation.segmenter import Segmenter
 from rbs.segmentation.wavelet_mamba import TopoWMamba
 from rbs.tasks.segmentation import SegmentationTask
 
-BINNING, CROP, CHILDREN, BATCH = 2, (512, 128), 48, 1
+BINNING, CHILDREN, BATCH = 2, 48, 1
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,6 @@ def main() -> None:
         str(args.manifest),
         children=CHILDREN,
         binning=BINNING,
-        crop=CROP,
         batch_size=BATCH,
         seed=args.seed,
         num_workers=0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ _LEAST_PART = 0.4
 
 
 class LabelledScansDataModule(RBSDataModule):
-    """Whole scans with labels, changed anew for each sample; validation as in `RBSDataModule`.
+    """Labelled scans, changed for each sample; validation on whole rapid scans, binned alike.
 
     A known expectation is drawn at another pixel size before its counts are: they stay Poisson.
     Counts that were measured are thinned only.
@@ -46,8 +47,9 @@ class LabelledScansDataModule(RBSDataModule):
             to the phantom, half of which have none.
         exposures: Smallest and largest exposure; its logarithm is uniform between.
         zoom: Smallest and largest factor on rows and columns of known expectations.
-        crop: Rows and columns of training samples, which scans are laid on, or a part of them.
-        binning: Rows and columns of pixels whose counts are summed up, also in validation: 2 makes
+        crop: Rows and columns of training samples, before binning; scans, or parts of them, are
+            laid on these.
+        binning: Rows and columns of pixels whose counts are summed up, in validation alike: 2 makes
             a training four times as fast.
         single_view_probability: Share of two-view samples that show one of their views twice.
         batch_size: See `CropDataModule`, as the next three.
@@ -104,18 +106,24 @@ class LabelledScansDataModule(RBSDataModule):
 
     def _scans(self, split: str, seed: int) -> LabelledScans:
         """Training samples of a split; of one without cases, of phantom children without end."""
+        cases = self.cases(split)
         return LabelledScans(
-            self.cases(split),
+            cases,
             self._kept[split],
+            self._relative(cases),
             length=self.samples_per_epoch,
             seed=seed,
             lesions=self.lesions,
             exposures=self.exposures,
             zoom=self.zoom,
-            canvas=self.crop,
+            canvas=(self.crop[0] // self.binning, self.crop[1] // self.binning),
             binning=self.binning,
             single_view_probability=self.single_view_probability,
         )
+
+    def _relative(self, cases: Sequence[Case]) -> list[float]:
+        """Exposure of the scan of each case relative to the standard scan."""
+        return [1.0] * len(cases)
 
     def _read(self, split: str) -> list[LoadedCase]:
         if split == "train" and self.children == 0:
@@ -131,10 +139,23 @@ class LabelledScansDataModule(RBSDataModule):
         return super()._surveyed()
 
     def training_ranges(self) -> dict[str, list[float]]:
-        """See `RBSDataModule.training_ranges`; pixel sizes include the zoom."""
-        ranges = super().training_ranges()
-        low, high = ranges["spacing_mm"]
-        return ranges | {"spacing_mm": [round(low / self.zoom[1], 2), round(high / self.zoom[0], 2)]}
+        """See `RBSDataModule.training_ranges`; known expectations are zoomed."""
+        return self._ranges
+
+    @cached_property
+    def _ranges(self) -> dict[str, list[float]]:
+        low, high = self.exposures
+        spacing: list[float] = []
+        counts: list[float] = []
+        for scan in self._surveyed():
+            finest, coarsest = (1.0, 1.0) if scan.expectation is None else self.zoom[::-1]
+            means = scan.standard.mean(axis=(1, 2))
+            spacing += [min(scan.spacing_mm) / finest, max(scan.spacing_mm) / coarsest]
+            counts += [low * float(means.min()) / finest**2, high * float(means.max()) / coarsest**2]
+        relative = self._relative(self.cases("train")) or [1.0]
+        exposure = [low * min(relative), high * max(relative)]
+        spans = {"spacing_mm": spacing, "counts_per_pixel": counts, "exposure": exposure}
+        return {name: [round(min(values), 4), round(max(values), 4)] for name, values in spans.items()}
 
     def _check_training(self) -> None:
         for case, scan in zip(self.cases("train"), self._kept["train"], strict=True):
@@ -150,6 +171,7 @@ class LabelledScans(Dataset[Sample]):
     Args:
         cases: Cases, empty for a stream of phantom children.
         scans: Their arrays.
+        relative: Exposure of each case relative to the standard scan.
         length: Samples an epoch.
         seed: Seed of all random choices.
         lesions: See `LabelledScansDataModule`, as the next four.
@@ -158,15 +180,13 @@ class LabelledScans(Dataset[Sample]):
         canvas: Likewise.
         binning: Of the stream; the arrays of `scans` are binned already.
         single_view_probability: Share of samples that show one view twice.
-
-    Attributes:
-        relative: Exposure of each case relative to the standard scan.
     """
 
     def __init__(
         self,
         cases: Sequence[Case],
         scans: Sequence[LoadedCase],
+        relative: Sequence[float],
         *,
         length: int,
         seed: int,
@@ -177,11 +197,11 @@ class LabelledScans(Dataset[Sample]):
         binning: int,
         single_view_probability: float,
     ) -> None:
-        self.cases, self.scans, self.length, self.seed = cases, scans, length, seed
+        self.cases, self.scans, self.relative = cases, scans, relative
+        self.length, self.seed = length, seed
         self.exposures, self.zoom, self.canvas = exposures, zoom, canvas
         self.lesions = lesions
         self.binning, self.single_view_probability = binning, single_view_probability
-        self.relative = [1.0] * len(cases)
         # A batch holds expectations if all scans have one.
         self.known = all(scan.expectation is not None for scan in scans)
 

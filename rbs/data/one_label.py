@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from rbs.data.labelled_scans import LabelledScans, LabelledScansDataModule
+from rbs.data.labelled_scans import LabelledScansDataModule
 from rbs.data.manifest import Case, LoadedCase
-from rbs.errors import ManifestError
-from rbs.scans.body import smooth
+from rbs.errors import ManifestError, RbsError
 from rbs.scans.scan import STANDARD_VELOCITY, View
-from rbs.segmentation.atlas import body_of, carry_labels, places_of, register, sample
-from rbs.segmentation.checkpoint import load_segmenter
+from rbs.segmentation.atlas import body_of, carry_labels, places_of, register
 
 _AT_ONCE = 16  # scans that are registered together
-
-_TISSUE_MM = 4.0
-"""Sigma of the Gaussian that makes an expectation of the counts of the atlas."""
 
 
 class OneLabelDataModule(LabelledScansDataModule):
@@ -34,13 +25,9 @@ class OneLabelDataModule(LabelledScansDataModule):
             own labels, where there are such cases.
         atlas: Patient whose scan is the atlas; None for the first training patient whose scan has
             labels.
-        deformed: Train on the atlas as deformed to each of the scans, whose labels are exact, in
-            place of the scans themselves with the labels carried to them.
         standard_velocity: Bed velocity of a standard scan, cm/min, by which exposures are stated.
-        labeller: Weight file of a segmenter that labels the scans, in place of the registration: a
-            student of a first round.
         options: Further arguments of `LabelledScansDataModule`; `children` counts the scans
-            without labels.
+            without labels, one or more.
 
     Raises:
         RbsError: An argument is out of range.
@@ -51,16 +38,14 @@ class OneLabelDataModule(LabelledScansDataModule):
         manifest: str = "data/phantoms/manifest.csv",
         *,
         atlas: str | None = None,
-        deformed: bool = False,
         standard_velocity: float = STANDARD_VELOCITY,
-        labeller: Path | None = None,
         **options: Any,
     ) -> None:
         super().__init__(manifest, **options)
-        self.atlas, self.deformed, self.labeller = atlas, deformed, labeller
-        self.standard_velocity = standard_velocity
-        if not deformed:
-            self.zoom = (1.0, 1.0)  # measured counts are never interpolated
+        if self.children == 0:
+            fault = "labels of the atlas are carried to 0 scans without labels"
+            raise RbsError(fault, remedy="set children to 1 or more, or leave it out for all of them")
+        self.atlas, self.standard_velocity = atlas, standard_velocity
 
     def cases(self, split: str) -> list[Case]:
         """The cases of a split, the first of "train" the atlas.
@@ -82,11 +67,9 @@ class OneLabelDataModule(LabelledScansDataModule):
             raise ManifestError(fault, file=self.manifest, remedy="add scans without labels")
         return [named[0], *others]
 
-    def _scans(self, split: str, seed: int) -> LabelledScans:
-        scans = super()._scans(split, seed)
+    def _relative(self, cases: Sequence[Case]) -> list[float]:
         standard = self.standard_velocity
-        scans.relative = [standard / (case.standard_velocity or standard) for case in scans.cases]
-        return scans
+        return [standard / (case.standard_velocity or standard) for case in cases]
 
     def _read(self, split: str) -> list[LoadedCase]:
         if split != "train":
@@ -95,18 +78,15 @@ class OneLabelDataModule(LabelledScansDataModule):
         if atlas.labels is None:
             fault = f"patient {self.cases(split)[0].patient} has neither a truth nor a label file"
             raise ManifestError(fault, file=self.manifest, remedy="label the scan of the atlas")
-        if self.labeller is not None:
-            return [atlas, *relabelled(scans, self.labeller)]
-        return [atlas, *carried(atlas, scans, deformed=self.deformed)]
+        return [atlas, *carried(atlas, scans)]
 
 
-def carried(atlas: LoadedCase, scans: Sequence[LoadedCase], *, deformed: bool = False) -> list[LoadedCase]:
-    """Scans with the labels of the atlas, or the atlas deformed to them.
+def carried(atlas: LoadedCase, scans: Sequence[LoadedCase]) -> list[LoadedCase]:
+    """Scans with the labels of the atlas.
 
     Args:
         atlas: The labelled scan.
         scans: Scans of its views, or of one of them; labels they may have are not looked at.
-        deformed: See `OneLabelDataModule`.
 
     Raises:
         ScanError: A scan holds next to nothing.
@@ -122,24 +102,10 @@ def carried(atlas: LoadedCase, scans: Sequence[LoadedCase], *, deformed: bool = 
                 bodies = [body_of(scans[n].standard, scans[n].spacing_mm) for n in portion]
                 for number, body, phi in zip(portion, bodies, register(frame, bodies), strict=True):
                     places = places_of(phi, frame, body, scans[number].standard.shape[1:])
-                    found[number] = _carried(shown, scans[number], places, deformed)
+                    assert shown.labels is not None
+                    found[number] = replace(scans[number], labels=carry_labels(shown.labels, places))
                 bar.update(len(portion))
     return [found[number] for number in range(len(scans))]
-
-
-def relabelled(scans: Sequence[LoadedCase], labeller: Path) -> list[LoadedCase]:
-    """Scans with the labels that a segmenter gives them.
-
-    Args:
-        scans: Scans of an exposure of 1.
-        labeller: Weight file of the segmenter.
-    """
-    segmenter = load_segmenter(labeller)
-    found = []
-    for scan in tqdm(scans, desc="labelling again", unit="scan", leave=False):
-        probabilities = segmenter.probabilities(scan.standard, 1.0, scan.spacing_mm)
-        found.append(replace(scan, labels=probabilities.argmax(axis=1).astype(np.uint8)))
-    return found
 
 
 def _seen(atlas: LoadedCase, views: tuple[View, ...]) -> LoadedCase:
@@ -154,12 +120,3 @@ def _seen(atlas: LoadedCase, views: tuple[View, ...]) -> LoadedCase:
     kept = [atlas.views.index(view) for view in views]
     assert atlas.labels is not None
     return replace(atlas, standard=atlas.standard[kept], labels=atlas.labels[kept], views=views)
-
-
-def _carried(atlas: LoadedCase, scan: LoadedCase, places: Tensor, deformed: bool) -> LoadedCase:
-    assert atlas.labels is not None
-    labels = carry_labels(atlas.labels, places)
-    if not deformed:
-        return replace(scan, labels=labels)
-    tissue = torch.from_numpy(smooth(atlas.standard, _TISSUE_MM, atlas.spacing_mm)).float()
-    return replace(scan, labels=labels, expectation=sample(tissue, places).numpy())

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from rbs.data.datasets import Sample
 from rbs.data.labelled_scans import LabelledScans, LabelledScansDataModule
 from rbs.data.manifest import Case, Manifest
-from rbs.errors import RbsError
+from rbs.errors import ManifestError, RbsError
 
 UNLABELLED = -1
 """Label of every pixel of a scan of the transfer set."""
@@ -55,10 +55,20 @@ class TransferScansDataModule(LabelledScansDataModule):
         super().setup(stage)
 
     def cases(self, split: str) -> list[Case]:
-        """See `CropDataModule.cases`; the split "transfer" is the transfer set."""
+        """See `CropDataModule.cases`; the split "transfer" is the transfer set.
+
+        Raises:
+            ManifestError: One of the manifests is not usable.
+        """
         if split != "transfer":
             return super().cases(split)
-        return [] if self.transfer is None else Manifest.read(self.transfer).split("train")
+        if self.transfer is None:
+            return []
+        cases = Manifest.read(self.transfer).split("train")
+        if not cases:
+            fault, remedy = "it lists no training patient", "give its scans the split train"
+            raise ManifestError(fault, file=self.transfer, remedy=remedy)
+        return cases
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of whole scans, with labels and without."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rbs.restorers.image_domain import DOMAINS, DomainName
-from rbs.segmentation.labels import LABELLED
+from rbs.segmentation.label_map import LABEL_MAPS
 
 if TYPE_CHECKING:
     from rbs.segmentation.prior import SemanticPrior
@@ -41,7 +41,7 @@ class SPI(nn.Module):
         super().__init__()
         self.embedding_dim = embedding_dim
         self.images = DOMAINS[domain]
-        channels, regions = self.images.view_channels, len(LABELLED[self.images.shows].labels)
+        channels, regions = self.images.view_channels, len(LABEL_MAPS[self.images.shows])
         self.image = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.GELU())
         self.embedding = nn.Conv2d(embedding_dim, width, 1)
         self.masks = nn.Conv2d(regions, width, 1)

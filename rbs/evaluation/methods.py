@@ -255,9 +255,8 @@ def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: 
 def _tensors(pair: Any, device: str) -> tuple[Any, Any, Any]:
     import torch
 
+    from rbs.segmentation.segmenter import facts_of
+
     image, exposure = pair.network_input
     x = torch.as_tensor(image, dtype=torch.float32, device=device)
-    p, spacing = (
-        torch.tensor([fact], dtype=torch.float32, device=device) for fact in (exposure, pair.spacing_mm)
-    )
-    return x[None], p, spacing
+    return x[None], *facts_of(exposure, pair.spacing_mm, device)

@@ -100,7 +100,7 @@ def export_onnx(
         if not largest <= TOLERANCE:
             fault = f"ONNX Runtime differs from PyTorch by {largest:.2g} of the peak"
             raise CheckpointError(fault, file=Path(path), remedy="use the weights themselves instead")
-    others = "exposure (B,)" + ", spacing_mm (B, 2)" * isinstance(network, Segmenter)
+    others = "exposure (B,), spacing_mm (B, 2)" if isinstance(network, Segmenter) else "exposure (B,)"
     return Parity(largest, f"{network.images.values} (B, {network.images.channels}, H, W)", others)
 
 

@@ -136,8 +136,17 @@ class OnnxNetwork:
         Raises:
             CheckpointError: It is of another.
         """
-        if about.does != cls.does:
-            fault = f"it {about.does}; a {cls.kind} that {cls.does} is needed here"
+        cls.require_work(about.does, path)
+
+    @classmethod
+    def require_work(cls, does: str, path: Path) -> None:
+        """Require that a network does what this kind does.
+
+        Raises:
+            CheckpointError: It does something else.
+        """
+        if does != cls.does:
+            fault = f"it {does}; a {cls.kind} that {cls.does} is needed here"
             raise CheckpointError(fault, file=path, remedy="name another file")
 
     @classmethod

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 
-from rbs.errors import CheckpointError, ScanError
+from rbs.errors import CheckpointError
 from rbs.inference.onnx_network import VIEWS, OnnxNetwork
 from rbs.scans.counts import standard_scale
 from rbs.scans.scan import Array
 from rbs.segmentation.label_map import LABEL_MAPS, LabelMap
-from rbs.utils.memory import WHOLE
+from rbs.utils.memory import require_whole
 from rbs.weights import shipped
 from rbs.weights.shipped import NAME
 
@@ -60,9 +60,7 @@ class OnnxSegmenter(OnnxNetwork):
                 shape.
         """
         views, height, width = counts.shape
-        if height * width > WHOLE:
-            fault = f"its views have {height * width:,} pixels, and {WHOLE:,} are segmented at once"
-            raise ScanError(fault, remedy="sum up its pixels by twos")
+        require_whole(height, width)
         x = standard_scale(np.asarray(counts, np.float32)[None], exposure)
         found = self.answer(
             np.repeat(x, VIEWS // views, axis=1),
@@ -73,7 +71,8 @@ class OnnxSegmenter(OnnxNetwork):
         if views == VIEWS:
             return found
         # The mean of the logits, as `EncoderDecoder` takes it; products underflow, roots do not.
-        mean = np.sqrt(found[0]) * np.sqrt(found[1])
+        roots = np.sqrt(np.maximum(found, np.finfo(np.float32).tiny))
+        mean = roots[0] * roots[1]
         one: Array = (mean / mean.sum(axis=0))[None]
         return one
 
@@ -99,8 +98,6 @@ def load_segmenter_for(checkpoint: str | Path = NAME, device: str = "cpu") -> An
     from rbs.segmentation.checkpoint import load_segmenter
 
     loaded = load_segmenter(file)
-    if (shows := loaded.segmenter.images.shows) != "scans":
-        fault = f"it segments {shows}; a segmenter that segments scans is needed here"
-        raise CheckpointError(fault, file=file, remedy="name another file")
+    OnnxSegmenter.require_work(f"segments {loaded.segmenter.images.shows}", file)
     loaded.segmenter.to(torch_device(device))
     return loaded

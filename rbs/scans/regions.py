@@ -10,6 +10,9 @@ from rbs.scans.scan import REGIONS
 Code = tuple[str, str, str]
 """Value, coding scheme and meaning."""
 
+BONES = ("skull", "spine", "thorax", "pelvis", "arms", "legs")
+"""Regions that are bones, growth plates apart."""
+
 ANATOMY: Code = ("91723000", "SCT", "Anatomical Structure")
 ABNORMAL: Code = ("49755003", "SCT", "Morphologically Abnormal Structure")
 
@@ -29,6 +32,11 @@ class Region:
     colour: tuple[int, int, int]
     description: str
     category: Code = ANATOMY
+
+
+def label_of(name: str) -> int:
+    """Label of a region in a label map."""
+    return REGIONS.index(name) + 1
 
 
 DESCRIBED: Mapping[str, Region] = {

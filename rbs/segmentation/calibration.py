@@ -3,12 +3,13 @@ r"""Regions of the right size on average: biases of the logits, fitted to labell
 Dice rewards a region that covers what may belong to it, so that a trained segmenter draws thin
 bones too wide in every scan, and gives their counts too large. With a bias b_k on each logit,
 
-    p'_k = p_k exp(b_k) / Σ_j p_j exp(b_j),
+.. math::
+    p'_k = \frac{p_k e^{b_k}}{\sum_j p_j e^{b_j}} ,
 
-the biases are those for which the expected area of each region, Σ p'_k, is its labelled area over
-all scans together; that of background is 0. It is the maximum-likelihood fit of the intercepts of
-a multinomial logistic regression: vector scaling (Guo et al., ICML 2017), its biases alone. Hot
-spots keep their odds against bones: they are so few that their area says little.
+the biases are those for which the expected area of each region, :math:`\sum p'_k`, is its
+labelled area over all scans together; that of background is 0. It is the maximum-likelihood fit of
+the intercepts of a multinomial logistic regression: vector scaling (Guo et al., ICML 2017), its
+biases alone. Hot spots keep their odds against bones: they are so few that their area says little.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from rbs.scans.scan import REGIONS, Array
+from rbs.scans.regions import BONES, label_of
+from rbs.scans.scan import Array
 from rbs.segmentation.segmenter import EncoderDecoder
 
-BONES = [REGIONS.index(name) + 1 for name in ("skull", "spine", "thorax", "pelvis", "arms", "legs")]
-HOT = REGIONS.index("hot spots") + 1
+BONE_LABELS, HOT = [label_of(name) for name in BONES], label_of("hot spots")
 STEPS = 40
 SURE = 0.998
 """Probability of background from which on a pixel of background is left out: it has nothing to
@@ -49,7 +50,7 @@ def area_biases(scans: Iterable[tuple[Array, Array]]) -> Array:
         # Iterative scaling; one pixel more on either side keeps a region without any finite.
         biases += np.log((areas + 1) / (expected + 1))
         biases -= biases[0]
-        biases[HOT] = np.average(biases[BONES], weights=areas[BONES] + 1)
+        biases[HOT] = np.average(biases[BONE_LABELS], weights=areas[BONE_LABELS] + 1)
     return biases
 
 

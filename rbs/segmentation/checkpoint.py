@@ -12,8 +12,9 @@ import torch
 from rbs.scans.counts import standard_scale
 from rbs.scans.scan import Array
 from rbs.segmentation.label_map import LabelMap
-from rbs.segmentation.segmenter import Segmenter
+from rbs.segmentation.segmenter import Segmenter, facts_of
 from rbs.utils.checkpoint import build_from, load_into, read_safetensors, save_modules
+from rbs.utils.memory import require_whole
 from rbs.weights.shipped import check_recorded, file_sha256
 
 
@@ -47,13 +48,15 @@ class LoadedSegmenter:
             counts: Raw counts, aligned (V, H, W).
             exposure: Exposure relative to the standard scan.
             spacing_mm: Row and column spacing, mm.
+
+        Raises:
+            ScanError: It is too large.
         """
+        require_whole(*counts.shape[1:])
         device = next(self.segmenter.parameters()).device
         x = torch.as_tensor(standard_scale(np.asarray(counts, np.float32), exposure), device=device)
         with torch.inference_mode():
-            p = torch.tensor([exposure], dtype=torch.float32, device=device)
-            spacing = torch.tensor([spacing_mm], dtype=torch.float32, device=device)
-            found: Array = self.segmenter(x[None], p, spacing)[0].cpu().numpy()
+            found: Array = self.segmenter(x[None], *facts_of(exposure, spacing_mm, device))[0].cpu().numpy()
         return found
 
 

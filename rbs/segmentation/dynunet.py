@@ -41,7 +41,7 @@ class DynUNet(EncoderDecoder):
         )
         # `head` takes its place, and an unused parameter would stop distributed training.
         del self.backbone.output_block
-        # The same modules again, under the names of a recursion.
+        # MONAI registers every block a second time here; weight files would hold it twice.
         del self.backbone.skip_layers
 
     def decode(self, x: Tensor) -> list[Tensor]:

@@ -62,7 +62,8 @@ LABELLED: Mapping[ImageKind, LabelledImages] = {
         display={"grey_half": GREY_HALF},
         upright=True,
         labelled_by="truth or label file",
-        how_to_label="adapt it on phantoms: --data.manifest data/phantoms/manifest.csv (see `rbs simulate`)",
+        how_to_label="label the scans, or train on phantoms: --data.manifest data/phantoms/manifest.csv (see"
+        " `rbs simulate`)",
         levels=("rapid", "standard"),
     ),
     "frames": LabelledImages(
@@ -71,7 +72,7 @@ LABELLED: Mapping[ImageKind, LabelledImages] = {
         display={},
         upright=False,
         labelled_by="mask",
-        how_to_label="give every frame of train and val a mask in the manifest, or adapt it on drawn ones:"
+        how_to_label="give every frame of train and val a mask in the manifest, or train on drawn ones:"
         " --data.manifest data/mucosa/manifest.csv (see `rbs simulate --kind endoscopy`)",
         levels=("degraded", "clean"),
     ),

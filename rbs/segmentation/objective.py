@@ -35,7 +35,7 @@ class DiceCrossEntropy(nn.Module):
         super().__init__()
         self.dice = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
         self.cldice_weight, self.thin = cldice_weight, list(thin)
-        self.register_buffer("pixels", torch.zeros(classes, dtype=torch.float64))
+        self.register_buffer("pixels", torch.zeros(classes))
         self.pixels: Tensor
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -54,13 +54,26 @@ class ReconstructionTeacher(nn.Module):
             spacing_mm: Row and column spacing, mm, (B, 2).
         """
         height, width = x.shape[-2:]
-        cells = torch.rand(len(x), 1, -(-height // BLOCK), -(-width // BLOCK), device=x.device)
-        hidden = F.interpolate((cells < HIDDEN).float(), scale_factor=BLOCK)[..., :height, :width]
-        _, features = self.network.logits_with_features(x * (1 - hidden), exposure, spacing_mm)
+        hidden = hidden_blocks(x, HIDDEN, BLOCK)
+        _, features = self.network.logits_with_features(x * ~hidden, exposure, spacing_mm)
         drawn = F.pixel_shuffle(self.head(features[-1]).float(), self.network.patch)
         roots = (x * exposure[:, None, None, None]).clamp(min=0).sqrt()
         errors = (drawn[..., :height, :width] - roots).square() * hidden
         return errors.sum() / (hidden.sum() * x.shape[1]).clamp(min=1), features
+
+
+def hidden_blocks(x: Tensor, share: float, block: int) -> Tensor:
+    """Pixels of blocks drawn at random, bool (B, 1, H, W).
+
+    Args:
+        x: Scans, (B, V, H, W).
+        share: Share of the blocks that are drawn.
+        block: Side of a block, pixels.
+    """
+    rows, columns = (-(-size // block) for size in x.shape[-2:])
+    blocks = torch.rand(len(x), 1, rows, columns, device=x.device) < share
+    pixels = blocks.repeat_interleave(block, 2).repeat_interleave(block, 3)
+    return pixels[..., : x.shape[2], : x.shape[3]]
 
 
 def hint(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:

@@ -22,6 +22,14 @@ EMBEDDING_STRIDE = 16
 """Side of a cell of the embedding of an encoder-decoder's prior, pixels: crops lie on this grid."""
 
 
+def facts_of(
+    exposure: float, spacing_mm: tuple[float, float], device: torch.device | str
+) -> tuple[Tensor, Tensor]:
+    """Exposure (1,) and pixel spacing, mm, (1, 2) of a scan, as `Segmenter.forward` takes them."""
+    p, spacing = (torch.tensor([fact], dtype=torch.float32, device=device) for fact in (exposure, spacing_mm))
+    return p, spacing
+
+
 class Segmenter(nn.Module, ABC):
     """A network that gives each pixel the probability of each region.
 
@@ -144,7 +152,8 @@ class EncoderDecoder(Segmenter):
         channels: Channels of the decoder levels, finest first; each has half the rows and columns
             of the one before.
         patch: Side of the blocks.
-        domain: Name of the image domain.
+        domain: Name of the image domain. Crops of frames mean to it what the whole does, those of
+            scans do not (`reads_crops`).
     """
 
     def __init__(self, channels: Sequence[int], *, patch: int = 2, domain: DomainName = "roots") -> None:
@@ -212,7 +221,7 @@ class EncoderDecoder(Segmenter):
 
 def _places(x: Tensor) -> Tensor:
     """Row and column of each pixel in standard deviations from the mean place, (B, 2, H, W)."""
-    weight = x.sum(dim=1).sqrt()
+    weight = x.sum(dim=1).clamp(min=0).sqrt()
     weight = weight / weight.sum(dim=(1, 2), keepdim=True).clamp(min=1e-6)
     height, width = weight.shape[1:]
     rows = torch.arange(height, device=x.device, dtype=x.dtype)

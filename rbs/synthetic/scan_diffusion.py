@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from rbs.restorers.diffusion import TRAINING_STEPS
 from rbs.restorers.image_domain import DOMAINS
-from rbs.segmentation.labels import LABELLED
+from rbs.segmentation.label_map import LABEL_MAPS
 
 
 class ScanDiffusion(nn.Module):
@@ -40,7 +40,7 @@ class ScanDiffusion(nn.Module):
         from monai.networks.schedulers import DDIMScheduler
 
         super().__init__()
-        self.images, self.labels = DOMAINS["roots"], LABELLED["scans"].labels
+        self.images, self.labels = DOMAINS["roots"], LABEL_MAPS["scans"]
         self.channels, self.groups, self.patch = list(channels), groups, patch
         self.multiple = patch * 2 ** (len(channels) - 1)
         self.register_buffer("mean", torch.zeros(()))

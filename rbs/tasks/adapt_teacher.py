@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rbs.errors import RbsError
 from rbs.restorers.image_domain import DOMAINS, DomainName
 from rbs.segmentation.adapters import Mode, save_teacher, start, trainable_teacher
 from rbs.segmentation.dice import DiceTally, regions_found, regions_prompted, write_rows
 from rbs.segmentation.objective import DiceCrossEntropy
 from rbs.segmentation.sam import Size, build_sam, find_checkpoint
-from rbs.tasks.task import Batch, TrainingTask, WarmupCosine, images_of
+from rbs.tasks.task import Batch, TrainingTask, WarmupCosine, images_of, labels_of
 
 _BATCHES_SEEN = 16
 _VIEWS_A_STEP = 4
@@ -187,13 +186,7 @@ class AdaptTeacher(TrainingTask):
                 tally.add(case, patient, level, *find(image, labels))
 
     def _labels(self, batch: Batch) -> Tensor:
-        if "labels" not in batch:
-            fault = f"SAM is adapted to labelled regions, but a {self.labelled.labelled_by} is missing"
-            raise RbsError(
-                f"{fault} (near patient {', '.join(batch['patient'])})", remedy=self.labelled.how_to_label
-            )
-        labels: Tensor = batch["labels"]
-        return labels
+        return labels_of(batch, self.labelled)
 
     def _levels(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         """The images as acquired, at both noise levels."""

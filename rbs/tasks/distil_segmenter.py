@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rbs.distillation.segmenter import feature_distance, output_divergence
 from rbs.errors import CheckpointError, RbsError
-from rbs.segmentation.adapters import load_teacher
 from rbs.segmentation.checkpoint import load_segmenter
 from rbs.segmentation.segmenter import Segmenter
 from rbs.tasks.segmentation import SegmentationTask
-from rbs.tasks.task import Batch
+from rbs.tasks.task import Batch, labels_of
+from rbs.weights.shipped import teacher_folder
 
 _NEEDED = "give a segmenter.safetensors, or the folder of a teacher of `make adapt-sam`, as --model.teacher"
 
@@ -36,7 +35,7 @@ class DistilSegmenter(SegmentationTask):
     thrown away.
 
     With `output_weight` 0, an unadapted SAM as the teacher and no labels this is task-agnostic
-    distillation, which a training from labels goes on from (`SegmentationTask`, `init_from`).
+    distillation, whose weights a training from labels starts from (`init_from`).
 
     Args:
         segmenter: The student.
@@ -44,7 +43,7 @@ class DistilSegmenter(SegmentationTask):
         embedding_dim: Channels of the teacher's embedding.
         temperature: Temperature of both softmaxes.
         output_weight: Factor of the divergence of outputs.
-        feature_weight: Factor of the distance of features; 0 for a teacher without like features.
+        feature_weight: Factor of the distance of features; 0 trains on outputs alone.
         init_from: See `SegmentationTask`, as the next four.
         lr: Likewise.
         weight_decay: Likewise.
@@ -91,12 +90,8 @@ class DistilSegmenter(SegmentationTask):
             return
         if self.teacher is None:
             raise RbsError("distillation needs a teacher, but none is named", remedy=_NEEDED)
-        if self.teacher.suffix == ".safetensors":
-            loaded = load_segmenter(self.teacher)
-            teacher, self._digest = loaded.segmenter, loaded.sha256
-        else:
-            teacher = load_teacher(self.teacher)
-            self._digest = teacher.digest
+        loaded = load_segmenter(teacher_folder(self.teacher))
+        teacher, self._digest = loaded.segmenter, loaded.sha256
         if teacher.labels != self.segmenter.labels:
             fault = f"it finds the regions {', '.join(teacher.labels.names)}, which the student does not"
             raise CheckpointError(fault, file=self.teacher, remedy="name a teacher of the same images")
@@ -114,11 +109,12 @@ class DistilSegmenter(SegmentationTask):
         with torch.no_grad():
             wanted, taught = teacher.logits_with_features(*inputs)
         terms: dict[str, Tensor] = {}
-        labels = batch["labels"]
+        labels = labels_of(batch, self.labelled)
         labelled = (labels >= 0).flatten(1).all(dim=1)
         if labelled.any():
             terms["labels"] = self.objective(logits[labelled].flatten(0, 1), labels[labelled].flatten(0, 1))
-        total = sum(terms.values(), logits.new_zeros(()))
+        # Without outputs and labels every weight still has a gradient: distributed training asks.
+        total = sum(terms.values(), 0 * logits.sum())
         if self.output_weight:
             terms["outputs"] = output_divergence(logits, wanted, self.temperature)
             total = total + self.output_weight * terms["outputs"]
@@ -129,27 +125,9 @@ class DistilSegmenter(SegmentationTask):
             total = total + self.feature_weight * terms["features"]
         return terms | {"total": total}
 
-    def provenance(self) -> dict[str, Any]:
-        """See `SegmentationTask.provenance`; with the digest of the teacher."""
-        return super().provenance() | {"teacher": self._digest}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note the teacher, which is not saved along."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["teacher"] = self._digest
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on with another teacher.
-
-        Raises:
-            CheckpointError: It is another one.
-        """
-        if self.trainer.state.fn == "fit" and checkpoint.get("teacher") != self._digest:
-            raise CheckpointError(
-                "the training to resume had another teacher",
-                file=Path(str(self.trainer.ckpt_path)),
-                remedy="name that one, or delete the folder of its version to start afresh",
-            )
+    def started_from(self) -> dict[str, str | None]:
+        """See `SegmentationTask.started_from`; with the digest of the teacher."""
+        return super().started_from() | {"teacher": self._digest}
 
 
 def _embedding(segmenter: Segmenter, features: list[Tensor], shape: torch.Size) -> Tensor:

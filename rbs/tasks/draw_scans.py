@@ -16,10 +16,12 @@ from rbs.data.manifest import Case, write_manifest
 from rbs.errors import RbsError
 from rbs.scans.dicom.writer import PatientHeader, StudyHeader, write_acquired_nm
 from rbs.scans.scan import STANDARD_VELOCITY, Array, Scan, align
+from rbs.segmentation.labels import LABELLED
 from rbs.synthetic.scan_diffusion import ScanDiffusion
 from rbs.synthetic.skeleton import VIEWS
-from rbs.tasks.task import Batch, TrainingTask
+from rbs.tasks.task import Batch, TrainingTask, labels_of
 from rbs.utils.checkpoint import describe
+from rbs.utils.files import whole_file
 
 _DATE = datetime(2020, 1, 1)
 
@@ -62,8 +64,13 @@ class DrawScans(TrainingTask):
         """Take the spread of the counts from the training scans.
 
         Raises:
-            RbsError: Their expectations are not known.
+            RbsError: Their expectations are not known, or some samples show one view twice.
         """
+        if self.datamodule.single_view_probability > 0:
+            raise RbsError(
+                "some samples show one view twice, and the scans drawn from them are written as two views",
+                remedy="set --data.single_view_probability 0",
+            )
         expected = [batch.get("expectation") for batch in islice(self.datamodule.train_dataloader(), 8)]
         if any(scans is None for scans in expected):
             raise RbsError(
@@ -74,13 +81,13 @@ class DrawScans(TrainingTask):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Error of the prediction at random levels of noise."""
-        error = self.diffusion.denoising_error(batch["expectation"], batch["labels"])
+        error = self.diffusion.denoising_error(batch["expectation"], labels_of(batch, LABELLED["scans"]))
         self.log("train/total", error.detach(), batch_size=1)
         return self.total(batch, {"total": error})
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """The same error of a validation scan, where its expectation is known."""
-        if "expectation" in batch and batch["expectation"].shape[1] == 2:
+        if {"expectation", "labels"} <= batch.keys() and batch["expectation"].shape[1] == 2:
             error = self.diffusion.denoising_error(batch["expectation"], batch["labels"])
             self.log("val/total", error, batch_size=1, sync_dist=True)
 
@@ -148,5 +155,6 @@ def _written(
         series_description="Whole body bone, drawn by a model",
         synthetic=True,
     )
-    np.savez_compressed(truth, expectation=expected, labels=align(labels, VIEWS).astype(np.uint8))
+    with whole_file(truth, overwrite=True) as part:
+        np.savez_compressed(part, expectation=expected, labels=align(labels, VIEWS).astype(np.uint8))
     return Case(name, "train", (), (file,), truth=truth)

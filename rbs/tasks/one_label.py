@@ -9,7 +9,7 @@ from torch import Tensor
 from rbs.segmentation.reconstruction import ReconstructionTeacher, hint
 from rbs.segmentation.segmenter import EncoderDecoder
 from rbs.tasks.segmentation import SegmentationTask
-from rbs.tasks.task import Batch
+from rbs.tasks.task import Batch, labels_of
 
 
 class OneLabelTask(SegmentationTask):
@@ -49,7 +49,8 @@ class OneLabelTask(SegmentationTask):
         """See `SegmentationTask.losses`."""
         inputs = self.inputs(batch)
         logits, features = self.segmenter.logits_with_features(*inputs)
-        terms = {"labels": self.objective(logits.flatten(0, 1), batch["labels"].flatten(0, 1))}
+        labels = labels_of(batch, self.labelled)
+        terms = {"labels": self.objective(logits.flatten(0, 1), labels.flatten(0, 1))}
         if self.teacher is not None:
             terms["reconstruction"], guide = self.teacher(*inputs)
             terms["hint"] = hint(features, guide)

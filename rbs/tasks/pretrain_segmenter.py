@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rbs.errors import RbsError
+from rbs.segmentation.reconstruction import hidden_blocks
 from rbs.segmentation.segmenter import EncoderDecoder
 from rbs.tasks.segmentation import SegmentationTask
 from rbs.tasks.task import Batch
@@ -25,7 +26,7 @@ class MaskedAutoencoder(SegmentationTask):
         L = \frac{1}{|M|} \sum_{i \in M} 4p \left(\hat s_i - \sqrt{x_i + 3/8p}\right)^2
 
     over hidden pixels M, with the exposure p, tends to 1 where the expectation is known. A training
-    from labels goes on from the weights (`SegmentationTask`, `init_from`).
+    from labels starts from its weights (`init_from`).
 
     Args:
         segmenter: The network, of scans.
@@ -35,6 +36,9 @@ class MaskedAutoencoder(SegmentationTask):
         weight_decay: Likewise.
         warmup_steps: Likewise.
         output: Likewise.
+
+    Raises:
+        RbsError: The network is one of frames, or the blocks are out of range.
     """
 
     def __init__(
@@ -50,6 +54,12 @@ class MaskedAutoencoder(SegmentationTask):
         super().__init__(
             segmenter, lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps, output=output
         )
+        if segmenter.images.shows != "scans":
+            fault = "the counts of hidden blocks are predicted, and the network is one of frames"
+            raise RbsError(fault, remedy="set its domain to roots")
+        if not 0 < masked < 1 or block < 1:
+            fault = f"a share of {masked:g} of blocks of {block} pixels a side is hidden"
+            raise RbsError(fault, remedy="hide a share between 0 and 1, of blocks of a pixel or more")
         self.masked, self.block, self.patch = masked, block, segmenter.patch
         # Not trained here; an unused parameter would stop distributed training.
         segmenter.head.requires_grad_(False)
@@ -59,20 +69,13 @@ class MaskedAutoencoder(SegmentationTask):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Terms of the loss: "total" alone."""
         x, exposure, spacing_mm = self.inputs(batch)
-        hidden = self._hidden(x)
+        hidden = hidden_blocks(x, self.masked, self.block)
         _, levels = self.segmenter.logits_with_features(x * ~hidden, exposure, spacing_mm)
         found = F.pixel_shuffle(self.reconstruction(levels[-1]).float(), self.patch)
         found = found[:, : x.shape[1], : x.shape[2], : x.shape[3]]
         p = exposure[:, None, None, None]
         error = 4 * p * (found - (x + 3 / (8 * p)).sqrt()) ** 2
         return {"total": (error * hidden).sum() / (hidden.sum() * x.shape[1]).clamp(min=1)}
-
-    def _hidden(self, x: Tensor) -> Tensor:
-        """Pixels of hidden blocks, bool (B, 1, H, W)."""
-        rows, columns = (-(-size // self.block) for size in x.shape[-2:])
-        blocks = torch.rand(len(x), 1, rows, columns, device=x.device) < self.masked
-        pixels = blocks.repeat_interleave(self.block, 2).repeat_interleave(self.block, 3)
-        return pixels[..., : x.shape[2], : x.shape[3]]
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Error of a whole rapid scan."""

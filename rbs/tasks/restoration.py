@@ -31,8 +31,9 @@ from rbs.scans.scan import Array, Spacing
 from rbs.segmentation.checkpoint import load_segmenter
 from rbs.segmentation.labels import LABELLED
 from rbs.segmentation.prior import SemanticPrior
+from rbs.segmentation.segmenter import facts_of
 from rbs.tasks.profiler import TEACHER
-from rbs.tasks.task import Batch, TrainingTask, images_of, spacing_of
+from rbs.tasks.task import Batch, TrainingTask, images_of, require_same_start, spacing_of
 from rbs.tasks.validation import frame_scores, pooled, scan_scores
 from rbs.utils.version import VERSION
 from rbs.weights.shipped import teacher_folder
@@ -165,8 +166,9 @@ class RestorationTask(TrainingTask):
         """
         if stage == "fit" or self.cascade.spi is not None:
             self._load_stage1(into_f1=stage == "fit")
-        if self.cascade.spi is not None or (stage == "fit" and self.cascade.scm is not None):
-            self._load_teacher()
+        scm = self.cascade.scm is not None
+        if self.cascade.spi is not None or (stage == "fit" and scm):
+            self._load_teacher(crops=stage == "fit" and (self.prior.source == "online" or scm))
 
     def _load_stage1(self, *, into_f1: bool) -> None:
         if self.init_from is None:
@@ -186,7 +188,7 @@ class RestorationTask(TrainingTask):
         if self.stage == 2:
             self._outside["stage1"] = loaded.restorer.requires_grad_(False)
 
-    def _load_teacher(self) -> None:
+    def _load_teacher(self, *, crops: bool) -> None:
         config = self.prior
         if config.teacher is None:
             fault = "SPI and SCM need a teacher, but none is named"
@@ -205,9 +207,9 @@ class RestorationTask(TrainingTask):
             fault = f"it was trained on {teacher.images.shows}, but f1 restores {shows}"
             remedy = "adapt one to these with `make adapt-sam`"
             raise CheckpointError(fault, file=config.teacher, remedy=remedy)
-        if config.source == "online" and not teacher.reads_crops:
-            fault = "it knows regions by where they lie in the body, and online priors are of crops"
-            remedy = "set --model.prior.source cached"
+        if crops and not teacher.reads_crops:
+            fault = "it knows regions by where they lie in the body, and online priors and SCM show it crops"
+            remedy = "set --model.prior.source cached and --model.scm false"
             raise CheckpointError(fault, file=config.teacher, remedy=remedy)
         self._outside["teacher"], self._teacher_sha256 = teacher, loaded.sha256
         self._cache = PriorCache(config.cache, f"{loaded.sha256} {self._init_sha256}")
@@ -309,10 +311,7 @@ class RestorationTask(TrainingTask):
 
         def compute(counts: Array, exposure: float, spacing_mm: Spacing) -> SemanticPrior:
             x = torch.as_tensor(standard_scale(counts.astype(np.float32), exposure), device=self.device)[None]
-            p, spacing = (
-                torch.tensor([fact], dtype=torch.float32, device=self.device)
-                for fact in (exposure, spacing_mm)
-            )
+            p, spacing = facts_of(exposure, spacing_mm, self.device)
             # Priors must not depend on whether they are asked for inside a mixed-precision step.
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
                 return self._teach(self._on_device("stage1")(x, p), p, spacing)
@@ -374,12 +373,7 @@ class RestorationTask(TrainingTask):
             return
         file = Path(str(self.trainer.ckpt_path))
         _, description = describe_lightning(checkpoint, file)
-        before, now = description.provenance, self._provenance()
-        for name in ("init_from", "teacher", "manifest_sha256"):
-            if before.get(name, now.get(name)) != now.get(name):
-                fault = f"it was trained with {name} {before[name]}, which is now {now.get(name)}"
-                remedy = "delete its version folder to start afresh, or give what it was trained with"
-                raise CheckpointError(fault, file=file, remedy=remedy)
+        require_same_start(file, description.provenance, self._provenance())
 
     def write(self, folder: Path) -> None:
         """Write the trained restorer, and the cascade where there is one."""

@@ -16,7 +16,14 @@ from rbs.segmentation.dice import DiceTally, regions_found, write_rows
 from rbs.segmentation.labels import LABELLED
 from rbs.segmentation.objective import DiceCrossEntropy
 from rbs.segmentation.segmenter import Segmenter
-from rbs.tasks.task import Batch, TrainingTask, images_of, spacing_of
+from rbs.tasks.task import (
+    Batch,
+    TrainingTask,
+    images_of,
+    labels_of,
+    require_same_start,
+    spacing_of,
+)
 
 
 class SegmentationTask(TrainingTask):
@@ -54,6 +61,8 @@ class SegmentationTask(TrainingTask):
         self.save_hyperparameters(ignore=["segmenter"])
         self.save_hyperparameters({"segmenter": segmenter.spec()})
         self.segmenter, self.init_from = segmenter, init_from
+        self.labelled = LABELLED[segmenter.images.shows]
+        self._init_sha256: str | None = None
         names = segmenter.labels.names
         if cldice_weight and (not thin or set(thin) - set(names)):
             fault = f"clDice is asked for the regions {', '.join(thin) or 'of no name'}"
@@ -75,6 +84,7 @@ class SegmentationTask(TrainingTask):
             fault = f"it holds {loaded.segmenter.spec()}, but the model is {self.segmenter.spec()}"
             raise CheckpointError(fault, file=self.init_from, remedy="make --model.segmenter the same")
         self.segmenter.load_state_dict(loaded.segmenter.state_dict())
+        self._init_sha256 = loaded.sha256
 
     def forward(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
         """Probabilities (B, V, 1 + K, H, W); see `Segmenter.forward`."""
@@ -89,7 +99,7 @@ class SegmentationTask(TrainingTask):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Terms of the loss, "total" among them."""
         logits = self.segmenter.logits(*self.inputs(batch))
-        return {"total": self.objective(logits.flatten(0, 1), batch["labels"].flatten(0, 1))}
+        return {"total": self.objective(logits.flatten(0, 1), labels_of(batch, self.labelled).flatten(0, 1))}
 
     def inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Images, exposure and spacing (mm) of a batch; frames have pixels of 1."""
@@ -100,9 +110,11 @@ class SegmentationTask(TrainingTask):
         self._tally = DiceTally(self.segmenter.labels)
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        """Find the regions of a whole rapid scan, or of a frame."""
+        """Find the regions of a whole rapid scan, or of a frame, where they are labelled."""
+        if "labels" not in batch:
+            return
         (found,) = regions_found(self.segmenter, *self.inputs(batch))
-        poor, _ = LABELLED[self.segmenter.images.shows].levels
+        poor, _ = self.labelled.levels
         self._tally.add(int(batch["case"][0]), batch["patient"][0], poor, found, batch["labels"][0])
 
     def on_validation_epoch_end(self) -> None:
@@ -126,5 +138,25 @@ class SegmentationTask(TrainingTask):
         return self.datamodule.training_ranges() | {
             "steps": self.global_step,
             "seed": os.environ.get("PL_GLOBAL_SEED"),
-            **manifest_record(getattr(self.datamodule, "manifest", None)),
+            **self.started_from(),
         }
+
+    def started_from(self) -> dict[str, str | None]:
+        """Weights and data that the training started from; an interrupted one needs the same."""
+        data = manifest_record(getattr(self.datamodule, "manifest", None))
+        return {**data, "init_from": self._init_sha256}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note what the training started from."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["started_from"] = self.started_from()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on from a training that started from other weights, teacher or data.
+
+        Raises:
+            CheckpointError: It did.
+        """
+        if self.trainer.state.fn == "fit":
+            file = Path(str(self.trainer.ckpt_path))
+            require_same_start(file, checkpoint.get("started_from", {}), self.started_from())

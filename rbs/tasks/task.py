@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +15,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from rbs.errors import RbsError
+from rbs.errors import CheckpointError, RbsError
 from rbs.restorers.image_domain import Domain
 from rbs.scans.counts import standard_scale
+from rbs.segmentation.labels import LabelledImages
 from rbs.utils.places import without_places
 
 Batch = dict[str, Any]
@@ -48,6 +50,41 @@ def spacing_of(batch: Batch) -> Tensor:
     """Row and column spacing of the pixels of a batch, mm, (B, 2); 1 of frames."""
     exposure: Tensor = batch["exposure"]
     return batch["spacing_mm"].float() if "spacing_mm" in batch else exposure.new_ones(len(exposure), 2)
+
+
+def labels_of(batch: Batch, images: LabelledImages) -> Tensor:
+    """Labels of a batch, (B, V, H, W).
+
+    Args:
+        batch: Of a data module.
+        images: What it holds.
+
+    Raises:
+        RbsError: A case of the batch has no labels.
+    """
+    if "labels" not in batch:
+        fault = f"training needs labelled regions, but a {images.labelled_by} is missing"
+        raise RbsError(f"{fault} (near patient {', '.join(batch['patient'])})", remedy=images.how_to_label)
+    labels: Tensor = batch["labels"]
+    return labels
+
+
+def require_same_start(file: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on from a training that started from other weights, teacher or data.
+
+    Args:
+        file: Checkpoint to go on from.
+        before: Provenance in it.
+        now: Provenance of the training that is to go on.
+
+    Raises:
+        CheckpointError: It did.
+    """
+    for name in ("init_from", "teacher", "manifest_sha256"):
+        if before.get(name, now.get(name)) != now.get(name):
+            fault = f"it was trained with {name} {before[name]}, which is now {now.get(name)}"
+            remedy = "delete its version folder to start afresh, or give what it was trained with"
+            raise CheckpointError(fault, file=file, remedy=remedy)
 
 
 class WarmupCosine(LambdaLR):

@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import ctypes
 
+from rbs.errors import ScanError
+
 WHOLE = 2**21
 """Pixels of the largest scan that is restored at once, 2048 x 1024: about 3 GB."""
+
+
+def require_whole(height: int, width: int) -> None:
+    """Refuse a scan that is too large for a network that sees all of it at once.
+
+    Raises:
+        ScanError: It is.
+    """
+    if height * width > WHOLE:
+        fault = f"its views have {height * width:,} pixels, and {WHOLE:,} are segmented at once"
+        raise ScanError(fault, remedy="sum up its pixels by twos")
+
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 """Parameters of glibc's `mallopt`."""

@@ -1,7 +1,8 @@
 r"""An open bone scan index: how much of the skeleton the hot spots take.
 
 Of region r in a view, a_r is its projected area with the hot spots and, of arms and legs, the
-growth plates in it, h_r the area of its hot spots that count. Then, as means over the views,
+growth plates in it, h_r the area of its hot spots that count. Then, as means over the views that
+show the bone, or any bone,
 
     area index      100 Σ h_r / Σ a_r              %: share of the skeleton's projected area
     weighted index  100 Σ w_r h_r / a_r            %: share of an adult skeleton's weight
@@ -20,9 +21,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rbs.scans.regions import BONES, label_of
 from rbs.scans.scan import REGIONS, Array, View
-from rbs.segmentation.measures.hot_spots import BONES, HOT, PLATES, HotSpot
+from rbs.segmentation.measures.hot_spots import HOT, HotSpot
 from rbs.segmentation.measures.label_draws import label_draws, likeliest
+from rbs.segmentation.measures.plates import PLATE
 from rbs.segmentation.measures.regions import DRAWS, Measured
 
 WEIGHTS: Mapping[str, float] = {
@@ -89,7 +92,7 @@ def bone_index(
         limbs = _limb_of_plates(maps[0][view], spacing_mm)
         for n, labels in enumerate(maps):
             bone = _BONE_OF[labels[view]]
-            plates = labels[view] == PLATES
+            plates = labels[view] == PLATE
             bone[plates] = limbs[plates]
             bones[n, view] = np.bincount(bone.ravel(), minlength=len(BONES) + 1)[1:]
             seen = np.where(labels[view] == HOT, zone, 0)
@@ -100,21 +103,21 @@ def bone_index(
     for spot in counted:
         hot[0, list(views).index(spot.view), BONES.index(spot.region)] += spot.area_cm2 / pixel_cm2
     bones += hot
-    parts = hot / np.maximum(bones, 1)
+    parts = _mean_share(hot, bones)
     weights = np.array([WEIGHTS[name] for name in BONES])
-    areas = hot.sum(axis=2) / np.maximum(bones.sum(axis=2), 1)
+    areas = _mean_share(hot.sum(axis=2), bones.sum(axis=2))
     return BoneIndex(
-        area_percent=_of(100 * areas.mean(axis=1)),
-        weighted_percent=_of(100 * (parts @ weights).mean(axis=1)),
+        area_percent=_of(100 * areas),
+        weighted_percent=_of(100 * (parts @ weights)),
         foci=len({spot.focus for spot in counted}),
-        by_region={name: _of(100 * parts[:, :, k].mean(axis=1)) for k, name in enumerate(BONES)},
+        by_region={name: _of(100 * parts[:, k]) for k, name in enumerate(BONES)},
         foci_by_region={name: len({spot.focus for spot in counted if spot.region == name}) for name in BONES},
     )
 
 
 _BONE_OF = np.zeros(1 + len(REGIONS), np.uint8)
 """1 + place in `BONES` of each label, 0 of labels that are no bone."""
-_BONE_OF[[REGIONS.index(name) + 1 for name in BONES]] = np.arange(1, len(BONES) + 1)
+_BONE_OF[[label_of(name) for name in BONES]] = np.arange(1, len(BONES) + 1)
 
 
 def _limb_of_plates(labels: Array, spacing_mm: tuple[float, float]) -> Array:
@@ -127,6 +130,12 @@ def _limb_of_plates(labels: Array, spacing_mm: tuple[float, float]) -> Array:
         return np.zeros_like(bone)
     nearest = distance_transform_edt(~limb, sampling=spacing_mm, return_distances=False, return_indices=True)
     return np.asarray(bone[tuple(nearest)])
+
+
+def _mean_share(hot: Array, whole: Array) -> Array:
+    """Share of areas (maps, views, ...) that is hot: mean over the views that show the bone."""
+    shares = (hot / np.maximum(whole, 1)).sum(axis=1)
+    return np.asarray(shares / np.maximum((whole > 0).sum(axis=1), 1))
 
 
 def _of(values: Array) -> Measured:

@@ -14,22 +14,21 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from rbs.scans.scan import REGIONS, Array, View
+from rbs.scans.regions import BONES, label_of
+from rbs.scans.scan import Array, View
 from rbs.segmentation.measures.label_draws import likeliest
 from rbs.segmentation.measures.regions import Measured
 
-BONES = ("skull", "spine", "thorax", "pelvis", "arms", "legs")
-HOT = REGIONS.index("hot spots") + 1
-PLATES = REGIONS.index("growth plates") + 1
-BONE_LABELS = tuple(REGIONS.index(name) + 1 for name in BONES)
+HOT = label_of("hot spots")
+BONE_LABELS = tuple(label_of(name) for name in BONES)
 
 EDGE, THRESHOLD = 0.3, 0.65
 """Probability at the border of a hot spot, and the least at its peak: chosen on training and
 validation phantoms (docs/quantify.md)."""
 RING_MM = (6.0, 20.0)
 """Bone around a hot spot: distance from its border."""
-ENOUGH_PIXELS = 12
-"""Fewer pixels of the ring than these say nothing about the bone."""
+ENOUGH_MM2 = 60.0
+"""A smaller area of the ring says nothing about the bone."""
 INJECTION = 4.2
 """Mean over that of both arms from which on a hot spot of an arm is taken for the site of the
 injection, where one of the views shows it: chosen on training and validation phantoms."""
@@ -106,8 +105,9 @@ def find_hot_spots(
             region, contrast = _bone_around(
                 counts[view], probabilities[view], labels[view], pixels, spacing_mm, exposure
             )
-            arms = counts[view][labels[view] == BONE_LABELS[BONES.index("arms")]]
-            hotter = counts[view][pixels].mean() >= INJECTION * arms.mean() if arms.size else False
+            arms = counts[view][labels[view] == label_of("arms")]
+            arm = arms.mean() if arms.size else 0.0
+            hotter = arm > 0 and counts[view][pixels].mean() >= INJECTION * arm
             reason = "" if region else "beside the bones"
             if region == "arms" and hotter:
                 reason = "site of the injection"
@@ -187,11 +187,12 @@ def _bone_around(
     # Bone near the border counts more: a hot spot of a rib may lie beside the spine.
     weight = np.where(near, np.exp(-away / RING_MM[0]), 0)
     shares = (bones * weight).sum(axis=(1, 2))
-    if (np.isin(labels[box], BONE_LABELS) & near).sum() < ENOUGH_PIXELS:
+    enough = ENOUGH_MM2 / math.prod(spacing_mm)
+    if (np.isin(labels[box], BONE_LABELS) & near).sum() < enough:
         return "", Measured()
     best = int(shares.argmax())
     ring = near & (away >= RING_MM[0]) & (labels[box] == BONE_LABELS[best])
-    if ring.sum() < ENOUGH_PIXELS:
+    if ring.sum() < enough:
         ring = near & (away >= 1) & np.isin(labels[box], BONE_LABELS)
     inside, around = counts[pixels], counts[box][ring]
     if not min(inside.sum(), around.sum()) > 0:

@@ -7,12 +7,13 @@ from typing import TypeAlias
 
 import numpy as np
 
-from rbs.scans.scan import REGIONS, Array
+from rbs.scans.regions import label_of
+from rbs.scans.scan import Array
 
 Pixels: TypeAlias = tuple[Array, ...]
 """Rows and columns of pixels of a view."""
 
-PLATE, ARMS, LEGS = (REGIONS.index(name) + 1 for name in ("growth plates", "arms", "legs"))
+PLATE, ARMS, LEGS = (label_of(name) for name in ("growth plates", "arms", "legs"))
 NEAR_MM = 12.0
 """Distance within which the bone of a plate, and a pixel of the plate, is looked for."""
 LEAST_MM2 = 40.0

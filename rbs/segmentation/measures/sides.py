@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from rbs.scans.scan import REGIONS, Array
+from rbs.scans.regions import label_of
+from rbs.scans.scan import Array
 
-AXIAL = tuple(REGIONS.index(name) + 1 for name in ("skull", "spine", "thorax", "pelvis"))
+AXIAL = tuple(label_of(name) for name in ("skull", "spine", "thorax", "pelvis"))
 """Labels that lie on both sides of the midline."""
 
 LEAST_ROWS = 20

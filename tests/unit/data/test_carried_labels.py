@@ -8,11 +8,9 @@ import torch
 
 from rbs.data.manifest import load_case
 from rbs.data.one_label import OneLabelDataModule, carried
-from rbs.errors import ManifestError
-from rbs.scans.scan import View
+from rbs.errors import ManifestError, RbsError
+from rbs.scans.scan import STANDARD_VELOCITY, View
 from rbs.segmentation import atlas
-from rbs.segmentation.checkpoint import save_segmenter
-from rbs.segmentation.dynunet import DynUNet
 
 SETTINGS = {"crop": (128, 64), "batch_size": 1, "samples_per_epoch": 4, "num_workers": 0}
 
@@ -48,31 +46,19 @@ def test_only_the_atlas_shows_its_labels_and_no_scan_its_truth(tiny_cohort, pati
     assert torch.equal(batch["rapid"], batch["rapid"].round())
 
 
-def test_the_atlas_deformed_to_a_scan_has_exact_labels(tiny_cohort, patients):
-    data = module(tiny_cohort, atlas=patients[0], deformed=True, children=1)
-    data.setup("fit")
-    known, warped = data._kept["train"]
-    assert warped.expectation.shape == warped.labels.shape == known.labels.shape
-    body = warped.expectation[warped.labels > 0].mean(), warped.expectation[warped.labels == 0].mean()
-    assert body[0] > 3 * body[1]
-
-
-def test_a_student_can_label_the_scans_again(tiny_cohort, patients, tmp_path):
-    weights = tmp_path / "student.safetensors"
-    save_segmenter(weights, DynUNet(filters=(4, 4, 4, 4)), {})
-    data = module(tiny_cohort, atlas=patients[0], labeller=weights)
-    data.setup("fit")
-    assert all(scan.labels.shape == scan.standard.shape for scan in data._kept["train"])
-
-
 def test_exposures_are_relative_to_a_standard_scan(tiny_cohort, patients):
     data = module(tiny_cohort, atlas=patients[0], exposures=(0.9, 0.9))
     data.setup("fit")
-    scans = data._scans()
+    scans = data._scans("train", seed=0)
     assert float(scans[0]["exposure"]) == pytest.approx(0.9)
-    scans.cases = [replace(case, standard_velocity=40.0) for case in scans.cases]
-    data.cases = lambda split: scans.cases
-    assert float(data._scans()[0]["exposure"]) == pytest.approx(0.45)
+    spacing = data._kept["train"][0].spacing_mm[0]
+    fast = [replace(case, standard_velocity=2 * STANDARD_VELOCITY) for case in scans.cases[1:]]
+    data.cases = lambda split: [scans.cases[0], *fast]
+    exposures = {round(float(data._scans("train", seed=0)[n]["exposure"]), 2) for n in range(8)}
+    assert exposures == {0.9, 0.45}
+    ranges = data.training_ranges()
+    assert ranges["exposure"] == pytest.approx([0.45, 0.9])
+    assert ranges["spacing_mm"] == pytest.approx([spacing, spacing]), "measured counts are not zoomed"
 
 
 def test_without_an_atlas_or_other_scans(tiny_cohort, patients):
@@ -83,8 +69,12 @@ def test_without_an_atlas_or_other_scans(tiny_cohort, patients):
         bare.cases("train")
     with pytest.raises(ManifestError, match="no training scan is patient P9"):
         module(tiny_cohort, atlas="P9").cases("train")
+    alone = module(tiny_cohort, atlas=patients[0])
+    alone._listed = replace(alone._listed, cases=alone._listed.cases[:1])
     with pytest.raises(ManifestError, match="no training scan besides the atlas"):
-        module(tiny_cohort, atlas=patients[0], children=0).cases("train")
+        alone.cases("train")
+    with pytest.raises(RbsError, match="0 scans without labels; set children to 1 or more"):
+        module(tiny_cohort, children=0)
 
 
 def test_scans_of_one_view_are_labelled_by_that_view(tiny_cohort, patients):

@@ -61,11 +61,35 @@ def test_binning_sums_counts(tiny_cohort):
     assert coarse.standard[0, 3, 4] == case.standard[0, 6:8, 8:10].sum()
 
 
+def test_a_crop_is_stated_in_pixels_before_binning(tiny_cohort):
+    batch = next(iter(scans(tiny_cohort, binning=2).train_dataloader()))
+    assert batch["rapid"].shape == (4, 2, 64, 32)
+
+
+def test_ranges_are_those_of_the_zoomed_samples(tiny_cohort):
+    data = scans(tiny_cohort, zoom=(0.5, 2.0), exposures=(0.1, 0.5))
+    means = [view.mean() for scan in data._kept["train"] for view in scan.standard]
+    ranges = data.training_ranges()
+    assert ranges["spacing_mm"] == pytest.approx([4.8, 19.2])
+    assert ranges["counts_per_pixel"] == pytest.approx([0.1 * min(means) / 4, 0.5 * max(means) * 4], abs=1e-4)
+
+
+def test_a_stream_is_surveyed_once(tiny_cohort, monkeypatch):
+    drawn = []
+    child = Manifest.read(tiny_cohort).split("train")[0]
+    monkeypatch.setattr(
+        "rbs.data.labelled_scans.draw_child", lambda seed, n: (drawn.append(n), load_case(child))
+    )
+    data = scans(tiny_cohort, children=0)
+    assert data.training_ranges() == data.training_ranges()
+    assert drawn == list(range(16))
+
+
 def test_a_stream_needs_no_training_cases_but_those_that_validate(tiny_cohort):
     data = scans(tiny_cohort, children=0, crop=(1024, 256), batch_size=1, samples_per_epoch=2)
     patients = [batch["patient"][0] for batch in data.train_dataloader()]
     assert patients == ["stream-0", "stream-1"]
-    assert data.training_ranges()["spacing_mm"] == [1.81, 2.82]
+    assert data.training_ranges()["spacing_mm"] == pytest.approx([1.81, 2.82], abs=0.01)
 
 
 def test_measured_scans_are_thinned_at_their_own_pixel_size(make_cohort, tmp_path):
@@ -84,6 +108,7 @@ def test_measured_scans_are_thinned_at_their_own_pixel_size(make_cohort, tmp_pat
     for batch in scans(manifest).train_dataloader():
         assert torch.equal(batch["rapid"], batch["rapid"].round())
         assert batch["spacing_mm"].unique().tolist() == pytest.approx([9.6])
+    assert scans(manifest).training_ranges()["spacing_mm"] == pytest.approx([9.6, 9.6])
 
 
 def test_cases_without_labels_are_named(make_cohort, tmp_path):

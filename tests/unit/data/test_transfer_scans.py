@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rbs.data.transfer_scans import UNLABELLED, TransferScansDataModule
-from rbs.errors import RbsError
+from rbs.errors import ManifestError, RbsError
 
 
 def samples(manifest, **options):
@@ -50,6 +50,12 @@ def test_without_a_manifest_phantoms_are_drawn(tiny_cohort, monkeypatch):
     samples(tiny_cohort, seed=3)
     # Others than those of a data module of this seed that draws its labelled scans, too.
     assert drawn == [(4, n) for n in range(4)]
+
+
+def test_a_transfer_set_without_training_patients_is_named(tiny_cohort, make_cohort, tmp_path):
+    empty = make_cohort(tmp_path / "empty", splits=("val",), seed=5)
+    with pytest.raises(ManifestError, match=r"empty.*it lists no training patient; give its scans the split"):
+        samples(tiny_cohort, transfer=empty)
 
 
 def test_a_share_of_nothing_is_refused(tiny_cohort):

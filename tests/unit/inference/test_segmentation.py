@@ -18,7 +18,7 @@ from rbs.inference.onnx import load_onnx
 from rbs.inference.onnx_export import TOLERANCE, export_onnx
 from rbs.inference.onnx_file import with_description
 from rbs.inference.onnx_network import session_of
-from rbs.inference.segmentation import load_segmenter_for
+from rbs.inference.segmentation import OnnxSegmenter, load_segmenter_for
 from rbs.restorers.checkpoint import load_restorer
 from rbs.segmentation.checkpoint import load_segmenter, save_segmenter
 from rbs.segmentation.dynunet import DynUNet
@@ -129,9 +129,20 @@ def test_restorers_and_segmenters_do_not_take_each_others_place(weights, exporte
     assert load_weights(shipped.SHIPPED).name.startswith("NAFNet")
 
 
-def test_a_scan_of_too_many_pixels_is_refused(exported):
-    with pytest.raises(ScanError, match="its views have 2,400,000 pixels"):
-        load_segmenter_for(exported).probabilities(np.zeros((1, 2000, 1200)), 0.5, SPACING)
+def test_a_scan_of_too_many_pixels_is_refused(weights, exported):
+    for file in (weights, exported):
+        with pytest.raises(ScanError, match="its views have 2,400,000 pixels"):
+            load_segmenter_for(file).probabilities(np.zeros((1, 2000, 1200)), 0.5, SPACING)
+
+
+def test_answers_that_exclude_each_other_are_as_likely(exported, monkeypatch):
+    """A view given twice may be certain of one region in one answer, and of another in the other."""
+    certain = np.zeros((1, 2, 1 + len(LABEL_MAPS["scans"]), 1, 1), np.float32)
+    certain[0, 0, 3] = certain[0, 1, 5] = 1
+    monkeypatch.setattr(OnnxSegmenter, "answer", lambda *_, **__: certain)
+    (found,) = load_segmenter_for(exported).probabilities(np.ones((1, 1, 1)), 0.5, SPACING)
+    assert found[[3, 5], 0, 0] == pytest.approx([0.5, 0.5])
+    assert found.sum() == pytest.approx(1)
 
 
 def test_the_shipped_segmenter_gives_what_pytorch_gives():

@@ -15,9 +15,13 @@ def test_rare_classes_weigh_more_by_the_inverse_root_of_their_share():
     labels = torch.zeros(1, 10, 100, dtype=torch.int64)
     labels[0, 0, :90], labels[0, 0, 90:] = 1, 2
     loss(torch.zeros(1, 3, 10, 100), labels)
-    weights, shares = loss.weights(), torch.tensor([0.9, 0.09, 0.01], dtype=torch.float64)
+    weights, shares = loss.weights(), torch.tensor([0.9, 0.09, 0.01])
     assert (weights * shares).sum().item() == pytest.approx(1)
     assert (weights[2] / weights[0]).item() == pytest.approx(((0.01 + 1e-4) / (0.9 + 1e-4)) ** -0.5)
+
+
+def test_its_buffers_are_of_a_precision_that_every_accelerator_has():
+    assert {buffer.dtype for buffer in DiceCrossEntropy(3).buffers()} == {torch.float32}
 
 
 def test_it_vanishes_for_certain_true_answers_and_not_for_others():

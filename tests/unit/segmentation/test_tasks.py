@@ -129,7 +129,8 @@ def test_scans_without_labels_are_refused(base, tmp_path):
     data = Bars()
     del data.sample["labels"]
     with pytest.raises(
-        RbsError, match=r"a truth or label file is missing \(near patient P1, P1\); adapt it on phantoms"
+        RbsError,
+        match=r"label file is missing \(near patient P1, P1\); label the scans, or train",
     ):
         fit(AdaptTeacher(checkpoint=base, decoder_steps=1), data, tmp_path)
 

@@ -92,6 +92,14 @@ def test_a_scan_without_labels_teaches_by_the_teacher_alone(teacher, tiny_cohort
     torch.testing.assert_close(labelled["labels"], alone["total"])
 
 
+def test_features_alone_give_every_weight_of_the_student_a_gradient(teacher, tiny_cohort):
+    distil = task(teacher, output_weight=0.0)
+    distil.setup("fit")
+    unlabelled = TransferScansDataModule(tiny_cohort, transfer=tiny_cohort, transfer_share=1.0, **OPTIONS)
+    distil.losses(batch(unlabelled))["total"].backward()
+    assert not [name for name, weight in distil.named_parameters() if weight.grad is None]
+
+
 def test_a_student_that_is_its_teacher_has_nothing_to_learn(tiny_cohort, tmp_path):
     save_segmenter(tmp_path / "same.safetensors", student(), {})
     distil = task(tmp_path / "same.safetensors", embedding_dim=8, feature_weight=0.0)
@@ -124,7 +132,7 @@ def test_it_does_not_go_on_with_another_teacher(teacher, tiny_cohort, tmp_path):
     fit(task(teacher), both(tiny_cohort), tmp_path, steps=1)
     torch.manual_seed(7)
     save_segmenter(tmp_path / "other.safetensors", DynUNet([8, 8, 8, 12]), {})
-    with pytest.raises(CheckpointError, match=r"another teacher.*name that one"):
+    with pytest.raises(CheckpointError, match=r"it was trained with teacher \w+, which is now"):
         fit(
             task(tmp_path / "other.safetensors"),
             both(tiny_cohort),
@@ -178,7 +186,7 @@ def test_only_hidden_pixels_are_judged_and_they_are_hidden(tiny_cohort, monkeypa
     pretraining, found = MaskedAutoencoder(student()), batch(LabelledScansDataModule(tiny_cohort, **OPTIONS))
     hidden = torch.zeros(2, 1, 128, 64, dtype=torch.bool)
     hidden[:, :, 32:64, 16:48] = True
-    monkeypatch.setattr(pretraining, "_hidden", lambda x: hidden)
+    monkeypatch.setattr("rbs.tasks.pretrain_segmenter.hidden_blocks", lambda *_: hidden)
     given = []
     whole = pretraining.segmenter.logits_with_features
     monkeypatch.setattr(
@@ -187,6 +195,19 @@ def test_only_hidden_pixels_are_judged_and_they_are_hidden(tiny_cohort, monkeypa
     pretraining.losses(found)
     assert given[0][:, :, 32:64, 16:48].sum() == 0
     assert given[0].sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("domain", "options", "fault"),
+    [
+        ("roots", {"masked": 1.0}, "a share of 1 of blocks of 16 pixels"),
+        ("roots", {"block": 0}, "blocks of 0 pixels"),
+        ("colours", {}, "one of frames; set its domain to roots"),
+    ],
+)
+def test_what_cannot_be_hidden_is_refused(domain, options, fault):
+    with pytest.raises(RbsError, match=fault):
+        MaskedAutoencoder(DynUNet([4, 4, 6, 8], domain=domain), **options)
 
 
 def test_weights_of_another_network_are_refused(teacher):

@@ -32,9 +32,8 @@ def fit(task, data, folder, steps=2):
 
 
 def scans(manifest, **options):
-    return LabelledScansDataModule(
-        manifest, crop=(64, 32), binning=2, batch_size=2, samples_per_epoch=4, num_workers=0, **options
-    )
+    settings = {"binning": 2, "batch_size": 2, "samples_per_epoch": 4, "single_view_probability": 0.0}
+    return LabelledScansDataModule(manifest, crop=(128, 64), num_workers=0, **(settings | options))
 
 
 def test_drawn_scans_are_cases_that_are_read_back(tiny_cohort, tmp_path):
@@ -80,6 +79,11 @@ def test_measured_counts_are_refused(make_cohort, tmp_path):
     data._kept["train"] = [replace(scan, expectation=None) for scan in data._kept["train"]]
     with pytest.raises(RbsError, match="measured counts, and a diffusion model draws their noise"):
         fit(DrawScans(model(), scans=1, output=tmp_path), data, tmp_path)
+
+
+def test_samples_of_one_view_are_refused(tiny_cohort, tmp_path):
+    with pytest.raises(RbsError, match=r"show one view twice.*set --data\.single_view_probability 0"):
+        fit(DrawScans(model(), scans=1), scans(tiny_cohort, single_view_probability=0.25), tmp_path)
 
 
 def test_nothing_to_draw_is_refused():

@@ -87,6 +87,26 @@ def test_the_site_of_the_injection_does_not_count() -> None:
     assert found(*scan((130, 24, 3.0)))[0].focus == 1
 
 
+def test_arms_without_counts_make_no_spot_a_site_of_the_injection() -> None:
+    counts, probabilities = scan((130, 24, 3.0))
+    counts[:] = 0
+    assert {spot.reason for spot in found(counts, probabilities)} == {""}
+
+
+def test_a_speck_of_bone_is_judged_by_its_area_and_not_by_its_pixels() -> None:
+    """27 mm^2 of an arm near a drop, on pixels of 3 mm and of 1 mm."""
+    labels = np.zeros((2, 60, 60), np.uint8)
+    labels[:, 20:24, 20:24] = LABEL["hot spots"]
+    labels[:, 20, 26:29] = LABEL["arms"]
+    counts = np.where(labels > 0, 10.0, 2.0)
+    for times in (1, 3):
+        block = np.ones((1, times, times))
+        spots = find_hot_spots(
+            np.kron(counts, block), certain(np.kron(labels, block).astype(np.uint8)), (3 / times,) * 2, VIEWS
+        )
+        assert {spot.reason for spot in spots} == {"beside the bones"}, times
+
+
 def test_doubtful_pixels_are_none() -> None:
     counts, probabilities = scan((*PELVIS, 3.0))
     hot, bone = LABEL["hot spots"], LABEL["pelvis"]
@@ -117,6 +137,16 @@ def test_a_spot_in_one_of_two_views_counts_half() -> None:
         bone_index(p, found(c, p), VIEWS, SPACING, draws=0).area_percent.value for c, p in (both, one)
     )
     assert of_one == pytest.approx(of_both / 2, rel=0.01)
+
+
+def test_a_bone_that_one_view_does_not_show_keeps_its_share() -> None:
+    counts, probabilities = scan((*PELVIS, 3.0), views=(0,))
+    expected = bone_index(probabilities, found(counts, probabilities), VIEWS, SPACING, draws=0)
+    pelvis = probabilities[1, LABEL["pelvis"]].copy()
+    probabilities[1, 0] += pelvis
+    probabilities[1, LABEL["pelvis"]] = 0
+    index = bone_index(probabilities, found(counts, probabilities), VIEWS, SPACING, draws=0)
+    assert index.by_region["pelvis"].value == pytest.approx(2 * expected.by_region["pelvis"].value)
 
 
 def test_no_hot_spot_is_an_index_of_zero() -> None:
