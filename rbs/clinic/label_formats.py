@@ -38,8 +38,9 @@ def write_nifti(path: Path, labels: Array, source: Scan, derivation: Derivation)
     image.header.set_zooms((across, down, 1.0))
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = f"rbs {derivation.version}, RESEARCH".encode()
+    content = image.to_bytes()
     with whole_file(path) as temporary:
-        nibabel.save(image, temporary)
+        temporary.write_bytes(gzip.compress(content) if path.suffix.lower() == ".gz" else content)
 
 
 def write_png(path: Path, labels: Array, source: Scan, derivation: Derivation) -> None:
@@ -55,7 +56,7 @@ def write_png(path: Path, labels: Array, source: Scan, derivation: Derivation) -
     about = PngInfo()
     about.add_text("Comment", f"Regions by {derivation.model}, rbs {derivation.version}. Research use only.")
     with whole_file(path) as temporary:
-        picture.save(temporary, pnginfo=about)
+        picture.save(temporary, "PNG", pnginfo=about)
 
 
 def _write_dicom(path: Path, labels: Array, source: Scan, derivation: Derivation) -> None:

@@ -8,6 +8,7 @@ objects, but makes none of an NM object.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -129,7 +130,7 @@ def _shared_with(header: Dataset) -> Dataset:
     ds = Dataset()
     for element in header:
         if element.keyword in _STUDY or element.tag.group in _PATIENT:
-            ds[element.tag] = element
+            ds[element.tag] = copy.deepcopy(element)
     for keyword in _EMPTY:
         if keyword not in ds:
             setattr(ds, keyword, None)
@@ -302,6 +303,9 @@ def _read(file: Path, scan: Scan) -> list[Segment]:
         for number, inside in _parts(ds, kind, groups, shared, frame):
             mask = masks.setdefault(number, np.zeros(scan.counts.shape, bool))
             mask[n] |= inside
+    if not masks:
+        fault = f"none of its frames lies on the frames read of {scan.provenance.path}"
+        raise ScanError(fault, file=file, remedy="give the segmentation of this scan and energy window")
     described = {int(item.SegmentNumber): item for item in ds.get("SegmentSequence") or []}
     if unknown := sorted(set(masks) - set(described)):
         fault = f"its segment {unknown[0]} is not described"
