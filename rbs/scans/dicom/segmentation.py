@@ -295,17 +295,17 @@ def _read(file: Path, scan: Scan) -> list[Segment]:
     if len(frames) != len(pixels):
         fault = f"it holds {len(pixels)} frames and describes {len(frames)}"
         raise ScanError(fault, file=file, remedy="export it again")
+    places = [_frame_of_scan(ds, groups, shared, scan, file) for groups in frames]
+    if all(n is None for n in places):
+        fault = f"none of its frames lies on the frames read of {scan.provenance.path}"
+        raise ScanError(fault, file=file, remedy="give the segmentation of this scan and energy window")
     masks: dict[int, Array] = {}
-    for groups, frame in zip(frames, pixels, strict=True):
-        n = _frame_of_scan(ds, groups, shared, scan, file)
+    for n, groups, frame in zip(places, frames, pixels, strict=True):
         if n is None:
             continue
         for number, inside in _parts(ds, kind, groups, shared, frame):
             mask = masks.setdefault(number, np.zeros(scan.counts.shape, bool))
             mask[n] |= inside
-    if not masks:
-        fault = f"none of its frames lies on the frames read of {scan.provenance.path}"
-        raise ScanError(fault, file=file, remedy="give the segmentation of this scan and energy window")
     described = {int(item.SegmentNumber): item for item in ds.get("SegmentSequence") or []}
     if unknown := sorted(set(masks) - set(described)):
         fault = f"its segment {unknown[0]} is not described"
