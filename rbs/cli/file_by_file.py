@@ -14,7 +14,7 @@ from rbs.errors import printable
 
 if TYPE_CHECKING:
     from rbs.clinic.outcomes import Outcome, Outputs, Refusal, Skip
-    from rbs.clinic.sources import Source
+    from rbs.clinic.sources import Folder, Source
     from rbs.errors import RbsError
 
 HAS_OUTPUT = "has its output already"
@@ -52,22 +52,15 @@ def plan(
         ScanError: There are only files that rbs restored.
     """
     from rbs.clinic.outcomes import Refusal, Skip
-    from rbs.errors import OutputError, ScanError
+    from rbs.errors import OutputError
 
     target = Path(args.target)
     if root and target.is_file():
         kind = "a folder" if args.source.is_dir() else "a manifest"
         raise OutputError(f"it is a file, but IN is {kind}", file=target, remedy="name a folder")
     if root:
-        skipped = [Skip(s.path, "was restored by rbs already") for s in sources if s.restored]
-        outputs = {
-            s: target / place_of(s.path, root).with_name(names.output_name(s.path))
-            for s in sources
-            if not s.restored
-        }
-        if not outputs:
-            fault = f"it holds only restored {sources[0].kind}s"
-            raise ScanError(fault, file=args.source, remedy="name the originals")
+        kept, skipped = originals(sources, args.source)
+        outputs = {s: target / place_of(s.path, root).with_name(names.output_name(s.path)) for s in kept}
     else:
         skipped = []
         inside = names_a_folder(args.target)
@@ -89,6 +82,40 @@ def plan(
     return outputs, passed
 
 
+def originals(sources: Sequence[Source], folder: Path) -> tuple[list[Source], list[Skip]]:
+    """Files of a folder that rbs did not restore, and the others.
+
+    Raises:
+        ScanError: There are only files that rbs restored.
+    """
+    from rbs.clinic.outcomes import Skip
+    from rbs.errors import ScanError
+
+    kept = [source for source in sources if not source.restored]
+    if not kept:
+        fault = f"it holds only restored {sources[0].kind}s"
+        raise ScanError(fault, file=folder, remedy="name the originals")
+    return kept, [Skip(source.path, "was restored by rbs already") for source in sources if source.restored]
+
+
+def scans_at(path: Path) -> Folder:
+    """The scans that IN names: a file, or those of a folder.
+
+    Raises:
+        ScanError: It names none, or pictures or videos.
+    """
+    from rbs.clinic.sources import Folder, source_of, sources_in
+    from rbs.errors import ScanError
+
+    found = sources_in(path) if path.is_dir() else Folder([source_of(path)])
+    if (kind := found.sources[0].kind) != "scan":
+        fault = f"it holds {kind}s" if path.is_dir() else f"it is a {kind}"
+        raise ScanError(f"{fault}, and regions are those of scans", file=path, remedy="name DICOM files")
+    if found.passed_over:
+        print(printable(f"passed over: {found}"), file=sys.stderr)
+    return found
+
+
 def names_a_folder(target: str) -> bool:
     """True for an OUT that is a folder: it is one, ends in /, or is new and has no suffix."""
     path = Path(target)
@@ -106,11 +133,11 @@ class Processed:
 
     Attributes:
         outcomes: Those of the files, as far as they went.
-        full: The full disk that ended the work before its end.
+        fault: What ended the work before its end: a full disk, or a table that cannot be written.
     """
 
     outcomes: Sequence[Outcome]
-    full: RbsError | None = None
+    fault: RbsError | None = None
 
 
 def process(
@@ -228,7 +255,7 @@ def summarise(
         more: Further entries of the JSON document.
 
     Raises:
-        RbsError: Some file was refused, or done in part, or the disk is full.
+        RbsError: Some file was refused, or done in part, or the work ended before its end.
     """
     from rbs.clinic.outcomes import Skip
 
@@ -247,8 +274,8 @@ def summarise(
         raise failed[0]
     for error in failed:
         print(f"refused: {error}", file=sys.stderr)
-    if processed.full:
-        raise processed.full
+    if processed.fault:
+        raise processed.fault
     if failed:
         raise refusals_error(len(failed), len(outcomes) - len(skips))
 

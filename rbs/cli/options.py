@@ -59,6 +59,16 @@ def add_standard_velocity(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_segmenter_option(parser: argparse.ArgumentParser) -> None:
+    """Add --segmenter, of scans."""
+    parser.add_argument(
+        "--segmenter",
+        default="shipped",
+        metavar="FILE",
+        help="weights of a segmenter (default: shipped, those that come with rbs)",
+    )
+
+
 def add_split_options(parser: argparse.ArgumentParser) -> None:
     """Add --seed and --shares."""
     parser.add_argument(

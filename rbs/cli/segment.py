@@ -5,23 +5,26 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rbs.cli.file_by_file import add_file_options, names_a_folder, plan, process, summarise
+from rbs.cli.file_by_file import add_file_options, names_a_folder, plan, process, scans_at, summarise
 from rbs.cli.options import (
     add_allow_option,
     add_reading_options,
+    add_segmenter_option,
     add_standard_velocity,
     reading_options,
 )
-from rbs.errors import printable
 from rbs.inference.devices import DEVICES
 
 if TYPE_CHECKING:
+    from rbs.clinic.label_formats import LabelFormat
     from rbs.clinic.segment_scans import Report
+    from rbs.clinic.segmentation_reports import Measures, Page, Scores
     from rbs.clinic.sources import Folder
     from rbs.data.manifest import Case
     from rbs.evaluation.segmentation import RegionSummary
@@ -50,12 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="DICOM Segmentation, NIfTI (columns, rows, frames), or palette picture whose pixel values are"
         " labels (default: %(default)s)",
     )
-    parser.add_argument(
-        "--segmenter",
-        default="shipped",
-        metavar="FILE",
-        help="weights of a segmenter (default: shipped, those that come with rbs)",
-    )
+    add_segmenter_option(parser)
     parser.add_argument(
         "--atlas",
         type=Path,
@@ -75,9 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split",
         choices=("train", "val", "test"),
-        default="test",
         help="of a manifest; its rapid scans are segmented, or standard ones where it has no rapid ones"
-        " (default: %(default)s)",
+        " (default: test)",
     )
     parser.add_argument(
         "--score",
@@ -91,7 +88,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write OUT/regions.csv: counts, shares, left to right, growth plates, each with its uncertainty",
     )
     parser.add_argument(
-        "--page", action="store_true", help="write OUT/index.html: contours on every scan, and the --table"
+        "--page",
+        action="store_true",
+        help="write OUT/index.html: contours on every scan; with --table its numbers beside them",
     )
     add_file_options(parser)
     add_reading_options(parser)
@@ -109,45 +108,47 @@ def run(args: argparse.Namespace) -> None:
     """
     from rbs.clinic.label_formats import FORMATS
     from rbs.clinic.segment_scans import ScanSegmenter
+    from rbs.errors import RbsError
     from rbs.inference.segmentation import load_segmenter_for
 
+    form = FORMATS[args.format]
     given = _given(args)
-    if given.found.passed_over:
-        print(printable(f"passed over: {given.found}"), file=sys.stderr)
-    _refuse_tables(args, given)
-    loaded = load_segmenter_for(_student(args, given) or args.segmenter, args.device)
-    tables = _Tables.asked_for(args, given, loaded.name)
+    _refuse_outputs(args, given, form)
+    tables = _Tables.asked_for(args, given)
+    outputs, skipped = plan(given.found.sources, args, form, given.root)
+    existing = [s for s in given.found.sources if not s.restored and s not in outputs]
     segmenter = ScanSegmenter(
-        loaded,
-        FORMATS[args.format],
+        load_segmenter_for(_student(args, given, outputs.values()) or args.segmenter, args.device),
+        form,
         reading_options(args),
         given.stated,
         given.names,
         args.standard_velocity,
         tables.reports,
     )
-    outputs, skipped = plan(given.found.sources, args, segmenter, given.root)
     quiet = None if given.root else True
-    work = segmenter.segment(outputs)
+    work = segmenter.segment(outputs, existing)
     done = process(work, skipped, args, given.root, total=len(outputs), unit="scan", quiet=quiet)
-    summaries: list[RegionSummary] = []
     try:
         if any(outcome.outcome == "segmented" for outcome in done.outcomes):
-            summaries = tables.write(Path(args.target))
-    finally:
-        _print_scores(summaries, args)
-        more = {"scores": [vars(summary) for summary in summaries]} if args.score else {}
-        passed_over = given.found.passed_over
-        summarise(done, args, given.root, word="segmented", passed_over=passed_over, more=more)
+            for report in tables.reports:
+                report.write(Path(args.target))
+    except RbsError as error:
+        done = replace(done, fault=done.fault or error)
+    summaries = tables.scores.summaries if tables.scores else []
+    _print_scores(summaries, args)
+    more = {"scores": [vars(summary) for summary in summaries]} if args.score else {}
+    passed_over = given.found.passed_over
+    summarise(done, args, given.root, word="segmented", passed_over=passed_over, more=more)
 
 
-def _student(args: argparse.Namespace, given: _Given) -> Path | None:
+def _student(args: argparse.Namespace, given: _Given, outputs: Iterable[Path]) -> Path | None:
     """Weights of the segmenter that is trained from the scan --atlas; None without that option.
 
     Raises:
-        RbsError: Options do not go together, or the atlas cannot be used.
+        RbsError: Options do not go together, an output exists, or the atlas cannot be used.
     """
-    from rbs.errors import RbsError
+    from rbs.errors import OutputError, RbsError
 
     if args.atlas is None and args.labels is None:
         return None
@@ -161,6 +162,9 @@ def _student(args: argparse.Namespace, given: _Given) -> Path | None:
         raise RbsError(
             "--atlas needs scans to train on", file=args.source, remedy="name a folder of them as IN"
         )
+    if taken := next((output for output in outputs if os.path.lexists(output)), None):
+        remedy = "add --skip-existing, or name another OUT"
+        raise OutputError("the output exists already", file=taken, remedy=remedy)
     from rbs.clinic.atlas import train_student
     from rbs.data.labels import read_labels
     from rbs.scans.dicom.reader import read_nm
@@ -169,14 +173,16 @@ def _student(args: argparse.Namespace, given: _Given) -> Path | None:
         return read_nm(path, **reading_options(args))
 
     atlas = read(args.atlas)
-    student = train_student(
-        atlas,
-        read_labels(args.labels, atlas),
-        [source.path for source in given.found.sources],
-        Path(args.target),
-        read=read,
-        standard_velocity=args.standard_velocity,
-    )
+    labels = read_labels(args.labels, atlas)
+    with redirect_stdout(sys.stderr):  # --json leaves standard output to the document
+        student = train_student(
+            atlas,
+            labels,
+            [source.path for source in given.found.sources],
+            Path(args.target),
+            read=read,
+            standard_velocity=args.standard_velocity,
+        )
     for error in student.left_out.values():
         print(f"not trained on: {error}", file=sys.stderr)
     return student.weights
@@ -184,7 +190,7 @@ def _student(args: argparse.Namespace, given: _Given) -> Path | None:
 
 @dataclass(frozen=True)
 class _Given:
-    """What IN names.
+    """The scans of IN.
 
     Attributes:
         found: The scans.
@@ -202,16 +208,14 @@ class _Given:
 
 
 def _given(args: argparse.Namespace) -> _Given:
-    from rbs.clinic.sources import Folder, source_of, sources_in
-    from rbs.errors import ScanError
+    from rbs.errors import RbsError
 
     source: Path = args.source
-    if source.suffix.lower() == ".csv":
+    if source.suffix.lower() == ".csv" and not source.is_dir():
         return _given_by_manifest(args)
-    found = sources_in(source) if source.is_dir() else Folder([source_of(source)])
-    if (kind := found.sources[0].kind) != "scan":
-        fault = f"it is a {kind}" if source.is_file() else f"it holds {kind}s"
-        raise ScanError(f"{fault}, and regions are those of scans", file=source, remedy="name DICOM files")
+    if args.split:
+        raise RbsError("--split is one of a manifest, and IN is none", file=source, remedy="leave it out")
+    found = scans_at(source)
     if not source.is_dir():
         return _Given(found, None)
     names = {one.path: str(one.path.relative_to(source)) for one in found.sources}
@@ -223,10 +227,11 @@ def _given_by_manifest(args: argparse.Namespace) -> _Given:
     from rbs.data.manifest import Manifest
     from rbs.errors import ManifestError
 
+    split = args.split or "test"
     found = []
     cases, names = {}, {}
     stated: dict[Path, dict[str, Any]] = {}
-    for number, case in enumerate(Manifest.read(args.source).split(args.split)):
+    for number, case in enumerate(Manifest.read(args.source).split(split)):
         velocity = case.rapid_velocity if case.rapid else case.standard_velocity
         for listed in case.rapid or case.standard:
             path = Path(os.path.normpath(listed))  # "../x" lies in no folder of ours
@@ -236,7 +241,7 @@ def _given_by_manifest(args: argparse.Namespace) -> _Given:
             if listed in case.stated_views:
                 stated[path]["views"] = (case.stated_views[listed],)
     if not found:
-        fault = f"it has no patient in its split {args.split}"
+        fault = f"it has no patient in its split {split}"
         raise ManifestError(fault, file=args.source, remedy="name another --split")
     folder = Path(os.path.normpath(args.source.parent))
     if not all(path.is_relative_to(folder) for path in cases):
@@ -246,35 +251,38 @@ def _given_by_manifest(args: argparse.Namespace) -> _Given:
 
 @dataclass(frozen=True)
 class _Tables:
-    """What is made of all scans together.
+    """Tables and the page of all scans, where they are asked for."""
 
-    Attributes:
-        reports: Those asked for.
-    """
-
-    reports: tuple[Any, ...]
+    scores: Scores | None = None
+    measures: Measures | None = None
+    page: Page | None = None
 
     @classmethod
-    def asked_for(cls, args: argparse.Namespace, given: _Given, segmenter: str) -> _Tables:
-        """Those that the options ask for; what they need is imported for them alone."""
+    def asked_for(cls, args: argparse.Namespace, given: _Given) -> _Tables:
+        """Those that the options ask for; what they need is imported for them alone.
+
+        Raises:
+            OutputError: One of them exists already.
+        """
         if not _asked(args):
-            return cls(())
+            return cls()
         from rbs.clinic.segmentation_reports import Measures, Page, Scores
+        from rbs.errors import OutputError
 
         measures = Measures() if args.table else None
-        reports: list[Report] = [Scores(given.cases)] if args.score else []
-        if measures:
-            reports.append(measures)
-        if args.page:
-            reports.append(Page(segmenter, measures))
-        return cls(tuple(reports))
+        tables = cls(
+            Scores(given.cases) if args.score else None, measures, Page(measures) if args.page else None
+        )
+        files = (Path(args.target, report.file) for report in tables.reports)
+        if taken := next((file for file in files if os.path.lexists(file)), None):
+            remedy = "remove it, or name another OUT"
+            raise OutputError("the table exists already", file=taken, remedy=remedy)
+        return tables
 
-    def write(self, folder: Path) -> list[RegionSummary]:
-        """Write them all; the summary of the scores."""
-        summaries: list[RegionSummary] = []
-        for report in self.reports:
-            summaries = report.write(folder) or summaries
-        return summaries
+    @property
+    def reports(self) -> tuple[Report, ...]:
+        """All that are asked for; the page shows numbers of the measures, and comes after them."""
+        return tuple(report for report in (self.scores, self.measures, self.page) if report)
 
 
 def _asked(args: argparse.Namespace) -> list[str]:
@@ -282,20 +290,26 @@ def _asked(args: argparse.Namespace) -> list[str]:
     return [f"--{name}" for name in ("score", "table", "page") if getattr(args, name)]
 
 
-def _refuse_tables(args: argparse.Namespace, given: _Given) -> None:
-    """Refuse tables without a folder to stand in, or without the scans that exist.
+def _refuse_outputs(args: argparse.Namespace, given: _Given, form: LabelFormat) -> None:
+    """Refuse an OUT of another format, and tables without a folder or without the scans that exist.
 
     Raises:
-        RbsError: OUT is a file, or --skip-existing is given.
+        OutputError: OUT is a file with the suffix of another format.
+        RbsError: OUT is a file, or --skip-existing is given, and tables are asked for.
     """
-    from rbs.errors import RbsError
+    from rbs.errors import OutputError, RbsError
 
     asked = _asked(args)
-    if asked and not (given.root or names_a_folder(args.target)):
+    one_file = not (given.root or names_a_folder(args.target))
+    if asked and one_file:
         raise RbsError(f"{asked[0]} writes beside the label maps", remedy="name a folder as OUT")
     if asked and args.skip_existing:
         fault = f"--skip-existing would leave scans out of what {asked[0]} writes"
         raise RbsError(fault, remedy="leave one of the two out")
+    if one_file and not args.target.lower().endswith(form.suffixes):
+        fault = f"its name is not one of --format {args.format}"
+        remedy = f"let it end in {' or '.join(form.suffixes)}"
+        raise OutputError(fault, file=Path(args.target), remedy=remedy)
 
 
 def _print_scores(summaries: list[RegionSummary], args: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +39,9 @@ def write_nifti(path: Path, labels: Array, source: Scan, derivation: Derivation)
     image.header.set_zooms((across, down, 1.0))
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = f"rbs {derivation.version}, RESEARCH".encode()
+    content = image.to_bytes()
     with whole_file(path) as temporary:
-        nibabel.save(image, temporary)
+        temporary.write_bytes(gzip.compress(content) if path.suffix.lower() == ".gz" else content)
 
 
 def write_png(path: Path, labels: Array, source: Scan, derivation: Derivation) -> None:
@@ -55,7 +57,7 @@ def write_png(path: Path, labels: Array, source: Scan, derivation: Derivation) -
     about = PngInfo()
     about.add_text("Comment", f"Regions by {derivation.model}, rbs {derivation.version}. Research use only.")
     with whole_file(path) as temporary:
-        picture.save(temporary, pnginfo=about)
+        picture.save(temporary, "PNG", pnginfo=about)
 
 
 def _write_dicom(path: Path, labels: Array, source: Scan, derivation: Derivation) -> None:
@@ -68,21 +70,27 @@ class LabelFormat:
 
     Attributes:
         write: Writes the labels of a scan.
-        suffix: Of its files; None for that of the scan.
+        suffixes: What names of its files may end in, in lower case.
+        suffix: Of the files that are named after scans; None for that of the scan.
     """
 
     write: Callable[[Path, Array, Scan, Derivation], None]
+    suffixes: tuple[str, ...]
     suffix: str | None = None
 
-    def name_for(self, scan: Path) -> str:
+    def output_name(self, path: Path) -> str:
         """Name of the labels of a scan: `child_seg.dcm` of `child.dcm`."""
-        stem, suffix = stem_and_suffix(scan)
+        stem, suffix = stem_and_suffix(path)
         return f"{stem}_seg{suffix if self.suffix is None else self.suffix}"
+
+    def outputs(self, output: Path) -> dict[str, Path]:
+        """All files written for a label map `output`, by what they hold."""
+        return {"label map": output}
 
 
 FORMATS: Mapping[str, LabelFormat] = {
-    "seg": LabelFormat(_write_dicom),
-    "nifti": LabelFormat(write_nifti, ".nii.gz"),
-    "png": LabelFormat(write_png, ".png"),
+    "seg": LabelFormat(_write_dicom, (".dcm", ".ima")),
+    "nifti": LabelFormat(write_nifti, (".nii.gz", ".nii"), ".nii.gz"),
+    "png": LabelFormat(write_png, (".png",), ".png"),
 }
 """Formats by the names of the command line."""

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from itertools import groupby
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from rbs.clinic.checks import check
 from rbs.clinic.outcomes import Refusal
-from rbs.clinic.restore_scans import pair_views
-from rbs.clinic.segment_scans import Segmented, segment_scan
+from rbs.clinic.segment_scans import Acquired, Segmented, acquired_scans
 from rbs.clinic.sources import Source
 from rbs.errors import RbsError, printable
-from rbs.scans.dicom.reader import read_nm
-from rbs.scans.quality.check import check_quality
-from rbs.scans.scan import STANDARD_VELOCITY, Scan, View
+from rbs.scans.scan import STANDARD_VELOCITY, View
 from rbs.segmentation.measures.bone_index import BoneIndex, bone_index
 from rbs.segmentation.measures.hot_spots import HotSpot, find_hot_spots
 from rbs.segmentation.measures.regions import RegionRow, region_table
@@ -27,11 +23,19 @@ if TYPE_CHECKING:
     from rbs.inference.segmentation import AnySegmenter
 
 
+SPOT_COLUMNS = (
+    *("file", "view", "region", "focus", "left_out", "row", "column"),
+    *("probability", "area_cm2", "counts", "contrast", "contrast_sd"),
+)
+"""Columns of the table hot_spots.csv."""
+
+
 @dataclass(frozen=True)
 class Quantified:
     """Measures of a scan.
 
     Attributes:
+        name: Its file or files, as tables name them.
         sources: Its file; two where each held one view; none where it came from no file.
         columns: Columns of a view.
         index: The open bone scan index.
@@ -40,19 +44,13 @@ class Quantified:
         warnings: What makes them doubtful.
     """
 
+    name: str
     sources: tuple[Path, ...]
     columns: int
     index: BoneIndex
     spots: tuple[HotSpot, ...]
     regions: tuple[RegionRow, ...]
     warnings: tuple[str, ...] = ()
-
-    outcome: ClassVar[str] = "quantified"
-
-    @property
-    def name(self) -> str:
-        """Name of its file."""
-        return " + ".join(source.name for source in self.sources)
 
     def __str__(self) -> str:
         area, weighted = self.index.area_percent, self.index.weighted_percent
@@ -75,26 +73,18 @@ class Quantified:
         row: dict[str, Any] = {"file": self.name, "hot_spots": self.index.foci}
         for name, value in numbers.items():
             row |= {name: value.value, f"{name}_sd": value.sd}
-        return row | {f"{name}_hot_spots": n for name, n in self.index.foci_by_region.items()}
+        row |= {f"{name}_hot_spots": n for name, n in self.index.foci_by_region.items()}
+        return row | {"warnings": "; ".join(self.warnings)}
 
     def spot_rows(self) -> Iterator[dict[str, Any]]:
         """Rows of the table hot_spots.csv; their rows and columns are those of the file."""
         for spot in self.spots:
             mirrored = spot.view == View.POSTERIOR
-            yield {
-                "file": self.name,
-                "view": str(spot.view),
-                "region": spot.region,
-                "focus": spot.focus or "",
-                "left_out": spot.reason,
-                "row": spot.row,
-                "column": self.columns - 1 - spot.column if mirrored else spot.column,
-                "probability": spot.probability,
-                "area_cm2": spot.area_cm2,
-                "counts": spot.counts,
-                "contrast": spot.contrast.value,
-                "contrast_sd": spot.contrast.poisson,
-            }
+            column = self.columns - 1 - spot.column if mirrored else spot.column
+            place = self.name, str(spot.view), spot.region, spot.focus or "", spot.reason, spot.row, column
+            contrast = spot.contrast.value, spot.contrast.poisson
+            row = *place, spot.probability, spot.area_cm2, spot.counts, *contrast
+            yield dict(zip(SPOT_COLUMNS, row, strict=True))
 
     def region_rows(self) -> Iterator[dict[str, Any]]:
         """Rows of the table regions.csv."""
@@ -115,12 +105,15 @@ def quantify_scan(segmented: Segmented, *, counted: float = 1.0) -> Quantified:
     scan, probabilities = segmented.scan, segmented.probabilities
     given = (scan.aligned(), probabilities, scan.spacing_mm, segmented.views)
     spots = find_hot_spots(*given, exposure=counted)
+    sources = tuple(path for file in segmented.files if (path := file.provenance.path))
     return Quantified(
-        sources=tuple(path for file in segmented.files if (path := file.provenance.path)),
+        name=segmented.name or " + ".join(path.name for path in sources),
+        sources=sources,
         columns=scan.shape[1],
         index=bone_index(probabilities, spots, segmented.views, scan.spacing_mm),
         spots=tuple(spots),
         regions=tuple(region_table(*given, exposure=counted)),
+        warnings=segmented.warnings,
     )
 
 
@@ -129,6 +122,7 @@ def quantify_files(
     segmenter: AnySegmenter,
     reading: Mapping[str, Any],
     standard_velocity: float = STANDARD_VELOCITY,
+    names: Mapping[Path, str] = MappingProxyType({}),
 ) -> Iterator[Quantified | Refusal]:
     """Quantify DICOM files, study by study; two files that hold a view each are one scan.
 
@@ -137,34 +131,23 @@ def quantify_files(
         segmenter: The segmenter.
         reading: Options of `read_nm` for files that do not say all.
         standard_velocity: cm/min of your standard scans.
+        names: Name of each file, by its path; that of the file by default.
 
     Yields:
         The measures of each scan, or why a file has none.
     """
 
-    def read(source: Source) -> Scan:
-        scan = read_nm(source.path, content=source.content, **reading)
-        check(scan, standard_velocity=standard_velocity).training.require(source.path)
-        return scan
+    def measure(acquired: Acquired, name: str) -> Quantified:
+        return quantify_scan(acquired.segmented(segmenter, standard_velocity, name))
 
-    def measure(group: list[Scan]) -> Quantified:
-        segmented = segment_scan(group, segmenter, standard_velocity)
-        faults = dict.fromkeys(str(finding) for scan in group for finding in check_quality(scan))
-        return replace(quantify_scan(segmented), warnings=(*faults, *segmented.warnings))
-
-    in_order = sorted(sources, key=lambda source: (source.study, source.path))
-    for _, study in groupby(in_order, key=lambda source: source.study):
-        scans = []
-        for source in study:
-            scan = attempt(source.path, read, source)
-            if isinstance(scan, RbsError):
-                yield Refusal(source.path, scan)
-            else:
-                scans.append(scan)
-        for group in pair_views(scans):
-            paths = [path for scan in group if (path := scan.provenance.path)]
-            measured = attempt(paths[0], measure, group)
-            if isinstance(measured, RbsError):
-                yield from (Refusal(path, measured) for path in paths)
-            else:
-                yield measured
+    for acquired in acquired_scans(sources, segmenter, reading, standard_velocity):
+        if isinstance(acquired, Refusal):
+            yield acquired
+            continue
+        paths = acquired.paths
+        name = " + ".join(names.get(path, path.name) for path in paths)
+        measured = attempt(paths[0], measure, acquired, name)
+        if isinstance(measured, RbsError):
+            yield from acquired.refusals(measured, paths)
+        else:
+            yield measured

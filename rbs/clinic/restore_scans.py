@@ -226,10 +226,8 @@ class ScanRestorer:
                     yield Refusal(source.path, fault)
                 elif output:
                     wanted[source.path] = output
-            for path, twins in same_instance(scans).items():
-                doubts[path] += (
-                    f"its SOP Instance UID is also that of {', '.join(twins)}: keep one of them",
-                )
+            for path, doubt in same_instance(scans).items():
+                doubts[path] += (doubt,)
             for group in pair_views(scans):
                 if one_frame_twice([scan.counts[0] for scan in group]):
                     doubts |= {_path(scan): (*doubts[_path(scan)], ONE_FRAME) for scan in group}
@@ -345,18 +343,22 @@ class _Answer:
         return _Answer(rapid, own, sd, [found for found in self.contradictions if found.view in scan.views])
 
 
-def same_instance(scans: Iterable[Scan]) -> dict[Path, list[str]]:
-    """Files that share an SOP Instance UID, which is to be unique, and the names of the others."""
+def same_instance(scans: Iterable[Scan]) -> dict[Path, str]:
+    """Warnings of files that share an SOP Instance UID, which is to be unique."""
     alike: dict[str, list[Path]] = defaultdict(list)
     for scan in scans:
         if uid := scan.provenance.sop_instance_uid:
             alike[uid].append(_path(scan))
     return {
-        path: [other.name for other in paths if other != path]
+        path: f"its SOP Instance UID is also that of {_names(paths, path)}: keep one of them"
         for paths in alike.values()
         if len(paths) > 1
         for path in paths
     }
+
+
+def _names(paths: Iterable[Path], but: Path) -> str:
+    return ", ".join(path.name for path in paths if path != but)
 
 
 def pair_views(scans: Iterable[Scan]) -> list[list[Scan]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
@@ -18,12 +19,13 @@ from rbs.clinic.outcomes import Refusal
 from rbs.clinic.restore_scans import join_views, pair_views, same_instance
 from rbs.clinic.sources import Source
 from rbs.errors import CheckpointError, OutputError, RbsError, ScanError, printable
+from rbs.scans.acceptance import ONE_FRAME, one_frame_twice
 from rbs.scans.censoring import completed
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.dicom.writer import Derivation
 from rbs.scans.quality.check import check_quality
 from rbs.scans.scan import REGIONS, STANDARD_VELOCITY, Array, Scan, View
-from rbs.utils.guard import attempt
+from rbs.utils.guard import attempt, concerning
 from rbs.utils.version import VERSION
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class Segmented:
         files: The scan of each of its files.
         probabilities: Of background and regions, aligned, float32 (V, 1 + K, H, W).
         labels: The most probable of them, aligned, uint8 (V, H, W): k + 1 for `REGIONS[k]`.
+        segmenter: Name of what found the regions.
         warnings: What to look at before using them.
     """
 
@@ -57,6 +60,7 @@ class Segmented:
     files: tuple[Scan, ...]
     probabilities: Array
     labels: Array
+    segmenter: str
     warnings: tuple[str, ...] = ()
 
     @property
@@ -66,13 +70,26 @@ class Segmented:
 
 
 class Report(Protocol):
-    """What is made of all segmented scans together: a table, a page."""
+    """A table or a page of all segmented scans.
+
+    Attributes:
+        file: Name of its file.
+    """
+
+    file: ClassVar[str]
 
     def add(self, segmented: Segmented) -> Sequence[str]:
         """Take in a scan; its doubts, as clauses.
 
         Raises:
             RbsError: What is known of it does not fit: it is refused.
+        """
+
+    def write(self, folder: Path) -> None:
+        """Write it to its file in the folder of the label maps.
+
+        Raises:
+            RbsError: It cannot be written, or nothing was taken in.
         """
 
 
@@ -130,10 +147,12 @@ def segment_scan(
         name: Of the scan.
 
     Raises:
-        ScanError: Its velocity is unknown, or it shows no region.
+        ScanError: Its velocity is unknown, it holds no counts, or it shows no region.
         CheckpointError: The segmenter gave values that are no probabilities.
     """
     scan = join_views(files)
+    if not scan.counts.any():
+        raise ScanError("it holds no counts", file=scan.provenance.path, remedy="acquire or export it again")
     exposure = scan.exposure_of(standard_velocity)
     whole = scan.with_counts(completed(scan.counts, scan.cut), cut=0)
     probabilities = loaded.probabilities(whole.aligned(), exposure, scan.spacing_mm)
@@ -143,11 +162,12 @@ def segment_scan(
     if not labels.any():
         remedy = "look at it: is it a bone scan, and not empty?"
         raise ScanError("it shows no region of the skeleton", file=scan.provenance.path, remedy=remedy)
-    return Segmented(name, scan, tuple(files), probabilities, labels, tuple(_coverage_doubts(scan, labels)))
+    doubts = tuple(_coverage_doubts(scan, labels))
+    return Segmented(name, scan, tuple(files), probabilities, labels, loaded.name, doubts)
 
 
 def _coverage_doubts(scan: Scan, labels: Array) -> Iterator[str]:
-    """Say which regions of a whole body are not in a scan, or not wholly.
+    """Name the regions of a whole body that are not in a scan, or not wholly.
 
     A region is cut off where it is wider than `CUT_MM` in the first or the last `END_MM` of the
     rows that were scanned.
@@ -166,6 +186,82 @@ def _coverage_doubts(scan: Scan, labels: Array) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
+class Acquired:
+    """A scan that may be segmented, of one file or of two that hold a view each.
+
+    Attributes:
+        files: The scan of each file.
+        warnings: What makes its regions doubtful.
+    """
+
+    files: tuple[Scan, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Its files."""
+        return tuple(path for scan in self.files if (path := scan.provenance.path))
+
+    def segmented(self, loaded: AnySegmenter, standard_velocity: float, name: str) -> Segmented:
+        """Its regions, by `segment_scan`, with the warnings of both."""
+        found = segment_scan(self.files, loaded, standard_velocity, name=name)
+        return replace(found, warnings=(*self.warnings, *found.warnings))
+
+    def refusals(self, error: RbsError, paths: Iterable[Path]) -> Iterator[Refusal]:
+        """An error of the scan, told of each of `paths`."""
+        of_scan = error.file == self.paths[0]  # and not of the weights
+        return (Refusal(path, concerning(error, path) if of_scan else error) for path in paths)
+
+
+def acquired_scans(
+    sources: Iterable[Source],
+    loaded: AnySegmenter,
+    reading: Mapping[str, Any],
+    standard_velocity: float = STANDARD_VELOCITY,
+    stated: Mapping[Path, Mapping[str, Any]] = MappingProxyType({}),
+) -> Iterator[Acquired | Refusal]:
+    """Read the scans of files, study by study, so that only one study is in memory.
+
+    Args:
+        sources: The files.
+        loaded: The segmenter; its provenance tells the scans that it was trained on.
+        reading: Options of `read_nm` for files that do not say all.
+        standard_velocity: cm/min of the standard scans.
+        stated: Options of single files, by their path.
+
+    Yields:
+        Scans of raw counts, and enough of them, at a known velocity; and why a file holds none.
+    """
+
+    def read(source: Source) -> tuple[Scan, tuple[str, ...]]:
+        options = {**reading, **stated.get(source.path, {})}
+        scan = read_nm(source.path, content=source.content, **options)
+        report = check(scan, standard_velocity=standard_velocity, trained_on=loaded.provenance)
+        report.training.require(source.path)
+        return scan, (*report.restoring.warnings, *map(str, check_quality(scan)))
+
+    in_order = sorted(sources, key=lambda source: (source.study, source.path))
+    for _, study in groupby(in_order, key=lambda source: source.study):
+        scans: list[Scan] = []
+        doubts: dict[Path, tuple[str, ...]] = {}
+        for source in study:
+            result = attempt(source.path, read, source)
+            if isinstance(result, RbsError):
+                yield Refusal(source.path, result)
+                continue
+            scan, doubts[source.path] = result
+            scans.append(scan)
+        for path, doubt in same_instance(scans).items():
+            doubts[path] += (doubt,)
+        for group in pair_views(scans):
+            paths = Acquired(tuple(group), ()).paths
+            known = [doubt for path in paths for doubt in doubts[path]]
+            if len(group) == 2 and one_frame_twice([scan.counts[0] for scan in group]):
+                known.append(ONE_FRAME)
+            yield Acquired(tuple(group), tuple(dict.fromkeys(known)))
+
+
+@dataclass(frozen=True)
 class ScanSegmenter:
     """Segmenting DICOM files, study by study.
 
@@ -179,7 +275,7 @@ class ScanSegmenter:
         stated: The same of single files, by their path.
         names: Name of each file, by its path; that of the file by default.
         standard_velocity: cm/min of the standard scans.
-        reports: What is made of all scans together.
+        reports: Tables and pages of all scans.
     """
 
     loaded: AnySegmenter
@@ -190,70 +286,65 @@ class ScanSegmenter:
     standard_velocity: float = STANDARD_VELOCITY
     reports: Sequence[Report] = ()
 
-    def output_name(self, path: Path) -> str:
-        """Name of the label map of a file."""
-        return self.form.name_for(path)
-
-    def outputs(self, output: Path) -> dict[str, Path]:
-        """All files written for a label map `output`, by what they hold."""
-        return {"label map": output}
-
-    def segment(self, outputs: Mapping[Source, Path]) -> Iterator[SegmentedFile | Refusal]:
+    def segment(
+        self, outputs: Mapping[Source, Path], existing: Iterable[Source] = ()
+    ) -> Iterator[SegmentedFile | Refusal]:
         """Segment files; one that must be refused does not stop the others.
 
         Args:
             outputs: Where the label map of each file goes.
+            existing: Files that were segmented before. A view whose opposite is among them is
+                segmented with it, so that its regions do not depend on where a run was interrupted.
 
         Yields:
-            The outcome of each file.
+            The outcome of each file of `outputs`.
 
         Raises:
             DiskFullError: There is no room for an output.
         """
         targets = {source.path: output for source, output in outputs.items()}
-        in_order = sorted(outputs, key=lambda source: (source.study, source.path))
-        for _, study in groupby(in_order, key=lambda source: source.study):
-            scans: list[Scan] = []
-            doubts: dict[Path, tuple[str, ...]] = {}
-            for source in study:
-                read = attempt(source.path, self._read, source, targets[source.path])
-                if isinstance(read, RbsError):
-                    yield Refusal(source.path, read)
-                    continue
-                scan, doubts[source.path] = read
-                scans.append(scan)
-            for path, twins in same_instance(scans).items():
-                doubts[path] += (f"its SOP Instance UID is also that of {', '.join(twins)}: keep one",)
-            for group in pair_views(scans):
-                yield from self._segment_group(group, doubts, targets)
+        studies = {source.study for source in outputs}
+        beside = [source for source in existing if source.study in studies]
+        options = self.reading, self.standard_velocity, self.stated
+        for acquired in acquired_scans([*outputs, *beside], self.loaded, *options):
+            if isinstance(acquired, Refusal):
+                if acquired.source in targets:
+                    yield acquired
+                continue
+            wanted = {path: targets[path] for path in acquired.paths if path in targets}
+            for path in [path for path, output in wanted.items() if os.path.lexists(output)]:
+                remedy = "choose another or remove it"
+                yield Refusal(
+                    path, OutputError("the output exists already", file=wanted.pop(path), remedy=remedy)
+                )
+            if wanted:
+                yield from self._segment(acquired, wanted)
 
-    def _read(self, source: Source, output: Path) -> tuple[Scan, tuple[str, ...]]:
-        """Read a scan that may be segmented, with its warnings, or refuse it."""
-        if os.path.lexists(output):
-            raise OutputError("the output exists already", file=output, remedy="choose another or remove it")
-        options = {**self.reading, **self.stated.get(source.path, {})}
-        scan = read_nm(source.path, content=source.content, **options)
-        report = check(scan, standard_velocity=self.standard_velocity, trained_on=self.loaded.provenance)
-        report.training.require(source.path)  # raw counts, and enough of them, at a known velocity
-        return scan, (*report.restoring.warnings, *map(str, check_quality(scan)))
-
-    def _segment_group(
-        self, group: list[Scan], doubts: Mapping[Path, tuple[str, ...]], outputs: Mapping[Path, Path]
-    ) -> Iterator[SegmentedFile | Refusal]:
-        """Segment a scan, or two views together, report on it, and write the label maps."""
-        paths = [path for scan in group if (path := scan.provenance.path)]
-        known = dict.fromkeys(doubt for path in paths for doubt in doubts[path])
-        answer = attempt(paths[0], self._answer, group, paths[0], tuple(known))
-        if isinstance(answer, RbsError):
-            yield from (Refusal(path, answer) for path in paths)
+    def _segment(self, acquired: Acquired, outputs: Mapping[Path, Path]) -> Iterator[SegmentedFile | Refusal]:
+        """Segment a scan, write the label maps of `outputs`, and report on it."""
+        paths = acquired.paths
+        name = self.names.get(paths[0], paths[0].name)
+        start = time.perf_counter()
+        segmented = attempt(paths[0], acquired.segmented, self.loaded, self.standard_velocity, name)
+        seconds = (time.perf_counter() - start) / len(paths)
+        if isinstance(segmented, RbsError):
+            yield from acquired.refusals(segmented, outputs)
             return
-        segmented, seconds, told = answer
         frames = segmented.scan.unaligned(segmented.labels)
-        for n, (scan, path) in enumerate(zip(group, paths, strict=True)):
-            own = frames if len(group) == 1 else frames[n : n + 1]
+        told: list[str] | RbsError | None = None
+        for n, (scan, path) in enumerate(zip(acquired.files, paths, strict=True)):
+            if path not in outputs:
+                continue
+            own = frames if len(paths) == 1 else frames[n : n + 1]
             written = attempt(path, self._write, own, scan, outputs[path])
             if isinstance(written, RbsError):
                 yield Refusal(path, written)
+                continue
+            if told is None:
+                told = attempt(paths[0], self._report, segmented)
+            if isinstance(told, RbsError):
+                outputs[path].unlink()
+                yield Refusal(path, told)
                 continue
             yield SegmentedFile(
                 source=path,
@@ -261,21 +352,14 @@ class ScanSegmenter:
                 view_rule=scan.provenance.view_rule,
                 output=outputs[path],
                 pixels=written,
-                seconds=seconds / len(group),
-                together_with=paths[1 - n] if len(group) == 2 else None,
+                seconds=seconds,
+                together_with=paths[1 - n] if len(paths) == 2 else None,
                 warnings=(*segmented.warnings, *told),
             )
 
-    def _answer(
-        self, group: list[Scan], path: Path, doubts: tuple[str, ...]
-    ) -> tuple[Segmented, float, list[str]]:
-        """The regions of a scan, the seconds that it took, and the doubts of all reports."""
-        start = time.perf_counter()
-        name = self.names.get(path, path.name)
-        segmented = segment_scan(group, self.loaded, self.standard_velocity, name=name)
-        seconds = time.perf_counter() - start
-        segmented = replace(segmented, warnings=(*doubts, *segmented.warnings))
-        return segmented, seconds, [doubt for report in self.reports for doubt in report.add(segmented)]
+    def _report(self, segmented: Segmented) -> list[str]:
+        """The doubts of all reports."""
+        return [doubt for report in self.reports for doubt in report.add(segmented)]
 
     def _write(self, labels: Array, scan: Scan, output: Path) -> dict[str, int]:
         derivation = Derivation(self.loaded.name, VERSION, self.loaded.sha256)

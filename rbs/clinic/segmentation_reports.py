@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from rbs.evaluation.segmentation import (
 from rbs.report.regions import ShownScan, shown, write_regions_page
 from rbs.scans.scan import Array
 from rbs.segmentation.measures.regions import Measured, RegionRow, region_table
-from rbs.utils.files import write_csv
+from rbs.utils.files import write_rows
 
 
 class Scores:
@@ -31,7 +31,12 @@ class Scores:
     Args:
         cases: Cases of a manifest by the path of each of their scans; labels beside a file
             (`rbs.data.labels`) serve where it is not among them.
+
+    Attributes:
+        summaries: The scores over patients, once they were written.
     """
+
+    file: ClassVar[str] = "dice.csv"
 
     def __init__(self, cases: Mapping[Path, Case]) -> None:
         # A missing extra is told before the work, not after it.
@@ -39,6 +44,7 @@ class Scores:
 
         self.cases = cases
         self.scores: list[RegionScore] = []
+        self.summaries: list[RegionSummary] = []
 
     def add(self, segmented: Segmented) -> Sequence[str]:
         """See `rbs.clinic.segment_scans.Report`."""
@@ -72,7 +78,7 @@ class Scores:
         labels = segmented.scan.with_counts(np.concatenate(read), cut=0).aligned()
         return labels.astype(np.uint8)
 
-    def write(self, folder: Path) -> list[RegionSummary]:
+    def write(self, folder: Path) -> None:
         """Write `dice.csv`.
 
         Raises:
@@ -82,8 +88,8 @@ class Scores:
         if not self.scores:
             remedy = "name a manifest with truth or labels, or put NAME.labels.npz beside NAME.dcm"
             raise RbsError("no labels are known, so nothing was scored", remedy=remedy)
-        write_scores(folder / "dice.csv", self.scores)
-        return summarise_regions(self.scores)
+        write_scores(folder / self.file, self.scores)
+        self.summaries = summarise_regions(self.scores)
 
 
 class Measures:
@@ -93,6 +99,8 @@ class Measures:
         rows: Name of the scan and its measures.
         last: Those of the scan that was taken in last.
     """
+
+    file: ClassVar[str] = "regions.csv"
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, RegionRow]] = []
@@ -113,28 +121,28 @@ class Measures:
             OutputError: It cannot be written.
         """
         rows: list[dict[str, Any]] = [{"patient": name, **row.as_dict()} for name, row in self.rows]
-        head = list(rows[0]) if rows else ["patient"]
-        cells = ([_cell(value) for value in row.values()] for row in rows)
-        write_csv(folder / "regions.csv", head, cells)
+        write_rows(folder / self.file, rows)
 
 
 class Page:
     """Contours on every scan.
 
     Args:
-        segmenter: Name of what found the regions.
         measures: Whose numbers stand beside them, which takes in each scan before the page does.
     """
 
-    def __init__(self, segmenter: str, measures: Measures | None) -> None:
+    file: ClassVar[str] = "index.html"
+
+    def __init__(self, measures: Measures | None) -> None:
         # As in `Scores`.
         import jinja2  # noqa: F401
 
-        self.segmenter, self.measures = segmenter, measures
+        self.measures, self.segmenter = measures, ""
         self.scans: list[ShownScan] = []
 
     def add(self, segmented: Segmented) -> Sequence[str]:
         """See `rbs.clinic.segment_scans.Report`."""
+        self.segmenter = segmented.segmenter
         rows = [_row(row) for row in self.measures.last] if self.measures else []
         labels = segmented.scan.unaligned(segmented.labels)
         self.scans.append(shown(segmented.name, segmented.scan, labels, rows, segmented.warnings))
@@ -146,7 +154,7 @@ class Page:
         Raises:
             OutputError: It cannot be written.
         """
-        write_regions_page(self.scans, folder / "index.html", segmenter=self.segmenter)
+        write_regions_page(self.scans, folder / self.file, segmenter=self.segmenter)
 
 
 def _row(row: RegionRow) -> dict[str, str]:
@@ -168,10 +176,3 @@ def _with_error(number: Measured, digits: int) -> str:
         return ""
     error = f" ± {number.sd:,.{digits}f}" if np.isfinite(number.sd) else ""
     return f"{number.value:,.{digits}f}{error}"
-
-
-def _cell(value: Any) -> Any:
-    """A number with six digits; empty where it is not defined."""
-    if not isinstance(value, float):
-        return value
-    return f"{value:.6g}" if np.isfinite(value) else ""

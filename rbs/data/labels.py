@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from rbs.errors import ManifestError, ScanError
+from rbs.scans.dicom.files import stem_and_suffix
 from rbs.scans.dicom.segmentation import read_segments
 from rbs.scans.regions import DESCRIBED
 from rbs.scans.scan import REGIONS, Array, Scan
@@ -25,7 +26,7 @@ from rbs.utils.files import read_npz, whole_file
 
 def labels_file(scan: Path) -> Path:
     """Place of the label file of a scan."""
-    return scan.with_suffix(".labels.npz")
+    return scan.with_name(f"{stem_and_suffix(scan)[0]}.labels.npz")
 
 
 def write_labels(scan: Path, labels: Array) -> None:

@@ -11,7 +11,7 @@ that touch, by an edge, pixels outside it or the edge of the frame.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -207,8 +207,3 @@ def _mean(table: Array) -> float:
     known = np.isfinite(table)
     there = known.any(axis=0)
     return float((np.where(known, table, 0).sum(axis=0)[there] / known.sum(axis=0)[there]).mean())
-
-
-def as_rows(summaries: Iterable[RegionSummary]) -> list[dict[str, float | str]]:
-    """Plain values of summaries, for JSON."""
-    return [asdict(summary) for summary in summaries]

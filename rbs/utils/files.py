@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import math
 import os
 import stat
 import tempfile
@@ -188,6 +189,24 @@ def write_csv(
         temporary.open("w", newline="", encoding="utf-8", errors=errors) as out,
     ):
         csv.writer(out, lineterminator="\n").writerows([head, *rows])
+
+
+def write_rows(path: str | Path, rows: Sequence[Mapping[str, Any]], head: Sequence[str] = ()) -> None:
+    """Write a table of named values by `write_csv`; a number that is not finite is an empty cell.
+
+    Args:
+        path: The file; an older one is replaced.
+        rows: Rows with the same names; numbers are written with six digits.
+        head: Names of the columns of a table without rows.
+    """
+    cells = ([_cell(value) for value in row.values()] for row in rows)
+    write_csv(path, list(rows[0]) if rows else head, cells)
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return f"{value:.6g}" if math.isfinite(value) else ""
 
 
 def claim_folder(folder: Path, name: str, settings: Mapping[str, Any], *, other: str) -> None:

@@ -8,6 +8,7 @@ objects, but makes none of an NM object.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -129,7 +130,7 @@ def _shared_with(header: Dataset) -> Dataset:
     ds = Dataset()
     for element in header:
         if element.keyword in _STUDY or element.tag.group in _PATIENT:
-            ds[element.tag] = element
+            ds[element.tag] = copy.deepcopy(element)
     for keyword in _EMPTY:
         if keyword not in ds:
             setattr(ds, keyword, None)
@@ -294,9 +295,12 @@ def _read(file: Path, scan: Scan) -> list[Segment]:
     if len(frames) != len(pixels):
         fault = f"it holds {len(pixels)} frames and describes {len(frames)}"
         raise ScanError(fault, file=file, remedy="export it again")
+    places = [_frame_of_scan(ds, groups, shared, scan, file) for groups in frames]
+    if all(n is None for n in places):
+        fault = f"none of its frames lies on the frames read of {scan.provenance.path}"
+        raise ScanError(fault, file=file, remedy="give the segmentation of this scan and energy window")
     masks: dict[int, Array] = {}
-    for groups, frame in zip(frames, pixels, strict=True):
-        n = _frame_of_scan(ds, groups, shared, scan, file)
+    for n, groups, frame in zip(places, frames, pixels, strict=True):
         if n is None:
             continue
         for number, inside in _parts(ds, kind, groups, shared, frame):

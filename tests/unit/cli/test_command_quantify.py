@@ -8,11 +8,15 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from labelled_body import LABEL, SHAPE, SPACING, VIEWS, body, certain
 
 import rbs
-from rbs.scans.dicom.writer import PatientHeader, StudyHeader, write_acquired_nm
+from rbs.clinic.quantify_scans import SPOT_COLUMNS
+from rbs.errors import ScanError
+from rbs.scans.dicom.modules import code
+from rbs.scans.dicom.writer import RESTORED, PatientHeader, StudyHeader, write_acquired_nm
 from rbs.scans.scan import Scan, View, align
 
 SPOT = (119, 60)
@@ -23,6 +27,7 @@ class KnownLabels:
     """A segmenter that knows the labels of the drawn body."""
 
     name = "known labels"
+    provenance: dict = {}  # noqa: RUF012
 
     def probabilities(
         self, counts: np.ndarray, exposure: float, spacing_mm: tuple[float, float]
@@ -124,6 +129,59 @@ def test_tables_are_not_replaced_unasked(rbs, tmp_path: Path) -> None:
     assert rbs(*arguments, "--overwrite")[0] == 0
 
 
+def test_a_folder_is_no_file(rbs, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.write_text("mine")
+    status, _, errors = rbs("quantify", write(tmp_path / "scan.dcm"), out)
+    assert status == 1
+    assert "out: it is a file, not a folder; name a folder." in errors
+
+
+def test_files_of_one_name_are_told_apart_and_restored_ones_are_skipped(rbs, tmp_path: Path) -> None:
+    folder = tmp_path / "scans"
+    for child in "ab":
+        (folder / child).mkdir(parents=True)
+        write(folder / child / "scan.dcm", study=child)
+    restored = pydicom.dcmread(folder / "a" / "scan.dcm")
+    restored.DerivationCodeSequence = [code(*RESTORED)]
+    restored.save_as(folder / "restored.dcm")
+    status, _, errors = rbs("quantify", folder, tmp_path / "out")
+    assert status == 0, errors
+    assert "restored.dcm was restored by rbs already" in errors
+    for table in ("index.csv", "hot_spots.csv", "regions.csv"):
+        assert {row["file"] for row in read(tmp_path / "out" / table)} == {"a/scan.dcm", "b/scan.dcm"}
+
+
+def test_warnings_are_those_of_segmenting(rbs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KnownLabels, "provenance", {"exposure": (0.9, 1.1)})
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    scan = write(folder / "a.dcm")
+    (folder / "b.dcm").write_bytes(scan.read_bytes())
+    assert rbs("quantify", folder, tmp_path / "out")[0] == 0
+    row = read(tmp_path / "out" / "index.csv")[0]
+    assert "0.50 of the standard counts is outside what the weights were trained on" in row["warnings"]
+    assert "its SOP Instance UID is also that of b.dcm: keep one of them" in row["warnings"]
+
+
+def test_a_table_without_rows_keeps_its_columns(rbs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KnownLabels, "probabilities", lambda _, counts, *__: certain(body()[: len(counts)]))
+    assert rbs("quantify", write(tmp_path / "scan.dcm"), tmp_path / "out")[0] == 0
+    lines = (tmp_path / "out" / "hot_spots.csv").read_text().splitlines()
+    assert lines == [",".join(SPOT_COLUMNS)]
+
+
+def test_a_single_file_that_is_refused(rbs, tmp_path: Path) -> None:
+    file = write(tmp_path / "empty.dcm", level=0.0)
+    status, text, errors = rbs("quantify", file, tmp_path / "out", "--json")
+    assert status == 1
+    (refused,) = json.loads(text)["refused"]
+    assert refused["source"] == str(file)
+    assert refused["error"] in errors
+    assert len(errors.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_json(rbs, tmp_path: Path) -> None:
     file = write(tmp_path / "scan.dcm")
     status, text, _ = rbs("quantify", file, tmp_path / "out", "--json")
@@ -132,6 +190,7 @@ def test_json(rbs, tmp_path: Path) -> None:
     assert told["index"][0]["hot_spots"] == 1
     assert len(told["hot_spots"]) == 2
     assert told["regions"][0]["region"] == "skull"
+    assert told["refused"] == []
 
 
 def test_in_python(tmp_path: Path) -> None:
@@ -141,3 +200,9 @@ def test_in_python(tmp_path: Path) -> None:
     halved = rbs.quantify(rbs.read(file), counted=0.5)
     one, other = (measures.regions[0].counts for measures in (found, halved))
     assert other.poisson == pytest.approx(2**0.5 * one.poisson)
+
+
+def test_a_scan_in_memory_without_counts(tmp_path: Path) -> None:
+    scan = rbs.read(write(tmp_path / "scan.dcm"))
+    with pytest.raises(ScanError, match="it holds no counts"):
+        rbs.quantify(scan.with_counts(np.zeros_like(scan.counts)))

@@ -142,17 +142,36 @@ def test_a_folder_goes_on_and_leaves_out_what_is_no_scan(oracle, child, tmp_path
     assert "the output exists already" in error
 
 
-def test_two_files_of_a_view_each_are_segmented_together(oracle, child, tmp_path, rbs):
+def two_files(child, folder: Path) -> None:
+    """Its two views, a file each."""
     scan = read_nm(child.file)
     study = pydicom.uid.generate_uid()
     for n, view in enumerate(("anterior", "posterior")):
-        write_nm(
-            tmp_path / "in" / f"{view}.dcm",
-            scan.counts[n : n + 1],
-            views=(view,),
-            study=study,
-            PixelSpacing=[9.6, 9.6],
-        )
+        counts = scan.counts[n : n + 1]
+        write_nm(folder / f"{view}.dcm", counts, views=(view,), study=study, PixelSpacing=[9.6, 9.6])
+
+
+@pytest.mark.parametrize("option", ["--skip-existing", None])
+def test_a_view_is_segmented_with_its_partner_also_where_that_was_segmented_before(
+    option, oracle, child, tmp_path, rbs
+):
+    two_files(child, tmp_path / "in")
+    kept = tmp_path / "out" / "anterior_seg.dcm"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    status, said, error = rbs("segment", tmp_path / "in", tmp_path / "out", *([option] if option else []))
+    assert "posterior.dcm (posterior from ViewCodeSequence, with anterior.dcm)" in said
+    assert [shape for shape, *_ in oracle.asked] == [(2, *SHAPE)]
+    if option:
+        assert (status, error) == (0, "skipped: 1 of 2 files, whose output exists\n")
+    else:
+        assert status == 1
+        assert "anterior_seg.dcm: the output exists already" in error
+    assert kept.read_text() == "mine"
+
+
+def test_two_files_of_a_view_each_are_segmented_together(oracle, child, tmp_path, rbs):
+    two_files(child, tmp_path / "in")
     status, said, error = rbs("segment", tmp_path / "in", tmp_path / "out")
     assert status == 0, error
     assert "with posterior.dcm" in said
@@ -183,6 +202,7 @@ def test_labels_beside_a_scan_are_scored(oracle, child, tmp_path, rbs):
     status, _, error = rbs("segment", tmp_path / "in", tmp_path / "c", "--score")
     assert status == 1
     assert f"{labels_file(file)}: its labels have shape (2, 319, 160), those of" in error
+    assert not (tmp_path / "c" / "child_seg.dcm").exists(), "it is refused"
 
 
 def test_tables_and_a_page(oracle, cohort, tmp_path, rbs):
@@ -202,17 +222,68 @@ def test_tables_and_a_page(oracle, cohort, tmp_path, rbs):
         assert region in page
 
 
+def test_options_that_do_not_go_together(oracle, cohort, child, tmp_path, rbs):
+    status, _, error = rbs("segment", cohort, tmp_path / "out", "--score", "--skip-existing")
+    assert status == 1
+    assert "--skip-existing would leave scans out of what --score writes" in error
+    status, _, error = rbs("segment", child.file, tmp_path / "seg.dcm", "--split", "test")
+    assert status == 1
+    assert f"{child.file}: --split is one of a manifest, and IN is none; leave it out." in error
+
+
+def test_another_split(oracle, cohort, tmp_path, rbs):
+    assert rbs("segment", cohort, tmp_path / "out", "--split", "train", "--format", "png")[0] == 0
+    assert [path.parent.name for path in (tmp_path / "out").rglob("*.png")] == ["P0001"]
+
+
+def test_a_folder_may_be_named_like_a_manifest(oracle, child, tmp_path, rbs):
+    folder = tmp_path / "scans.csv"
+    folder.mkdir()
+    (folder / "a.dcm").write_bytes(child.file.read_bytes())
+    status, _, error = rbs("segment", folder, tmp_path / "out")
+    assert status == 0, error
+
+
 @pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        (("--score", "--skip-existing"), "--skip-existing would leave scans out of what --score writes"),
-        (("--split", "train", "--format", "png"), None),
-    ],
+    ("form", "name", "remedy"), [("png", "a.dcm", ".png"), ("seg", "a.png", ".dcm or .ima")]
 )
-def test_options_that_do_not_go_together(options, sentence, oracle, cohort, tmp_path, rbs):
-    status, _, error = rbs("segment", cohort, tmp_path / "out", *options)
-    assert status == (1 if sentence else 0), error
-    assert (sentence or "") in error
+def test_a_name_of_another_format(form, name, remedy, oracle, child, tmp_path, rbs):
+    status, _, error = rbs("segment", child.file, tmp_path / name, "--format", form)
+    assert status == 1
+    assert f"{name}: its name is not one of --format {form}; let it end in {remedy}." in error
+    assert not oracle.asked
+
+
+@pytest.mark.parametrize(
+    ("option", "table"), [("--score", "dice.csv"), ("--table", "regions.csv"), ("--page", "index.html")]
+)
+def test_tables_are_not_replaced(option, table, oracle, cohort, tmp_path, rbs):
+    (tmp_path / table).write_text("mine")
+    status, _, error = rbs("segment", cohort, tmp_path, option)
+    assert status == 1
+    assert f"{table}: the table exists already; remove it, or name another OUT." in error
+    assert (tmp_path / table).read_text() == "mine"
+    assert not oracle.asked
+
+
+def test_tables_hold_the_scans_whose_label_maps_were_written(oracle, child, tmp_path, rbs):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.dcm").write_bytes(child.file.read_bytes())
+    body(tmp_path / "in" / "b.dcm", SeriesInstanceUID=None)
+    status, _, error = rbs("segment", tmp_path / "in", tmp_path / "out", "--table")
+    assert status == 1
+    assert "b.dcm: it has no SeriesInstanceUID, by which its regions would refer to it" in error
+    assert {row["patient"] for row in rows_of(tmp_path / "out" / "regions.csv")} == {"a.dcm"}
+
+
+def test_a_table_that_fails_is_told_beside_refused_files(oracle, child, tmp_path, rbs):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.dcm").write_bytes(child.file.read_bytes())
+    (tmp_path / "in" / "b.dcm").write_bytes(child.file.read_bytes()[:3000])
+    status, _, error = rbs("segment", tmp_path / "in", tmp_path / "out", "--score")
+    assert status == 1
+    assert "b.dcm: " in error
+    assert "no labels are known, so nothing was scored" in error
 
 
 def test_tables_need_a_folder(oracle, child, tmp_path, rbs):

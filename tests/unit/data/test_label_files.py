@@ -71,6 +71,11 @@ def test_outlined_pictures_become_labelled_training_scans(pictures, tmp_path, ca
     assert load_case(second).labels is None
 
 
+def test_files_named_by_uids_have_label_files_of_their_own():
+    named = [labels_file(Path(name)).name for name in ("1.2.840.1", "1.2.840.2", "a.b.dcm")]
+    assert named == ["1.2.840.1.labels.npz", "1.2.840.2.labels.npz", "a.b.labels.npz"]
+
+
 def test_a_teacher_is_given_them(pictures, tmp_path, capsys):
     out, manifest = tmp_path / "counts", tmp_path / "manifest.csv"
     named = ("--coco", pictures / "bones.json", "--coco-regions", pictures / "regions.csv")

@@ -1,5 +1,6 @@
 """Segmentation objects, judged by dciodvfy and highdicom, and those that highdicom writes."""
 
+import copy
 import subprocess
 from pathlib import Path
 
@@ -114,7 +115,8 @@ def test_frames_of_one_energy_window_are_referred_to_by_their_numbers(tmp_path: 
     }
     assert frames == {3, 4}
     np.testing.assert_array_equal(read_labels(path, scan), labels)
-    assert not read_labels(path, other).any()
+    with pytest.raises(ScanError, match=r"none of its frames lies on the frames read of .*scan\.dcm"):
+        read_labels(path, other)
 
 
 def test_a_secondary_capture_of_one_view_conforms(tmp_path: Path) -> None:
@@ -160,6 +162,17 @@ def test_what_cannot_be_written(scan: Scan, tmp_path: Path) -> None:
     with pytest.raises(ScanError, match="it has no SOPInstanceUID, by which its regions would refer to it"):
         write_segmentation(path, labels_of(scan), scan, derivation=MADE_BY)
     assert not path.exists()
+
+
+def test_writing_leaves_the_header_of_the_scan_alone(scan: Scan, tmp_path: Path) -> None:
+    header = scan.provenance.header
+    header.SeriesDescription, header.BodyPartExamined = "WB", "WHOLE BODY"
+    before = copy.deepcopy(header)
+    for name in "ab":
+        write_segmentation(tmp_path / name, labels_of(scan), scan, derivation=MADE_BY)
+    assert header == before
+    first, second = (pydicom.dcmread(tmp_path / name).SeriesDescription for name in "ab")
+    assert first == second
 
 
 def test_existing_files_stay(scan: Scan, tmp_path: Path) -> None:
