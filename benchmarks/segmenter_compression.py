@@ -83,18 +83,7 @@ def main() -> None:
                 *(f"{1000 * taken[name]:.0f}" for taken in seconds.values()),
             ]
         )
-    head = [
-        "form",
-        "mb",
-        "dice",
-        "lost",
-        "lost_low",
-        "lost_high",
-        "growth_plates",
-        "hot_spots",
-        "ms_1",
-        "ms_2",
-    ]
+    head = ["form", "mb", "dice", "lost", "lost_low", "lost_high", "growth_plates", "hot_spots"]
     write_csv(args.output, [*head, *seconds], rows)
     print(args.output.read_text())
 
