@@ -2,9 +2,9 @@
 
     python scripts/calibrate_segmenter.py runs/segment/segmenter.safetensors calibrated.safetensors
 
-Fitted to the rapid scans of training patients; the counts of bones on other patients, which a
-network trained by Dice gives some 10 % too large, are then right within 3 %. `scripts/ship.py
---segmenter` ships the result.
+Fitted to the rapid scans of training patients, so that the areas of bones, which a network trained
+by Dice draws too wide, are right on average (docs/quantify.md has the errors that remain).
+`scripts/ship.py --segmenter` ships the result.
 """
 
 from __future__ import annotations

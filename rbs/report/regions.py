@@ -131,7 +131,7 @@ def _views(scan: Scan, labels: Array) -> list[ShownView]:
 
 
 def contours_png(counts: Array, labels: Array) -> bytes:
-    """A view in inverse grey, the contour of each region upon it in exactly its colour.
+    """A view in inverse grey, the contour of each region on it in exactly its colour.
 
     Args:
         counts: (H, W).

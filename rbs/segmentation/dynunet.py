@@ -11,7 +11,7 @@ from rbs.segmentation.segmenter import EncoderDecoder
 
 
 class DynUNet(EncoderDecoder):
-    """U-Net with instance normalisation. The defaults have 0.42 M parameters.
+    """U-Net with instance normalisation. The defaults have 0.41 M parameters.
 
     Args:
         filters: Channels of each level, finest first; at least four levels.

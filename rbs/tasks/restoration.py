@@ -56,8 +56,8 @@ class PriorConfig:
             true masks in place of the segmenter's, which bounds from above what a better one could
             do.
         teacher: The segmenter, file or folder of an adapted SAM; needed with `spi` or `scm`.
-        embedding_dim: Channels of its embedding: 128 of the small SAM, 256 of Meta's, 48 of
-            `DynUNet` as it is by default.
+        embedding_dim: Channels of its embedding: 128 of the small SAM, 256 of Meta's, 64 of
+            the `DynUNet` that ships, 48 of one with the class's default filters.
         base_checkpoint: Base weights of that SAM; None for the shipped or downloaded ones.
         cache: Folder of the files.
     """

@@ -9,7 +9,7 @@ import numpy as np
 from rbs.scans.scan import Array
 
 CORRELATION_MM = 24.0
-"""Distance over which a boundary is in error together: chosen on training phantoms, so that
+"""Distance over which errors of a boundary are correlated: chosen on training phantoms, so that
 intervals of regional measures cover their truth (docs/quantify.md)."""
 
 SURE = 0.995
@@ -28,7 +28,7 @@ def likeliest(probabilities: Array) -> Array:
 def label_draws(
     probabilities: Array, spacing_mm: tuple[float, float], draws: int, seed: int = 0
 ) -> Iterator[Array]:
-    """Draw label maps whose pixels have the given probabilities and whose errors hang together.
+    """Draw label maps whose pixels have the given probabilities and whose errors are correlated.
 
     The label is argmax_k(log p_k + G_k) with standard Gumbel noise G: it is k with probability p_k
     (Gumbel-max; Maddison et al., NIPS 2014). The noise of neighbours is alike, as the errors of a
