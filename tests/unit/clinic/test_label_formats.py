@@ -1,5 +1,6 @@
 """Files of label maps."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,14 @@ SCAN = Scan(np.ones((1, 2, 5), np.uint16), (View.ANTERIOR,), (2.0, 3.0), 40.0)
 MADE_BY = Derivation("a.safetensors", "0.2.0", "ab" * 32)
 
 
-def test_the_format_is_not_told_by_the_name(tmp_path: Path) -> None:
+def test_a_picture_is_a_png_under_any_name(tmp_path: Path) -> None:
+    FORMATS["png"].write(tmp_path / "labels", LABELS, SCAN, MADE_BY)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "labels")), LABELS[0])
+
+
+def test_a_volume_is_nifti_under_any_name(tmp_path: Path) -> None:
     nibabel = pytest.importorskip("nibabel")
-    for form in ("png", "nifti"):
-        FORMATS[form].write(tmp_path / f"{form}.labels", LABELS, SCAN, MADE_BY)
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "png.labels")), LABELS[0])
-    image = nibabel.Nifti1Image.from_bytes((tmp_path / "nifti.labels").read_bytes())
-    np.testing.assert_array_equal(np.asarray(image.dataobj).T, LABELS)
+    for name, decoded in (("labels", bytes), ("labels.nii.gz", gzip.decompress)):
+        FORMATS["nifti"].write(tmp_path / name, LABELS, SCAN, MADE_BY)
+        image = nibabel.Nifti1Image.from_bytes(decoded((tmp_path / name).read_bytes()))
+        np.testing.assert_array_equal(np.asarray(image.dataobj).T, LABELS)
