@@ -208,7 +208,7 @@ def test_stage_2_trains_resumes_and_is_scored_with_a_dynunets_priors(runs, tiny_
     arguments = [*small(ROOT / "experiments" / "stage2.yaml", tiny_cohort, runs), "--name", "any"]
     arguments += ["--trainer.default_root_dir", str(tmp_path), "--ckpt_path", "last"]
     arguments += ["--model.init_args.prior.teacher", str(segmenter)]
-    arguments += ["--model.init_args.prior.embedding_dim", "12"]
+    arguments += ["--model.init_args.prior.embedding_dim", "12", "--model.init_args.scm", "false"]
     assert main(["fit", *arguments]) == 0
     (tmp_path / "any" / "version_0" / "finished").unlink()  # as if it had been interrupted
     assert main(["fit", *arguments, "--trainer.max_steps", "4"]) == 0
