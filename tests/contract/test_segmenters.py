@@ -176,9 +176,9 @@ def test_an_empty_or_a_very_bright_image_gives_finite_numbers_and_gradients(enco
     assert torch.isfinite(x.grad).all()
 
 
-def test_restored_pixels_below_zero_give_finite_numbers(encoder_decoder):
+def test_single_pixels_below_zero_give_finite_numbers(encoder_decoder):
     x = scan(1, 2, 64, 48)
-    x[:, :, 10:20] = -0.5
+    x[:, :, 10::20, 10::20] = -0.1
     with torch.no_grad():
         assert torch.isfinite(encoder_decoder(x, HALF, SPACING_MM)).all()
 
