@@ -92,7 +92,8 @@ def write_segmentation(
         fault = f"it has no {missing[0]}, by which its regions would refer to it"
         raise ScanError(fault, file=file, remedy="export it again")
     if labels.shape != source.counts.shape:
-        raise ScanError(f"labels {labels.shape} are not of its frames {source.counts.shape}", file=file)
+        fault = f"labels {labels.shape} are not of its frames {source.counts.shape}"
+        raise ScanError(fault, file=file, remedy="give a label for each pixel of each frame")
     present = [value for value in range(1, len(REGIONS) + 1) if (labels == value).any()]
     if not present:
         raise ScanError("there is no region to write", file=file, remedy="is it a bone scan?")
