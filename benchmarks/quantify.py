@@ -42,10 +42,11 @@ from rbs.evaluation.observers.lesions import score_foci
 from rbs.evaluation.observers.observers import ideal_snr
 from rbs.inference.load import load_for_scans
 from rbs.inference.segmentation import load_segmenter_for
+from rbs.scans.regions import BONE_LABELS, HOT
 from rbs.scans.scan import REGIONS, Array, align
 from rbs.segmentation.measures import hot_spots
 from rbs.segmentation.measures.bone_index import BoneIndex, bone_index
-from rbs.segmentation.measures.hot_spots import BONE_LABELS, HOT, HotSpot, find_hot_spots
+from rbs.segmentation.measures.hot_spots import HotSpot, find_hot_spots
 from rbs.segmentation.measures.label_draws import likeliest
 from rbs.segmentation.measures.regions import Measured, RegionRow, region_table
 from rbs.synthetic.cohort import Acquisition, Patient, draw_patient, make_patient

@@ -8,8 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from rbs.clinic.acquisitions import Acquisition, acquisitions
 from rbs.clinic.outcomes import Refusal
-from rbs.clinic.segment_scans import Acquired, Segmented, acquired_scans
+from rbs.clinic.segment_scans import Segmented, examiner, segment_acquisition
 from rbs.clinic.sources import Source
 from rbs.errors import RbsError, printable
 from rbs.scans.scan import STANDARD_VELOCITY, View
@@ -137,10 +138,10 @@ def quantify_files(
         The measures of each scan, or why a file has none.
     """
 
-    def measure(acquired: Acquired, name: str) -> Quantified:
-        return quantify_scan(acquired.segmented(segmenter, standard_velocity, name))
+    def measure(acquired: Acquisition, name: str) -> Quantified:
+        return quantify_scan(segment_acquisition(acquired, segmenter, standard_velocity, name))
 
-    for acquired in acquired_scans(sources, segmenter, reading, standard_velocity):
+    for acquired in acquisitions(sources, examiner(segmenter, reading, standard_velocity)):
         if isinstance(acquired, Refusal):
             yield acquired
             continue

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from rbs.clinic.acquisitions import Acquisition, acquisitions_to_write, path_of
 from rbs.clinic.checks import (
     Contradiction,
     check,
@@ -20,17 +19,16 @@ from rbs.clinic.checks import (
 )
 from rbs.clinic.outcomes import Refusal
 from rbs.clinic.sources import Source
-from rbs.errors import CheckpointError, OutputError, RbsError, ScanError, printable
+from rbs.errors import CheckpointError, RbsError, ScanError, printable
 from rbs.inference import residual
 from rbs.inference.censored import filled
-from rbs.scans.acceptance import ONE_FRAME, SAME_VELOCITY, one_frame_twice
-from rbs.scans.censoring import cut_counts
+from rbs.scans.acceptance import SAME_VELOCITY
 from rbs.scans.dicom.files import stem_and_suffix
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.dicom.writer import Derivation, write_deviation_nm, write_restored_nm
 from rbs.scans.quality.check import check_quality
 from rbs.scans.scan import STANDARD_VELOCITY, Scan, View
-from rbs.utils.guard import attempt, concerning
+from rbs.utils.guard import attempt
 from rbs.utils.version import VERSION
 
 if TYPE_CHECKING:
@@ -204,34 +202,11 @@ class ScanRestorer:
         Raises:
             DiskFullError: There is no room for an output.
         """
-        targets = {source.path: output for source, output in outputs.items()}
-        studies: dict[str, list[Source]] = defaultdict(list)
-        for source in outputs:
-            studies[source.study].append(source)
-        for source in existing:
-            if source.study in studies:
-                studies[source.study].append(source)
-        for sources in studies.values():
-            scans: list[Scan] = []
-            doubts: dict[Path, tuple[str, ...]] = {}
-            wanted: dict[Path, Path] = {}
-            for source in sorted(sources, key=lambda source: source.path):
-                output = targets.get(source.path)
-                read = attempt(source.path, self._read, source)
-                fault = read if isinstance(read, RbsError) else output and self._taken(output)
-                if not isinstance(read, RbsError):
-                    scan, doubts[source.path] = read
-                    scans.append(scan)
-                if fault and output:
-                    yield Refusal(source.path, fault)
-                elif output:
-                    wanted[source.path] = output
-            for path, doubt in same_instance(scans).items():
-                doubts[path] += (doubt,)
-            for group in pair_views(scans):
-                if one_frame_twice([scan.counts[0] for scan in group]):
-                    doubts |= {_path(scan): (*doubts[_path(scan)], ONE_FRAME) for scan in group}
-                yield from self._restore_group(group, doubts, wanted)
+        for found in acquisitions_to_write(outputs, existing, self._read, self):
+            if isinstance(found, Refusal):
+                yield found
+            else:
+                yield from self._restore(*found)
 
     def _read(self, source: Source) -> tuple[Scan, tuple[str, ...]]:
         """Read a scan that may be restored, with its warnings, or refuse it."""
@@ -241,39 +216,25 @@ class ScanRestorer:
         verdict.require(source.path)
         return scan, (*verdict.warnings, *map(str, check_quality(scan)))
 
-    def _taken(self, output: Path) -> OutputError | None:
-        """The reason why a restoration cannot be written, if another file is there."""
-        remedy = "choose another or remove it"
-        taken = (file for file in self.outputs(output).values() if os.path.lexists(file))
-        return next((OutputError("the output exists already", file=f, remedy=remedy) for f in taken), None)
-
-    def _restore_group(
-        self, group: list[Scan], doubts: Mapping[Path, tuple[str, ...]], outputs: Mapping[Path, Path]
+    def _restore(
+        self, acquired: Acquisition, outputs: Mapping[Path, Path]
     ) -> Iterator[RestoredScan | Refusal]:
         """Restore a scan, or two views together, and write what is in `outputs`."""
-        paths = [path for scan in group if (path := _path(scan)) in outputs]
-        if not paths:
-            return
         start = time.perf_counter()
-        answer = attempt(paths[0], self._answer, group)
+        answer = attempt(acquired.paths[0], self._answer, acquired)
         if isinstance(answer, RbsError):
-            of_scan = answer.file == paths[0]  # and not of the weights
-            yield from (Refusal(path, concerning(answer, path) if of_scan else answer) for path in paths)
+            yield from acquired.refusals(answer, outputs)
             return
-        seconds = (time.perf_counter() - start) / len(group)
-        for index, scan in enumerate(group):
-            if (path := _path(scan)) not in outputs:
-                continue
-            partner = _path(group[1 - index]) if len(group) == 2 else None
-            own_frames = slice(None) if partner is None else slice(index, index + 1)
-            own = answer.of(own_frames, scan)
-            written = attempt(path, self._write, own, scan, outputs[path], doubts[path], partner, seconds)
-            yield Refusal(path, written) if isinstance(written, RbsError) else written
+        seconds = (time.perf_counter() - start) / len(acquired.files)
+        for scan, path in zip(acquired.files, acquired.paths, strict=True):
+            if path in outputs:
+                own = answer.of(acquired.frames_of(path), scan)
+                written = attempt(path, self._write, own, scan, outputs[path], acquired, seconds)
+                yield Refusal(path, written) if isinstance(written, RbsError) else written
 
-    def _answer(self, group: list[Scan]) -> _Answer:
-        """Restore a scan, or two views as one scan, and check the result against its counts."""
-        rapid = join_views(group)
-        velocity = self.standard_velocity
+    def _answer(self, acquired: Acquisition) -> _Answer:
+        """Restore a scan and check the result against its counts."""
+        rapid, velocity = acquired.scan, self.standard_velocity
         rapid = filled(rapid, self.loaded, rapid.exposure_of(velocity))
         restored = restore_scan(rapid, self.loaded, velocity, keep_faint=self.keep_faint)
         deviation = deviation_of(rapid, self.uncertainty, velocity) if self.uncertainty else None
@@ -282,15 +243,10 @@ class ScanRestorer:
         )
 
     def _write(
-        self,
-        answer: _Answer,
-        scan: Scan,
-        output: Path,
-        doubts: tuple[str, ...],
-        partner: Path | None,
-        seconds: float,
+        self, answer: _Answer, scan: Scan, output: Path, acquired: Acquisition, seconds: float
     ) -> RestoredScan:
         """Write the restoration of one file, and its deviation."""
+        path = path_of(scan)
         model = self.loaded.name + (residual.SUFFIX if self.keep_faint else "")
         derivation = Derivation(model=model, version=VERSION, weight_hash=self.loaded.sha256)
         stored = write_restored_nm(output, answer.restored, scan, derivation=derivation)
@@ -302,7 +258,7 @@ class ScanRestorer:
             most = f"{stored.largest:,.0f} counts, the most a file holds"
             more.append(f"pixels clipped at {most}: {stored.clipped:,}")
         return RestoredScan(
-            source=_path(scan),
+            source=path,
             views=scan.views,
             view_rule=scan.provenance.view_rule,
             output=output,
@@ -312,8 +268,8 @@ class ScanRestorer:
             restored=stored.counts,
             standard_velocity=self.standard_velocity,
             seconds=seconds,
-            together_with=partner,
-            warnings=(*doubts, *own[:SHOWN], *more),
+            together_with=acquired.partner(path),
+            warnings=(*acquired.warnings[path], *own[:SHOWN], *more),
         )
 
 
@@ -343,63 +299,6 @@ class _Answer:
         return _Answer(rapid, own, sd, [found for found in self.contradictions if found.view in scan.views])
 
 
-def same_instance(scans: Iterable[Scan]) -> dict[Path, str]:
-    """Warnings of files that share an SOP Instance UID, which is to be unique."""
-    alike: dict[str, list[Path]] = defaultdict(list)
-    for scan in scans:
-        if uid := scan.provenance.sop_instance_uid:
-            alike[uid].append(_path(scan))
-    return {
-        path: f"its SOP Instance UID is also that of {_names(paths, path)}: keep one of them"
-        for paths in alike.values()
-        if len(paths) > 1
-        for path in paths
-    }
-
-
-def _names(paths: Iterable[Path], but: Path) -> str:
-    return ", ".join(path.name for path in paths if path != but)
-
-
-def pair_views(scans: Iterable[Scan]) -> list[list[Scan]]:
-    """Find the one-view scans that two detectors acquired at the same time.
-
-    Returns:
-        Groups of one scan, or of an anterior and a posterior one-view scan. Where more than one of
-        a view would fit, each is left alone: a view of another pass must not lend its anatomy.
-    """
-    alike: dict[Hashable, list[Scan]] = defaultdict(list)
-    groups = []
-    for scan in scans:
-        if len(scan.views) == 1:
-            alike[_acquisition(scan)].append(scan)
-        else:
-            groups.append([scan])
-    for group in alike.values():
-        group = sorted(group, key=lambda scan: scan.views)
-        pair = [scan.views[0] for scan in group] == [View.ANTERIOR, View.POSTERIOR]
-        groups.extend([group] if pair else [[scan] for scan in group])
-    return groups
-
-
-def join_views(group: Sequence[Scan]) -> Scan:
-    """The scan of a group of `pair_views`: itself, or the two views of an acquisition as one."""
-    if len(group) == 1:
-        return group[0]
-    cut = max(scan.cut for scan in group)
-    both = np.concatenate([cut_counts(scan.counts, cut) for scan in group])
-    return replace(group[0], counts=both, views=(group[0].views[0], group[1].views[0]), cut=cut)
-
-
-def _acquisition(scan: Scan) -> Hashable:
-    """Key that the two views of one acquisition share."""
-    header: Any = scan.provenance.header
-    study = str(getattr(header, "StudyInstanceUID", None) or scan.provenance.path)
-    started = str(getattr(header, "AcquisitionDate", "")), str(getattr(header, "AcquisitionTime", ""))[:6]
-    spacing = tuple(round(mm, 3) for mm in scan.spacing_mm)
-    return study, scan.patient_id, started, scan.counts.shape, spacing, round(scan.velocity or 0, 1)
-
-
 def _write_deviation(restored: Path, deviation: Scan, source: Scan, uncertainty: Uncertainty) -> None:
     """Write the deviation beside a restored file, or neither of the two."""
     derivation = Derivation(
@@ -412,8 +311,3 @@ def _write_deviation(restored: Path, deviation: Scan, source: Scan, uncertainty:
     except RbsError:
         restored.unlink()
         raise
-
-
-def _path(scan: Scan) -> Path:
-    assert scan.provenance.path is not None, "a scan read from a file knows the file"
-    return scan.provenance.path

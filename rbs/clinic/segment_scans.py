@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
+from rbs.clinic.acquisitions import Acquisition, Examine, acquisitions_to_write, join_views
 from rbs.clinic.checks import check
 from rbs.clinic.label_formats import FORMATS, LabelFormat
 from rbs.clinic.outcomes import Refusal
-from rbs.clinic.restore_scans import join_views, pair_views, same_instance
 from rbs.clinic.sources import Source
-from rbs.errors import CheckpointError, OutputError, RbsError, ScanError, printable
-from rbs.scans.acceptance import ONE_FRAME, one_frame_twice
+from rbs.errors import CheckpointError, RbsError, ScanError, printable
 from rbs.scans.censoring import completed
+from rbs.scans.counts import scanned_ends
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.dicom.writer import Derivation
 from rbs.scans.quality.check import check_quality
+from rbs.scans.regions import BONES, label_of
 from rbs.scans.scan import REGIONS, STANDARD_VELOCITY, Array, Scan, View
-from rbs.utils.guard import attempt, concerning
+from rbs.utils.guard import attempt
 from rbs.utils.version import VERSION
 
 if TYPE_CHECKING:
     from rbs.inference.segmentation import AnySegmenter
 
-ALWAYS_THERE = ("skull", "spine", "thorax", "pelvis", "arms", "legs")
-"""Regions that a scan of the whole body shows."""
-
-END_MM = 10.0
-"""Length of the first and the last rows, where no region must lie, mm."""
-
 CUT_MM = 20.0
-"""Width of a region there from which it is cut off, mm."""
+"""Width of a region at the ends of a scan from which it is cut off, mm."""
 
 
 @dataclass(frozen=True)
@@ -169,96 +162,51 @@ def segment_scan(
 def _coverage_doubts(scan: Scan, labels: Array) -> Iterator[str]:
     """Name the regions of a whole body that are not in a scan, or not wholly.
 
-    A region is cut off where it is wider than `CUT_MM` in the first or the last `END_MM` of the
-    rows that were scanned.
+    A region is cut off where it is wider than `CUT_MM` in the first or the last rows that were
+    scanned (`scanned_ends`).
     """
-    there = {name: labels == REGIONS.index(name) + 1 for name in ALWAYS_THERE}
+    there = {name: labels == label_of(name) for name in BONES}
     if absent := [name for name, mask in there.items() if not mask.any()]:
         yield f"not scanned, or not found: {', '.join(absent)}"
-    scanned = np.flatnonzero(scan.counts.any(axis=(0, 2)))
-    first, last = int(scanned[0]), int(scanned[-1])
-    deep = max(round(END_MM / scan.spacing_mm[0]), 1)
-    ends = {"first": slice(first, first + deep), "last": slice(last + 1 - deep, last + 1)}
-    for end, rows in ends.items():
+    ends = scanned_ends(scan.counts, scan.spacing_mm[0])
+    for end, rows in zip(("first", "last"), ends, strict=True):
         wide = {name: mask[:, rows].any(axis=1).sum(axis=1).max() for name, mask in there.items()}
         if cut := [name for name, pixels in wide.items() if pixels * scan.spacing_mm[1] > CUT_MM]:
             yield f"cut off at the {end} scanned row, and not scanned beyond: {', '.join(cut)}"
 
 
-@dataclass(frozen=True)
-class Acquired:
-    """A scan that may be segmented, of one file or of two that hold a view each.
-
-    Attributes:
-        files: The scan of each file.
-        warnings: What makes its regions doubtful.
-    """
-
-    files: tuple[Scan, ...]
-    warnings: tuple[str, ...]
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """Its files."""
-        return tuple(path for scan in self.files if (path := scan.provenance.path))
-
-    def segmented(self, loaded: AnySegmenter, standard_velocity: float, name: str) -> Segmented:
-        """Its regions, by `segment_scan`, with the warnings of both."""
-        found = segment_scan(self.files, loaded, standard_velocity, name=name)
-        return replace(found, warnings=(*self.warnings, *found.warnings))
-
-    def refusals(self, error: RbsError, paths: Iterable[Path]) -> Iterator[Refusal]:
-        """An error of the scan, told of each of `paths`."""
-        of_scan = error.file == self.paths[0]  # and not of the weights
-        return (Refusal(path, concerning(error, path) if of_scan else error) for path in paths)
-
-
-def acquired_scans(
-    sources: Iterable[Source],
+def examiner(
     loaded: AnySegmenter,
     reading: Mapping[str, Any],
     standard_velocity: float = STANDARD_VELOCITY,
     stated: Mapping[Path, Mapping[str, Any]] = MappingProxyType({}),
-) -> Iterator[Acquired | Refusal]:
-    """Read the scans of files, study by study, so that only one study is in memory.
+) -> Examine:
+    """Reader of scans of raw counts, and enough of them, at a known velocity.
 
     Args:
-        sources: The files.
         loaded: The segmenter; its provenance tells the scans that it was trained on.
         reading: Options of `read_nm` for files that do not say all.
         standard_velocity: cm/min of the standard scans.
         stated: Options of single files, by their path.
-
-    Yields:
-        Scans of raw counts, and enough of them, at a known velocity; and why a file holds none.
     """
 
-    def read(source: Source) -> tuple[Scan, tuple[str, ...]]:
+    def examine(source: Source) -> tuple[Scan, tuple[str, ...]]:
         options = {**reading, **stated.get(source.path, {})}
         scan = read_nm(source.path, content=source.content, **options)
         report = check(scan, standard_velocity=standard_velocity, trained_on=loaded.provenance)
         report.training.require(source.path)
         return scan, (*report.restoring.warnings, *map(str, check_quality(scan)))
 
-    in_order = sorted(sources, key=lambda source: (source.study, source.path))
-    for _, study in groupby(in_order, key=lambda source: source.study):
-        scans: list[Scan] = []
-        doubts: dict[Path, tuple[str, ...]] = {}
-        for source in study:
-            result = attempt(source.path, read, source)
-            if isinstance(result, RbsError):
-                yield Refusal(source.path, result)
-                continue
-            scan, doubts[source.path] = result
-            scans.append(scan)
-        for path, doubt in same_instance(scans).items():
-            doubts[path] += (doubt,)
-        for group in pair_views(scans):
-            paths = Acquired(tuple(group), ()).paths
-            known = [doubt for path in paths for doubt in doubts[path]]
-            if len(group) == 2 and one_frame_twice([scan.counts[0] for scan in group]):
-                known.append(ONE_FRAME)
-            yield Acquired(tuple(group), tuple(dict.fromkeys(known)))
+    return examine
+
+
+def segment_acquisition(
+    acquired: Acquisition, loaded: AnySegmenter, standard_velocity: float, name: str
+) -> Segmented:
+    """Find the regions of what was acquired, by `segment_scan`, with the warnings of its files."""
+    found = segment_scan(acquired.files, loaded, standard_velocity, name=name)
+    warnings = dict.fromkeys(w for path in acquired.paths for w in acquired.warnings[path])
+    return replace(found, warnings=(*warnings, *found.warnings))
 
 
 @dataclass(frozen=True)
@@ -302,49 +250,39 @@ class ScanSegmenter:
         Raises:
             DiskFullError: There is no room for an output.
         """
-        targets = {source.path: output for source, output in outputs.items()}
-        studies = {source.study for source in outputs}
-        beside = [source for source in existing if source.study in studies]
-        options = self.reading, self.standard_velocity, self.stated
-        for acquired in acquired_scans([*outputs, *beside], self.loaded, *options):
-            if isinstance(acquired, Refusal):
-                if acquired.source in targets:
-                    yield acquired
-                continue
-            wanted = {path: targets[path] for path in acquired.paths if path in targets}
-            for path in [path for path, output in wanted.items() if os.path.lexists(output)]:
-                remedy = "choose another or remove it"
-                yield Refusal(
-                    path, OutputError("the output exists already", file=wanted.pop(path), remedy=remedy)
-                )
-            if wanted:
-                yield from self._segment(acquired, wanted)
+        examine = examiner(self.loaded, self.reading, self.standard_velocity, self.stated)
+        for found in acquisitions_to_write(outputs, existing, examine, self.form):
+            if isinstance(found, Refusal):
+                yield found
+            else:
+                yield from self._segment(*found)
 
-    def _segment(self, acquired: Acquired, outputs: Mapping[Path, Path]) -> Iterator[SegmentedFile | Refusal]:
+    def _segment(
+        self, acquired: Acquisition, outputs: Mapping[Path, Path]
+    ) -> Iterator[SegmentedFile | Refusal]:
         """Segment a scan, write the label maps of `outputs`, and report on it."""
-        paths = acquired.paths
-        name = self.names.get(paths[0], paths[0].name)
+        first = acquired.paths[0]
+        name = self.names.get(first, first.name)
         start = time.perf_counter()
-        segmented = attempt(paths[0], acquired.segmented, self.loaded, self.standard_velocity, name)
-        seconds = (time.perf_counter() - start) / len(paths)
+        segmented = attempt(first, segment_acquisition, acquired, self.loaded, self.standard_velocity, name)
+        seconds = (time.perf_counter() - start) / len(acquired.files)
         if isinstance(segmented, RbsError):
             yield from acquired.refusals(segmented, outputs)
             return
         frames = segmented.scan.unaligned(segmented.labels)
-        told: list[str] | RbsError | None = None
-        for n, (scan, path) in enumerate(zip(acquired.files, paths, strict=True)):
+        reported: list[str] | RbsError | None = None
+        for scan, path in zip(acquired.files, acquired.paths, strict=True):
             if path not in outputs:
                 continue
-            own = frames if len(paths) == 1 else frames[n : n + 1]
-            written = attempt(path, self._write, own, scan, outputs[path])
+            written = attempt(path, self._write, frames[acquired.frames_of(path)], scan, outputs[path])
             if isinstance(written, RbsError):
                 yield Refusal(path, written)
                 continue
-            if told is None:
-                told = attempt(paths[0], self._report, segmented)
-            if isinstance(told, RbsError):
+            if reported is None:
+                reported = attempt(first, self._report, segmented)
+            if isinstance(reported, RbsError):
                 outputs[path].unlink()
-                yield Refusal(path, told)
+                yield Refusal(path, reported)
                 continue
             yield SegmentedFile(
                 source=path,
@@ -353,8 +291,8 @@ class ScanSegmenter:
                 output=outputs[path],
                 pixels=written,
                 seconds=seconds,
-                together_with=paths[1 - n] if len(paths) == 2 else None,
-                warnings=(*segmented.warnings, *told),
+                together_with=acquired.partner(path),
+                warnings=(*segmented.warnings, *reported),
             )
 
     def _report(self, segmented: Segmented) -> list[str]:

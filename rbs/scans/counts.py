@@ -140,6 +140,23 @@ def standard_scale(counts: Any, exposure: Any) -> Any:
     return counts / exposure
 
 
+END_MM = 10.0
+"""Length of the ends of a scan that hold no part of a body that was scanned whole, mm."""
+
+
+def scanned_rows(counts: Array) -> tuple[int, int]:
+    """First row of (V, H, W) in which a view holds a count, and one past the last; 0, 0 without."""
+    scanned = np.flatnonzero(counts.any(axis=(0, 2)))
+    return (int(scanned[0]), int(scanned[-1]) + 1) if scanned.size else (0, 0)
+
+
+def scanned_ends(counts: Array, row_mm: float) -> tuple[slice, slice]:
+    """The first and the last `END_MM` of the rows of (V, H, W) that were scanned."""
+    first, end = scanned_rows(counts)
+    deep = max(round(END_MM / row_mm), 1)
+    return slice(first, first + deep), slice(max(end - deep, first), end)
+
+
 def where_scanned(counts: Array, rapid: Array) -> Array:
     """Remove restored counts from rows that no view has scanned.
 
@@ -151,7 +168,6 @@ def where_scanned(counts: Array, rapid: Array) -> Array:
     Returns:
         `counts`.
     """
-    scanned = np.flatnonzero(rapid.any(axis=(0, 2)))
-    first, last = (scanned[0], scanned[-1] + 1) if scanned.size else (0, 0)
-    counts[:, :first], counts[:, last:] = 0, 0
+    first, end = scanned_rows(rapid)
+    counts[:, :first], counts[:, end:] = 0, 0
     return counts

@@ -39,6 +39,9 @@ def label_of(name: str) -> int:
     return REGIONS.index(name) + 1
 
 
+BONE_LABELS = tuple(label_of(name) for name in BONES)
+HOT = label_of("hot spots")
+
 DESCRIBED: Mapping[str, Region] = {
     "skull": Region(("89546000", "SCT", "Skull"), (31, 119, 180), "Cranium, face and mandible"),
     "spine": Region(("421060004", "SCT", "Spine"), (240, 120, 0), "Cervical, thoracic and lumbar vertebrae"),

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from rbs.errors import ScanError
 from rbs.scans.body import body_mask
-from rbs.scans.counts import ENOUGH_COUNTS
+from rbs.scans.counts import ENOUGH_COUNTS, scanned_ends
 from rbs.scans.scan import Array
 
 BODY = 256
@@ -45,11 +45,8 @@ COLUMNS = 144
 SMOOTHING_MM = 4.0
 """Least sigma of the Gaussian before a scan is sampled on its frame."""
 
-END_MM = 10.0
-"""Length of the first and the last scanned rows, mm."""
-
 CUT_MM = 100.0
-"""Width of the body there above which a scan does not show all of it, mm."""
+"""Width of the body at the ends of a scan above which it does not show all of it, mm."""
 
 LEVELS = ((4, 32, 60), (2, 16, 60), (1, 8, 20))
 """Coarse to fine: side of the blocks that are averaged, pixels between control points of the
@@ -119,10 +116,7 @@ def is_cut_off(counts: Array, spacing_mm: tuple[float, float]) -> bool:
         spacing_mm: Row and column spacing.
     """
     wide = body_mask(counts, spacing_mm).any(axis=0).sum(axis=1) * spacing_mm[1]
-    scanned = np.flatnonzero(counts.any(axis=(0, 2)))
-    deep = max(round(END_MM / spacing_mm[0]), 1)
-    ends = [*scanned[:deep], *scanned[-deep:]]
-    return bool((wide[ends] > CUT_MM).any())
+    return any((wide[rows] > CUT_MM).any() for rows in scanned_ends(counts, spacing_mm[0]))
 
 
 def register(atlas: Body, scans: Sequence[Body]) -> Tensor:

@@ -19,15 +19,14 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from rbs.scans.regions import BONES, label_of
+from rbs.scans.regions import BONE_LABELS, HOT
 from rbs.scans.scan import Array
 from rbs.segmentation.segmenter import EncoderDecoder
 
-BONE_LABELS, HOT = [label_of(name) for name in BONES], label_of("hot spots")
 STEPS = 40
 SURE = 0.998
-"""Probability of background from which on a pixel of background is left out: it has nothing to
-say."""
+"""Probability of background from which on a pixel of background is left out: it does not change
+the fit."""
 
 
 def area_biases(scans: Iterable[tuple[Array, Array]]) -> Array:
@@ -43,14 +42,14 @@ def area_biases(scans: Iterable[tuple[Array, Array]]) -> Array:
         labels.append(truth[kept])
     log_p = np.concatenate(logs).astype(np.float64)
     areas = np.bincount(np.concatenate(labels), minlength=log_p.shape[1])
-    biases = np.zeros(log_p.shape[1])
+    biases, bones = np.zeros(log_p.shape[1]), list(BONE_LABELS)
     for _ in range(STEPS):
         p = np.exp(log_p + biases - (log_p + biases).max(axis=1, keepdims=True))
         expected = (p / p.sum(axis=1, keepdims=True)).sum(axis=0)
         # Iterative scaling; one pixel more on either side keeps a region without any finite.
         biases += np.log((areas + 1) / (expected + 1))
         biases -= biases[0]
-        biases[HOT] = np.average(biases[BONE_LABELS], weights=areas[BONE_LABELS] + 1)
+        biases[HOT] = np.average(biases[bones], weights=areas[bones] + 1)
     return biases
 
 

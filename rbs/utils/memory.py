@@ -7,7 +7,7 @@ import ctypes
 from rbs.errors import ScanError
 
 WHOLE = 2**21
-"""Pixels of the largest scan that is restored at once, 2048 x 1024: about 3 GB."""
+"""Pixels of the largest scan that a network sees at once, 2048 x 1024: about 3 GB."""
 
 
 def require_whole(height: int, width: int) -> None:
@@ -18,7 +18,7 @@ def require_whole(height: int, width: int) -> None:
     """
     if height * width > WHOLE:
         fault = f"its views have {height * width:,} pixels, and {WHOLE:,} are segmented at once"
-        raise ScanError(fault, remedy="sum up its pixels by twos")
+        raise ScanError(fault, remedy="export it with pixels twice as wide")
 
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4

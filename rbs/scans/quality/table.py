@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter1d, median_filter
 
+from rbs.scans.counts import END_MM
 from rbs.scans.quality.findings import SURE, Kind, Suspicion
 from rbs.scans.quality.seen import Seen
-
-END_MM = 10.0
-"""Length of the ends that must not hold body, mm."""
 
 
 def coverage(seen: Seen) -> Suspicion:

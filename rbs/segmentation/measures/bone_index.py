@@ -21,9 +21,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rbs.scans.regions import BONES, label_of
+from rbs.scans.regions import BONE_LABELS, BONES, HOT
 from rbs.scans.scan import REGIONS, Array, View
-from rbs.segmentation.measures.hot_spots import HOT, HotSpot
+from rbs.segmentation.measures.hot_spots import HotSpot
 from rbs.segmentation.measures.label_draws import label_draws, likeliest
 from rbs.segmentation.measures.plates import PLATE
 from rbs.segmentation.measures.regions import DRAWS, Measured
@@ -117,7 +117,7 @@ def bone_index(
 
 _BONE_OF = np.zeros(1 + len(REGIONS), np.uint8)
 """1 + place in `BONES` of each label, 0 of labels that are no bone."""
-_BONE_OF[[label_of(name) for name in BONES]] = np.arange(1, len(BONES) + 1)
+_BONE_OF[list(BONE_LABELS)] = np.arange(1, len(BONES) + 1)
 
 
 def _limb_of_plates(labels: Array, spacing_mm: tuple[float, float]) -> Array:

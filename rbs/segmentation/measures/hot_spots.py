@@ -14,13 +14,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from rbs.scans.regions import BONES, label_of
+from rbs.scans.regions import BONE_LABELS, BONES, HOT, label_of
 from rbs.scans.scan import Array, View
 from rbs.segmentation.measures.label_draws import likeliest
 from rbs.segmentation.measures.regions import Measured
-
-HOT = label_of("hot spots")
-BONE_LABELS = tuple(label_of(name) for name in BONES)
 
 EDGE, THRESHOLD = 0.3, 0.65
 """Probability at the border of a hot spot, and the least at its peak: chosen on training and

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from rbs.scans.counts import END_MM
 from rbs.scans.regions import label_of
 from rbs.scans.scan import Array
 
@@ -20,8 +21,6 @@ LEAST_MM2 = 40.0
 """Area of the smallest plate."""
 RIDGE_MM = 2.5
 """Half width of the strip along a plate's middle line."""
-END_MM = 10.0
-"""A limb that reaches this near to the last scanned row goes on beyond it."""
 
 BANDS = {
     ARMS: (("proximal humerus", -0.1, 0.3), ("wrist", 0.4, 1.0)),
@@ -111,7 +110,7 @@ def find_plates(
     Args:
         labels: (H, W).
         left: True at pixels of the patient's left half, (H, W).
-        scanned: First and last row that holds counts.
+        scanned: First row that holds counts, and one past the last.
         spacing_mm: Row and column spacing, mm.
     """
     from scipy.ndimage import distance_transform_edt, label
@@ -134,7 +133,7 @@ def find_plates(
     plates = []
     for (limb, side), those in pieces.items():
         rows = np.flatnonzero(((labels == limb) & (left == (side == "left"))).any(axis=1))
-        if not rows.size or min(rows[0] - scanned[0], scanned[1] - rows[-1]) * spacing_mm[0] < END_MM:
+        if not rows.size or min(rows[0] - scanned[0], scanned[1] - 1 - rows[-1]) * spacing_mm[0] < END_MM:
             continue
         down = {n: (middles[n][0] - rows[0]) / (rows[-1] - rows[0] + 1) for n in those}
         named = _named(limb, down, areas)

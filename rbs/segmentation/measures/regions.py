@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from rbs.errors import ScanError
+from rbs.scans.counts import scanned_rows
 from rbs.scans.scan import REGIONS, Array, View
 from rbs.segmentation.measures.label_draws import label_draws, likeliest
 from rbs.segmentation.measures.plates import PLATE, Pixels, Plate, find_plates
@@ -138,15 +139,13 @@ def region_table(
     if not np.isin(labels, np.arange(len(REGIONS)) + 1).any():
         raise ScanError("no bone was found in it", remedy="look at its contours, or label it by hand")
     left = is_left(midline(counts, labels), labels.shape[2])
-    scanned = np.flatnonzero(counts.any(axis=(0, 2)))
-    ends = (int(scanned[0]), int(scanned[-1]))
     maps = [labels, *label_draws(probabilities, spacing_mm, draws, seed)]
     scale = _Scale(exposure, float(np.prod(spacing_mm)) / 100)
     rows: list[RegionRow] = []
     for view, name in enumerate(views):
         seen, shown = counts[view].astype(np.float64), [one[view] for one in maps]
         rows += _region_rows(name, seen, shown, left, scale)
-        plates = find_plates(labels[view], left, ends, spacing_mm)
+        plates = find_plates(labels[view], left, scanned_rows(counts), spacing_mm)
         rows += _plate_rows(name, seen, shown, plates, spacing_mm, scale)
     return rows
 

@@ -8,7 +8,8 @@ import torch
 from pydicom import Dataset
 from scipy.ndimage import gaussian_filter
 
-from rbs.clinic.restore_scans import pair_views, restore_scan
+from rbs.clinic.acquisitions import pair_views
+from rbs.clinic.restore_scans import restore_scan
 from rbs.errors import CheckpointError, ScanError
 from rbs.restorers.checkpoint import LoadedRestorer
 from rbs.restorers.nafnet import NAFNet
