@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from monai.inferers import sliding_window_inference
@@ -17,6 +17,22 @@ DELTA_SCALE = 0.15
 
 TRAINING_STEPS = 1000
 """Noise levels, the linear schedule of Ho et al., NeurIPS 2020, arXiv 2006.11239."""
+
+
+def nearly_denoised(u: Tensor, scheduler: DDIMScheduler, predict: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """All steps of DDIM but the last: `predict` of the result at level 0 is what is drawn.
+
+    Args:
+        u: Noise, (B, C, H, W).
+        scheduler: With its number of steps set.
+        predict: From noisy u and the noise level to u without noise.
+    """
+    # MONAI's list of steps differs from those it takes; these agree and end at the least noise.
+    steps = scheduler.num_inference_steps
+    stride = scheduler.num_train_timesteps // steps
+    for t in range((steps - 1) * stride, 0, -stride):
+        u = scheduler.step(predict(u, t), t, u)[0]
+    return u
 
 
 class Diffusion(Restorer):
@@ -77,11 +93,11 @@ class Diffusion(Restorer):
         """Features of the last step of DDIM, (B, 5, H, W) to (B, channels[0], H, W)."""
         noise = torch.randn(1, 2, *x.shape[-2:], generator=torch.Generator().manual_seed(0))
         u = noise.to(x.device).expand(len(x), -1, -1, -1)
-        # MONAI's list of steps differs from those it takes; these agree and end at the least noise.
-        stride = TRAINING_STEPS // self.steps
-        for t in range((self.steps - 1) * stride, 0, -stride):
-            predicted = self.head(self._tiled(torch.cat([x, u], dim=1), t)).float() / DELTA_SCALE
-            u = self._scheduler.step(predicted, t, u)[0]
+
+        def predict(u: Tensor, t: int) -> Tensor:
+            return self.head(self._tiled(torch.cat([x, u], dim=1), t)).float() / DELTA_SCALE
+
+        u = nearly_denoised(u, self._scheduler, predict)
         return self._tiled(torch.cat([x, u], dim=1), 0)
 
     def _tiled(self, given: Tensor, t: int) -> Tensor:

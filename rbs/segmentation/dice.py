@@ -85,7 +85,7 @@ class DiceTally:
         return rows
 
 
-def write_rows(path: Path, rows: Iterable[dict[str, str]]) -> None:
+def update_rows(path: Path, rows: Iterable[dict[str, str]]) -> None:
     """Write rows into a table, in place of those of the same mode, split and level."""
     table = {}
     if path.exists():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rbs.restorers.diffusion import TRAINING_STEPS
+from rbs.restorers.diffusion import TRAINING_STEPS, nearly_denoised
 from rbs.restorers.image_domain import DOMAINS
 from rbs.segmentation.label_map import LABEL_MAPS
 
@@ -89,16 +89,12 @@ class ScanDiffusion(nn.Module):
         """
         u = torch.randn(labels.shape, generator=generator).to(labels.device)
         condition = self._condition(labels)
-        levels = torch.linspace(TRAINING_STEPS - 1, 0, steps).round().long().tolist()
-        alphas = self._scheduler.alphas_cumprod.to(labels.device)
-        for level, lower in zip(levels, [*levels[1:], None], strict=True):
-            t = torch.full((len(u),), level, device=u.device)
-            predicted = self._predict(u, condition, t)
-            if lower is None:
-                u = predicted
-                break
-            noise = (u - alphas[level].sqrt() * predicted) / (1 - alphas[level]).sqrt()
-            u = alphas[lower].sqrt() * predicted + (1 - alphas[lower]).sqrt() * noise
+
+        def predict(u: Tensor, t: int) -> Tensor:
+            return self._predict(u, condition, torch.full((len(u),), t, device=u.device))
+
+        self._scheduler.set_timesteps(steps)
+        u = predict(nearly_denoised(u, self._scheduler, predict), 0)
         return self.images.inverse((u * self.spread + self.mean).clamp(min=0))
 
     def _condition(self, labels: Tensor) -> Tensor:

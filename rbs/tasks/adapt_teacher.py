@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rbs.restorers.image_domain import DOMAINS, DomainName
 from rbs.segmentation.adapters import Mode, save_teacher, start, trainable_teacher
-from rbs.segmentation.dice import DiceTally, regions_found, regions_prompted, write_rows
+from rbs.segmentation.dice import DiceTally, regions_found, regions_prompted, update_rows
 from rbs.segmentation.objective import DiceCrossEntropy
 from rbs.segmentation.sam import Size, build_sam, find_checkpoint
 from rbs.tasks.task import Batch, TrainingTask, WarmupCosine, images_of, labels_of
@@ -165,7 +165,7 @@ class AdaptTeacher(TrainingTask):
         name = "teacher" if self.mode == "lora" else f"teacher_{self.mode}"
         save_teacher(folder / name, self.teacher, mode=self.mode, rank=self.rank, base=base)
         rows = [row for mode, tally in tallies.items() for row in tally.rows(mode, "val")]
-        write_rows(folder / "dice.csv", rows)
+        update_rows(folder / "dice.csv", rows)
 
     @torch.no_grad()
     def _tallied(self, find: Find) -> DiceTally:

@@ -12,7 +12,7 @@ from torch import Tensor
 from rbs.data.manifest import manifest_record
 from rbs.errors import CheckpointError, RbsError
 from rbs.segmentation.checkpoint import load_segmenter, save_segmenter
-from rbs.segmentation.dice import DiceTally, regions_found, write_rows
+from rbs.segmentation.dice import DiceTally, regions_found, update_rows
 from rbs.segmentation.labels import LABELLED
 from rbs.segmentation.objective import DiceCrossEntropy
 from rbs.segmentation.segmenter import Segmenter
@@ -131,7 +131,7 @@ class SegmentationTask(TrainingTask):
             return
         save_segmenter(folder / "segmenter.safetensors", self.segmenter, self.provenance())
         if self._tally.counted:
-            write_rows(folder / "dice.csv", self._tally.rows("segmenter", "val"))
+            update_rows(folder / "dice.csv", self._tally.rows("segmenter", "val"))
 
     def provenance(self) -> dict[str, Any]:
         """Record of the making of the weights."""

@@ -6,7 +6,7 @@ import torch
 from torchmetrics.functional.segmentation import dice_score
 
 from rbs.scans.scan import REGIONS
-from rbs.segmentation.dice import DiceTally, regions_prompted, write_rows
+from rbs.segmentation.dice import DiceTally, regions_prompted, update_rows
 from rbs.segmentation.sam import build_sam
 
 
@@ -46,7 +46,7 @@ def test_rows_replace_their_like_and_keep_the_others(tmp_path):
 
     path = tmp_path / "dice.csv"
     for mode, dice in [("lora", "0.1"), ("full", "0.2"), ("lora", "0.3")]:
-        write_rows(path, rows(mode, dice))
+        update_rows(path, rows(mode, dice))
     with path.open(newline="") as file:
         assert [(row["mode"], row["skull"]) for row in csv.DictReader(file)] == [
             ("lora", "0.3"),
