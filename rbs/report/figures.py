@@ -378,6 +378,14 @@ def jpeg(figure: Figure) -> bytes:
     return drawn.getvalue()
 
 
+def black_level(counts: Array) -> float:
+    """Counts that are black where a view is shown as it was acquired.
+
+    Bone is in the upper tenth of the counted pixels; what is hotter is black.
+    """
+    return 1.5 * float(np.percentile(counts[counts > 0], 97)) if counts.any() else 1.0
+
+
 def png(figure: Figure, dpi: float = DPI) -> bytes:
     """A figure as PNG data."""
     from PIL import Image

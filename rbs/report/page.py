@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +20,7 @@ from rbs.report.assessment import (
     read_assessment,
     study_tables,
 )
+from rbs.report.html import render
 from rbs.report.pictures import Picture, case_pictures, choice, file_name
 from rbs.report.real_scans import TABLE as REAL_SCANS
 from rbs.report.real_scans import about, read_real_scans, speed_tables, view_table
@@ -40,8 +39,6 @@ from rbs.report.tables import (
     training_logs,
 )
 from rbs.utils.files import write_text
-from rbs.utils.version import VERSION
-from rbs.utils.words import counted
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -75,28 +72,21 @@ def write_report(runs: Sequence[Path], output: Path, *, figure_folder: Path | No
         RbsError: A folder is missing, there is nothing to report, or a result is damaged.
         OutputError: The page or a figure cannot be written.
     """
-    import jinja2
     import matplotlib
     import matplotlib.pyplot as plt
 
     matplotlib.use("Agg")
     found = _sections(runs)
     evaluations = found["evaluations"]
-    template = (files("rbs.report") / "page.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_without_control_characters
-    )
-    environment.filters |= {"counted": counted, "marked": _marked}
-    html = environment.from_string(template).render(
-        version=VERSION,
-        written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-        scans=any(not e["of_frames"] for e in evaluations) or not evaluations or found["real_scans"],
-        frames=any(e["of_frames"] for e in evaluations),
-        phantoms=any(e["truth_known"] for e in evaluations) or not evaluations or found["assessments"],
-        too_short="; ".join(TOO_SHORT),
+    content = {
+        "scans": any(not e["of_frames"] for e in evaluations) or not evaluations or found["real_scans"],
+        "frames": any(e["of_frames"] for e in evaluations),
+        "phantoms": any(e["truth_known"] for e in evaluations) or not evaluations or found["assessments"],
+        "too_short": "; ".join(TOO_SHORT),
         **found,
-    )
-    write_text(output, html)
+    }
+    filters = {"marked": _marked}
+    write_text(output, render("page.html", content, filters=filters, finalize=_without_control_characters))
     if figure_folder is not None:
         taken: Counter[str] = Counter()
         for picture in _all_pictures(found):

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import base64
-import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from rbs.errors import printable
+from rbs.report.html import render
+from rbs.scans.counts import scanned_rows
 from rbs.scans.quality.clean import FLAGGED
 from rbs.scans.quality.findings import Finding
 from rbs.scans.scan import Scan
 from rbs.utils.files import write_text
-from rbs.utils.version import VERSION
-from rbs.utils.words import counted
 
 HEIGHT = 7.5
 """Height of the picture of a whole frame, inches."""
@@ -72,19 +69,12 @@ def write_quality_page(scans: Sequence[CheckedScan], output: Path) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    import jinja2
-
-    template = (files("rbs.report") / "quality.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"counted": counted, "printable": printable}
-    html = environment.from_string(template).render(
-        version=VERSION,
-        written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-        flagged=FLAGGED,
-        faulty=[scan for scan in scans if scan.findings],
-        clean=[scan for scan in scans if not scan.findings],
-    )
-    write_text(output, html)
+    content = {
+        "flagged": FLAGGED,
+        "faulty": [scan for scan in scans if scan.findings],
+        "clean": [scan for scan in scans if not scan.findings],
+    }
+    write_text(output, render("quality.html", content))
 
 
 def _png(scan: Scan, findings: Sequence[Finding]) -> bytes:
@@ -93,18 +83,17 @@ def _png(scan: Scan, findings: Sequence[Finding]) -> bytes:
     import matplotlib.pyplot as plt
     from matplotlib.patches import Rectangle
 
-    from rbs.report.figures import png
+    from rbs.report.figures import black_level, png
 
     matplotlib.use("Agg")
-    there = np.flatnonzero(scan.counts.any(axis=(0, 2)))
-    top, end = max(int(there[0]) - MARGIN, 0), min(int(there[-1]) + MARGIN + 1, scan.shape[0])
+    first, last = scanned_rows(scan.counts)
+    top, end = max(first - MARGIN, 0), min(last + MARGIN, scan.shape[0])
     aspect = scan.spacing_mm[0] / scan.spacing_mm[1]
     width = HEIGHT * scan.shape[1] / (end - top) / aspect
     number = len(scan.views)
     figure, axes = plt.subplots(1, number, figsize=(number * width + 0.2, HEIGHT + 0.35), squeeze=False)
     for axis, counts, view in zip(axes[0], scan.counts, scan.views, strict=True):
-        # Bone is in the upper tenth of the counted pixels; what is hotter is black.
-        black = 1.5 * float(np.percentile(counts[counts > 0], 97)) if counts.any() else 1.0
+        black = black_level(counts)
         axis.imshow(np.minimum(counts, black), cmap="gray_r", aspect=aspect, interpolation="nearest", vmin=0)
         axis.set(ylim=(end - 0.5, top - 0.5), xticks=[], yticks=[])
         axis.spines[:].set_color("0.8")

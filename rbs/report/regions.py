@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
-from rbs.errors import printable
+from rbs.report.html import render
 from rbs.scans.body import body_mask
 from rbs.scans.regions import DESCRIBED, PALETTE
 from rbs.scans.scan import REGIONS, Array, Scan, View
 from rbs.utils.files import write_text
-from rbs.utils.version import VERSION
-from rbs.utils.words import counted
 
 MARGIN = 12
 """About the body, pixels."""
@@ -96,20 +92,9 @@ def write_regions_page(scans: Sequence[ShownScan], output: Path, *, segmenter: s
     Raises:
         OutputError: It cannot be written.
     """
-    import jinja2
-
-    template = (files("rbs.report") / "regions.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"counted": counted, "printable": printable}
     legend = [(name, "#{:02x}{:02x}{:02x}".format(*region.colour)) for name, region in DESCRIBED.items()]
-    html = environment.from_string(template).render(
-        version=VERSION,
-        written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-        segmenter=segmenter,
-        legend=legend,
-        scans=scans,
-    )
-    write_text(output, html)
+    content = {"segmenter": segmenter, "legend": legend, "scans": scans}
+    write_text(output, render("regions.html", content))
 
 
 def _views(scan: Scan, labels: Array) -> list[ShownView]:
@@ -140,10 +125,11 @@ def contours_png(counts: Array, labels: Array) -> bytes:
     from PIL import Image
     from scipy.ndimage import binary_erosion
 
+    from rbs.report.figures import black_level  # it needs pandas, which tables do not
+
     scale = max(round(ROWS / len(counts)), 1)
     line = scale // 2 + 1
-    # Bone is in the upper tenth of the counted pixels; what is hotter is black.
-    black = 1.5 * float(np.percentile(counts[counts > 0], 97)) if counts.any() else 1.0
+    black = black_level(counts)
     grey = np.rint(np.minimum(counts / black, 1) * (GREYS - 1)).astype(np.uint8)
     first_grey = len(PALETTE)
     large = first_grey + grey.repeat(scale, axis=0).repeat(scale, axis=1)
