@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from lightning import LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from core_seconds import train
+from lightning import LightningModule, seed_everything
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
@@ -83,21 +83,7 @@ class Grid:
     def train(self, task: LightningModule, data: Any, steps: int, seed: int, decay: float = 0.98) -> float:
         """Train; returns core seconds."""
         seed_everything(seed, verbose=False)
-        begun = time.process_time()
-        Trainer(
-            max_steps=steps,
-            precision="bf16-mixed",
-            accelerator="cpu",
-            gradient_clip_val=1.0,
-            callbacks=[EMAWeightAveraging(decay=decay)],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            limit_val_batches=0,
-        ).fit(task, datamodule=data)
-        return time.process_time() - begun
+        return train(task, data, steps, decay)
 
     def data(self, children: int, transfer: str, seed: int, share: float = 0.5) -> Any:
         """Labelled scans, beside a transfer set unless that is the labelled children alone."""

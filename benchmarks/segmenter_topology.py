@@ -12,15 +12,14 @@ from, the rapid scans of the test children are scored, both with pixels of 4.5 m
 """
 
 import argparse
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from core_seconds import train
+from lightning.pytorch import seed_everything
 
 from rbs.data.labelled_scans import LabelledScansDataModule, binned
 from rbs.data.manifest import LoadedCase, Manifest, load_case
@@ -94,7 +93,7 @@ def main() -> None:
         segmenter = TopoWMamba(wavelets=row.wavelets, snakes=row.snakes)
         take(segmenter, start.state_dict())
         task = SegmentationTask(segmenter, lr=LR, warmup_steps=WARMUP, cldice_weight=row.cldice_weight)
-        seconds = train(task, data, row.steps)
+        seconds = train(task, data, row.steps, 0.95)
         about = {
             "row": name,
             "seed": args.seed,
@@ -106,27 +105,6 @@ def main() -> None:
         scores.to_csv(args.output / f"{name.replace(' ', '_')}_{args.seed}.csv", index=False)
         means = scores.groupby("region")[["dice", "cldice", "parts"]].mean()
         print(name, args.seed, f"{seconds:.0f} s", means.round(3).to_string(), sep="\n", flush=True)
-
-
-def train(task: SegmentationTask, data: LabelledScansDataModule, steps: int) -> float:
-    """Train, and return the core seconds that it took."""
-    trainer = Trainer(
-        max_steps=steps,
-        max_epochs=-1,
-        accelerator="cpu",
-        precision="bf16-mixed",
-        gradient_clip_val=1.0,
-        callbacks=[EMAWeightAveraging(decay=0.95)],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-    )
-    began = time.process_time()
-    trainer.fit(task, datamodule=data)
-    return time.process_time() - began
 
 
 def take(segmenter: Segmenter, weights: dict[str, torch.Tensor]) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import yaml
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from rbs.restorers.checkpoint import load_restorer
@@ -36,6 +37,15 @@ def small(config: Path, manifest: Path, runs: Path) -> list[str]:
         arguments += ["--model.init_args.prior.teacher", str(needed / "adapt_sam" / "teacher")]
         arguments += ["--model.init_args.prior.cache", str(needed / "priors")]
     return arguments
+
+
+def brief_trainer(folder: Path, steps: int, **options: object) -> Trainer:
+    """A trainer of so many steps that validates nothing, keeps no checkpoint and says nothing."""
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    short = {"num_sanity_val_steps": 0, "limit_val_batches": 0, "enable_checkpointing": False}
+    return Trainer(
+        max_steps=steps, accelerator="cpu", default_root_dir=folder, **{**quiet, **short, **options}
+    )
 
 
 def weights(path: Path) -> dict[str, Tensor]:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from trainings import brief_trainer
 
 from rbs.data.labelled_scans import LabelledScansDataModule
 from rbs.data.transfer_scans import TransferScansDataModule
@@ -37,20 +37,11 @@ def task(teacher, **options):
 
 
 def fit(task, data, folder, steps=2, ckpt_path=None, averaged=True):
-    trainer = Trainer(
-        max_steps=steps,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-        default_root_dir=folder,
-        callbacks=[
-            ModelCheckpoint(folder, filename="{step}", save_top_k=-1, every_n_train_steps=1),
-            *([EMAWeightAveraging(decay=0.5)] if averaged else []),
-        ],
-    )
+    callbacks = [
+        ModelCheckpoint(folder, filename="{step}", save_top_k=-1, every_n_train_steps=1),
+        *([EMAWeightAveraging(decay=0.5)] if averaged else []),
+    ]
+    trainer = brief_trainer(folder, steps, enable_checkpointing=True, callbacks=callbacks)
     trainer.fit(task, data, ckpt_path=ckpt_path)
     return trainer
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from trainings import brief_trainer
 
 from rbs.data.labelled_scans import LabelledScansDataModule
 from rbs.data.manifest import Manifest, load_case
@@ -18,17 +18,7 @@ def model():
 
 
 def fit(task, data, folder, steps=2):
-    Trainer(
-        max_steps=steps,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=1,
-        default_root_dir=folder,
-        enable_checkpointing=False,
-    ).fit(task, data)
+    brief_trainer(folder, steps, limit_val_batches=1).fit(task, data)
 
 
 def scans(manifest, **options):

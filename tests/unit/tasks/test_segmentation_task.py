@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from trainings import brief_trainer
 
 from rbs.data.labelled_scans import LabelledScansDataModule
 from rbs.errors import CheckpointError, RbsError
@@ -54,16 +54,9 @@ def test_it_says_what_it_started_from_and_goes_on_from_nothing_else(tiny_cohort,
         data = LabelledScansDataModule(
             tiny_cohort, crop=(64, 32), batch_size=1, samples_per_epoch=2, num_workers=0
         )
-        Trainer(
-            max_steps=steps,
-            accelerator="cpu",
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            limit_val_batches=0,
-            callbacks=[ModelCheckpoint(folder, filename="last")],
-        ).fit(task, data, ckpt_path=ckpt_path)
+        last = ModelCheckpoint(folder, filename="last")
+        trainer = brief_trainer(folder, steps, enable_checkpointing=True, callbacks=[last])
+        trainer.fit(task, data, ckpt_path=ckpt_path)
         return load_segmenter(tmp_path / "first.safetensors").sha256
 
     torch.manual_seed(0)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from trainings import brief_trainer
 
 from rbs.data.bone_scans import RBSDataModule
 from rbs.errors import CheckpointError, ManifestError, RbsError
@@ -28,15 +29,8 @@ def fit(task: UncertaintyTask, manifest: Path, folder: Path, pairs: str = "expec
     data = RBSDataModule(
         manifest, pairs=pairs, crop=(128, 64), batch_size=2, samples_per_epoch=8, num_workers=0
     )
-    trainer = Trainer(
-        max_steps=4,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        default_root_dir=folder,
-    )
+    # Its last checkpoint and its validation are part of what is tested.
+    trainer = brief_trainer(folder, 4, enable_checkpointing=True, limit_val_batches=1.0)
     trainer.fit(task, data)
     return trainer
 
