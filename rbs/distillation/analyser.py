@@ -13,7 +13,7 @@ from rbs.weights.external import load_alexnet, require_alexnet
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 ENLARGED = 2
-"""Factor by which pictures are enlarged: a bone is a few scan pixels wide, and cells of 16 are not."""
+"""Factor by which pictures are enlarged: bones are narrower than cells of 16 pixels."""
 
 _LAYERS = 8
 """Layers of `features` up to the third ReLU, 384 channels in cells of 16 pixels of the picture."""

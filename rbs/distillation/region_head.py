@@ -1,4 +1,4 @@
-"""A head that finds regions in the features of a restorer: multi-task learning, without a teacher."""
+"""Multi-task learning: a head that finds regions in the features of a restorer."""
 
 from __future__ import annotations
 
