@@ -33,7 +33,7 @@ from rbs.segmentation.labels import LABELLED
 from rbs.segmentation.prior import SemanticPrior
 from rbs.segmentation.segmenter import facts_of
 from rbs.tasks.profiler import TEACHER
-from rbs.tasks.task import Batch, TrainingTask, images_of, require_same_start, spacing_of
+from rbs.tasks.task import Batch, TrainingTask, images_of, require_expectation, require_same_start, spacing_of
 from rbs.tasks.validation import frame_scores, pooled, scan_scores
 from rbs.utils.version import VERSION
 from rbs.weights.shipped import teacher_folder
@@ -225,8 +225,9 @@ class RestorationTask(TrainingTask):
 
         Raises:
             RbsError: The training pairs are drawn afresh each time, so that no whole rapid scan
-                exists.
+                exists, or a loss does not suit their targets.
         """
+        require_expectation(self.losses, self.datamodule)  # type: ignore[arg-type]
         if self.prior.source == "online" or "teacher" not in self._outside:
             return
         if self.prior.source == "frozen":
@@ -251,7 +252,7 @@ class RestorationTask(TrainingTask):
             scm_weight=self.scm_weight,
             analyser=lambda restored: self._analyse(restored, *facts),
             displacement=batch.get("displacement"),
-            cut=batch.get("cut"),
+            facts=batch,
         )
         self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, batch_size=len(x))
         return self.total(batch, terms)

@@ -95,10 +95,10 @@ def test_losses_that_need_all_counts_refuse_cut_targets() -> None:
     cascade = type("None", (), {"skd": None, "scm": None})()
     arguments = (cascade, out, torch.zeros(1, 1, 8, 8), torch.ones(1))
     weights = {"skd_weight": 0.0, "scm_weight": 0.0}
-    cut = torch.tensor([CUT])
-    assert cascade_losses(*arguments, losses=[PoissonDeviance()], cut=cut, **weights)["rec1"] < 1
+    facts = {"cut": torch.tensor([CUT])}
+    assert cascade_losses(*arguments, losses=[PoissonDeviance()], facts=facts, **weights)["rec1"] < 1
     with pytest.raises(RbsError, match="SquaredError needs all counts"):
-        cascade_losses(*arguments, losses=[SquaredError()], cut=cut, **weights)
+        cascade_losses(*arguments, losses=[SquaredError()], facts=facts, **weights)
 
 
 @pytest.fixture
