@@ -7,6 +7,10 @@ from torch import Tensor, nn
 
 from rbs.restorers.image_domain import DOMAINS, DomainName
 
+SHORTEST = 0.01
+"""Least length of features that a cosine divides by: its gradient grows as they vanish, as behind
+rectifiers, and would drown all others."""
+
 
 class SKD(nn.Module):
     r"""Pulls the first restorer's output and decoder features to the second's, held fixed (sg).
@@ -31,6 +35,8 @@ class SKD(nn.Module):
         super().__init__()
         self.images = DOMAINS[domain]
         self.projection = nn.Conv2d(student_channels, teacher_channels, 1, bias=False)
+        # The second restorer starts from the weights of the first: the same channels mean the same.
+        nn.init.dirac_(self.projection.weight)
 
     def forward(self, i1: Tensor, i2: Tensor, features1: Tensor, features2: Tensor) -> Tensor:
         """The loss, a scalar.
@@ -42,5 +48,5 @@ class SKD(nn.Module):
             features2: (B, teacher_channels, H, W).
         """
         image = (self.images.stabilised(i1) - self.images.stabilised(i2.detach())).abs().mean()
-        cosine = F.cosine_similarity(self.projection(features1), features2.detach(), dim=1)
+        cosine = F.cosine_similarity(self.projection(features1), features2.detach(), dim=1, eps=SHORTEST)
         return image + (1 - cosine).mean()

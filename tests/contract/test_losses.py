@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.stats import poisson
 
+from rbs.distillation.balance import GradientBalance
 from rbs.distillation.cascade import Cascade, CascadeOutput
 from rbs.distillation.objective import cascade_losses
 from rbs.errors import RbsError
@@ -127,7 +128,9 @@ def test_terms_are_named_and_sum_up_by_weight():
     cascade = Cascade(DnCNN(2, 4), DnCNN(2, 4, sigma_px=0.0))
     x = torch.poisson(torch.full((1, 2, 8, 8), 4.0))
     out = cascade(x, HALF)
-    terms = cascade_losses(cascade, out, x, ONE, losses=LOSSES, skd_weight=1, scm_weight=1, facts=facts_of(x))
+    terms = cascade_losses(
+        cascade, out, x, ONE, losses=LOSSES, balance=GradientBalance({}), facts=facts_of(x)
+    )
     names = ["rec", *(type(loss).__name__ for loss in LOSSES[1:])]
     assert list(terms) == [*(f"{name}1" for name in names), *(f"{name}2" for name in names), "total"]
     by_hand = sum(loss.weight * (terms[f"{loss.name}1"] + terms[f"{loss.name}2"]) for loss in LOSSES)
@@ -167,8 +170,7 @@ def test_a_moved_target_is_met_by_the_estimate_of_where_it_was(moved):
         target,
         torch.ones(2),
         losses=[PoissonDeviance(), RegionDeviance()],
-        skd_weight=0,
-        scm_weight=0,
+        balance=GradientBalance({}),
         displacement=u,
         facts={"labels": torch.ones(target.shape, dtype=torch.int64)},
     )
