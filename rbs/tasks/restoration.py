@@ -35,7 +35,15 @@ from rbs.segmentation.labels import LABELLED
 from rbs.segmentation.prior import SemanticPrior, true_masks
 from rbs.segmentation.segmenter import facts_of
 from rbs.tasks.profiler import TEACHER
-from rbs.tasks.task import Batch, TrainingTask, images_of, labels_of, require_same_start, spacing_of
+from rbs.tasks.task import (
+    Batch,
+    TrainingTask,
+    images_of,
+    labels_of,
+    require_expectation,
+    require_same_start,
+    spacing_of,
+)
 from rbs.tasks.validation import frame_scores, pooled, scan_scores
 from rbs.utils.version import VERSION
 from rbs.weights.shipped import file_sha256, teacher_folder
@@ -283,8 +291,9 @@ class RestorationTask(TrainingTask):
 
         Raises:
             RbsError: The training pairs are drawn afresh each time, so that no whole rapid scan
-                exists.
+                exists, or a loss does not suit their targets.
         """
+        require_expectation(self.losses, self.datamodule)  # type: ignore[arg-type]
         if self.prior.source not in ("cached", "frozen") or "teacher" not in self._outside:
             return
         if self.prior.source == "frozen":
@@ -313,7 +322,7 @@ class RestorationTask(TrainingTask):
             balance=self.balance,
             analyser=lambda restored: self._analyse(restored, *facts),
             displacement=batch.get("displacement"),
-            cut=batch.get("cut"),
+            facts=batch,
             further=further,
         )
         logged = {name: term.detach() for name, term in terms.items()}

@@ -26,36 +26,10 @@ from rbs.scans.scan import Array
 
 FIRST_CHANNEL = 0.02
 """σ of the first channel, cycles/pixel. Abbey & Barrett begin at 0.005, too wide for 49 pixels."""
-CHANNEL_RATIO = 1.4
-CHANNEL_WIDTH = 1.67
-CHANNELS = 6
 WINDOW = 49
 """Edge of the observer's window, pixels; odd."""
 
 RESAMPLES = 2000
-
-
-def dog_channels() -> Array:
-    """Dense difference-of-Gaussian channels as templates in space, centred on the middle pixel.
-
-    C_j(f) = exp(-(f / Qσ_j)² / 2) - exp(-(f / σ_j)² / 2), σ_j = σ_0 α^j, α = 1.4, Q = 1.67, f in
-    cycles/pixel, evaluated on the discrete frequencies of a four times larger grid and cut to the
-    window.
-
-    Returns:
-        float64 (CHANNELS, WINDOW * WINDOW).
-    """
-    size = 4 * WINDOW
-    f = np.fft.fftfreq(size)
-    squared = f[:, None] ** 2 + f**2
-    middle = slice(size // 2 - WINDOW // 2, size // 2 + WINDOW // 2 + 1)
-    templates = []
-    for j in range(CHANNELS):
-        sigma = FIRST_CHANNEL * CHANNEL_RATIO**j
-        passed = np.exp(-0.5 * squared / (CHANNEL_WIDTH * sigma) ** 2) - np.exp(-0.5 * squared / sigma**2)
-        template = np.fft.fftshift(np.fft.ifft2(passed).real)[middle, middle]
-        templates.append((template / np.linalg.norm(template)).ravel())
-    return np.stack(templates)
 
 
 def hotelling_template(absent: Array, present: Array, internal: Array | None = None) -> Array:

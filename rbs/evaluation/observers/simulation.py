@@ -27,9 +27,9 @@ from rbs.evaluation.observers.noise_power import (
     spectrum_variance,
 )
 from rbs.evaluation.observers.observers import (
+    FIRST_CHANNEL,
     WINDOW,
     amplitude_for,
-    dog_channels,
     log_likelihood_ratio,
     snr_of_auc,
 )
@@ -37,6 +37,7 @@ from rbs.evaluation.scans.metrics import Target
 from rbs.evaluation.scans.pairs import ScanPair
 from rbs.scans.body import smooth
 from rbs.scans.scan import REGIONS, Array
+from rbs.utils.channels import dog_channels
 
 Rows = list[dict[str, Any]]
 
@@ -161,7 +162,7 @@ def detection_study(pair: ScanPair, methods: Sequence[Method], draws: int, seed:
     rng = generator(seed, pair.patient, "detection")
     expectation = np.maximum(target.expectation.astype(np.float64), 1e-6)
     places = make_places(target, rng)
-    channels = dog_channels()
+    channels = dog_channels(WINDOW, FIRST_CHANNEL)
     scores: dict[tuple[str, int, int], list[Array]] = {}
 
     def note(name: str, place: int, present: int, values: Array) -> None:
