@@ -27,8 +27,8 @@ from rbs.evaluation.observers.simulation import (
 from rbs.evaluation.scans.pairs import ScanPair
 from rbs.scans.scan import Array
 
-IDEAL = {f"ideal {RAPID.name}": RAPID.name, f"ideal {STANDARD}": STANDARD}
-"""Rows of the ideal observer, the bound of all others, and the scan that it sees."""
+IDEAL_RAPID, IDEAL_STANDARD = f"ideal {RAPID.name}", f"ideal {STANDARD}"
+"""Rows of the ideal observers, the bounds of all others."""
 
 _PLACE = ["patient", "row", "column"]
 
@@ -48,7 +48,7 @@ def detection_areas(
         pairs: Phantoms; of a generator one is in memory at a time.
         restorers: Name to a function from a pair to standard counts (V, H, W); the first is what
             the others are compared with.
-        draws: Of each child, even, 4 at least. All functions see the same.
+        draws: Of each child, a multiple of 4 from 8 on. All functions see the same.
         seed: Seed of places and draws.
 
     Returns:
@@ -114,11 +114,10 @@ def place_areas(detections: Sequence[Mapping[str, Any]], first: str | None = Non
                 plain, noisy = (channelised_auc(absent, present, noise) for noise in (None, internal))
                 known = {"channels": channels, "method": method}
                 frames.append(places.assign(**known, auc=plain, auc_internal_noise=noisy))
-            for method, scan in IDEAL.items():
-                exposures = places["exposure"] if scan == RAPID.name else np.ones(len(places))
-                bounds = [bound(exposure) for exposure in exposures]
+            bounds = {IDEAL_RAPID: places["exposure"].map(bound), IDEAL_STANDARD: bound(1.0)}
+            for method, area in bounds.items():
                 known = {"channels": channels, "method": method}
-                frames.append(places.assign(**known, auc=bounds, auc_internal_noise=math.nan))
+                frames.append(places.assign(**known, auc=area, auc_internal_noise=math.nan))
     if not frames:
         return pd.DataFrame()
     return _with_differences(pd.concat(frames, ignore_index=True).drop(columns="exposure"), first)
@@ -158,7 +157,7 @@ def _with_differences(areas: pd.DataFrame, first: str | None) -> pd.DataFrame:
         keys = [*_PLACE, "channels"]
         theirs = areas[areas["method"] == reference].set_index(keys)["auc"]
         minus = areas["auc"] - theirs.reindex(pd.MultiIndex.from_frame(areas[keys])).to_numpy()
-        areas[column] = minus.where(~areas["method"].isin([reference, *IDEAL]))
+        areas[column] = minus.where(~areas["method"].isin([reference, IDEAL_RAPID, IDEAL_STANDARD]))
     return areas
 
 
