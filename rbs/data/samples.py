@@ -9,7 +9,9 @@ import numpy as np
 import torch
 
 from rbs.data.augmentation.geometric import LARGEST_SEED, flip_alike
+from rbs.data.augmentation.lesion_crops import place_on_lesion
 from rbs.data.augmentation.lesions import draw_foci
+from rbs.data.augmentation.places import draw_places, flip_places
 from rbs.data.augmentation.scene_mixing import draw_scene
 from rbs.data.datasets import CaseDataset, CropDataset, Sample, place_crop
 from rbs.data.manifest import Case, LoadedCase
@@ -33,11 +35,13 @@ class Crops(CropDataset):
     Args:
         cases: Cases.
         scans: Their arrays.
-        pairs: See `RBSDataModule`, as the next four.
+        pairs: See `RBSDataModule`, as `lesion_crops` and `places`.
         exposures: Range of simulated exposures.
         single_view_probability: Share of samples that show one view twice.
         foci: Mean number of foci put into a crop.
         scenes: Share of crops that show scenes instead of the scan.
+        lesion_crops: Share of crops placed on hot spots and growth plates.
+        places: Rows of the entry "places".
         options: Further arguments of `CropDataset`.
     """
 
@@ -51,15 +55,19 @@ class Crops(CropDataset):
         single_view_probability: float,
         foci: float,
         scenes: float,
+        lesion_crops: float = 0.0,
+        places: int = 0,
         **options: Any,
     ) -> None:
         super().__init__(cases, scans, **options)
         self.pairs, self.exposures = pairs, exposures
         self.single_view_probability, self.foci, self.scenes = single_view_probability, foci, scenes
+        self.lesion_crops, self.places = lesion_crops, places
         # Labels do not fit what scenes show.
         self.labels = not scenes and all(scan.labels is not None for scan in scans)
         self.truth = self.labels and all(scan.expectation is not None for scan in scans)
         self.moved = pairs == "measured" and any(scan.motion is not None for scan in scans)
+        self._drawn: dict[tuple[int, int], tuple[Array, float]] = {}
         self.censored = pairs != "expectation" and any(scan.cut for scan in scans)
 
     def __getitem__(self, index: int) -> Sample:
@@ -67,8 +75,7 @@ class Crops(CropDataset):
         scan = self.images[row]
         views = _choose_views(scan.views, self.single_view_probability, rng)
         shown = sorted(set(views))
-        body = scan.standard[shown]
-        top, left = place_crop(body, self.crop, rng, enough=_ENOUGH * body.mean(), tries=_TRIES)
+        top, left = self._place(scan, shown, rng)
         height, width = self.crop
         crop = top, left, height, width
 
@@ -84,6 +91,9 @@ class Crops(CropDataset):
         if self.foci:
             known = counts / source_exposure if expectation is None else expectation
             foci = draw_foci(known, scan.spacing_mm, self.foci, rng)
+            if self.places:
+                own = np.random.default_rng((self.seed, 5, index))  # all else is as without places
+                places = draw_places(known, scan.spacing_mm, foci.places, self.places, own)
             counts = foci.count(counts, source_exposure, rng)
             expectation = None if expectation is None else foci.expect(expectation)
         if realisation is None:
@@ -105,6 +115,7 @@ class Crops(CropDataset):
         arrays = {"rapid": rapid, "target": target}
         if self.labels:
             arrays["labels"] = cut(scan.labels)
+            arrays |= {name: cut(labels) for name, labels in self.other_labels(row).items()}
         if self.truth:
             arrays["expectation"] = expectation
         if self.moved:
@@ -119,7 +130,19 @@ class Crops(CropDataset):
         sample["spacing_mm"] = torch.tensor(scan.spacing_mm, dtype=torch.float32)
         if self.censored:
             sample["cut"] = torch.tensor(scan.cut)
+        if self.places:
+            sample["places"] = torch.from_numpy(flip_places(places, self.crop, flip))
         return sample | self.prior(whole_rapid, exposure, scan.spacing_mm, crop, flip, views)
+
+    def _place(self, scan: LoadedCase, shown: list[int], rng: np.random.Generator) -> tuple[int, int]:
+        """Top and left of a crop."""
+        if self.lesion_crops and rng.random() < self.lesion_crops:
+            assert scan.labels is not None  # checked in RBSDataModule.setup
+            placed = place_on_lesion(scan.labels[shown], self.crop, rng)
+            if placed is not None:
+                return placed
+        body = scan.standard[shown]
+        return place_crop(body, self.crop, rng, enough=_ENOUGH * body.mean(), tries=_TRIES)
 
     def realisation(self, row: int, number: int) -> tuple[Array, float, Spacing]:
         """A whole rapid scan (V, H, W) of a case, the one whose crops are shown under this number.
@@ -141,12 +164,16 @@ class Crops(CropDataset):
             assert scan.rapid is not None
             assert scan.exposure is not None  # both checked in RBSDataModule.setup
             return scan.rapid, scan.exposure
+        if (row, number) in self._drawn:
+            return self._drawn[row, number]
         rng = np.random.default_rng((self.seed, 3, row, number))
         # Few realisations spread over all exposures: each has its share of the range.
         low, high = self.exposures
         relative = float(low + (high - low) * (number + rng.random()) / (self.realisations or 1))
         whole, source_exposure = source(scan, self.pairs)
-        return self._simulate(whole, scan.expectation, relative, rng), relative * source_exposure
+        counts = compact(self._simulate(whole, scan.expectation, relative, rng))
+        self._drawn[row, number] = counts, relative * source_exposure
+        return self._drawn[row, number]
 
     def _simulate(
         self, counts: Array, expectation: Array | None, relative: float, rng: np.random.Generator
@@ -173,13 +200,18 @@ class WholeScans(CaseDataset):
             rapid, target = (completed(part, scan.cut) for part in parts)
         arrays = {"rapid": rapid, "target": target, "spacing_mm": np.array(scan.spacing_mm)}
         if scan.labels is not None:
-            arrays["labels"] = scan.labels
+            arrays |= {"labels": scan.labels, **self.other_labels(row)}
         if scan.expectation is not None:
             arrays["expectation"] = scan.expectation
         if scan.motion is not None:
             arrays["displacement"] = displacement(scan, (0, 0, *scan.standard.shape[1:]))
         sample = self.sample(row, arrays, exposure=exposure, target_exposure=target_exposure)
         return sample | ({"cut": torch.tensor(scan.cut)} if scan.cut else {})
+
+
+def compact(counts: Array) -> Array:
+    """The same counts as uint16, which is what NM files hold, where they fit."""
+    return counts.astype(np.uint16 if counts.max() <= np.iinfo(np.uint16).max else np.int32)
 
 
 def source(scan: LoadedCase, pairs: Pairs) -> tuple[Array, float]:

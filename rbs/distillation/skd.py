@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rbs.restorers.image_domain import DOMAINS, DomainName
+
+SHORTEST = 0.01
+"""Least length of features that a cosine divides by: its gradient grows as they vanish, as behind
+rectifiers, and would drown all others."""
 
 
 class SKD(nn.Module):
@@ -17,9 +22,9 @@ class SKD(nn.Module):
           + \operatorname{mean}\big(1 - \cos(W F_1, \operatorname{sg} F_2)\big)
 
     The square root stabilises the variance of counts, so that a bright bladder does not outweigh
-    the skeleton; colours are compared as they are (see `rbs.restorers.image_domain`).
-    The cosine is taken over channels
-    at each pixel, after a learned 1x1 projection W.
+    the skeleton; colours are compared as they are (see `rbs.restorers.image_domain`). The cosine is
+    taken over channels at each pixel, after a learned 1x1 projection W that starts as the identity:
+    a teacher that starts as a copy of its student teaches nothing before it differs.
 
     Args:
         student_channels: Channels of the first restorer's features F1.
@@ -31,6 +36,7 @@ class SKD(nn.Module):
         super().__init__()
         self.images = DOMAINS[domain]
         self.projection = nn.Conv2d(student_channels, teacher_channels, 1, bias=False)
+        nn.init.dirac_(self.projection.weight)
 
     def forward(self, i1: Tensor, i2: Tensor, features1: Tensor, features2: Tensor) -> Tensor:
         """The loss, a scalar.
@@ -41,6 +47,8 @@ class SKD(nn.Module):
             features1: (B, student_channels, H, W).
             features2: (B, teacher_channels, H, W).
         """
-        image = (self.images.stabilised(i1) - self.images.stabilised(i2.detach())).abs().mean()
-        cosine = F.cosine_similarity(self.projection(features1), features2.detach(), dim=1)
-        return image + (1 - cosine).mean()
+        # Cosines near 1 differ by less than half precision can tell apart.
+        with torch.autocast(i1.device.type, enabled=False):
+            image = (self.images.stabilised(i1) - self.images.stabilised(i2.detach())).abs().mean()
+            found, wanted = self.projection(features1.float()), features2.detach().float()
+            return image + (1 - F.cosine_similarity(found, wanted, dim=1, eps=SHORTEST)).mean()

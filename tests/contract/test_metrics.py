@@ -8,7 +8,8 @@ from scipy.ndimage import gaussian_filter
 
 from rbs.evaluation.scans.metrics import METRICS, NOISY, TRUTH, Target, decibels
 from rbs.evaluation.set_metrics.fid_kid import SET_METRICS
-from rbs.evaluation.set_metrics.lpips import find_backbone, lpips_of_scans
+from rbs.evaluation.set_metrics.lpips import lpips_of_scans
+from rbs.weights.external import ALEXNET, find
 
 NAMES = [metric.name for metric in METRICS] + ["lpips"]
 
@@ -30,7 +31,7 @@ def target(truth):
 def metric(request):
     if request.param != "lpips":
         return next(m for m in METRICS if m.name == request.param)
-    if not os.environ.get("RBS_WEIGHTS") or find_backbone() is None:
+    if not os.environ.get("RBS_WEIGHTS") or find(*ALEXNET) is None:
         pytest.skip("no LPIPS weights in RBS_WEIGHTS")
     return lpips_of_scans()
 

@@ -18,9 +18,9 @@ import pandas as pd
 
 from rbs.errors import CheckpointError
 from rbs.evaluation.scans.metrics import Metric
-from rbs.evaluation.set_metrics.weights import find
 from rbs.inference.devices import torch_device
 from rbs.scans.scan import Array
+from rbs.weights.external import find
 
 if TYPE_CHECKING:
     import torch

@@ -14,18 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rbs.errors import CheckpointError
 from rbs.evaluation.scans.metrics import NOISY, Metric, Target
-from rbs.evaluation.set_metrics.weights import find
 from rbs.scans.scan import Array
+from rbs.weights.external import ALEXNET, PUT_ALEXNET, find, load_alexnet
 
 if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
-
-BACKBONE = "alexnet_features.pth"
-TORCHVISION_FILE = "alexnet-owt-7be5be79.pth"
 
 
 def display_grey(counts: Array, peak: float) -> Array:
@@ -38,11 +34,6 @@ def display_grey(counts: Array, peak: float) -> Array:
     return 1 - 2 * np.clip(counts / peak, 0, 1)
 
 
-def find_backbone() -> Path | None:
-    """AlexNet's ImageNet weights: in the folder RBS_WEIGHTS, or torchvision's download."""
-    return find(BACKBONE, TORCHVISION_FILE)
-
-
 def load_lpips(backbone: Path) -> torch.nn.Module:
     """The lpips package's LPIPS-alex v0.1 with an AlexNet read from a file.
 
@@ -53,22 +44,14 @@ def load_lpips(backbone: Path) -> torch.nn.Module:
         CheckpointError: The file is no AlexNet.
     """
     import lpips
-    import torch
 
+    features = load_alexnet(backbone).state_dict()
     with warnings.catch_warnings():
         # lpips 0.1.4 calls torchvision with the arguments of 2021.
         warnings.simplefilter("ignore", UserWarning)
         model = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
-    try:
-        state = torch.load(backbone, map_location="cpu", weights_only=True)
-        # lpips cuts AlexNet into slices but keeps torchvision's layer numbers: features.3.weight ->
-        # slice2.3.weight
-        own = {key: state["features." + key.split(".", 1)[1]] for key in model.net.state_dict()}
-        model.net.load_state_dict(own)
-    except Exception as error:  # bytes that are no pickle make the unpickler raise anything at all
-        raise CheckpointError(
-            "it does not hold torchvision's AlexNet features", file=backbone, remedy="remove or replace it"
-        ) from error
+    # lpips cuts AlexNet into slices but keeps torchvision's layer numbers: slice2.3.weight
+    model.net.load_state_dict({key: features[key.split(".", 1)[1]] for key in model.net.state_dict()})
     return model.eval().requires_grad_(False)
 
 
@@ -80,13 +63,9 @@ def lpips_metric(shown: Callable[[Any, Any], tuple[Array, Array]], **words: Any)
             score is the mean over N.
         words: Reference, definition, group, mask and peak of the metric.
     """
-    backbone = find_backbone()
+    backbone = find(*ALEXNET)
     if backbone is None:
-        log.warning(
-            "LPIPS is left out: put %s into the folder RBS_WEIGHTS, or let torchvision download it with "
-            "torchvision.models.alexnet(weights='IMAGENET1K_V1')",
-            BACKBONE,
-        )
+        log.warning("LPIPS is left out: %s", PUT_ALEXNET)
         return None
     model = load_lpips(backbone)
 

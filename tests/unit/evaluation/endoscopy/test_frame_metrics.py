@@ -21,7 +21,7 @@ from rbs.evaluation.endoscopy.metrics import (
     psnr,
     ssim,
 )
-from rbs.evaluation.set_metrics.lpips import find_backbone
+from rbs.weights.external import ALEXNET, find
 
 
 def target_of(seed=0, valid=None, lesion=None):
@@ -95,7 +95,7 @@ def test_every_metric_says_what_it_is():
 
 def test_lpips_sees_colours_and_blur(metric_weights):
     assert os.environ["RBS_WEIGHTS"]
-    assert find_backbone() is not None
+    assert find(*ALEXNET) is not None
     metric = lpips_of_frames()
     target = target_of()
     swapped = target.clean[::-1].copy()

@@ -9,11 +9,12 @@ import torch
 
 from rbs.errors import CheckpointError
 from rbs.evaluation.scans.metrics import Target
-from rbs.evaluation.set_metrics.lpips import BACKBONE, display_grey, load_lpips, lpips_of_scans
+from rbs.evaluation.set_metrics.lpips import display_grey, load_lpips, lpips_of_scans
+from rbs.weights.external import ALEXNET
 
 
 def weights():
-    file = Path(os.environ.get("RBS_WEIGHTS", "")) / BACKBONE
+    file = Path(os.environ.get("RBS_WEIGHTS", "")) / ALEXNET[0]
     if not file.is_file():
         pytest.skip("no LPIPS weights in RBS_WEIGHTS")
     return file
@@ -54,17 +55,17 @@ def test_without_weights_there_is_no_figure(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert lpips_of_scans() is None
     assert len(caplog.records) == 1
-    assert BACKBONE in caplog.text
+    assert ALEXNET[0] in caplog.text
 
 
 def test_a_file_that_is_no_alexnet_is_refused(tmp_path):
-    file = tmp_path / BACKBONE
+    file = tmp_path / ALEXNET[0]
     torch.save({"features.0.weight": torch.zeros(3)}, file)
-    with pytest.raises(CheckpointError, match=BACKBONE):
+    with pytest.raises(CheckpointError, match=ALEXNET[0]):
         load_lpips(file)
     for content in (b"", b"hello, I am no checkpoint"):
         file.write_bytes(content)
-        with pytest.raises(CheckpointError, match=BACKBONE):
+        with pytest.raises(CheckpointError, match=ALEXNET[0]):
             load_lpips(file)
 
 
