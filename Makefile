@@ -7,6 +7,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 DATA ?= bones
+EXTRAS ?= dev
 PHANTOMS := data/phantoms/manifest.csv
 PATIENTS ?= 137
 SEED ?= 1
@@ -67,12 +68,13 @@ help:  ## List the targets
 	@echo "                  low-light or x2: what they are degraded by; SPLIT=val where there is no test split"
 	@echo "  An interrupted training goes on from its last whole epoch when the same target is made again."
 
+# EXTRAS=dev,bm3d adds BM3D, whose licence is for non-commercial use, and with it the tests that need it.
 setup: $(READY)  ## Make .venv with all extras and tools, pinned
 
 $(READY): pyproject.toml setup.py constraints.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt uv
-	.venv/bin/uv pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable '.[dev]'
+	.venv/bin/uv pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
 
 # Two processes of one thread: most tests cannot use a second core, and a file's fixtures are made once. Files keep their

@@ -45,7 +45,7 @@ def written(tmp_path):
         for place in range(patients):
             scores = {name: values[place] for name, values in base.items()}
             case = {"seed": 1, "patient": f"P{place}", "case": place}
-            better = {"psnr_truth": scores["psnr_truth"] + GAIN_DB}
+            better = {"nmse_truth": scores["nmse_truth"] / 10 ** (GAIN_DB / 10)}
             rows += [{"row": "full", **case, **scores}, {"row": "wider_net", **case, **scores, **better}]
         _, text = write_report(ablation, runs, split, pd.DataFrame(rows), output)
         page.write_report([output], tmp_path / "report.html")
