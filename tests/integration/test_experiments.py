@@ -44,7 +44,10 @@ OVERLAYS = sorted((ROOT / "experiments" / "overlays").glob("*.yaml"))
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 
 
-ON_FRAMES = ("no_", "prior_none", "prior_online", "prior_truth", "teacher_", "stage1_squared")
+ON_FRAMES = (
+    *("no_", "prior_none", "prior_online", "prior_truth", "prior_placebo", "sees_rapid", "region_head"),
+    *("teacher_", "stage1_squared"),
+)
 """Beginnings of the overlays that fit colour frames, too; others are about counts, or name a
 folder."""
 
@@ -78,6 +81,11 @@ def teacher(runs, tiny_cohort):
 
 
 @pytest.fixture(scope="session")
+def phase_a(runs, tiny_cohort, stage1, teacher):
+    assert main(["fit", *small(ROOT / "experiments" / "phased_a.yaml", tiny_cohort, runs)]) == 0
+
+
+@pytest.fixture(scope="session")
 def stage1_of_frames(runs, frames):
     assert main(["fit", *small(ROOT / "experiments" / "endoscopy" / "stage1.yaml", frames, runs)]) == 0
     return runs / "endoscopy" / "stage1"
@@ -96,6 +104,8 @@ def test_every_experiment_runs(config, runs, tiny_cohort, frames, request, monke
     # Only what the experiment needs is trained before it.
     for needed in ("stage1", "teacher"):
         request.getfixturevalue(f"{needed}_of_frames" if of_frames(config) else needed)
+    if config.stem == "phased_b":
+        request.getfixturevalue("phase_a")
     assert main(["fit", *small(config, frames if of_frames(config) else tiny_cohort, runs)]) == 0
     folder = runs / yaml.safe_load(config.read_text())["name"]
     versions = list(folder.glob("version_*"))
