@@ -19,7 +19,7 @@ from rbs.scans.scan import REGIONS
 
 @pytest.fixture(autouse=True)
 def without_lpips(monkeypatch):
-    monkeypatch.setattr("rbs.evaluation.set_metrics.lpips.find_backbone", lambda: None)
+    monkeypatch.setattr("rbs.evaluation.set_metrics.lpips.find", lambda *names: None)
 
 
 def brighter(by):
@@ -76,7 +76,7 @@ def test_nothing_is_scored_twice_unless_its_weights_changed(make_run, images, mo
     monkeypatch.setattr(scores, "networks_of", lambda folder: pytest.fail("it is scored again"))
     assert str(score_run(folder, images)) == str(before)
     monkeypatch.undo()
-    monkeypatch.setattr("rbs.evaluation.set_metrics.lpips.find_backbone", lambda: None)
+    monkeypatch.setattr("rbs.evaluation.set_metrics.lpips.find", lambda *names: None)
     save_restorer(folder / "restorer.safetensors", brighter(0.3), {})
     assert score_run(folder, images)[0]["count_bias"] > before[0]["count_bias"]
 
