@@ -32,7 +32,7 @@ from rbs.scans.counts import standard_scale
 from rbs.scans.scan import Array, Spacing
 from rbs.segmentation.checkpoint import load_segmenter
 from rbs.segmentation.labels import LABELLED
-from rbs.segmentation.prior import SemanticPrior, true_masks
+from rbs.segmentation.prior import SemanticPrior
 from rbs.segmentation.segmenter import facts_of
 from rbs.tasks.profiler import TEACHER
 from rbs.tasks.task import (
@@ -397,7 +397,7 @@ class RestorationTask(TrainingTask):
                 f" {LABELLED[shows].labelled_by}",
                 remedy="train on cases that have them all, or set --model.prior.source cached",
             )
-        return SemanticPrior.of_masks(true_masks(batch[name], len(LABELLED[shows].labels)))
+        return SemanticPrior.of_labels(batch[name], self.cascade.f1.images)
 
     def _scan_prior(self, counts: Array, exposure: float, spacing_mm: Spacing) -> SemanticPrior:
         """Prior (1, V, ...) of a whole rapid scan as the frozen stage-1 restorer restores it."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rbs.evaluation.methods import CASCADE_FILE, trained_methods
+from rbs.evaluation.methods import CASCADE_FILE, labels_of, trained_methods
 from rbs.evaluation.scans.pairs import ScanPair
 from rbs.multirun.runs import Training, read_yaml
 from rbs.scans.scan import Array
@@ -110,22 +110,20 @@ def _priors(settings: dict[str, Any], device: str) -> Callable[..., Any]:
     from rbs.distillation.prior_cache import PriorCache
     from rbs.restorers.checkpoint import load_restorer
     from rbs.segmentation.checkpoint import load_segmenter
-    from rbs.segmentation.labels import LABELLED
-    from rbs.segmentation.prior import SemanticPrior, true_masks
+    from rbs.segmentation.prior import SemanticPrior
     from rbs.weights.shipped import teacher_folder
 
     config = settings.get("prior", {})
     first = load_restorer(Path(settings["init_from"]))
     source = config.get("source", "cached")
     if source in ("truth", "placebo"):
-        regions = len(LABELLED[first.shows].labels)
 
         def labelled(pair: Any, other: Other, *_: Any) -> SemanticPrior | None:
             labels = labels_of(pair) if source == "truth" else other()
             if labels is None:
                 return None
             own = torch.as_tensor(np.ascontiguousarray(labels), device=device)[None]
-            return SemanticPrior.of_masks(true_masks(own, regions))
+            return SemanticPrior.of_labels(own, first.restorer.images)
 
         return labelled
 
@@ -147,11 +145,3 @@ def _priors(settings: dict[str, Any], device: str) -> Callable[..., Any]:
         return prior.decoded().to(device)
 
     return found
-
-
-def labels_of(pair: Any) -> Array | None:
-    """Region labels of a pair, (V, H, W): of a scan its regions, of a frame its lesion."""
-    if isinstance(pair, ScanPair):
-        return pair.target.labels
-    lesion: Array | None = pair.target.lesion
-    return None if lesion is None else lesion[None].astype(np.uint8)

@@ -27,7 +27,7 @@ from rbs.restorers.nafnet import NAFNet
 from rbs.scans.scan import View
 from rbs.segmentation.checkpoint import LoadedSegmenter, load_segmenter, save_segmenter
 from rbs.segmentation.dynunet import DynUNet
-from rbs.segmentation.prior import SemanticPrior, true_masks
+from rbs.segmentation.prior import SemanticPrior
 from rbs.tasks.profiler import StepProfiler
 from rbs.tasks.restoration import PriorConfig, RestorationTask, mean_by_patient
 from rbs.tasks.validation import scan_scores
@@ -405,11 +405,15 @@ def test_a_placebo_is_the_next_childs_masks_in_the_same_place(tmp_path, stage1):
         cohort.setup("fit")
     for batch, wanted in zip(data.train_dataloader(), swapped.train_dataloader(), strict=True):
         assert torch.equal(batch["rapid"], wanted["rapid"])
-        assert torch.equal(task._prior_of_crops(batch).masks, true_masks(wanted["labels"], 9))
+        assert torch.equal(
+            task._prior_of_crops(batch).masks, F.one_hot(wanted["labels"], 10)[..., 1:].movedim(-1, 2).float()
+        )
         assert not torch.equal(batch["labels"], wanted["labels"])
     for batch, other in zip(data.val_dataloader(), (1, 0), strict=True):
         wanted = torch.from_numpy(labels[other])[None]
-        assert torch.equal(task._prior_of_scan(batch).masks, true_masks(wanted, 9))
+        assert torch.equal(
+            task._prior_of_scan(batch).masks, F.one_hot(wanted.long(), 10)[..., 1:].movedim(-1, 2).float()
+        )
 
 
 def test_the_placebo_of_a_child_with_two_visits_is_of_another_child(tmp_path, stage1):
