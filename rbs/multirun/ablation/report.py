@@ -201,7 +201,7 @@ def with_verdicts(ablation: Ablation, results: Results, table: pd.DataFrame) -> 
         ablation.csv.
     """
     gains = last_gains(results.curves)
-    rising = {tuple(place) for place in gains.loc[~gains["flat"], ["regime", "row", "network"]].to_numpy()}
+    rising = {(g["regime"], g["row"], g["network"]) for g in gains.to_dict("records") if not g["flat"]}
     own = results.sets[0]
     main = _main(table, own)
     bounds = {row.name: row.bound for row in ablation.rows if row.bound}
@@ -253,10 +253,11 @@ def _basis(ablation: Ablation, results: Results) -> str:
     units, seeds = f"{own.kind.unit}s", ", ".join(map(str, ablation.seeds))
     patients = results.per_image.loc[results.per_image["images"] == own.name, "patient"].nunique()
     return (
-        f"{counted(patients, own.kind.unit)} of the {own.label}, seeds {seeds}. f1 is the restorer that ships, f2 the second one, with the prior of its training. Every"
-        f" difference is paired over {units} and seeds, with its 95 % bootstrap interval over both; p is"
-        f" Wilcoxon's signed-rank test over {units}, corrected by Holm over the rows. 'Not tested' means that"
-        f" an effect could not have shown; {RULE}."
+        f"{counted(patients, own.kind.unit)} of the {own.label},"
+        f" {'seed' if len(ablation.seeds) == 1 else 'seeds'} {seeds}. f1 is the restorer that ships, f2 the"
+        f" second one, with the prior of its training. Every difference is paired over {units} and seeds,"
+        f" with its 95 % bootstrap interval over both; p is Wilcoxon's signed-rank test over {units},"
+        f" corrected by Holm over the rows. 'Not tested' means that an effect could not have shown; {RULE}."
     )
 
 
@@ -268,15 +269,11 @@ def _words(ablation: Ablation, results: Results, table: pd.DataFrame) -> list[st
     words = []
     for images in results.sets:
         metric = next(m for m in images.metrics if m.name == _main(table, images))
-        first = [names[0] for names in ablation.references.values()]
-        for line in table[(table["images"] == images.name) & (table["metric"] == metric.name)].to_dict(
-            "records"
-        ):
-            names = ablation.references.get(line["network"], ())
-            if not names or line["reference"] != names[0] or (line["row"] in first and line["row"] == STAGE1):
-                continue
-            own = images is results.sets[0]
-            if not own and line["verdict"] not in (BETTER, WORSE):
+        own = images is results.sets[0]
+        chosen = table[(table["images"] == images.name) & (table["metric"] == metric.name)]
+        for line in chosen.to_dict("records"):
+            against_main = line["reference"] in ablation.references.get(line["network"], ())[:1]
+            if not against_main or not (own or line["verdict"] in (BETTER, WORSE)):
                 continue
             place = ", ".join(filter(None, (regimes[line["regime"]], "" if own else images.label)))
             difference = Difference(*(float(line[name]) for name in ("difference", "low", "high", "p")))
