@@ -23,7 +23,7 @@ from rbs.evaluation.real.scans import RealScan, Speed
 from rbs.evaluation.run import FRAMES, SCANS, Kind
 from rbs.evaluation.scans.metrics import METRICS, Metric, Target
 from rbs.multirun.ablation.definition import STAGE1, Ablation, Key, Runs
-from rbs.multirun.ablation.networks import Networks, networks_of, networks_of_weights
+from rbs.multirun.ablation.networks import Restore, first_of, labels_of, networks_of
 from rbs.multirun.runs import Training
 from rbs.report.searches import REGIONAL
 from rbs.scans.scan import REGIONS, Array
@@ -228,16 +228,27 @@ def score_run(folder: Path, images: Images, weights: Path | None = None) -> list
     kept = folder / "scores" / f"{images.name}.json"
     if (before := _read(kept)) and before.get("inputs") == inputs:
         return list(before["scores"])
-    networks = networks_of_weights(weights) if weights else networks_of(folder)
-    scores = [row for place in range(images.count) for row in _score_pair(networks, images, place)]
+    restore = first_of(weights) if weights else networks_of(folder)
+    scores = [row for place in range(images.count) for row in _score_pair(restore, images, place)]
     write_json(kept, {"inputs": inputs, "scores": scores}, indent=None)
     return scores
 
 
-def _score_pair(networks: Networks, images: Images, place: int) -> list[dict[str, Any]]:
+def _score_pair(restore: Restore, images: Images, place: int) -> list[dict[str, Any]]:
     pair = images.pair(place)
+
+    def other() -> Array | None:
+        """Labels of the next image, laid on the grid of this one, as trainings lay them."""
+        own, given = labels_of(pair), labels_of(images.pair((place + 1) % images.count))
+        if own is None or given is None:
+            return None
+        height, width = (min(sides) for sides in zip(own.shape[1:], given.shape[1:], strict=True))
+        laid = np.zeros_like(own)
+        laid[:, :height, :width] = given[[v % len(given) for v in range(len(own))], :height, :width]
+        return laid
+
     rows = []
-    for network, restored in networks.restore(pair).items():
+    for network, restored in restore(pair, other).items():
         estimate = pair.to_target(restored)
         values = {metric.name: float(metric.compute(estimate, pair.target)) for metric in images.metrics}
         rows.append({"network": network, "patient": pair.patient, "case": place, **values})
