@@ -77,7 +77,7 @@ def ablation_tables(ablation: Ablation) -> list[Table]:
             cell = difference_cell(*(float(line[name]) for name in ("difference", "low", "high", "p_holm")))
             return replace(cell, remark=", ".join(filter(None, (cell.remark, str(line["verdict"])))))
 
-        label = next(m["label"] for m in found if m["name"] == main)
+        label = next(m["label"] for m in about["metrics"] if m["name"] == main)
         columns = [(m["label"], m["unit"]) for m in shown]
         columns += [(label, f"minus {about['labels'][reference]}") for reference in references]
         body = []

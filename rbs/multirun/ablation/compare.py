@@ -48,14 +48,15 @@ class Difference:
 
 
 def scores_of(per_scan: pd.DataFrame, row: str, metric: Metric) -> Array:
-    """Scores (seeds, patients) of a row: means over the scans of a patient.
+    """Scores (seeds, patients) of a row: means over the scans of a patient; NaN where it has none.
 
     Distances from the ideal where one value is best. Of a metric that is pooled from another
     column, that column.
     """
     table = per_scan[per_scan["row"] == row]
     column = metric.pooled_from or metric.name
-    found = table.groupby(["seed", "patient"])[column].mean().unstack("patient").to_numpy(dtype=np.float64)
+    by_patient = table.groupby(["seed", "patient"])[column].mean().unstack("patient")
+    found = by_patient.reindex(columns=np.unique(per_scan["patient"])).to_numpy(dtype=np.float64)
     return np.abs(found - metric.ideal) if metric.higher_is_better is None else found
 
 

@@ -179,11 +179,10 @@ class Ablation:
         if isinstance(started, dict):
             own = Part(STAGE1, "stage 1", *_settings(file, "a stage 1", started))
             stage1_experiment = experiment_file(started.get("experiment", STAGE1))
-        named = manifest or content.get("manifest")
         regimes = []
         for name, entry in (content.get("regimes") or {"all": {}}).items():
             settings = _settings(file, "a regime", entry)
-            place = manifest or entry.get("manifest") or named
+            place = manifest or entry.get("manifest") or content.get("manifest")
             if not place:
                 raise RbsError(f"the regime {name} has no manifest", file=file, remedy="name one")
             regimes.append(Regime(name, _label(name, entry), *settings, Path(place), entry.get("children")))
@@ -316,9 +315,11 @@ class Ablation:
             RbsError: The first trainings all failed, or one that all rows are compared with did.
         """
         self.write_manifests()
+        self.runs()  # refuses what was made from something else
 
         def begun() -> list[Run]:
-            return [run for run in self.runs().values() if Run.noted(run.folder)]
+            noted = [key for key in self.keys if Run.noted(self.folder(key))]
+            return [replace(Run.read(self.folder(key)), command=self._command(key)) for key in noted]
 
         def new(_: list[Run]) -> Run | None:
             waiting = (key for key in self.keys if not Run.noted(self.folder(key)))

@@ -154,7 +154,8 @@ def _scores(ablation: Ablation, part: pd.DataFrame, metric: Metric) -> dict[Plac
     if column not in part:
         return {}
     for row, network in part[["row", "network"]].drop_duplicates().itertuples(index=False):
-        own = part[part["network"] == network]
+        # Patients of other networks stay: f2 has no value where its prior does not exist.
+        own = part.assign(row=part["row"].where(part["network"] == network))
         scores = scores_of(own, row, metric)
         if len(scores) == len(ablation.seeds) and np.isfinite(scores).any():
             found[row, network] = scores
