@@ -403,6 +403,7 @@ def test_an_ablation_of_regimes_and_recipes(
         tmp_path,
         experiment="stage2",
         seeds=[1],
+        arguments={"model.prior.embedding_dim": 0},
         stage1={"experiment": "stage1"},
         regimes={"few": {"children": 2}, "known": {"arguments": {"data.pairs": "expectation"}}},
         references={"f1": ["control", "stage1"], "f2": ["f2_none", "stage1"]},
@@ -486,7 +487,7 @@ def test_an_ablation_on_frames(
 ):
     monkeypatch.chdir(ROOT)
     extra = small(ROOT / "experiments" / "endoscopy" / "stage2.yaml", frames, runs)[2:]
-    alone = {"model.skd": False, "model.scm": False}
+    alone, masks = {"model.skd": False, "model.scm": False}, {"model.prior.embedding_dim": 0}
     command = ablation_of(
         tmp_path,
         experiment="endoscopy/stage2",
@@ -494,7 +495,7 @@ def test_an_ablation_on_frames(
         references={"f1": ["control", "stage1"], "f2": ["truth"]},
         rows={
             "control": {"arguments": {"model.stage": 1}},
-            "truth": {"arguments": {"model.prior.source": "truth", **alone}},
+            "truth": {"arguments": {"model.prior.source": "truth", **masks, **alone}},
             "spi": {"arguments": alone},
         },
     )

@@ -1,5 +1,6 @@
 """Rows of an ablation, and their trainings: once each, resumed, in turn, never mixed with others."""
 
+import copy
 import sys
 from pathlib import Path
 
@@ -40,7 +41,7 @@ ROWS = {
 def content(tmp_path):
     for name in ("base", "first", "other"):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"model": {"init_args": {}}}))
-    rows = {name: ROWS[name] for name in ("control", "phase_a", "phase_b", "few_only")}
+    rows = {name: copy.deepcopy(ROWS[name]) for name in ("control", "phase_a", "phase_b", "few_only")}
     rows["phase_a"] = rows["phase_a"] | {"overlays": [str(tmp_path / "other.yaml")]}
     return {
         "experiment": str(tmp_path / "base.yaml"),
