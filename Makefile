@@ -7,10 +7,11 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 DATA ?= bones
+EXTRAS ?= dev
 PHANTOMS := data/phantoms/manifest.csv
 PATIENTS ?= 137
 SEED ?= 1
-SEEDS ?= 1 2 3
+SEEDS ?=
 STEPS ?= 30
 WORKERS ?= 1
 OVERLAY ?=
@@ -69,12 +70,13 @@ help:  ## List the targets
 	@echo "                  low-light or x2: what they are degraded by; SPLIT=val where there is no test split"
 	@echo "  An interrupted training goes on from its last whole epoch when the same target is made again."
 
+# EXTRAS=dev,bm3d adds BM3D, whose licence is for non-commercial use, and with it the tests that need it.
 setup: $(READY)  ## Make .venv with all extras and tools, pinned
 
 $(READY): pyproject.toml setup.py constraints.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt uv
-	.venv/bin/uv pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable '.[dev]'
+	.venv/bin/uv pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
 
 # Two processes of one thread: most tests cannot use a second core, and a file's fixtures are made once. Files keep their
@@ -188,18 +190,22 @@ reproduce-weights: $(PHANTOMS) $(RUNS)/adapt_sam/teacher/teacher.json $(RUNS)/se
 	@echo "Dice of the teacher, and above of the segmenter, beside those of the cards (rbs/weights/README.md):"
 	@cat $(RUNS)/adapt_sam/dice.csv
 
-# FILE=experiments/ablations/no_spi.yaml trains that one overlay and leaves the rest to you.
+# A teacher that saw no test child: TEACHER=path. STAGE1=path starts all rows from those weights, ELSEWHERE="name=manifest.csv" and
+# REAL="scans" score on more.
 NEEDED = $(RUNS)/stage1/restorer.safetensors $(RUNS)/adapt_sam/teacher/teacher.json
-ablation: $(if $(findstring stage2,$(EXPERIMENT)),$(NEEDED),$(MANIFEST)) | $(READY) same-data  ## What SPI, SKD and SCM are worth, or ROWS="overlays": all trained and compared (SEEDS="1 2 3")
-ifdef FILE
-	$(call FIT,$(EXPERIMENTS)stage2.yaml) $(CASCADE) --config $(FILE) $(call FROM,$(MANIFEST)) $(ARGS)
-else
-	$(RBS) ablation $(MANIFEST) --experiment $(EXPERIMENT) $(if $(ROWS),--rows $(ROWS)) --seeds $(SEEDS) $(addprefix --split ,$(SPLIT)) \
-	    $(if $(findstring stage2,$(EXPERIMENT)),--stage1 $(RUNS)/stage1/restorer.safetensors --teacher $(RUNS)/adapt_sam/teacher) \
-	    --output $(RUNS)/ablation/$(notdir $(basename $(EXPERIMENT)))$(if $(ROWS),_rows) --workers $(WORKERS) \
-	    $(if $(ELSEWHERE),--elsewhere $(ELSEWHERE)) \
-	    --fit $(addprefix --config ,$(OVERLAY)) $(DEGRADED) $(ARGS)
+ABLATION = $(or $(FILE),sweeps/ablations/$(if $(filter endoscopy,$(DATA)),endoscopy,semantics).yaml)
+TEACHER ?= $(RUNS)/adapt_sam/teacher
+ifeq ($(DATA),endoscopy)
+STAGE1 ?= $(RUNS)/stage1/restorer.safetensors
 endif
+ablation: $(MANIFEST) $(if $(findstring stage1.yaml,$(ABLATION)),,$(TEACHER) $(STAGE1)) | $(READY) same-data  ## What semantics are worth, or FILE=sweeps/ablations/stage1.yaml: all trained and compared (SEEDS="1 2", WORKERS=2)
+	$(RBS) ablation $(ABLATION) --manifest $(MANIFEST) $(addprefix --split ,$(SPLIT)) $(if $(SEEDS),--seeds $(SEEDS)) \
+	    $(if $(findstring stage1.yaml,$(ABLATION)),,--teacher $(TEACHER) $(addprefix --stage1 ,$(STAGE1))) \
+	    --output $(RUNS)/ablation/$(notdir $(basename $(ABLATION))) --workers $(WORKERS) \
+	    $(if $(ELSEWHERE),--elsewhere $(ELSEWHERE)) $(if $(REAL),--real $(REAL)) \
+	    --fit $(addprefix --config ,$(OVERLAY)) $(DEGRADED) $(ARGS)
+
+$(RUNS)/adapt_sam/teacher: $(RUNS)/adapt_sam/teacher/teacher.json
 
 # Without what a training does besides: no validation, no W&B. ARGS='--config experiments/ablations/prior_online.yaml' adds overlays.
 profile: $(if $(findstring stage2,$(EXPERIMENT)),$(NEEDED),$(MANIFEST)) | $(READY)  ## Where a training step's time goes: EXPERIMENT=experiments/stage1.yaml STEPS=30
