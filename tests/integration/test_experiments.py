@@ -402,7 +402,7 @@ def ablation_of(tmp_path, **content):
 def test_an_ablation_of_regimes_and_recipes(
     runs, tmp_path, make_cohort, teacher, trained_here, monkeypatch, capsys
 ):
-    splits = ("train", "train", "train", "val", *["test"] * 6)
+    splits = ("train", "train", "train", "val", "val", *["test"] * 6)
     manifest = make_cohort(tmp_path / "cohort", splits=splits)
     monkeypatch.chdir(ROOT)
     extra = small(ROOT / "experiments" / "stage2.yaml", manifest, runs)[2:]  # without the experiment
@@ -454,7 +454,7 @@ def test_an_ablation_of_regimes_and_recipes(
     # Nothing is trained or scored twice, and nothing else is passed off as it.
     fewer = manifest.with_name("fewer.csv")
     fewer.write_text("".join(manifest.read_text().splitlines(keepends=True)[:-1]))
-    slow = manifest.parent / "P0005" / "standard.dcm"
+    slow = manifest.parent / "P0006" / "standard.dcm"
     more = ["--elsewhere", f"fewer={fewer}", "--real", str(slow)]
     assert main([*command, *more, "--fit", *extra]) == 0
     assert len(trained_here) == 15
