@@ -1,6 +1,6 @@
 """Detection of foci by model observers in what several restorers make of a few phantom children.
 
-    python benchmarks/detection.py data/phantoms/manifest.csv control=a.safetensors other=b.safetensors
+    python benchmarks/detection.py data/phantoms/manifest.csv first=a.safetensors b=b.safetensors
 
 All restorers see the same draws; the first is what the others are compared with. One core needs a
 second a draw and restorer of width 16. Writes `areas.csv`, a row a place, and prints the means.
