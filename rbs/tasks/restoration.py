@@ -221,7 +221,8 @@ class RestorationTask(TrainingTask):
             if self._own_f2:
                 f2.start_from(f1, head=self.cascade.sees != "i1")
             return
-        loaded, provenance = load_cascade(self.cascade_from, f1)
+        # Loading puts both restorers into evaluation mode, and f1 is about to be trained.
+        loaded, provenance = load_cascade(self.cascade_from, self._outside["stage1"])  # type: ignore[arg-type]
         assert loaded.f2 is not None
         spi, given = self.cascade.spi, loaded.spi
         if loaded.f2.spec() != f2.spec() or (spi and spi.embedding_dim) != (given and given.embedding_dim):

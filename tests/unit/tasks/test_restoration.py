@@ -503,6 +503,12 @@ def test_phase_b_asks_for_the_cascade_of_its_phase_a(tmp_path, stage1, phase_a):
         stage2(tmp_path, stage1, **phase_b).setup("fit")
 
 
+def test_phase_b_begins_in_training_mode(tmp_path, stage1, phase_a):
+    task = stage2(tmp_path, stage1, trains="f1", cascade_from=phase_a)
+    task.setup("fit")
+    assert all(module.training for module in task.modules())
+
+
 def test_phase_b_resumes_where_it_stopped(tmp_path, stage1, phase_a):
     def run(folder, ckpt=None):
         task = stage2(tmp_path, stage1, trains="f1", cascade_from=phase_a)
