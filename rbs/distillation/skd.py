@@ -18,10 +18,9 @@ class SKD(nn.Module):
           + \operatorname{mean}\big(1 - \cos(W F_1, \operatorname{sg} F_2)\big)
 
     The square root stabilises the variance of counts, so that a bright bladder does not outweigh
-    the skeleton; colours are compared as they are (see `rbs.restorers.image_domain`).
-    The cosine is taken over channels
-    at each pixel, after a learned 1x1 projection W that starts as the identity: a teacher that
-    starts as a copy of its student teaches nothing before it differs.
+    the skeleton; colours are compared as they are (see `rbs.restorers.image_domain`). The cosine is
+    taken over channels at each pixel, after a learned 1x1 projection W that starts as the identity:
+    a teacher that is a copy of its student teaches nothing before it differs.
 
     Args:
         student_channels: Channels of the first restorer's features F1.
