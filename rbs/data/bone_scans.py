@@ -20,9 +20,8 @@ from rbs.data.augmentation.blanked import fill_blanked
 from rbs.data.datamodule import CropDataModule
 from rbs.data.datasets import GRID
 from rbs.data.manifest import Case, LoadedCase, Manifest, load_case
-from rbs.data.samples import Crops, Pairs, WholeScans, source
+from rbs.data.samples import Crops, Pairs, WholeScans, compact, source
 from rbs.errors import ManifestError, RbsError
-from rbs.scans.scan import Array
 
 
 class RBSDataModule(CropDataModule):
@@ -244,11 +243,6 @@ class RBSDataModule(CropDataModule):
 
 
 def _compact(case: LoadedCase) -> LoadedCase:
-    """The same case, its counts as uint16 (what NM files hold) where they fit."""
-
-    def narrow(counts: Array) -> Array:
-        return counts.astype(np.uint16 if counts.max() <= np.iinfo(np.uint16).max else np.int32)
-
-    return replace(
-        case, rapid=None if case.rapid is None else narrow(case.rapid), standard=narrow(case.standard)
-    )
+    """The same case, its counts `compact`."""
+    rapid = None if case.rapid is None else compact(case.rapid)
+    return replace(case, rapid=rapid, standard=compact(case.standard))

@@ -33,6 +33,9 @@ class CropDataModule(L.LightningDataModule, ABC):
         seed: Seed of all random choices. A sample depends on it, the epoch and its place in the
             epoch alone: not on the number of workers or ranks.
 
+    Attributes:
+        placebo: Add to every sample the labels of another case, as "other_labels".
+
     Raises:
         RbsError: An argument is out of range.
     """
@@ -62,6 +65,7 @@ class CropDataModule(L.LightningDataModule, ABC):
         self.batch_size, self.samples_per_epoch = batch_size, samples_per_epoch
         self.num_workers, self.seed = num_workers, seed
         self.priors: PriorSource | None = None
+        self.placebo = False
         self._kept: dict[str, list[Any]] = {}
 
     @abstractmethod
@@ -135,15 +139,22 @@ class CropDataModule(L.LightningDataModule, ABC):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of random crops, other ones each epoch."""
-        return self._training_loader(self._crops(), self.batch_size)
+        crops = self._crops()
+        crops.placebo = self.placebo
+        return self._training_loader(crops, self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Whole validation images, one at a time."""
-        return self._loader(self._whole("val"), 1)
+        return self._whole_loader("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Whole test images, one at a time."""
-        return self._loader(self._whole("test"), 1)
+        return self._whole_loader("test")
+
+    def _whole_loader(self, split: str) -> DataLoader[Any]:
+        whole = self._whole(split)
+        whole.placebo = self.placebo
+        return self._loader(whole, 1)
 
     def _options(self) -> dict[str, Any]:
         """Arguments of `CropDataset` for the training set."""

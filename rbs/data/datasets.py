@@ -21,7 +21,7 @@ Sample = dict[str, Any]
 GRID = 16
 """Crops begin and end on multiples of this many pixels, whole cells of semantic priors."""
 
-_TYPES: dict[str, Any] = {"labels": np.int64, "valid": np.bool_}
+_TYPES: dict[str, Any] = {"labels": np.int64, "other_labels": np.int64, "valid": np.bool_}
 
 
 class EpochSampler(DistributedSampler):
@@ -52,7 +52,12 @@ class CaseDataset(Dataset[Sample], ABC):
         cases: Rows of the manifest.
         images: Their arrays.
         seed: Seed of all random choices.
+
+    Attributes:
+        placebo: Add the entry "other_labels" to samples: the labels of another case in their place.
     """
+
+    placebo = False
 
     def __init__(self, cases: Sequence[Any], images: Sequence[Any], *, seed: int) -> None:
         self.cases, self.images, self.seed = cases, images, seed
@@ -63,6 +68,20 @@ class CaseDataset(Dataset[Sample], ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
         """The sample of this number."""
+
+    def other_labels(self, row: int) -> dict[str, Array]:
+        """The entry "other_labels", (V, H, W) on the grid of a case; {} unless both have labels.
+
+        They are those of the next case, background where it is the smaller one. Its views are
+        repeated where it has fewer.
+        """
+        own, other = self.images[row].labels, self.images[(row + 1) % len(self.images)].labels
+        if not self.placebo or own is None or other is None:
+            return {}
+        laid = np.zeros_like(own)
+        _, height, width = (min(sides) for sides in zip(own.shape, other.shape, strict=True))
+        laid[:, :height, :width] = other[[v % len(other) for v in range(len(own))], :height, :width]
+        return {"other_labels": laid}
 
     def sample(
         self,
@@ -163,7 +182,7 @@ class CropDataset(CaseDataset):
         """
         if self.priors is None or rapid is None:
             return {}
-        prior = self.priors(rapid, exposure, spacing_mm).crop(*crop).flip(*flip)
+        prior = self.priors(rapid, exposure, spacing_mm).crop(*crop).flip(*flip).decoded()
         shown = list(views)
         return {"prior": replace(prior, embedding=prior.embedding[:, shown], masks=prior.masks[:, shown])}
 

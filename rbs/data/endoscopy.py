@@ -188,6 +188,7 @@ class FrameCrops(CropDataset):
         arrays = {"rapid": low[cut], "target": from_8_bits(frame.clean[cut]), "valid": frame.valid[cut]}
         if self.labelled:
             arrays["labels"] = frame.labels[cut]
+            arrays |= {name: labels[cut] for name, labels in self.other_labels(row).items()}
         arrays, flip = flip_alike(arrays, int(rng.integers(LARGEST_SEED)))
         return self.sample(row, arrays, crop=crop, flip=flip) | self.prior(whole, 1.0, PIXEL, crop, flip, [0])
 
@@ -220,7 +221,7 @@ class WholeFrames(CaseDataset):
         low = _low(frame, self.preset, (self.seed, 2, row))
         arrays = {"rapid": low, "target": from_8_bits(frame.clean), "valid": frame.valid}
         if frame.labels is not None:
-            arrays["labels"] = frame.labels
+            arrays |= {"labels": frame.labels, **self.other_labels(row)}
         return self.sample(row, arrays)
 
 

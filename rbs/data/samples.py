@@ -60,6 +60,7 @@ class Crops(CropDataset):
         self.labels = not scenes and all(scan.labels is not None for scan in scans)
         self.truth = self.labels and all(scan.expectation is not None for scan in scans)
         self.moved = pairs == "measured" and any(scan.motion is not None for scan in scans)
+        self._drawn: dict[tuple[int, int], tuple[Array, float]] = {}
         self.censored = pairs != "expectation" and any(scan.cut for scan in scans)
 
     def __getitem__(self, index: int) -> Sample:
@@ -105,6 +106,7 @@ class Crops(CropDataset):
         arrays = {"rapid": rapid, "target": target}
         if self.labels:
             arrays["labels"] = cut(scan.labels)
+            arrays |= {name: cut(labels) for name, labels in self.other_labels(row).items()}
         if self.truth:
             arrays["expectation"] = expectation
         if self.moved:
@@ -141,12 +143,16 @@ class Crops(CropDataset):
             assert scan.rapid is not None
             assert scan.exposure is not None  # both checked in RBSDataModule.setup
             return scan.rapid, scan.exposure
+        if (row, number) in self._drawn:
+            return self._drawn[row, number]
         rng = np.random.default_rng((self.seed, 3, row, number))
         # Few realisations spread over all exposures: each has its share of the range.
         low, high = self.exposures
         relative = float(low + (high - low) * (number + rng.random()) / (self.realisations or 1))
         whole, source_exposure = source(scan, self.pairs)
-        return self._simulate(whole, scan.expectation, relative, rng), relative * source_exposure
+        counts = compact(self._simulate(whole, scan.expectation, relative, rng))
+        self._drawn[row, number] = counts, relative * source_exposure
+        return self._drawn[row, number]
 
     def _simulate(
         self, counts: Array, expectation: Array | None, relative: float, rng: np.random.Generator
@@ -173,13 +179,18 @@ class WholeScans(CaseDataset):
             rapid, target = (completed(part, scan.cut) for part in parts)
         arrays = {"rapid": rapid, "target": target, "spacing_mm": np.array(scan.spacing_mm)}
         if scan.labels is not None:
-            arrays["labels"] = scan.labels
+            arrays |= {"labels": scan.labels, **self.other_labels(row)}
         if scan.expectation is not None:
             arrays["expectation"] = scan.expectation
         if scan.motion is not None:
             arrays["displacement"] = displacement(scan, (0, 0, *scan.standard.shape[1:]))
         sample = self.sample(row, arrays, exposure=exposure, target_exposure=target_exposure)
         return sample | ({"cut": torch.tensor(scan.cut)} if scan.cut else {})
+
+
+def compact(counts: Array) -> Array:
+    """The same counts as uint16, which is what NM files hold, where they fit."""
+    return counts.astype(np.uint16 if counts.max() <= np.iinfo(np.uint16).max else np.int32)
 
 
 def source(scan: LoadedCase, pairs: Pairs) -> tuple[Array, float]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from rbs.distillation.scm import SCM
@@ -21,6 +22,12 @@ from rbs.weights.shipped import check_recorded, file_sha256
 if TYPE_CHECKING:
     from rbs.segmentation.prior import SemanticPrior
 
+Sees = Literal["i1", "rapid", "standard"]
+"""Image that the second restorer restores: I1; the rapid scan beside I1; or the standard scan."""
+
+Trains = Literal["both", "f1", "f2"]
+"""Restorers that are trained; the other one is frozen."""
+
 
 @dataclass(frozen=True)
 class CascadeOutput:
@@ -29,8 +36,8 @@ class CascadeOutput:
     Attributes:
         i1: First restoration, counts at standard scale (B, V, H, W), or frames (B, 3, H, W).
         f1_features: Its features, (B, C1, H, W).
-        i2: Second restoration; None without a second restorer.
-        f2_features: Its features, (B, C2, H, W); None without a second restorer.
+        i2: Second restoration; None without a second restorer, or where it lacks what it sees.
+        f2_features: Its features, (B, C2, H, W); None likewise.
         prior: The prior used; None where none was given.
     """
 
@@ -42,16 +49,22 @@ class CascadeOutput:
 
 
 class Cascade(nn.Module):
-    """`I1 = f1(x)`, `I2 = f2(SPI(I1, T(I1)))`. Gradients of I2 flow into f1.
+    r"""Two restorers, the second one conditioned by a semantic prior S of the first restoration.
+
+    .. math::
+        I_1 = f_1(x), \qquad I_2 = f_2(I_1 \mid \mathrm{SPI}(S)) \quad\text{or}\quad
+        f_2(x \mid I_1, \mathrm{SPI}(S))
 
     Args:
         f1: First restorer, the one that ships.
-        f2: Second restorer, training only; None for the first alone.
-        spi: Fuses I1 with the prior; None for the identity.
+        f2: Second restorer, conditioned on `conditions(...)` channels; None for the first alone.
+        spi: Turns the prior into f2's condition; None for none.
         skd: Distillation from f2 to f1; None for none. Used by
             `rbs.distillation.objective.cascade_losses`.
         scm: Semantic consistency; None for none. Used by
             `rbs.distillation.objective.cascade_losses`.
+        sees: Image that f2 restores.
+        trains: What is trained. Where both are, gradients of I2 flow into f1.
     """
 
     def __init__(
@@ -61,15 +74,24 @@ class Cascade(nn.Module):
         spi: SPI | None = None,
         skd: SKD | None = None,
         scm: SCM | None = None,
+        *,
+        sees: Sees = "i1",
+        trains: Trains = "both",
     ) -> None:
         super().__init__()
         self.f1, self.f2, self.spi, self.skd, self.scm = f1, f2, spi, skd, scm
+        self.sees, self.trains = sees, trains
+        frozen = {"both": [], "f1": [f2, spi], "f2": [f1]}[trains]
+        for module in frozen:
+            if module is not None:
+                module.requires_grad_(False)
 
     def forward(
         self,
         x: Tensor,
         exposure: Tensor,
         prior: SemanticPrior | Callable[[Tensor], SemanticPrior] | None = None,
+        standard: tuple[Tensor, Tensor] | None = None,
     ) -> CascadeOutput:
         """Restore.
 
@@ -77,22 +99,61 @@ class Cascade(nn.Module):
             x: Rapid scan at standard scale, counts (B, V, H, W), or frames (B, 3, H, W).
             exposure: Its exposure relative to the standard scan, (B,).
             prior: Of these pixels, or a function of I1 that makes it; needed where there is an SPI.
+            standard: The standard scan at standard scale, (B, V, H, W), and its exposure, (B,),
+                where f2 sees that; without it there is no second restoration.
 
         Raises:
             ValueError: There is an SPI but no prior.
         """
-        i1, features1 = self.f1.restore_with_features(x, exposure)
-        if self.f2 is None:
-            return CascadeOutput(i1, features1)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains != "f2"):
+            i1, features1 = self.f1.restore_with_features(x, exposure)
         if callable(prior):
             prior = prior(i1.detach())
-        fused = i1
+        if self.f2 is None or (self.sees == "standard" and standard is None):
+            return CascadeOutput(i1, features1, prior=prior)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains != "f1"):
+            source, p = (x, exposure) if self.sees == "rapid" else (i1, exposure)
+            if self.sees == "standard":
+                assert standard is not None
+                source, p = standard
+            i2, features2 = self.f2.restore_with_features(source, p, self._condition(i1, prior))
+        return CascadeOutput(i1, features1, i2, features2, prior)
+
+    def _condition(self, i1: Tensor, prior: SemanticPrior | None) -> Tensor | None:
+        """The condition of f2, (B, C, H, W); None where it has none."""
+        parts = []
+        if self.sees == "rapid":
+            images = self.f1.images
+            with torch.autocast(i1.device.type, enabled=False):
+                parts.append(
+                    images.forward(i1.float()).expand(-1, images.channels, -1, -1) / images.input_scale
+                )
         if self.spi is not None:
             if prior is None:
                 raise ValueError("semantic prior integration needs a prior")
-            fused = self.spi(i1, prior)
-        i2, features2 = self.f2.restore_with_features(fused, exposure)
-        return CascadeOutput(i1, features1, i2, features2, prior)
+            parts.append(self.spi(prior, (i1.shape[-2], i1.shape[-1])))
+        return torch.cat(parts, dim=1) if parts else None
+
+
+def condition_channels(f1: Restorer, spi: SPI | None, sees: Sees) -> int:
+    """Channels of the condition of the second restorer of a cascade."""
+    return (f1.images.channels if sees == "rapid" else 0) + (spi.channels if spi is not None else 0)
+
+
+def second_restorer(f1: Restorer, spi: SPI | None, sees: Sees, like: Restorer | None = None) -> Restorer:
+    """An untrained second restorer of a cascade.
+
+    Args:
+        f1: The first one.
+        spi: Makes its condition; None for none.
+        sees: Image that it restores. Of I1 it starts from the identity, of counts from a filter.
+        like: Restorer whose class and arguments it has; None for those of `f1`.
+    """
+    arguments = (like or f1).spec()["init_args"]
+    if like is None and sees == "i1":
+        arguments = arguments | {"sigma_px": 0.0}
+    channels = condition_channels(f1, spi, sees)
+    return type(like or f1)(**arguments | ({"condition_channels": channels} if channels else {}))
 
 
 def save_cascade(path: Path, cascade: Cascade, provenance: dict[str, Any]) -> None:
@@ -110,10 +171,9 @@ def save_cascade(path: Path, cascade: Cascade, provenance: dict[str, Any]) -> No
     modules: dict[str, nn.Module] = {"f2": cascade.f2}
     if cascade.spi is not None:
         modules["spi"] = cascade.spi
-    embedding_dim = cascade.spi and cascade.spi.embedding_dim
-    save_modules(
-        path, modules, {"f2": cascade.f2.spec(), "embedding_dim": embedding_dim, "provenance": provenance}
-    )
+    embedding_dim = None if cascade.spi is None else cascade.spi.embedding_dim
+    about = {"f2": cascade.f2.spec(), "embedding_dim": embedding_dim, "sees": cascade.sees}
+    save_modules(path, modules, about | {"provenance": provenance})
 
 
 def load_cascade(path: Path, f1: Restorer) -> tuple[Cascade, dict[str, Any]]:
@@ -128,7 +188,7 @@ def load_cascade(path: Path, f1: Restorer) -> tuple[Cascade, dict[str, Any]]:
 
     Raises:
         CheckpointError: The file is missing, truncated, holds another architecture or no second
-            restorer.
+            restorer, or was written by a version whose cascade was another.
     """
     check_recorded(path, file_sha256(path))
     tensors, description = read_safetensors(path)
@@ -136,14 +196,23 @@ def load_cascade(path: Path, f1: Restorer) -> tuple[Cascade, dict[str, Any]]:
         fault = "it holds no second restorer"
         remedy = "put the cascade.safetensors there that stage 2 wrote beside its restorer.safetensors"
         raise CheckpointError(fault, file=path, remedy=remedy)
+    if description.sees is None:
+        fault = f"it is of rbs {description.version}, in which the prior did not enter the second restorer"
+        raise CheckpointError(fault, file=path, remedy="train stage 2 again, or use that version")
     f2 = build_restorer(description.f2, path, description.version, tensors)
     if f2.images.shows != f1.images.shows:
         fault = f"its second restorer restores {f2.images.shows}, the first one {f1.images.shows}"
         raise CheckpointError(fault, file=path, remedy="name the files of one training")
     # Its size is bounded: the description allows no more than 4096 channels.
-    spi = SPI(description.embedding_dim, domain=f2.domain) if description.embedding_dim else None
+    dim = description.embedding_dim
+    spi = None if dim is None else SPI(dim, domain=f2.domain)
+    if f2.condition_channels != condition_channels(f1, spi, description.sees):
+        fault = (
+            f"its second restorer has a condition of {f2.condition_channels} channels, which nothing makes"
+        )
+        raise CheckpointError(fault, file=path, remedy="train stage 2 again")
     for prefix, module in (("f2.", f2), ("spi.", spi)):
         if module is not None:
             part = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
             load_into(module, part, path)
-    return Cascade(f1, f2, spi).eval(), description.provenance
+    return Cascade(f1, f2, spi, sees=description.sees).eval(), description.provenance

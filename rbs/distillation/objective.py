@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from rbs.distillation.balance import GradientBalance
 from rbs.distillation.cascade import Cascade, CascadeOutput
 from rbs.errors import RbsError
 from rbs.losses import Loss
@@ -20,11 +21,11 @@ def cascade_losses(
     exposure: Tensor,
     *,
     losses: Sequence[Loss],
-    skd_weight: float,
-    scm_weight: float,
+    balance: GradientBalance,
     analyser: Callable[[Tensor], Tensor] | None = None,
     displacement: Tensor | None = None,
     cut: Tensor | None = None,
+    further: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """All terms of the training loss.
 
@@ -33,14 +34,14 @@ def cascade_losses(
         out: Output of the cascade for the batch.
         target: Counts as measured, (B, V, H, W).
         exposure: Their exposure relative to the standard scan, (B,).
-        losses: Reconstruction losses, applied to I1 and, where there is one, to I2.
-        skd_weight: Factor of SKD in the total.
-        scm_weight: Factor of SCM in the total.
+        losses: Reconstruction losses, applied to those of I1 and I2 whose restorer is trained.
+        balance: Weighs SKD, SCM and further terms against the reconstruction of I1.
         analyser: Counts (B, V, H, W) to features (B, V, C, h, w), weights frozen; needed where
             there is an SCM.
         displacement: Where the target lies in the estimates, (B, 2, H, W), see `warp`; None where
             nothing moved.
         cut: Counts of each target up to this number were set to 0, (B,); None where none were.
+        further: Further terms of the first restorer, scalars by name.
 
     Returns:
         Scalars, unweighted: "rec1", "rec2", "skd", "scm", others by class name and restorer; and
@@ -58,31 +59,28 @@ def cascade_losses(
     censoring = {} if cut is None else {"cut": cut}
 
     def rec(number: int, estimate: Tensor | None) -> Tensor | float:
-        if estimate is None:
+        if estimate is None or cascade.trains == ("f2", "f1")[number - 1]:
             return 0.0
         pair = (estimate, target) if displacement is None else overlap(estimate, target, displacement)
         for loss in losses:
             terms[f"{loss.name}{number}"] = loss(*pair, exposure, **censoring)
         return sum(loss.weight * terms[f"{loss.name}{number}"] for loss in losses)
 
-    def skd() -> Tensor | float:
-        if cascade.skd is None or out.i2 is None or out.f2_features is None:
-            return 0.0
-        terms["skd"] = cascade.skd(out.i1, out.i2, out.f1_features, out.f2_features)
-        return terms["skd"]
-
-    def scm() -> Tensor | float:
-        if cascade.scm is None or out.i2 is None:
-            return 0.0
+    rec1, rec2 = rec(1, out.i1), rec(2, out.i2)
+    auxiliary = dict(further or {})
+    if cascade.skd is not None and out.i2 is not None and out.f2_features is not None:
+        auxiliary["skd"] = cascade.skd(out.i1, out.i2, out.f1_features, out.f2_features)
+    if cascade.scm is not None and out.i2 is not None:
         if out.prior is None or analyser is None:
             raise ValueError("semantic consistency needs a prior and an analyser")
         with torch.no_grad():
             features2 = analyser(out.i2)
-        terms["scm"] = cascade.scm(analyser(out.i1), features2, out.prior.masks)
-        return terms["scm"]
-
-    total = rec(1, out.i1) + rec(2, out.i2) + skd_weight * skd() + scm_weight * scm()
-    return {**terms, "total": torch.as_tensor(total)}
+        auxiliary["scm"] = cascade.scm(analyser(out.i1), features2, out.prior.masks)
+    total = torch.as_tensor(rec1 + rec2)
+    if auxiliary:
+        weights = balance(auxiliary, torch.as_tensor(rec1), out.f1_features)
+        total = total + torch.stack([weights[name] * term for name, term in auxiliary.items()]).sum()
+    return {**terms, **auxiliary, "total": total}
 
 
 def overlap(estimate: Tensor, target: Tensor, displacement: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,9 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from rbs.errors import CheckpointError, RbsError, printable
 from rbs.scans.scan import Array, Spacing
@@ -26,7 +24,7 @@ log = logging.getLogger(__name__)
 
 PriorSource = Callable[[Array, float, Spacing], SemanticPrior]
 """From a whole rapid image, counts (V, H, W) or colours (3, H, W), its exposure and spacing to its
-prior (1, V, ...) on the CPU."""
+prior (1, V, ...) on the CPU, rounded (`SemanticPrior.rounded`)."""
 
 
 class PriorCache:
@@ -61,7 +59,10 @@ class PriorCache:
             counts: The whole image, (C, H, W).
             exposure: Its exposure.
             spacing_mm: Its row and column spacing, mm.
-            compute: Makes the prior.
+            compute: Makes the prior, in single precision.
+
+        Returns:
+            The rounded prior.
 
         Raises:
             RbsError: It made one that is not finite.
@@ -74,7 +75,7 @@ class PriorCache:
                 fault = "the teacher gave a semantic prior that is not finite"
                 raise RbsError(fault, file=path, remedy="adapt another teacher with `make adapt-sam`")
             self._store(path, computed)
-            prior = as_stored(computed)
+            prior = computed.to("cpu").rounded()
         return prior
 
     def read(self, counts: Array, exposure: float, spacing_mm: Spacing) -> SemanticPrior:
@@ -101,7 +102,8 @@ class PriorCache:
         return self.folder / f"{self.key(counts, exposure, spacing_mm)}.safetensors"
 
     def _store(self, path: Path, prior: SemanticPrior) -> None:
-        tensors = _rounded(prior)
+        stored = prior.to("cpu").rounded()
+        tensors = {"embedding": stored.embedding.contiguous(), "masks": stored.masks.contiguous()}
         strides = {"embedding_stride": str(prior.embedding_stride), "mask_stride": str(prior.mask_stride)}
         digest = digest_of(tensors, strides | {"file": path.name})
         with whole_file(path, overwrite=True) as part:
@@ -121,7 +123,7 @@ class PriorCache:
             if digest != digest_of(tensors, metadata | {"file": path.name}):
                 raise CheckpointError("it is damaged", file=path)
             strides = int(metadata["embedding_stride"]), int(metadata["mask_stride"])
-            prior = _restored(tensors, *strides)
+            prior = SemanticPrior(tensors["embedding"], tensors["masks"], *strides)
         except (CheckpointError, KeyError, ValueError):
             if not self._warned:
                 log.warning("%s: it is damaged; such semantic priors are computed again", printable(path))
@@ -146,21 +148,3 @@ class PriorCache:
                 file.unlink(missing_ok=True)
                 total -= size
         return total
-
-
-def as_stored(prior: SemanticPrior) -> SemanticPrior:
-    """A prior with the precision of the cache."""
-    return _restored(_rounded(prior), prior.embedding_stride, prior.mask_stride)
-
-
-def _rounded(prior: SemanticPrior) -> dict[str, Tensor]:
-    return {
-        "embedding": prior.embedding.detach().cpu().half().contiguous(),
-        "masks": (prior.masks.detach().cpu() * 255).round().to(torch.uint8).contiguous(),
-    }
-
-
-def _restored(tensors: dict[str, Tensor], embedding_stride: int, mask_stride: int) -> SemanticPrior:
-    return SemanticPrior(
-        tensors["embedding"].float(), tensors["masks"].float() / 255, embedding_stride, mask_stride
-    )

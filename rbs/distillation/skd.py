@@ -8,6 +8,10 @@ from torch import Tensor, nn
 
 from rbs.restorers.image_domain import DOMAINS, DomainName
 
+SHORTEST = 0.01
+"""Least length of features that a cosine divides by: its gradient grows as they vanish, as behind
+rectifiers, and would drown all others."""
+
 
 class SKD(nn.Module):
     r"""Pulls the first restorer's output and decoder features to the second's, held fixed (sg).
@@ -32,6 +36,7 @@ class SKD(nn.Module):
         super().__init__()
         self.images = DOMAINS[domain]
         self.projection = nn.Conv2d(student_channels, teacher_channels, 1, bias=False)
+        # The second restorer starts from the weights of the first: the same channels mean the same.
         nn.init.dirac_(self.projection.weight)
 
     def forward(self, i1: Tensor, i2: Tensor, features1: Tensor, features2: Tensor) -> Tensor:
@@ -47,4 +52,4 @@ class SKD(nn.Module):
         with torch.autocast(i1.device.type, enabled=False):
             image = (self.images.stabilised(i1) - self.images.stabilised(i2.detach())).abs().mean()
             found, wanted = self.projection(features1.float()), features2.detach().float()
-            return image + (1 - F.cosine_similarity(found, wanted, dim=1)).mean()
+            return image + (1 - F.cosine_similarity(found, wanted, dim=1, eps=SHORTEST)).mean()

@@ -1,4 +1,4 @@
-"""Semantic Prior Integration: what the teacher sees in the first restoration informs the second."""
+"""Semantic Prior Integration: the second restorer is told which region each pixel belongs to."""
 
 from __future__ import annotations
 
@@ -16,64 +16,60 @@ if TYPE_CHECKING:
 
 
 class SPI(nn.Module):
-    r"""Modulates a restoration by the teacher's embedding E and region masks M.
+    r"""Turns region masks M and embedding E of a prior into the condition of the second restorer.
 
     .. math::
-        h = \phi(\sqrt{I_1}), \quad c = \uparrow(W_E E) + \uparrow(W_M M), \quad (\gamma, \beta) =
-        \psi(c)
+        c = \big[\uparrow\! M_{11}, \dots, \uparrow\! M_{VK}, \uparrow\!(W_E E_1), \dots,
+        \uparrow\!(W_E E_V)\big], \qquad
+        h_0 = w * [\mathrm{in}(x), c] = w_x * \mathrm{in}(x) + w_c * c
 
-    .. math::
-        \mathrm{SPI}(I_1) = \big(\sqrt{I_1} + \omega(h (1 + \gamma) + \beta)\big)^2
+    Every region of every view is a channel of its own, at the scan's own resolution; the embedding
+    is projected to `width` channels a view by a 1x1 convolution :math:`W_E`. The channels join the
+    input of the restorer's backbone, whose first convolution therefore adds a learned function of
+    the prior to its first features :math:`h_0`: features are conditioned at their entrance. Their
+    weights :math:`w_c` start at zero (`Restorer.start_from`), so the restorer starts as the one
+    without a prior, and their gradient is not zero: it reaches :math:`w_c` in the first step and
+    :math:`W_E` in the second.
 
-    with convolutions :math:`\phi, \psi, \omega`, 1x1 projections :math:`W`, and bilinear upsampling
-    to the image's grid. Spatial feature modulation: Wang et al., CVPR 2018 (SFT, arXiv 1804.02815)
-    and Park et al., CVPR 2019 (SPADE, arXiv 1903.07291). :math:`\omega` starts at zero, so SPI
-    starts as the identity. Views share the weights; the three colours of a frame are one view, and
-    have no square roots (see `rbs.restorers.image_domain`).
+    The two views of a scan are one condition, as they are one input; a single view is given twice.
+    A frame is one view.
 
     Args:
-        embedding_dim: Channels of the teacher's embedding.
-        width: Channels of the fused features.
-        domain: What is restored; it says how many region masks there are, too.
+        embedding_dim: Channels of the prior's embedding; 0 leaves it out: masks alone.
+        width: Channels to which the embedding of a view is projected.
+        domain: What is restored; it says how many region masks there are.
+
+    Attributes:
+        channels: Channels of the condition.
     """
 
-    def __init__(self, embedding_dim: int, width: int = 32, domain: DomainName = "roots") -> None:
+    def __init__(self, embedding_dim: int, width: int = 8, domain: DomainName = "roots") -> None:
         super().__init__()
         self.embedding_dim = embedding_dim
-        self.images = DOMAINS[domain]
-        channels, regions = self.images.view_channels, len(LABEL_MAPS[self.images.shows])
-        self.image = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.GELU())
-        self.embedding = nn.Conv2d(embedding_dim, width, 1)
-        self.masks = nn.Conv2d(regions, width, 1)
-        self.modulation = nn.Sequential(nn.GELU(), nn.Conv2d(width, 2 * width, 3, padding=1))
-        self.out = nn.Sequential(nn.GELU(), nn.Conv2d(width, channels, 3, padding=1))
-        nn.init.zeros_(self.out[1].weight)  # type: ignore[arg-type]
-        nn.init.zeros_(self.out[1].bias)  # type: ignore[arg-type]
+        images = DOMAINS[domain]
+        self.views = images.channels // images.view_channels
+        self.embedding = nn.Conv2d(embedding_dim, width, 1) if embedding_dim else None
+        self.channels = self.views * (len(LABEL_MAPS[images.shows]) + (width if embedding_dim else 0))
 
-    def forward(self, restored: Tensor, prior: SemanticPrior) -> Tensor:
-        """Fuse.
+    def forward(self, prior: SemanticPrior, size: tuple[int, int]) -> Tensor:
+        """The condition, (B, channels, H, W).
 
         Args:
-            restored: Restored counts at standard scale, (B, V, H, W); or frames, (B, 3, H, W).
-            prior: The teacher's view of the same pixels.
-
-        Returns:
-            The second restorer's input, of the same kind and shape.
+            prior: Of the pixels that are restored.
+            size: Rows H and columns W of those.
         """
-        height, width = restored.shape[-2:]
-        with torch.autocast(restored.device.type, enabled=False):
-            start = self.images.forward(self.images.views(restored.float()))
-        # 1x1 convolutions and upsampling commute: projecting first upsamples `width` channels
-        # instead of hundreds.
-        embedding = _upsample(self.embedding(prior.embedding.flatten(0, 1)), prior.embedding_stride)
-        masks = _upsample(self.masks(prior.masks.flatten(0, 1)), prior.mask_stride)
-        condition = embedding[..., :height, :width] + masks[..., :height, :width]
-        scale, shift = self.modulation(condition).chunk(2, dim=1)
-        delta = self.out(self.image(start / self.images.input_scale) * (1 + scale) + shift)
-        with torch.autocast(restored.device.type, enabled=False):
-            fused = self.images.inverse(start + delta.float())
-        return fused.reshape(restored.shape)
+        parts = [_on_pixels(prior.masks, prior.mask_stride, size)]
+        if self.embedding is not None:
+            # Projection and upsampling commute: a few channels are upsampled instead of hundreds.
+            projected = self.embedding(prior.embedding.flatten(0, 1)).unflatten(0, prior.embedding.shape[:2])
+            parts.append(_on_pixels(projected, prior.embedding_stride, size))
+        condition = torch.cat(parts, dim=2)
+        return condition.expand(-1, self.views, -1, -1, -1).flatten(1, 2)
 
 
-def _upsample(x: Tensor, stride: int) -> Tensor:
-    return F.interpolate(x, scale_factor=stride, mode="bilinear", align_corners=False)
+def _on_pixels(grid: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
+    """Cells (B, V, C, h, w) of that many pixels on the grid of pixels, (B, V, C, H, W)."""
+    if stride > 1:
+        larger = F.interpolate(grid.flatten(0, 1), scale_factor=stride, mode="bilinear", align_corners=False)
+        grid = larger.unflatten(0, grid.shape[:2])
+    return grid[..., : size[0], : size[1]]

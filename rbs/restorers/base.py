@@ -30,6 +30,10 @@ class Restorer(nn.Module, ABC):
     implements `features`. It keeps every argument of its own constructor as an attribute of the
     same name: `spec` reads them back.
 
+    A restorer can be conditioned: on `condition_channels` further channels of its input, such as
+    the regions a segmenter found (`rbs.distillation.spi`). `start_from` copies the weights of one
+    that is not, and to begin with no further channel has an effect.
+
     Geometry: the restoration of images (B, C, H, W) is (B, C, H scale, W scale) of the same field
     of view, with pixels `spacing_out` wide. Scans keep their counts: with `scale` 2 a pixel is cut
     into four, which hold its counts together. A subclass that enlarges sets `scale` and overrides
@@ -42,6 +46,7 @@ class Restorer(nn.Module, ABC):
         multiple: Heights and widths the backbone accepts are multiples of this; others are padded
             by replication.
         domain: Name of the image domain: "roots" and "counts" are scans, "colours" are frames.
+        condition_channels: Channels of the condition; 0 for a restorer that has none.
 
     Raises:
         ValueError: An argument is out of range: weight files from elsewhere may state anything.
@@ -49,7 +54,8 @@ class Restorer(nn.Module, ABC):
     Attributes:
         scale: Rows and columns of the restoration per row and column of the image.
         images: The domain.
-        input_channels: Channels the backbone is given: 5 of a scan, 6 of a frame.
+        input_channels: Channels the backbone is given: 5 of a scan, 6 of a frame, and those of the
+            condition.
         reach: Pixels beyond which a pixel of the image has no effect on one of the restoration,
             except by averages over the whole image; None where there is no such limit.
     """
@@ -58,18 +64,27 @@ class Restorer(nn.Module, ABC):
     reach: int | None = None
 
     def __init__(
-        self, feature_channels: int, *, sigma_px: float, multiple: int = 1, domain: DomainName = "roots"
+        self,
+        feature_channels: int,
+        *,
+        sigma_px: float,
+        multiple: int = 1,
+        domain: DomainName = "roots",
+        condition_channels: int = 0,
     ) -> None:
         super().__init__()
         if feature_channels < 1 or not 0 <= sigma_px <= 64 or not 1 <= multiple <= 256:
             asked = f"{feature_channels} feature channels, sigma_px {sigma_px}, multiples of {multiple}"
             raise ValueError(f"{asked} pixels are out of range")
+        if not 0 <= condition_channels <= 4096:
+            raise ValueError(f"{condition_channels} channels of a condition are out of range")
         self.feature_channels = feature_channels
         self.sigma_px = sigma_px
         self.multiple = multiple
         self.domain: DomainName = domain
         self.images = DOMAINS[domain]
-        self.input_channels = self.images.input_channels
+        self.condition_channels = condition_channels
+        self.input_channels = self.images.input_channels + condition_channels
         self.head = nn.Conv2d(feature_channels, self.images.channels, 3, padding=1, padding_mode="replicate")
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
@@ -78,24 +93,29 @@ class Restorer(nn.Module, ABC):
     def features(self, x: Tensor) -> Tensor:
         """The backbone: (B, input_channels, H, W) to (B, feature_channels, H, W)."""
 
-    def forward(self, x: Tensor, exposure: Tensor) -> Tensor:
+    def forward(self, x: Tensor, exposure: Tensor, condition: Tensor | None = None) -> Tensor:
         """Restore an image.
 
         Args:
             x: Rapid scan at standard scale (raw counts / exposure), counts (B, V, H, W), V = 1 or
                 2; or frames, sRGB values 0..1, (B, 3, H, W). Any H and W.
             exposure: Exposure p of the rapid scan relative to the standard one, (B,); of a frame 1.
+            condition: Further channels of the same pixels, (B, condition_channels, H, W); None for
+                a restorer that has none.
 
         Returns:
             Non-negative counts at standard scale, or sRGB values 0..1, float32, (B, C, H scale,
             W scale).
 
         Raises:
-            ValueError: `x` is no image of the domain, or `exposure` is not (B,).
+            ValueError: `x` is no image of the domain, `exposure` is not (B,), or the condition is
+                not the one the restorer has.
         """
-        return self.restore_with_features(x, exposure)[0]
+        return self.restore_with_features(x, exposure, condition)[0]
 
-    def restore_with_features(self, x: Tensor, exposure: Tensor) -> tuple[Tensor, Tensor]:
+    def restore_with_features(
+        self, x: Tensor, exposure: Tensor, condition: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Restore, and return the features of the backbone (B, feature_channels, H, W), too."""
         if not self.images.fits(x):
             raise ValueError(f"{self.images.shows} must be {self.images.shape}, not {tuple(x.shape)}")
@@ -104,6 +124,10 @@ class Restorer(nn.Module, ABC):
                 f"one exposure an image: expected shape ({x.shape[0]},), not {tuple(exposure.shape)}"
             )
         channels, height, width = x.shape[1:]
+        given = None if condition is None else tuple(condition.shape)
+        wanted = (len(x), self.condition_channels, height, width) if self.condition_channels else None
+        if given != wanted:
+            raise ValueError(f"the condition must be {wanted}, not {given}")
         # A single view is given twice and the two restorations are averaged: one set of weights
         # serves scans of one view and of two.
         x = x.expand(-1, self.images.channels, -1, -1)
@@ -112,6 +136,8 @@ class Restorer(nn.Module, ABC):
         with torch.autocast(x.device.type, enabled=False):
             x, p = x.float(), exposure.float()[:, None, None, None]
             channels_in, start = self.images.network_input(x, p, self.sigma_px)
+        if condition is not None:
+            channels_in = torch.cat([channels_in, condition], 1)
         bottom, right = -height % self.multiple, -width % self.multiple
         padded = F.pad(channels_in, (0, right, 0, bottom), mode="replicate")
         # Convolutions of few channels run faster with channels last, on a CPU and under bfloat16 on
@@ -124,6 +150,34 @@ class Restorer(nn.Module, ABC):
         if channels < self.images.channels:
             restored = restored.mean(dim=1, keepdim=True)
         return restored, features
+
+    def start_from(self, other: Restorer, *, head: bool = True) -> None:
+        """Take the weights of another restorer, which may have fewer channels of condition.
+
+        The columns of the channels that only this one has are zero: it restores as the other does
+        until training moves them, and their gradient is that of any weight.
+
+        Args:
+            other: Of the same class and arguments, but for `sigma_px` and `condition_channels`.
+            head: Take the last convolution, too; otherwise it is zero, and this one is the filter
+                it starts from.
+
+        Raises:
+            ValueError: The two are built otherwise.
+        """
+        own, given = self.state_dict(), other.state_dict()
+        if own.keys() != given.keys():
+            raise ValueError(f"a {type(self).__name__} cannot start from this {type(other).__name__}")
+        for name, weights in given.items():
+            if own[name].shape == weights.shape:
+                own[name] = weights
+                continue
+            further = own[name].shape[1] - weights.shape[1] if own[name].ndim == weights.ndim == 4 else -1
+            own[name] = F.pad(weights, (0, 0, 0, 0, 0, max(further, 0)))
+        self.load_state_dict(own)
+        if not head:
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def spacing_out(self, spacing_mm: tuple[float, float]) -> tuple[float, float]:
         """Row and column spacing of the restoration, mm, from that of the image."""

@@ -16,14 +16,20 @@ class DnCNN(Restorer):
         width: Channels of the hidden layers.
         sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
         domain: Name of the image domain, see `Restorer`.
+        condition_channels: Channels of the condition, see `Restorer`.
     """
 
     def __init__(
-        self, depth: int = 12, width: int = 48, sigma_px: float = 1.5, domain: DomainName = "roots"
+        self,
+        depth: int = 12,
+        width: int = 48,
+        sigma_px: float = 1.5,
+        domain: DomainName = "roots",
+        condition_channels: int = 0,
     ) -> None:
         if depth < 2:
             raise ValueError(f"a DnCNN needs at least 2 layers, not {depth}")
-        super().__init__(width, sigma_px=sigma_px, domain=domain)
+        super().__init__(width, sigma_px=sigma_px, domain=domain, condition_channels=condition_channels)
         from deepinv.models import DnCNN as Net
 
         self.depth, self.width = depth, width

@@ -22,6 +22,7 @@ class NAFNet(Restorer):
         dec_blocks: Blocks of each decoder level, coarsest first; as many numbers as `enc_blocks`.
         sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
         domain: Name of the image domain, see `Restorer`.
+        condition_channels: Channels of the condition, see `Restorer`.
     """
 
     def __init__(
@@ -32,10 +33,17 @@ class NAFNet(Restorer):
         dec_blocks: Sequence[int] = (1, 1, 1),
         sigma_px: float = 1.5,
         domain: DomainName = "roots",
+        condition_channels: int = 0,
     ) -> None:
         if len(enc_blocks) != len(dec_blocks):
             raise ValueError(f"enc_blocks has {len(enc_blocks)} levels but dec_blocks {len(dec_blocks)}")
-        super().__init__(width, sigma_px=sigma_px, multiple=2 ** len(enc_blocks), domain=domain)
+        super().__init__(
+            width,
+            sigma_px=sigma_px,
+            multiple=2 ** len(enc_blocks),
+            domain=domain,
+            condition_channels=condition_channels,
+        )
         self.width, self.middle_blocks = width, middle_blocks
         self.enc_blocks, self.dec_blocks = list(enc_blocks), list(dec_blocks)
         # A convolution of 3 x 3 a block, and one before them all; the steps between levels overlap

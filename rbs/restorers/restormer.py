@@ -24,6 +24,7 @@ class Restormer(Restorer):
         refinement_blocks: Blocks after the decoder, at full resolution.
         sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
         domain: Name of the image domain, see `Restorer`.
+        condition_channels: Channels of the condition, see `Restorer`.
     """
 
     def __init__(
@@ -34,10 +35,13 @@ class Restormer(Restorer):
         refinement_blocks: int = 1,
         sigma_px: float = 1.5,
         domain: DomainName = "roots",
+        condition_channels: int = 0,
     ) -> None:
         if len(blocks) != 4 or len(heads) != 4:
             raise ValueError(f"blocks {blocks} and heads {heads} must name four levels each")
-        super().__init__(2 * width, sigma_px=sigma_px, multiple=8, domain=domain)
+        super().__init__(
+            2 * width, sigma_px=sigma_px, multiple=8, domain=domain, condition_channels=condition_channels
+        )
         from deepinv.models import Restormer as Net
 
         self.width, self.refinement_blocks = width, refinement_blocks

@@ -24,6 +24,7 @@ class SwinIR(Restorer):
         mlp_ratio: Hidden channels of the perceptrons, in units of `width`.
         sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
         domain: Name of the image domain, see `Restorer`.
+        condition_channels: Channels of the condition, see `Restorer`.
     """
 
     def __init__(
@@ -35,10 +36,13 @@ class SwinIR(Restorer):
         mlp_ratio: float = 2.0,
         sigma_px: float = 1.5,
         domain: DomainName = "roots",
+        condition_channels: int = 0,
     ) -> None:
         if len(depths) != len(heads):
             raise ValueError(f"depths has {len(depths)} groups but heads {len(heads)}")
-        super().__init__(width, sigma_px=sigma_px, multiple=window, domain=domain)
+        super().__init__(
+            width, sigma_px=sigma_px, multiple=window, domain=domain, condition_channels=condition_channels
+        )
         self.width, self.window, self.mlp_ratio = width, window, mlp_ratio
         self.depths, self.heads = list(depths), list(heads)
         # A window a layer, a convolution a group, and one before and after them all.

@@ -17,12 +17,23 @@ class UNet(Restorer):
         channels: Channels of each level, finest first; at least two levels.
         sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
         domain: Name of the image domain, see `Restorer`.
+        condition_channels: Channels of the condition, see `Restorer`.
     """
 
     def __init__(
-        self, channels: Sequence[int] = (32, 64, 128), sigma_px: float = 1.5, domain: DomainName = "roots"
+        self,
+        channels: Sequence[int] = (32, 64, 128),
+        sigma_px: float = 1.5,
+        domain: DomainName = "roots",
+        condition_channels: int = 0,
     ) -> None:
-        super().__init__(channels[0], sigma_px=sigma_px, multiple=2 ** (len(channels) - 1), domain=domain)
+        super().__init__(
+            channels[0],
+            sigma_px=sigma_px,
+            multiple=2 ** (len(channels) - 1),
+            domain=domain,
+            condition_channels=condition_channels,
+        )
         from deepinv.models import UNet as Net
 
         self.channels = list(channels)

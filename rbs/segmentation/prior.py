@@ -52,19 +52,20 @@ class SemanticPrior:
         dims = [dim for dim, wanted in ((-1, left_right), (-2, up_down)) if wanted]
         return replace(self, embedding=self.embedding.flip(dims), masks=self.masks.flip(dims))
 
-    def with_masks_of(self, labels: Tensor) -> SemanticPrior:
-        """The prior with true masks: the part of the pixels of each cell that have the label.
+    @staticmethod
+    def of_masks(masks: Tensor) -> SemanticPrior:
+        """A prior without an embedding: masks (B, V, K, H, W), one cell a pixel."""
+        return SemanticPrior(masks[:, :, :0], masks, 1, 1)
 
-        Args:
-            labels: k + 1 for region k, 0 for background, (B, V, H, W), of the same pixels.
-        """
-        k, grid = self.masks.shape[2], self.masks.shape[-2:]
-        parts = F.one_hot(labels.long(), k + 1)[..., 1:].movedim(-1, 2).float()
-        height, width = (cells * self.mask_stride for cells in grid)
-        parts = F.pad(parts, (0, width - labels.shape[-1], 0, height - labels.shape[-2]))
-        return replace(
-            self, masks=F.avg_pool2d(parts.flatten(1, 2), self.mask_stride).view(*self.masks.shape)
-        )
+    def rounded(self) -> SemanticPrior:
+        """The prior as files keep it: a half-precision embedding, masks in 255ths, uint8."""
+        masks = (self.masks.detach() * 255).round().to(torch.uint8)
+        return replace(self, embedding=self.embedding.detach().half(), masks=masks)
+
+    def decoded(self) -> SemanticPrior:
+        """The prior in single precision, be it rounded or not."""
+        steps = 255 if self.masks.dtype == torch.uint8 else 1
+        return replace(self, embedding=self.embedding.float(), masks=self.masks.float() / steps)
 
     def to(self, device: torch.device | str) -> SemanticPrior:
         """The prior on another device."""
@@ -78,6 +79,11 @@ class SemanticPrior:
             embedding=torch.cat([prior.embedding for prior in priors]),
             masks=torch.cat([prior.masks for prior in priors]),
         )
+
+
+def true_masks(labels: Tensor, regions: int) -> Tensor:
+    """Masks 0 or 1, (B, V, regions, H, W), of labels (B, V, H, W): k + 1 for region k, else 0."""
+    return F.one_hot(labels.long(), regions + 1)[..., 1:].movedim(-1, 2).float()
 
 
 def _cut(grid: Tensor, stride: int, top: int, left: int, height: int, width: int) -> Tensor:

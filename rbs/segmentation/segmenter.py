@@ -44,13 +44,11 @@ class Segmenter(nn.Module, ABC):
         labels: Regions; channel 0 of the output is background, channel 1 + k region k.
         embedding_dim: Channels of the embedding of its prior.
         embedding_stride: Side of a cell of that embedding, pixels.
-        mask_stride: Side of a cell of the masks of its prior, pixels.
         reads_crops: True where crops mean to it what the whole does.
     """
 
     embedding_dim: int
     embedding_stride: int
-    mask_stride: int
     reads_crops: bool
 
     def __init__(self, domain: DomainName = "roots") -> None:
@@ -94,11 +92,7 @@ class Segmenter(nn.Module, ABC):
         """The semantic prior of whole scans or frames; arguments as of `forward`."""
         logits, features = self.logits_with_features(x, exposure, spacing_mm)
         masks = logits.softmax(dim=2)[:, :, 1:]
-        height, width = (-size % self.mask_stride for size in masks.shape[-2:])
-        padded = F.pad(masks.flatten(1, 2), (0, width, 0, height))
-        pooled = F.avg_pool2d(padded, self.mask_stride).unflatten(1, masks.shape[1:3])
-        embedding = self._by_view(features, logits)
-        return SemanticPrior(embedding, pooled, self.embedding_stride, self.mask_stride)
+        return SemanticPrior(self._by_view(features, logits), masks, self.embedding_stride, 1)
 
     def embed(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
         """The embedding of the prior alone, (B, V, C, h, w); arguments as of `forward`."""
@@ -163,7 +157,7 @@ class EncoderDecoder(Segmenter):
             raise ValueError(f"{levels} levels of {list(channels)} channels, blocks of {patch} pixels")
         self.patch = patch
         self.multiple = patch * 2 ** (levels - 1)
-        self.embedding_stride, self.mask_stride = EMBEDDING_STRIDE, patch
+        self.embedding_stride = EMBEDDING_STRIDE
         self._embedding = (EMBEDDING_STRIDE // patch).bit_length()
         if self._embedding > levels:
             raise ValueError(f"{levels} levels with blocks of {patch} pixels do not reach the embedding")

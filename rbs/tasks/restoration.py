@@ -16,9 +16,11 @@ import torch.distributed
 from torch import Tensor, nn
 
 from rbs.data.manifest import manifest_record
-from rbs.distillation.cascade import Cascade, save_cascade
+from rbs.distillation.balance import GradientBalance
+from rbs.distillation.cascade import Cascade, Sees, Trains, load_cascade, save_cascade, second_restorer
 from rbs.distillation.objective import cascade_losses
-from rbs.distillation.prior_cache import PriorCache, as_stored
+from rbs.distillation.prior_cache import PriorCache
+from rbs.distillation.region_head import RegionHead
 from rbs.distillation.scm import SCM
 from rbs.distillation.skd import SKD
 from rbs.distillation.spi import SPI
@@ -30,13 +32,13 @@ from rbs.scans.counts import standard_scale
 from rbs.scans.scan import Array, Spacing
 from rbs.segmentation.checkpoint import load_segmenter
 from rbs.segmentation.labels import LABELLED
-from rbs.segmentation.prior import SemanticPrior
+from rbs.segmentation.prior import SemanticPrior, true_masks
 from rbs.segmentation.segmenter import facts_of
 from rbs.tasks.profiler import TEACHER
-from rbs.tasks.task import Batch, TrainingTask, images_of, require_same_start, spacing_of
+from rbs.tasks.task import Batch, TrainingTask, images_of, labels_of, require_same_start, spacing_of
 from rbs.tasks.validation import frame_scores, pooled, scan_scores
 from rbs.utils.version import VERSION
-from rbs.weights.shipped import teacher_folder
+from rbs.weights.shipped import file_sha256, teacher_folder
 
 DEFAULTS: dict[str, tuple[Callable[[], Loss], Callable[[Tensor, Batch], dict[str, float]]]] = {
     "scans": (PoissonDeviance, scan_scores),
@@ -47,26 +49,33 @@ DEFAULTS: dict[str, tuple[Callable[[], Loss], Callable[[Tensor, Batch], dict[str
 
 @dataclass(frozen=True)
 class PriorConfig:
-    """Semantic priors of stage 2: the segmenter that gives them, and the images it looks at.
+    """Semantic priors of stage 2: who gives them, and the images they are of.
 
     Attributes:
-        source: "cached" and "frozen": the whole rapid scan a crop is of, as the stage-1 restorer
-            restores it, read from files or computed at each step in the training process.
-            "online": the current restoration of what is trained on. "truth": as "cached", with
-            true masks in place of the segmenter's, which bounds from above what a better one could
-            do.
-        teacher: The segmenter, file or folder of an adapted SAM; needed with `spi` or `scm`.
+        source: "cached" and "frozen": a segmenter's of the whole rapid scan that a crop is of, as
+            the stage-1 restorer restores it, read from files or computed at each step in the
+            training process. "online": a segmenter's of the current restoration of what is trained
+            on. "truth": true masks, which bound from above what the best of segmenters could bring.
+            "placebo": true masks of another child, which bring the capacity that masks need, and
+            nothing else. Both are masks alone and need no segmenter.
+        teacher: The segmenter, file or folder of an adapted SAM.
         embedding_dim: Channels of its embedding: 128 of the small SAM, 256 of Meta's, 64 of
-            the `DynUNet` that ships, 48 of one with the class's default filters.
+            the `DynUNet` that ships, 48 of one with the class's default filters; 0 uses masks
+            alone.
         base_checkpoint: Base weights of that SAM; None for the shipped or downloaded ones.
         cache: Folder of the files.
     """
 
-    source: Literal["cached", "frozen", "online", "truth"] = "cached"
+    source: Literal["cached", "frozen", "online", "truth", "placebo"] = "cached"
     teacher: Path | None = None
     embedding_dim: int = 128
     base_checkpoint: Path | None = None
     cache: Path = Path("runs/priors")
+
+    @property
+    def labelled(self) -> bool:
+        """True where masks are labels, not a segmenter's."""
+        return self.source in ("truth", "placebo")
 
 
 _CACHED = PriorConfig()
@@ -81,16 +90,23 @@ class RestorationTask(TrainingTask):
 
     Args:
         f1: First restorer, the one that ships.
-        f2: Second restorer, stage 2 only. None takes the class and arguments of `f1`, starting from
-            the identity.
-        stage: 1 trains f1 alone; 2 trains all, starting from `init_from`.
+        f2: Second restorer, stage 2 only. None takes the class, arguments and weights of `f1`.
+        stage: 1 trains f1 alone; 2 the cascade, starting from `init_from`.
+        trains: Restorers that stage 2 trains: "both" is the recipe `joint`. The recipe `phased`
+            first trains "f2" on a frozen f1, then "f1" under the f2 of `cascade_from`, frozen.
+        sees: Image that f2 restores (stage 2): "i1", "rapid", the rapid scan beside I1, or
+            "standard", all counts of the patient; that f2 is the frozen f1 of stage 1, and trains
+            f1.
         spi: Whether the second restorer sees the semantic prior (stage 2).
         skd: Whether the second restorer teaches the first (stage 2).
-        scm: Whether both restorations must mean the same to the teacher (stage 2).
-        skd_weight: Factor of the SKD term. Most of the deviance is noise that no restorer can fit:
-            good and poor ones differ by about a thousandth, and at 0.1 SKD outweighs that (see
-            docs/method.md).
-        scm_weight: Factor of the SCM term.
+        scm: Whether both restorations must mean the same to the analyser (stage 2).
+        region_head: Whether a head finds the labelled regions in the features of f1.
+        skd_share: Gradient of SKD at f1's features, as a part of the reconstruction's
+            (`rbs.distillation.balance`).
+        scm_share: The same of SCM.
+        region_share: The same of the region head.
+        analyser: Network whose features SCM compares: the segmenter of the prior, or AlexNet
+            trained on ImageNet (`rbs.distillation.analyser`).
         losses: Reconstruction losses; None for the Poisson deviance alone, or Charbonnier's of
             colours.
         prior: Teacher and semantic priors of stage 2.
@@ -99,6 +115,8 @@ class RestorationTask(TrainingTask):
         warmup_steps: Steps of linear warm-up, before a cosine decay to zero over the whole
             training.
         init_from: Weights of f1 to start from, .safetensors or .ckpt; stage 2 needs them.
+        cascade_from: Weights of f2 and SPI to start from, the cascade.safetensors of another
+            stage 2; None starts f2 from the weights of f1.
         output: Folder to which the trained restorer is written, as `restorer.safetensors`; stage 2
             adds `cascade.safetensors` with f2 and SPI. None: the command line puts in the run's own
             folder.
@@ -109,17 +127,23 @@ class RestorationTask(TrainingTask):
         f1: Restorer,
         f2: Restorer | None = None,
         stage: Literal[1, 2] = 1,
+        trains: Trains = "both",
+        sees: Sees = "i1",
         spi: bool = True,
         skd: bool = True,
         scm: bool = True,
-        skd_weight: float = 0.002,
-        scm_weight: float = 0.1,
+        region_head: bool = False,
+        skd_share: float = 0.1,
+        scm_share: float = 0.1,
+        region_share: float = 0.1,
+        analyser: Literal["segmenter", "imagenet"] = "segmenter",
         losses: list[Loss] | None = None,
         prior: PriorConfig = _CACHED,
         lr: float = 1e-3,
         weight_decay: float = 1e-4,
         warmup_steps: int = 100,
         init_from: Path | None = None,
+        cascade_from: Path | None = None,
         output: Path | None = None,
     ) -> None:
         super().__init__(lr, weight_decay, warmup_steps, output)
@@ -133,42 +157,76 @@ class RestorationTask(TrainingTask):
         }
         self.save_hyperparameters(ignore=list(built))
         self.save_hyperparameters(built)
-        self.stage, self.prior, self.init_from = stage, prior, init_from
-        self.skd_weight, self.scm_weight = skd_weight, scm_weight
+        self.stage, self.prior, self.analyser = stage, prior, analyser
+        self.init_from, self.cascade_from, self._own_f2 = init_from, cascade_from, f2 is None
         self.losses = nn.ModuleList(losses or [DEFAULTS[f1.images.shows][0]()])
+        shares = {"skd": skd_share, "scm": scm_share, "regions": region_share}
+        self.balance = GradientBalance(shares)
+        self.region_head = RegionHead(f1.feature_channels, f1.domain) if region_head else None
         if stage == 1:
             self.cascade = Cascade(f1)
         else:
-            f2 = f2 or type(f1)(**{**f1.spec()["init_args"], "sigma_px": 0.0})
-            self.cascade = Cascade(
-                f1,
-                f2,
-                SPI(prior.embedding_dim, domain=f1.domain) if spi else None,
-                SKD(f1.feature_channels, f2.feature_channels, f1.domain) if skd else None,
-                SCM() if scm else None,
-            )
-        # A dict hides modules from the module tree: "teacher", and "stage1", the frozen restorer it
-        # looks at.
+            _require_fitting(trains, sees, spi=spi, teaches=skd or scm, region_head=region_head)
+            integration = SPI(prior.embedding_dim, domain=f1.domain) if spi else None
+            f2 = second_restorer(f1, integration, sees, f2)
+            distillation = SKD(f1.feature_channels, f2.feature_channels, f1.domain) if skd else None
+            consistency = SCM() if scm else None
+            self.cascade = Cascade(f1, f2, integration, distillation, consistency, sees=sees, trains=trains)
+        # A dict hides modules from the module tree: "teacher", "stage1", the frozen restorer it
+        # looks at, and "analyser".
         self._outside: dict[str, nn.Module] = {}
         self._cache: PriorCache | None = None
         self._init_sha256: str | None = None
+        self._cascade_sha256: str | None = None
         self._teacher_sha256: str | None = None
         self._scores: dict[int, tuple[str, dict[str, float]]] = {}
 
     # --- weights and teacher
 
     def setup(self, stage: str) -> None:
-        """Load initial weights, and the teacher where it is needed.
+        """Load initial weights, the segmenter and the analyser where they are needed.
 
         Raises:
-            RbsError: Stage 2 lacks the stage-1 weights or the teacher.
+            RbsError: Stage 2 lacks the stage-1 weights or the segmenter.
             CheckpointError: One of them does not fit.
         """
-        if stage == "fit" or self.cascade.spi is not None:
-            self._load_stage1(into_f1=stage == "fit")
-        scm = self.cascade.scm is not None
-        if self.cascade.spi is not None or (stage == "fit" and scm):
-            self._load_teacher(crops=stage == "fit" and (self.prior.source == "online" or scm))
+        fitting, cascade, prior = stage == "fit", self.cascade, self.prior
+        scm = fitting and cascade.scm is not None
+        if fitting or cascade.spi is not None:
+            self._load_stage1(into_f1=fitting)
+        if fitting and cascade.f2 is not None:
+            self._start_f2(cascade.f2)
+        if scm and self.analyser == "imagenet":
+            from rbs.distillation.analyser import ImageNetAnalyser
+
+            self._outside["analyser"] = ImageNetAnalyser(cascade.f1.domain)
+        masks = (cascade.spi is not None or scm) and not prior.labelled
+        if masks or (scm and self.analyser == "segmenter"):
+            self._load_teacher(crops=fitting and prior.source == "online")
+        if prior.source == "placebo" and self._trainer is not None:
+            self.datamodule.placebo = True
+
+    def _start_f2(self, f2: Restorer) -> None:
+        f1 = self.cascade.f1
+        if self.cascade_from is None:
+            if self._own_f2:
+                f2.start_from(f1, head=self.cascade.sees != "i1")
+            return
+        loaded, provenance = load_cascade(self.cascade_from, f1)
+        assert loaded.f2 is not None
+        spi, given = self.cascade.spi, loaded.spi
+        if loaded.f2.spec() != f2.spec() or (spi and spi.embedding_dim) != (given and given.embedding_dim):
+            fault = f"its second restorer is {loaded.f2.spec()}, but the model's is {f2.spec()}"
+            remedy = "make --model.f1, sees, spi and prior those of its training"
+            raise CheckpointError(fault, file=self.cascade_from, remedy=remedy)
+        if provenance.get("init_from") != self._init_sha256:
+            fault = "it was trained on other weights of stage 1"
+            remedy = "give those it was trained on as --model.init_from"
+            raise CheckpointError(fault, file=self.cascade_from, remedy=remedy)
+        f2.load_state_dict(loaded.f2.state_dict())
+        if spi is not None and given is not None:
+            spi.load_state_dict(given.state_dict())
+        self._cascade_sha256 = file_sha256(self.cascade_from)
 
     def _load_stage1(self, *, into_f1: bool) -> None:
         if self.init_from is None:
@@ -191,7 +249,7 @@ class RestorationTask(TrainingTask):
     def _load_teacher(self, *, crops: bool) -> None:
         config = self.prior
         if config.teacher is None:
-            fault = "SPI and SCM need a teacher, but none is named"
+            fault = "SPI and SCM need a segmenter, but none is named"
             remedy = (
                 "give the folder of `make adapt-sam`, or the file of any segmenter, as --model.prior.teacher,"
                 " or switch spi and scm off"
@@ -199,17 +257,17 @@ class RestorationTask(TrainingTask):
             raise RbsError(fault, remedy=remedy)
         loaded = load_segmenter(teacher_folder(config.teacher), config.base_checkpoint)
         teacher, shows = loaded.segmenter, self.cascade.f1.images.shows
-        if teacher.embedding_dim != config.embedding_dim:
+        if config.embedding_dim not in (0, teacher.embedding_dim) and not config.labelled:
             fault = f"its embedding has {teacher.embedding_dim} channels, not {config.embedding_dim}"
-            remedy = f"set --model.prior.embedding_dim {teacher.embedding_dim}"
+            remedy = f"set --model.prior.embedding_dim {teacher.embedding_dim}, or 0 to use masks alone"
             raise CheckpointError(fault, file=config.teacher, remedy=remedy)
         if teacher.images.shows != shows:
             fault = f"it was trained on {teacher.images.shows}, but f1 restores {shows}"
             remedy = "adapt one to these with `make adapt-sam`"
             raise CheckpointError(fault, file=config.teacher, remedy=remedy)
         if crops and not teacher.reads_crops:
-            fault = "it knows regions by where they lie in the body, and online priors and SCM show it crops"
-            remedy = "set --model.prior.source cached and --model.scm false"
+            fault = "it knows regions by where they lie in the body, and online priors show it crops"
+            remedy = "set --model.prior.source cached"
             raise CheckpointError(fault, file=config.teacher, remedy=remedy)
         self._outside["teacher"], self._teacher_sha256 = teacher, loaded.sha256
         self._cache = PriorCache(config.cache, f"{loaded.sha256} {self._init_sha256}")
@@ -227,7 +285,7 @@ class RestorationTask(TrainingTask):
             RbsError: The training pairs are drawn afresh each time, so that no whole rapid scan
                 exists.
         """
-        if self.prior.source == "online" or "teacher" not in self._outside:
+        if self.prior.source not in ("cached", "frozen") or "teacher" not in self._outside:
             return
         if self.prior.source == "frozen":
             self.datamodule.attach_priors(self._scan_prior)
@@ -238,23 +296,40 @@ class RestorationTask(TrainingTask):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step on a batch of crops."""
-        x = images_of(batch, self.cascade.f1.images)
-        out = self.cascade(x, batch["exposure"], self._prior_of_crops(batch))
+        images = self.cascade.f1.images
+        x = images_of(batch, images)
+        out = self.cascade(x, batch["exposure"], self._prior_of_crops(batch), self._standard(batch))
         facts = batch["exposure"], spacing_of(batch)
+        further = {}
+        if self.region_head is not None:
+            labels = labels_of(batch, LABELLED[images.shows])
+            further["regions"] = self.region_head(out.f1_features, labels)
         terms = cascade_losses(
             self.cascade,
             out,
             batch["target"],
             batch["target_exposure"],
             losses=list(self.losses),  # type: ignore[arg-type]
-            skd_weight=self.skd_weight,
-            scm_weight=self.scm_weight,
+            balance=self.balance,
             analyser=lambda restored: self._analyse(restored, *facts),
             displacement=batch.get("displacement"),
             cut=batch.get("cut"),
+            further=further,
         )
-        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, batch_size=len(x))
+        logged = {name: term.detach() for name, term in terms.items()}
+        logged |= {f"grad/{name}": norm for name, norm in self.balance.norms().items() if norm > 0}
+        self.log_dict({f"train/{name}": value for name, value in logged.items()}, batch_size=len(x))
         return self.total(batch, terms)
+
+    def _standard(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """All counts of a batch at standard scale and their exposure, where f2 sees those."""
+        if self.cascade.sees != "standard":
+            return None
+        if "displacement" in batch or getattr(self.datamodule, "pairs", None) == "expectation":
+            fault = "a second restorer that sees the standard scan needs all counts of one patient at rest"
+            raise RbsError(fault, remedy="set --data.pairs split, or --model.sees i1")
+        exposure = batch["exposure"] + batch["target_exposure"]
+        return standard_scale(batch["rapid"] + batch["target"], exposure), exposure
 
     # --- semantic priors
 
@@ -267,6 +342,8 @@ class RestorationTask(TrainingTask):
 
     def _analyse(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
         with self._profiled():
+            if self.analyser == "imagenet":
+                return self._on_device("analyser")(x)  # type: ignore[no-any-return]
             return self._on_device("teacher").embed(x, exposure, spacing_mm)  # type: ignore[operator]
 
     def _teach(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> SemanticPrior:
@@ -278,33 +355,39 @@ class RestorationTask(TrainingTask):
 
     def _prior_of_crops(self, batch: Batch) -> SemanticPrior | Callable[[Tensor], SemanticPrior] | None:
         """The prior argument of `Cascade` for a batch of crops."""
-        if "teacher" not in self._outside:
+        if self.cascade.spi is None and self.cascade.scm is None:
             return None
-        if self.prior.source == "online":
-            return self._online(batch)
-        return self._with_true_masks(batch["prior"], batch)
+        if self.prior.labelled:
+            return self._labelled(batch)
+        return self._online(batch) if self.prior.source == "online" else batch["prior"]
 
     def _prior_of_scan(self, batch: Batch) -> SemanticPrior | Callable[[Tensor], SemanticPrior] | None:
         """The prior argument of `Cascade` for one whole scan or frame."""
         if self.cascade.spi is None:
             return None
+        if self.prior.labelled:
+            return self._labelled(batch)
         if self.prior.source == "online":
             return self._online(batch)
         row, column = spacing_of(batch)[0].tolist()
-        prior = self._scan_prior(batch["rapid"][0].cpu().numpy(), float(batch["exposure"][0]), (row, column))
-        return self._with_true_masks(prior.to(self.device), batch)
+        rounded = self._scan_prior(
+            batch["rapid"][0].cpu().numpy(), float(batch["exposure"][0]), (row, column)
+        )
+        return rounded.decoded().to(self.device)
 
-    def _with_true_masks(self, prior: SemanticPrior, batch: Batch) -> SemanticPrior:
-        """The prior of a batch, with true masks where those are asked for."""
-        if self.prior.source != "truth":
-            return prior
-        if "labels" not in batch:
-            labelled = LABELLED[self.cascade.f1.images.shows]
+    def _labelled(self, batch: Batch) -> SemanticPrior:
+        """The prior of a batch whose masks are true ones, its own or another child's."""
+        name, shows = (
+            {"truth": "labels", "placebo": "other_labels"}[self.prior.source],
+            self.cascade.f1.images.shows,
+        )
+        if name not in batch:
             raise RbsError(
-                f"prior.source: truth needs the true regions, but a case has no {labelled.labelled_by}",
+                f"prior.source: {self.prior.source} needs the true regions, but a case has no"
+                f" {LABELLED[shows].labelled_by}",
                 remedy="train on cases that have them all, or set --model.prior.source cached",
             )
-        return prior.with_masks_of(batch["labels"])
+        return SemanticPrior.of_masks(true_masks(batch[name], len(LABELLED[shows].labels)))
 
     def _scan_prior(self, counts: Array, exposure: float, spacing_mm: Spacing) -> SemanticPrior:
         """Prior (1, V, ...) of a whole rapid scan as the frozen stage-1 restorer restores it."""
@@ -317,7 +400,7 @@ class RestorationTask(TrainingTask):
                 return self._teach(self._on_device("stage1")(x, p), p, spacing)
 
         if self._cache is None or self.prior.source == "frozen":
-            return as_stored(compute(counts, exposure, spacing_mm))
+            return compute(counts, exposure, spacing_mm).to("cpu").rounded()
         return self._cache.get_or_compute(counts, exposure, spacing_mm, compute)
 
     # --- evaluation on whole scans
@@ -380,7 +463,7 @@ class RestorationTask(TrainingTask):
         if not self.trainer.is_global_zero:
             return
         save_restorer(folder / "restorer.safetensors", self.cascade.f1, self._provenance())
-        if self.cascade.f2 is not None:
+        if self.cascade.f2 is not None and self.cascade.sees != "standard":
             save_cascade(folder / "cascade.safetensors", self.cascade, self._provenance())
 
     def _provenance(self) -> dict[str, Any]:
@@ -394,9 +477,21 @@ class RestorationTask(TrainingTask):
             "losses": [loss.spec() for loss in self.losses],  # type: ignore[operator]
             "modules": [name for name in ("spi", "skd", "scm") if getattr(self.cascade, name) is not None],
             "init_from": self._init_sha256,
+            "cascade_from": self._cascade_sha256,
+            "trains": self.cascade.trains if self.stage == 2 else None,
             "teacher": self._teacher_sha256,
             "prior": self.prior.source if self.cascade.spi is not None else None,
         }
+
+
+def _require_fitting(trains: Trains, sees: Sees, *, spi: bool, teaches: bool, region_head: bool) -> None:
+    """Refuse combinations in which a part has nothing to train, or nothing to look at."""
+    if trains == "f2" and (teaches or region_head):
+        fault = "SKD, SCM and the region head train the first restorer, which trains: f2 keeps frozen"
+        raise RbsError(fault, remedy="set --model.skd, --model.scm and --model.region_head to false")
+    if sees == "standard" and (trains != "f1" or spi):
+        fault = "a second restorer that sees the standard scan would be trained on the noise of its target"
+        raise RbsError(fault, remedy="set --model.trains f1 and --model.spi false")
 
 
 def mean_by_patient(scores: Sequence[tuple[str, dict[str, float]]]) -> dict[str, float]:

@@ -80,7 +80,7 @@ def require_same_start(file: Path, before: Mapping[str, Any], now: Mapping[str, 
     Raises:
         CheckpointError: It did.
     """
-    for name in ("init_from", "teacher", "manifest_sha256"):
+    for name in ("init_from", "cascade_from", "teacher", "manifest_sha256"):
         if before.get(name, now.get(name)) != now.get(name):
             fault = f"it was trained with {name} {before[name]}, which is now {now.get(name)}"
             remedy = "delete its version folder to start afresh, or give what it was trained with"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from rbs.utils.schema import require_types, shown
 
@@ -67,7 +67,9 @@ class WeightsDescription(Description):
         class_path: Class of the restorer; empty where the file holds none.
         init_args: Arguments of that class.
         f2: `Spec` of a second restorer.
-        embedding_dim: Channels of the embedding that its SPI reads; None without SPI.
+        embedding_dim: Channels of the embedding that its SPI reads, 0 for masks alone; None without
+            SPI.
+        sees: Image that it restores (`rbs.distillation.cascade`); None in files before 0.3.
         head: `Spec` of an uncertainty head.
         f1_sha256: SHA-256 of the file of the restorer that the head belongs to.
     """
@@ -76,10 +78,11 @@ class WeightsDescription(Description):
     init_args: dict[str, Any] = field(default_factory=dict)
     f2: dict[str, Any] | None = None
     embedding_dim: int | None = None
+    sees: Literal["i1", "rapid", "standard"] | None = None
     head: dict[str, Any] | None = None
     f1_sha256: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.embedding_dim is not None and not 0 < self.embedding_dim <= 4096:
+        if self.embedding_dim is not None and not 0 <= self.embedding_dim <= 4096:
             raise ValueError(f"its embedding_dim is {self.embedding_dim}")

@@ -25,10 +25,18 @@ RESTORERS = {
     "diffusion": lambda **kw: Diffusion(channels=[4, 8], groups=2, steps=3, tile=16, **kw),
 }
 HALF = torch.tensor([0.5])
+CONDITIONED = [name for name in RESTORERS if name != "diffusion"]
+"""The sampler runs its network many times, and is a peer, never a part of the cascade."""
 
 
 @pytest.fixture(params=RESTORERS, ids=list(RESTORERS))
 def make(request):
+    torch.manual_seed(0)
+    return RESTORERS[request.param]
+
+
+@pytest.fixture(params=CONDITIONED)
+def conditioned(request):
     torch.manual_seed(0)
     return RESTORERS[request.param]
 
@@ -79,8 +87,8 @@ class Twofold(DnCNN):
 
     scale, part = 2, 0.25
 
-    def restore_with_features(self, x, exposure):
-        restored, features = super().restore_with_features(x, exposure)
+    def restore_with_features(self, x, exposure, condition=None):
+        restored, features = super().restore_with_features(x, exposure, condition)
         return self.part * restored.repeat_interleave(2, -1).repeat_interleave(2, -2), features
 
 
@@ -118,6 +126,39 @@ def test_gradients_reach_every_parameter_and_the_input(make):
     dead = [n for n, p in restorer.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert dead == []
     assert x.grad.abs().sum() > 0
+
+
+CONDITION = torch.rand(1, 7, 21, 14)
+
+
+def test_a_condition_joins_the_input_and_starts_without_effect(conditioned):
+    plain, x = trained(conditioned()), scan(1, 2, 21, 14)
+    restorer = conditioned(condition_channels=7)
+    restorer.start_from(plain)
+    torch.testing.assert_close(restorer(x, HALF, CONDITION), plain(x, HALF))
+    assert not torch.equal(*(trained(restorer)(x, HALF, c) for c in (CONDITION, 1 - CONDITION)))
+
+
+def test_a_gradient_reaches_what_reads_the_condition_in_the_first_step(conditioned):
+    restorer = conditioned(condition_channels=7)
+    restorer.start_from(trained(conditioned()))
+    restorer(scan(1, 2, 21, 14), HALF, CONDITION).square().sum().backward()
+    wider = [p for p in restorer.parameters() if p.ndim == 4 and p.shape[1] == restorer.input_channels]
+    assert wider
+    assert all(p.grad[:, -7:].abs().sum() > 0 for p in wider)
+
+
+def test_it_may_start_as_its_filter_with_the_features_of_another(conditioned):
+    restorer, x = conditioned(sigma_px=0.0, condition_channels=7), scan(1, 2, 21, 14, mean=20.0)
+    plain = trained(conditioned())
+    restorer.start_from(plain, head=False)
+    torch.testing.assert_close(restorer(x, HALF, CONDITION), x, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("channels", "given"), [(0, CONDITION), (7, None), (7, CONDITION[:, :3])])
+def test_another_condition_than_its_own_is_refused(conditioned, channels, given):
+    with pytest.raises(ValueError, match="the condition must be"):
+        conditioned(condition_channels=channels)(scan(1, 2, 21, 14), HALF, given)
 
 
 def test_an_empty_scan_gives_finite_counts_and_gradients(make):

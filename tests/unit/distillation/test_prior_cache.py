@@ -46,7 +46,8 @@ def test_a_loaded_prior_equals_what_was_first_returned(tmp_path, compute):
     assert compute.calls == 1
     assert same(first, second)
     assert same(first, PriorCache(tmp_path, "a").read(draw(), 0.5, SPACING))
-    assert first.embedding.dtype == first.masks.dtype == torch.float32
+    assert first.embedding.dtype == torch.half
+    assert first.masks.dtype == torch.uint8
 
 
 def test_a_prior_that_was_not_stored_is_not_read(tmp_path, compute):
@@ -58,7 +59,7 @@ def test_a_prior_that_was_not_stored_is_not_read(tmp_path, compute):
 
 def test_rounding_is_slight(tmp_path):
     prior = SemanticPrior(torch.randn(1, 1, 5, 2, 2), torch.rand(1, 1, 9, 4, 4), 16, 2)
-    kept = PriorCache(tmp_path, "a").get_or_compute(draw(), 0.5, SPACING, lambda *_: prior)
+    kept = PriorCache(tmp_path, "a").get_or_compute(draw(), 0.5, SPACING, lambda *_: prior).decoded()
     assert torch.allclose(kept.embedding, prior.embedding, rtol=1e-3, atol=1e-6)
     assert (kept.masks - prior.masks).abs().max() <= 0.5 / 255 + 1e-6
 
@@ -99,7 +100,7 @@ def test_a_flipped_bit_is_not_served_but_said(tmp_path, compute, place, caplog):
     with pytest.raises(RbsError, match="missing or damaged"):
         PriorCache(tmp_path, "a").read(draw(), 0.5, SPACING)
     caplog.clear()
-    again = PriorCache(tmp_path, "a").get_or_compute(draw(), 0.5, SPACING, lambda *_: first)
+    again = PriorCache(tmp_path, "a").get_or_compute(draw(), 0.5, SPACING, lambda *_: first.decoded())
     assert same(again, first)
     assert file.read_bytes() != data
     (record,) = caplog.records
@@ -124,7 +125,9 @@ def test_another_content_is_not_served(tmp_path, compute, changes):
     for name, value in changes.items():
         (tensors if name in tensors else metadata)[name] = value
     save_file(tensors, file, {name: text for name, text in metadata.items() if text is not None})
-    assert same(PriorCache(tmp_path, "a").get_or_compute(draw(), 0.5, SPACING, lambda *_: wanted), wanted)
+    assert same(
+        PriorCache(tmp_path, "a").get_or_compute(draw(), 0.5, SPACING, lambda *_: wanted.decoded()), wanted
+    )
 
 
 def test_the_prior_of_another_image_is_not_served(tmp_path, compute):

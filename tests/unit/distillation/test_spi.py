@@ -2,111 +2,80 @@ import pytest
 import torch
 
 from rbs.distillation.spi import SPI
-from rbs.segmentation.prior import SemanticPrior
+from rbs.segmentation.prior import SemanticPrior, true_masks
+
+SIZE = (32, 16)
 
 
-def prior(embedding=None, height=32, width=16):
+def prior(views=2, regions=9, mask_stride=2):
     torch.manual_seed(1)
-    h, w = -(-height // 8), -(-width // 8)
-    drawn = torch.randn(2, 2, 6, h, w)
-    embedding = drawn if embedding is None else embedding
-    return SemanticPrior(embedding, torch.rand(2, 2, 9, 4 * h, 4 * w) / 9, 8, 2)
+    cells = [side // mask_stride for side in SIZE]
+    return SemanticPrior(
+        torch.randn(2, views, 6, 4, 2), torch.rand(2, views, regions, *cells) / 9, 8, mask_stride
+    )
 
 
-@pytest.fixture
-def spi():
-    torch.manual_seed(0)
-    module = SPI(6, width=8)
-    torch.nn.init.normal_(module.out[1].weight, std=0.1)
-    return module
+def test_every_region_of_every_view_is_a_channel_at_full_resolution():
+    labels = torch.randint(0, 10, (2, 2, *SIZE))
+    condition = SPI(0)(SemanticPrior.of_masks(true_masks(labels, 9)), SIZE)
+    assert condition.shape == (2, SPI(0).channels, *SIZE) == (2, 18, *SIZE)
+    for view in range(2):
+        for region in range(9):
+            assert torch.equal(condition[:, 9 * view + region], (labels[:, view] == region + 1).float())
 
 
-COUNTS = torch.rand(2, 2, 32, 16) * 9
+def test_the_embedding_adds_channels_and_0_leaves_it_out():
+    spi, given = SPI(6, width=4), prior()
+    condition = spi(given, SIZE)
+    assert spi.channels == condition.shape[1] == 2 * (9 + 4)
+    assert SPI(0).channels == 18
+    other = SemanticPrior(given.embedding.flip(0), given.masks, 8, 2)
+    assert not torch.allclose(condition, spi(other, SIZE))
+    assert torch.equal(SPI(0)(given, SIZE), SPI(0)(other, SIZE))
 
 
-def test_it_starts_as_the_identity():
-    torch.testing.assert_close(SPI(6)(COUNTS, prior()), COUNTS, atol=1e-5, rtol=1e-5)
+def test_a_prior_acts_where_it_lies():
+    spi, given = SPI(6), prior()
+    embedding, masks = given.embedding.clone(), given.masks.clone()
+    embedding[..., 0, 0] += 5
+    masks[..., 0, 0] += 5
+    difference = (spi(given, SIZE) - spi(SemanticPrior(embedding, masks, 8, 2), SIZE)).abs().amax(dim=1)
+    assert (difference[:, :2, :2] > 0).all()
+    assert difference[:, 16:].max() == 0
 
 
-def test_both_embedding_and_masks_matter(spi):
-    out, other = spi(COUNTS, prior()), prior()
-    assert not torch.allclose(out, spi(COUNTS, prior(embedding=0 * other.embedding)))
-    blank = SemanticPrior(other.embedding, 0 * other.masks, 8, 2)
-    assert not torch.allclose(out, spi(COUNTS, blank))
+def test_cells_that_overhang_the_image_are_cut():
+    assert SPI(6)(prior(), (29, 13)).shape[2:] == (29, 13)
 
 
-def test_views_are_treated_alike(spi):
-    p = prior()
-    swapped = SemanticPrior(p.embedding.flip(1), p.masks.flip(1), 8, 2)
-    torch.testing.assert_close(spi(COUNTS.flip(1), swapped), spi(COUNTS, p).flip(1))
+def test_one_view_is_given_twice():
+    spi, given = SPI(6), prior(views=1)
+    twice = SemanticPrior(
+        given.embedding.expand(-1, 2, -1, -1, -1), given.masks.expand(-1, 2, -1, -1, -1), 8, 2
+    )
+    assert torch.equal(spi(given, SIZE), spi(twice, SIZE))
 
 
-def test_a_prior_acts_where_it_lies(spi):
-    p = prior()
-    changed = p.embedding.clone()
-    changed[..., 0, 0] += 5
-    difference = (spi(COUNTS, p) - spi(COUNTS, prior(embedding=changed))).abs()
-    assert difference[..., :8, :8].mean() > 0
-    assert difference[..., 16:, :].max() == 0
+def test_a_frame_is_one_view():
+    spi = SPI(6, domain="colours")
+    assert spi(prior(views=1, regions=1), SIZE).shape[1] == spi.channels == 1 + 8
 
 
-def test_sizes_off_the_grid_and_zero_counts_keep_it_finite_and_non_negative(spi):
-    counts = torch.zeros(2, 2, 29, 13, requires_grad=True)
-    out = spi(counts, prior(height=29, width=13))
-    out.sum().backward()
-    assert out.shape == counts.shape
-    assert (out >= 0).all()
-    assert torch.isfinite(counts.grad).all()
-
-
-def test_gradients_reach_every_parameter(spi):
-    spi(COUNTS, prior()).square().sum().backward()
+def test_gradients_reach_every_parameter():
+    spi = SPI(6)
+    spi(prior(), SIZE).square().sum().backward()
     assert all(p.grad.abs().sum() > 0 for p in spi.parameters())
 
 
-# --- a frame is one view of three colours
-
-
-def colour_spi(std=0.1):
-    torch.manual_seed(0)
-    module = SPI(6, width=8, domain="colours")
-    torch.nn.init.normal_(module.out[1].weight, std=std)
-    return module
-
-
-def lesion_prior():
-    torch.manual_seed(1)
-    return SemanticPrior(torch.randn(2, 1, 6, 4, 2), torch.rand(2, 1, 1, 16, 8), 8, 2)
-
-
-FRAMES = torch.rand(2, 3, 32, 16)
-
-
-def test_frames_start_as_themselves_and_stay_within_0_and_1():
-    assert torch.equal(colour_spi(std=0.0)(FRAMES, lesion_prior()), FRAMES)
-    out = colour_spi(std=1.0)(FRAMES, lesion_prior())
-    assert out.shape == FRAMES.shape
-    assert out.min() == 0
-    assert out.max() == 1
-
-
-def test_each_colour_depends_on_every_other():
-    x = FRAMES.clone().requires_grad_()
-    colour_spi()(x, lesion_prior())[:, 0].sum().backward()
-    assert (x.grad.abs().amax(dim=(0, 2, 3)) > 0).all()
-
-
-def test_the_lesion_mask_acts_where_it_lies():
-    prior = lesion_prior()
-    masks = prior.masks.clone()
-    masks[..., :4, :4] = 1 - masks[..., :4, :4]
-    changed = SemanticPrior(prior.embedding, masks, 8, 2)
-    difference = (colour_spi()(FRAMES, prior) - colour_spi()(FRAMES, changed)).abs()
-    assert difference[..., :8, :8].mean() > 0
-    assert difference[..., 16:, :].max() == 0
-
-
-def test_gradients_reach_every_parameter_from_frames():
-    spi = colour_spi()
-    spi(FRAMES, lesion_prior()).square().sum().backward()
-    assert all(p.grad.abs().sum() > 0 for p in spi.parameters())
+@pytest.mark.parametrize("stride", [1, 4])
+def test_masks_of_other_cells_are_laid_on_the_pixels(stride):
+    given = prior(mask_stride=stride)
+    condition = SPI(0)(given, SIZE)
+    whole = torch.nn.functional.avg_pool2d(condition, stride)
+    inner = slice(1, -1)  # interpolation beyond the border repeats the last cell
+    flat = given.masks.flatten(1, 2)
+    if stride == 1:
+        assert torch.equal(whole, flat)
+    else:
+        error = (whole - flat)[..., inner, inner].abs().mean()
+        assert error < flat.std()

@@ -2,7 +2,7 @@ import pytest
 import torch
 from segmenters import given
 
-from rbs.segmentation.prior import SemanticPrior
+from rbs.segmentation.prior import SemanticPrior, true_masks
 from rbs.segmentation.sam import build_sam
 from rbs.segmentation.teacher import Teacher, encode_window, picture_of
 
@@ -77,15 +77,17 @@ def test_crops_of_the_prior():
         prior.crop(8, 0, 16, 16)
 
 
-def test_true_masks_are_shares_of_cells(teacher):
-    """Of labels that fill whole cells, the masks are the labels; the last cell overhangs the scan's edge."""
+def test_true_masks_are_the_labels_pixel_by_pixel():
+    labels = torch.randint(0, 10, (1, 2, 39, 30))
+    prior = SemanticPrior.of_masks(true_masks(labels, 9))
+    assert torch.equal(prior.masks, torch.stack([labels == k + 1 for k in range(9)], dim=2).float())
+    assert prior.mask_stride == 1
+    assert prior.embedding.numel() == 0
+
+
+def test_what_files_keep_differs_by_less_than_half_a_255th(teacher):
     prior = teacher.prior(*given(torch.rand(1, 2, 40, 30) * 9))
-    cells = torch.randint(0, 10, (1, 2, *prior.masks.shape[-2:]))
-    labels = cells.repeat_interleave(prior.mask_stride, -2).repeat_interleave(prior.mask_stride, -1)
-    told = prior.with_masks_of(labels)
-    expected = torch.stack([cells == k + 1 for k in range(9)], dim=2).float()
-    assert torch.equal(told.masks, expected)
-    assert torch.equal(told.embedding, prior.embedding)
-    cut = prior.with_masks_of(labels[..., :39, :30])
-    assert cut.masks.shape == prior.masks.shape
-    assert cut.masks.sum() * prior.mask_stride**2 == (labels[..., :39, :30] > 0).sum()
+    again = prior.rounded().decoded()
+    assert (again.masks - prior.masks).abs().max() <= 0.5 / 255 + 1e-6
+    torch.testing.assert_close(again.embedding, prior.embedding, rtol=1e-3, atol=1e-3)
+    assert again.mask_stride == prior.mask_stride
