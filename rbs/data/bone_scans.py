@@ -44,6 +44,9 @@ class RBSDataModule(CropDataModule):
     cut                  int64 (B,)          counts of `target` up to this number were set to 0;
                                              only if those of a training case were (`Scan.cut`).
                                              Those of `rapid` are drawn anew
+    places               int64 (B,P,3)       row, column and presence (1, 0) of `foci` and of as
+                                             many places without one; -1 in rows not used; only
+                                             with `places`
     case                 int64 (B,)          row within the split
     crop                 int64 (B,4)         top, left, height, width; multiples of 16
     flip                 bool (B,2)          left-right and up-down flips, applied after cropping
@@ -80,6 +83,11 @@ class RBSDataModule(CropDataModule):
         scenes: Share of training crops that show scenes no phantom has
             (`rbs.data.augmentation.scene_mixing`), with pairs
             "expectation".
+        lesion_crops: Share of training crops placed so that they hold a random pixel of a hot spot
+            or growth plate, where the patient has one (`rbs.data.augmentation.lesion_crops`); all
+            training cases need labels.
+        places: Rows of the batch entry `places`, half of them for foci, which
+            `rbs.losses.observer.ObserverLoss` looks at; with `foci` and pairs "expectation".
         blanked: Whether parts of the training scans were painted black, which are then filled
             (`rbs.data.augmentation.blanked`), with pairs "split".
         options: Further arguments of `CropDataModule`: batch_size, samples_per_epoch, num_workers
@@ -100,6 +108,8 @@ class RBSDataModule(CropDataModule):
         single_view_probability: float = 0.25,
         foci: float = 0.0,
         scenes: float = 0.0,
+        lesion_crops: float = 0.0,
+        places: int = 0,
         blanked: bool = False,
         **options: Any,
     ) -> None:
@@ -122,12 +132,23 @@ class RBSDataModule(CropDataModule):
                 f"a share of {scenes:g} scenes and pairs {pairs} do not go together",
                 remedy="make scenes 0 to 1 of the crops, of phantoms, with pairs: expectation",
             )
+        if not 0 <= lesion_crops <= 1 or (lesion_crops and scenes):
+            raise RbsError(
+                f"lesion_crops {lesion_crops:g} and a share of {scenes:g} scenes do not go together",
+                remedy="place 0 to 1 of the crops by labels, which do not fit what scenes show",
+            )
+        if places < 0 or places % 2 or (places and (not foci or pairs != "expectation")):
+            raise RbsError(
+                f"{places} places, {foci:g} foci a crop and pairs {pairs} do not go together",
+                remedy="give an even number of places, with foci and pairs: expectation",
+            )
         if blanked and pairs != "split":
             raise RbsError(f"blanked areas are filled with pairs: split, not {pairs}")
         self.blanked = blanked
         self.pairs: Pairs = pairs
         self.exposures = exposures
         self.single_view_probability, self.foci, self.scenes = single_view_probability, foci, scenes
+        self.lesion_crops, self.places = lesion_crops, places
 
     def cases(self, split: str) -> list[Case]:
         """See `CropDataModule.cases`."""
@@ -175,7 +196,7 @@ class RBSDataModule(CropDataModule):
 
     def _options(self) -> dict[str, Any]:
         """Arguments of `Crops` for the training set."""
-        names = ("pairs", "exposures", "single_view_probability", "foci", "scenes")
+        names = ("pairs", "exposures", "single_view_probability", "foci", "scenes", "lesion_crops", "places")
         return super()._options() | {name: getattr(self, name) for name in names}
 
     def _whole(self, split: str) -> WholeScans:
@@ -212,17 +233,21 @@ class RBSDataModule(CropDataModule):
     def _check_training(self) -> None:
         cases, kept = self.cases("train"), self._kept["train"]
         scan, truth = ("rapid", "a rapid scan"), ("expectation", "a truth file")
-        needed = {"measured": scan, "rapid": scan, "expectation": truth}
-        if self.pairs in needed:
-            attribute, name = needed[self.pairs]
+        of_pairs = {"measured": scan, "rapid": scan, "expectation": truth}
+        needed = {}
+        if self.pairs in of_pairs:
+            needed[f"pairs: {self.pairs}"] = *of_pairs[self.pairs], "use pairs: split"
+        if self.lesion_crops:
+            needed["lesion_crops"] = "labels", "a truth or label file", "set --data.lesion_crops 0"
+        for setting, (attribute, name, remedy) in needed.items():
             both = zip(cases, kept, strict=True)
             without = [case.patient for case, scan in both if getattr(scan, attribute) is None]
             if without:
                 raise ManifestError(
-                    f"pairs: {self.pairs} needs {name} of every training patient; {', '.join(without[:5])}"
+                    f"{setting} needs {name} of every training patient; {', '.join(without[:5])}"
                     f"{' and others' if len(without) > 5 else ''} has none",
                     file=self.manifest,
-                    remedy="use pairs: split",
+                    remedy=remedy,
                 )
         if self.foci and self.pairs != "expectation" and any(scan.cut for scan in kept):
             patient = next(case.patient for case, scan in zip(cases, kept, strict=True) if scan.cut)

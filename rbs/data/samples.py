@@ -9,7 +9,9 @@ import numpy as np
 import torch
 
 from rbs.data.augmentation.geometric import LARGEST_SEED, flip_alike
+from rbs.data.augmentation.lesion_crops import place_on_lesion
 from rbs.data.augmentation.lesions import draw_foci
+from rbs.data.augmentation.places import draw_places, flip_places
 from rbs.data.augmentation.scene_mixing import draw_scene
 from rbs.data.datasets import CaseDataset, CropDataset, Sample, place_crop
 from rbs.data.manifest import Case, LoadedCase
@@ -33,11 +35,13 @@ class Crops(CropDataset):
     Args:
         cases: Cases.
         scans: Their arrays.
-        pairs: See `RBSDataModule`, as the next four.
+        pairs: See `RBSDataModule`, as `lesion_crops` and `places`.
         exposures: Range of simulated exposures.
         single_view_probability: Share of samples that show one view twice.
         foci: Mean number of foci put into a crop.
         scenes: Share of crops that show scenes instead of the scan.
+        lesion_crops: Share of crops placed on hot spots and growth plates.
+        places: Rows of the entry "places".
         options: Further arguments of `CropDataset`.
     """
 
@@ -51,11 +55,14 @@ class Crops(CropDataset):
         single_view_probability: float,
         foci: float,
         scenes: float,
+        lesion_crops: float = 0.0,
+        places: int = 0,
         **options: Any,
     ) -> None:
         super().__init__(cases, scans, **options)
         self.pairs, self.exposures = pairs, exposures
         self.single_view_probability, self.foci, self.scenes = single_view_probability, foci, scenes
+        self.lesion_crops, self.places = lesion_crops, places
         # Labels do not fit what scenes show.
         self.labels = not scenes and all(scan.labels is not None for scan in scans)
         self.truth = self.labels and all(scan.expectation is not None for scan in scans)
@@ -68,8 +75,7 @@ class Crops(CropDataset):
         scan = self.images[row]
         views = _choose_views(scan.views, self.single_view_probability, rng)
         shown = sorted(set(views))
-        body = scan.standard[shown]
-        top, left = place_crop(body, self.crop, rng, enough=_ENOUGH * body.mean(), tries=_TRIES)
+        top, left = self._place(scan, shown, rng)
         height, width = self.crop
         crop = top, left, height, width
 
@@ -85,6 +91,9 @@ class Crops(CropDataset):
         if self.foci:
             known = counts / source_exposure if expectation is None else expectation
             foci = draw_foci(known, scan.spacing_mm, self.foci, rng)
+            if self.places:
+                own = np.random.default_rng((self.seed, 5, index))  # all else is as without places
+                places = draw_places(known, scan.spacing_mm, foci.places, self.places, own)
             counts = foci.count(counts, source_exposure, rng)
             expectation = None if expectation is None else foci.expect(expectation)
         if realisation is None:
@@ -121,7 +130,19 @@ class Crops(CropDataset):
         sample["spacing_mm"] = torch.tensor(scan.spacing_mm, dtype=torch.float32)
         if self.censored:
             sample["cut"] = torch.tensor(scan.cut)
+        if self.places:
+            sample["places"] = torch.from_numpy(flip_places(places, self.crop, flip))
         return sample | self.prior(whole_rapid, exposure, scan.spacing_mm, crop, flip, views)
+
+    def _place(self, scan: LoadedCase, shown: list[int], rng: np.random.Generator) -> tuple[int, int]:
+        """Top and left of a crop."""
+        if self.lesion_crops and rng.random() < self.lesion_crops:
+            assert scan.labels is not None  # checked in RBSDataModule.setup
+            placed = place_on_lesion(scan.labels[shown], self.crop, rng)
+            if placed is not None:
+                return placed
+        body = scan.standard[shown]
+        return place_crop(body, self.crop, rng, enough=_ENOUGH * body.mean(), tries=_TRIES)
 
     def realisation(self, row: int, number: int) -> tuple[Array, float, Spacing]:
         """A whole rapid scan (V, H, W) of a case, the one whose crops are shown under this number.

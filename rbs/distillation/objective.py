@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +26,7 @@ def cascade_losses(
     balance: GradientBalance,
     analyser: Callable[[Tensor], Tensor] | None = None,
     displacement: Tensor | None = None,
-    cut: Tensor | None = None,
+    facts: Mapping[str, Any] = MappingProxyType({}),
     further: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """All terms of the training loss.
@@ -40,7 +42,7 @@ def cascade_losses(
             there is an SCM.
         displacement: Where the target lies in the estimates, (B, 2, H, W), see `warp`; None where
             nothing moved.
-        cut: Counts of each target up to this number were set to 0, (B,); None where none were.
+        facts: Batch entries, of which each loss is given those that it `uses`.
         further: Further terms of the first restorer, scalars by name.
 
     Returns:
@@ -52,18 +54,23 @@ def cascade_losses(
         ValueError: There is an SCM but no prior or analyser.
     """
     terms: dict[str, Tensor] = {}
-    unfit = [type(loss).__name__ for loss in losses if cut is not None and not loss.censored]
+    unfit = [type(loss).__name__ for loss in losses if "cut" in facts and "cut" not in loss.uses]
     if unfit:
         fault = f"{', '.join(unfit)} needs all counts of a target, but the lowest ones of some were cut"
         raise RbsError(fault, remedy="train on cut scans with rbs.losses.PoissonDeviance alone")
-    censoring = {} if cut is None else {"cut": cut}
 
     def rec(number: int, estimate: Tensor | None) -> Tensor | float:
         if estimate is None or cascade.trains == ("f2", "f1")[number - 1]:
             return 0.0
-        pair = (estimate, target) if displacement is None else overlap(estimate, target, displacement)
+        pair, given = (estimate, target), dict(facts)
+        if displacement is not None:
+            inner = without_margin(displacement)
+            pair = warp(estimate, displacement)[inner], target[inner]
+            if "labels" in facts:
+                given["labels"] = facts["labels"][inner]
         for loss in losses:
-            terms[f"{loss.name}{number}"] = loss(*pair, exposure, **censoring)
+            used = {name: given.get(name) for name in loss.uses}
+            terms[f"{loss.name}{number}"] = loss(*pair, exposure, **used)
         return sum(loss.weight * terms[f"{loss.name}{number}"] for loss in losses)
 
     rec1, rec2 = rec(1, out.i1), rec(2, out.i2)
@@ -83,18 +90,16 @@ def cascade_losses(
     return {**terms, **auxiliary, "total": total}
 
 
-def overlap(estimate: Tensor, target: Tensor, displacement: Tensor) -> tuple[Tensor, Tensor]:
-    """An estimate warped onto the target of a patient who moved, and the target, without a margin.
+def without_margin(displacement: Tensor) -> tuple[Any, slice, slice]:
+    """Index of what remains of (..., H, W) once an estimate was warped onto a target that moved.
 
     The margin is the largest displacement, beyond which some target lies outside the crop; of a
     motion as large as the crop at least the middle half of each side is kept.
 
     Args:
-        estimate: (B, V, H, W).
-        target: (B, V, H, W).
         displacement: Pixels down and right, (B, 2, H, W).
     """
     sizes, reach = displacement.shape[-2:], displacement.abs().amax(dim=(0, 2, 3)).ceil().long().tolist()
     margins = [min(int(m), size // 4) for m, size in zip(reach, sizes, strict=True)]
     rows, columns = (slice(m, size - m) for m, size in zip(margins, sizes, strict=True))
-    return warp(estimate, displacement)[..., rows, columns], target[..., rows, columns]
+    return ..., rows, columns

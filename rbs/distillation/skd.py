@@ -24,7 +24,7 @@ class SKD(nn.Module):
     The square root stabilises the variance of counts, so that a bright bladder does not outweigh
     the skeleton; colours are compared as they are (see `rbs.restorers.image_domain`). The cosine is
     taken over channels at each pixel, after a learned 1x1 projection W that starts as the identity:
-    a teacher that is a copy of its student teaches nothing before it differs.
+    a teacher that starts as a copy of its student teaches nothing before it differs.
 
     Args:
         student_channels: Channels of the first restorer's features F1.
@@ -36,7 +36,6 @@ class SKD(nn.Module):
         super().__init__()
         self.images = DOMAINS[domain]
         self.projection = nn.Conv2d(student_channels, teacher_channels, 1, bias=False)
-        # The second restorer starts from the weights of the first: the same channels mean the same.
         nn.init.dirac_(self.projection.weight)
 
     def forward(self, i1: Tensor, i2: Tensor, features1: Tensor, features2: Tensor) -> Tensor:

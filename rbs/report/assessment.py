@@ -24,8 +24,8 @@ STANDARD, TRUTH = "standard", "truth"
 _NAMES = {
     STANDARD: "Standard scan, raw",
     TRUTH: "Known expectation",
-    "ideal rapid": "Ideal observer of the rapid scan",
-    "ideal standard": "Ideal observer of the standard scan",
+    "ideal rapid": "Bound: ideal observer of the rapid scan",
+    "ideal standard": "Bound: ideal observer of the standard scan",
     "bootstrap": "Parametric bootstrap",
 }
 _QUANTITIES = {
@@ -43,6 +43,8 @@ _QUANTITIES = {
     "fwhm_mm": "FWHM",
     "gain": "Gain",
     "auc": "AUC",
+    "auc_minus_rapid": "AUC minus the raw rapid scan's",
+    "auc_minus_first": "AUC minus the first restorer's",
     "auc_internal_noise": "AUC, observer with internal noise",
     "calibration_error": "Coverage error",
     "pixel_z": "z of other counts",
@@ -163,6 +165,7 @@ def curves_figure(assessment: Assessment) -> Figure | None:
         drawn.append(partial(_points, assessment, lesions, sizes, title, 1.0))
     for study, quantity, title, ideal in (
         ("observer", "auc", "model observer's AUC by size of focus", None),
+        ("observer, Laguerre-Gauss channels", "auc", "the same, Laguerre-Gauss channels", None),
         ("impulse response", "fwhm_mm", "width of an impulse, mm, by its counts", None),
     ):
         found = _pick(summary, study, quantity)

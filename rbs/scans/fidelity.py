@@ -36,8 +36,13 @@ def psnr_between(estimate: Array, reference: Array, mask: Array, peak: float) ->
         mask: bool (V, H, W).
         peak: P, standard counts.
     """
+    return decibels(relative_error(estimate, reference, mask, peak))
+
+
+def relative_error(estimate: Array, reference: Array, mask: Array, peak: float) -> float:
+    """Squared error mean((T - S)²) / P² over the mask; arguments as of `psnr_between`."""
     error = (estimate[mask].astype(np.float64) - reference[mask].astype(np.float64)) ** 2
-    return decibels(float(error.mean()) / peak**2)
+    return float(error.mean()) / peak**2
 
 
 def noise_corrected_mse(estimate: Array, counts: Array, exposure: float, mask: Array) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from rbs.errors import CheckpointError, RbsError
+from rbs.losses import Loss
 from rbs.restorers.image_domain import Domain
 from rbs.scans.counts import standard_scale
 from rbs.segmentation.labels import LabelledImages
@@ -85,6 +86,23 @@ def require_same_start(file: Path, before: Mapping[str, Any], now: Mapping[str, 
             fault = f"it was trained with {name} {before[name]}, which is now {now.get(name)}"
             remedy = "delete its version folder to start afresh, or give what it was trained with"
             raise CheckpointError(fault, file=file, remedy=remedy)
+
+
+def require_expectation(losses: Iterable[Loss], data: Any) -> None:
+    """Refuse losses that noise of their target would bias, where targets are counts.
+
+    Args:
+        losses: Of a training.
+        data: Its data module; frames have no `pairs`, and clean targets.
+
+    Raises:
+        RbsError: A target is noisy.
+    """
+    pairs = getattr(data, "pairs", "expectation")
+    biased = [type(loss).__name__ for loss in losses if loss.needs_expectation]
+    if biased and pairs != "expectation":
+        fault = f"pairs: {pairs} has noisy targets, by which {', '.join(biased)} would be biased"
+        raise RbsError(fault, remedy="set --data.pairs expectation (phantoms only), or leave the loss out")
 
 
 class WarmupCosine(LambdaLR):

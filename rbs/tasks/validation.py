@@ -11,7 +11,7 @@ from torch import Tensor
 from rbs.losses import PoissonDeviance
 from rbs.scans.body import body_mask
 from rbs.scans.censoring import cut_counts, rarely_cut
-from rbs.scans.fidelity import count_bias, decibels, noise_corrected_mse, peak_counts, psnr_between
+from rbs.scans.fidelity import count_bias, decibels, noise_corrected_mse, peak_counts, relative_error
 from rbs.scans.registration import warp_by
 
 _ARRAYS = {"target", "expectation", "displacement"}
@@ -27,10 +27,10 @@ def scan_scores(restored: Tensor, batch: dict[str, Any]) -> dict[str, float]:
             the restored scan is laid on the target; and of a cut scan, "cut" (1,).
 
     Returns:
-        "nc_nmse", the noise-corrected squared error over P², which `pooled` turns into NC-PSNR;
-        "count_bias" %; "psnr_truth" dB where there is an expectation; "deviance", the censored
-        likelihood a pixel (`rbs.losses.PoissonDeviance`), where counts were cut, for then few
-        pixels have a noise-corrected error.
+        "nc_nmse", the noise-corrected squared error over P²; "nmse_truth", the error against the
+        expectation over P², where there is one; "count_bias" %; "deviance", the censored likelihood
+        a pixel (`rbs.losses.PoissonDeviance`), where counts were cut, for then few pixels have a
+        noise-corrected error. `pooled` turns the first two into dB.
     """
     arrays = {name: value[0].float().cpu().numpy() for name, value in batch.items() if name in _ARRAYS}
     estimate, counts = restored[0].float().cpu().numpy(), arrays["target"]
@@ -50,19 +50,19 @@ def scan_scores(restored: Tensor, batch: dict[str, Any]) -> dict[str, float]:
         exposure = batch["target_exposure"].cpu()
         scores["deviance"] = float(PoissonDeviance()(found, given, exposure, torch.tensor([cut])))
     if "expectation" in arrays:
-        scores["psnr_truth"] = psnr_between(estimate, arrays["expectation"], mask, peak)
+        scores["nmse_truth"] = relative_error(estimate, arrays["expectation"], mask, peak)
     return scores
 
 
 def pooled(means: dict[str, float]) -> dict[str, float]:
-    """Mean scores over patients with NC-PSNR, dB, in place of the mean noise-corrected error.
+    """Mean scores over patients with "nc_psnr" and "psnr_truth", dB, in place of mean errors.
 
-    It is the logarithm of the mean error, for the error of one scan may be negative by chance;
-    infinite where even the mean is, being below what the scans can resolve.
+    They are logarithms of mean errors, for the noise-corrected error of one scan may be negative by
+    chance; infinite where even the mean is, being below what the scans can resolve.
     """
     scores = dict(means)
-    for name in [name for name in means if name.startswith("nc_nmse")]:
-        scores[name.replace("nc_nmse", "nc_psnr")] = decibels(max(scores.pop(name), 0.0))
+    for name in [name for name in means if "nmse" in name]:
+        scores[name.replace("nmse", "psnr")] = decibels(max(scores.pop(name), 0.0))
     return scores
 
 

@@ -43,10 +43,12 @@ class Foci:
     Attributes:
         added: Counts of hot foci at standard exposure, (V, H, W).
         kept: Share that cold foci leave, (V, H, W), 0 to 1.
+        places: Their rows and columns, (n, 2).
     """
 
     added: Array
     kept: Array
+    places: Array
 
     def expect(self, expectation: Array) -> Array:
         """An expectation at standard exposure, (V, H, W), with the foci in it."""
@@ -69,16 +71,16 @@ def draw_foci(image: Array, spacing_mm: tuple[float, float], mean: float, rng: n
         rng: Source of everything random.
     """
     views, rows, columns = image.shape
-    sigma = [_LOCAL_MM / mm for mm in spacing_mm]
-    local = np.stack([gaussian_filter(np.asarray(view, np.float32), sigma) for view in image])
+    local = local_mean(image, spacing_mm)
     added, kept = np.zeros_like(local), np.ones_like(local)
     number = rng.poisson(mean)
     weight = local.sum(axis=0).ravel()
     if not weight.any():
-        return Foci(added, kept)
+        return Foci(added, kept, np.empty((0, 2), int))
     y, x = np.mgrid[:rows, :columns]
-    for place in rng.choice(weight.size, size=number, p=weight / weight.sum(dtype=np.float64)):
-        row, column = divmod(int(place), columns)
+    chosen = rng.choice(weight.size, size=number, p=weight / weight.sum(dtype=np.float64))
+    places = np.stack(np.unravel_index(chosen, (rows, columns)), axis=1)
+    for row, column in places.tolist():
         fwhm = log_uniform(FWHM_MM, rng)
         cold = rng.random() < COLD_SHARE
         contrast = rng.uniform(0.1, COLDEST) if cold else log_uniform(CONTRAST, rng)
@@ -93,4 +95,10 @@ def draw_foci(image: Array, spacing_mm: tuple[float, float], mean: float, rng: n
                 kept[view] *= 1 - contrast * seen[view] * shape
             else:
                 added[view] += contrast * seen[view] * local[view, row, column] * shape
-    return Foci(added, kept)
+    return Foci(added, kept, places)
+
+
+def local_mean(image: Array, spacing_mm: tuple[float, float]) -> Array:
+    """An image (V, H, W), smoothed over 10 mm."""
+    sigma = [_LOCAL_MM / mm for mm in spacing_mm]
+    return np.stack([gaussian_filter(np.asarray(view, np.float32), sigma) for view in image])

@@ -20,6 +20,7 @@ import pandas as pd
 from rbs.data.manifest import Case, Manifest
 from rbs.errors import RbsError
 from rbs.evaluation.methods import RAPID, Method
+from rbs.evaluation.observers.areas import arrays, bound, place_areas, summarise_areas
 from rbs.evaluation.observers.calibration import (
     BLOCK,
     LEVELS,
@@ -30,11 +31,10 @@ from rbs.evaluation.observers.calibration import (
     coverage,
 )
 from rbs.evaluation.observers.consistency import check_consistency
-from rbs.evaluation.observers.observers import auc as area
-from rbs.evaluation.observers.observers import bootstrap_mean, channelised_auc, within_covariance
+from rbs.evaluation.observers.observers import bootstrap_mean
 from rbs.evaluation.observers.simulation import (
-    FOCUS_SIZES_MM,
-    IDEAL,
+    DOG,
+    LAGUERRE_GAUSS,
     STANDARD,
     STANDARD_AUC,
     Rows,
@@ -64,6 +64,9 @@ _TABLES = (
     *("foci", "lesions", "growth_plates", "consistency", "clusters", "places"),
     *("spectra", "impulses", "blanks", "uncertainty", "coverage"),
 )
+
+_OBSERVERS = {DOG: "observer", LAGUERRE_GAUSS: "observer, Laguerre-Gauss channels"}
+"""Studies of the two model observers."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,9 @@ def assess(
         if part.pictures:
             detections.append(dict(part.pictures))
     frames = {name: pd.DataFrame(rows) for name, rows in tables.items() if rows}
-    summary = summarise_tables(frames, detections, seed)
+    if detections:
+        frames["areas"] = place_areas(detections, trained[0].name if trained else None)
+    summary = summarise_tables(frames, seed)
     settings |= {
         "written": now(),
         "command": command,
@@ -149,7 +154,8 @@ def assess(
         "drawn": [case.patient for case in drawn],
         "methods": [m.describe() for m in methods],
         "intervals": "95 % bootstrap over patients, 2000 resamples, this seed",
-        "observer": f"a focus is so strong that the ideal observer of a standard scan has AUC {STANDARD_AUC}",
+        "observer": "a focus is so strong that the ideal observer of a standard scan has AUC"
+        f" {STANDARD_AUC:.3f}; of half its counts it then has {bound(0.5):.3f}, the bound of all processing",
     }
     write(output, {"summary": summary, **frames}, settings)
     parts.remove()
@@ -285,23 +291,11 @@ def _compare_counts(tables: dict[str, Rows], pair: ScanPair, name: str, answer: 
 def _detection(
     pair: ScanPair, methods: Sequence[Method], draws: int, seed: int
 ) -> tuple[dict[str, Rows], dict[str, Any]]:
-    found = detection_study(pair, methods, draws, seed)
-    rows: Rows = []
-    for number, place in enumerate(found.places):
-        ideal = {
-            f"ideal_auc_{kind}": float(
-                area(found.absent[f"{IDEAL} {kind}"][number].T, found.present[f"{IDEAL} {kind}"][number].T)[0]
-            )
-            for kind in ("rapid", STANDARD)
-        }
-        known = {name: getattr(place, name) for name in ("row", "column", "size_mm", "contrast")}
-        rows.append({"patient": pair.patient, "draws": draws, "seed": seed, **known, **ideal})
-    arrays = {f"absent/{name}": values for name, values in found.absent.items()}
-    arrays |= {f"present/{name}": values for name, values in found.present.items()}
-    if not found.places:
-        return {"places": rows}, {}
-    sizes = np.array([place.size_mm for place in found.places])
-    return {"places": rows}, {**arrays, "sizes": sizes, "patient": np.array(pair.patient)}
+    found = detection_study(pair, {m.name: m.restore for m in methods}, draws, seed)
+    names = ("row", "column", "size_mm", "contrast")
+    known = {"patient": pair.patient, "draws": draws, "seed": seed}
+    rows = [known | {name: getattr(place, name) for name in names} for place in found.places]
+    return {"places": rows}, arrays(found)
 
 
 def _texture(
@@ -319,14 +313,11 @@ def _blank(
     return {"blanks": [{"seed": seed, **row} for row in rows]}, {}
 
 
-def summarise_tables(
-    tables: dict[str, pd.DataFrame], detections: Sequence[dict[str, Any]], seed: int
-) -> pd.DataFrame:
+def summarise_tables(tables: dict[str, pd.DataFrame], seed: int) -> pd.DataFrame:
     """Means over patients' scans, lesions or places, with intervals that resample patients.
 
     Args:
         tables: The tables of `assess`.
-        detections: The arrays of the detection study, one dictionary a child.
         seed: Seed of the resampling.
 
     Returns:
@@ -390,11 +381,10 @@ def summarise_tables(
             add("coverage", tenth, name, f"covered_{level}", f"claimed {level}", part["covered"], patients)
             if level == LEVELS[-1]:
                 add("coverage", tenth, name, "mean_count", "counts", part["mean_count"], patients)
-    for size in FOCUS_SIZES_MM:
-        for method, plain, internal, patients in _areas(detections, size):
-            add("observer", f"{size:g} mm", method, "auc", "", plain, patients)
-            if internal is not None:
-                add("observer", f"{size:g} mm", method, "auc_internal_noise", "", internal, patients)
+    if "areas" in tables:
+        for row in summarise_areas(tables["areas"], seed):
+            study, group = _OBSERVERS[row.pop("channels")], f"{row.pop('size_mm'):g} mm"
+            rows.append({"study": study, "group": group, "unit": "", **row})
     return pd.DataFrame(rows)
 
 
@@ -409,30 +399,6 @@ def _derived(name: str, table: pd.DataFrame) -> pd.DataFrame:
         first = table.drop_duplicates(["patient", "method"])
         return first.assign(variance=100 * first["variance"] / first["mean_count"])
     return table
-
-
-def _areas(detections: Sequence[dict[str, Any]], size: float) -> Iterator[tuple[str, Any, Any, Any]]:
-    """Method, its AUC at each place without and with internal noise, and the patient of each place.
-
-    Internal noise has the variance that the standard scan's own noise has in each channel: the same
-    for every method, as a reader's is who sees all of them in one window of grey.
-    """
-    kept = [(d, d["sizes"] == size) for d in detections]
-    kept = [(d, inside) for d, inside in kept if inside.any()]
-    if not kept:
-        return
-
-    def pooled(key: str) -> Any:
-        return np.concatenate([d[key][inside] for d, inside in kept])
-
-    patients = np.concatenate([np.repeat(str(d["patient"]), inside.sum()) for d, inside in kept])
-    internal = np.diag(np.diag(within_covariance(pooled(f"absent/{STANDARD}"))))
-    for name in (key.removeprefix("absent/") for key in kept[0][0] if key.startswith("absent/")):
-        absent, present = pooled(f"absent/{name}"), pooled(f"present/{name}")
-        if name.startswith(IDEAL):
-            yield name, area(absent[..., 0], present[..., 0]), None, patients
-        else:
-            yield name, channelised_auc(absent, present), channelised_auc(absent, present, internal), patients
 
 
 def printed_table(summary: pd.DataFrame) -> str:

@@ -13,7 +13,12 @@ trained on.
 
 *Ideal observer*: where the expectations b and b + s of Poisson counts n are known exactly, nothing
 beats the likelihood ratio Σ n ln(1 + s/b) - Σ s. It sees counts: what is made of counts cannot hold
-more.
+more. At exposure p its SNR is √p of that of a standard scan, so its AUC, the bound of all, is known
+without any draw:
+
+    AUC(p) = Φ(√(p/2) SNR) = Φ(√p Φ^-1(AUC(1))),       0.950 at p = 1, 0.878 at p = 1/2.
+
+Its score is taken for normal; a test finds the exact AUC of Poisson counts within 0.0005 of this.
 """
 
 from __future__ import annotations
@@ -26,36 +31,10 @@ from rbs.scans.scan import Array
 
 FIRST_CHANNEL = 0.02
 """σ of the first channel, cycles/pixel. Abbey & Barrett begin at 0.005, too wide for 49 pixels."""
-CHANNEL_RATIO = 1.4
-CHANNEL_WIDTH = 1.67
-CHANNELS = 6
 WINDOW = 49
 """Edge of the observer's window, pixels; odd."""
 
 RESAMPLES = 2000
-
-
-def dog_channels() -> Array:
-    """Dense difference-of-Gaussian channels as templates in space, centred on the middle pixel.
-
-    C_j(f) = exp(-(f / Qσ_j)² / 2) - exp(-(f / σ_j)² / 2), σ_j = σ_0 α^j, α = 1.4, Q = 1.67, f in
-    cycles/pixel, evaluated on the discrete frequencies of a four times larger grid and cut to the
-    window.
-
-    Returns:
-        float64 (CHANNELS, WINDOW * WINDOW).
-    """
-    size = 4 * WINDOW
-    f = np.fft.fftfreq(size)
-    squared = f[:, None] ** 2 + f**2
-    middle = slice(size // 2 - WINDOW // 2, size // 2 + WINDOW // 2 + 1)
-    templates = []
-    for j in range(CHANNELS):
-        sigma = FIRST_CHANNEL * CHANNEL_RATIO**j
-        passed = np.exp(-0.5 * squared / (CHANNEL_WIDTH * sigma) ** 2) - np.exp(-0.5 * squared / sigma**2)
-        template = np.fft.fftshift(np.fft.ifft2(passed).real)[middle, middle]
-        templates.append((template / np.linalg.norm(template)).ravel())
-    return np.stack(templates)
 
 
 def hotelling_template(absent: Array, present: Array, internal: Array | None = None) -> Array:
@@ -128,17 +107,6 @@ def auc(absent: Array, present: Array, internal_sd: float = 0.0) -> Array:
     return np.asarray(((difference > 0) + 0.5 * (difference == 0)).mean(axis=(1, 2)))
 
 
-def log_likelihood_ratio(counts: Array, background: Array, signal: Array) -> float:
-    """Σ n ln(1 + s/b) - Σ s of Poisson counts: the ideal observer's score.
-
-    Args:
-        counts: n, any shape.
-        background: b, expectation without the signal, positive.
-        signal: s, what the signal adds to it.
-    """
-    return float((counts * np.log1p(signal / background)).sum() - signal.sum())
-
-
 def ideal_snr(background: Array, signal: Array) -> float:
     """Detectability of the ideal observer: distance of mean scores over their standard deviation.
 
@@ -152,6 +120,13 @@ def ideal_snr(background: Array, signal: Array) -> float:
     ratio = np.log1p(signal / background)
     noise = float(((background + signal / 2) * ratio**2).sum())
     return float((signal * ratio).sum()) / math.sqrt(noise) if noise > 0 else 0.0
+
+
+def auc_of_snr(snr: float) -> float:
+    """AUC = Φ(SNR / √2) of normal scores of equal variance."""
+    from scipy.special import ndtr
+
+    return float(ndtr(snr / math.sqrt(2)))
 
 
 def snr_of_auc(area: float) -> float:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from rbs.evaluation.methods import Method
+from rbs.evaluation.observers.laguerre_gauss import laguerre_gauss_channels
 from rbs.evaluation.observers.lesion_detection import compare_foci
 from rbs.evaluation.observers.lesions import CAMERA_FWHM_MM
 from rbs.evaluation.observers.noise_power import (
@@ -26,24 +27,19 @@ from rbs.evaluation.observers.noise_power import (
     soft_tissue_windows,
     spectrum_variance,
 )
-from rbs.evaluation.observers.observers import (
-    WINDOW,
-    amplitude_for,
-    dog_channels,
-    log_likelihood_ratio,
-    snr_of_auc,
-)
+from rbs.evaluation.observers.observers import FIRST_CHANNEL, WINDOW, amplitude_for, snr_of_auc
 from rbs.evaluation.scans.metrics import Target
 from rbs.evaluation.scans.pairs import ScanPair
 from rbs.scans.body import smooth
 from rbs.scans.scan import REGIONS, Array
+from rbs.utils.channels import dog_channels
 
 Rows = list[dict[str, Any]]
 
 STANDARD = "standard"
 """Row of the raw standard scan."""
-IDEAL = "ideal"
-"""Prefix of the ideal observer's rows."""
+DOG, LAGUERRE_GAUSS = "dog", "laguerre_gauss"
+"""Channels of the two model observers; `losses` may train on the first, on the second nothing."""
 
 BONES = ("skull", "spine", "thorax", "pelvis", "arms", "legs")
 APART = 33
@@ -91,16 +87,19 @@ class Detection:
     """Observers' data of one child.
 
     Attributes:
+        patient: Identifier.
+        exposure: p of the rapid scan.
         places: Where foci were put.
-        absent: By method, channel outputs without the focus (places, draws / 2, channels of all
-            views), those of each view over the root of its local expectation; for "ideal rapid" and
-            "ideal standard" the likelihood ratio, (places, draws / 2, 1).
+        absent: By channels and method, channel outputs without the focus (places, draws / 2,
+            channels of all views), those of each view over the root of its local expectation.
         present: The same with the focus.
     """
 
+    patient: str
+    exposure: float
     places: list[Place]
-    absent: dict[str, Array]
-    present: dict[str, Array]
+    absent: dict[tuple[str, str], Array]
+    present: dict[tuple[str, str], Array]
 
 
 def generator(seed: int, patient: str, study: str) -> np.random.Generator:
@@ -144,7 +143,9 @@ def make_places(target: Target, rng: np.random.Generator) -> list[Place]:
     return places
 
 
-def detection_study(pair: ScanPair, methods: Sequence[Method], draws: int, seed: int) -> Detection:
+def detection_study(
+    pair: ScanPair, restorers: Mapping[str, Callable[[ScanPair], Array]], draws: int, seed: int
+) -> Detection:
     """Draw a child with and without foci at known places, restore it, and record channel outputs.
 
     In every draw each place holds its focus or not, by chance; in the next it is the other way
@@ -152,7 +153,7 @@ def detection_study(pair: ScanPair, methods: Sequence[Method], draws: int, seed:
 
     Args:
         pair: A phantom.
-        methods: Ways to restore; each sees the same rapid draws.
+        restorers: Name to a way to restore; each sees the same rapid draws.
         draws: Even.
         seed: Seed.
     """
@@ -161,35 +162,35 @@ def detection_study(pair: ScanPair, methods: Sequence[Method], draws: int, seed:
     rng = generator(seed, pair.patient, "detection")
     expectation = np.maximum(target.expectation.astype(np.float64), 1e-6)
     places = make_places(target, rng)
-    channels = dog_channels()
-    scores: dict[tuple[str, int, int], list[Array]] = {}
-
-    def note(name: str, place: int, present: int, values: Array) -> None:
-        scores.setdefault((name, place, present), []).append(values)
-
+    dog = dog_channels(WINDOW, FIRST_CHANNEL)
+    sets = {
+        size: {
+            DOG: dog,
+            LAGUERRE_GAUSS: laguerre_gauss_channels(math.hypot(size, CAMERA_FWHM_MM), target.spacing_mm),
+        }
+        for size in FOCUS_SIZES_MM
+    }
+    names = [(channels, name) for channels in (DOG, LAGUERRE_GAUSS) for name in (*restorers, STANDARD)]
+    seen: dict[int, dict[tuple[str, str], list[list[Array]]]] = {
+        present: {name: [[] for _ in places] for name in names} for present in (0, 1)
+    }
     bits = np.zeros(len(places), dtype=int)
     for draw in range(draws if places else 0):
         bits = rng.integers(0, 2, len(places)) if draw % 2 == 0 else 1 - bits
         mean = expectation.copy()
         for place, present in zip(places, bits, strict=True):
             mean[place.window] += present * place.signal
-        rapid = rng.poisson(p * mean).astype(np.float32)
+        drawn = replace(pair, rapid=rng.poisson(p * mean).astype(np.float32))
         standard = rng.poisson(mean).astype(np.float32)
-        images = {m.name: m.restore(replace(pair, rapid=rapid)) for m in methods}
+        images = {name: restore(drawn) for name, restore in restorers.items()} | {STANDARD: standard}
         for number, (place, present) in enumerate(zip(places, bits, strict=True)):
-            for name, image in (*images.items(), (STANDARD, standard)):
-                seen = image[place.window].reshape(len(image), -1).astype(np.float64) @ channels.T
-                note(name, number, present, (seen / np.sqrt(place.levels)[:, None]).ravel())
-            for name, counts, exposure in (("rapid", rapid, p), (STANDARD, standard, 1.0)):
-                background = exposure * expectation[place.window]
-                ratio = log_likelihood_ratio(counts[place.window], background, exposure * place.signal)
-                note(f"{IDEAL} {name}", number, present, np.array([ratio]))
-    names = list(dict.fromkeys(name for name, _, _ in scores))
-    sides = [
-        {name: np.array([scores[name, place, present] for place in range(len(places))]) for name in names}
-        for present in (0, 1)
-    ]
-    return Detection(places, *sides)
+            for name, image in images.items():
+                window = image[place.window].reshape(len(image), -1).astype(np.float64)
+                for channels, templates in sets[place.size_mm].items():
+                    outputs = window @ templates.T / np.sqrt(place.levels)[:, None]
+                    seen[present][channels, name][number].append(outputs.ravel())
+    absent, present = ({name: np.array(seen[side][name]) for name in names} for side in (0, 1))
+    return Detection(pair.patient, p, places, absent, present)
 
 
 def texture_study(pair: ScanPair, methods: Sequence[Method], draws: int, seed: int) -> tuple[Rows, Rows]:

@@ -20,7 +20,7 @@ from rbs.scans import fidelity
 from rbs.scans.body import body_mask
 from rbs.scans.censoring import rarely_cut
 from rbs.scans.counts import block_sums
-from rbs.scans.fidelity import decibels, noise_corrected_mse, peak_counts, psnr_between
+from rbs.scans.fidelity import decibels, noise_corrected_mse, peak_counts, psnr_between, relative_error
 from rbs.scans.scan import REGIONS, Array
 
 PEAK_DEFINITION = (
@@ -104,8 +104,8 @@ class Metric:
         definition: Formula, in one sentence.
         compute: Estimate (V, H, W) standard counts and target (of frames: colours (3, H, W) and
             theirs) to a number, NaN where the target does not allow it.
-        pooled_from: The column of relative errors whose mean over patients is turned into dB, where
-            the mean of dB would not be defined.
+        pooled_from: The column of relative errors whose mean over patients is turned into dB: the
+            mean of dB may not be defined.
         printed: Whether reports show it; the CSV files hold all.
         group: Heading it is printed under.
         ideal: The best value, where `higher_is_better` is None.
@@ -214,6 +214,9 @@ def _against(
 psnr_truth = _against("expectation", psnr_between)
 """PSNR against the known expectation, dB; NaN without one."""
 
+nmse_truth = _against("expectation", relative_error)
+"""Squared error against the known expectation relative to P²; NaN without one."""
+
 
 def nc_mse(estimate: Array, target: Target) -> float:
     """Noise-corrected squared error, counts². See `rbs.scans.fidelity.noise_corrected_mse`.
@@ -286,8 +289,9 @@ METRICS: tuple[Metric, ...] = (
         "dB",
         True,
         _TRUTH,
-        "10 log10(P² / mean((T - λ)²))",
+        "10 log10(P² / mean((T - λ)²)); over patients the mean is taken of the relative error, as of NC-PSNR",
         psnr_truth,
+        pooled_from="nmse_truth",
         group=TRUTH,
         peak="P",
     ),
@@ -390,6 +394,18 @@ METRICS: tuple[Metric, ...] = (
         "as NC-PSNR",
         "noise-corrected squared error over P²",
         nc_nmse,
+        printed=False,
+        group=TRUTH,
+        peak="P",
+    ),
+    Metric(
+        "nmse_truth",
+        "MSE truth / P²",
+        "",
+        False,
+        _TRUTH,
+        "mean((T - λ)²) / P²",
+        nmse_truth,
         printed=False,
         group=TRUTH,
         peak="P",

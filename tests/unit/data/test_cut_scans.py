@@ -11,6 +11,7 @@ from rbs.data.bone_scans import RBSDataModule
 from rbs.data.datasets import collate
 from rbs.data.manifest import Case, LoadedCase, load_case
 from rbs.data.samples import Crops, WholeScans
+from rbs.distillation.balance import GradientBalance
 from rbs.distillation.cascade import CascadeOutput
 from rbs.distillation.objective import cascade_losses
 from rbs.errors import ManifestError, RbsError
@@ -92,13 +93,12 @@ def test_validation_judges_a_cut_scan_by_its_likelihood() -> None:
 
 def test_losses_that_need_all_counts_refuse_cut_targets() -> None:
     out = CascadeOutput(torch.ones(1, 1, 8, 8), torch.zeros(1, 1, 8, 8))
-    cascade = type("None", (), {"skd": None, "scm": None})()
+    cascade = type("None", (), {"skd": None, "scm": None, "trains": "both"})()
     arguments = (cascade, out, torch.zeros(1, 1, 8, 8), torch.ones(1))
-    weights = {"skd_weight": 0.0, "scm_weight": 0.0}
-    cut = torch.tensor([CUT])
-    assert cascade_losses(*arguments, losses=[PoissonDeviance()], cut=cut, **weights)["rec1"] < 1
+    given = {"balance": GradientBalance({}), "facts": {"cut": torch.tensor([CUT])}}
+    assert cascade_losses(*arguments, losses=[PoissonDeviance()], **given)["rec1"] < 1
     with pytest.raises(RbsError, match="SquaredError needs all counts"):
-        cascade_losses(*arguments, losses=[SquaredError()], cut=cut, **weights)
+        cascade_losses(*arguments, losses=[SquaredError()], **given)
 
 
 @pytest.fixture

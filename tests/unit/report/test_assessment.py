@@ -60,7 +60,7 @@ def test_every_figure_of_the_summary_is_in_a_table(folder):
         ("3.21", "2.9 to 3.5"),
     ]
     assert [cell.text for cell in rows["Rapid"]] == ["0.98", ""]
-    assert "Ideal observer of the standard scan" in dict(tables["Observer"].rows)
+    assert "Bound: ideal observer of the standard scan" in dict(tables["Observer"].rows)
     assert dict(tables["Impulse response"].rows)["Stage1"][0].interval == ""
 
 
@@ -72,7 +72,10 @@ def test_the_curves_show_what_was_measured(folder):
     assert power["Standard scan, raw"] == pytest.approx([1, 1])
     heights = {c.get_label(): c.lines[0].get_ydata() for c in lesions.containers}
     assert heights == {"Rapid": [0.98], "Stage1": [0.77]}
-    assert [c.get_label() for c in observer.containers] == ["Rapid", "Ideal observer of the standard scan"]
+    assert [c.get_label() for c in observer.containers] == [
+        "Rapid",
+        "Bound: ideal observer of the standard scan",
+    ]
     assert sharpness.containers[0].lines[0].get_ydata() == [4.5]
 
 

@@ -10,7 +10,6 @@ import pytest
 from rbs.data.manifest import Manifest
 from rbs.errors import ManifestError, OutputError, RbsError
 from rbs.evaluation.methods import Method
-from rbs.evaluation.observers import assess as module
 from rbs.evaluation.observers import simulation
 from rbs.evaluation.observers.assess import assess, printed_table, summarise_tables
 from rbs.evaluation.scans.classical import gaussian
@@ -91,6 +90,22 @@ def test_every_study_is_in_the_summary(done):
         *("rapid", "gaussian", "stage1", "standard", "ideal rapid", "ideal standard")
     }
     assert "stage1" in printed_table(summary)
+
+
+def test_both_observers_stand_beside_their_bounds_and_differences(done):
+    summary, out = done
+    for study in ("observer", "observer, Laguerre-Gauss channels"):
+        assert value(summary, study, "ideal rapid", "auc", "5 mm") == pytest.approx(0.878, abs=0.0005)
+        assert value(summary, study, "ideal standard", "auc", "5 mm") == pytest.approx(0.95)
+        minus = value(summary, study, "stage1", "auc_minus_rapid", "5 mm")
+        area = [value(summary, study, method, "auc", "5 mm") for method in ("stage1", "rapid")]
+        assert minus == pytest.approx(area[0] - area[1])
+        assert value(summary, study, "gaussian", "auc_minus_first", "5 mm") == pytest.approx(
+            value(summary, study, "gaussian", "auc", "5 mm") - area[0]
+        )
+    areas = pd.read_csv(out / "areas.csv")
+    assert set(areas["channels"]) == {"dog", "laguerre_gauss"}
+    assert "0.878" in json.loads((out / "settings.json").read_text())["observer"]
 
 
 def test_settings_name_everything_that_decides_the_numbers(done, cohort):
@@ -190,22 +205,6 @@ def test_intervals_resample_children():
     table = pd.DataFrame(
         {"patient": ["a", "a", "b", "b"], "method": "m", "ratio": [1.0, 1, 3, 3], "clusters": 0}
     )
-    summary = summarise_tables({"consistency": table}, [], 0)
+    summary = summarise_tables({"consistency": table}, 0)
     row = summary[summary["quantity"] == "ratio"].iloc[0]
     assert (row["n"], row["mean"], row["low"], row["high"]) == (4, 2.0, 1.0, 3.0)
-
-
-def test_internal_noise_is_the_standard_scans(monkeypatch):
-    """Twice the display scale of a method's answer is twice its signal over the reader's noise."""
-    rng = np.random.default_rng(0)
-    shift = 1.5 * np.eye(3)[0]
-    absent, present = rng.normal(size=(30, 16, 3)), rng.normal(size=(30, 16, 3)) + shift
-    arrays = {"sizes": np.full(30, 10.0), "patient": np.array("a")}
-    for name, factor in (("standard", 1.0), ("double", 2.0), ("half", 0.5)):
-        arrays |= {f"absent/{name}": factor * absent, f"present/{name}": factor * present}
-    found = {
-        name: (plain.mean(), internal.mean()) for name, plain, internal, _ in module._areas([arrays], 10.0)
-    }
-    assert found["double"][0] == pytest.approx(found["half"][0])
-    assert found["half"][1] < found["standard"][1] < found["double"][1] < found["double"][0]
-    assert list(module._areas([arrays], 5.0)) == []

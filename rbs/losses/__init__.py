@@ -25,11 +25,14 @@ class Loss(nn.Module, ABC):
         weight: Its factor in the total.
 
     Attributes:
-        censored: Whether `forward` has a further argument `cut`, (B,), for targets of which counts
-            up to this number were set to 0 (`Scan.cut`); others cannot be trained on such targets.
+        uses: Names of further batch entries that `forward` takes as keyword arguments, None where
+            a batch has none: "labels" (B, V, H, W), "places" (B, P, 3), "cut" (B,). Targets of
+            which counts up to `cut` were set to 0 (`Scan.cut`) are refused by losses without it.
+        needs_expectation: True where noise of the target would bias the estimate.
     """
 
-    censored: ClassVar[bool] = False
+    uses: ClassVar[tuple[str, ...]] = ()
+    needs_expectation: ClassVar[bool] = False
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
@@ -69,6 +72,24 @@ def log_series(mean: Tensor, last: Tensor) -> Tensor:
     return torch.log(total)
 
 
+def half_deviance(mean: Tensor, counts: Tensor) -> Tensor:
+    """Half the Poisson deviance of counts from a mean, both positive, of any one shape."""
+    return mean - counts + counts * torch.log(counts / mean)
+
+
+def deviance_of_pixels(
+    estimate: Tensor, target: Tensor, exposure: Tensor, epsilon: float, cut: Tensor | None = None
+) -> Tensor:
+    """The deviance of `PoissonDeviance` for each pixel, (B, V, H, W)."""
+    q = exposure[:, None, None, None]
+    mean, counts = q * (estimate + epsilon), target + q * epsilon
+    deviance = half_deviance(mean, counts)
+    if cut is None:
+        return deviance
+    k = cut[:, None, None, None]
+    return torch.where((target == 0) & (k > 0), mean - log_series(mean, k), deviance)
+
+
 class PoissonDeviance(Loss):
     r"""Half the Poisson deviance a pixel: the negative log-likelihood less its least value.
 
@@ -97,7 +118,7 @@ class PoissonDeviance(Loss):
         epsilon: Counts at standard scale.
     """
 
-    censored = True
+    uses = ("cut",)
 
     def __init__(self, weight: float = 1.0, epsilon: float = 1e-3) -> None:
         super().__init__(weight)
@@ -111,14 +132,8 @@ class PoissonDeviance(Loss):
     def forward(
         self, estimate: Tensor, target: Tensor, exposure: Tensor, cut: Tensor | None = None
     ) -> Tensor:
-        """See `Loss.forward`; `cut` as there, None where no counts were cut."""
-        q = exposure[:, None, None, None]
-        mean, counts = q * (estimate + self.epsilon), target + q * self.epsilon
-        deviance = mean - counts + counts * torch.log(counts / mean)
-        if cut is not None:
-            k = cut[:, None, None, None]
-            deviance = torch.where((target == 0) & (k > 0), mean - log_series(mean, k), deviance)
-        return deviance.mean()
+        """See `Loss.forward`."""
+        return deviance_of_pixels(estimate, target, exposure, self.epsilon, cut).mean()
 
 
 class SquaredError(Loss):
