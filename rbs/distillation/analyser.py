@@ -44,6 +44,8 @@ class ImageNetAnalyser(nn.Module):
         self.layers = load_alexnet(require_alexnet())[:_LAYERS]
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None])
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None])
+        self.mean: Tensor
+        self.std: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, V, 384, h, w) of restorations.
