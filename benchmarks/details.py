@@ -2,12 +2,15 @@
 
     pip install '.[bm3d]'
     python benchmarks/details.py data/phantoms/manifest.csv docs/figures/details.png
+    python benchmarks/details.py data/phantoms/manifest.csv docs/figures/semantics.png \
+        --runs "f2, true masks=runs/ablation/semantics/many_expect/f2_truth/seed_1" ...
 
 Test children alone. Columns: the truth, the rapid scan, the tuned Gaussian, Anscombe + BM3D
 (non-local means where the package of BM3D is missing), the shipped f1, f1 with faint foci kept, f1
-adapted to the scan, and the acquired standard scan. Each row has one window of grey for all
-columns. Stated under a picture is the contrast that is left of the lesion, or the peak that is left
-of the growth plates.
+adapted to the scan, and the acquired standard scan. With `--runs`, trainings of an ablation take
+the places between the rapid and the standard scan: f2 of those that have one, f1 of the others.
+Each row has one window of grey for all columns. Stated under a picture is the contrast that is left
+of the lesion, or the peak that is left of the growth plates.
 """
 
 import argparse
@@ -24,9 +27,11 @@ from rbs.evaluation.scans.classical import BM3D, GAUSSIAN, NON_LOCAL_MEANS, avai
 from rbs.evaluation.scans.pairs import ScanPair, load_pair
 from rbs.inference.residual import SUFFIX, keep_faint
 from rbs.inference.test_time_adaptation import AdaptingRestorer
+from rbs.multirun.ablation.networks import networks_of
 from rbs.restorers.checkpoint import LoadedRestorer, load_restorer
 
 Array = npt.NDArray[np.floating]
+Restore = Callable[[ScanPair], Array]
 
 SIDE_MM = 130.0
 FAINTEST, STRONGEST = 0.3, 1.0
@@ -41,21 +46,16 @@ def main() -> None:
     )
     parser.add_argument("manifest", type=Path)
     parser.add_argument("output", type=Path)
+    parser.add_argument("--runs", nargs="+", metavar="LABEL=FOLDER", default=[])
     args = parser.parse_args()
     import matplotlib.pyplot as plt
 
-    loaded = load_restorer()
-    adapting = AdaptingRestorer.of(loaded)
-    peers = (GAUSSIAN, BM3D if BM3D in available() else NON_LOCAL_MEANS)
-    gaussian, classical = (peer.method(peer.on_phantoms) for peer in peers)
-    columns: dict[str, Callable[[ScanPair], Array]] = {
+    runs = dict(run.split("=", 1) for run in args.runs)
+    methods = {label: of_run(Path(folder)) for label, folder in runs.items()} or shipped_beside_peers()
+    columns: dict[str, Restore] = {
         "expectation (truth)": lambda p: p.target.expectation,
         "rapid scan, scaled": lambda p: p.rapid / p.exposure,
-        gaussian.label: gaussian.restore,
-        classical.label: classical.restore,
-        "f1": lambda p: p.restored(loaded),
-        f"f1{SUFFIX}": lambda p: kept(p, loaded),
-        "f1, adapted": lambda p: p.restored(adapting),
+        **methods,
         "standard scan": lambda p: p.target.counts,
     }
     pairs = [load_pair(case) for case in Manifest.read(args.manifest).split("test")]
@@ -94,6 +94,32 @@ def main() -> None:
             axis.set(xticks=[], yticks=[], xlabel=figure_of_merit(image))
         line[0].set_ylabel(name)
     figure.savefig(args.output, dpi=110)
+
+
+def shipped_beside_peers() -> dict[str, Restore]:
+    """Two classical methods, and the shipped restorer in three ways."""
+    loaded = load_restorer()
+    adapting = AdaptingRestorer.of(loaded)
+    peers = (GAUSSIAN, BM3D if BM3D in available() else NON_LOCAL_MEANS)
+    gaussian, classical = (peer.method(peer.on_phantoms) for peer in peers)
+    return {
+        gaussian.label: gaussian.restore,
+        classical.label: classical.restore,
+        "f1": lambda p: p.restored(loaded),
+        f"f1{SUFFIX}": lambda p: kept(p, loaded),
+        "f1, adapted": lambda p: p.restored(adapting),
+    }
+
+
+def of_run(folder: Path) -> Restore:
+    """The second restorer of a training, or the first where it has no other."""
+    restore = networks_of(folder)
+
+    def last(pair: ScanPair) -> Array:
+        found = restore(pair, lambda: None)
+        return found.get("f2", found.get("f1"))
+
+    return last
 
 
 def kept(pair: ScanPair, loaded: LoadedRestorer) -> Array:
