@@ -11,10 +11,11 @@ EXTRAS ?= dev
 PHANTOMS := data/phantoms/manifest.csv
 PATIENTS ?= 137
 SEED ?= 1
-SEEDS ?= 1 2 3
+SEEDS ?=
 STEPS ?= 30
 WORKERS ?= 1
 OVERLAY ?=
+RECIPE ?= joint
 ARGS ?=
 
 # What differs between the tracks: where experiments, data and results lie, and how the data are named to a training.
@@ -53,7 +54,8 @@ FIT = $(RBS) fit --config $(1) $(addprefix --config ,$(OVERLAY)) --trainer.defau
 FROM = --data.manifest $(1) $(DEGRADED)
 STEP = $(call FIT,$(EXPERIMENTS)$(1).yaml) --name $(1)
 CASCADE = --model.init_args.init_from $(RUNS)/stage1/restorer.safetensors --model.init_args.prior.teacher $(RUNS)/adapt_sam/teacher
-EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/restorer.safetensors --stage2 $(2)/stage2/restorer.safetensors \
+STAGE2 = $(if $(filter phased,$(RECIPE)),phased_b,stage2)
+EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/restorer.safetensors --stage2 $(2)/$(STAGE2)/restorer.safetensors \
 	--teacher $(2)/adapt_sam/teacher $(SEGMENT) $(addprefix --split ,$(SPLIT)) --output $(2)/evaluation --overwrite
 
 .PHONY: help setup demo test test-slow results docs fuzz lint profile bench data train-segmenter pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 train-uncertainty reproduce-weights ablation sweep evaluate benchmark report \
@@ -156,11 +158,16 @@ train-stage1: $(RUNS)/stage1/restorer.safetensors  ## Train the first restorer, 
 $(RUNS)/stage1/restorer.safetensors: $(MANIFEST) $(EXPERIMENTS)stage1.yaml $(call ANEW,train-stage1) | $(READY) same-data
 	$(call STEP,stage1) $(call FROM,$(MANIFEST)) $(call ASKED,train-stage1)
 
-train-stage2: $(RUNS)/stage2/restorer.safetensors  ## Train the cascade with the teacher's priors
+train-stage2: $(RUNS)/$(STAGE2)/restorer.safetensors  ## Train the cascade with the teacher's priors: RECIPE=joint or phased
 
-$(RUNS)/stage2/restorer.safetensors: $(RUNS)/stage1/restorer.safetensors $(RUNS)/adapt_sam/teacher/teacher.json \
-		$(EXPERIMENTS)stage2.yaml $(call ANEW,train-stage2) | $(READY) same-data
-	$(call STEP,stage2) $(call FROM,$(MANIFEST)) $(CASCADE) $(call ASKED,train-stage2)
+CASCADES = $(RUNS)/stage2/restorer.safetensors $(RUNS)/phased_a/cascade.safetensors $(RUNS)/phased_b/restorer.safetensors
+$(CASCADES): $(RUNS)/%: $(RUNS)/stage1/restorer.safetensors $(RUNS)/adapt_sam/teacher/teacher.json $(call ANEW,train-stage2) | $(READY) same-data
+	$(call STEP,$(notdir $(@D))) $(call FROM,$(MANIFEST)) $(CASCADE) $(if $(findstring phased_b,$*),--model.init_args.cascade_from \
+	    $(RUNS)/phased_a/cascade.safetensors) $(call ASKED,train-stage2)
+
+$(RUNS)/stage2/restorer.safetensors: $(EXPERIMENTS)stage2.yaml
+$(RUNS)/phased_a/cascade.safetensors: $(EXPERIMENTS)phased_a.yaml
+$(RUNS)/phased_b/restorer.safetensors: $(EXPERIMENTS)phased_b.yaml $(RUNS)/phased_a/cascade.safetensors
 
 # It lies beside the weights it is bound to: that is where `rbs restore --uncertainty` looks for it.
 train-uncertainty: $(RUNS)/stage1/restorer_uncertainty.safetensors  ## Train what states the uncertainty of stage 1 (phantoms only)
@@ -183,18 +190,22 @@ reproduce-weights: $(PHANTOMS) $(RUNS)/adapt_sam/teacher/teacher.json $(RUNS)/se
 	@echo "Dice of the teacher, and above of the segmenter, beside those of the cards (rbs/weights/README.md):"
 	@cat $(RUNS)/adapt_sam/dice.csv
 
-# FILE=experiments/ablations/no_spi.yaml trains that one overlay and leaves the rest to you.
+# A teacher that saw no test child: TEACHER=path. STAGE1=path starts all rows from those weights, ELSEWHERE="name=manifest.csv" and
+# REAL="scans" score on more.
 NEEDED = $(RUNS)/stage1/restorer.safetensors $(RUNS)/adapt_sam/teacher/teacher.json
-ablation: $(if $(findstring stage2,$(EXPERIMENT)),$(NEEDED),$(MANIFEST)) | $(READY) same-data  ## What SPI, SKD and SCM are worth, or ROWS="overlays": all trained and compared (SEEDS="1 2 3")
-ifdef FILE
-	$(call FIT,$(EXPERIMENTS)stage2.yaml) $(CASCADE) --config $(FILE) $(call FROM,$(MANIFEST)) $(ARGS)
-else
-	$(RBS) ablation $(MANIFEST) --experiment $(EXPERIMENT) $(if $(ROWS),--rows $(ROWS)) --seeds $(SEEDS) $(addprefix --split ,$(SPLIT)) \
-	    $(if $(findstring stage2,$(EXPERIMENT)),--stage1 $(RUNS)/stage1/restorer.safetensors --teacher $(RUNS)/adapt_sam/teacher) \
-	    --output $(RUNS)/ablation/$(notdir $(basename $(EXPERIMENT)))$(if $(ROWS),_rows) --workers $(WORKERS) \
-	    $(if $(ELSEWHERE),--elsewhere $(ELSEWHERE)) \
-	    --fit $(addprefix --config ,$(OVERLAY)) $(DEGRADED) $(ARGS)
+ABLATION = $(or $(FILE),sweeps/ablations/$(if $(filter endoscopy,$(DATA)),endoscopy,semantics).yaml)
+TEACHER ?= $(RUNS)/adapt_sam/teacher
+ifeq ($(DATA),endoscopy)
+STAGE1 ?= $(RUNS)/stage1/restorer.safetensors
 endif
+ablation: $(MANIFEST) $(if $(findstring stage1.yaml,$(ABLATION)),,$(TEACHER) $(STAGE1)) | $(READY) same-data  ## What semantics are worth, or FILE=sweeps/ablations/stage1.yaml: all trained and compared (SEEDS="1 2", WORKERS=2)
+	$(RBS) ablation $(ABLATION) --manifest $(MANIFEST) $(addprefix --split ,$(SPLIT)) $(if $(SEEDS),--seeds $(SEEDS)) \
+	    $(if $(findstring stage1.yaml,$(ABLATION)),,--teacher $(TEACHER) $(addprefix --stage1 ,$(STAGE1))) \
+	    --output $(RUNS)/ablation/$(notdir $(basename $(ABLATION))) --workers $(WORKERS) \
+	    $(if $(ELSEWHERE),--elsewhere $(ELSEWHERE)) $(if $(REAL),--real $(REAL)) \
+	    --fit $(addprefix --config ,$(OVERLAY)) $(DEGRADED) $(ARGS)
+
+$(RUNS)/adapt_sam/teacher: $(RUNS)/adapt_sam/teacher/teacher.json
 
 # Without what a training does besides: no validation, no W&B. ARGS='--config experiments/ablations/prior_online.yaml' adds overlays.
 profile: $(if $(findstring stage2,$(EXPERIMENT)),$(NEEDED),$(MANIFEST)) | $(READY)  ## Where a training step's time goes: EXPERIMENT=experiments/stage1.yaml STEPS=30
@@ -209,7 +220,7 @@ sweep: $(MANIFEST) | $(READY) same-data  ## Search hyper-parameters: FILE=sweeps
 
 evaluate: $(RUNS)/evaluation/settings.json  ## Evaluate stages 1 and 2 beside the classical peers
 
-$(RUNS)/evaluation/settings.json: $(RUNS)/stage2/restorer.safetensors
+$(RUNS)/evaluation/settings.json: $(RUNS)/$(STAGE2)/restorer.safetensors
 	$(call EVALUATE,$(MANIFEST),$(RUNS))
 
 # Trainings that are finished are skipped, interrupted ones go on; stage 1 is the peer they all are compared with.
@@ -232,7 +243,7 @@ $(RUNS)/benchmark/peers: always
 report: $(RUNS)/report.html  ## Tables, pictures and curves on one page, with what else lies in RUNS
 
 $(RUNS)/report.html: $(RUNS)/evaluation/settings.json always
-	$(RBS) report $(addprefix $(RUNS)/,evaluation adapt_sam stage1 stage2) \
+	$(RBS) report $(addprefix $(RUNS)/,evaluation adapt_sam stage1 $(STAGE2)) \
 	    $(wildcard $(addprefix $(RUNS)/,benchmark ablation sweeps)) --output $@
 
 # ---- the demo: restored by the shipped weights first, then the whole path, small

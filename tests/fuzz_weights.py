@@ -39,7 +39,7 @@ from segmenters import given
 from small_onnx import ABOUT, endless_loop, small_model
 
 from rbs.data.indexing import records
-from rbs.distillation.cascade import Cascade, load_cascade, save_cascade
+from rbs.distillation.cascade import Cascade, load_cascade, save_cascade, second_restorer
 from rbs.distillation.prior_cache import PriorCache
 from rbs.distillation.spi import SPI
 from rbs.errors import RbsError
@@ -344,7 +344,10 @@ def kinds(folder: Path) -> dict[str, Kind]:
     save_restorer(paths["restorer"], net, provenance)
     save_restorer(paths["second"], second, provenance)
     first = load_restorer(paths["restorer"])
-    save_cascade(paths["cascade"], Cascade(net, second, SPI(4)), provenance)
+    spi = SPI(4)
+    told = second_restorer(net, spi, "i1", second)
+    torch.nn.init.normal_(told.head.weight, std=0.05)
+    save_cascade(paths["cascade"], Cascade(net, told, spi), provenance)
     save_uncertainty(paths["head"], UncertaintyHead(2, 3), first.sha256, provenance)
     checkpoint = folder / "last.ckpt"
     state = {f"cascade.f1.{n}": t for n, t in net.state_dict().items()} | {"cascade.f2.x": torch.ones(3)}

@@ -36,6 +36,8 @@ def small(config: Path, manifest: Path, runs: Path) -> list[str]:
         arguments += ["--model.init_args.init_from", str(needed / "stage1" / "restorer.safetensors")]
         arguments += ["--model.init_args.prior.teacher", str(needed / "adapt_sam" / "teacher")]
         arguments += ["--model.init_args.prior.cache", str(needed / "priors")]
+    if "cascade_from" in settings["model"].get("init_args", {}):
+        arguments += ["--model.init_args.cascade_from", str(needed / "phased_a" / "cascade.safetensors")]
     return arguments
 
 

@@ -4,41 +4,35 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from pathlib import Path
 
 from rbs.cli.options import add_fit_options, add_json, print_result
-from rbs.utils.experiments import experiment_file
-from rbs.weights.shipped import teacher_folder, weights_path
+from rbs.utils.experiments import ablation_file
+from rbs.weights.shipped import teacher_folder
 
-HELP = "train and compare variants of an experiment: SPI, SKD and SCM, or overlays of your own"
+HELP = "train and compare variants of an experiment in several regimes, as a file of sweeps/ablations says"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="CSV of the scans or frames")
     parser.add_argument(
-        "--experiment",
-        type=experiment_file,
-        default="stage2",
+        "file",
+        type=ablation_file,
         metavar="FILE",
-        help="the method whose variants are compared: a file, or the name of an experiment of rbs"
-        " (default: %(default)s)",
+        help="YAML file of regimes, rows and seeds, or the name of one of rbs, such as semantics",
     )
     parser.add_argument(
-        "--rows",
-        type=experiment_file,
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="overlays, a row each: files, or names such as ablations/no_spi (default: the eight combinations"
-        " of SPI, SKD and SCM)",
+        "--manifest", type=Path, metavar="CSV", help="scans or frames, in place of those the file names"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="default: 1 2 3")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[], metavar="N", help="in place of the file's"
+    )
     parser.add_argument(
         "--stage1",
-        type=weights_path,
         metavar="FILE",
-        help="weights that stage 2 starts from, or shipped",
+        help="weights that rows start from, in place of a stage 1 of their own: a path, in which {regime} and"
+        " {seed} are filled in, or shipped",
     )
     parser.add_argument(
         "--teacher",
@@ -48,7 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--split", choices=("val", "test"), default="test", help="default: %(default)s")
     parser.add_argument(
-        "--output", type=Path, default=Path("runs/ablation"), metavar="DIR", help="default: %(default)s"
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder of the trainings and tables (default: runs/ablation/NAME-OF-THE-FILE)",
     )
     parser.add_argument(
         "--elsewhere",
@@ -56,7 +53,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME=MANIFEST",
-        help="other scans or frames to score every run on, into OUTPUT/elsewhere/NAME",
+        help="other scans or frames to score every run on",
+    )
+    parser.add_argument(
+        "--real",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="SCAN",
+        help="slow raw scans, DICOM files or folders, to score every run on, thinned to 40 cm/min",
     )
     add_json(parser)
     add_fit_options(parser)
@@ -75,39 +80,60 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         RbsError: A file cannot be used, trainings failed, or the output cannot be written.
     """
-    from rbs.data.frames_manifest import FramesManifest, is_frames_manifest
-    from rbs.data.manifest import Manifest
-    from rbs.multirun.ablation.definition import Ablation
-    from rbs.multirun.ablation.report import write_report
-    from rbs.multirun.ablation.scores import score, split_of
+    import pandas as pd
+
+    from rbs.multirun.ablation.curves import curves_of
+    from rbs.multirun.ablation.definition import Ablation, read_cases
+    from rbs.multirun.ablation.report import Results, write_report
+    from rbs.multirun.ablation.scores import images_of, score
     from rbs.multirun.runs import in_turn
 
-    reader = FramesManifest if is_frames_manifest(args.manifest) else Manifest
-    manifest = reader.read(args.manifest)
-    scored = {args.output: manifest}
-    for name, file in args.elsewhere:
-        scored[args.output / "elsewhere" / name] = reader.read(file)
-    ablation = Ablation(
-        manifest,
-        args.experiment,
-        tuple(args.rows),
-        tuple(dict.fromkeys(args.seeds)),
-        args.output,
-        args.stage1,
-        args.teacher,
-        tuple(args.fit),
+    ablation = Ablation.read(
+        args.file,
+        args.output or Path("runs", "ablation", args.file.stem),
+        manifest=args.manifest,
+        seeds=args.seeds,
+        stage1=args.stage1,
+        teacher=args.teacher,
+        arguments=args.fit,
     )
+    other = {name: read_cases(file) for name, file in args.elsewhere}
+    real = _real(args)
     runs = ablation.train(args.workers)
     if runs is None:
         print_result(
             args, None, "another process still trains some rows; the one that ends last writes the tables"
         )
         return
-    tables, texts = {}, []
-    with in_turn(args.output):
-        for folder, other in scored.items():
-            split = split_of(ablation, runs, other, args.split)
-            scores = score(ablation, runs, split, folder)
-            tables[folder], text = write_report(ablation, runs, split, scores, folder)
-            texts.append(text)
-    print_result(args, tables, "\n".join([*texts, f"written to {args.output}"]))
+    with in_turn(ablation.output):
+        elsewhere = [*(images_of(ablation, runs, name, m, args.split) for name, m in other.items()), *real]
+        tables, own = [], []
+        for regime in ablation.regimes:
+            cases = read_cases(regime.manifest)
+            same = (images for images in own if images.file == regime.manifest)
+            mine = next(same, None) or images_of(ablation, runs, args.split, cases, args.split)
+            own.append(mine)
+            tables.append(score(ablation, runs, [mine, *elsewhere], regime.name))
+        results = Results(runs, (own[0], *elsewhere), pd.concat(tables), curves_of(ablation, runs))
+        table, text = write_report(ablation, results)
+    print_result(args, table, f"{text}\nwritten to {ablation.output}")
+
+
+def _real(args: argparse.Namespace) -> list[object]:
+    """The set of real scans, where any are given.
+
+    Raises:
+        ScanError: One of them cannot be used; each is named on standard error first.
+    """
+    if not args.real:
+        return []
+    from rbs.cli.options import refusals_error
+    from rbs.evaluation.real.scans import read_scans
+    from rbs.multirun.ablation.scores import REAL_SPEED, real_images
+
+    scans, refused = read_scans(args.real, [REAL_SPEED])
+    for error in refused:
+        print(f"refused: {error}", file=sys.stderr)
+    if refused:
+        raise refusals_error(len(refused), len(scans) + len(refused))
+    return [real_images(scans)]

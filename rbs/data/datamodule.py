@@ -34,7 +34,7 @@ class CropDataModule(L.LightningDataModule, ABC):
             epoch alone: not on the number of workers or ranks.
 
     Attributes:
-        placebo: Add to every sample the labels of another case, as "other_labels".
+        placebo: Add to every sample the labels of another patient, as "other_labels".
 
     Raises:
         RbsError: An argument is out of range.

@@ -54,7 +54,8 @@ class CaseDataset(Dataset[Sample], ABC):
         seed: Seed of all random choices.
 
     Attributes:
-        placebo: Add the entry "other_labels" to samples: the labels of another case in their place.
+        placebo: Add the entry "other_labels" to samples: the labels of another patient in their
+            place.
     """
 
     placebo = False
@@ -72,11 +73,16 @@ class CaseDataset(Dataset[Sample], ABC):
     def other_labels(self, row: int) -> dict[str, Array]:
         """The entry "other_labels", (V, H, W) on the grid of a case; {} unless both have labels.
 
-        They are those of the next case, background where it is the smaller one. Its views are
+        They are those of the next patient, background where it is the smaller one. Its views are
         repeated where it has fewer.
         """
-        own, other = self.images[row].labels, self.images[(row + 1) % len(self.images)].labels
-        if not self.placebo or own is None or other is None:
+        own, patient = self.images[row].labels, self.cases[row].patient
+        if not self.placebo or own is None:
+            return {}
+        following = [number % len(self.images) for number in range(row + 1, row + len(self.images))]
+        others = (self.images[number] for number in following if self.cases[number].patient != patient)
+        other = next((image.labels for image in others), None)
+        if other is None:
             return {}
         laid = np.zeros_like(own)
         _, height, width = (min(sides) for sides in zip(own.shape, other.shape, strict=True))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rbs.distillation.scm import SCM
 from rbs.distillation.skd import SKD
 from rbs.distillation.spi import SPI
-from rbs.errors import CheckpointError
+from rbs.errors import CheckpointError, RbsError
 from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import build_restorer
 from rbs.utils.checkpoint import load_into, read_safetensors, save_modules
@@ -148,12 +148,18 @@ def second_restorer(f1: Restorer, spi: SPI | None, sees: Sees, like: Restorer | 
         spi: Makes its condition; None for none.
         sees: Image that it restores. Of I1 it starts from the identity, of counts from a filter.
         like: Restorer whose class and arguments it has; None for those of `f1`.
+
+    Raises:
+        RbsError: Its class takes no condition.
     """
     arguments = (like or f1).spec()["init_args"]
     if like is None and sees == "i1":
         arguments = arguments | {"sigma_px": 0.0}
-    channels = condition_channels(f1, spi, sees)
-    return type(like or f1)(**arguments | ({"condition_channels": channels} if channels else {}))
+    kind, channels = type(like or f1), condition_channels(f1, spi, sees)
+    if channels and "condition_channels" not in arguments:
+        fault = f"{kind.__name__} has no argument condition_channels, so that no prior can enter it"
+        raise RbsError(fault, remedy="pass one on to Restorer, or set --model.spi false and --model.sees i1")
+    return kind(**arguments | ({"condition_channels": channels} if channels else {}))
 
 
 def save_cascade(path: Path, cascade: Cascade, provenance: dict[str, Any]) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rbs.errors import CheckpointError, RbsError, printable
 from rbs.inference.devices import torch_device
 from rbs.scans.scan import Array
@@ -206,19 +208,25 @@ def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: 
 
     That is what training uses with `prior: cached` and `prior: frozen`; with `prior: online` it
     uses the prior of the crop as the first restorer of stage 2 restores it at that step, which no
-    longer exists.
+    longer exists. One trained on true masks is given true masks.
     """
     import torch
 
     from rbs.distillation.cascade import load_cascade
     from rbs.segmentation.checkpoint import load_segmenter
+    from rbs.segmentation.prior import SemanticPrior
     from rbs.weights.shipped import file_sha256
 
     device = torch_device("auto")
     cascade, provenance = load_cascade(file, second.restorer)
     settings = {**provenance, "weights": file.name, "sha256": file_sha256(file)}
-    teacher = None
-    if cascade.spi is not None:
+    teacher, masks = None, provenance.get("prior") if cascade.spi is not None else None
+    if masks == "placebo":
+        log.warning("stage 2 (f2) is left out: it was trained on the masks of other patients")
+        return []
+    if masks == "truth":
+        settings["prior"] = "true masks"
+    elif cascade.spi is not None:
         if folder is None or first is None:
             log.warning("stage 2 (f2) is left out: its semantic priors need --stage1 and --teacher")
             return []
@@ -245,11 +253,28 @@ def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: 
             prior = None
             if teacher is not None:
                 prior = teacher.segmenter.prior(first.restorer(x, exposure), exposure, spacing)
+            elif masks == "truth":
+                labels = labels_of(pair)
+                if labels is None:
+                    fault = f"the second restorer needs true masks, but {pair.patient} has no labels"
+                    raise RbsError(fault, file=file, remedy="leave --stage2 out")
+                prior = SemanticPrior.of_labels(
+                    torch.as_tensor(labels, device=device)[None], cascade.f1.images
+                )
             restored = cascade(x, exposure, prior).i2
         assert restored is not None  # the cascade has a second restorer
         return restored[0].cpu().numpy()
 
     return [Method("stage2_f2", "Stage 2, second restorer", restore, settings)]
+
+
+def labels_of(pair: Any) -> Array | None:
+    """Region labels of a pair, (V, H, W): of a scan its regions, of a frame its lesion."""
+    if not hasattr(pair.target, "lesion"):
+        regions: Array | None = pair.target.labels
+        return regions
+    lesion: Array | None = pair.target.lesion
+    return None if lesion is None else lesion[None].astype(np.uint8)
 
 
 def _tensors(pair: Any, device: str) -> tuple[Any, Any, Any]:

@@ -24,7 +24,7 @@ from rbs.report.html import render
 from rbs.report.pictures import Picture, case_pictures, choice, file_name
 from rbs.report.real_scans import TABLE as REAL_SCANS
 from rbs.report.real_scans import about, read_real_scans, speed_tables, view_table
-from rbs.report.searches import ablation_figure, ablation_table, cost_table, read_ablation, sweep_table
+from rbs.report.searches import ablation_figure, ablation_tables, cost_table, read_ablation, sweep_table
 from rbs.report.tables import (
     UNRESOLVED,
     Evaluation,
@@ -229,7 +229,7 @@ def _ablation(folder: Path) -> dict[str, Any]:
     return {
         "folder": str(folder),
         "about": ablation.about,
-        "table": ablation_table(ablation),
+        "tables": ablation_tables(ablation),
         "picture": figure and Picture(file_name(folder.name, "differences"), "", caption, figure),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,9 @@ from rbs.report.tables import UNRESOLVED, Cell, Table, number, reading
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+REGIONAL = "By region"
+"""Group of the metrics of single regions, which have a table of their own."""
+
 MOST_RUNS = 20
 """Runs of a sweep that the page lists; all are in its csv."""
 
@@ -26,8 +29,9 @@ class Ablation:
 
     Attributes:
         folder: The folder.
-        about: ablation.json: title, labels by row, metrics, the main one's name, references, words.
-        table: ablation.csv: row, metric, value, minus_REFERENCE_{mean,low,high,p_holm}.
+        about: ablation.json: title, what, labels of rows, regimes and sets of images, metrics, main
+            metric of each set, references of each network, words.
+        table: ablation.csv: a line an image set, regime, row, network, metric and reference.
     """
 
     folder: Path
@@ -43,45 +47,85 @@ def read_ablation(folder: Path) -> Ablation:
     """
     with reading(folder, "the ablation is incomplete or damaged", "run `rbs ablation` again"):
         about = json.loads((folder / "ablation.json").read_text(encoding="utf-8"))
-        for key in ("title", "what", "labels", "metrics", "main", "references", "words"):
+        for key in ("title", "what", "labels", "regimes", "images", "metrics", "main", "references", "words"):
             about[key]
-        table = pd.read_csv(folder / "ablation.csv")
-        table[["row", "metric", "value"]]
+        table = pd.read_csv(folder / "ablation.csv", keep_default_na=True)
+        table[["images", "regime", "row", "network", "metric", "value", "reference", "difference", "verdict"]]
     return Ablation(folder, about, table)
 
 
-def ablation_table(ablation: Ablation) -> Table:
-    """Rows by metrics, and the main metric's difference to each reference."""
-    lines = {(line["row"], line["metric"]): line for line in ablation.table.to_dict("records")}
-    metrics, main = ablation.about["metrics"], ablation.about["main"]
-    columns = [(metric["label"], metric["unit"]) for metric in metrics]
-    label = next(metric["label"] for metric in metrics if metric["name"] == main)
-    columns += [(label, f"minus {words}") for words in ablation.about["references"].values()]
-    rows = []
-    for row, name in ablation.about["labels"].items():
-        values = [(float(lines[row, m["name"]]["value"]), 2 if m["unit"] else 4) for m in metrics]
-        cells = [Cell(number(value, digits) or UNRESOLVED) for value, digits in values]
-        for reference in ablation.about["references"]:
-            ends = (f"minus_{reference}_{end}" for end in ("mean", "low", "high", "p_holm"))
-            difference = difference_cell(*(float(lines[row, main].get(end, np.nan)) for end in ends))
-            cells.append(Cell() if row == reference else difference)
-        rows.append((name, cells))
-    return Table("", columns, [], rows)
+def ablation_tables(ablation: Ablation) -> list[Table]:
+    """Of each set of images, regime and network: values and main differences; PSNR by region."""
+    about, tables = ablation.about, []
+    for (images, regime, network), part in ablation.table.groupby(
+        ["images", "regime", "network"], sort=False
+    ):
+        title = f"{network}, {about['regimes'][regime]}, {about['images'][images]}"
+        lines = {(line["row"], line["metric"], line["reference"]): line for line in part.to_dict("records")}
+        values = {(line["row"], line["metric"]): float(line["value"]) for line in part.to_dict("records")}
+        found = [m for m in about["metrics"] if m["name"] in set(part["metric"])]
+        rows = [row for row in about["labels"] if row in set(part["row"])]
+        references = [r for r in about["references"].get(network, ()) if r in set(part["reference"])]
+        main = about["main"][images]
+        regional = [m for m in found if m["group"] == REGIONAL]
+        shown = [m for m in found if m not in regional]
+
+        def difference(row: str, metric: str, reference: str, lines: Any = lines) -> Cell:
+            line = lines.get((row, metric, reference))
+            if line is None:
+                return Cell()
+            cell = difference_cell(*(float(line[name]) for name in ("difference", "low", "high", "p_holm")))
+            return replace(cell, remark=", ".join(filter(None, (cell.remark, str(line["verdict"])))))
+
+        label = next(m["label"] for m in about["metrics"] if m["name"] == main)
+        columns = [(m["label"], m["unit"]) for m in shown]
+        columns += [(label, f"minus {about['labels'][reference]}") for reference in references]
+        body = []
+        for row in rows:
+            cells = [
+                Cell(number(values.get((row, m["name"]), np.nan), 2 if m["unit"] else 4) or UNRESOLVED)
+                for m in shown
+            ]
+            cells += [difference(row, main, reference) for reference in references]
+            body.append((about["labels"][row], cells))
+        tables.append(Table(title, columns, [], body))
+        if regional and references:
+            reference = references[0]
+            heads = [(m["label"], f"minus {about['labels'][reference]}, dB") for m in regional]
+            body = [
+                (about["labels"][row], [difference(row, m["name"], reference) for m in regional])
+                for row in rows
+                if row != reference
+            ]
+            tables.append(Table(f"{title}: by region", heads, [], body))
+    return tables
 
 
 def ablation_figure(ablation: Ablation) -> Figure | None:
-    """Each row minus each reference in the main metric, with intervals; None without references."""
-    references, labels, main = (ablation.about[key] for key in ("references", "labels", "main"))
-    if not references:
+    """Each row minus the main reference in the main metric, with intervals; None without any.
+
+    Of the first set of images, which is that of the regimes themselves.
+    """
+    about, table = ablation.about, ablation.table
+    first = next(iter(about["images"]))
+    main = about["main"][first]
+    chosen = table[(table["images"] == first) & (table["metric"] == main)]
+    panels = []
+    for network, references in about["references"].items():
+        for regime, part in chosen[chosen["network"] == network].groupby("regime", sort=False):
+            lines = part[part["reference"] == references[0]].set_index("row")
+            if len(lines):
+                panels.append((f"{network}, {about['regimes'][regime]}", references[0], lines))
+    if not panels:
         return None
-    metric = next(metric for metric in ablation.about["metrics"] if metric["name"] == main)
-    lines = ablation.table[ablation.table["metric"] == main].set_index("row")
-    figure, axes = small_multiples(len(references), len(references), 5.2, 1.0 + 0.26 * len(labels))
-    for axis, (reference, words) in zip(axes, references.items(), strict=True):
-        names = {f"minus_{reference}_{end}": end for end in ("low", "high")}
-        names[f"minus_{reference}_mean"] = "difference"
-        forest(axis, lines.rename(columns=names), labels, reference)
-        axis.set_title(f"{titled(metric)}: minus {words}", fontsize=8)
+    metric = next(metric for metric in about["metrics"] if metric["name"] == main)
+    figure, axes = small_multiples(len(panels), 2, 5.4, 1.0 + 0.22 * len(about["labels"]))
+    for axis, (title, reference, lines) in zip(axes, panels, strict=True):
+        labels = {
+            row: label for row, label in about["labels"].items() if row in lines.index or row == reference
+        }
+        forest(axis, lines, labels, reference)
+        axis.set_title(f"{title}: {titled(metric)} minus {about['labels'][reference]}", fontsize=7)
     figure.tight_layout()
     return figure
 

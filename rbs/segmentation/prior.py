@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rbs.restorers.image_domain import Domain
+from rbs.segmentation.label_map import LABEL_MAPS
+
 
 @dataclass(frozen=True)
 class SemanticPrior:
@@ -53,8 +56,15 @@ class SemanticPrior:
         return replace(self, embedding=self.embedding.flip(dims), masks=self.masks.flip(dims))
 
     @staticmethod
-    def of_masks(masks: Tensor) -> SemanticPrior:
-        """A prior without an embedding: masks (B, V, K, H, W), one cell a pixel."""
+    def of_labels(labels: Tensor, images: Domain) -> SemanticPrior:
+        """A prior of masks alone, 0 or 1, one cell a pixel, without an embedding.
+
+        Args:
+            labels: k + 1 for region k, 0 for background, (B, V, H, W).
+            images: Domain of what is labelled.
+        """
+        regions = len(LABEL_MAPS[images.shows])
+        masks = F.one_hot(labels.long(), regions + 1)[..., 1:].movedim(-1, 2).float()
         return SemanticPrior(masks[:, :, :0], masks, 1, 1)
 
     def rounded(self) -> SemanticPrior:
@@ -79,11 +89,6 @@ class SemanticPrior:
             embedding=torch.cat([prior.embedding for prior in priors]),
             masks=torch.cat([prior.masks for prior in priors]),
         )
-
-
-def true_masks(labels: Tensor, regions: int) -> Tensor:
-    """Masks 0 or 1, (B, V, regions, H, W), of labels (B, V, H, W): k + 1 for region k, else 0."""
-    return F.one_hot(labels.long(), regions + 1)[..., 1:].movedim(-1, 2).float()
 
 
 def _cut(grid: Tensor, stride: int, top: int, left: int, height: int, width: int) -> Tensor:

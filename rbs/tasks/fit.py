@@ -49,6 +49,7 @@ from rbs.utils.words import counted
 _LOCATIONS = {
     "output",
     "init_from",
+    "cascade_from",
     "checkpoint",
     "teacher",
     "prior.teacher",

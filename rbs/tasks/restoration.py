@@ -32,7 +32,7 @@ from rbs.scans.counts import standard_scale
 from rbs.scans.scan import Array, Spacing
 from rbs.segmentation.checkpoint import load_segmenter
 from rbs.segmentation.labels import LABELLED
-from rbs.segmentation.prior import SemanticPrior, true_masks
+from rbs.segmentation.prior import SemanticPrior
 from rbs.segmentation.segmenter import facts_of
 from rbs.tasks.profiler import TEACHER
 from rbs.tasks.task import (
@@ -174,8 +174,9 @@ class RestorationTask(TrainingTask):
         if stage == 1:
             self.cascade = Cascade(f1)
         else:
-            _require_fitting(trains, sees, spi=spi, teaches=skd or scm, region_head=region_head)
-            integration = SPI(prior.embedding_dim, domain=f1.domain) if spi else None
+            _require_fitting(self, trains, sees, spi=spi, teaches=skd or scm)
+            embedding_dim = 0 if prior.labelled else prior.embedding_dim
+            integration = SPI(embedding_dim, domain=f1.domain) if spi else None
             f2 = second_restorer(f1, integration, sees, f2)
             distillation = SKD(f1.feature_channels, f2.feature_channels, f1.domain) if skd else None
             consistency = SCM() if scm else None
@@ -334,7 +335,8 @@ class RestorationTask(TrainingTask):
         """All counts of a batch at standard scale and their exposure, where f2 sees those."""
         if self.cascade.sees != "standard":
             return None
-        if "displacement" in batch or getattr(self.datamodule, "pairs", None) == "expectation":
+        # Frames have no pairs, and no counts that add up.
+        if "displacement" in batch or getattr(self.datamodule, "pairs", "expectation") == "expectation":
             fault = "a second restorer that sees the standard scan needs all counts of one patient at rest"
             raise RbsError(fault, remedy="set --data.pairs split, or --model.sees i1")
         exposure = batch["exposure"] + batch["target_exposure"]
@@ -386,17 +388,16 @@ class RestorationTask(TrainingTask):
 
     def _labelled(self, batch: Batch) -> SemanticPrior:
         """The prior of a batch whose masks are true ones, its own or another child's."""
-        name, shows = (
-            {"truth": "labels", "placebo": "other_labels"}[self.prior.source],
-            self.cascade.f1.images.shows,
-        )
+        source, shows = self.prior.source, self.cascade.f1.images.shows
+        name = "labels" if source == "truth" else "other_labels"
         if name not in batch:
+            patients = "two patients of each split" if source == "placebo" else "every case"
             raise RbsError(
-                f"prior.source: {self.prior.source} needs the true regions, but a case has no"
+                f"prior.source: {source} needs the true regions of {patients}, but there is no"
                 f" {LABELLED[shows].labelled_by}",
                 remedy="train on cases that have them all, or set --model.prior.source cached",
             )
-        return SemanticPrior.of_masks(true_masks(batch[name], len(LABELLED[shows].labels)))
+        return SemanticPrior.of_labels(batch[name], self.cascade.f1.images)
 
     def _scan_prior(self, counts: Array, exposure: float, spacing_mm: Spacing) -> SemanticPrior:
         """Prior (1, V, ...) of a whole rapid scan as the frozen stage-1 restorer restores it."""
@@ -493,14 +494,19 @@ class RestorationTask(TrainingTask):
         }
 
 
-def _require_fitting(trains: Trains, sees: Sees, *, spi: bool, teaches: bool, region_head: bool) -> None:
+def _require_fitting(task: RestorationTask, trains: Trains, sees: Sees, *, spi: bool, teaches: bool) -> None:
     """Refuse combinations in which a part has nothing to train, or nothing to look at."""
-    if trains == "f2" and (teaches or region_head):
+    if trains == "f2" and (teaches or task.region_head is not None):
         fault = "SKD, SCM and the region head train the first restorer, which trains: f2 keeps frozen"
         raise RbsError(fault, remedy="set --model.skd, --model.scm and --model.region_head to false")
     if sees == "standard" and (trains != "f1" or spi):
         fault = "a second restorer that sees the standard scan would be trained on the noise of its target"
         raise RbsError(fault, remedy="set --model.trains f1 and --model.spi false")
+    if trains == "f1" and sees != "standard" and task.cascade_from is None:
+        fault = "trains: f1 learns from a second restorer that was trained before, but none is named"
+        raise RbsError(
+            fault, remedy="give the cascade.safetensors of --model.trains f2 as --model.cascade_from"
+        )
 
 
 def mean_by_patient(scores: Sequence[tuple[str, dict[str, float]]]) -> dict[str, float]:

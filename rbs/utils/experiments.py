@@ -1,4 +1,4 @@
-"""Experiments and sweeps that come with rbs: YAML files, found by name from any folder."""
+"""Experiments, sweeps and ablations of rbs: YAML files, found by name from any folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def experiment_file(name: str | Path) -> Path:
     Raises:
         RbsError: There is neither; the message lists the names.
     """
-    return _named("experiments", name)
+    return _named("experiments", name, "**/*.yaml")
 
 
 def sweep_file(name: str | Path) -> Path:
@@ -27,13 +27,22 @@ def sweep_file(name: str | Path) -> Path:
     return _named("sweeps", name)
 
 
-def _named(kind: str, name: str | Path) -> Path:
+def ablation_file(name: str | Path) -> Path:
+    """Find an ablation by path, or by its name in rbs ("semantics").
+
+    Raises:
+        RbsError: There is neither; the message lists the names.
+    """
+    return _named("sweeps/ablations", name)
+
+
+def _named(kind: str, name: str | Path, pattern: str = "*.yaml") -> Path:
     if Path(name).is_file():
         return Path(name)
     # A wheel holds them inside the package; in a clone they lie beside it.
     folder = _PACKAGE / kind
     folder = folder if folder.is_dir() else _PACKAGE.parent / kind
-    files = {str(path.relative_to(folder).with_suffix("")): path for path in sorted(folder.rglob("*.yaml"))}
+    files = {str(path.relative_to(folder).with_suffix("")): path for path in sorted(folder.glob(pattern))}
     if str(name) in files:
         return files[str(name)]
     fault = f"there is no such file, and none of the {kind} of rbs has that name"

@@ -3,7 +3,6 @@
 import csv
 import io
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +44,10 @@ OVERLAYS = sorted((ROOT / "experiments" / "overlays").glob("*.yaml"))
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 
 
-ON_FRAMES = ("no_", "prior_none", "prior_online", "prior_truth", "teacher_", "stage1_squared")
+ON_FRAMES = (
+    *("no_", "prior_none", "prior_online", "prior_truth", "prior_placebo", "sees_rapid", "region_head"),
+    *("teacher_", "stage1_squared"),
+)
 """Beginnings of the overlays that fit colour frames, too; others are about counts, or name a
 folder."""
 
@@ -79,6 +81,11 @@ def teacher(runs, tiny_cohort):
 
 
 @pytest.fixture(scope="session")
+def phase_a(runs, tiny_cohort, stage1, teacher):
+    assert main(["fit", *small(ROOT / "experiments" / "phased_a.yaml", tiny_cohort, runs)]) == 0
+
+
+@pytest.fixture(scope="session")
 def stage1_of_frames(runs, frames):
     assert main(["fit", *small(ROOT / "experiments" / "endoscopy" / "stage1.yaml", frames, runs)]) == 0
     return runs / "endoscopy" / "stage1"
@@ -97,6 +104,8 @@ def test_every_experiment_runs(config, runs, tiny_cohort, frames, request, monke
     # Only what the experiment needs is trained before it.
     for needed in ("stage1", "teacher"):
         request.getfixturevalue(f"{needed}_of_frames" if of_frames(config) else needed)
+    if config.stem == "phased_b":
+        request.getfixturevalue("phase_a")
     assert main(["fit", *small(config, frames if of_frames(config) else tiny_cohort, runs)]) == 0
     folder = runs / yaml.safe_load(config.read_text())["name"]
     versions = list(folder.glob("version_*"))
@@ -148,14 +157,14 @@ def test_every_overlay_parses_on_its_experiment(track, overlay, capsys):
     changed, printed = yaml.safe_load(overlay.read_text()), yaml.safe_load(capsys.readouterr().out)
 
     def check(want, got):
-        for key, value in want.items():
-            if isinstance(value, dict):
+        if isinstance(want, dict):
+            for key, value in want.items():
                 check(value, got[key])
-            elif isinstance(value, list):
-                for wanted, found in zip(value, got[key], strict=True):
-                    check(wanted, found)
-            else:
-                assert got[key] == value
+        elif isinstance(want, list):
+            for value, found in zip(want, got, strict=True):
+                check(value, found)
+        else:
+            assert got == want
 
     check(changed, printed)
 
@@ -383,52 +392,81 @@ def trained_here(monkeypatch):
     return names
 
 
-def test_an_ablation_of_the_modules(
-    runs, tmp_path, make_cohort, stage1, teacher, trained_here, monkeypatch, capsys
+def ablation_of(tmp_path, **content):
+    """The command of an ablation that a file of this content describes."""
+    file = tmp_path / "ablation.yaml"
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    return ["ablation", str(file), "--output", str(tmp_path / "out")]
+
+
+def test_an_ablation_of_regimes_and_recipes(
+    runs, tmp_path, make_cohort, teacher, trained_here, monkeypatch, capsys
 ):
-    splits = ("train", "train", "val", *["test"] * 6)
+    splits = ("train", "train", "train", "val", *["test"] * 6)
     manifest = make_cohort(tmp_path / "cohort", splits=splits)
     monkeypatch.chdir(ROOT)
     extra = small(ROOT / "experiments" / "stage2.yaml", manifest, runs)[2:]  # without the experiment
-    command = ["ablation", str(manifest), "--seeds", "1", "--output", str(tmp_path / "out")]
-    command += ["--stage1", str(stage1 / "restorer.safetensors"), "--teacher", str(teacher)]
+    place = extra.index("--model.init_args.init_from")
+    extra = [*extra[:place], *extra[place + 6 :]]  # that, the teacher and the cache are the ablation's
+    alone = {"model.skd": False, "model.scm": False}
+    command = ablation_of(
+        tmp_path,
+        experiment="stage2",
+        seeds=[1],
+        arguments={"model.prior.embedding_dim": 0},
+        stage1={"experiment": "stage1"},
+        regimes={"few": {"children": 2}, "known": {"arguments": {"data.pairs": "expectation"}}},
+        references={"f1": ["control", "stage1"], "f2": ["f2_none", "stage1"]},
+        contrasts={"SKD": [["b_skd", "control"]]},
+        rows={
+            "control": {"arguments": {"model.stage": 1}},
+            "f2_none": {"arguments": {"model.trains": "f2", "model.spi": False, **alone}},
+            "f2_truth": {"arguments": {"model.trains": "f2", "model.prior.source": "truth", **alone}},
+            "f2_placebo": {"arguments": {"model.trains": "f2", "model.prior.source": "placebo", **alone}},
+            "f2": {"bound": "f2_truth", "arguments": {"model.trains": "f2", **alone}},
+            "b_skd": {"from": "f2", "arguments": {"model.trains": "f1", "model.scm": False}},
+            "joint": {"regimes": ["known"]},
+        },
+    )
+    command += ["--manifest", str(manifest), "--teacher", str(teacher)]
     assert main([*command, "--fit", *extra]) == 0
-    assert len(trained_here) == 9
-    settings = [
-        yaml.safe_load(f.read_text()) for f in (tmp_path / "out").glob("*/seed_1/version_0/config.yaml")
-    ]
-    cascades = [s["model"]["init_args"] for s in settings if s["model"]["init_args"]["stage"] == 2]
-    assert len({(s["spi"], s["skd"], s["scm"]) for s in cascades}) == 8
-    assert {s["trainer"]["max_steps"] for s in settings} == {2}
-    table = pd.read_csv(tmp_path / "out" / "ablation.csv")
-    assert len(table["row"].unique()) == 10
-    known = table[table["metric"] == "psnr_truth"].set_index("row")
+    assert trained_here.index("few/f2/seed_1") < trained_here.index("few/b_skd/seed_1")
+    assert len(trained_here) == 7 + 8
     per_scan = pd.read_csv(tmp_path / "out" / "per_scan.csv")
-    by_hand = -10 * np.log10(per_scan.groupby("row")["nmse_truth"].mean())
-    for row in known.index:
-        difference = by_hand[row] - by_hand["full"]
-        if row != "full":
-            assert known.loc[row, "minus_full_mean"] == pytest.approx(difference, abs=1e-4)
-            assert known.loc[row, "minus_full_low"] <= difference + 1e-4
-            assert known.loc[row, "minus_full_p_holm"] >= known.loc[row, "minus_full_p"] - 1e-6
+    networks = per_scan[per_scan["regime"] == "known"].groupby("row")["network"].unique().map(sorted)
+    assert dict(networks) == {
+        **{row: ["f1"] for row in ("stage1", "control")},
+        **{row: ["f2"] for row in ("f2_none", "f2_truth", "f2_placebo", "f2")},
+        **{row: ["f1", "f2"] for row in ("b_skd", "joint")},
+    }
+    table = pd.read_csv(tmp_path / "out" / "ablation.csv")
+    by_hand = per_scan.set_index(["regime", "row", "network", "patient"])["nmse_spine"]
+    line = table.query("regime == 'few' and row == 'f2_truth' and metric == 'psnr_spine'")
+    line = line.set_index("reference").loc["f2_none"]
+    errors = [by_hand.loc["few", row, "f2"].mean() for row in ("f2_none", "f2_truth")]
+    assert line["difference"] == pytest.approx(10 * np.log10(errors[0] / errors[1]), abs=1e-4)
+    assert line["low"] <= line["difference"] <= line["high"]
     text = (tmp_path / "out" / "ablation.md").read_text()
+    assert "is **not tested** (one seed" in text
     assert "Every row is trained for equally many steps on equally many crops" in text
-    assert all(re.search(rf"{name} (helps|harms|does not help): ", text) for name in ("SPI", "SKD", "SCM"))
-    assert "One seed: how far another training would differ is not known" in text
-    assert (tmp_path / "out" / "ablation.tex").read_text().count(r"\\") == 11
     assert main(["report", str(tmp_path / "out"), "-o", str(tmp_path / "report.html")]) == 0
-    assert re.search(r"<li>SPI (helps|harms|does not help): ", (tmp_path / "report.html").read_text())
-    # Nothing is trained twice, and nothing else is passed off as it.
+    assert "is <strong>not tested</strong> (one seed" in (tmp_path / "report.html").read_text()
+    # Nothing is trained or scored twice, and nothing else is passed off as it.
     fewer = manifest.with_name("fewer.csv")
     fewer.write_text("".join(manifest.read_text().splitlines(keepends=True)[:-1]))
-    assert main([*command, "--elsewhere", f"fewer={fewer}", "--fit", *extra]) == 0
-    assert len(trained_here) == 9
-    assert f"of {fewer.name}, which no row was trained on" in capsys.readouterr().out
+    slow = manifest.parent / "P0005" / "standard.dcm"
+    more = ["--elsewhere", f"fewer={fewer}", "--real", str(slow)]
+    assert main([*command, *more, "--fit", *extra]) == 0
+    assert len(trained_here) == 15
+    later = pd.read_csv(tmp_path / "out" / "per_scan.csv")
     last = per_scan["patient"].max()
-    pd.testing.assert_frame_equal(
-        pd.read_csv(tmp_path / "out" / "elsewhere" / "fewer" / "per_scan.csv"),
-        per_scan[per_scan["patient"] != last].reset_index(drop=True),
-    )
+    of_fewer = later[later["images"] == "fewer"].drop(columns="images").reset_index(drop=True)
+    wanted = per_scan[per_scan["patient"] != last].drop(columns="images").reset_index(drop=True)
+    unlike = wanted["row"] != "f2_placebo"  # the other child of the last one is another
+    pd.testing.assert_frame_equal(of_fewer[unlike], wanted[unlike])
+    real = later[later["images"] == "real"]
+    assert {"f2", "f2_none"} < set(real["row"])
+    assert not {"f2_truth", "f2_placebo"} & set(real["row"])
     assert main([*command, "--fit", *extra, "--trainer.max_steps", "3"]) == 1
     assert "it holds a training that began otherwise: the command changed" in capsys.readouterr().err
     with pytest.raises(SystemExit):
@@ -436,28 +474,22 @@ def test_an_ablation_of_the_modules(
     assert "is not NAME=MANIFEST" in capsys.readouterr().err
 
 
-def test_overlays_are_rows_and_who_saw_one_view_is_given_one(
-    runs, tmp_path, tiny_cohort, trained_here, monkeypatch
-):
+def test_who_saw_one_view_is_given_one(runs, tmp_path, tiny_cohort, trained_here, monkeypatch):
     monkeypatch.chdir(ROOT)
-    overlay = ROOT / "experiments" / "ablations" / "stage1_one_view.yaml"
     extra = small(ROOT / "experiments" / "stage1.yaml", tiny_cohort, runs)[2:]
-    command = [
-        "ablation",
-        str(tiny_cohort),
-        "--experiment",
-        "experiments/stage1.yaml",
-        "--rows",
-        str(overlay),
-    ]
-    command += ["--seeds", "1", "--output", str(tmp_path / "out"), "--fit", *extra]
+    rows = {"unchanged": {}, "one_view": {"overlays": ["ablations/stage1_one_view"]}}
+    command = ablation_of(
+        tmp_path, experiment="stage1", seeds=[1], references={"f1": ["unchanged"]}, rows=rows
+    )
     seen = []
     whole = NAFNet.forward
-    monkeypatch.setattr(NAFNet, "forward", lambda self, x, p: (seen.append(x.shape[1]), whole(self, x, p))[1])
-    assert main(command) == 0
-    assert trained_here == ["full/seed_1", "stage1_one_view/seed_1"]
+    monkeypatch.setattr(
+        NAFNet, "forward", lambda self, x, *a: (seen.append(x.shape[1]), whole(self, x, *a))[1]
+    )
+    assert main([*command, "--manifest", str(tiny_cohort), "--fit", *extra]) == 0
+    assert trained_here == ["all/unchanged/seed_1", "all/one_view/seed_1"]
     assert seen[-3:] == [2, 1, 1]
-    assert "minus_full_mean" in (tmp_path / "out" / "ablation.csv").read_text()
+    assert set(pd.read_csv(tmp_path / "out" / "ablation.csv")["row"]) == {"unchanged", "one_view"}
 
 
 def test_an_ablation_on_frames(
@@ -465,30 +497,31 @@ def test_an_ablation_on_frames(
 ):
     monkeypatch.chdir(ROOT)
     extra = small(ROOT / "experiments" / "endoscopy" / "stage2.yaml", frames, runs)[2:]
-    command = ["ablation", str(frames), "--experiment", "experiments/endoscopy/stage2.yaml"]
-    command += [
-        "--rows",
-        "experiments/ablations/no_spi.yaml",
-        "--seeds",
-        "1",
-        "--output",
-        str(tmp_path / "out"),
-    ]
-    command += [
-        "--stage1",
-        str(stage1_of_frames / "restorer.safetensors"),
-        "--teacher",
-        str(teacher_of_frames),
-    ]
+    alone, masks = {"model.skd": False, "model.scm": False}, {"model.prior.embedding_dim": 0}
+    command = ablation_of(
+        tmp_path,
+        experiment="endoscopy/stage2",
+        seeds=[1],
+        references={"f1": ["control", "stage1"], "f2": ["truth"]},
+        rows={
+            "control": {"arguments": {"model.stage": 1}},
+            "truth": {"arguments": {"model.prior.source": "truth", **masks, **alone}},
+            "spi": {"arguments": alone},
+        },
+    )
+    command += ["--manifest", str(frames), "--stage1", str(stage1_of_frames / "restorer.safetensors")]
+    command += ["--teacher", str(teacher_of_frames)]
     assert main([*command, "--fit", *extra]) == 0
-    assert trained_here == ["full/seed_1", "stage1_goes_on/seed_1", "no_spi/seed_1"]
+    assert trained_here == [f"all/{row}/seed_1" for row in ("control", "truth", "spi")]
     table = pd.read_csv(tmp_path / "out" / "ablation.csv")
     assert {"psnr", "ssim", "delta_e"} <= set(table["metric"])
     per_frame = pd.read_csv(tmp_path / "out" / "per_frame.csv")
-    assert set(per_frame["row"]) == {"full", "stage1_goes_on", "no_spi", "stage1"}
+    assert set(per_frame["row"]) == {"control", "truth", "spi", "stage1"}
     assert {"patient", "psnr", "dice"} <= set(per_frame.columns)
-    by_hand = per_frame.groupby(["row", "patient"])["psnr"].mean().groupby("row").mean()
-    psnr = table[table["metric"] == "psnr"].set_index("row")["value"]
-    for row in psnr.index:
-        assert psnr[row] == pytest.approx(by_hand[row], abs=1e-3)
+    by_hand = (
+        per_frame.groupby(["row", "network", "patient"])["psnr"].mean().groupby(["row", "network"]).mean()
+    )
+    psnr = table[table["metric"] == "psnr"].drop_duplicates(["row", "network"])
+    for line in psnr.to_dict("records"):
+        assert line["value"] == pytest.approx(by_hand[line["row"], line["network"]], abs=1e-3)
     assert "1 group of the test split" in (tmp_path / "out" / "ablation.md").read_text()

@@ -8,7 +8,8 @@ p-value is Wilcoxon's signed-rank test over patients of the mean over seeds, and
 (Scand J Stat 1979;6:65) holds over all rows of a table.
 
 A metric in dB whose single values are not defined (`pooled_from`) is compared by the ratio of its
-mean errors: :math:`10 \log_{10}(\bar e_b / \bar e_a)`.
+mean errors: :math:`10 \log_{10}(\bar e_b / \bar e_a)`. Of a metric whose best value is a number, as
+that of a recovered contrast is 1, distances from it are compared.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from rbs.evaluation.scans.metrics import Metric, decibels
+from rbs.evaluation.scans.metrics import Metric
 from rbs.evaluation.statistics.differences import signed_rank_p
 from rbs.evaluation.statistics.summary import CONFIDENCE, RESAMPLES
 
@@ -47,20 +48,22 @@ class Difference:
 
 
 def scores_of(per_scan: pd.DataFrame, row: str, metric: Metric) -> Array:
-    """Scores (seeds, patients) of a row: means over the scans of a patient.
+    """Scores (seeds, patients) of a row: means over the scans of a patient; NaN where it has none.
 
     Distances from the ideal where one value is best. Of a metric that is pooled from another
     column, that column.
     """
     table = per_scan[per_scan["row"] == row]
     column = metric.pooled_from or metric.name
-    found = table.groupby(["seed", "patient"])[column].mean().unstack("patient").to_numpy(dtype=np.float64)
+    by_patient = table.groupby(["seed", "patient"])[column].mean().unstack("patient")
+    found = by_patient.reindex(columns=np.unique(per_scan["patient"])).to_numpy(dtype=np.float64)
     return np.abs(found - metric.ideal) if metric.higher_is_better is None else found
 
 
 def value(scores: Array, metric: Metric) -> float:
-    """Mean over seeds and patients, in the metric's unit; NaN dB for an error below zero."""
-    return decibels(scores.mean()) if metric.pooled_from else float(scores.mean())
+    """Mean over seeds and patients, in the metric's unit; no dB for an error below zero."""
+    mean = scores.mean()
+    return float(_decibels(mean)) if metric.pooled_from else float(mean)
 
 
 def paired(pairs: Sequence[tuple[Array, Array]], metric: Metric, seed: int = 0) -> Difference:
@@ -72,15 +75,13 @@ def paired(pairs: Sequence[tuple[Array, Array]], metric: Metric, seed: int = 0) 
         metric: The metric of the scores.
         seed: Seed of the resampling.
     """
-    mean = _statistic(pairs, metric)
+    mean = float(_statistic(pairs, metric, *(np.full((1, n), 1 / n) for n in pairs[0][0].shape))[0])
     seeds, patients = pairs[0][0].shape
     if patients < 2:
         return Difference(mean, np.nan, np.nan, np.nan)
     rng = np.random.default_rng(seed)
-    draws = np.empty(RESAMPLES)
-    for k in range(RESAMPLES):
-        chosen = np.ix_(rng.integers(seeds, size=seeds), rng.integers(patients, size=patients))
-        draws[k] = _statistic([(a[chosen], b[chosen]) for a, b in pairs], metric)
+    drawn = (rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n for n in (seeds, patients))
+    draws = _statistic(pairs, metric, *drawn)
     low, high = np.nanquantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     by_patient = np.mean([(a - b).mean(axis=0) for a, b in pairs], axis=0)
     return Difference(mean, float(low), float(high), signed_rank_p(by_patient))
@@ -98,7 +99,17 @@ def improves(difference: Difference, p: float, metric: Metric) -> bool | None:
     return (difference.mean > 0) == bool(metric.higher_is_better) if clear else None
 
 
-def _statistic(pairs: Sequence[tuple[Array, Array]], metric: Metric) -> float:
-    if metric.pooled_from:
-        return float(np.mean([decibels(a.mean()) - decibels(b.mean()) for a, b in pairs]))
-    return float(np.mean([a.mean() - b.mean() for a, b in pairs]))
+def _statistic(pairs: Sequence[tuple[Array, Array]], metric: Metric, seeds: Array, patients: Array) -> Array:
+    """Mean difference for each draw, (draws,): weights (draws, seeds) and (draws, patients)."""
+
+    def means(scores: Array) -> Array:
+        found = ((seeds @ scores) * patients).sum(axis=1)
+        return _decibels(found) if metric.pooled_from else found
+
+    return np.mean([means(a) - means(b) for a, b in pairs], axis=0)
+
+
+def _decibels(errors: Array) -> Array:
+    """-10 log10 of relative errors; infinite at zero, NaN below."""
+    with np.errstate(divide="ignore"):
+        return -10 * np.log10(np.where(errors < 0, np.nan, errors))

@@ -1,191 +1,313 @@
-"""Tables of an ablation as CSV, Markdown and LaTeX, and its results in words."""
+"""Tables and figures of an ablation, and its results in words.
+
+A row is better or worse than its reference where that is shown. Where it is not, the row may do
+nothing, or the ablation may have been unable to show what it does: then the word is "not tested",
+and the reasons are named.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from rbs.evaluation.scans.metrics import Metric
 from rbs.evaluation.statistics.differences import MIN_PATIENTS, holm
 from rbs.multirun.ablation.compare import Difference, improves, paired, scores_of, value
-from rbs.multirun.ablation.definition import CONTROL, FULL, MODULES, STAGE1, Ablation, Row, Runs
-from rbs.multirun.ablation.scores import Split
+from rbs.multirun.ablation.curves import RULE, curves_figure, last_gains
+from rbs.multirun.ablation.definition import NETWORKS, STAGE1, Ablation, Key, Runs
+from rbs.multirun.ablation.scores import Images
 from rbs.multirun.runs import Training
-from rbs.report.searches import ablation_table, difference_cell, read_ablation
+from rbs.report.searches import ablation_figure, ablation_tables, difference_cell, read_ablation
 from rbs.report.tables import Cell
 from rbs.restorers.checkpoint import load_restorer
 from rbs.utils.files import whole_file, write_json, write_text
 from rbs.utils.markdown import latex, markdown
 from rbs.utils.words import counted
 
+Scores = npt.NDArray[np.float64]
+Place = tuple[str, str]
+"""A row and one of its networks."""
 
-def write_report(
-    ablation: Ablation, runs: Runs, split: Split, per_case: pd.DataFrame, folder: Path
-) -> tuple[pd.DataFrame, str]:
-    """Write ablation.csv, .md, .tex, .json (for `rbs report`), and per_scan.csv or per_frame.csv.
+BETTER, WORSE, NONE, UNTESTED = "better", "worse", "no difference", "not tested"
+MAIN = ("psnr_truth", "nc_psnr", "psnr")
+"""The metric that words follow, the first there is: where the truth is known, the noise of the
+standard scan need not blur the comparison."""
 
-    Args:
-        ablation: The ablation.
-        runs: Its runs.
-        split: What was scored.
-        per_case: Scores, as `rbs.multirun.ablation.scores.score` makes them.
-        folder: Where the files go.
+
+@dataclass(frozen=True)
+class Results:
+    """All that was found.
+
+    Attributes:
+        runs: The trainings.
+        sets: Sets of images that were scored, the regimes' own first.
+        per_image: Scores, as `rbs.multirun.ablation.scores.score` makes them, of all regimes.
+        curves: Validation curves, as `rbs.multirun.ablation.curves.curves_of` makes them.
+    """
+
+    runs: Runs
+    sets: tuple[Images, ...]
+    per_image: pd.DataFrame
+    curves: pd.DataFrame
+
+
+def write_report(ablation: Ablation, results: Results) -> tuple[pd.DataFrame, str]:
+    """Write the files of an ablation into its folder.
+
+    They are ablation.csv, .md, .tex, .json (for `rbs report`) and .svg, .png; per_scan.csv or
+    per_frame.csv; curves.csv, .svg, .png.
 
     Returns:
         The table of ablation.csv and the text of ablation.md.
     """
-    rows = [r for r in ablation.rows if all(runs[r.name, s].state == "finished" for s in ablation.seeds)]
-    missing = [f"{r}/seed_{s} ({run.state})" for (r, s), run in runs.items() if run.state != "finished"]
-    compute = _compute(ablation, rows, runs)
-    if ablation.second_stage:
-        rows.append(Row(STAGE1, "stage 1 as it was"))
-    references = {row.name: row.label for row in rows if row.name in (FULL, CONTROL)}
-    metrics = [m for m in split.metrics if m.printed and per_case[m.pooled_from or m.name].notna().all()]
-    by_name = {metric.name: metric for metric in metrics}
-    # Where the truth is known, the noise of the standard scan need not blur the comparison.
-    main = next(by_name[name] for name in ("psnr_truth", "nc_psnr", "psnr") if name in by_name)
-    table = _table(rows, references, per_case, metrics)
+    folder, own = ablation.output, results.sets[0]
+    table = with_verdicts(ablation, results, comparisons(ablation, results))
+    labels = {STAGE1: "stage 1 as it was"} | {row.name: row.label for row in ablation.rows}
+    found = set(table["metric"])
     about = {
-        "title": f"Ablation of {ablation.experiment.name}",
-        "what": _basis(ablation, per_case, split),
-        "labels": {row.name: row.label for row in rows},
-        "metrics": [metric.describe() for metric in metrics],
-        "main": main.name,
-        "references": references,
-        "words": _modules(rows, per_case, main) + _comparisons(rows, references, table, main),
+        "title": ablation.title,
+        "what": _basis(ablation, results),
+        "labels": {name: label for name, label in labels.items() if name in set(table["row"])},
+        "regimes": {regime.name: regime.label for regime in ablation.regimes},
+        "images": {images.name: images.label for images in results.sets},
+        "metrics": [m.describe() for m in own.metrics if m.name in found],
+        "main": {images.name: _main(table, images) for images in results.sets},
+        "references": {network: list(names) for network, names in ablation.references.items()},
+        "words": [*_words(ablation, results, table), *_contrasts(ablation, results)],
     }
-    for file, frame in ((f"per_{split.kind.case}.csv", per_case), ("ablation.csv", table)):
-        with whole_file(folder / file, overwrite=True) as path:
+    for file, frame in (
+        (f"per_{own.kind.case}", results.per_image),
+        ("ablation", table),
+        ("curves", results.curves),
+    ):
+        with whole_file(folder / f"{file}.csv", overwrite=True) as path:
             frame.to_csv(path, index=False, float_format="%.7g")
     write_json(folder / "ablation.json", about, ensure_ascii=False)
-    shown = ablation_table(read_ablation(folder))
-    head = ["row", *(f"{label}, {unit}" if unit else label for label, unit in shown.columns[: len(metrics)])]
-    head += [f"{label} {minus}" for label, minus in shown.columns[len(metrics) :]]
-    lines = [[label, *map(_plain, cells)] for label, cells in shown.rows]
+    written = read_ablation(folder)
+    for name, figure in (
+        ("ablation", ablation_figure(written)),
+        ("curves", curves_figure(ablation, results.curves)),
+    ):
+        for kind in ("svg", "png") if figure is not None else ():
+            with whole_file(folder / f"{name}.{kind}", overwrite=True) as path:
+                figure.savefig(path, dpi=150, bbox_inches="tight")  # type: ignore[union-attr]
+    tables = []
+    for printed in ablation_tables(written):
+        head = ["row", *(", ".join(filter(None, column)) for column in printed.columns)]
+        tables.append((printed.title, head, [[label, *map(_plain, cells)] for label, cells in printed.rows]))
     text = "\n".join(
         [
             f"# {about['title']}\n",
             f"{about['what']}\n",
-            compute,
-            markdown(head, lines),
             "".join(f"- {sentence}\n" for sentence in about["words"]),
-            *(f"{limit}\n" for limit in _limits(ablation, per_case, split, missing)),
+            *(f"## {title}\n\n{markdown(head, lines)}" for title, head, lines in tables),
+            f"## Compute\n\n{_compute(ablation, results.runs)}",
+            f"## Learning curves\n\n{_flatness(labels, results.curves)}",
+            *(f"{limit}\n" for limit in _limits(ablation, results)),
         ]
     )
     write_text(folder / "ablation.md", text)
-    write_text(folder / "ablation.tex", latex(head, lines))
+    write_text(
+        folder / "ablation.tex", "\n".join(f"% {t}\n{latex(head, lines)}" for t, head, lines in tables)
+    )
     return table, text
 
 
-def _basis(ablation: Ablation, per_case: pd.DataFrame, split: Split) -> str:
-    """Cases, seeds and statistics, in words."""
-    units, seeds = f"{split.kind.unit}s", ", ".join(map(str, ablation.seeds))
-    own = split.manifest == ablation.manifest.path
-    other = "" if own else f" of {split.manifest.name}, which no row was trained on"
-    return (
-        f"{counted(per_case['patient'].nunique(), split.kind.unit)} of the {split.name} split{other},"
-        f" {'seed' if len(ablation.seeds) == 1 else 'seeds'} {seeds}; the first restorer, which ships. Every"
-        f" difference is paired over {units} and seeds, with its 95 % bootstrap interval over both; p is"
-        f" Wilcoxon's signed-rank test over {units}, corrected by Holm over the rows."
-    )
+# --- numbers
 
 
-def _limits(ablation: Ablation, per_case: pd.DataFrame, split: Split, missing: Sequence[str]) -> list[str]:
-    """Limits of the comparison, a sentence each."""
-    count, seeds, limits = per_case["patient"].nunique(), len(ablation.seeds), []
-    if seeds < 3:
-        limits.append(
-            f"{'One seed' if seeds == 1 else 'Two seeds'}: how far another training would differ is not"
-            " known. Use three or more before believing a difference."
-        )
-    if count < MIN_PATIENTS:
-        limits.append(
-            f"With {counted(count, split.kind.unit)} the test cannot reach p < 0.05 whatever the difference;"
-            f" it needs {MIN_PATIENTS}."
-        )
-    if missing:
-        limits.append(f"Left out, for a run is missing: {', '.join(missing)}.")
-    return limits
+def comparisons(ablation: Ablation, results: Results) -> pd.DataFrame:
+    """Every row and its differences, before they are judged.
 
-
-def _table(
-    rows: Sequence[Row], references: Mapping[str, str], per_case: pd.DataFrame, metrics: Sequence[Metric]
-) -> pd.DataFrame:
-    """A line a row and metric: value, differences to the references, intervals, p-values."""
+    Returns:
+        A line an image set, regime, row, network, metric and reference: value, difference, low,
+        high, p, p_holm, patients, and whether the difference is shown to be an improvement
+        (`improved`: True, False or None). Lines without a reference hold a value alone.
+    """
     lines: list[dict[str, Any]] = []
-    for metric in metrics:
-        scores = {row.name: scores_of(per_case, row.name, metric) for row in rows}
-        of_metric: dict[str, dict[str, Any]] = {
-            name: {"row": name, "metric": metric.name, "unit": metric.unit, "value": value(mine, metric)}
-            for name, mine in scores.items()
-        }
-        for reference in references:
-            others = [name for name in scores if name != reference]
-            differences = [paired([(scores[name], scores[reference])], metric) for name in others]
-            corrected = holm([difference.p for difference in differences])
-            for name, difference, p in zip(others, differences, corrected, strict=True):
-                entries = vars(difference) | {"p_holm": p}
-                of_metric[name] |= {f"minus_{reference}_{key}": number for key, number in entries.items()}
-        lines += of_metric.values()
+    for images in results.sets:
+        for regime in ablation.regimes:
+            part = results.per_image.query("images == @images.name and regime == @regime.name")
+            for metric in (metric for metric in images.metrics if metric.printed):
+                scores = _scores(ablation, part, metric)
+                about = {"images": images.name, "regime": regime.name, "metric": metric.name}
+                for line in _compared(ablation, scores, metric):
+                    row, network = line.pop("place")
+                    found = _value(part[(part["row"] == row) & (part["network"] == network)], metric)
+                    lines.append(
+                        {**about, "row": row, "network": network, "unit": metric.unit, "value": found, **line}
+                    )
     return pd.DataFrame(lines)
 
 
-def _compute(ablation: Ablation, rows: Sequence[Row], runs: Runs) -> str:
-    """Steps, crops and time of each row."""
-    lines, spent = [], set()
-    for row in rows:
-        mine = [runs[row.name, seed] for seed in ablation.seeds]
-        training = Training.read(mine[0].folder)
-        steps = int(load_restorer(training.weights).provenance["steps"])
-        crops = steps * int(training.data["batch_size"])
-        spent.add((steps, crops))
-        minutes = np.mean([run.seconds for run in mine]) / 60
-        lines.append([row.label, str(steps), str(crops), f"{minutes:.1f}"])
-    same = (
-        "Every row is trained for equally many steps on equally many crops"
-        if len(spent) == 1
-        else "**Rows differ in steps or crops, so their differences are not of the method alone**"
-    )
-    note = (
-        " (the second restorer and the teacher add time, in training only)" if ablation.second_stage else ""
-    )
-    return f"{same}{note}.\n\n" + markdown(["row", "steps", "crops", "minutes a run"], lines)
+def _scores(ablation: Ablation, part: pd.DataFrame, metric: Metric) -> dict[Place, Scores]:
+    """Scores (seeds, patients) of the rows and networks that have all seeds.
+
+    Of the patients that have a value in all of these: not every child has a lesion.
+    """
+    column, found = metric.pooled_from or metric.name, {}
+    if column not in part:
+        return {}
+    for row, network in part[["row", "network"]].drop_duplicates().itertuples(index=False):
+        # Patients of other networks stay: f2 has no value where its prior does not exist.
+        own = part.assign(row=part["row"].where(part["network"] == network))
+        scores = scores_of(own, row, metric)
+        if len(scores) == len(ablation.seeds) and np.isfinite(scores).any():
+            found[row, network] = scores
+    if not found:
+        return {}
+    known = np.all([np.isfinite(scores).all(axis=0) for scores in found.values()], axis=0)
+    return {place: scores[:, known] for place, scores in found.items()} if known.any() else {}
 
 
-def _modules(rows: Sequence[Row], per_case: pd.DataFrame, metric: Metric) -> list[str]:
-    """Effect of each module, averaged over the four combinations of the other two, in words."""
-    scores = {row.modules: scores_of(per_case, row.name, metric) for row in rows if row.modules is not None}
-    effects = {}
-    for module in MODULES:
-        with_it = [on for on in scores if module in on and on - {module} in scores]
-        if len(with_it) == 4:
-            effects[module] = paired([(scores[on], scores[on - {module}]) for on in with_it], metric)
+def _value(own: pd.DataFrame, metric: Metric) -> float:
+    """Mean over seeds and patients, in the metric's unit, as measured."""
+    by_patient = own.groupby(["seed", "patient"])[metric.pooled_from or metric.name].mean()
+    return value(by_patient.dropna().to_numpy(dtype=np.float64), metric)
+
+
+def _compared(ablation: Ablation, scores: Mapping[Place, Scores], metric: Metric) -> list[dict[str, Any]]:
+    """Lines of one metric: `place`, and where there is a reference the difference from it."""
+    lines: list[dict[str, Any]] = []
+    for network in NETWORKS:
+        mine = [place for place in scores if place[1] == network]
+        compared: set[Place] = set()
+        for name in ablation.references.get(network, ()):
+            # Stage 1 has no second restorer: that of a row is compared with the one it began with.
+            reference = (name, network) if (name, network) in scores else (name, NETWORKS[0])
+            others = [place for place in mine if place[0] != name]
+            if reference not in scores:
+                continue
+            differences = [paired([(scores[place], scores[reference])], metric) for place in others]
+            corrected = holm([difference.p for difference in differences])
+            for place, difference, p in zip(others, differences, corrected, strict=True):
+                entry = {"place": place, "reference": name, "difference": difference.mean}
+                entry |= {"low": difference.low, "high": difference.high, "p": difference.p, "p_holm": p}
+                patients = scores[place].shape[1]
+                lines.append({**entry, "patients": patients, "improved": improves(difference, p, metric)})
+                compared.add(place)
+        lines += [{"place": place} for place in mine if place not in compared]
+    return lines
+
+
+def with_verdicts(ablation: Ablation, results: Results, table: pd.DataFrame) -> pd.DataFrame:
+    """The table with a verdict, and the reasons why an effect could not have shown.
+
+    Returns:
+        ablation.csv.
+    """
+    gains = last_gains(results.curves)
+    rising = {(g["regime"], g["row"], g["network"]) for g in gains.to_dict("records") if not g["flat"]}
+    own = results.sets[0]
+    main = _main(table, own)
+    bounds = {row.name: row.bound for row in ablation.rows if row.bound}
+    lines = table.to_dict("records")
+
+    def gained(regime: str, row: str) -> bool:
+        """True where a row is better than the main reference of its last network."""
+        shown = [
+            line["improved"]
+            for line in lines
+            if (line["images"], line["regime"], line["row"], line["metric"]) == (own.name, regime, row, main)
+            and line.get("reference") == next(iter(ablation.references.get(line["network"], ())), None)
+        ]
+        return not shown or shown[-1] is True
+
+    limits = {row: {r.name for r in ablation.regimes if not gained(r.name, row)} for row in bounds.values()}
+    judged = []
+    for line in lines:
+        if not isinstance(line.get("reference"), str):
+            judged.append(("", ""))
+            continue
+        regime, network = line["regime"], line["network"]
+        reasons = ["one seed"] if len(ablation.seeds) == 1 else []
+        if line["patients"] < MIN_PATIENTS:
+            reasons.append(counted(int(line["patients"]), own.kind.unit))
+        powerless = bool(reasons)
+        if {(regime, line["row"], network), (regime, line["reference"], network)} & rising:
+            reasons.append("a learning curve is not flat")
+        bound = bounds.get(line["row"])
+        if bound is not None and regime in limits[bound]:
+            reasons.append(f"{ablation.row(bound).label}, its upper bound, shows no gain")
+        shown = {True: BETTER, False: WORSE}.get(line["improved"], UNTESTED if reasons else NONE)
+        judged.append((UNTESTED if powerless else shown, "; ".join(reasons)))
+    table = table.drop(columns="improved", errors="ignore")
+    return table.assign(verdict=[v for v, _ in judged], why=[why for _, why in judged])
+
+
+def _main(table: pd.DataFrame, images: Images) -> str:
+    found = set(table.loc[table["images"] == images.name, "metric"])
+    return next(name for name in MAIN if name in found)
+
+
+# --- words
+
+
+def _basis(ablation: Ablation, results: Results) -> str:
+    """Cases, seeds and statistics, in words."""
+    own = results.sets[0]
+    units, seeds = f"{own.kind.unit}s", ", ".join(map(str, ablation.seeds))
+    patients = results.per_image.loc[results.per_image["images"] == own.name, "patient"].nunique()
+    return (
+        f"{counted(patients, own.kind.unit)} of the {own.label},"
+        f" {'seed' if len(ablation.seeds) == 1 else 'seeds'} {seeds}. f1 is the restorer that ships, f2 the"
+        f" second one, with the prior of its training. Every difference is paired over {units} and seeds,"
+        f" with its 95 % bootstrap interval over both; p is Wilcoxon's signed-rank test over {units},"
+        f" corrected by Holm over the rows. 'Not tested' means that an effect could not have shown; {RULE}."
+    )
+
+
+def _words(ablation: Ablation, results: Results, table: pd.DataFrame) -> list[str]:
+    """Each row against its main reference: all of the own images, of others what is shown."""
+    labels = {STAGE1: "stage 1 as it was"} | {row.name: row.label for row in ablation.rows}
+    regimes = {regime.name: regime.label for regime in ablation.regimes}
+    verbs = {BETTER: "is better than", WORSE: "is worse than", NONE: "cannot be told from"}
     words = []
-    corrected = holm([difference.p for difference in effects.values()])
-    for (module, difference), p in zip(effects.items(), corrected, strict=True):
-        verb = {True: "helps", False: "harms", None: "does not help"}[improves(difference, p, metric)]
-        said = _said(difference, p, metric)
-        words.append(f"{module.upper()} {verb}: averaged over the other modules, {said}.")
+    for images in results.sets:
+        metric = next(m for m in images.metrics if m.name == _main(table, images))
+        own = images is results.sets[0]
+        chosen = table[(table["images"] == images.name) & (table["metric"] == metric.name)]
+        for line in chosen.to_dict("records"):
+            against_main = line["reference"] in ablation.references.get(line["network"], ())[:1]
+            if not against_main or not (own or line["verdict"] in (BETTER, WORSE)):
+                continue
+            place = ", ".join(filter(None, (regimes[line["regime"]], "" if own else images.label)))
+            difference = Difference(*(float(line[name]) for name in ("difference", "low", "high", "p")))
+            said = _said(difference, float(line["p_holm"]), metric)
+            row, reference = labels[line["row"]], labels[line["reference"]]
+            start = f"{line['network']}, {place}: {row}"
+            if line["verdict"] == UNTESTED:
+                words.append(f"{start} against {reference} is **not tested** ({line['why']}): {said}.")
+            else:
+                note = f" ({line['why']})" if line["why"] else ""
+                words.append(f"{start} {verbs[line['verdict']]} {reference}: {said}{note}.")
     return words
 
 
-def _comparisons(
-    rows: Sequence[Row], references: Mapping[str, str], table: pd.DataFrame, metric: Metric
-) -> list[str]:
-    """Each row against each reference, in words."""
-    words = []
-    lines = {line["row"]: line for line in table[table["metric"] == metric.name].to_dict("records")}
-    for reference, label in references.items():
-        for row in (row for row in rows if row.name != reference):
-            numbers = {key: lines[row.name][f"minus_{reference}_{key}"] for key in Difference.__annotations__}
-            difference, p = Difference(**numbers), lines[row.name][f"minus_{reference}_p_holm"]
-            better = improves(difference, p, metric)
-            verb = {True: "is better than", False: "is worse than", None: "cannot be told from"}[better]
-            words.append(f"{row.label} {verb} {label}: {_said(difference, p, metric)}.")
+def _contrasts(ablation: Ablation, results: Results) -> list[str]:
+    """The effects that the file asks for, each the mean of some differences of f1, in words."""
+    words, own = [], results.sets[0]
+    for regime in ablation.regimes:
+        part = results.per_image.query("images == @own.name and regime == @regime.name")
+        named = {metric.name: metric for metric in own.metrics}
+        for metric in [named[name] for name in MAIN if name in named]:
+            scores = _scores(ablation, part, metric)
+            if scores:
+                break
+        found = {}
+        for label, pairs in ablation.contrasts.items():
+            places = [((a, NETWORKS[0]), (b, NETWORKS[0])) for a, b in pairs]
+            if all(place in scores for pair in places for place in pair):
+                found[label] = paired([(scores[a], scores[b]) for a, b in places], metric)
+        corrected = holm([difference.p for difference in found.values()])
+        for (label, difference), p in zip(found.items(), corrected, strict=True):
+            verb = {True: "helps", False: "harms", None: "shows no effect"}[improves(difference, p, metric)]
+            words.append(f"f1, {regime.label}: {label} {verb}: {_said(difference, p, metric)}.")
     return words
 
 
@@ -194,6 +316,60 @@ def _said(difference: Difference, p: float, metric: Metric) -> str:
     interval = f" ({cell.interval})" if cell.interval else ""
     remark = f", {cell.remark}" if cell.remark else ""
     return f"{' '.join(filter(None, (cell.text, metric.unit, metric.label)))}{interval}{remark}"
+
+
+def _limits(ablation: Ablation, results: Results) -> Iterable[str]:
+    """Limits of the comparison, a sentence each."""
+    if len(ablation.seeds) == 2:
+        yield "Two seeds say little about other trainings. Add seeds where an effect is near."
+    if missing := [
+        f"{key.regime}/{key.row}/seed_{key.seed} ({run.state if run else 'not begun'})"
+        for key in ablation.keys
+        if (run := results.runs.get(key)) is None or run.state != "finished"
+    ]:
+        yield f"Left out, for a training is missing: {', '.join(missing)}."
+
+
+def _compute(ablation: Ablation, runs: Runs) -> str:
+    """Steps, crops and time of each row, in each regime."""
+    lines, spent = [], set()
+    labels = {STAGE1: "stage 1"} | {row.name: row.label for row in ablation.rows}
+    for regime in ablation.regimes:
+        for name, label in labels.items():
+            mine = [runs.get(Key(regime.name, name, seed)) for seed in ablation.seeds]
+            done = [run for run in mine if run is not None and run.state == "finished"]
+            if not done:
+                continue
+            training = Training.read(done[0].folder)
+            steps = int(load_restorer(training.weights).provenance["steps"])
+            crops = steps * int(training.data["batch_size"])
+            if name != STAGE1:
+                spent.add((steps, crops))
+            minutes = np.mean([run.seconds for run in done]) / 60
+            lines.append([regime.label, label, str(steps), str(crops), f"{minutes:.1f}"])
+    same = (
+        "Every row is trained for equally many steps on equally many crops"
+        if len(spent) == 1
+        else "**Rows differ in steps or crops, so their differences are not of the method alone**"
+    )
+    head = ["regime", "row", "steps", "crops", "minutes a run"]
+    return (
+        f"{same} (the second restorer and the teacher add time, in training only).\n\n{markdown(head, lines)}"
+    )
+
+
+def _flatness(labels: Mapping[str, str], curves: pd.DataFrame) -> str:
+    """Gain of each curve over its last quarter, in words."""
+    lines = []
+    for place, seeds in last_gains(curves).groupby(["regime", "row", "network"], sort=False):
+        regime, row, network = place
+        said = (
+            "flat" if seeds["flat"].all() else "still rising" if seeds["gain"].notna().all() else "too short"
+        )
+        gains = ", ".join(f"{gain:+.3f}" for gain in seeds["gain"])
+        lines.append([regime, labels[row], network, gains, said])
+    head = ["regime", "row", "network", "gain of the last quarter by seed, dB", "curve"]
+    return f"By the rule that {RULE}.\n\n{markdown(head, lines)}"
 
 
 def _plain(cell: Cell) -> str:

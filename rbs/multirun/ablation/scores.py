@@ -1,10 +1,13 @@
-"""Scores of every run's first restorer, the one that ships, on each case of a split."""
+"""Scores of both restorers of every run, on each image of several sets."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import json
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,133 +17,247 @@ import pandas as pd
 from rbs.data.frames_manifest import FramesManifest
 from rbs.data.manifest import Manifest
 from rbs.errors import ManifestError
-from rbs.evaluation.methods import Method, trained_methods
-from rbs.evaluation.parts import Part, Parts
+from rbs.evaluation.methods import CASCADE_FILE, labels_of
+from rbs.evaluation.observers.task_metrics import TASK_METRICS
+from rbs.evaluation.real.scans import RealScan, Speed
 from rbs.evaluation.run import FRAMES, SCANS, Kind
-from rbs.evaluation.scans.metrics import METRICS, Metric
-from rbs.evaluation.scans.pairs import ScanPair
-from rbs.multirun.ablation.definition import FULL, STAGE1, Ablation, Runs
-from rbs.multirun.runs import Run, Training
-from rbs.scans.scan import Array
+from rbs.evaluation.scans.metrics import METRICS, Metric, Target
+from rbs.multirun.ablation.definition import STAGE1, Ablation, Key, Runs
+from rbs.multirun.ablation.networks import Restore, first_of, networks_of
+from rbs.multirun.runs import Training
+from rbs.report.searches import REGIONAL
+from rbs.scans.scan import REGIONS, Array
+from rbs.utils.files import write_json
+from rbs.utils.version import VERSION
+from rbs.weights.shipped import file_sha256
 
-_UNFINISHED = "unfinished_scores"
+SHOWN = ("psnr_truth", "nc_psnr", "count_bias")
+"""Metrics of the evaluation that a row is told by; each costs a restoration's time again."""
+
+REAL = "real"
+"""Name of the set of slow real scans."""
+
+REAL_SPEED, REAL_DRAWS = Speed(40.0), 3
+"""Real scans are thinned to this speed, cm/min, so many times."""
 
 
 @dataclass(frozen=True)
-class Split:
-    """The cases of a split.
+class Images:
+    """A set of images that runs are scored on.
 
     Attributes:
+        name: The split's, that of --elsewhere, or `REAL`.
+        label: As printed.
         kind: Scans or frames, in words.
-        manifest: The file that names them.
-        name: "test" or "val".
-        count: Number of cases.
+        file: The manifest; None of real scans.
+        digest: SHA-256 of what names them.
+        count: Number of images.
         pair: From a number below that to the pair: input of a restorer, and its target.
-        metrics: Metrics of these cases.
+        metrics: Metrics of these images.
     """
 
-    kind: Kind
-    manifest: Path
     name: str
+    label: str
+    kind: Kind
+    file: Path | None
+    digest: str
     count: int
     pair: Callable[[int], Any]
     metrics: tuple[Metric, ...]
 
 
-def split_of(ablation: Ablation, runs: Runs, manifest: Manifest | FramesManifest, name: str) -> Split:
-    """A split of a manifest: the ablation's own manifest, or another.
+def images_of(
+    ablation: Ablation, runs: Runs, name: str, manifest: Manifest | FramesManifest, split: str
+) -> Images:
+    """The images in a split of a manifest.
 
     Args:
         ablation: The ablation.
-        runs: Its runs, trained: frames are degraded as the first row's training degraded them.
-        manifest: Scans or frames, as the ablation's.
-        name: "test" or "val".
+        runs: Its runs, trained: frames are degraded as the first training degraded them.
+        name: Name of the set.
+        manifest: Scans or frames.
+        split: "test" or "val".
 
     Raises:
         ManifestError: The split is empty.
         RbsError: The teacher cannot be read.
     """
+    digest = f"{split} {hashlib.sha256(manifest.path.read_bytes()).hexdigest()}"
+    label = f"{split} split of {manifest.path.name}"
     if isinstance(manifest, Manifest):
         from rbs.evaluation.scans.pairs import load_pair
 
-        cases = manifest.split(name)
+        cases = manifest.split(split)
         if not cases:
-            fault = f"the split '{name}' is empty"
+            fault = f"the split '{split}' is empty"
             raise ManifestError(fault, file=manifest.path, remedy="add patients to it")
-        return Split(SCANS, manifest.path, name, len(cases), lambda i: load_pair(cases[i]), METRICS)
+        pair = lru_cache(maxsize=None)(lambda place: load_pair(cases[place]))
+        return Images(name, label, SCANS, manifest.path, digest, len(cases), pair, scan_metrics())
 
     from rbs.evaluation.endoscopy.metrics import METRICS as FRAME_METRICS
     from rbs.evaluation.endoscopy.metrics import dice_metric, load_lesion_finder
     from rbs.evaluation.endoscopy.pairs import Source
 
-    rows = manifest.rows(name)
-    data = Training.read(runs[FULL, ablation.seeds[0]].folder).data
+    rows = manifest.rows(split)
+    data = Training.read(next(run.folder for run in runs.values() if run.state == "finished")).data
     source = Source(data["preset"], data["longest_side"])
-    metrics = FRAME_METRICS
+    metrics = tuple(metric for metric in FRAME_METRICS if metric.printed or metric.name == "psnr")
     if ablation.teacher is not None and all(row.mask for row in rows):
         # Priors are to keep lesions: does a segmenter find them in the restored frame?
         metrics = (*metrics, dice_metric(*load_lesion_finder(ablation.teacher)))
-    return Split(FRAMES, manifest.path, name, len(rows), lambda i: source.pair(rows[i], i), metrics)
+    frame = lru_cache(maxsize=None)(lambda place: source.pair(rows[place], place))
+    return Images(name, label, FRAMES, manifest.path, f"{digest} {source}", len(rows), frame, metrics)
 
 
-def score(ablation: Ablation, runs: Runs, split: Split, folder: Path) -> pd.DataFrame:
-    """Score the finished runs on every case; an interrupted call resumes where it stopped.
+def real_images(scans: Sequence[RealScan]) -> Images:
+    """Slow real scans, thinned to 40 cm/min several times; the counts left over are the target."""
+    draws = [(scan, draw) for scan in scans for draw in range(1, REAL_DRAWS + 1)]
+    digest = f"{REAL_SPEED} {REAL_DRAWS} {' '.join(scan.digest for scan in scans)}"
+    pair = lru_cache(maxsize=None)(lambda place: draws[place][0].pair(REAL_SPEED, draws[place][1]))
+    label = f"real scans thinned to {REAL_SPEED.label}"
+    return Images(REAL, label, SCANS, None, digest, len(draws), pair, scan_metrics())
+
+
+def scan_metrics() -> tuple[Metric, ...]:
+    """Fidelity, each region's error, foci and growth plates, and LPIPS where its weights are."""
+    from rbs.evaluation.set_metrics.lpips import lpips_of_scans
+
+    named = {metric.name: metric for metric in METRICS}
+    shown = [named[name] for name in SHOWN]
+    pooled = [named[m.pooled_from] for m in shown if m.pooled_from]
+    regions = [metric for k in range(len(REGIONS)) for metric in _region_metrics(k)]
+    lpips = lpips_of_scans()
+    return (*shown, *pooled, *TASK_METRICS, *regions, *([lpips] if lpips else []))
+
+
+def _region_metrics(k: int) -> tuple[Metric, Metric]:
+    """PSNR of a region, and the squared error it is pooled from."""
+    region = REGIONS[k]
+    name = region.replace(" ", "_")
+
+    def error(estimate: Array, target: Target) -> float:
+        if (
+            target.expectation is None
+            or target.labels is None
+            or not (inside := target.labels == k + 1).any()
+        ):
+            return math.nan
+        return float(
+            ((estimate - target.expectation)[inside].astype(np.float64) ** 2).mean() / target.peak**2
+        )
+
+    about: dict[str, Any] = {"group": REGIONAL, "mask": f"the region {region}", "peak": "P"}
+    truth = "the known expectation (phantoms only)"
+    definition = (
+        "10 log10(P² / mean((T - λ)²)) over the pixels of the region, the mean over patients before the log"
+    )
+    decibels = Metric(
+        *(f"psnr_{name}", f"PSNR {region}", "dB", True, truth, definition),
+        lambda estimate, target: math.nan,
+        pooled_from=f"nmse_{name}",
+        **about,
+    )
+    relative = Metric(
+        *(f"nmse_{name}", f"MSE {region} / P²", "", False, truth, "mean((T - λ)²) / P² over the region"),
+        error,
+        printed=False,
+        **about,
+    )
+    return decibels, relative
+
+
+def score(ablation: Ablation, runs: Runs, sets: Sequence[Images], regime: str) -> pd.DataFrame:
+    """Score the finished runs of a regime; what was scored before is read.
 
     Args:
         ablation: The ablation.
         runs: Its runs; those that did not finish are left out.
-        split: The cases.
-        folder: Where scores of an interrupted call are kept.
+        sets: The images.
+        regime: Name of the regime.
 
     Returns:
-        A row a case and run: row, seed, patient, case, and every metric. The weights of stage 1 are
-        the row `STAGE1`, under every seed.
+        A row an image, run and network: images, regime, row, network, seed, patient, case, and
+        every metric.
 
     Raises:
-        RbsError: A scan, a frame or the weights of a run cannot be read.
+        RbsError: An image or the weights of a run cannot be read.
     """
     from tqdm import tqdm
 
-    methods = {key: _restorer(run) for key, run in runs.items() if run.state == "finished"}
-    if ablation.second_stage:
-        assert ablation.start is not None  # stage 2 does not train without
-        first = trained_methods([ablation.start])[0]
-        methods |= {(STAGE1, seed): (first, first.restore) for seed in ablation.seeds}
-    inputs = {
-        "manifest": hashlib.sha256(split.manifest.read_bytes()).hexdigest(),
-        "split": split.name,
-        "metrics": [metric.name for metric in split.metrics],
-        "weights": {f"{row} {seed}": m.settings["sha256"] for (row, seed), (m, _) in methods.items()},
+    folders = {
+        key: run.folder for key, run in runs.items() if key.regime == regime and run.state == "finished"
     }
-    parts = Parts(folder / _UNFINISHED, inputs)
-    scores: list[dict[str, Any]] = []
-    for index in tqdm(range(split.count), desc="scoring", unit=split.kind.case):
-        part = parts.load(index)
-        if part is None:
-            pair = split.pair(index)
-            rows = []
-            for (row, seed), (_, restore) in methods.items():
-                estimate = pair.to_target(restore(pair))
-                values = {m.name: float(m.compute(estimate, pair.target)) for m in split.metrics}
-                rows.append({"row": row, "seed": seed, "patient": pair.patient, "case": index} | values)
-            part = Part(rows, [], None, {})
-            parts.save(index, part)
-        scores += part.scores
-    parts.remove()
-    return pd.DataFrame(scores)
+    if isinstance(ablation.stage1, str):
+        # Weights that were trained elsewhere.
+        for seed in ablation.seeds:
+            key = Key(regime, STAGE1, seed)
+            folders[key] = ablation.folder(key)
+    tables = []
+    for images in sets:
+        for key, folder in tqdm(folders.items(), desc=f"scoring {regime}, {images.name}", unit="run"):
+            weights = None
+            if key.row == STAGE1 and isinstance(ablation.stage1, str):
+                weights = ablation.start(key._replace(row=ablation.rows[0].name))
+            table = score_run(folder, images, weights)
+            columns = {"images": images.name, "regime": regime, "row": key.row, "seed": key.seed}
+            tables.append(pd.DataFrame(table).assign(**columns))
+    return pd.concat(tables, ignore_index=True)
 
 
-def _restorer(run: Run) -> tuple[Method, Callable[[Any], Array]]:
-    """The first restorer of a run, and the function that restores a pair with it."""
-    training = Training.read(run.folder)
-    method = trained_methods([training.weights])[0]
-    if training.data.get("single_view_probability") != 1.0:
-        return method, method.restore
+def score_run(folder: Path, images: Images, weights: Path | None = None) -> list[dict[str, Any]]:
+    """Scores of the restorers in the folder of a training, kept in its `scores/NAME.json`.
 
-    def view_by_view(pair: ScanPair) -> Array:
-        # It was never shown two views, so it is not given two.
-        views = range(len(pair.rapid))
-        alone = (ScanPair(pair.patient, pair.rapid[v : v + 1], pair.exposure, pair.target) for v in views)
-        return np.concatenate([method.restore(one) for one in alone])
+    Args:
+        folder: The folder.
+        images: What is restored.
+        weights: A first restorer in place of those of the folder; None for those.
 
-    return method, view_by_view
+    Returns:
+        A row an image and network: network, patient, case, and every metric.
+
+    Raises:
+        RbsError: An image or the weights cannot be read.
+    """
+    files = [weights] if weights else [folder / "restorer.safetensors", folder / CASCADE_FILE]
+    inputs = {
+        "rbs": VERSION,
+        "images": images.digest,
+        "metrics": [metric.name for metric in images.metrics],
+        "weights": [file_sha256(file) for file in files if file.is_file()],
+    }
+    kept = folder / "scores" / f"{images.name}.json"
+    if (before := _read(kept)) and before.get("inputs") == inputs:
+        return list(before["scores"])
+    restore = first_of(weights) if weights else networks_of(folder)
+    scores = [row for place in range(images.count) for row in _score_pair(restore, images, place)]
+    write_json(kept, {"inputs": inputs, "scores": scores}, indent=None)
+    return scores
+
+
+def _score_pair(restore: Restore, images: Images, place: int) -> list[dict[str, Any]]:
+    pair = images.pair(place)
+
+    def other() -> Array | None:
+        """Labels of the next image, laid on the grid of this one, as trainings lay them."""
+        own, given = labels_of(pair), labels_of(images.pair((place + 1) % images.count))
+        if own is None or given is None:
+            return None
+        height, width = (min(sides) for sides in zip(own.shape[1:], given.shape[1:], strict=True))
+        laid = np.zeros_like(own)
+        laid[:, :height, :width] = given[[v % len(given) for v in range(len(own))], :height, :width]
+        return laid
+
+    rows = []
+    for network, restored in restore(pair, other).items():
+        estimate = pair.to_target(restored)
+        values = {metric.name: float(metric.compute(estimate, pair.target)) for metric in images.metrics}
+        rows.append({"network": network, "patient": pair.patient, "case": place, **values})
+    return rows
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

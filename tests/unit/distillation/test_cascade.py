@@ -9,7 +9,7 @@ from rbs.distillation.objective import cascade_losses
 from rbs.distillation.scm import SCM
 from rbs.distillation.skd import SKD
 from rbs.distillation.spi import SPI
-from rbs.errors import CheckpointError
+from rbs.errors import CheckpointError, RbsError
 from rbs.losses import PoissonDeviance
 from rbs.restorers.dncnn import DnCNN
 from rbs.segmentation.prior import SemanticPrior
@@ -179,6 +179,16 @@ def test_a_file_restores_the_same(sees, tmp_path):
     again, provenance = load_cascade(tmp_path / "cascade.safetensors", cascade.f1)
     assert provenance == {"steps": 3}
     assert torch.equal(again(X, HALF, PRIOR).i2, cascade.eval()(X, HALF, PRIOR).i2)
+
+
+def test_a_restorer_that_takes_no_condition_is_named():
+    class Plain(DnCNN):
+        def __init__(self, depth: int = 2, width: int = 4) -> None:
+            super().__init__(depth, width)
+
+    assert second_restorer(Plain(), None, "standard").spec() == Plain().spec()
+    with pytest.raises(RbsError, match=r"Plain has no argument condition_channels, .* --model\.spi false"):
+        second_restorer(trained(), SPI(0), "i1", Plain())
 
 
 def test_a_file_whose_condition_nothing_makes_is_refused(tmp_path):

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from rbs.distillation.spi import SPI
-from rbs.segmentation.prior import SemanticPrior, true_masks
+from rbs.restorers.image_domain import DOMAINS
+from rbs.segmentation.prior import SemanticPrior
 
 SIZE = (32, 16)
 
@@ -17,7 +18,7 @@ def prior(views=2, regions=9, mask_stride=2):
 
 def test_every_region_of_every_view_is_a_channel_at_full_resolution():
     labels = torch.randint(0, 10, (2, 2, *SIZE))
-    condition = SPI(0)(SemanticPrior.of_masks(true_masks(labels, 9)), SIZE)
+    condition = SPI(0)(SemanticPrior.of_labels(labels, DOMAINS["roots"]), SIZE)
     assert condition.shape == (2, SPI(0).channels, *SIZE) == (2, 18, *SIZE)
     for view in range(2):
         for region in range(9):

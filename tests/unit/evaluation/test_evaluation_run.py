@@ -408,7 +408,7 @@ def test_the_second_restorer_says_where_its_prior_comes_from(tmp_path, monkeypat
 
     import torch
 
-    from rbs.distillation.cascade import Cascade, save_cascade
+    from rbs.distillation.cascade import Cascade, save_cascade, second_restorer
     from rbs.distillation.spi import SPI
     from rbs.restorers.checkpoint import save_restorer
     from rbs.restorers.dncnn import DnCNN
@@ -424,9 +424,11 @@ def test_the_second_restorer_says_where_its_prior_comes_from(tmp_path, monkeypat
         return teacher
 
     monkeypatch.setattr(adapters, "load_teacher", load_teacher)
-    f1, f2 = DnCNN(depth=3, width=4), DnCNN(depth=3, width=4, sigma_px=0.0)
+    f1 = DnCNN(depth=3, width=4)
     save_restorer(tmp_path / "restorer.safetensors", f1, {})
-    save_cascade(tmp_path / "cascade.safetensors", Cascade(f1, f2, SPI(6)), {"teacher": "d1", **recorded})
+    spi = SPI(6)
+    cascade = Cascade(f1, second_restorer(f1, spi, "i1"), spi)
+    save_cascade(tmp_path / "cascade.safetensors", cascade, {"teacher": "d1", **recorded})
     files = SimpleNamespace(
         f1=tmp_path / "restorer.safetensors", teacher=tmp_path / "t", base=tmp_path / "sam.pth"
     )

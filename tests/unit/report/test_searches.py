@@ -7,7 +7,7 @@ import pytest
 
 from rbs.errors import RbsError
 from rbs.report.page import write_report
-from rbs.report.searches import ablation_figure, ablation_table, cost_table, read_ablation, sweep_table
+from rbs.report.searches import ablation_figure, ablation_tables, cost_table, read_ablation, sweep_table
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -24,28 +24,33 @@ def ablation(tmp_path):
         "title": "Ablation of stage2",
         "what": "1 patient of the split `val`",
         "labels": {"full": "SPI + SKD + SCM", "stage1_goes_on": "stage 1 goes on"},
+        "regimes": {"few": "16 children"},
+        "images": {"val": "val split"},
         "metrics": [
-            {"name": "psnr_truth", "label": "PSNR truth", "unit": "dB"},
-            {"name": "ssim_truth", "label": "SSIM truth", "unit": ""},
+            {"name": "psnr_truth", "label": "PSNR truth", "unit": "dB", "group": "Against the truth"},
+            {"name": "ssim_truth", "label": "SSIM truth", "unit": "", "group": "Against the truth"},
+            {"name": "psnr_spine", "label": "PSNR spine", "unit": "dB", "group": "By region"},
         ],
-        "main": "psnr_truth",
-        "references": {"stage1_goes_on": "stage 1 goes on"},
+        "main": {"val": "psnr_truth"},
+        "references": {"f1": ["stage1_goes_on"]},
         "words": ["**SPI does not help**: averaged over the other modules, nothing <of `note`>."],
     }
     (folder / "ablation.json").write_text(json.dumps(about))
     (folder / "ablation.csv").write_text(
-        "row,metric,unit,value,minus_stage1_goes_on_mean,minus_stage1_goes_on_low,minus_stage1_goes_on_high,"
-        "minus_stage1_goes_on_p_holm\n"
-        "full,psnr_truth,dB,33.912,-0.0124,-0.03,0.01,0.4\n"
-        "stage1_goes_on,psnr_truth,dB,33.924,,,,\n"
-        "full,ssim_truth,,0.91234,0.0001,0,0.0002,0.0004\n"
-        "stage1_goes_on,ssim_truth,,0.91224,,,,\n"
+        "images,regime,row,network,metric,unit,value,reference,difference,low,high,p,p_holm,verdict\n"
+        "val,few,full,f1,psnr_truth,dB,33.912,stage1_goes_on,-0.0124,-0.03,0.01,0.2,0.4,no difference\n"
+        "val,few,stage1_goes_on,f1,psnr_truth,dB,33.924,,,,,,,\n"
+        "val,few,full,f1,ssim_truth,,0.91234,stage1_goes_on,0.0001,0,0.0002,0.0004,0.0004,better\n"
+        "val,few,stage1_goes_on,f1,ssim_truth,,0.91224,,,,,,,\n"
+        "val,few,full,f1,psnr_spine,dB,30.5,stage1_goes_on,0.5,0.4,0.6,0.01,0.02,better\n"
+        "val,few,stage1_goes_on,f1,psnr_spine,dB,30,,,,,,,\n"
     )
     return folder
 
 
 def test_rows_values_and_differences(ablation):
-    table = ablation_table(read_ablation(ablation))
+    table, regions = ablation_tables(read_ablation(ablation))
+    assert table.title == "f1, 16 children, val split"
     assert table.columns == [
         ("PSNR truth", "dB"),
         ("SSIM truth", ""),
@@ -53,8 +58,10 @@ def test_rows_values_and_differences(ablation):
     ]
     full, control = (cells for _, cells in table.rows)
     assert [cell.text for cell in full] == ["33.91", "0.9123", "−0.012"]
-    assert (full[2].interval, full[2].remark) == ("−0.030 to 0.010", "p = 0.4")
+    assert (full[2].interval, full[2].remark) == ("−0.030 to 0.010", "p = 0.4, no difference")
     assert [cell.text for cell in control] == ["33.92", "0.9122", ""]
+    assert regions.columns == [("PSNR spine", "minus stage 1 goes on, dB")]
+    assert [(label, cells[0].text) for label, cells in regions.rows] == [("SPI + SKD + SCM", "+0.500")]
 
 
 def test_differences_are_drawn_where_they_lie(ablation):

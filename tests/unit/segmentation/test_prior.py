@@ -2,7 +2,8 @@ import pytest
 import torch
 from segmenters import given
 
-from rbs.segmentation.prior import SemanticPrior, true_masks
+from rbs.restorers.image_domain import DOMAINS
+from rbs.segmentation.prior import SemanticPrior
 from rbs.segmentation.sam import build_sam
 from rbs.segmentation.teacher import Teacher, encode_window, picture_of
 
@@ -79,7 +80,7 @@ def test_crops_of_the_prior():
 
 def test_true_masks_are_the_labels_pixel_by_pixel():
     labels = torch.randint(0, 10, (1, 2, 39, 30))
-    prior = SemanticPrior.of_masks(true_masks(labels, 9))
+    prior = SemanticPrior.of_labels(labels, DOMAINS["roots"])
     assert torch.equal(prior.masks, torch.stack([labels == k + 1 for k in range(9)], dim=2).float())
     assert prior.mask_stride == 1
     assert prior.embedding.numel() == 0

@@ -269,6 +269,25 @@ def test_every_parameter_of_the_colour_cascade_is_used(manifest, tmp_path, teach
     assert unused == []
 
 
+def test_a_placebo_is_the_lesions_of_another_video(manifest):
+    data = frames(manifest)
+    data.placebo = True
+    data.setup("fit")
+    crops = data.train_dataloader().dataset
+    videos = [frame.patient for frame in crops.cases]
+    for row, video in enumerate(videos):
+        found = crops.other_labels(row)["other_labels"]
+        same_video = [image.labels for image, name in zip(crops.images, videos, strict=True) if name == video]
+        assert found.any()
+        assert not any(np.array_equal(found, labels) for labels in same_video)
+
+
+def test_frames_have_no_standard_scan(manifest, tmp_path, stage1):
+    task = stage2(tmp_path, stage1, None, sees="standard", trains="f1", spi=False, scm=False)
+    with pytest.raises(RbsError, match=r"needs all counts of one patient at rest"):
+        trainer(tmp_path, limit_val_batches=0).fit(task, frames(manifest))
+
+
 def test_a_teacher_of_scans_does_not_teach_frames(manifest, tmp_path, teacher, stage1):
     restorer = NAFNet(width=4, enc_blocks=[1], middle_blocks=1, dec_blocks=[1])
     save_restorer(tmp_path / "scans.safetensors", restorer, {})

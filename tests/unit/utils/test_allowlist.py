@@ -23,7 +23,7 @@ def nothing_allowed(monkeypatch):
         ("export", ["out.onnx"]),
         ("evaluate", ["manifest.csv"]),
         ("benchmark", ["manifest.csv", "run"]),
-        ("ablation", ["manifest.csv"]),
+        ("ablation", ["stage1"]),
         ("sweep", ["stage1"]),
     ],
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rbs.errors import RbsError
-from rbs.utils.experiments import experiment_file, sweep_file
+from rbs.utils.experiments import ablation_file, experiment_file, sweep_file
 
 ROOT = Path(__file__).parents[3]
 
@@ -19,6 +19,11 @@ def test_an_experiment_is_found_by_name(name, tmp_path, monkeypatch):
 def test_a_sweep_is_found_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert sweep_file("teacher") == ROOT / "sweeps" / "teacher.yaml"
+
+
+def test_an_ablation_is_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert ablation_file("semantics") == ROOT / "sweeps" / "ablations" / "semantics.yaml"
 
 
 def test_a_file_is_preferred_to_a_name(tmp_path, monkeypatch):
