@@ -73,8 +73,8 @@ def test_values_are_shown_as_they_stand(results, row, sign, digits, expected):
 
 
 def test_a_place_without_a_value_is_refused(results):
-    with pytest.raises(KeyError, match="has no nc_psnr_db of nobody"):
-        results.filled("{phantom_children/nobody/nc_psnr_db}")
+    with pytest.raises(KeyError, match="has no psnr_truth_db of nobody"):
+        results.filled("{fresh_children/nobody/psnr_truth_db}")
     with pytest.raises(ValueError, match=r"README\.md lacks"):
         results.with_block("a README without markers")
 
