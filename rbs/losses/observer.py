@@ -48,6 +48,7 @@ class ObserverLoss(Loss):
         super().__init__(weight)
         channels = torch.from_numpy(dog_channels(WINDOW, FIRST_CHANNEL)).float()
         self.register_buffer("channels", channels, persistent=False)
+        self.channels: Tensor
 
     def forward(
         self, estimate: Tensor, target: Tensor, exposure: Tensor, places: Tensor | None = None
