@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
     from rbs.multirun.ablation.curves import curves_of
     from rbs.multirun.ablation.definition import Ablation, read_cases
     from rbs.multirun.ablation.report import Results, write_report
-    from rbs.multirun.ablation.scores import images_of, score
+    from rbs.multirun.ablation.scores import Images, images_of, score
     from rbs.multirun.runs import in_turn
 
     ablation = Ablation.read(
@@ -107,7 +107,8 @@ def run(args: argparse.Namespace) -> None:
         return
     with in_turn(ablation.output):
         elsewhere = [*(images_of(ablation, runs, name, m, args.split) for name, m in other.items()), *real]
-        tables, own = [], []
+        tables: list[pd.DataFrame] = []
+        own: list[Images] = []
         for regime in ablation.regimes:
             cases = read_cases(regime.manifest)
             same = (images for images in own if images.file == regime.manifest)

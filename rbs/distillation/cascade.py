@@ -81,8 +81,8 @@ class Cascade(nn.Module):
         super().__init__()
         self.f1, self.f2, self.spi, self.skd, self.scm = f1, f2, spi, skd, scm
         self.sees, self.trains = sees, trains
-        frozen = {"both": [], "f1": [f2, spi], "f2": [f1]}[trains]
-        for module in frozen:
+        frozen: dict[Trains, tuple[nn.Module | None, ...]] = {"both": (), "f1": (f2, spi), "f2": (f1,)}
+        for module in frozen[trains]:
             if module is not None:
                 module.requires_grad_(False)
 

@@ -355,7 +355,7 @@ class RestorationTask(TrainingTask):
     def _analyse(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
         with self._profiled():
             if self.analyser == "imagenet":
-                return self._on_device("analyser")(x)  # type: ignore[no-any-return]
+                return self._on_device("analyser")(x)
             return self._on_device("teacher").embed(x, exposure, spacing_mm)  # type: ignore[operator]
 
     def _teach(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> SemanticPrior:

@@ -111,10 +111,11 @@ def place_areas(detections: Sequence[Mapping[str, Any]], first: str | None = Non
         for channels, found in _by_channels(kept).items():
             internal = np.diag(np.diag(within_covariance(found[STANDARD][0])))
             for method, (absent, present) in found.items():
-                plain, noisy = (channelised_auc(absent, present, noise) for noise in (None, internal))
+                plain = channelised_auc(absent, present)
+                noisy = channelised_auc(absent, present, internal)
                 known = {"channels": channels, "method": method}
                 frames.append(places.assign(**known, auc=plain, auc_internal_noise=noisy))
-            bounds = {IDEAL_RAPID: places["exposure"].map(bound), IDEAL_STANDARD: bound(1.0)}
+            bounds: dict[str, Any] = {IDEAL_RAPID: places["exposure"].map(bound), IDEAL_STANDARD: bound(1.0)}
             for method, area in bounds.items():
                 known = {"channels": channels, "method": method}
                 frames.append(places.assign(**known, auc=area, auc_internal_noise=math.nan))

@@ -189,7 +189,8 @@ def detection_study(
                 for channels, templates in sets[place.size_mm].items():
                     outputs = window @ templates.T / np.sqrt(place.levels)[:, None]
                     seen[present][channels, name][number].append(outputs.ravel())
-    absent, present = ({name: np.array(seen[side][name]) for name in names} for side in (0, 1))
+    absent = {name: np.array(seen[0][name]) for name in names}
+    present = {name: np.array(seen[1][name]) for name in names}
     return Detection(pair.patient, p, places, absent, present)
 
 

@@ -8,7 +8,7 @@ no further; a curve that still rises shows that it did not even do that.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -40,7 +40,12 @@ def curves_of(ablation: Ablation, runs: Runs) -> pd.DataFrame:
     parts = [pd.DataFrame(columns=COLUMNS)]
     for key in (key for key in ablation.keys if key in runs and runs[key].state == "finished"):
         for network, curve in _curves(runs[key].folder).items():
-            place = {"regime": key.regime, "row": key.row, "seed": key.seed, "network": network}
+            place: dict[str, Any] = {
+                "regime": key.regime,
+                "row": key.row,
+                "seed": key.seed,
+                "network": network,
+            }
             parts.append(curve.assign(**place)[COLUMNS])
     return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
 
@@ -93,7 +98,8 @@ def curves_figure(ablation: Ablation, curves: pd.DataFrame) -> Figure | None:
     colours = plt.get_cmap("tab20").colors  # type: ignore[attr-defined]
     rows = list(dict.fromkeys(curves["row"]))
     for axis, ((regime, network), panel) in zip(axes, panels, strict=True):
-        for row, lines in panel.groupby("row", sort=False):
+        for name, lines in panel.groupby("row", sort=False):
+            row = str(name)
             mean = lines.groupby("step")["value"].mean()
             place = rows.index(row)
             style = "-" if place < len(colours) else "--"

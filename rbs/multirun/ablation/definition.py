@@ -190,8 +190,8 @@ class Ablation:
         for name, entry in content["rows"].items():
             entry = entry or {}
             settings = _settings(file, "a row", entry)
-            more = entry.get("from"), entry.get("bound"), tuple(entry.get("regimes", ()))
-            rows.append(Row(name, _label(name, entry), *settings, *more))
+            start, bound, within = entry.get("from"), entry.get("bound"), tuple(entry.get("regimes", ()))
+            rows.append(Row(name, _label(name, entry), *settings, start, bound, within))
         ablation = cls(
             file,
             content.get("title", f"Ablation of {file.stem}"),

@@ -362,7 +362,7 @@ def _flatness(labels: Mapping[str, str], curves: pd.DataFrame) -> str:
     """Gain of each curve over its last quarter, in words."""
     lines = []
     for place, seeds in last_gains(curves).groupby(["regime", "row", "network"], sort=False):
-        regime, row, network = place
+        regime, row, network = map(str, place)
         said = (
             "flat" if seeds["flat"].all() else "still rising" if seeds["gain"].notna().all() else "too short"
         )

@@ -199,7 +199,12 @@ def score(ablation: Ablation, runs: Runs, sets: Sequence[Images], regime: str) -
             if key.row == STAGE1 and isinstance(ablation.stage1, str):
                 weights = ablation.start(key._replace(row=ablation.rows[0].name))
             table = score_run(folder, images, weights)
-            columns = {"images": images.name, "regime": regime, "row": key.row, "seed": key.seed}
+            columns: dict[str, Any] = {
+                "images": images.name,
+                "regime": regime,
+                "row": key.row,
+                "seed": key.seed,
+            }
             tables.append(pd.DataFrame(table).assign(**columns))
     return pd.concat(tables, ignore_index=True)
 
