@@ -105,7 +105,7 @@ def curves_figure(ablation: Ablation, curves: pd.DataFrame) -> Figure | None:
             style = "-" if place < len(colours) else "--"
             colour = colours[place % len(colours)]
             axis.plot(mean.index, mean, style, color=colour, linewidth=1.2, label=labels.get(row, "stage 1"))
-        axis.set_title(f"{regimes[regime]}: {network}", fontsize=9)
+        axis.set_title(f"{regimes[str(regime)]}: {network}", fontsize=9)
         axis.set_xlabel("step", fontsize=8)
         axis.set_ylabel(f"{panel['metric'].iloc[0]} of validation, dB", fontsize=8)
         axis.legend(fontsize=5.5, frameon=False, ncols=2)
