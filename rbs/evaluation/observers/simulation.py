@@ -189,8 +189,8 @@ def detection_study(
                 for channels, templates in sets[place.size_mm].items():
                     outputs = window @ templates.T / np.sqrt(place.levels)[:, None]
                     seen[present][channels, name][number].append(outputs.ravel())
-    absent = {name: np.array(seen[0][name]) for name in names}
-    present = {name: np.array(seen[1][name]) for name in names}
+    absent: dict[tuple[str, str], Array] = {name: np.array(seen[0][name]) for name in names}
+    present: dict[tuple[str, str], Array] = {name: np.array(seen[1][name]) for name in names}
     return Detection(pair.patient, p, places, absent, present)
 
 
