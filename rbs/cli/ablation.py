@@ -6,10 +6,14 @@ import argparse
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rbs.cli.options import add_fit_options, add_json, print_result
 from rbs.utils.experiments import ablation_file
 from rbs.weights.shipped import teacher_folder
+
+if TYPE_CHECKING:
+    from rbs.multirun.ablation.scores import Images
 
 HELP = "train and compare variants of an experiment in several regimes, as a file of sweeps/ablations says"
 
@@ -85,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
     from rbs.multirun.ablation.curves import curves_of
     from rbs.multirun.ablation.definition import Ablation, read_cases
     from rbs.multirun.ablation.report import Results, write_report
-    from rbs.multirun.ablation.scores import Images, images_of, score
+    from rbs.multirun.ablation.scores import images_of, score
     from rbs.multirun.runs import in_turn
 
     ablation = Ablation.read(
@@ -120,7 +124,7 @@ def run(args: argparse.Namespace) -> None:
     print_result(args, table, f"{text}\nwritten to {ablation.output}")
 
 
-def _real(args: argparse.Namespace) -> list[object]:
+def _real(args: argparse.Namespace) -> list[Images]:
     """The set of real scans, where any are given.
 
     Raises:
