@@ -189,9 +189,9 @@ def detection_study(
                 for channels, templates in sets[place.size_mm].items():
                     outputs = window @ templates.T / np.sqrt(place.levels)[:, None]
                     seen[present][channels, name][number].append(outputs.ravel())
-    absent: dict[tuple[str, str], Array] = {name: np.array(seen[0][name]) for name in names}
-    present: dict[tuple[str, str], Array] = {name: np.array(seen[1][name]) for name in names}
-    return Detection(pair.patient, p, places, absent, present)
+    without: dict[tuple[str, str], Array] = {name: np.array(seen[0][name]) for name in names}
+    with_foci: dict[tuple[str, str], Array] = {name: np.array(seen[1][name]) for name in names}
+    return Detection(pair.patient, p, places, without, with_foci)
 
 
 def texture_study(pair: ScanPair, methods: Sequence[Method], draws: int, seed: int) -> tuple[Rows, Rows]:
