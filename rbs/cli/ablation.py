@@ -73,6 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _named(text: str) -> tuple[str, Path]:
     name, equals, manifest = text.partition("=")
+    if name in ("test", "val", "real"):
+        raise argparse.ArgumentTypeError(f"'{name}' names scans of the ablation itself: choose another")
     if not (equals and manifest and re.fullmatch(r"[\w.-]*\w", name)):
         raise argparse.ArgumentTypeError(f"'{text}' is not NAME=MANIFEST; a NAME is letters, digits, _ . -")
     return name, Path(manifest)

@@ -73,8 +73,7 @@ class CaseDataset(Dataset[Sample], ABC):
     def other_labels(self, row: int) -> dict[str, Array]:
         """The entry "other_labels", (V, H, W) on the grid of a case; {} unless both have labels.
 
-        They are those of the next patient, background where it is the smaller one. Its views are
-        repeated where it has fewer.
+        They are those of the next patient (`laid_on`).
         """
         own, patient = self.images[row].labels, self.cases[row].patient
         if not self.placebo or own is None:
@@ -84,10 +83,7 @@ class CaseDataset(Dataset[Sample], ABC):
         other = next((image.labels for image in others), None)
         if other is None:
             return {}
-        laid = np.zeros_like(own)
-        _, height, width = (min(sides) for sides in zip(own.shape, other.shape, strict=True))
-        laid[:, :height, :width] = other[[v % len(other) for v in range(len(own))], :height, :width]
-        return {"other_labels": laid}
+        return {"other_labels": laid_on(own.shape, other)}
 
     def sample(
         self,
@@ -199,6 +195,14 @@ def collate(samples: Sequence[Sample]) -> Sample:
     if "prior" in samples[0]:
         batch["prior"] = SemanticPrior.cat([sample["prior"] for sample in samples])
     return batch
+
+
+def laid_on(shape: tuple[int, ...], labels: Array) -> Array:
+    """Labels (V, H, W) on a grid of another shape: cut, or background; views are repeated."""
+    laid = np.zeros(shape, labels.dtype)
+    _, height, width = (min(sides) for sides in zip(shape, labels.shape, strict=True))
+    laid[:, :height, :width] = labels[[v % len(labels) for v in range(shape[0])], :height, :width]
+    return laid
 
 
 def place_crop(

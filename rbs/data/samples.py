@@ -21,6 +21,9 @@ from rbs.scans.scan import Array, Spacing, View
 
 Pairs = Literal["measured", "split", "rapid", "expectation"]
 
+_KEPT = 600
+"""Numbered rapid scans kept in memory, 1 MB each of two views of 256 x 1024, in every process."""
+
 _TRIES = 4
 _ENOUGH = 0.5
 """A crop is taken when its mean count is this share of the scan's: most of a scan is air."""
@@ -172,8 +175,9 @@ class Crops(CropDataset):
         relative = float(low + (high - low) * (number + rng.random()) / (self.realisations or 1))
         whole, source_exposure = source(scan, self.pairs)
         counts = compact(self._simulate(whole, scan.expectation, relative, rng))
-        self._drawn[row, number] = counts, relative * source_exposure
-        return self._drawn[row, number]
+        if len(self._drawn) < _KEPT:
+            self._drawn[row, number] = counts, relative * source_exposure
+        return counts, relative * source_exposure
 
     def _simulate(
         self, counts: Array, expectation: Array | None, relative: float, rng: np.random.Generator

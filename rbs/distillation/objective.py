@@ -57,10 +57,14 @@ def cascade_losses(
     unfit = [type(loss).__name__ for loss in losses if "cut" in facts and "cut" not in loss.uses]
     if unfit:
         fault = f"{', '.join(unfit)} needs all counts of a target, but the lowest ones of some were cut"
-        raise RbsError(fault, remedy="train on cut scans with rbs.losses.PoissonDeviance alone")
+        raise RbsError(
+            fault,
+            remedy="train on cut scans with losses that take the cut, such as rbs.losses.PoissonDeviance",
+        )
 
     def rec(number: int, estimate: Tensor | None) -> Tensor | float:
-        if estimate is None or cascade.trains == ("f2", "f1")[number - 1]:
+        trained = cascade.trains in ("both", f"f{number}")
+        if estimate is None or not trained:
             return 0.0
         pair, given = (estimate, target), dict(facts)
         if displacement is not None:

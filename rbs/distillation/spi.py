@@ -19,8 +19,8 @@ class SPI(nn.Module):
     r"""Turns region masks M and embedding E of a prior into the condition of the second restorer.
 
     .. math::
-        c = \big[\uparrow\! M_{11}, \dots, \uparrow\! M_{VK}, \uparrow\!(W_E E_1), \dots,
-        \uparrow\!(W_E E_V)\big], \qquad
+        c = \big[\uparrow\! M_{11}, \dots, \uparrow\! M_{1K}, \uparrow\!(W_E E_1), \dots,
+        \uparrow\! M_{VK}, \uparrow\!(W_E E_V)\big], \qquad
         h_0 = w * [\mathrm{in}(x), c] = w_x * \mathrm{in}(x) + w_c * c
 
     Every region of every view is a channel of its own, at the scan's own resolution; the embedding

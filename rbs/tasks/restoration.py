@@ -233,6 +233,10 @@ class RestorationTask(TrainingTask):
             fault = "it was trained on other weights of stage 1"
             remedy = "give those it was trained on as --model.init_from"
             raise CheckpointError(fault, file=self.cascade_from, remedy=remedy)
+        source, told = self.prior.source, provenance.get("prior")
+        if spi is not None and source != told and {source, told} & {"truth", "placebo"}:
+            fault = f"its masks were those of prior.source {told}, not {source}"
+            raise CheckpointError(fault, file=self.cascade_from, remedy=f"set --model.prior.source {told}")
         f2.load_state_dict(loaded.f2.state_dict())
         if spi is not None and given is not None:
             spi.load_state_dict(given.state_dict())
@@ -313,6 +317,7 @@ class RestorationTask(TrainingTask):
         facts = batch["exposure"], spacing_of(batch)
         further = {}
         if self.region_head is not None:
+            self._require_rest(batch)
             labels = labels_of(batch, LABELLED[images.shows])
             further["regions"] = self.region_head(out.f1_features, labels)
         terms = cascade_losses(
@@ -332,14 +337,23 @@ class RestorationTask(TrainingTask):
         self.log_dict({f"train/{name}": value for name, value in logged.items()}, batch_size=len(x))
         return self.total(batch, terms)
 
+    def _require_rest(self, batch: Batch) -> None:
+        """Refuse crops in which labels, which lie on the target, do not lie on the rapid scan."""
+        if self.training and "displacement" in batch:
+            fault = "labels lie on the standard scan, from which a training patient moved to the rapid one"
+            raise RbsError(fault, remedy="set --data.pairs split")
+
     def _standard(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
         """All counts of a batch at standard scale and their exposure, where f2 sees those."""
         if self.cascade.sees != "standard":
             return None
         # Frames have no pairs, and no counts that add up.
-        if "displacement" in batch or getattr(self.datamodule, "pairs", "expectation") == "expectation":
+        apart = getattr(self.datamodule, "pairs", "expectation") == "expectation"
+        if apart or "displacement" in batch or "cut" in batch:
             fault = "a second restorer that sees the standard scan needs all counts of one patient at rest"
-            raise RbsError(fault, remedy="set --data.pairs split, or --model.sees i1")
+            raise RbsError(
+                fault, remedy="set --model.sees i1, or train on whole scans with --data.pairs split"
+            )
         exposure = batch["exposure"] + batch["target_exposure"]
         return standard_scale(batch["rapid"] + batch["target"], exposure), exposure
 
@@ -389,6 +403,7 @@ class RestorationTask(TrainingTask):
 
     def _labelled(self, batch: Batch) -> SemanticPrior:
         """The prior of a batch whose masks are true ones, its own or another child's."""
+        self._require_rest(batch)
         source, shows = self.prior.source, self.cascade.f1.images.shows
         name = "labels" if source == "truth" else "other_labels"
         if name not in batch:
@@ -500,6 +515,9 @@ def _require_fitting(task: RestorationTask, trains: Trains, sees: Sees, *, spi: 
     if trains == "f2" and (teaches or task.region_head is not None):
         fault = "SKD, SCM and the region head train the first restorer, which trains: f2 keeps frozen"
         raise RbsError(fault, remedy="set --model.skd, --model.scm and --model.region_head to false")
+    if sees == "standard" and not task._own_f2:
+        fault = "a second restorer that sees the standard scan is the first one, but another is named"
+        raise RbsError(fault, remedy="leave --model.f2 out")
     if sees == "standard" and (trains != "f1" or spi):
         fault = "a second restorer that sees the standard scan would be trained on the noise of its target"
         raise RbsError(fault, remedy="set --model.trains f1 and --model.spi false")

@@ -173,6 +173,9 @@ class Ablation:
         for name in ("experiment", "rows", "references"):
             if not content.get(name):
                 raise RbsError(f"it names no {name}", file=file, remedy=_REMEDY)
+        for name in ("regimes", "rows", "references"):
+            if not isinstance(content.get(name) or {}, dict):
+                raise RbsError(f"its {name} are not named", file=file, remedy=_REMEDY)
         started = stage1 or content.get(STAGE1)
         own: Part | str | None = started
         stage1_experiment = None

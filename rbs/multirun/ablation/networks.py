@@ -141,7 +141,9 @@ def _priors(settings: dict[str, Any], device: str) -> Callable[..., Any]:
             return teacher.segmenter.prior(first.restorer(x, exposure), exposure, spacing)
 
         image, p = pair.network_input
-        prior = cache.get_or_compute(image, p, pair.spacing_mm, compute)
+        # Trainings know whole scans by their raw counts.
+        counts = getattr(pair, "rapid", image)
+        prior = cache.get_or_compute(counts, p, pair.spacing_mm, compute)
         return prior.decoded().to(device)
 
     return found

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rbs.data.datasets import laid_on
 from rbs.data.frames_manifest import FramesManifest
 from rbs.data.manifest import Manifest
 from rbs.errors import ManifestError
@@ -243,14 +244,11 @@ def _score_pair(restore: Restore, images: Images, place: int) -> list[dict[str, 
     pair = images.pair(place)
 
     def other() -> Array | None:
-        """Labels of the next image, laid on the grid of this one, as trainings lay them."""
-        own, given = labels_of(pair), labels_of(images.pair((place + 1) % images.count))
-        if own is None or given is None:
-            return None
-        height, width = (min(sides) for sides in zip(own.shape[1:], given.shape[1:], strict=True))
-        laid = np.zeros_like(own)
-        laid[:, :height, :width] = given[[v % len(given) for v in range(len(own))], :height, :width]
-        return laid
+        """Labels of the next patient on the grid of this image, as trainings show them."""
+        own = labels_of(pair)
+        following = (images.pair(k % images.count) for k in range(place + 1, place + images.count))
+        given = next((labels_of(p) for p in following if p.patient != pair.patient), None)
+        return None if own is None or given is None else laid_on(own.shape, given)
 
     rows = []
     for network, restored in restore(pair, other).items():

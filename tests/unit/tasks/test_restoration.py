@@ -570,7 +570,7 @@ def test_a_teacher_that_sees_the_standard_scan_needs_all_counts_of_a_patient_at_
 
     for data in (Cohort(pairs="expectation"), Moved(pairs="split")):
         task = stage2(tmp_path, stage1, **STANDARD, **NO_TEACHER)
-        with pytest.raises(RbsError, match=r"at rest; set --data\.pairs split"):
+        with pytest.raises(RbsError, match=r"at rest; set --model\.sees i1, or"):
             trainer(tmp_path, limit_val_batches=0).fit(task, data)
     for other in ({"trains": "both"}, {"spi": True}):
         with pytest.raises(RbsError, match=r"--model\.trains f1 and --model\.spi false"):
@@ -804,7 +804,7 @@ def test_any_segmenter_gives_priors_that_are_cached(tmp_path, stage1, dynunet):
 def test_the_segmenter_of_a_scan_is_told_exposure_and_spacing(tmp_path, stage1, dynunet):
     """And it reads the frozen stage-1 restoration of the whole rapid scan."""
     task, scan = ready(stage2(tmp_path, stage1, source="frozen", **dynunet)), draw(0)
-    prior = task._scan_prior(scan.rapid, 0.5, (4.0, 4.0))
+    prior = task._scan_prior(scan.rapid, 0.5, (4.0, 4.0)).decoded()
     x, p = torch.tensor(scan.rapid / 0.5)[None], torch.tensor([0.5])
     segmenter = load_segmenter(dynunet["teacher"]).segmenter
     with torch.no_grad():
