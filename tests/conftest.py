@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +18,18 @@ from rbs.scans.scan import REGIONS, Scan, View
 # Keeps the augmentation library from asking the internet for its newest version.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
+# Where it is installed BM3D is one more peer of every evaluation, and takes minutes: tests do without, but for
+# those that ask for it by the fixture below.
+sys.modules["bm3d"] = None  # type: ignore[assignment]
+
 WriteCohort = Callable[..., Path]
+
+
+@pytest.fixture
+def with_bm3d(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package of BM3D, whose licence is non-commercial; skips where it is not installed."""
+    monkeypatch.delitem(sys.modules, "bm3d")
+    pytest.importorskip("bm3d", reason="its licence is non-commercial: pip install bm3d")
 
 
 def cartoon_child(rows: int, columns: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -56,8 +56,7 @@ def test_denoisers_denoise(noisy, restore, value, least):
     assert gain(noisy, restore(noisy, value)) > least
 
 
-def test_bm3d_denoises_colours(noisy):
-    pytest.importorskip("bm3d", reason="its licence is non-commercial: pip install bm3d")
+def test_bm3d_denoises_colours(noisy, with_bm3d):
     assert gain(noisy, bm3d(noisy, 1.0)) > gain(noisy, non_local_means(noisy, 0.8))
 
 

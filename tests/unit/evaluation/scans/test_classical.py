@@ -99,8 +99,7 @@ def test_bm3d_is_a_row_only_where_its_package_is(monkeypatch):
     assert available() == (*CLASSICAL, BM3D)
 
 
-def test_bm3d_denoises_and_keeps_counts(truth):
-    pytest.importorskip("bm3d", reason="its licence is non-commercial: pip install bm3d")
+def test_bm3d_denoises_and_keeps_counts(truth, with_bm3d):
     pair = pair_of(truth, 8)
     restored = bm3d(pair, 1.2)
     assert mean_error(restored, truth) < 0.3 * mean_error(pair.rapid / 0.5, truth)
