@@ -18,7 +18,8 @@ from rbs.scans.scan import REGIONS, Scan, View
 # Keeps the augmentation library from asking the internet for its newest version.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-# Where it is installed BM3D is one more peer of every evaluation, and takes minutes: tests do without, but for
+# Where it is installed BM3D is one more peer of every evaluation, and takes minutes: tests do
+# without, but for
 # those that ask for it by the fixture below.
 sys.modules["bm3d"] = None  # type: ignore[assignment]
 
