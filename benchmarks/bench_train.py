@@ -20,7 +20,8 @@ from rbs.data.endoscopy import EndoscopyDataModule
 from rbs.restorers.nafnet import NAFNet
 from rbs.segmentation.sam import ARCHITECTURES
 from rbs.tasks.adapt_teacher import AdaptTeacher
-from rbs.tasks.restoration import PriorConfig, RestorationTask
+from rbs.tasks.priors import PriorConfig
+from rbs.tasks.restoration import RestorationTask
 
 
 def measured(measure: Any, benchmark: Any, training: Training, rounds: int, warm_up: int, of: int) -> None:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from rbs.errors import CheckpointError, RbsError, printable
 from rbs.inference.devices import torch_device
 from rbs.scans.scan import Array
@@ -210,28 +208,27 @@ def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: 
     uses the prior of the crop as the first restorer of stage 2 restores it at that step, which no
     longer exists. One trained on true masks is given true masks.
     """
-    import torch
-
     from rbs.distillation.cascade import load_cascade
+    from rbs.evaluation.second_restorer import labelled_priors, second_restoration, segmented_priors
     from rbs.segmentation.checkpoint import load_segmenter
-    from rbs.segmentation.prior import SemanticPrior
     from rbs.weights.shipped import file_sha256
 
     device = torch_device("auto")
     cascade, provenance = load_cascade(file, second.restorer)
+    cascade.to(device)
     settings = {**provenance, "weights": file.name, "sha256": file_sha256(file)}
-    teacher, masks = None, provenance.get("prior") if cascade.spi is not None else None
-    if masks == "placebo":
+    prior_of, source = None, provenance.get("prior") if cascade.spi is not None else None
+    if source == "placebo":
         log.warning("stage 2 (f2) is left out: it was trained on the masks of other patients")
         return []
-    if masks == "truth":
+    if source == "truth":
         settings["prior"] = "true masks"
+        prior_of = labelled_priors(source, second.restorer.images, device)
     elif cascade.spi is not None:
         if folder is None or first is None:
             log.warning("stage 2 (f2) is left out: its semantic priors need --stage1 and --teacher")
             return []
         teacher = load_segmenter(folder, base)
-        teacher.segmenter.to(device)
         if provenance.get("teacher") not in (None, teacher.sha256):
             remedy = "give that one as --teacher"
             raise CheckpointError(
@@ -245,43 +242,14 @@ def _two_passes(first: Any, second: Any, file: Path, folder: Path | None, base: 
             f"{provenance.get('prior', 'not recorded')} in training; here of the whole scan as restored by"
             f" {first.name}, SHA-256 {first.sha256}"
         )
-    cascade.to(device)
+        prior_of = segmented_priors(teacher.segmenter.to(device), first.restorer, device)
+    restore_f2 = second_restoration(cascade, prior_of, device)
 
     def restore(pair: Any) -> Array:
-        x, exposure, spacing = _tensors(pair, device)
-        with torch.inference_mode():
-            prior = None
-            if teacher is not None:
-                prior = teacher.segmenter.prior(first.restorer(x, exposure), exposure, spacing)
-            elif masks == "truth":
-                labels = labels_of(pair)
-                if labels is None:
-                    fault = f"the second restorer needs true masks, but {pair.patient} has no labels"
-                    raise RbsError(fault, file=file, remedy="leave --stage2 out")
-                prior = SemanticPrior.of_labels(
-                    torch.as_tensor(labels, device=device)[None], cascade.f1.images
-                )
-            restored = cascade(x, exposure, prior).i2
-        assert restored is not None  # the cascade has a second restorer
-        return restored[0].cpu().numpy()
+        restored = restore_f2(pair, lambda: None)
+        if restored is None:
+            fault = f"the second restorer needs true masks, but {pair.patient} has no labels"
+            raise RbsError(fault, file=file, remedy="leave --stage2 out")
+        return restored
 
     return [Method("stage2_f2", "Stage 2, second restorer", restore, settings)]
-
-
-def labels_of(pair: Any) -> Array | None:
-    """Region labels of a pair, (V, H, W): of a scan its regions, of a frame its lesion."""
-    if not hasattr(pair.target, "lesion"):
-        regions: Array | None = pair.target.labels
-        return regions
-    lesion: Array | None = pair.target.lesion
-    return None if lesion is None else lesion[None].astype(np.uint8)
-
-
-def _tensors(pair: Any, device: str) -> tuple[Any, Any, Any]:
-    import torch
-
-    from rbs.segmentation.segmenter import facts_of
-
-    image, exposure = pair.network_input
-    x = torch.as_tensor(image, dtype=torch.float32, device=device)
-    return x[None], *facts_of(exposure, pair.spacing_mm, device)

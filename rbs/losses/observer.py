@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rbs.errors import RbsError
 from rbs.losses import Loss
-from rbs.utils.channels import dog_channels
+from rbs.utils.observer_channels import dog_channels
 
 WINDOW = 33
 """Edge of the channels' window, pixels; odd. A third of a crop of 96 pixels, and wider than the

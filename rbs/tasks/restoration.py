@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor, nn
@@ -19,7 +18,6 @@ from rbs.data.manifest import manifest_record
 from rbs.distillation.balance import GradientBalance
 from rbs.distillation.cascade import Cascade, Sees, Trains, load_cascade, save_cascade, second_restorer
 from rbs.distillation.objective import cascade_losses
-from rbs.distillation.prior_cache import PriorCache
 from rbs.distillation.region_head import RegionHead
 from rbs.distillation.scm import SCM
 from rbs.distillation.skd import SKD
@@ -29,11 +27,8 @@ from rbs.losses import Charbonnier, Loss, PoissonDeviance
 from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import describe_lightning, load_restorer, save_restorer
 from rbs.scans.counts import standard_scale
-from rbs.scans.scan import Array, Spacing
-from rbs.segmentation.checkpoint import load_segmenter
 from rbs.segmentation.labels import LABELLED
-from rbs.segmentation.prior import SemanticPrior
-from rbs.segmentation.segmenter import facts_of
+from rbs.tasks.priors import PriorArgument, PriorConfig, Priors
 from rbs.tasks.profiler import TEACHER
 from rbs.tasks.task import (
     Batch,
@@ -41,49 +36,19 @@ from rbs.tasks.task import (
     images_of,
     labels_of,
     require_expectation,
+    require_rest,
     require_same_start,
     spacing_of,
 )
 from rbs.tasks.validation import frame_scores, pooled, scan_scores
 from rbs.utils.version import VERSION
-from rbs.weights.shipped import file_sha256, teacher_folder
+from rbs.weights.shipped import file_sha256
 
 DEFAULTS: dict[str, tuple[Callable[[], Loss], Callable[[Tensor, Batch], dict[str, float]]]] = {
     "scans": (PoissonDeviance, scan_scores),
     "frames": (Charbonnier, frame_scores),
 }
 """Reconstruction loss and validation scores by the kind of image."""
-
-
-@dataclass(frozen=True)
-class PriorConfig:
-    """Semantic priors of stage 2: who gives them, and the images they are of.
-
-    Attributes:
-        source: "cached" and "frozen": a segmenter's of the whole rapid scan that a crop is of, as
-            the stage-1 restorer restores it, read from files or computed at each step in the
-            training process. "online": a segmenter's of the current restoration of what is trained
-            on. "truth": true masks, which bound from above what the best of segmenters could bring.
-            "placebo": true masks of another child, which bring the capacity that masks need, and
-            nothing else. Both are masks alone and need no segmenter.
-        teacher: The segmenter, file or folder of an adapted SAM.
-        embedding_dim: Channels of its embedding: 128 of the small SAM, 256 of Meta's, 64 of
-            the `DynUNet` that ships, 48 of one with the class's default filters; 0 uses masks
-            alone.
-        base_checkpoint: Base weights of that SAM; None for the shipped or downloaded ones.
-        cache: Folder of the files.
-    """
-
-    source: Literal["cached", "frozen", "online", "truth", "placebo"] = "cached"
-    teacher: Path | None = None
-    embedding_dim: int = 128
-    base_checkpoint: Path | None = None
-    cache: Path = Path("runs/priors")
-
-    @property
-    def labelled(self) -> bool:
-        """True where masks are labels, not a segmenter's."""
-        return self.source in ("truth", "placebo")
 
 
 _CACHED = PriorConfig()
@@ -165,7 +130,7 @@ class RestorationTask(TrainingTask):
         }
         self.save_hyperparameters(ignore=list(built))
         self.save_hyperparameters(built)
-        self.stage, self.prior, self.analyser = stage, prior, analyser
+        self.stage, self.analyser = stage, analyser
         self.init_from, self.cascade_from, self._own_f2 = init_from, cascade_from, f2 is None
         self.losses = nn.ModuleList(losses or [DEFAULTS[f1.images.shows][0]()])
         shares = {"skd": skd_share, "scm": scm_share, "regions": region_share}
@@ -181,13 +146,11 @@ class RestorationTask(TrainingTask):
             distillation = SKD(f1.feature_channels, f2.feature_channels, f1.domain) if skd else None
             consistency = SCM() if scm else None
             self.cascade = Cascade(f1, f2, integration, distillation, consistency, sees=sees, trains=trains)
-        # A dict hides modules from the module tree: "teacher", "stage1", the frozen restorer it
-        # looks at, and "analyser".
-        self._outside: dict[str, nn.Module] = {}
-        self._cache: PriorCache | None = None
+        self.priors = Priors(prior, f1.images, self._profiled)
+        # A dict hides modules from the module tree.
+        self._outside: dict[Literal["analyser"], nn.Module] = {}
         self._init_sha256: str | None = None
         self._cascade_sha256: str | None = None
-        self._teacher_sha256: str | None = None
         self._scores: dict[int, tuple[str, dict[str, float]]] = {}
 
     # --- weights and teacher
@@ -199,7 +162,7 @@ class RestorationTask(TrainingTask):
             RbsError: Stage 2 lacks the stage-1 weights or the segmenter.
             CheckpointError: One of them does not fit.
         """
-        fitting, cascade, prior = stage == "fit", self.cascade, self.prior
+        fitting, cascade, prior = stage == "fit", self.cascade, self.priors.config
         scm = fitting and cascade.scm is not None
         if fitting or cascade.spi is not None:
             self._load_stage1(into_f1=fitting)
@@ -211,7 +174,7 @@ class RestorationTask(TrainingTask):
             self._outside["analyser"] = ImageNetAnalyser(cascade.f1.domain)
         masks = (cascade.spi is not None or scm) and not prior.labelled
         if masks or (scm and self.analyser == "segmenter"):
-            self._load_teacher(crops=fitting and prior.source == "online")
+            self.priors.load_segmenter(self._init_sha256, crops=fitting and prior.source == "online")
         if prior.source == "placebo" and self._trainer is not None:
             self.datamodule.placebo = True
 
@@ -221,8 +184,9 @@ class RestorationTask(TrainingTask):
             if self._own_f2:
                 f2.start_from(f1, head=self.cascade.sees != "i1")
             return
+        assert self.priors.stage1 is not None  # stage 2 does not begin without
         # Loading puts both restorers into evaluation mode, and f1 is about to be trained.
-        loaded, provenance = load_cascade(self.cascade_from, self._outside["stage1"])  # type: ignore[arg-type]
+        loaded, provenance = load_cascade(self.cascade_from, self.priors.stage1)
         assert loaded.f2 is not None
         spi, given = self.cascade.spi, loaded.spi
         if loaded.f2.spec() != f2.spec() or (spi and spi.embedding_dim) != (given and given.embedding_dim):
@@ -233,7 +197,7 @@ class RestorationTask(TrainingTask):
             fault = "it was trained on other weights of stage 1"
             remedy = "give those it was trained on as --model.init_from"
             raise CheckpointError(fault, file=self.cascade_from, remedy=remedy)
-        source, told = self.prior.source, provenance.get("prior")
+        source, told = self.priors.config.source, provenance.get("prior")
         if spi is not None and source != told and {source, told} & {"truth", "placebo"}:
             fault = f"its masks were those of prior.source {told}, not {source}"
             raise CheckpointError(fault, file=self.cascade_from, remedy=f"set --model.prior.source {told}")
@@ -258,33 +222,7 @@ class RestorationTask(TrainingTask):
         if into_f1:
             self.cascade.f1.load_state_dict(loaded.restorer.state_dict())
         if self.stage == 2:
-            self._outside["stage1"] = loaded.restorer.requires_grad_(False)
-
-    def _load_teacher(self, *, crops: bool) -> None:
-        config = self.prior
-        if config.teacher is None:
-            fault = "SPI and SCM need a segmenter, but none is named"
-            remedy = (
-                "give the folder of `make adapt-sam`, or the file of any segmenter, as --model.prior.teacher,"
-                " or switch spi and scm off"
-            )
-            raise RbsError(fault, remedy=remedy)
-        loaded = load_segmenter(teacher_folder(config.teacher), config.base_checkpoint)
-        teacher, shows = loaded.segmenter, self.cascade.f1.images.shows
-        if config.embedding_dim not in (0, teacher.embedding_dim) and not config.labelled:
-            fault = f"its embedding has {teacher.embedding_dim} channels, not {config.embedding_dim}"
-            remedy = f"set --model.prior.embedding_dim {teacher.embedding_dim}, or 0 to use masks alone"
-            raise CheckpointError(fault, file=config.teacher, remedy=remedy)
-        if teacher.images.shows != shows:
-            fault = f"it was trained on {teacher.images.shows}, but f1 restores {shows}"
-            remedy = "adapt one to these with `make adapt-sam`"
-            raise CheckpointError(fault, file=config.teacher, remedy=remedy)
-        if crops and not teacher.reads_crops:
-            fault = "it knows regions by where they lie in the body, and online priors show it crops"
-            remedy = "set --model.prior.source cached"
-            raise CheckpointError(fault, file=config.teacher, remedy=remedy)
-        self._outside["teacher"], self._teacher_sha256 = teacher, loaded.sha256
-        self._cache = PriorCache(config.cache, f"{loaded.sha256} {self._init_sha256}")
+            self.priors.stage1 = loaded.restorer.requires_grad_(False)
 
     # --- training
 
@@ -300,24 +238,20 @@ class RestorationTask(TrainingTask):
                 exists, or a loss does not suit their targets.
         """
         require_expectation(self.losses, self.datamodule)  # type: ignore[arg-type]
-        if self.prior.source not in ("cached", "frozen") or "teacher" not in self._outside:
-            return
-        if self.prior.source == "frozen":
-            self.datamodule.attach_priors(self._scan_prior)
-        else:
-            assert self._cache is not None
-            self.datamodule.attach_priors(self._cache.read, fill=self._scan_prior)
-            self.trainer.strategy.barrier()
+        self.priors.attach(self.datamodule, self.device)
+        self.trainer.strategy.barrier()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step on a batch of crops."""
         images = self.cascade.f1.images
         x = images_of(batch, images)
-        out = self.cascade(x, batch["exposure"], self._prior_of_crops(batch), self._standard(batch))
+        out = self.cascade(
+            x, batch["exposure"], self._prior(batch, self.priors.of_crops), self._standard(batch)
+        )
         facts = batch["exposure"], spacing_of(batch)
         further = {}
         if self.region_head is not None:
-            self._require_rest(batch)
+            require_rest(batch)
             labels = labels_of(batch, LABELLED[images.shows])
             further["regions"] = self.region_head(out.f1_features, labels)
         terms = cascade_losses(
@@ -337,12 +271,6 @@ class RestorationTask(TrainingTask):
         self.log_dict({f"train/{name}": value for name, value in logged.items()}, batch_size=len(x))
         return self.total(batch, terms)
 
-    def _require_rest(self, batch: Batch) -> None:
-        """Refuse crops in which labels, which lie on the target, do not lie on the rapid scan."""
-        if self.training and "displacement" in batch:
-            fault = "labels lie on the standard scan, from which a training patient moved to the rapid one"
-            raise RbsError(fault, remedy="set --data.pairs split")
-
     def _standard(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
         """All counts of a batch at standard scale and their exposure, where f2 sees those."""
         if self.cascade.sees != "standard":
@@ -357,84 +285,28 @@ class RestorationTask(TrainingTask):
         exposure = batch["exposure"] + batch["target_exposure"]
         return standard_scale(batch["rapid"] + batch["target"], exposure), exposure
 
-    # --- semantic priors
-
-    def _on_device(self, name: str) -> nn.Module:
-        return self._outside[name].to(self.device)
+    def _prior(self, batch: Batch, of: Callable[[Batch], PriorArgument]) -> PriorArgument | None:
+        """The prior argument of the cascade; None where it needs none."""
+        scm = self.training and self.cascade.scm is not None
+        return of(batch) if self.cascade.spi is not None or scm else None
 
     def _profiled(self) -> AbstractContextManager[Any]:
         """Count the time spent in here to the teacher (`rbs.tasks.profiler`)."""
         return self.trainer.profiler.profile(TEACHER)  # type: ignore[attr-defined]
 
     def _analyse(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> Tensor:
+        """Features of SCM's analyser."""
+        if self.analyser == "segmenter":
+            return self.priors.embed(x, exposure, spacing_mm)
         with self._profiled():
-            if self.analyser == "imagenet":
-                return self._on_device("analyser")(x)
-            return self._on_device("teacher").embed(x, exposure, spacing_mm)  # type: ignore[operator]
-
-    def _teach(self, x: Tensor, exposure: Tensor, spacing_mm: Tensor) -> SemanticPrior:
-        with self._profiled(), torch.no_grad():
-            return self._on_device("teacher").prior(x, exposure, spacing_mm)  # type: ignore[operator]
-
-    def _online(self, batch: Batch) -> Callable[[Tensor], SemanticPrior]:
-        return lambda restored: self._teach(restored, batch["exposure"], spacing_of(batch))
-
-    def _prior_of_crops(self, batch: Batch) -> SemanticPrior | Callable[[Tensor], SemanticPrior] | None:
-        """The prior argument of `Cascade` for a batch of crops."""
-        if self.cascade.spi is None and self.cascade.scm is None:
-            return None
-        if self.prior.labelled:
-            return self._labelled(batch)
-        return self._online(batch) if self.prior.source == "online" else batch["prior"]
-
-    def _prior_of_scan(self, batch: Batch) -> SemanticPrior | Callable[[Tensor], SemanticPrior] | None:
-        """The prior argument of `Cascade` for one whole scan or frame."""
-        if self.cascade.spi is None:
-            return None
-        if self.prior.labelled:
-            return self._labelled(batch)
-        if self.prior.source == "online":
-            return self._online(batch)
-        row, column = spacing_of(batch)[0].tolist()
-        rounded = self._scan_prior(
-            batch["rapid"][0].cpu().numpy(), float(batch["exposure"][0]), (row, column)
-        )
-        return rounded.decoded().to(self.device)
-
-    def _labelled(self, batch: Batch) -> SemanticPrior:
-        """The prior of a batch whose masks are true ones, its own or another child's."""
-        self._require_rest(batch)
-        source, shows = self.prior.source, self.cascade.f1.images.shows
-        name = "labels" if source == "truth" else "other_labels"
-        if name not in batch:
-            patients = "two patients of each split" if source == "placebo" else "every case"
-            raise RbsError(
-                f"prior.source: {source} needs the true regions of {patients}, but there is no"
-                f" {LABELLED[shows].labelled_by}",
-                remedy="train on cases that have them all, or set --model.prior.source cached",
-            )
-        return SemanticPrior.of_labels(batch[name], self.cascade.f1.images)
-
-    def _scan_prior(self, counts: Array, exposure: float, spacing_mm: Spacing) -> SemanticPrior:
-        """Prior (1, V, ...) of a whole rapid scan as the frozen stage-1 restorer restores it."""
-
-        def compute(counts: Array, exposure: float, spacing_mm: Spacing) -> SemanticPrior:
-            x = torch.as_tensor(standard_scale(counts.astype(np.float32), exposure), device=self.device)[None]
-            p, spacing = facts_of(exposure, spacing_mm, self.device)
-            # Priors must not depend on whether they are asked for inside a mixed-precision step.
-            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                return self._teach(self._on_device("stage1")(x, p), p, spacing)
-
-        if self._cache is None or self.prior.source == "frozen":
-            return compute(counts, exposure, spacing_mm).to("cpu").rounded()
-        return self._cache.get_or_compute(counts, exposure, spacing_mm, compute)
+            return self._outside["analyser"].to(x.device)(x)
 
     # --- evaluation on whole scans
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Restore a whole scan or frame and score it."""
         x = images_of(batch, self.cascade.f1.images)
-        out = self.cascade(x, batch["exposure"], self._prior_of_scan(batch))
+        out = self.cascade(x, batch["exposure"], self._prior(batch, self.priors.of_scan))
         _, score = DEFAULTS[self.cascade.f1.images.shows]
         scores = score(out.i1, batch)
         if out.i2 is not None:
@@ -505,8 +377,8 @@ class RestorationTask(TrainingTask):
             "init_from": self._init_sha256,
             "cascade_from": self._cascade_sha256,
             "trains": self.cascade.trains if self.stage == 2 else None,
-            "teacher": self._teacher_sha256,
-            "prior": self.prior.source if self.cascade.spi is not None else None,
+            "teacher": self.priors.sha256,
+            "prior": self.priors.config.source if self.cascade.spi is not None else None,
         }
 
 

@@ -70,6 +70,17 @@ def labels_of(batch: Batch, images: LabelledImages) -> Tensor:
     return labels
 
 
+def require_rest(batch: Batch) -> None:
+    """Refuse crops of a patient who moved: labels lie on the standard scan, not on the rapid one.
+
+    Raises:
+        RbsError: One of the patients moved.
+    """
+    if "displacement" in batch:
+        fault = "labels lie on the standard scan, from which a training patient moved to the rapid one"
+        raise RbsError(fault, remedy="set --data.pairs split")
+
+
 def require_same_start(file: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse to go on from a training that started from other weights, teacher or data.
 

@@ -32,7 +32,7 @@ from rbs.evaluation.scans.metrics import Target
 from rbs.evaluation.scans.pairs import ScanPair
 from rbs.scans.body import smooth
 from rbs.scans.scan import REGIONS, Array
-from rbs.utils.channels import dog_channels
+from rbs.utils.observer_channels import dog_channels
 
 Rows = list[dict[str, Any]]
 

@@ -8,16 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from rbs.evaluation.methods import CASCADE_FILE, labels_of, trained_methods
+from rbs.evaluation.methods import CASCADE_FILE, trained_methods
 from rbs.evaluation.scans.pairs import ScanPair
+from rbs.evaluation.second_restorer import (
+    Other,
+    PriorOf,
+    labelled_priors,
+    second_restoration,
+    segmented_priors,
+)
 from rbs.multirun.runs import Training, read_yaml
 from rbs.scans.scan import Array
 
 Estimates = dict[str, Array]
 """Restorations by the name of the network: f1, f2."""
-
-Other = Callable[[], Array | None]
-"""Gives another patient's labels on the grid of a pair, (V, H, W); None where one has none."""
 
 Restore = Callable[[Any, Other], Estimates]
 """Of a pair."""
@@ -72,78 +76,40 @@ def _view_by_view(restore: Restore) -> Restore:
 
 def _second(training: Training, file: Path, settings: dict[str, Any]) -> Restore:
     """The second restorer, with the prior of its training."""
-    import torch
-
     from rbs.distillation.cascade import load_cascade
     from rbs.inference.devices import torch_device
     from rbs.restorers.checkpoint import load_restorer
-    from rbs.segmentation.segmenter import facts_of
 
     device = torch_device("auto")
     cascade, _ = load_cascade(file, load_restorer(training.weights).restorer)
-    cascade.to(device)
     prior_of = _priors(settings, device) if cascade.spi is not None else None
+    restore_f2 = second_restoration(cascade.to(device), prior_of, device)
 
     def restore(pair: Any, other: Other) -> Estimates:
-        image, p = pair.network_input
-        x = torch.as_tensor(image, dtype=torch.float32, device=device)[None]
-        exposure, spacing = facts_of(p, pair.spacing_mm, device)
-        with torch.inference_mode():
-            prior = None
-            if prior_of is not None:
-                prior = prior_of(pair, other, x, exposure, spacing)
-                if prior is None:
-                    return {}
-            restored = cascade(x, exposure, prior).i2
-        return {} if restored is None else {"f2": restored[0].float().cpu().numpy()}
+        restored = restore_f2(pair, other)
+        return {} if restored is None else {"f2": restored}
 
     return restore
 
 
-def _priors(settings: dict[str, Any], device: str) -> Callable[..., Any]:
-    """A function of a pair and its tensors that gives the prior of the training; None without one.
-
-    A segmenter's is that of the whole image as the frozen stage 1 restores it.
-    """
-    import torch
-
+def _priors(settings: dict[str, Any], device: str) -> PriorOf:
+    """The priors of a training, from its settings."""
     from rbs.distillation.prior_cache import PriorCache
     from rbs.restorers.checkpoint import load_restorer
     from rbs.segmentation.checkpoint import load_segmenter
-    from rbs.segmentation.prior import SemanticPrior
     from rbs.weights.shipped import teacher_folder
 
     config = settings.get("prior", {})
     first = load_restorer(Path(settings["init_from"]))
     source = config.get("source", "cached")
     if source in ("truth", "placebo"):
-
-        def labelled(pair: Any, other: Other, *_: Any) -> SemanticPrior | None:
-            labels = labels_of(pair) if source == "truth" else other()
-            if labels is None:
-                return None
-            own = torch.as_tensor(np.ascontiguousarray(labels), device=device)[None]
-            return SemanticPrior.of_labels(own, first.restorer.images)
-
-        return labelled
-
+        return labelled_priors(source, first.restorer.images, device)
     base = config.get("base_checkpoint")
     teacher = load_segmenter(teacher_folder(config["teacher"]), base and Path(base))
-    first.restorer.to(device)
-    teacher.segmenter.to(device)
-    cache = PriorCache(Path(config["cache"]), f"{teacher.sha256} {first.sha256}")
-
-    def found(pair: Any, _: Other, x: Any, exposure: Any, spacing: Any) -> Any:
-        if source == "online":
-            return lambda i1: teacher.segmenter.prior(i1, exposure, spacing)
-
-        def compute(*_: Any) -> SemanticPrior:
-            return teacher.segmenter.prior(first.restorer(x, exposure), exposure, spacing)
-
-        image, p = pair.network_input
-        # Trainings know whole scans by their raw counts.
-        counts = getattr(pair, "rapid", image)
-        prior = cache.get_or_compute(counts, p, pair.spacing_mm, compute)
-        return prior.decoded().to(device)
-
-    return found
+    return segmented_priors(
+        teacher.segmenter.to(device),
+        first.restorer.to(device),
+        device,
+        online=source == "online",
+        cache=PriorCache(Path(config["cache"]), f"{teacher.sha256} {first.sha256}"),
+    )

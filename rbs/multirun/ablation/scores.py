@@ -18,11 +18,12 @@ from rbs.data.datasets import laid_on
 from rbs.data.frames_manifest import FramesManifest
 from rbs.data.manifest import Manifest
 from rbs.errors import ManifestError
-from rbs.evaluation.methods import CASCADE_FILE, labels_of
+from rbs.evaluation.methods import CASCADE_FILE
 from rbs.evaluation.observers.task_metrics import TASK_METRICS
 from rbs.evaluation.real.scans import RealScan, Speed
 from rbs.evaluation.run import FRAMES, SCANS, Kind
 from rbs.evaluation.scans.metrics import METRICS, Metric, Target
+from rbs.evaluation.second_restorer import labels_of
 from rbs.multirun.ablation.definition import STAGE1, Ablation, Key, Runs
 from rbs.multirun.ablation.networks import Restore, first_of, networks_of
 from rbs.multirun.runs import Training

@@ -25,7 +25,8 @@ from rbs.segmentation.adapters import load_teacher
 from rbs.segmentation.checkpoint import load_segmenter
 from rbs.segmentation.dynunet import DynUNet
 from rbs.tasks.adapt_teacher import AdaptTeacher
-from rbs.tasks.restoration import PriorConfig, RestorationTask
+from rbs.tasks.priors import PriorConfig
+from rbs.tasks.restoration import RestorationTask
 from rbs.tasks.segmentation import SegmentationTask
 
 SIDE = 64

@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 from rbs.evaluation.observers.laguerre_gauss import CHANNELS, laguerre_gauss_channels
 from rbs.evaluation.observers.observers import FIRST_CHANNEL, WINDOW, channelised_auc
-from rbs.utils.channels import dog_channels
+from rbs.utils.observer_channels import dog_channels
 
 FWHM_MM, SPACING = 12.0, (2.26, 2.0)
 PLACES, DRAWS = 12, 60

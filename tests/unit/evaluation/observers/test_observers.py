@@ -16,7 +16,7 @@ from rbs.evaluation.observers.observers import (
     channelised_auc,
 )
 from rbs.losses import observer
-from rbs.utils.channels import dog_channels
+from rbs.utils.observer_channels import dog_channels
 
 BACKGROUND = 25.0
 

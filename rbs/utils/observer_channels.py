@@ -1,4 +1,4 @@
-"""Channels of vision, through which model observers look at images."""
+"""Difference-of-Gaussian channels, through which model observers look at images."""
 
 from __future__ import annotations
 
