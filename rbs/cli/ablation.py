@@ -90,8 +90,9 @@ def run(args: argparse.Namespace) -> None:
 
     from rbs.multirun.ablation.curves import curves_of
     from rbs.multirun.ablation.definition import Ablation, read_cases
-    from rbs.multirun.ablation.report import Results, write_report
+    from rbs.multirun.ablation.report import write_report
     from rbs.multirun.ablation.scores import images_of, score
+    from rbs.multirun.ablation.verdicts import Results
     from rbs.multirun.runs import in_turn
 
     ablation = Ablation.read(

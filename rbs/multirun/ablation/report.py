@@ -1,26 +1,29 @@
-"""Tables and figures of an ablation, and its results in words.
-
-A row is better or worse than its reference where that is shown. Where it is not, the row may do
-nothing, or the ablation may have been unable to show what it does: then the word is "not tested",
-and the reasons are named.
-"""
+"""Tables and figures of an ablation, and its results in words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from rbs.evaluation.scans.metrics import Metric
-from rbs.evaluation.statistics.differences import MIN_PATIENTS, holm
-from rbs.multirun.ablation.compare import Difference, improves, paired, scores_of, value
+from rbs.evaluation.statistics.differences import holm
+from rbs.multirun.ablation.compare import Difference, improves, paired
 from rbs.multirun.ablation.curves import RULE, curves_figure, last_gains
 from rbs.multirun.ablation.definition import NETWORKS, STAGE1, Ablation, Key, Runs
-from rbs.multirun.ablation.scores import Images
+from rbs.multirun.ablation.verdicts import (
+    BETTER,
+    MAIN,
+    NONE,
+    UNTESTED,
+    WORSE,
+    Results,
+    comparisons,
+    main_metric,
+    scores_by_place,
+    with_verdicts,
+)
 from rbs.multirun.runs import Training
 from rbs.report.searches import ablation_figure, ablation_tables, difference_cell, read_ablation
 from rbs.report.tables import Cell
@@ -28,32 +31,6 @@ from rbs.restorers.checkpoint import load_restorer
 from rbs.utils.files import whole_file, write_json, write_text
 from rbs.utils.markdown import latex, markdown
 from rbs.utils.words import counted
-
-Scores = npt.NDArray[np.float64]
-Place = tuple[str, str]
-"""A row and one of its networks."""
-
-BETTER, WORSE, NONE, UNTESTED = "better", "worse", "no difference", "not tested"
-MAIN = ("psnr_truth", "nc_psnr", "psnr")
-"""The metric that words follow, the first there is: where the truth is known, the noise of the
-standard scan need not blur the comparison."""
-
-
-@dataclass(frozen=True)
-class Results:
-    """All that was found.
-
-    Attributes:
-        runs: The trainings.
-        sets: Sets of images that were scored, the regimes' own first.
-        per_image: Scores, as `rbs.multirun.ablation.scores.score` makes them, of all regimes.
-        curves: Validation curves, as `rbs.multirun.ablation.curves.curves_of` makes them.
-    """
-
-    runs: Runs
-    sets: tuple[Images, ...]
-    per_image: pd.DataFrame
-    curves: pd.DataFrame
 
 
 def write_report(ablation: Ablation, results: Results) -> tuple[pd.DataFrame, str]:
@@ -76,7 +53,7 @@ def write_report(ablation: Ablation, results: Results) -> tuple[pd.DataFrame, st
         "regimes": {regime.name: regime.label for regime in ablation.regimes},
         "images": {images.name: images.label for images in results.sets},
         "metrics": [m.describe() for m in own.metrics if m.name in found],
-        "main": {images.name: _main(table, images) for images in results.sets},
+        "main": {images.name: main_metric(table, images) for images in results.sets},
         "references": {network: list(names) for network, names in ablation.references.items()},
         "words": [*_words(ablation, results, table), *_contrasts(ablation, results)],
     }
@@ -118,136 +95,6 @@ def write_report(ablation: Ablation, results: Results) -> tuple[pd.DataFrame, st
     return table, text
 
 
-# --- numbers
-
-
-def comparisons(ablation: Ablation, results: Results) -> pd.DataFrame:
-    """Every row and its differences, before they are judged.
-
-    Returns:
-        A line an image set, regime, row, network, metric and reference: value, difference, low,
-        high, p, p_holm, patients, and whether the difference is shown to be an improvement
-        (`improved`: True, False or None). Lines without a reference hold a value alone.
-    """
-    lines: list[dict[str, Any]] = []
-    for images in results.sets:
-        for regime in ablation.regimes:
-            part = results.per_image.query("images == @images.name and regime == @regime.name")
-            for metric in (metric for metric in images.metrics if metric.printed):
-                scores = _scores(ablation, part, metric)
-                about = {"images": images.name, "regime": regime.name, "metric": metric.name}
-                for line in _compared(ablation, scores, metric):
-                    row, network = line.pop("place")
-                    found = _value(part[(part["row"] == row) & (part["network"] == network)], metric)
-                    lines.append(
-                        {**about, "row": row, "network": network, "unit": metric.unit, "value": found, **line}
-                    )
-    return pd.DataFrame(lines)
-
-
-def _scores(ablation: Ablation, part: pd.DataFrame, metric: Metric) -> dict[Place, Scores]:
-    """Scores (seeds, patients) of the rows and networks that have all seeds.
-
-    Of the patients that have a value in all of these: not every child has a lesion.
-    """
-    column, found = metric.pooled_from or metric.name, {}
-    if column not in part:
-        return {}
-    for row, network in part[["row", "network"]].drop_duplicates().itertuples(index=False):
-        # Patients of other networks stay: f2 has no value where its prior does not exist.
-        own = part.assign(row=part["row"].where(part["network"] == network))
-        scores = scores_of(own, row, metric)
-        if len(scores) == len(ablation.seeds) and np.isfinite(scores).any():
-            found[row, network] = scores
-    if not found:
-        return {}
-    known = np.all([np.isfinite(scores).all(axis=0) for scores in found.values()], axis=0)
-    return {place: scores[:, known] for place, scores in found.items()} if known.any() else {}
-
-
-def _value(own: pd.DataFrame, metric: Metric) -> float:
-    """Mean over seeds and patients, in the metric's unit, as measured."""
-    by_patient = own.groupby(["seed", "patient"])[metric.pooled_from or metric.name].mean()
-    return value(by_patient.dropna().to_numpy(dtype=np.float64), metric)
-
-
-def _compared(ablation: Ablation, scores: Mapping[Place, Scores], metric: Metric) -> list[dict[str, Any]]:
-    """Lines of one metric: `place`, and where there is a reference the difference from it."""
-    lines: list[dict[str, Any]] = []
-    for network in NETWORKS:
-        mine = [place for place in scores if place[1] == network]
-        compared: set[Place] = set()
-        for name in ablation.references.get(network, ()):
-            # Stage 1 has no second restorer: that of a row is compared with the one it began with.
-            reference = (name, network) if (name, network) in scores else (name, NETWORKS[0])
-            others = [place for place in mine if place[0] != name]
-            if reference not in scores:
-                continue
-            differences = [paired([(scores[place], scores[reference])], metric) for place in others]
-            corrected = holm([difference.p for difference in differences])
-            for place, difference, p in zip(others, differences, corrected, strict=True):
-                entry = {"place": place, "reference": name, "difference": difference.mean}
-                entry |= {"low": difference.low, "high": difference.high, "p": difference.p, "p_holm": p}
-                patients = scores[place].shape[1]
-                lines.append({**entry, "patients": patients, "improved": improves(difference, p, metric)})
-                compared.add(place)
-        lines += [{"place": place} for place in mine if place not in compared]
-    return lines
-
-
-def with_verdicts(ablation: Ablation, results: Results, table: pd.DataFrame) -> pd.DataFrame:
-    """The table with a verdict, and the reasons why an effect could not have shown.
-
-    Returns:
-        ablation.csv.
-    """
-    gains = last_gains(results.curves)
-    rising = {(g["regime"], g["row"], g["network"]) for g in gains.to_dict("records") if not g["flat"]}
-    own = results.sets[0]
-    main = _main(table, own)
-    bounds = {row.name: row.bound for row in ablation.rows if row.bound}
-    lines = table.to_dict("records")
-
-    def gained(regime: str, row: str) -> bool:
-        """True where a row is better than the main reference of its last network."""
-        shown = [
-            line["improved"]
-            for line in lines
-            if (line["images"], line["regime"], line["row"], line["metric"]) == (own.name, regime, row, main)
-            and line.get("reference") == next(iter(ablation.references.get(line["network"], ())), None)
-        ]
-        return not shown or shown[-1] is True
-
-    limits = {row: {r.name for r in ablation.regimes if not gained(r.name, row)} for row in bounds.values()}
-    judged = []
-    for line in lines:
-        if not isinstance(line.get("reference"), str):
-            judged.append(("", ""))
-            continue
-        regime, network = line["regime"], line["network"]
-        reasons = ["one seed"] if len(ablation.seeds) == 1 else []
-        if line["patients"] < MIN_PATIENTS:
-            reasons.append(counted(int(line["patients"]), own.kind.unit))
-        powerless = bool(reasons)
-        if {(regime, line["row"], network), (regime, line["reference"], network)} & rising:
-            reasons.append("a learning curve is not flat")
-        bound = bounds.get(line["row"])
-        if bound is not None and regime in limits[bound]:
-            reasons.append(f"{ablation.row(bound).label}, its upper bound, shows no gain")
-        shown = {True: BETTER, False: WORSE}.get(line["improved"], UNTESTED if reasons else NONE)
-        judged.append((UNTESTED if powerless else shown, "; ".join(reasons)))
-    table = table.drop(columns="improved", errors="ignore")
-    return table.assign(verdict=[v for v, _ in judged], why=[why for _, why in judged])
-
-
-def _main(table: pd.DataFrame, images: Images) -> str:
-    found = set(table.loc[table["images"] == images.name, "metric"])
-    return next(name for name in MAIN if name in found)
-
-
-# --- words
-
-
 def _basis(ablation: Ablation, results: Results) -> str:
     """Cases, seeds and statistics, in words."""
     own = results.sets[0]
@@ -269,7 +116,7 @@ def _words(ablation: Ablation, results: Results, table: pd.DataFrame) -> list[st
     verbs = {BETTER: "is better than", WORSE: "is worse than", NONE: "cannot be told from"}
     words = []
     for images in results.sets:
-        metric = next(m for m in images.metrics if m.name == _main(table, images))
+        metric = next(m for m in images.metrics if m.name == main_metric(table, images))
         own = images is results.sets[0]
         chosen = table[(table["images"] == images.name) & (table["metric"] == metric.name)]
         for line in chosen.to_dict("records"):
@@ -296,7 +143,7 @@ def _contrasts(ablation: Ablation, results: Results) -> list[str]:
         part = results.per_image.query("images == @own.name and regime == @regime.name")
         named = {metric.name: metric for metric in own.metrics}
         for metric in [named[name] for name in MAIN if name in named]:
-            scores = _scores(ablation, part, metric)
+            scores = scores_by_place(ablation, part, metric)
             if scores:
                 break
         found = {}

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from rbs.data.datasets import laid_on
@@ -22,13 +20,13 @@ from rbs.evaluation.methods import CASCADE_FILE
 from rbs.evaluation.observers.task_metrics import TASK_METRICS
 from rbs.evaluation.real.scans import RealScan, Speed
 from rbs.evaluation.run import FRAMES, SCANS, Kind
-from rbs.evaluation.scans.metrics import METRICS, Metric, Target
+from rbs.evaluation.scans.metrics import METRICS, Metric
+from rbs.evaluation.scans.region_metrics import REGION_METRICS
 from rbs.evaluation.second_restorer import labels_of
 from rbs.multirun.ablation.definition import STAGE1, Ablation, Key, Runs
 from rbs.multirun.ablation.networks import Restore, first_of, networks_of
 from rbs.multirun.runs import Training
-from rbs.report.searches import REGIONAL
-from rbs.scans.scan import REGIONS, Array
+from rbs.scans.scan import Array
 from rbs.utils.files import write_json
 from rbs.utils.version import VERSION
 from rbs.weights.shipped import file_sha256
@@ -127,45 +125,8 @@ def scan_metrics() -> tuple[Metric, ...]:
     named = {metric.name: metric for metric in METRICS}
     shown = [named[name] for name in SHOWN]
     pooled = [named[m.pooled_from] for m in shown if m.pooled_from]
-    regions = [metric for k in range(len(REGIONS)) for metric in _region_metrics(k)]
     lpips = lpips_of_scans()
-    return (*shown, *pooled, *TASK_METRICS, *regions, *([lpips] if lpips else []))
-
-
-def _region_metrics(k: int) -> tuple[Metric, Metric]:
-    """PSNR of a region, and the squared error it is pooled from."""
-    region = REGIONS[k]
-    name = region.replace(" ", "_")
-
-    def error(estimate: Array, target: Target) -> float:
-        if (
-            target.expectation is None
-            or target.labels is None
-            or not (inside := target.labels == k + 1).any()
-        ):
-            return math.nan
-        return float(
-            ((estimate - target.expectation)[inside].astype(np.float64) ** 2).mean() / target.peak**2
-        )
-
-    about: dict[str, Any] = {"group": REGIONAL, "mask": f"the region {region}", "peak": "P"}
-    truth = "the known expectation (phantoms only)"
-    definition = (
-        "10 log10(P² / mean((T - λ)²)) over the pixels of the region, the mean over patients before the log"
-    )
-    decibels = Metric(
-        *(f"psnr_{name}", f"PSNR {region}", "dB", True, truth, definition),
-        lambda estimate, target: math.nan,
-        pooled_from=f"nmse_{name}",
-        **about,
-    )
-    relative = Metric(
-        *(f"nmse_{name}", f"MSE {region} / P²", "", False, truth, "mean((T - λ)²) / P² over the region"),
-        error,
-        printed=False,
-        **about,
-    )
-    return decibels, relative
+    return (*shown, *pooled, *TASK_METRICS, *REGION_METRICS, *([lpips] if lpips else []))
 
 
 def score(ablation: Ablation, runs: Runs, sets: Sequence[Images], regime: str) -> pd.DataFrame:

@@ -12,8 +12,9 @@ from rbs.evaluation.scans.metrics import METRICS
 from rbs.multirun.ablation import compare
 from rbs.multirun.ablation.curves import COLUMNS
 from rbs.multirun.ablation.definition import Ablation
-from rbs.multirun.ablation.report import Results, write_report
+from rbs.multirun.ablation.report import write_report
 from rbs.multirun.ablation.scores import Images
+from rbs.multirun.ablation.verdicts import Results
 from rbs.multirun.runs import Run
 from rbs.report import page
 from rbs.restorers.checkpoint import save_restorer
