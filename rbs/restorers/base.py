@@ -163,18 +163,14 @@ class Restorer(nn.Module, ABC):
                 it starts from.
 
         Raises:
-            ValueError: The two are built otherwise.
+            RuntimeError: The two are built otherwise.
         """
-        own, given = self.state_dict(), other.state_dict()
-        if own.keys() != given.keys():
-            raise ValueError(f"a {type(self).__name__} cannot start from this {type(other).__name__}")
-        for name, weights in given.items():
-            if own[name].shape == weights.shape:
-                own[name] = weights
-                continue
-            further = own[name].shape[1] - weights.shape[1] if own[name].ndim == weights.ndim == 4 else -1
-            own[name] = F.pad(weights, (0, 0, 0, 0, 0, max(further, 0)))
-        self.load_state_dict(own)
+        given = other.state_dict()
+        for name, own in self.state_dict().items():
+            further = own.shape[1] - given[name].shape[1] if own.ndim == 4 and name in given else 0
+            if further > 0:
+                given[name] = F.pad(given[name], (0, 0, 0, 0, 0, further))
+        self.load_state_dict(given)
         if not head:
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
