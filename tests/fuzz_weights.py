@@ -415,7 +415,9 @@ def _prior_of(folder: Path, kind: Any) -> Kind:
     def load() -> dict[str, Any]:
         found = PriorCache(folder, "digest").get_or_compute(RAPID, 0.5, (2.26, 2.26), lambda *_: prior)
         strides = f"{found.embedding_stride} {found.mask_stride}"
-        return {"restored": found.masks.numpy(), "embedding": found.embedding.numpy(), "strides": strides}
+        # Copies: what was read is mapped to the file, which is damaged in place.
+        masks, embedding = (tensor.numpy().copy() for tensor in (found.masks, found.embedding))
+        return {"restored": masks, "embedding": embedding, "strides": strides}
 
     load()
     (path,) = folder.glob("*.safetensors")

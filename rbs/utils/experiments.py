@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 
 from rbs.errors import RbsError
@@ -13,7 +14,7 @@ def experiment_file(name: str | Path) -> Path:
     """Find an experiment by path, or by its name in rbs ("stage1", "overlays/cpu").
 
     Raises:
-        RbsError: There is neither; the message lists the names.
+        RbsError: There is neither; the message lists those most like it.
     """
     return _named("experiments", name, "**/*.yaml")
 
@@ -22,7 +23,7 @@ def sweep_file(name: str | Path) -> Path:
     """Find a sweep by path, or by its name in rbs ("stage1").
 
     Raises:
-        RbsError: There is neither; the message lists the names.
+        RbsError: There is neither; the message lists those most like it.
     """
     return _named("sweeps", name)
 
@@ -31,7 +32,7 @@ def ablation_file(name: str | Path) -> Path:
     """Find an ablation by path, or by its name in rbs ("semantics").
 
     Raises:
-        RbsError: There is neither; the message lists the names.
+        RbsError: There is neither; the message lists those most like it.
     """
     return _named("sweeps/ablations", name)
 
@@ -46,4 +47,7 @@ def _named(kind: str, name: str | Path, pattern: str = "*.yaml") -> Path:
     if str(name) in files:
         return files[str(name)]
     fault = f"there is no such file, and none of the {kind} of rbs has that name"
-    raise RbsError(fault, file=name, remedy=f"check the path, or name one of {', '.join(files)}")
+    # All names are more than a line holds.
+    like = get_close_matches(str(name), files, n=5, cutoff=0.4) or list(files)
+    remedy = f"check the path, or name one of those in {folder}, such as {', '.join(like)}"
+    raise RbsError(fault, file=name, remedy=remedy)

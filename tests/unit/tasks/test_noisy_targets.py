@@ -14,7 +14,9 @@ from rbs.tasks.restoration import RestorationTask
 
 def begin(losses, data, monkeypatch):
     monkeypatch.setattr(RestorationTask, "datamodule", data)
-    RestorationTask(DnCNN(2, 4), losses=losses).on_fit_start()
+    task = RestorationTask(DnCNN(2, 4), losses=losses)
+    task.trainer = SimpleNamespace(strategy=SimpleNamespace(barrier=lambda: None))
+    task.on_fit_start()
 
 
 @pytest.mark.parametrize("loss", [LocalMaxima(), ObserverLoss()], ids=lambda loss: loss.name)

@@ -34,8 +34,8 @@ def test_a_file_is_preferred_to_a_name(tmp_path, monkeypatch):
     assert experiment_file("stage2") == Path("stage2")
 
 
-def test_an_unknown_name_lists_those_there_are():
-    with pytest.raises(RbsError, match=r"stag1: .*none of the experiments.* demo/stage1, .* stage1, "):
+def test_an_unknown_name_lists_those_most_like_it():
+    with pytest.raises(RbsError, match=r"stag1: .*none of the experiments.* such as stage1, stage2, "):
         experiment_file("stag1")
-    with pytest.raises(RbsError, match=r"none of the sweeps .*name one of stage1, teacher, weights\.$"):
+    with pytest.raises(RbsError, match=r"none of the sweeps .*such as stage1, teacher, weights\.$"):
         sweep_file(Path("sweeps/nothing.yaml"))
