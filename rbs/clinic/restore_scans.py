@@ -20,8 +20,8 @@ from rbs.clinic.checks import (
 from rbs.clinic.outcomes import Refusal
 from rbs.clinic.sources import Source
 from rbs.errors import CheckpointError, RbsError, ScanError, printable
-from rbs.inference import residual
 from rbs.inference.censored import filled
+from rbs.inference.strengths import DEFAULT, Strength, apply
 from rbs.scans.acceptance import SAME_VELOCITY
 from rbs.scans.dicom.files import stem_and_suffix
 from rbs.scans.dicom.reader import read_nm
@@ -87,7 +87,11 @@ class RestoredScan:
 
 
 def restore_scan(
-    scan: Scan, loaded: Loaded, standard_velocity: float = STANDARD_VELOCITY, *, keep_faint: bool = False
+    scan: Scan,
+    loaded: Loaded,
+    standard_velocity: float = STANDARD_VELOCITY,
+    *,
+    strength: Strength = DEFAULT,
 ) -> Scan:
     """Restore a rapid scan to standard exposure.
 
@@ -99,7 +103,7 @@ def restore_scan(
         scan: Rapid scan of raw counts.
         loaded: The restorer.
         standard_velocity: cm/min whose counts are wanted.
-        keep_faint: Whether half of what was taken for noise is put back (`rbs.inference.residual`).
+        strength: Decides how much of what was taken for noise is put back.
 
     Returns:
         The scan with float32 counts at standard exposure and `velocity` = `standard_velocity`; the
@@ -115,8 +119,7 @@ def restore_scan(
         raise ScanError(reason.fault, file=scan.provenance.path, remedy=reason.remedy)
     scan = filled(scan, loaded, exposure)
     counts = loaded.restore(scan.aligned(), exposure)
-    if keep_faint:
-        counts = residual.keep_faint(counts, scan.aligned(), exposure, scan.spacing_mm)
+    counts = apply(strength, counts, scan.aligned(), exposure, scan.spacing_mm)
     if not np.isfinite(counts).all():
         raise CheckpointError(f"{loaded.name} gave values that are not finite", remedy="use other weights")
     return replace(scan.from_aligned(counts), velocity=standard_velocity)
@@ -161,20 +164,20 @@ class ScanRestorer:
         uncertainty: Its head; beside every restored file goes then a `deviation_file`.
         reading: Options of `read_nm` for files that do not say all: views, energy_window, velocity.
         standard_velocity: cm/min whose counts are wanted.
-        keep_faint: Whether half of what was taken for noise is put back (`rbs.inference.residual`).
+        strength: Decides how much of what was taken for noise is put back.
 
     Raises:
-        ValueError: `uncertainty` with `keep_faint`, of which it knows nothing.
+        ValueError: `uncertainty` with a strength of which it knows nothing.
     """
 
     loaded: Loaded
     uncertainty: Uncertainty | None = None
     reading: Mapping[str, Any] = field(default_factory=dict)
     standard_velocity: float = STANDARD_VELOCITY
-    keep_faint: bool = False
+    strength: Strength = DEFAULT
 
     def __post_init__(self) -> None:
-        if self.uncertainty and self.keep_faint:
+        if self.uncertainty and self.strength.share:
             raise ValueError("the uncertainty is of what the weights restore, not of what is put back")
 
     def output_name(self, path: Path) -> str:
@@ -236,7 +239,7 @@ class ScanRestorer:
         """Restore a scan and check the result against its counts."""
         rapid, velocity = acquired.scan, self.standard_velocity
         rapid = filled(rapid, self.loaded, rapid.exposure_of(velocity))
-        restored = restore_scan(rapid, self.loaded, velocity, keep_faint=self.keep_faint)
+        restored = restore_scan(rapid, self.loaded, velocity, strength=self.strength)
         deviation = deviation_of(rapid, self.uncertainty, velocity) if self.uncertainty else None
         return _Answer(
             rapid, restored, deviation, contradictions(rapid, restored, rapid.exposure_of(velocity))
@@ -247,7 +250,7 @@ class ScanRestorer:
     ) -> RestoredScan:
         """Write the restoration of one file, and its deviation."""
         path = path_of(scan)
-        model = self.loaded.name + (residual.SUFFIX if self.keep_faint else "")
+        model = f"{self.loaded.name}, strength {self.strength}"
         derivation = Derivation(model=model, version=VERSION, weight_hash=self.loaded.sha256)
         stored = write_restored_nm(output, answer.restored, scan, derivation=derivation)
         if self.uncertainty and answer.deviation:
