@@ -20,8 +20,9 @@ from rbs.clinic.checks import (
 from rbs.clinic.outcomes import Refusal
 from rbs.clinic.sources import Source
 from rbs.errors import CheckpointError, RbsError, ScanError, printable
+from rbs.inference import strengths
 from rbs.inference.censored import filled
-from rbs.inference.strengths import DEFAULT, Strength, apply
+from rbs.inference.strengths import DEFAULT, Strength
 from rbs.scans.acceptance import SAME_VELOCITY
 from rbs.scans.dicom.files import stem_and_suffix
 from rbs.scans.dicom.reader import read_nm
@@ -52,6 +53,7 @@ class RestoredScan:
         counts: Counts of the rapid scan as acquired.
         expected: The same at standard exposure: counts / exposure, with those that were cut.
         restored: Counts of the restored scan, as its file holds them.
+        strength: Of the restoration.
         standard_velocity: cm/min the restored counts belong to.
         seconds: Time to restore and check it; shared between the two files of a pair.
         together_with: The file of the opposite view it was restored with.
@@ -66,6 +68,7 @@ class RestoredScan:
     counts: float
     expected: float
     restored: float
+    strength: Strength
     standard_velocity: float
     seconds: float
     together_with: Path | None
@@ -119,26 +122,34 @@ def restore_scan(
         raise ScanError(reason.fault, file=scan.provenance.path, remedy=reason.remedy)
     scan = filled(scan, loaded, exposure)
     counts = loaded.restore(scan.aligned(), exposure)
-    counts = apply(strength, counts, scan.aligned(), exposure, scan.spacing_mm)
+    counts = strengths.apply(strength, counts, scan.aligned(), exposure, scan.spacing_mm)
     if not np.isfinite(counts).all():
         raise CheckpointError(f"{loaded.name} gave values that are not finite", remedy="use other weights")
     return replace(scan.from_aligned(counts), velocity=standard_velocity)
 
 
-def deviation_of(scan: Scan, uncertainty: Uncertainty, standard_velocity: float = STANDARD_VELOCITY) -> Scan:
+def deviation_of(
+    scan: Scan,
+    uncertainty: Uncertainty,
+    standard_velocity: float = STANDARD_VELOCITY,
+    *,
+    strength: Strength = DEFAULT,
+) -> Scan:
     """Standard deviation of what `restore_scan` makes of a scan, in restored counts.
 
     Args:
         scan: Rapid scan that may be restored.
         uncertainty: A head and the restorer.
         standard_velocity: cm/min whose counts are wanted.
+        strength: Of the restoration.
 
     Raises:
         CheckpointError: The head gave something that is no deviation.
     """
     exposure = scan.exposure_of(standard_velocity)
     scan = filled(scan, uncertainty.loaded, exposure)
-    deviation = uncertainty.deviation(scan.aligned(), exposure)
+    own = uncertainty.deviation(scan.aligned(), exposure)
+    deviation = strengths.deviation(strength, own, scan.aligned(), exposure, scan.spacing_mm)
     if not np.isfinite(deviation).all():
         raise CheckpointError(
             f"{uncertainty.name} gave values that are not finite", remedy="use other weights"
@@ -165,9 +176,6 @@ class ScanRestorer:
         reading: Options of `read_nm` for files that do not say all: views, energy_window, velocity.
         standard_velocity: cm/min whose counts are wanted.
         strength: Decides how much of what was taken for noise is put back.
-
-    Raises:
-        ValueError: `uncertainty` with a strength of which it knows nothing.
     """
 
     loaded: Loaded
@@ -175,10 +183,6 @@ class ScanRestorer:
     reading: Mapping[str, Any] = field(default_factory=dict)
     standard_velocity: float = STANDARD_VELOCITY
     strength: Strength = DEFAULT
-
-    def __post_init__(self) -> None:
-        if self.uncertainty and self.strength.share:
-            raise ValueError("the uncertainty is of what the weights restore, not of what is put back")
 
     def output_name(self, path: Path) -> str:
         """Name of the restoration of a file: its own."""
@@ -240,7 +244,9 @@ class ScanRestorer:
         rapid, velocity = acquired.scan, self.standard_velocity
         rapid = filled(rapid, self.loaded, rapid.exposure_of(velocity))
         restored = restore_scan(rapid, self.loaded, velocity, strength=self.strength)
-        deviation = deviation_of(rapid, self.uncertainty, velocity) if self.uncertainty else None
+        deviation = None
+        if self.uncertainty:
+            deviation = deviation_of(rapid, self.uncertainty, velocity, strength=self.strength)
         return _Answer(
             rapid, restored, deviation, contradictions(rapid, restored, rapid.exposure_of(velocity))
         )
@@ -254,7 +260,7 @@ class ScanRestorer:
         derivation = Derivation(model=model, version=VERSION, weight_hash=self.loaded.sha256)
         stored = write_restored_nm(output, answer.restored, scan, derivation=derivation)
         if self.uncertainty and answer.deviation:
-            _write_deviation(output, answer.deviation, scan, self.uncertainty)
+            _write_deviation(output, answer.deviation, scan, self.uncertainty, model)
         own = [str(contradiction) for contradiction in answer.contradictions]
         more = [f"{len(own) - SHOWN} more places like these"] if len(own) > SHOWN else []
         if stored.clipped:
@@ -269,6 +275,7 @@ class ScanRestorer:
             counts=float(scan.counts.sum()),
             expected=float(answer.rapid.counts.sum()) / scan.exposure_of(self.standard_velocity),
             restored=stored.counts,
+            strength=self.strength,
             standard_velocity=self.standard_velocity,
             seconds=seconds,
             together_with=acquired.partner(path),
@@ -302,10 +309,12 @@ class _Answer:
         return _Answer(rapid, own, sd, [found for found in self.contradictions if found.view in scan.views])
 
 
-def _write_deviation(restored: Path, deviation: Scan, source: Scan, uncertainty: Uncertainty) -> None:
-    """Write the deviation beside a restored file, or neither of the two."""
+def _write_deviation(
+    restored: Path, deviation: Scan, source: Scan, uncertainty: Uncertainty, model: str
+) -> None:
+    """Write the deviation beside the restored file of a model, or neither of the two."""
     derivation = Derivation(
-        model=f"{uncertainty.name} of {uncertainty.loaded.name}",
+        model=f"{uncertainty.name} of {model}",
         version=VERSION,
         weight_hash=f"{uncertainty.sha256}, of weights sha256 {uncertainty.loaded.sha256}",
     )
