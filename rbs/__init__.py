@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from rbs.clinic.checks import AcceptanceReport
     from rbs.clinic.quantify_scans import Quantified
+    from rbs.inference.strengths import Strength
     from rbs.scans.scan import Array, Scan, View
 
     __version__: str
@@ -96,7 +97,7 @@ def restore(
     *,
     checkpoint: str | Path = "shipped",
     adapt: bool = False,
-    keep_faint: bool = False,
+    strength: Strength | str = "standard",
     standard_velocity: float = STANDARD_VELOCITY,
 ) -> Scan:
     """Restore a rapid scan to standard exposure.
@@ -106,7 +107,7 @@ def restore(
         checkpoint: Weights, .safetensors, .ckpt or .onnx, or "shipped" for those that come with
             rbs. All but .onnx files and the default need PyTorch.
         adapt: Fit the restorer to the scan's own counts first, in about a minute; needs PyTorch.
-        keep_faint: Put half of what was taken for noise back, at the camera's blur.
+        strength: "gentle", for reading faint foci, "standard", or "strong", the quietest image.
         standard_velocity: Bed velocity of your standard scans, cm/min.
 
     Returns:
@@ -119,13 +120,14 @@ def restore(
     from rbs.clinic.checks import check
     from rbs.clinic.restore_scans import restore_scan
     from rbs.inference.load import load_for_scans
+    from rbs.inference.strengths import Strength
 
     if isinstance(scan, str | Path):
         scan = read(scan)
     loaded = load_for_scans(checkpoint, adapt=adapt)
     report = check(scan, standard_velocity=standard_velocity, trained_on=loaded.provenance)
     report.restoring.require(scan.provenance.path)
-    return restore_scan(scan, loaded, standard_velocity, keep_faint=keep_faint)
+    return restore_scan(scan, loaded, standard_velocity, strength=Strength(strength))
 
 
 def segment(
@@ -239,7 +241,7 @@ def evaluate(
     stage2: str | Path | None = None,
     teacher: str | Path | None = None,
     adapt: bool = False,
-    keep_faint: bool = False,
+    strengths: bool = False,
     against: str | None = None,
     split: str = "test",
     overwrite: bool = False,
@@ -255,7 +257,7 @@ def evaluate(
         teacher: File of the segmenter, or folder of the adapted SAM, whose priors the second
             restorer of stage 2 was trained with.
         adapt: Add a row each of `stage1` fitted to each scan's own counts; scans only.
-        keep_faint: Add a row each of `stage1` with faint foci kept; scans only.
+        strengths: Add a row of each strength to each of `stage1`; scans only.
         against: Method to compare all others with; None for the best peer by each metric.
         split: "train", "val" or "test".
         overwrite: Replace results in the output folder.
@@ -275,7 +277,7 @@ def evaluate(
         None if stage2 is None else Path(stage2),
         None if teacher is None else teacher_folder(teacher),
         adapt=adapt,
-        keep_faint=keep_faint,
+        strengths=strengths,
     )
     return evaluate_manifest(
         Path(manifest), Path(output), trained=trained, against=against, split=split, overwrite=overwrite

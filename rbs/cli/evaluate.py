@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="scans only: a row more, stage 1 fitted to each scan's counts",
     )
     parser.add_argument(
-        "--keep-faint", action="store_true", help="scans only: a row more, stage 1 with faint foci kept"
+        "--strengths", action="store_true", help="scans only: a row more of stage 1 at each strength"
     )
     parser.add_argument(
         "--segmenter",
@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> None:
         raise RbsError(fault, file=args.manifest, remedy="leave it out")
     weights = args.stage1, args.stage2, args.teacher, args.base_checkpoint
     trained = trained_methods(
-        *weights, adapt=args.adapt, keep_faint=args.keep_faint, uncertainty=args.uncertainty
+        *weights, adapt=args.adapt, strengths=args.strengths, uncertainty=args.uncertainty
     )
     command, observers = command_line(), args.output / "observers"
     if not (args.observers and interrupted_after(args.output, observers, args.manifest, trained, command)):

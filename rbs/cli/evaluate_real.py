@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="restorer, .safetensors, .ckpt or .onnx; given again: others to compare (default: shipped)",
     )
     parser.add_argument("--adapt", action="store_true", help="a row more each: fitted to the rapid scan")
-    parser.add_argument("--keep-faint", action="store_true", help="a row more each: faint foci kept")
+    parser.add_argument("--strengths", action="store_true", help="a row more each of every strength")
     parser.add_argument(
         "--against", metavar="METHOD", help="compare all others with this one (default: the best peer)"
     )
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> None:
     for error in refused:
         print(f"refused: {error}", file=sys.stderr)
     if scans:
-        trained = restorers(args.stage1 or [weights_path(NAME)], adapt=args.adapt, keep_faint=args.keep_faint)
+        trained = restorers(args.stage1 or [weights_path(NAME)], adapt=args.adapt, strengths=args.strengths)
         table = evaluate_real(
             *(scans, speeds, args.draws, peers(), trained, args.output),
             against=args.against,

@@ -16,6 +16,7 @@ from rbs.cli.options import (
 )
 from rbs.errors import printable
 from rbs.inference.devices import DEVICES
+from rbs.inference.strengths import DEFAULT, Strength
 from rbs.weights.shipped import SHIPPED, weights_path
 
 if TYPE_CHECKING:
@@ -56,10 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="scans only: fit the restorer to each scan's own counts first, about a minute a scan",
     )
     parser.add_argument(
-        "--keep-faint",
-        action="store_true",
-        help="scans only: put half of what was taken for noise back, at the camera's blur: noisier, and faint"
-        " foci are easier to tell",
+        "--strength",
+        choices=tuple(Strength),
+        help="scans only: gentle keeps faint foci easiest to tell and most noise, strong is the quietest"
+        f" (default: {DEFAULT})",
     )
     parser.add_argument(
         "--uncertainty",
@@ -115,7 +116,7 @@ def _restorer(kind: str, args: argparse.Namespace) -> FileRestorer:
             f"no weights for {kind}s come with rbs",
             remedy="train some with `make train-stage1 DATA=endoscopy` and name them with --checkpoint",
         )
-    for option in ("adapt", "uncertainty", "keep_faint"):
+    for option in ("adapt", "uncertainty", "strength"):
         if getattr(args, option):
             fault = f"--{option.replace('_', '-')} works on counts, and {kind}s have none"
             raise RbsError(fault, remedy="leave it out")
@@ -134,9 +135,8 @@ def _restorer_of_scans(args: argparse.Namespace) -> FileRestorer:
     from rbs.errors import RbsError
     from rbs.inference.load import load_for_scans
 
-    changed = "--adapt" if args.adapt else "--keep-faint" if args.keep_faint else None
-    if args.uncertainty and changed:
-        fault = f"--uncertainty is that of the weights' own answer, which {changed} changes"
+    if args.uncertainty and args.adapt:
+        fault = "--uncertainty is that of the weights' own answer, which --adapt changes"
         raise RbsError(fault, remedy="leave one of the two out")
     adapt, uncertain = bool(args.adapt), bool(args.uncertainty)
     loaded = load_for_scans(args.checkpoint, adapt=adapt, uncertainty=uncertain, device=args.device or "cpu")
@@ -145,6 +145,5 @@ def _restorer_of_scans(args: argparse.Namespace) -> FileRestorer:
         from rbs.restorers.uncertainty import head_file, load_uncertainty
 
         uncertainty = load_uncertainty(loaded, head_file(args.checkpoint))  # type: ignore[arg-type]
-    return ScanRestorer(
-        loaded, uncertainty, reading_options(args), args.standard_velocity, keep_faint=args.keep_faint
-    )
+    strength = Strength(args.strength or DEFAULT)
+    return ScanRestorer(loaded, uncertainty, reading_options(args), args.standard_velocity, strength)

@@ -20,8 +20,9 @@ from rbs.clinic.checks import (
 from rbs.clinic.outcomes import Refusal
 from rbs.clinic.sources import Source
 from rbs.errors import CheckpointError, RbsError, ScanError, printable
-from rbs.inference import residual
+from rbs.inference import strengths
 from rbs.inference.censored import filled
+from rbs.inference.strengths import DEFAULT, Strength
 from rbs.scans.acceptance import SAME_VELOCITY
 from rbs.scans.dicom.files import stem_and_suffix
 from rbs.scans.dicom.reader import read_nm
@@ -52,6 +53,7 @@ class RestoredScan:
         counts: Counts of the rapid scan as acquired.
         expected: The same at standard exposure: counts / exposure, with those that were cut.
         restored: Counts of the restored scan, as its file holds them.
+        strength: Of the restoration.
         standard_velocity: cm/min the restored counts belong to.
         seconds: Time to restore and check it; shared between the two files of a pair.
         together_with: The file of the opposite view it was restored with.
@@ -66,6 +68,7 @@ class RestoredScan:
     counts: float
     expected: float
     restored: float
+    strength: Strength
     standard_velocity: float
     seconds: float
     together_with: Path | None
@@ -87,7 +90,11 @@ class RestoredScan:
 
 
 def restore_scan(
-    scan: Scan, loaded: Loaded, standard_velocity: float = STANDARD_VELOCITY, *, keep_faint: bool = False
+    scan: Scan,
+    loaded: Loaded,
+    standard_velocity: float = STANDARD_VELOCITY,
+    *,
+    strength: Strength = DEFAULT,
 ) -> Scan:
     """Restore a rapid scan to standard exposure.
 
@@ -99,7 +106,7 @@ def restore_scan(
         scan: Rapid scan of raw counts.
         loaded: The restorer.
         standard_velocity: cm/min whose counts are wanted.
-        keep_faint: Whether half of what was taken for noise is put back (`rbs.inference.residual`).
+        strength: Decides how much of what was taken for noise is put back.
 
     Returns:
         The scan with float32 counts at standard exposure and `velocity` = `standard_velocity`; the
@@ -115,27 +122,34 @@ def restore_scan(
         raise ScanError(reason.fault, file=scan.provenance.path, remedy=reason.remedy)
     scan = filled(scan, loaded, exposure)
     counts = loaded.restore(scan.aligned(), exposure)
-    if keep_faint:
-        counts = residual.keep_faint(counts, scan.aligned(), exposure, scan.spacing_mm)
+    counts = strengths.apply(strength, counts, scan.aligned(), exposure, scan.spacing_mm)
     if not np.isfinite(counts).all():
         raise CheckpointError(f"{loaded.name} gave values that are not finite", remedy="use other weights")
     return replace(scan.from_aligned(counts), velocity=standard_velocity)
 
 
-def deviation_of(scan: Scan, uncertainty: Uncertainty, standard_velocity: float = STANDARD_VELOCITY) -> Scan:
+def deviation_of(
+    scan: Scan,
+    uncertainty: Uncertainty,
+    standard_velocity: float = STANDARD_VELOCITY,
+    *,
+    strength: Strength = DEFAULT,
+) -> Scan:
     """Standard deviation of what `restore_scan` makes of a scan, in restored counts.
 
     Args:
         scan: Rapid scan that may be restored.
         uncertainty: A head and the restorer.
         standard_velocity: cm/min whose counts are wanted.
+        strength: Of the restoration.
 
     Raises:
         CheckpointError: The head gave something that is no deviation.
     """
     exposure = scan.exposure_of(standard_velocity)
     scan = filled(scan, uncertainty.loaded, exposure)
-    deviation = uncertainty.deviation(scan.aligned(), exposure)
+    own = uncertainty.deviation(scan.aligned(), exposure)
+    deviation = strengths.deviation(strength, own, scan.aligned(), exposure, scan.spacing_mm)
     if not np.isfinite(deviation).all():
         raise CheckpointError(
             f"{uncertainty.name} gave values that are not finite", remedy="use other weights"
@@ -161,21 +175,14 @@ class ScanRestorer:
         uncertainty: Its head; beside every restored file goes then a `deviation_file`.
         reading: Options of `read_nm` for files that do not say all: views, energy_window, velocity.
         standard_velocity: cm/min whose counts are wanted.
-        keep_faint: Whether half of what was taken for noise is put back (`rbs.inference.residual`).
-
-    Raises:
-        ValueError: `uncertainty` with `keep_faint`, of which it knows nothing.
+        strength: Decides how much of what was taken for noise is put back.
     """
 
     loaded: Loaded
     uncertainty: Uncertainty | None = None
     reading: Mapping[str, Any] = field(default_factory=dict)
     standard_velocity: float = STANDARD_VELOCITY
-    keep_faint: bool = False
-
-    def __post_init__(self) -> None:
-        if self.uncertainty and self.keep_faint:
-            raise ValueError("the uncertainty is of what the weights restore, not of what is put back")
+    strength: Strength = DEFAULT
 
     def output_name(self, path: Path) -> str:
         """Name of the restoration of a file: its own."""
@@ -236,8 +243,10 @@ class ScanRestorer:
         """Restore a scan and check the result against its counts."""
         rapid, velocity = acquired.scan, self.standard_velocity
         rapid = filled(rapid, self.loaded, rapid.exposure_of(velocity))
-        restored = restore_scan(rapid, self.loaded, velocity, keep_faint=self.keep_faint)
-        deviation = deviation_of(rapid, self.uncertainty, velocity) if self.uncertainty else None
+        restored = restore_scan(rapid, self.loaded, velocity, strength=self.strength)
+        deviation = None
+        if self.uncertainty:
+            deviation = deviation_of(rapid, self.uncertainty, velocity, strength=self.strength)
         return _Answer(
             rapid, restored, deviation, contradictions(rapid, restored, rapid.exposure_of(velocity))
         )
@@ -247,11 +256,11 @@ class ScanRestorer:
     ) -> RestoredScan:
         """Write the restoration of one file, and its deviation."""
         path = path_of(scan)
-        model = self.loaded.name + (residual.SUFFIX if self.keep_faint else "")
+        model = f"{self.loaded.name}, strength {self.strength}"
         derivation = Derivation(model=model, version=VERSION, weight_hash=self.loaded.sha256)
         stored = write_restored_nm(output, answer.restored, scan, derivation=derivation)
         if self.uncertainty and answer.deviation:
-            _write_deviation(output, answer.deviation, scan, self.uncertainty)
+            _write_deviation(output, answer.deviation, scan, self.uncertainty, model)
         own = [str(contradiction) for contradiction in answer.contradictions]
         more = [f"{len(own) - SHOWN} more places like these"] if len(own) > SHOWN else []
         if stored.clipped:
@@ -266,6 +275,7 @@ class ScanRestorer:
             counts=float(scan.counts.sum()),
             expected=float(answer.rapid.counts.sum()) / scan.exposure_of(self.standard_velocity),
             restored=stored.counts,
+            strength=self.strength,
             standard_velocity=self.standard_velocity,
             seconds=seconds,
             together_with=acquired.partner(path),
@@ -299,10 +309,12 @@ class _Answer:
         return _Answer(rapid, own, sd, [found for found in self.contradictions if found.view in scan.views])
 
 
-def _write_deviation(restored: Path, deviation: Scan, source: Scan, uncertainty: Uncertainty) -> None:
-    """Write the deviation beside a restored file, or neither of the two."""
+def _write_deviation(
+    restored: Path, deviation: Scan, source: Scan, uncertainty: Uncertainty, model: str
+) -> None:
+    """Write the deviation beside the restored file of a model, or neither of the two."""
     derivation = Derivation(
-        model=f"{uncertainty.name} of {uncertainty.loaded.name}",
+        model=f"{uncertainty.name} of {model}",
         version=VERSION,
         weight_hash=f"{uncertainty.sha256}, of weights sha256 {uncertainty.loaded.sha256}",
     )

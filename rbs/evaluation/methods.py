@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rbs.errors import CheckpointError, RbsError, printable
 from rbs.inference.devices import torch_device
+from rbs.inference.strengths import SIGMA_MM, Strength, apply, deviation
 from rbs.scans.scan import Array
 from rbs.utils.places import without_places
 from rbs.weights.shipped import SHIPPED
@@ -61,7 +62,7 @@ def trained_methods(
     base_checkpoint: Path | None = None,
     *,
     adapt: bool = False,
-    keep_faint: bool = False,
+    strengths: bool = False,
     uncertainty: bool = False,
 ) -> list[Method]:
     """The restorers.
@@ -75,20 +76,20 @@ def trained_methods(
         base_checkpoint: SAM's base weights that it was adapted from; None for the shipped or
             downloaded ones.
         adapt: Whether these have a second row each, fitted to every scan before it is restored.
-        keep_faint: Whether these have one more, with faint foci kept.
+        strengths: Whether these have a row more of each strength.
         uncertainty: Whether the first of them states its deviation, by the head that lies beside
             its weights.
 
     Raises:
         CheckpointError: One of them is missing or does not fit.
-        RbsError: `adapt` or `keep_faint` without stage 1, or with one of frames; or an ONNX file
+        RbsError: `adapt` or `strengths` without stage 1, or with one of frames; or an ONNX file
             where the network itself is needed.
     """
     from rbs.restorers.checkpoint import load_restorer
 
     options = {"--adapt": adapt, "--uncertainty": uncertainty, "--stage2": stage2 is not None}
     looks_inside = next((name for name, asked in options.items() if asked), None)
-    option = "--adapt" if adapt else "--keep-faint" if keep_faint else None
+    option = "--adapt" if adapt else "--strengths" if strengths else None
     if option and not stage1:
         raise RbsError(f"{option} is about stage 1, but none is named", remedy="name it with --stage1")
 
@@ -100,10 +101,10 @@ def trained_methods(
         label = "Shipped restorer" if file == SHIPPED else label
         if option and loaded.shows != "scans":
             raise RbsError(f"{option} weighs counts, and frames have none", remedy="leave it out")
-        own = stage1_methods(name, label, loaded, adapt=adapt, keep_faint=keep_faint)
+        own = restorer_method(name, label, loaded)
         if uncertainty and number == 1:
-            own[0] = _with_deviation(own[0], loaded, file)
-        methods += own
+            own = _with_deviation(own, loaded, file)
+        methods += stage1_methods(own, loaded, adapt=adapt, strengths=strengths)
     if stage2 is not None:
         second = load_restorer(stage2)
         methods.append(restorer_method("stage2_f1", "Stage 2, first restorer", second))
@@ -137,26 +138,23 @@ def load_stage1(file: Path, looks_inside: str | None = None) -> Any:
     return load_onnx(file, "auto")
 
 
-def stage1_methods(
-    name: str, label: str, loaded: Any, *, adapt: bool = False, keep_faint: bool = False
-) -> list[Method]:
-    """Rows of a restorer of scans: as it is, fitted to each scan, and with faint foci kept.
+def stage1_methods(own: Method, loaded: Any, *, adapt: bool = False, strengths: bool = False) -> list[Method]:
+    """Rows of a restorer of scans: its own answer, fitted to each scan, and of each strength.
 
     Args:
-        name: As in the CSV files.
-        label: As printed.
+        own: The first row.
         loaded: The restorer.
         adapt: Whether there is the second row.
-        keep_faint: Whether there is the third one.
+        strengths: Whether there are the last ones.
     """
-    methods = [restorer_method(name, label, loaded)]
+    methods = [own]
     if adapt:
         from rbs.inference.test_time_adaptation import AdaptingRestorer
 
-        own = AdaptingRestorer.of(loaded)
-        methods.append(restorer_method(f"{name}_adapted", f"{label}, adapted to each scan", own))
-    if keep_faint:
-        methods.append(_with_faint(methods[0]))
+        fitted = AdaptingRestorer.of(loaded)
+        methods.append(restorer_method(f"{own.name}_adapted", f"{own.label}, adapted to each scan", fitted))
+    if strengths:
+        methods += [_of_strength(own, strength) for strength in Strength]
     return methods
 
 
@@ -176,18 +174,20 @@ def restorer_method(name: str, label: str, loaded: LoadedRestorer | OnnxRestorer
     return Method(name, label, lambda pair: pair.restored(loaded), settings)
 
 
-def _with_faint(method: Method) -> Method:
-    """A row more: what that method restores, faint foci kept."""
-    from rbs.inference.residual import SHARE, SIGMA_MM, SUFFIX, keep_faint
+def _of_strength(method: Method, strength: Strength) -> Method:
+    """A row more: what that method restores, of a strength, and the deviation of that."""
 
+    def around(pair: Any) -> tuple[Array, float, tuple[float, float]]:
+        return pair.rapid, pair.exposure, pair.target.spacing_mm
+
+    stated = method.deviation
     return replace(
         method,
-        settings=method.settings | {"put_back": {"share": SHARE, "sigma_mm": SIGMA_MM}},
-        name=f"{method.name}_faint",
-        label=f"{method.label}{SUFFIX}",
-        restore=lambda pair: keep_faint(
-            method.restore(pair), pair.rapid, pair.exposure, pair.target.spacing_mm
-        ),
+        settings=method.settings | {"strength": {"share": strength.share, "sigma_mm": SIGMA_MM}},
+        name=f"{method.name}_{strength}",
+        label=f"{method.label}, {strength}",
+        restore=lambda pair: apply(strength, method.restore(pair), *around(pair)),
+        deviation=stated and (lambda pair: deviation(strength, stated(pair), *around(pair))),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rbs.errors import CheckpointError
-from rbs.evaluation.methods import RAPID, Method, load_stage1, stage1_methods
+from rbs.evaluation.methods import RAPID, Method, load_stage1, restorer_method, stage1_methods
 from rbs.evaluation.real.scans import short_names
 from rbs.evaluation.scans.classical import available
 from rbs.weights.shipped import SHIPPED
@@ -20,13 +20,13 @@ def peers() -> list[Method]:
     return [RAPID, *(peer.method(peer.on_phantoms) for peer in available())]
 
 
-def restorers(weights: Sequence[Path], *, adapt: bool = False, keep_faint: bool = False) -> list[Method]:
+def restorers(weights: Sequence[Path], *, adapt: bool = False, strengths: bool = False) -> list[Method]:
     """The restorers, named after their files.
 
     Args:
         weights: .safetensors, .ckpt or .onnx files.
         adapt: Whether each has a second row, fitted to every scan before it is restored.
-        keep_faint: Whether each has one more, with faint foci kept.
+        strengths: Whether each has a row more of each strength.
 
     Raises:
         CheckpointError: A file is missing, or does not hold a restorer of scans.
@@ -40,5 +40,7 @@ def restorers(weights: Sequence[Path], *, adapt: bool = False, keep_faint: bool 
             fault = f"it restores {loaded.shows}, not scans"
             raise CheckpointError(fault, file=file, remedy="name weights that were trained on scans")
         name, label = ("shipped", "Shipped restorer") if file == SHIPPED else (short, short)
-        methods += stage1_methods(name, label, loaded, adapt=adapt, keep_faint=keep_faint)
+        methods += stage1_methods(
+            restorer_method(name, label, loaded), loaded, adapt=adapt, strengths=strengths
+        )
     return methods

@@ -12,7 +12,7 @@ import numpy as np
 
 from rbs.evaluation.peers import Classical, has_bm3d
 from rbs.evaluation.scans.pairs import ScanPair
-from rbs.inference.residual import put_back
+from rbs.inference.strengths import put_back
 from rbs.scans.body import smooth
 from rbs.scans.counts import anscombe, inverse_anscombe
 from rbs.scans.scan import Array
