@@ -4,13 +4,13 @@
     python benchmarks/quantify.py tune                  # thresholds, on training and validation
 
 Of each child five scans are labelled by the segmenter: the rapid one (40 cm/min), what the shipped
-restorer makes of it at each strength, and the standard one, another Poisson draw. The truth is the same index of the
-true labels; a lesion is one of `child.json` that is hot or a fracture. It is found where a hot spot
-lies within 5 mm of its label in either view; a hot spot near no lesion is a false one. The ideal
-observer (`rbs.evaluation.observers`) of a lesion knows the expectation of the rapid scan with and
-without the lesions, the latter from the same child drawn again without them. It knows the bone
-exactly; a lesion stands out of its bone as well where its mean is 1.5 times that of the same bone
-around it (`rbs.evaluation.observers.lesions`).
+restorer makes of it at each strength, and the standard one, another Poisson draw. The truth is the
+same index of the true labels; a lesion is one of `child.json` that is hot or a fracture. It is
+found where a hot spot lies within 5 mm of its label in either view; a hot spot near no lesion is a
+false one. The ideal observer (`rbs.evaluation.observers`) of a lesion knows the expectation of the
+rapid scan with and without the lesions, the latter from the same child drawn again without them. It
+knows the bone exactly; a lesion stands out of its bone as well where its mean is 1.5 times that of
+the same bone around it (`rbs.evaluation.observers.lesions`).
 
 Half of the test children have no lesion, and few have many: a second cohort has 0 to 20 lesions a
 child, equally often.
