@@ -1,6 +1,6 @@
-"""Gain of fitting the shipped restorer to scans, of fits kept for the camera, and what its judge says.
+"""Gain of fitting the restorer to scans and of other scans' fits, and what the judge says of them.
 
-    python benchmarks/fitting.py OUT.csv ge670_b.dcm ge670_d.dcm --manifest data/phantoms/manifest.csv
+    python benchmarks/fitting.py OUT.csv ge670_b.dcm ge670_d.dcm --manifest phantoms/manifest.csv
 
 Real scans are thinned to half and scored by all counts left over (NC-PSNR), validation children by
 their truth (PSNR). Each scan is fitted alone, and restored by the fits of the others.
@@ -21,7 +21,7 @@ from rbs.data.manifest import Manifest
 from rbs.evaluation.real.run import score
 from rbs.evaluation.real.scans import Speed, read_scans
 from rbs.evaluation.scans.pairs import ScanPair, load_pair
-from rbs.inference.test_time_adaptation import Fit, FittedRestorer, fit_to_scan
+from rbs.inference.test_time_adaptation import Fit, FittedRestorer, Judge, fit_to_scan
 from rbs.restorers.checkpoint import LoadedRestorer, load_restorer
 from rbs.scans.fidelity import decibels, relative_error
 from rbs.scans.scan import Array
@@ -65,9 +65,7 @@ def rows(loaded: LoadedRestorer, known: dict[str, ScanPair]) -> Iterator[dict[st
                     fit = fits[name] = fit_to_scan(loaded.restorer, pair.rapid, pair.exposure)
                 elif way:
                     kept = fits[way].restorer
-                    fit = fit_to_scan(loaded.restorer, pair.rapid, pair.exposure, kept)
-                    if fit.steps or not fit.gain:  # the judge did not want it: what would it have done?
-                        fit = Fit(kept, float("nan"))
+                    fit = Fit(kept, Judge(pair.rapid, pair.exposure, loaded.restorer).gain(kept))
                 restorer = FittedRestorer(fit.restorer, *("",) * 3, fit=fit)
                 found = decibels_of(restorer.restore(pair.rapid, pair.exposure), pair)
                 spent = time.process_time() - start

@@ -39,8 +39,8 @@ AVERAGING = 0.9
 LARGEST_GRADIENT = 1.0
 MIRRORS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 FAINTEST = 1e-3
-"""Standard counts added to an expectation that is judged: a count where none is expected is unlikely,
-not impossible."""
+"""Standard counts added to an expectation that is judged: a count where none is expected is
+unlikely, not impossible."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Fit:
 
     Attributes:
         restorer: In evaluation mode; the one that was given where no fit was better.
-        gain: Rise of the log-likelihood of counts that the fit has not seen; 0 where no fit is used.
+        gain: Rise of the log-likelihood of counts that the fit has not seen; 0 where none is used.
         steps: Steps that were taken; 0 for a fit that was kept.
         key: Key of the fit (`rbs.inference.fits`) where it was or is kept for its camera.
     """
@@ -132,8 +132,38 @@ class FittedRestorer(LoadedRestorer):
         return np.asarray(sum(answers) / np.float32(len(answers)))
 
 
+class Judge:
+    """Held-out counts of a scan, which say how good a restoration of all its other counts is.
+
+    Args:
+        rapid: Raw counts, aligned (V, H, W).
+        exposure: Exposure relative to the standard scan.
+        restorer: The one that others are compared with.
+
+    Attributes:
+        seen: The counts that restorers may see and be fitted to.
+        seen_exposure: Their exposure.
+    """
+
+    def __init__(self, rapid: Array, exposure: float, restorer: Restorer) -> None:
+        shares = FITTED, 1 - FITTED
+        self.seen, self._held_out = split(rapid, shares, np.random.default_rng(0))
+        self.seen_exposure, self._exposure = (share * exposure for share in shares)
+        self._before = self._likelihood(restorer)
+
+    def gain(self, candidate: Restorer) -> float:
+        """Rise of the log-likelihood of the held-out counts by another restorer."""
+        return self._likelihood(candidate) - self._before
+
+    def _likelihood(self, candidate: Restorer) -> float:
+        """Log-likelihood of the held-out counts, less the largest that any image could give."""
+        estimate = LoadedRestorer(candidate.eval(), "", "", "").restore(self.seen, self.seen_exposure)
+        expected = self._exposure * (estimate.astype(np.float64) + FAINTEST)
+        return -float(poisson_deviance(self._held_out, expected).sum()) / 2
+
+
 def fit_to_scan(restorer: Restorer, rapid: Array, exposure: float, kept: Restorer | None = None) -> Fit:
-    r"""Train a copy of a restorer for a moment on the scan it is to restore, if that is for the better.
+    r"""Train a copy of a restorer for a moment on the scan it is to restore, if that helps.
 
     Binomial thinning splits the counts of a Poisson scan into two independent scans, so that one
     judges what is made of the other without knowledge of the truth:
@@ -164,17 +194,8 @@ def fit_to_scan(restorer: Restorer, rapid: Array, exposure: float, kept: Restore
     """
     if not rapid.any():
         return Fit(restorer)
-    seen, held_out = split(rapid, (FITTED, 1 - FITTED), np.random.default_rng(0))
-    seen_exposure, held_out_exposure = FITTED * exposure, (1 - FITTED) * exposure
-
-    def likelihood(candidate: Restorer) -> float:
-        """The log-likelihood of the held-out counts, less its largest possible value."""
-        estimate = LoadedRestorer(candidate.eval(), "", "", "").restore(seen, seen_exposure)
-        expected = held_out_exposure * (estimate.astype(np.float64) + FAINTEST)
-        return -float(poisson_deviance(held_out, expected).sum()) / 2
-
-    before = likelihood(restorer)
-    if kept is not None and (gain := likelihood(kept) - before) > 0:
+    judge = Judge(rapid, exposure, restorer)
+    if kept is not None and (gain := judge.gain(kept)) > 0:
         return Fit(kept, gain)
     fit, last = Fit(restorer), -np.inf
     own = copy.deepcopy(restorer).train().requires_grad_(True)
@@ -182,7 +203,7 @@ def fit_to_scan(restorer: Restorer, rapid: Array, exposure: float, kept: Restore
     optimizer = torch.optim.Adam(own.parameters(), lr=LEARNING_RATE)
     loss = PoissonDeviance()
     device = next(own.parameters()).device
-    batches = DataLoader(_crops(seen, seen_exposure), batch_size=BATCH)
+    batches = DataLoader(_crops(judge.seen, judge.seen_exposure), batch_size=BATCH)
     # The bar is for a terminal only, and gives way to that of a folder.
     for step, batch in enumerate(tqdm(batches, desc="adapting", unit="step", leave=False, disable=None), 1):
         given: dict[str, Tensor] = {name: batch[name].to(device) for name in _USED}
@@ -193,7 +214,7 @@ def fit_to_scan(restorer: Restorer, rapid: Array, exposure: float, kept: Restore
         optimizer.step()
         averaged.update_parameters(own)
         if step % JUDGED == 0 or step == len(batches):
-            gain = likelihood(averaged.module) - before
+            gain = judge.gain(averaged.module)
             if not gain > last:  # nor where it is not finite
                 break
             last = gain
