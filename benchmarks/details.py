@@ -6,7 +6,7 @@
         --runs "f2, true masks=runs/ablation/semantics/many_expect/f2_truth/seed_1" ...
 
 Test children alone. Columns: the truth, the rapid scan, the tuned Gaussian, Anscombe + BM3D
-(non-local means where the package of BM3D is missing), the shipped f1, f1 with faint foci kept, f1
+(non-local means where the package of BM3D is missing), the shipped f1 at each strength, f1
 adapted to the scan, and the acquired standard scan. With `--runs`, trainings of an ablation take
 the places between the rapid and the standard scan: f2 of those that have one, f1 of the others.
 Each row has one window of grey for all columns. Stated under a picture is the contrast that is left
@@ -15,6 +15,7 @@ of the lesion, or the peak that is left of the growth plates.
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from rbs.evaluation.observers.growth_plates import compare_plates, measure_plate
 from rbs.evaluation.observers.lesions import FocusScore, score_foci
 from rbs.evaluation.scans.classical import BM3D, GAUSSIAN, NON_LOCAL_MEANS, available
 from rbs.evaluation.scans.pairs import ScanPair, load_pair
-from rbs.inference.residual import SUFFIX, keep_faint
+from rbs.inference.strengths import Strength, apply
 from rbs.inference.test_time_adaptation import AdaptingRestorer
 from rbs.multirun.ablation.networks import networks_of
 from rbs.restorers.checkpoint import LoadedRestorer, load_restorer
@@ -97,7 +98,7 @@ def main() -> None:
 
 
 def shipped_beside_peers() -> dict[str, Restore]:
-    """Two classical methods, and the shipped restorer in three ways."""
+    """Two classical methods, and the shipped restorer at each strength and adapted."""
     loaded = load_restorer()
     adapting = AdaptingRestorer.of(loaded)
     peers = (GAUSSIAN, BM3D if BM3D in available() else NON_LOCAL_MEANS)
@@ -105,8 +106,7 @@ def shipped_beside_peers() -> dict[str, Restore]:
     return {
         gaussian.label: gaussian.restore,
         classical.label: classical.restore,
-        "f1": lambda p: p.restored(loaded),
-        f"f1{SUFFIX}": lambda p: kept(p, loaded),
+        **{f"f1, {strength}": partial(of_strength, strength, loaded) for strength in Strength},
         "f1, adapted": lambda p: p.restored(adapting),
     }
 
@@ -122,9 +122,9 @@ def of_run(folder: Path) -> Restore:
     return last
 
 
-def kept(pair: ScanPair, loaded: LoadedRestorer) -> Array:
-    """The restoration of a scan, faint foci kept."""
-    return keep_faint(pair.restored(loaded), pair.rapid, pair.exposure, pair.target.spacing_mm)
+def of_strength(strength: Strength, loaded: LoadedRestorer, pair: ScanPair) -> Array:
+    """The restoration of a scan at a strength."""
+    return apply(strength, pair.restored(loaded), pair.rapid, pair.exposure, pair.target.spacing_mm)
 
 
 def around(image: Array, centre: tuple[float, float], spacing_mm: tuple[float, float]) -> Array:

@@ -27,7 +27,7 @@ from rbs.evaluation.scans.pairs import ScanPair, load_pair
 from rbs.evaluation.scans.references import REPEAT, reference_images
 from rbs.evaluation.statistics.differences import differences
 from rbs.evaluation.statistics.summary import by_patient, summarise
-from rbs.inference.residual import keep_faint
+from rbs.inference.strengths import Strength, apply
 from rbs.restorers.checkpoint import LoadedRestorer, load_restorer
 
 COLUMNS = {
@@ -50,7 +50,7 @@ LABELS = {
     NON_LOCAL_MEANS.name: NON_LOCAL_MEANS.label,
     BM3D.name: BM3D.label,
     RESTORER: RESTORER,
-    "faint": "restorer, residual kept",
+    **{f"{RESTORER}_{strength}": f"{RESTORER}, {strength}" for strength in Strength},
 }
 
 
@@ -85,13 +85,14 @@ def main() -> None:
 def images(pair: ScanPair, loaded: LoadedRestorer) -> Mapping[str, npt.NDArray[np.floating]]:
     """Restorations of a child by all methods but BM3D, (2, H, W) each, by name."""
     restored = pair.restored(loaded)
+    scan = pair.rapid, pair.exposure, pair.spacing_mm
     classical = {p.name: p.method(p.on_phantoms).restore(pair) for p in (GAUSSIAN, NON_LOCAL_MEANS)}
     return {
         RAPID.name: RAPID.restore(pair),
         REPEAT: reference_images(pair)[REPEAT],
         **classical,
         RESTORER: restored,
-        "faint": keep_faint(restored, pair.rapid, pair.exposure, pair.spacing_mm),
+        **{f"{RESTORER}_{strength}": apply(strength, restored, *scan) for strength in Strength},
     }
 
 

@@ -20,8 +20,9 @@ from rbs.clinic.checks import (
 from rbs.clinic.outcomes import Refusal
 from rbs.clinic.sources import Source
 from rbs.errors import CheckpointError, RbsError, ScanError, printable
+from rbs.inference import strengths
 from rbs.inference.censored import filled
-from rbs.inference.strengths import DEFAULT, Strength, apply
+from rbs.inference.strengths import DEFAULT, Strength
 from rbs.scans.acceptance import SAME_VELOCITY
 from rbs.scans.dicom.files import stem_and_suffix
 from rbs.scans.dicom.reader import read_nm
@@ -54,6 +55,7 @@ class RestoredScan:
         counts: Counts of the rapid scan as acquired.
         expected: The same at standard exposure: counts / exposure, with those that were cut.
         restored: Counts of the restored scan, as its file holds them.
+        strength: Of the restoration.
         standard_velocity: cm/min the restored counts belong to.
         seconds: Time to restore and check it; shared between the two files of a pair.
         together_with: The file of the opposite view it was restored with.
@@ -69,6 +71,7 @@ class RestoredScan:
     counts: float
     expected: float
     restored: float
+    strength: Strength
     standard_velocity: float
     seconds: float
     together_with: Path | None
@@ -123,26 +126,34 @@ def restore_scan(
         raise ScanError(reason.fault, file=scan.provenance.path, remedy=reason.remedy)
     scan = filled(scan, loaded, exposure)
     counts = loaded.restore(scan.aligned(), exposure)
-    counts = apply(strength, counts, scan.aligned(), exposure, scan.spacing_mm)
+    counts = strengths.apply(strength, counts, scan.aligned(), exposure, scan.spacing_mm)
     if not np.isfinite(counts).all():
         raise CheckpointError(f"{loaded.name} gave values that are not finite", remedy="use other weights")
     return replace(scan.from_aligned(counts), velocity=standard_velocity)
 
 
-def deviation_of(scan: Scan, uncertainty: Uncertainty, standard_velocity: float = STANDARD_VELOCITY) -> Scan:
+def deviation_of(
+    scan: Scan,
+    uncertainty: Uncertainty,
+    standard_velocity: float = STANDARD_VELOCITY,
+    *,
+    strength: Strength = DEFAULT,
+) -> Scan:
     """Standard deviation of what `restore_scan` makes of a scan, in restored counts.
 
     Args:
         scan: Rapid scan that may be restored.
         uncertainty: A head and the restorer.
         standard_velocity: cm/min whose counts are wanted.
+        strength: Of the restoration.
 
     Raises:
         CheckpointError: The head gave something that is no deviation.
     """
     exposure = scan.exposure_of(standard_velocity)
     scan = filled(scan, uncertainty.loaded, exposure)
-    deviation = uncertainty.deviation(scan.aligned(), exposure)
+    own = uncertainty.deviation(scan.aligned(), exposure)
+    deviation = strengths.deviation(strength, own, scan.aligned(), exposure, scan.spacing_mm)
     if not np.isfinite(deviation).all():
         raise CheckpointError(
             f"{uncertainty.name} gave values that are not finite", remedy="use other weights"
@@ -169,9 +180,6 @@ class ScanRestorer:
         reading: Options of `read_nm` for files that do not say all: views, energy_window, velocity.
         standard_velocity: cm/min whose counts are wanted.
         strength: Decides how much of what was taken for noise is put back.
-
-    Raises:
-        ValueError: `uncertainty` with a strength of which it knows nothing.
     """
 
     loaded: Loaded
@@ -179,10 +187,6 @@ class ScanRestorer:
     reading: Mapping[str, Any] = field(default_factory=dict)
     standard_velocity: float = STANDARD_VELOCITY
     strength: Strength = DEFAULT
-
-    def __post_init__(self) -> None:
-        if self.uncertainty and self.strength.share:
-            raise ValueError("the uncertainty is of what the weights restore, not of what is put back")
 
     def output_name(self, path: Path) -> str:
         """Name of the restoration of a file: its own."""
@@ -246,7 +250,9 @@ class ScanRestorer:
         exposure = rapid.exposure_of(velocity)
         fit = _fitted(self.loaded, rapid, exposure)
         restored = restore_scan(rapid, fit or self.loaded, velocity, strength=self.strength)
-        deviation = deviation_of(rapid, self.uncertainty, velocity) if self.uncertainty else None
+        deviation = None
+        if self.uncertainty:
+            deviation = deviation_of(rapid, self.uncertainty, velocity, strength=self.strength)
         return _Answer(rapid, restored, deviation, contradictions(rapid, restored, exposure), fit)
 
     def _write(
@@ -258,7 +264,7 @@ class ScanRestorer:
         derivation = Derivation(model=model, version=VERSION, weight_hash=self.loaded.sha256)
         stored = write_restored_nm(output, answer.restored, scan, derivation=derivation)
         if self.uncertainty and answer.deviation:
-            _write_deviation(output, answer.deviation, scan, self.uncertainty)
+            _write_deviation(output, answer.deviation, scan, self.uncertainty, model)
         own = [str(contradiction) for contradiction in answer.contradictions]
         more = [f"{len(own) - SHOWN} more places like these"] if len(own) > SHOWN else []
         if stored.clipped:
@@ -274,6 +280,7 @@ class ScanRestorer:
             counts=float(scan.counts.sum()),
             expected=float(answer.rapid.counts.sum()) / scan.exposure_of(self.standard_velocity),
             restored=stored.counts,
+            strength=self.strength,
             standard_velocity=self.standard_velocity,
             seconds=seconds,
             together_with=acquired.partner(path),
@@ -321,10 +328,12 @@ def _fitted(loaded: Loaded, scan: Scan, exposure: float) -> FittedRestorer | Non
     return loaded.fitted(scan.aligned(), exposure, camera_of(scan))
 
 
-def _write_deviation(restored: Path, deviation: Scan, source: Scan, uncertainty: Uncertainty) -> None:
-    """Write the deviation beside a restored file, or neither of the two."""
+def _write_deviation(
+    restored: Path, deviation: Scan, source: Scan, uncertainty: Uncertainty, model: str
+) -> None:
+    """Write the deviation beside the restored file of a model, or neither of the two."""
     derivation = Derivation(
-        model=f"{uncertainty.name} of {uncertainty.loaded.name}",
+        model=f"{uncertainty.name} of {model}",
         version=VERSION,
         weight_hash=f"{uncertainty.sha256}, of weights sha256 {uncertainty.loaded.sha256}",
     )

@@ -83,6 +83,8 @@ class RBSDataModule(CropDataModule):
         scenes: Share of training crops that show scenes no phantom has
             (`rbs.data.augmentation.scene_mixing`), with pairs
             "expectation".
+        textures: Share of training crops whose expectation gets texture
+            (`rbs.data.augmentation.texture`), with pairs "expectation".
         lesion_crops: Share of training crops placed so that they hold a random pixel of a hot spot
             or growth plate, where the patient has one (`rbs.data.augmentation.lesion_crops`); all
             training cases need labels.
@@ -108,6 +110,7 @@ class RBSDataModule(CropDataModule):
         single_view_probability: float = 0.25,
         foci: float = 0.0,
         scenes: float = 0.0,
+        textures: float = 0.0,
         lesion_crops: float = 0.0,
         places: int = 0,
         blanked: bool = False,
@@ -127,11 +130,12 @@ class RBSDataModule(CropDataModule):
                 f"{foci:g} foci a crop, pairs {pairs} and realisations {realisations} do not go together",
                 remedy="put 0 or more foci into simulated pairs without numbered realisations",
             )
-        if not 0 <= scenes <= 1 or (scenes and pairs != "expectation"):
-            raise RbsError(
-                f"a share of {scenes:g} scenes and pairs {pairs} do not go together",
-                remedy="make scenes 0 to 1 of the crops, of phantoms, with pairs: expectation",
-            )
+        for name, share in (("scenes", scenes), ("textures", textures)):
+            if not 0 <= share <= 1 or (share and pairs != "expectation"):
+                raise RbsError(
+                    f"a share of {share:g} {name} and pairs {pairs} do not go together",
+                    remedy=f"make {name} 0 to 1 of the crops, of phantoms, with pairs: expectation",
+                )
         if not 0 <= lesion_crops <= 1 or (lesion_crops and scenes):
             raise RbsError(
                 f"lesion_crops {lesion_crops:g} and a share of {scenes:g} scenes do not go together",
@@ -148,7 +152,7 @@ class RBSDataModule(CropDataModule):
         self.pairs: Pairs = pairs
         self.exposures = exposures
         self.single_view_probability, self.foci, self.scenes = single_view_probability, foci, scenes
-        self.lesion_crops, self.places = lesion_crops, places
+        self.textures, self.lesion_crops, self.places = textures, lesion_crops, places
 
     def cases(self, split: str) -> list[Case]:
         """See `CropDataModule.cases`."""
@@ -196,8 +200,16 @@ class RBSDataModule(CropDataModule):
 
     def _options(self) -> dict[str, Any]:
         """Arguments of `Crops` for the training set."""
-        names = ("pairs", "exposures", "single_view_probability", "foci", "scenes", "lesion_crops", "places")
-        return super()._options() | {name: getattr(self, name) for name in names}
+        names = (
+            "pairs",
+            "exposures",
+            "single_view_probability",
+            "foci",
+            "scenes",
+            "textures",
+            "lesion_crops",
+        )
+        return super()._options() | {name: getattr(self, name) for name in (*names, "places")}
 
     def _whole(self, split: str) -> WholeScans:
         return WholeScans(self.cases(split), self._kept[split], seed=self.seed)

@@ -13,6 +13,7 @@ from rbs.data.augmentation.lesion_crops import place_on_lesion
 from rbs.data.augmentation.lesions import draw_foci
 from rbs.data.augmentation.places import draw_places, flip_places
 from rbs.data.augmentation.scene_mixing import draw_scene
+from rbs.data.augmentation.texture import draw_texture
 from rbs.data.datasets import CaseDataset, CropDataset, Sample, place_crop
 from rbs.data.manifest import Case, LoadedCase
 from rbs.degradation.thinning import Thinning, split
@@ -43,6 +44,7 @@ class Crops(CropDataset):
         single_view_probability: Share of samples that show one view twice.
         foci: Mean number of foci put into a crop.
         scenes: Share of crops that show scenes instead of the scan.
+        textures: Share of crops whose expectation gets texture.
         lesion_crops: Share of crops placed on hot spots and growth plates.
         places: Rows of the entry "places".
         options: Further arguments of `CropDataset`.
@@ -58,6 +60,7 @@ class Crops(CropDataset):
         single_view_probability: float,
         foci: float,
         scenes: float,
+        textures: float = 0.0,
         lesion_crops: float = 0.0,
         places: int = 0,
         **options: Any,
@@ -65,7 +68,7 @@ class Crops(CropDataset):
         super().__init__(cases, scans, **options)
         self.pairs, self.exposures = pairs, exposures
         self.single_view_probability, self.foci, self.scenes = single_view_probability, foci, scenes
-        self.lesion_crops, self.places = lesion_crops, places
+        self.textures, self.lesion_crops, self.places = textures, lesion_crops, places
         # Labels do not fit what scenes show.
         self.labels = not scenes and all(scan.labels is not None for scan in scans)
         self.truth = self.labels and all(scan.expectation is not None for scan in scans)
@@ -91,6 +94,8 @@ class Crops(CropDataset):
         if self.scenes and rng.random() < self.scenes:
             assert scan.expectation is not None  # checked in RBSDataModule.setup
             expectation = draw_scene(scan.expectation[shown], self.crop, rng)
+        if self.textures:
+            expectation = self._textured(expectation, scan.spacing_mm, index)
         if self.foci:
             known = counts / source_exposure if expectation is None else expectation
             foci = draw_foci(known, scan.spacing_mm, self.foci, rng)
@@ -136,6 +141,12 @@ class Crops(CropDataset):
         if self.places:
             sample["places"] = torch.from_numpy(flip_places(places, self.crop, flip))
         return sample | self.prior(whole_rapid, exposure, scan.spacing_mm, crop, flip, views)
+
+    def _textured(self, expectation: Array | None, spacing_mm: Spacing, index: int) -> Array:
+        """The expectation of a crop with texture, or without."""
+        assert expectation is not None  # checked in RBSDataModule.setup
+        own = np.random.default_rng((self.seed, 6, index))  # places and foci are as without texture
+        return draw_texture(expectation, spacing_mm, own) if own.random() < self.textures else expectation
 
     def _place(self, scan: LoadedCase, shown: list[int], rng: np.random.Generator) -> tuple[int, int]:
         """Top and left of a crop."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rbs.errors import CheckpointError, RbsError, printable
 from rbs.inference.devices import torch_device
-from rbs.inference.strengths import SIGMA_MM, Strength, apply
+from rbs.inference.strengths import SIGMA_MM, Strength, apply, deviation
 from rbs.scans.scan import Array
 from rbs.utils.places import without_places
 from rbs.weights.shipped import SHIPPED
@@ -101,10 +101,10 @@ def trained_methods(
         label = "Shipped restorer" if file == SHIPPED else label
         if option and loaded.shows != "scans":
             raise RbsError(f"{option} weighs counts, and frames have none", remedy="leave it out")
-        own = stage1_methods(name, label, loaded, adapt=adapt, strengths=strengths)
+        own = restorer_method(name, label, loaded)
         if uncertainty and number == 1:
-            own[0] = _with_deviation(own[0], loaded, file)
-        methods += own
+            own = _with_deviation(own, loaded, file)
+        methods += stage1_methods(own, loaded, adapt=adapt, strengths=strengths)
     if stage2 is not None:
         second = load_restorer(stage2)
         methods.append(restorer_method("stage2_f1", "Stage 2, first restorer", second))
@@ -138,26 +138,23 @@ def load_stage1(file: Path, looks_inside: str | None = None) -> Any:
     return load_onnx(file, "auto")
 
 
-def stage1_methods(
-    name: str, label: str, loaded: Any, *, adapt: bool = False, strengths: bool = False
-) -> list[Method]:
+def stage1_methods(own: Method, loaded: Any, *, adapt: bool = False, strengths: bool = False) -> list[Method]:
     """Rows of a restorer of scans: its own answer, fitted to each scan, and of each strength.
 
     Args:
-        name: As in the CSV files.
-        label: As printed.
+        own: The first row.
         loaded: The restorer.
         adapt: Whether there is the second row.
         strengths: Whether there are the last ones.
     """
-    methods = [restorer_method(name, label, loaded)]
+    methods = [own]
     if adapt:
         from rbs.inference.test_time_adaptation import AdaptingRestorer
 
-        own = AdaptingRestorer.of(loaded)
-        methods.append(restorer_method(f"{name}_adapted", f"{label}, adapted to each scan", own))
+        fitted = AdaptingRestorer.of(loaded)
+        methods.append(restorer_method(f"{own.name}_adapted", f"{own.label}, adapted to each scan", fitted))
     if strengths:
-        methods += [_of_strength(methods[0], strength) for strength in Strength]
+        methods += [_of_strength(own, strength) for strength in Strength]
     return methods
 
 
@@ -178,15 +175,19 @@ def restorer_method(name: str, label: str, loaded: LoadedRestorer | OnnxRestorer
 
 
 def _of_strength(method: Method, strength: Strength) -> Method:
-    """A row more: what that method restores, of a strength."""
+    """A row more: what that method restores, of a strength, and the deviation of that."""
+
+    def around(pair: Any) -> tuple[Array, float, tuple[float, float]]:
+        return pair.rapid, pair.exposure, pair.target.spacing_mm
+
+    stated = method.deviation
     return replace(
         method,
         settings=method.settings | {"strength": {"share": strength.share, "sigma_mm": SIGMA_MM}},
         name=f"{method.name}_{strength}",
         label=f"{method.label}, {strength}",
-        restore=lambda pair: apply(
-            strength, method.restore(pair), pair.rapid, pair.exposure, pair.target.spacing_mm
-        ),
+        restore=lambda pair: apply(strength, method.restore(pair), *around(pair)),
+        deviation=stated and (lambda pair: deviation(strength, stated(pair), *around(pair))),
     )
 
 

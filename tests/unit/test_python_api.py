@@ -58,7 +58,9 @@ def test_restoring_gives_what_the_command_writes(rapid, tmp_path):
     step = file.RealWorldValueMappingSequence[0].RealWorldValueSlope  # the file holds multiples of it
     np.testing.assert_allclose(file.pixel_array * step, restored.counts, atol=0.51 * step)
     np.testing.assert_array_equal(rbs.restore(rbs.read(rapid)).counts, restored.counts)
-    assert not np.array_equal(rbs.restore(rapid, keep_faint=True).counts, restored.counts)
+    assert not np.array_equal(rbs.restore(rapid, strength="gentle").counts, restored.counts)
+    with pytest.raises(ValueError, match="'soft' is not a valid Strength"):
+        rbs.restore(rapid, strength="soft")
 
 
 def test_what_cannot_be_restored_is_refused(rapid, tmp_path):

@@ -190,6 +190,7 @@ def _units(
 ) -> Iterator[_Unit]:
     for case in cases:
         yield _Unit(f"{case.patient} scan", lambda case=case: (_scan(case, methods), {}))  # type: ignore[misc]
+    stating = [method for method in methods if method.deviation]
     for case in drawn:
         yield _Unit(
             f"{case.patient} detection",
@@ -199,12 +200,11 @@ def _units(
             f"{case.patient} texture",
             lambda case=case: _texture(load_pair(case), methods, draws // 4, seed),  # type: ignore[misc]
         )
-        for method in methods:
-            if method.deviation:
-                yield _Unit(
-                    f"{case.patient} bootstrap",
-                    lambda case=case, method=method: (_bootstrap(load_pair(case), method, seed), {}),  # type: ignore[misc]
-                )
+        for method in stating[:1]:  # those of other strengths are of the same restorer
+            yield _Unit(
+                f"{case.patient} bootstrap",
+                lambda case=case, method=method: (_bootstrap(load_pair(case), method, seed), {}),  # type: ignore[misc]
+            )
     if drawn:
         yield _Unit("blank", lambda: _blank(load_pair(drawn[0]), methods, draws // 4, seed))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rbs.errors import CheckpointError
-from rbs.evaluation.methods import RAPID, Method, load_stage1, stage1_methods
+from rbs.evaluation.methods import RAPID, Method, load_stage1, restorer_method, stage1_methods
 from rbs.evaluation.real.scans import short_names
 from rbs.evaluation.scans.classical import available
 from rbs.weights.shipped import SHIPPED
@@ -40,5 +40,7 @@ def restorers(weights: Sequence[Path], *, adapt: bool = False, strengths: bool =
             fault = f"it restores {loaded.shows}, not scans"
             raise CheckpointError(fault, file=file, remedy="name weights that were trained on scans")
         name, label = ("shipped", "Shipped restorer") if file == SHIPPED else (short, short)
-        methods += stage1_methods(name, label, loaded, adapt=adapt, strengths=strengths)
+        methods += stage1_methods(
+            restorer_method(name, label, loaded), loaded, adapt=adapt, strengths=strengths
+        )
     return methods

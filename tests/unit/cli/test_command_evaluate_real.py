@@ -18,13 +18,14 @@ def test_a_table_of_every_scan_that_can_be_used(rbs, tmp_path, weights):
     write_nm(tmp_path / "in" / "slow.dcm", poisson(2), views=("anterior", "posterior"), velocity=20.0)
     write_nm(tmp_path / "in" / "fast.dcm", poisson(seed=1), velocity=80.0)
     command = ["evaluate-real", tmp_path / "in", "-o", tmp_path / "out", "--stage1", weights, "--draws", 2]
-    command += ["--velocities", 40, "--keep-faint", "--against", "restorer"]
+    command += ["--velocities", 40, "--strengths", "--against", "restorer"]
     status, out, err = rbs(*command, "--json")
     assert status == 1
     assert "fast.dcm: it was acquired at 80.0 cm/min, which is no slower than 40 cm/min" in err
     assert "1 of 2 files were refused" in err
     document = json.loads(out, parse_constant=pytest.fail)
-    assert [row["method"] for row in document["table"]] == ["rapid", "gaussian", "restorer", "restorer_faint"]
+    rows = ["restorer", "restorer_gentle", "restorer_standard", "restorer_strong"]
+    assert [row["method"] for row in document["table"]] == ["rapid", "gaussian", *rows]
     assert document["table"][0]["difference"] < 0
     assert len(document["refused"]) == 1
 
@@ -40,7 +41,7 @@ def test_a_table_of_every_scan_that_can_be_used(rbs, tmp_path, weights):
     assert status == 0, err
     page = (tmp_path / "report.html").read_text()
     assert "Real scans:" in page
-    assert "restorer, faint foci kept" in page
+    assert "restorer, gentle" in page
     assert page.count("data:image/png;base64,") == 2
 
 

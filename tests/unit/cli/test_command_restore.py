@@ -28,7 +28,7 @@ def test_a_file_is_restored_to_standard_counts(rbs, tmp_path: Path, weights: Pat
     counts = poisson(2)
     scan = write_nm(tmp_path / "in.dcm", counts, views=BOTH)
     out = tmp_path / "out.dcm"
-    status, text, errors = rbs("restore", scan, out, "--checkpoint", weights)
+    status, text, errors = rbs("restore", scan, out, "--checkpoint", weights, "--strength", "strong")
     assert (status, errors) == (0, "")
     filtered = gaussian_filter(2.0 * counts, (0, 1.5, 1.5), mode="nearest")
     np.testing.assert_allclose(real_world(out), filtered, rtol=1e-3, atol=0.006)
@@ -49,20 +49,42 @@ def test_another_standard_velocity_is_recorded(rbs, tmp_path: Path, weights: Pat
     assert "10 cm/min" in pydicom.dcmread(out).DerivationDescription
 
 
-def test_faint_foci_may_be_kept(rbs, tmp_path: Path, weights: Path) -> None:
+@pytest.fixture
+def head(weights: Path) -> Iterator[Path]:
+    """An untrained head beside the weights: 0.05 root-counts everywhere."""
+    from rbs.restorers.checkpoint import load_restorer
+    from rbs.restorers.uncertainty import UncertaintyHead, head_file, save_uncertainty
+
+    path = head_file(weights)
+    save_uncertainty(path, UncertaintyHead(4, 4), load_restorer(weights).sha256, {})
+    yield path
+    path.unlink()
+
+
+def test_the_strength_is_a_dial_that_the_header_names(
+    rbs, tmp_path: Path, weights: Path, head: Path, capsys
+) -> None:
     scan = write_nm(tmp_path / "in.dcm", poisson())
-    for name, options in (("plain", ()), ("kept", ("--keep-faint",))):
-        assert rbs("restore", scan, tmp_path / f"{name}.dcm", "--checkpoint", weights, *options)[0] == 0
-    plain, kept = (real_world(tmp_path / f"{name}.dcm") for name in ("plain", "kept"))
-    assert kept.sum() == pytest.approx(plain.sum(), rel=1e-3)
-    assert kept.std() > plain.std()
-    assert (
-        "restorer.safetensors, faint foci kept"
-        in pydicom.dcmread(tmp_path / "kept.dcm").DerivationDescription
-    )
-    status, _, errors = rbs("restore", scan, tmp_path / "x.dcm", "--keep-faint", "--uncertainty")
-    assert status == 1
-    assert "which --keep-faint changes; leave one of the two out" in errors
+    images, deviations = {}, {}
+    options = ("--checkpoint", weights, "--uncertainty", "--json")
+    for strength in ("strong", "standard", "gentle", None):
+        named = () if strength is None else ("--strength", strength)
+        status, text, _ = rbs("restore", scan, out := tmp_path / f"{strength}.dcm", *options, *named)
+        assert status == 0
+        said = strength or "standard"
+        assert json.loads(text)["strength"] == said
+        for path in (out, tmp_path / f"{strength}_sd.dcm"):
+            description = pydicom.dcmread(path).DerivationDescription
+            assert f"NAFNet restorer.safetensors, strength {said}" in description
+        images[strength], deviations[strength] = real_world(out), real_world(tmp_path / f"{strength}_sd.dcm")
+    assert images["gentle"].sum() == pytest.approx(images["strong"].sum(), rel=1e-3)
+    for values in (images, deviations):
+        np.testing.assert_array_equal(values[None], values["standard"])
+    assert images["strong"].std() < images["standard"].std() < images["gentle"].std()
+    assert deviations["strong"].mean() < deviations["standard"].mean() < deviations["gentle"].mean()
+    with pytest.raises(SystemExit):
+        rbs("restore", scan, tmp_path / "x.dcm", "--strength", "soft")
+    assert "invalid choice: 'soft'" in capsys.readouterr().err
 
 
 def test_weights_may_be_adapted_to_the_scan(rbs, tmp_path: Path, weights: Path, monkeypatch) -> None:
@@ -94,18 +116,6 @@ def test_weights_may_be_adapted_to_the_scan(rbs, tmp_path: Path, weights: Path, 
     assert "--fits keeps what --adapt finds; add --adapt, or leave --fits out" in errors
 
 
-@pytest.fixture
-def head(weights: Path) -> Iterator[Path]:
-    """An untrained head beside the weights: 0.05 root-counts everywhere."""
-    from rbs.restorers.checkpoint import load_restorer
-    from rbs.restorers.uncertainty import UncertaintyHead, head_file, save_uncertainty
-
-    path = head_file(weights)
-    save_uncertainty(path, UncertaintyHead(4, 4), load_restorer(weights).sha256, {})
-    yield path
-    path.unlink()
-
-
 def test_the_standard_deviation_is_written_beside_the_restored_file(
     rbs, tmp_path: Path, weights: Path, head: Path
 ) -> None:
@@ -113,7 +123,8 @@ def test_the_standard_deviation_is_written_beside_the_restored_file(
     write_nm(folder / "both.dcm", poisson(2), views=BOTH)
     for view in BOTH:  # restored together, written apart
         write_nm(folder / f"1.2.{len(view)}", poisson(), views=(view,), study="1.2.3")
-    status, text, errors = rbs("restore", folder, out, "--checkpoint", weights, "--uncertainty")
+    options = ("--checkpoint", weights, "--uncertainty", "--strength", "strong")
+    status, text, errors = rbs("restore", folder, out, *options)
     assert (status, errors) == (0, "")
     names = {"both.dcm", "1.2.8", "1.2.9"}
     assert {path.name for path in out.iterdir()} == names | {"both_sd.dcm", "1.2.8_sd", "1.2.9_sd"}

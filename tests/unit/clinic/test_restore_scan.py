@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter
 from rbs.clinic.acquisitions import pair_views
 from rbs.clinic.restore_scans import restore_scan
 from rbs.errors import CheckpointError, ScanError
+from rbs.inference.strengths import DEFAULT, Strength, apply
 from rbs.restorers.checkpoint import LoadedRestorer
 from rbs.restorers.nafnet import NAFNet
 from rbs.scans.censoring import cut_counts
@@ -37,12 +38,23 @@ def a_scan(views: tuple[View, ...] = BOTH, velocity: float | None = 40.0, **head
 @pytest.mark.parametrize("views", [BOTH, BOTH[::-1], BOTH[:1], BOTH[1:]], ids=str)
 def test_untrained_it_is_a_gaussian_filter_at_standard_counts(loaded: LoadedRestorer, views) -> None:
     scan = a_scan(views)
-    restored = restore_scan(scan, loaded)
+    restored = restore_scan(scan, loaded, strength=Strength.STRONG)
     filtered = gaussian_filter(2.0 * scan.counts, (0, 1.5, 1.5), mode="nearest")
     np.testing.assert_allclose(restored.counts, filtered, rtol=1e-3)
     assert restored.views == views
     assert restored.velocity == 20
     assert restored.counts.sum() == pytest.approx(2 * scan.counts.sum(), rel=0.02)
+
+
+@pytest.mark.parametrize("strength", Strength)
+def test_the_strength_says_how_much_of_the_residual_is_put_back(
+    loaded: LoadedRestorer, strength: Strength
+) -> None:
+    scan = a_scan()
+    own = restore_scan(scan, loaded, strength=Strength.STRONG).aligned()
+    expected = apply(strength, own, scan.aligned(), 0.5, scan.spacing_mm)
+    np.testing.assert_allclose(restore_scan(scan, loaded, strength=strength).aligned(), expected)
+    assert (restore_scan(scan, loaded).counts == restore_scan(scan, loaded, strength=DEFAULT).counts).all()
 
 
 def test_counts_that_were_cut_are_filled_in(loaded: LoadedRestorer) -> None:

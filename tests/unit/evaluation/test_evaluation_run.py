@@ -20,7 +20,7 @@ from rbs.evaluation.scans.images import ScanSet
 from rbs.evaluation.scans.metrics import Target
 from rbs.evaluation.scans.pairs import ScanPair
 from rbs.evaluation.set_metrics.fid_kid import Inception
-from rbs.inference.residual import keep_faint
+from rbs.inference.strengths import Strength, apply, deviation
 from rbs.report.tables import read_evaluation
 from rbs.scans.registration import estimate_motion
 from rbs.scans.scan import View
@@ -341,26 +341,33 @@ def test_a_named_checkpoint_that_is_missing_is_an_error(tmp_path):
 
 
 def test_others_are_compared_with_the_first_restorer(tmp_path):
-    from rbs.restorers.checkpoint import save_restorer
+    from rbs.restorers.checkpoint import load_restorer, save_restorer
     from rbs.restorers.nafnet import NAFNet
+    from rbs.restorers.uncertainty import UncertaintyHead, head_file, save_uncertainty
 
     small = {"width": 4, "enc_blocks": (1,), "middle_blocks": 1, "dec_blocks": (1,)}
     files = [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
     for file, sigma_px in zip(files, (1.0, 2.0), strict=True):
         save_restorer(file, NAFNet(**small, sigma_px=sigma_px), {})
-    plain, kept = trained_methods(files[:1], keep_faint=True)
+    one = load_restorer(files[0])
+    save_uncertainty(head_file(files[0]), UncertaintyHead(4, 4), one.sha256, {})
+    plain, *rows = trained_methods(files[:1], strengths=True, uncertainty=True)
     rng = np.random.default_rng(0)
     pair = ScanPair(
         "P", rng.poisson(2.0, (2, 40, 30)), 0.5, Target(rng.poisson(4.0, (2, 40, 30)), 1.0, (2.0, 3.0))
     )
-    expected = keep_faint(plain.restore(pair), pair.rapid, 0.5, (2.0, 3.0))
-    np.testing.assert_allclose(kept.restore(pair), expected)
-    assert (expected != plain.restore(pair)).any()
-    assert kept.settings["put_back"] == {"share": 0.5, "sigma_mm": 4.0}
-    methods = [plain, kept]
-    assert [(m.name, m.label) for m in methods][1] == ("stage1_faint", "Stage 1, faint foci kept")
-    with pytest.raises(RbsError, match="--keep-faint is about stage 1"):
-        trained_methods([], keep_faint=True)
+    assert plain.deviation
+    for strength, row in zip(Strength, rows, strict=True):
+        assert (row.name, row.label) == (f"stage1_{strength}", f"Stage 1, {strength}")
+        assert row.settings["strength"] == {"share": strength.share, "sigma_mm": 4.0}
+        for found, given, own in (
+            (row.restore, apply, plain.restore),
+            (row.deviation, deviation, plain.deviation),
+        ):
+            expected = given(strength, own(pair), pair.rapid, 0.5, (2.0, 3.0))
+            np.testing.assert_array_equal(found(pair), expected)
+    with pytest.raises(RbsError, match="--strengths is about stage 1"):
+        trained_methods([], strengths=True)
     methods = trained_methods(files, adapt=True)
     assert [m.name for m in methods] == ["stage1", "stage1_adapted", "stage1_2", "stage1_2_adapted"]
     assert [m.settings["weights"].split()[1].rstrip(",") for m in methods] == [

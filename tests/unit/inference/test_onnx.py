@@ -180,7 +180,8 @@ def test_an_export_is_evaluated_as_its_weights_are(weights, exported):
         restored = ScanPair.restored
 
     np.testing.assert_allclose(theirs.restore(Scan()), ours.restore(Scan()), atol=1e-2)
-    assert [m.name for m in trained_methods([exported], keep_faint=True)] == ["stage1", "stage1_faint"]
+    names = [method.name for method in trained_methods([exported], strengths=True)]
+    assert names == ["stage1", "stage1_gentle", "stage1_standard", "stage1_strong"]
     for option in ({"adapt": True}, {"uncertainty": True}, {"stage2": weights}):
         with pytest.raises(RbsError, match=r"looks into the network of stage 1, which an ONNX file does not"):
             trained_methods([exported], **option)

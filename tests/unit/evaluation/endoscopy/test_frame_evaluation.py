@@ -192,7 +192,7 @@ def test_one_command_for_either_manifest(tmp_path, capsys, monkeypatch):
     means = found.summary.pivot(index="method", columns="metric", values="mean")
     # Untrained, it is the identity.
     assert means.loc["stage1", "psnr"] == pytest.approx(means.loc["degraded", "psnr"], abs=1e-3)
-    for option in ("--keep-faint", "--adapt"):
+    for option in ("--strengths", "--adapt"):
         assert main([*arguments, option, "--overwrite"]) == 1
         assert f"{option} weighs counts, and frames have none" in capsys.readouterr().err
     assert main([*arguments, "--preset", "x2", "--overwrite"]) == 0

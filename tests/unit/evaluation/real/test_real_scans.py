@@ -237,12 +237,13 @@ def test_restorers_are_named_after_their_files(tmp_path):
     files = [tmp_path / name / "restorer.safetensors" for name in "ab"]
     for width, file in enumerate(files, 2):
         save_restorer(file, DnCNN(depth=3, width=width), {"steps": 0})
-    found = restorers([*files, files[0]], adapt=True, keep_faint=True)
+    found = restorers([*files, files[0]], adapt=True, strengths=True)
     assert [method.name for method in found] == [
-        *("a/restorer", "a/restorer_adapted", "a/restorer_faint"),
-        *("b/restorer", "b/restorer_adapted", "b/restorer_faint"),
+        f"{folder}/restorer{row}"
+        for folder in "ab"
+        for row in ("", "_adapted", "_gentle", "_standard", "_strong")
     ]
-    assert len({json.dumps(method.settings, default=str) for method in found}) == 6
+    assert len({json.dumps(method.settings, default=str) for method in found}) == 10
     frames = NAFNet(width=4, enc_blocks=(1,), middle_blocks=1, dec_blocks=(1,), domain="colours")
     save_restorer(tmp_path / "f.safetensors", frames, {"steps": 0})
     with pytest.raises(CheckpointError, match="it restores frames, not scans"):
