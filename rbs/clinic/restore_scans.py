@@ -313,8 +313,8 @@ class _Answer:
         own = replace(scan, counts=restored.counts[frames], velocity=velocity, cut=0)
         sd = deviation and replace(own, counts=deviation.counts[frames])
         rapid = replace(scan, counts=self.rapid.counts[frames], cut=0)
-        found = [found for found in self.contradictions if found.view in scan.views]
-        return _Answer(rapid, own, sd, found, self.fit)
+        here = [found for found in self.contradictions if found.view in scan.views]
+        return _Answer(rapid, own, sd, here, self.fit)
 
 
 def _fitted(loaded: Loaded, scan: Scan, exposure: float) -> FittedRestorer | None:
