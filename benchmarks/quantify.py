@@ -3,14 +3,14 @@
     python benchmarks/quantify.py                       # docs/results/quantify*.csv: four minutes
     python benchmarks/quantify.py tune                  # thresholds, on training and validation
 
-Of each child three scans are labelled by the segmenter: the rapid one (40 cm/min), what the shipped
-restorer makes of it, and the standard one, another Poisson draw. The truth is the same index of the
-true labels; a lesion is one of `child.json` that is hot or a fracture. It is found where a hot spot
-lies within 5 mm of its label in either view; a hot spot near no lesion is a false one. The ideal
-observer (`rbs.evaluation.observers`) of a lesion knows the expectation of the rapid scan with and
-without the lesions, the latter from the same child drawn again without them. It knows the bone
-exactly; a lesion stands out of its bone as well where its mean is 1.5 times that of the same bone
-around it (`rbs.evaluation.observers.lesions`).
+Of each child five scans are labelled by the segmenter: the rapid one (40 cm/min), what the shipped
+restorer makes of it at each strength, and the standard one, another Poisson draw. The truth is the
+same index of the true labels; a lesion is one of `child.json` that is hot or a fracture. It is
+found where a hot spot lies within 5 mm of its label in either view; a hot spot near no lesion is a
+false one. The ideal observer (`rbs.evaluation.observers`) of a lesion knows the expectation of the
+rapid scan with and without the lesions, the latter from the same child drawn again without them. It
+knows the bone exactly; a lesion stands out of its bone as well where its mean is 1.5 times that of
+the same bone around it (`rbs.evaluation.observers.lesions`).
 
 Half of the test children have no lesion, and few have many: a second cohort has 0 to 20 lesions a
 child, equally often.
@@ -42,6 +42,7 @@ from rbs.evaluation.observers.lesions import score_foci
 from rbs.evaluation.observers.observers import ideal_snr
 from rbs.inference.load import load_for_scans
 from rbs.inference.segmentation import load_segmenter_for
+from rbs.inference.strengths import Strength, apply
 from rbs.scans.regions import BONE_LABELS, HOT
 from rbs.scans.scan import REGIONS, Array, align
 from rbs.segmentation.measures import hot_spots
@@ -59,7 +60,7 @@ PLAIN = 0.5
 MANY, CHILDREN, SEED = 20, 40, 2027
 """Most lesions, children and seed of the second cohort."""
 RESAMPLES = 2000
-SCANS = ("rapid", "restored", "standard")
+SCANS = ("rapid", *Strength, "standard")
 
 
 @dataclass(frozen=True)
@@ -143,14 +144,17 @@ def labeller(
 ) -> Callable[[LoadedCase], tuple[dict[str, Array], dict[str, Array]]]:
     """Function from a case to the counts of its scans, and the probabilities of their regions."""
     segmenter = load_segmenter_for(args.segmenter)
-    restorer = load_for_scans() if "restored" in scans else None
+    strengths = [strength for strength in Strength if strength in scans]
+    restorer = load_for_scans() if strengths else None
 
     def label_scans(loaded: LoadedCase) -> tuple[dict[str, Array], dict[str, Array]]:
         assert loaded.rapid is not None
         assert loaded.exposure is not None
         counts, exposures = {"rapid": loaded.rapid, "standard": loaded.standard}, {"rapid": loaded.exposure}
         if restorer:
-            counts["restored"] = restorer.restore(loaded.rapid, loaded.exposure)
+            given = loaded.rapid, loaded.exposure
+            own = restorer.restore(*given)
+            counts |= {name: apply(name, own, *given, loaded.spacing_mm) for name in strengths}
         return counts, {
             name: segmenter.probabilities(counts[name], exposures.get(name, 1.0), loaded.spacing_mm)
             for name in scans

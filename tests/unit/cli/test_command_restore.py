@@ -72,7 +72,7 @@ def test_the_strength_is_a_dial_that_the_header_names(
         status, text, _ = rbs("restore", scan, out := tmp_path / f"{strength}.dcm", *options, *named)
         assert status == 0
         said = strength or "standard"
-        assert json.loads(text)["strength"] == said
+        assert json.loads(text)["files"][0]["strength"] == said
         for path in (out, tmp_path / f"{strength}_sd.dcm"):
             description = pydicom.dcmread(path).DerivationDescription
             assert f"NAFNet restorer.safetensors, strength {said}" in description
