@@ -106,7 +106,7 @@ def restore(
         scan: A scan, or the path of a DICOM file.
         checkpoint: Weights, .safetensors, .ckpt or .onnx, or "shipped" for those that come with
             rbs. All but .onnx files and the default need PyTorch.
-        adapt: Fit the restorer to the scan's own counts first, in about a minute; needs PyTorch.
+        adapt: Fit the restorer to the scan's own counts first; needs PyTorch.
         strength: "gentle", for reading faint foci, "standard", or "strong", the quietest image.
         standard_velocity: Bed velocity of your standard scans, cm/min.
 

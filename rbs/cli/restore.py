@@ -22,6 +22,9 @@ from rbs.weights.shipped import SHIPPED, weights_path
 if TYPE_CHECKING:
     from rbs.clinic.outcomes import FileRestorer
 
+ADAPT = False
+"""Whether scans are adapted to where neither --adapt nor --no-adapt says so."""
+
 HELP = "restore rapid scans (DICOM in, DICOM out), endoscopic pictures and videos (research use only)"
 
 
@@ -53,8 +56,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--adapt",
-        action="store_true",
-        help="scans only: fit the restorer to each scan's own counts first, about a minute a scan",
+        action=argparse.BooleanOptionalAction,
+        help="scans only: fit the restorer to each scan's own counts first, where counts that are held out"
+        f" say that it helps (default: {'--adapt' if ADAPT else '--no-adapt'})",
+    )
+    parser.add_argument(
+        "--fits",
+        type=Path,
+        metavar="DIR",
+        help="with --adapt: keep the first fit to a scan of each camera in this folder, and use it for the"
+        " camera's other scans where their held-out counts say that it helps",
     )
     parser.add_argument(
         "--strength",
@@ -116,7 +127,7 @@ def _restorer(kind: str, args: argparse.Namespace) -> FileRestorer:
             f"no weights for {kind}s come with rbs",
             remedy="train some with `make train-stage1 DATA=endoscopy` and name them with --checkpoint",
         )
-    for option in ("adapt", "uncertainty", "strength"):
+    for option in ("adapt", "fits", "uncertainty", "strength"):
         if getattr(args, option):
             fault = f"--{option.replace('_', '-')} works on counts, and {kind}s have none"
             raise RbsError(fault, remedy="leave it out")
@@ -138,10 +149,19 @@ def _restorer_of_scans(args: argparse.Namespace) -> FileRestorer:
     if args.uncertainty and args.adapt:
         fault = "--uncertainty is that of the weights' own answer, which --adapt changes"
         raise RbsError(fault, remedy="leave one of the two out")
-    adapt, uncertain = bool(args.adapt), bool(args.uncertainty)
-    loaded = load_for_scans(args.checkpoint, adapt=adapt, uncertainty=uncertain, device=args.device or "cpu")
+    possible = not args.uncertainty and args.checkpoint.suffix != ".onnx"
+    adapt = ADAPT and possible if args.adapt is None else bool(args.adapt)
+    if args.fits and not adapt:
+        raise RbsError("--fits keeps what --adapt finds", remedy="add --adapt, or leave --fits out")
+    loaded = load_for_scans(
+        args.checkpoint,
+        adapt=adapt,
+        fits=args.fits,
+        uncertainty=args.uncertainty,
+        device=args.device or "cpu",
+    )
     uncertainty = None
-    if uncertain:
+    if args.uncertainty:
         from rbs.restorers.uncertainty import head_file, load_uncertainty
 
         uncertainty = load_uncertainty(loaded, head_file(args.checkpoint))  # type: ignore[arg-type]

@@ -34,6 +34,7 @@ from rbs.utils.version import VERSION
 
 if TYPE_CHECKING:
     from rbs.inference.load import Loaded
+    from rbs.inference.test_time_adaptation import FittedRestorer
     from rbs.restorers.uncertainty import Uncertainty
 
 SHOWN = 3
@@ -50,6 +51,7 @@ class RestoredScan:
         view_rule: The rule that named the views.
         output: The restored scan.
         deviation: Its standard deviation, where that was asked for.
+        fit: What came of fitting the restorer to the scan, where that was asked for.
         counts: Counts of the rapid scan as acquired.
         expected: The same at standard exposure: counts / exposure, with those that were cut.
         restored: Counts of the restored scan, as its file holds them.
@@ -65,6 +67,7 @@ class RestoredScan:
     view_rule: str | None
     output: Path
     deviation: Path | None
+    fit: str | None
     counts: float
     expected: float
     restored: float
@@ -85,6 +88,7 @@ class RestoredScan:
             f"{self.counts:,.0f} counts in, {self.restored:,.0f} out at {self.standard_velocity:g} cm/min "
             f"(bias {bias:+.1f} %{pair}), {self.seconds:.1f} s -> {self.output}"
             + (f" and {self.deviation.name}" if self.deviation else "")
+            + (f"; {self.fit}" if self.fit else "")
         )
         return "\n".join(map(printable, [line, *(f"  warning: {warning}" for warning in self.warnings)]))
 
@@ -243,20 +247,20 @@ class ScanRestorer:
         """Restore a scan and check the result against its counts."""
         rapid, velocity = acquired.scan, self.standard_velocity
         rapid = filled(rapid, self.loaded, rapid.exposure_of(velocity))
-        restored = restore_scan(rapid, self.loaded, velocity, strength=self.strength)
+        exposure = rapid.exposure_of(velocity)
+        fit = _fitted(self.loaded, rapid, exposure)
+        restored = restore_scan(rapid, fit or self.loaded, velocity, strength=self.strength)
         deviation = None
         if self.uncertainty:
             deviation = deviation_of(rapid, self.uncertainty, velocity, strength=self.strength)
-        return _Answer(
-            rapid, restored, deviation, contradictions(rapid, restored, rapid.exposure_of(velocity))
-        )
+        return _Answer(rapid, restored, deviation, contradictions(rapid, restored, exposure), fit)
 
     def _write(
         self, answer: _Answer, scan: Scan, output: Path, acquired: Acquisition, seconds: float
     ) -> RestoredScan:
         """Write the restoration of one file, and its deviation."""
         path = path_of(scan)
-        model = f"{self.loaded.name}, strength {self.strength}"
+        model = f"{(answer.fit or self.loaded).name}, strength {self.strength}"
         derivation = Derivation(model=model, version=VERSION, weight_hash=self.loaded.sha256)
         stored = write_restored_nm(output, answer.restored, scan, derivation=derivation)
         if self.uncertainty and answer.deviation:
@@ -272,6 +276,7 @@ class ScanRestorer:
             view_rule=scan.provenance.view_rule,
             output=output,
             deviation=deviation_file(output) if self.uncertainty else None,
+            fit=answer.fit and str(answer.fit.fit),
             counts=float(scan.counts.sum()),
             expected=float(answer.rapid.counts.sum()) / scan.exposure_of(self.standard_velocity),
             restored=stored.counts,
@@ -292,12 +297,14 @@ class _Answer:
         restored: The restoration.
         deviation: Its standard deviation, where that was asked for.
         contradictions: Places where the restoration contradicts the counts.
+        fit: The restorer of this scan, where it was fitted to it.
     """
 
     rapid: Scan
     restored: Scan
     deviation: Scan | None
     contradictions: Sequence[Contradiction]
+    fit: FittedRestorer | None
 
     def of(self, frames: slice, scan: Scan) -> _Answer:
         """The part of it that belongs to one file."""
@@ -306,7 +313,19 @@ class _Answer:
         own = replace(scan, counts=restored.counts[frames], velocity=velocity, cut=0)
         sd = deviation and replace(own, counts=deviation.counts[frames])
         rapid = replace(scan, counts=self.rapid.counts[frames], cut=0)
-        return _Answer(rapid, own, sd, [found for found in self.contradictions if found.view in scan.views])
+        here = [found for found in self.contradictions if found.view in scan.views]
+        return _Answer(rapid, own, sd, here, self.fit)
+
+
+def _fitted(loaded: Loaded, scan: Scan, exposure: float) -> FittedRestorer | None:
+    """The restorer fitted to a scan, where that was asked for; no PyTorch otherwise."""
+    if "adapted" not in loaded.provenance:
+        return None
+    from rbs.inference.fits import camera_of
+    from rbs.inference.test_time_adaptation import AdaptingRestorer
+
+    assert isinstance(loaded, AdaptingRestorer)
+    return loaded.fitted(scan.aligned(), exposure, camera_of(scan))
 
 
 def _write_deviation(

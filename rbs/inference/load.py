@@ -17,13 +17,19 @@ Loaded: TypeAlias = "LoadedRestorer | OnnxRestorer"
 
 
 def load_for_scans(
-    checkpoint: str | Path = NAME, *, adapt: bool = False, uncertainty: bool = False, device: str = "cpu"
+    checkpoint: str | Path = NAME,
+    *,
+    adapt: bool = False,
+    fits: Path | None = None,
+    uncertainty: bool = False,
+    device: str = "cpu",
 ) -> Loaded:
     """Load a restorer of scans; ONNX Runtime starts much sooner than PyTorch.
 
     Args:
         checkpoint: Weights, .safetensors or .ckpt, .onnx as `rbs export` writes it, or "shipped".
         adapt: Fit the restorer to each scan's own counts before it restores that scan.
+        fits: Folder in which such fits are kept for other scans of the same camera.
         uncertainty: Load into PyTorch, where the uncertainty head reads the network's features.
         device: "cpu", "cuda" or "auto".
 
@@ -48,7 +54,7 @@ def load_for_scans(
     if adapt:
         from rbs.inference.test_time_adaptation import AdaptingRestorer
 
-        return AdaptingRestorer.of(loaded)
+        return AdaptingRestorer.of(loaded, fits)
     return loaded
 
 

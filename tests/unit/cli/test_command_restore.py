@@ -88,14 +88,32 @@ def test_the_strength_is_a_dial_that_the_header_names(
 
 
 def test_weights_may_be_adapted_to_the_scan(rbs, tmp_path: Path, weights: Path, monkeypatch) -> None:
-    monkeypatch.setattr("rbs.inference.test_time_adaptation.STEPS", 2)
-    scan = write_nm(tmp_path / "in.dcm", poisson())
-    for name, options in (("plain", ()), ("adapted", ("--adapt",))):
-        assert rbs("restore", scan, tmp_path / f"{name}.dcm", "--checkpoint", weights, *options)[0] == 0
-    plain, own = (pydicom.dcmread(tmp_path / f"{name}.dcm") for name in ("plain", "adapted"))
-    assert not np.array_equal(plain.pixel_array, own.pixel_array)
-    assert "restorer.safetensors, adapted to each scan" in own.DerivationDescription
-    assert "adapted" not in plain.DerivationDescription
+    from rbs.inference import test_time_adaptation as adaptation
+
+    def fit(restorer, rapid, exposure, kept=None):
+        return adaptation.Fit(restorer, 12.34, 0 if kept else 8)
+
+    monkeypatch.setattr(adaptation, "fit_to_scan", fit)
+    scan, fits = write_nm(tmp_path / "in.dcm", poisson()), tmp_path / "fits"
+    said = {}
+    options = {"plain": ["--no-adapt"], "first": ["--adapt", "--fits", fits]}
+    for name, chosen in (options | {"second": options["first"]}).items():
+        out = tmp_path / f"{name}.dcm"
+        status, text, errors = rbs("restore", scan, out, "--checkpoint", weights, "--json", *chosen)
+        assert (status, errors) == (0, "")
+        said[name] = json.loads(text)["files"][0]["fit"]
+        assert (said[name] or "") in pydicom.dcmread(out).DerivationDescription
+    (file,) = fits.iterdir()
+    judged = f"fit {file.stem}, log-likelihood of held-out counts +12.3"
+    assert said == {
+        "plain": None,
+        "first": f"fitted to the scan in 8 steps, {judged}",
+        "second": f"fitted to its camera before, {judged}",
+    }
+    assert "fitted" not in pydicom.dcmread(tmp_path / "plain.dcm").DerivationDescription
+    status, _, errors = rbs("restore", scan, tmp_path / "x.dcm", "--fits", fits)
+    assert status == 1
+    assert "--fits keeps what --adapt finds; add --adapt, or leave --fits out" in errors
 
 
 def test_the_standard_deviation_is_written_beside_the_restored_file(
