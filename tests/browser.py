@@ -12,20 +12,25 @@ from typing import Any
 
 import pytest
 
+# Headless browsers that skip the waiting do not draw frames in time: timers stand in for them.
+FRAMES = "<script>window.requestAnimationFrame = draw => setTimeout(draw, 10);</script>"
+
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 HELPERS = """
 const byId = id => document.getElementById(id);
 const rest = ms => new Promise(done => setTimeout(done, ms));
+const drawn = () => rest(40);
+const ready = async () => { do await rest(20); while (!byId("loading").hidden); await drawn(); };
 const press = async (key, more = {}) => {
   document.body.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true, cancelable: true, ...more}));
-  await rest(60);
+  await drawn();
 };
 const set = async (id, value, kind = "change") => {
   const field = byId(id);
   if (field.type === "checkbox") field.checked = value; else field.value = value;
   field.dispatchEvent(new Event(kind, {bubbles: true}));
-  await rest(60);
+  await drawn();
 };
 // Colour of a place of a canvas, in shares of its width and height.
 const colour = (n, x, y) => {
@@ -40,38 +45,36 @@ const pixels = n => {
 """
 
 
-def acted(page: Path, script: str) -> Any:
-    """Open a page, act by a script that returns what it found, and return that.
+def acted(page: Path, **scripts: str) -> dict[str, Any]:
+    """Open a page once, act by scripts in turn, and return what each of them returned, by its name.
 
-    The script is put at the end of a copy of the page, which lies beside it.
+    They are put at the end of a copy of the page, which lies beside it.
     """
     browser = next(filter(None, map(shutil.which, NAMES)), None)
     if browser is None:
         pytest.skip("no browser is installed: apt-get install chromium")
+    steps = "\n".join(
+        f"found.{name} = await (async () => {{{script}}})();" for name, script in scripts.items()
+    )
     act = f"""<script>
 const tell = found => {{ document.body.dataset.found = JSON.stringify(found ?? null); }};
 window.addEventListener("error", event => tell({{error: event.message}}));
 (async () => {{
 {HELPERS}
-while (!byId("loading").hidden) await rest(20);
-await rest(60);
-{script}
+await ready();
+const found = {{}};
+{steps}
+return found;
 }})().then(tell, error => tell({{error: String(error.stack)}}));
 </script></body>"""
     copy = page.with_name(f"acted-{page.name}")
-    copy.write_text(page.read_text().replace("</body>", act))
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--window-size=1000,800",
-        "--virtual-time-budget=20000",
-    ]
-    profile = f"--user-data-dir={page.parent / 'profile'}"
-    command = [browser, *flags, profile, "--dump-dom", copy.as_uri()]
+    copy.write_text(page.read_text().replace("<body>", f"<body>{FRAMES}").replace("</body>", act))
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1000,800"]
+    command += [f"--user-data-dir={page.parent / 'profile'}", "--virtual-time-budget=60000"]
+    command += ["--dump-dom", copy.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     found = re.search(r'<body[^>]* data-found="([^"]*)"', done.stdout)
     assert found, f"the script did not end: {done.stderr[-2000:]}"
-    result = json.loads(html.unescape(found[1]))
-    assert not (isinstance(result, dict) and "error" in result), result["error"]
+    result: dict[str, Any] = json.loads(html.unescape(found[1]))
+    assert "error" not in result, result["error"]
     return result
