@@ -178,14 +178,15 @@ $(RUNS)/stage1/restorer_uncertainty.safetensors: $(RUNS)/stage1/restorer.safeten
 # What has been trained already is not trained again. Stage 1 of the table is what ships, no. 2 what was trained here.
 # PRECISION=32-true where the processor has no bfloat16, which it would imitate ten times as slowly.
 PRECISION ?= bf16-mixed
-reproduce-weights: $(PHANTOMS) $(RUNS)/adapt_sam/teacher/teacher.json $(RUNS)/segment/segmenter.safetensors | $(READY)  ## Train the shipped weights again (3 hours of two cores) and tell how close they come
+reproduce-weights: $(PHANTOMS) $(RUNS)/adapt_sam/teacher/teacher.json $(RUNS)/segment/segmenter.safetensors | $(READY)  ## Train the shipped weights again (4 hours of two cores) and tell how close they come
 	test -e data/ship/manifest.csv || $(RBS) simulate data/ship --patients 300 --seed 2026
 	test -e $(RUNS)/shipped_restorer/restorer.safetensors || $(call FIT,experiments/shipped_restorer.yaml) --trainer.precision $(PRECISION)
-	$(call FIT,experiments/uncertainty.yaml) --name shipped_uncertainty --model.init_args.f1 $(RUNS)/shipped_restorer/restorer.safetensors --model.init_args.output $(RUNS)/shipped_restorer
+	test -e $(RUNS)/shipped_texture/restorer.safetensors || $(call FIT,experiments/shipped_texture.yaml) --model.init_from $(RUNS)/shipped_restorer/restorer.safetensors --trainer.precision $(PRECISION)
+	$(call FIT,experiments/uncertainty.yaml) --name shipped_uncertainty --model.init_args.f1 $(RUNS)/shipped_texture/restorer.safetensors --model.init_args.output $(RUNS)/shipped_texture
 	$(call FIT,experiments/pretrain_sam.yaml)
 	.venv/bin/python scripts/calibrate_segmenter.py $(RUNS)/segment/segmenter.safetensors $(RUNS)/segment/calibrated.safetensors --manifest $(PHANTOMS)
 	$(RBS) segment $(PHANTOMS) $(RUNS)/segment/test --segmenter $(RUNS)/segment/calibrated.safetensors --score --skip-existing
-	$(RBS) evaluate $(PHANTOMS) --stage1 rbs/weights/restorer.safetensors --stage1 $(RUNS)/shipped_restorer/restorer.safetensors --against stage1 \
+	$(RBS) evaluate $(PHANTOMS) --stage1 rbs/weights/restorer.safetensors --stage1 $(RUNS)/shipped_texture/restorer.safetensors --against stage1 \
 	    --output $(RUNS)/reproduced --overwrite
 	@echo "Dice of the teacher, and above of the segmenter, beside those of the cards (rbs/weights/README.md):"
 	@cat $(RUNS)/adapt_sam/dice.csv

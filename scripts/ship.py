@@ -1,6 +1,6 @@
 """Put trained weights into rbs/weights: restorer, uncertainty, teacher, segmenter, and graphs.
 
-    python scripts/ship.py runs/shipped_restorer runs/adapt_sam/teacher
+    python scripts/ship.py runs/shipped_texture runs/adapt_sam/teacher
     python scripts/ship.py --segmenter runs/segment/segmenter.safetensors
 
 All weights that ship may take 14 MB, those of the segmenter 2 MB. Half precision rounds a weight by
@@ -62,10 +62,11 @@ def ship_restorer(folder: Path) -> None:
     before = trained.restore(rapid, 0.5)
     save_restorer(SHIPPED, trained.restorer.half(), trained.provenance)
     sha256 = file_sha256(SHIPPED)
-    record(SHIPPED.with_suffix(".json"), sha256=sha256)
+    record(SHIPPED.with_suffix(".json"), sha256=sha256, **of_training(trained.provenance))
     save_uncertainty(head_file(SHIPPED), head.head, sha256, head.provenance)
     head_sha256 = file_sha256(head_file(SHIPPED))
-    record(head_file(SHIPPED).with_suffix(".json"), sha256=head_sha256, f1_sha256=sha256)
+    made = of_training(head.provenance) | {"factor": round(float(head.head.factor), 4)}
+    record(head_file(SHIPPED).with_suffix(".json"), sha256=head_sha256, f1_sha256=sha256, **made)
     shipped = load_restorer()
     export_onnx(shipped, GRAPH, graph_only=True, overwrite=True)
     record(GRAPH.with_suffix(".json"), sha256=file_sha256(GRAPH))
@@ -99,18 +100,18 @@ def ship_segmenter(file: Path) -> None:
             )
         shutil.copyfile(weights, SEGMENTER)
         shutil.copyfile(graph, SEGMENTER_GRAPH)
-    record(
-        SEGMENTER.with_suffix(".json"),
-        sha256=file_sha256(SEGMENTER),
-        seed=made["seed"],
-        steps=made["steps"],
-        trained_on={name: made[name] for name in ("spacing_mm", "counts_per_pixel", "exposure")},
-    )
+    record(SEGMENTER.with_suffix(".json"), sha256=file_sha256(SEGMENTER), **of_training(made))
     record(SEGMENTER_GRAPH.with_suffix(".json"), sha256=file_sha256(SEGMENTER_GRAPH))
     after = shipped.probabilities(child.rapid, 0.5, (SPACING_MM, SPACING_MM))
     change, moved = np.abs(after - before).max(), (after.argmax(axis=1) != before.argmax(axis=1)).mean()
     print(f"largest change of a probability: {change:.1g}; pixels in another region: {100 * moved:.2g} %")
     print(f"segmenter and graph: {size:.2f} MB, at most {SEGMENTER_MB}")
+
+
+def of_training(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Entries of a card that weights carry themselves: seed, steps and ranges."""
+    ranges = {name: provenance[name] for name in ("spacing_mm", "counts_per_pixel", "exposure")}
+    return {"seed": int(provenance["seed"]), "steps": provenance["steps"], "trained_on": ranges}
 
 
 def megabytes(files: Iterable[Path]) -> float:
