@@ -40,6 +40,7 @@ PLAIN = (
     "restore",
     "segment",
     "quantify",
+    "view",
     "export",
     "evaluate",
     "evaluate-real",

@@ -213,14 +213,18 @@ class ScanRestorer:
         Raises:
             DiskFullError: There is no room for an output.
         """
-        for found in acquisitions_to_write(outputs, existing, self._read, self):
+        for found in acquisitions_to_write(outputs, existing, self.read, self):
             if isinstance(found, Refusal):
                 yield found
             else:
                 yield from self._restore(*found)
 
-    def _read(self, source: Source) -> tuple[Scan, tuple[str, ...]]:
-        """Read a scan that may be restored, with its warnings, or refuse it."""
+    def read(self, source: Source) -> tuple[Scan, tuple[str, ...]]:
+        """Read a scan that may be restored, with its warnings.
+
+        Raises:
+            ScanError: It cannot be read, or must not be restored.
+        """
         scan = read_nm(source.path, content=source.content, **self.reading)
         trained_on = self.loaded.provenance
         verdict = check(scan, standard_velocity=self.standard_velocity, trained_on=trained_on).restoring

@@ -99,19 +99,16 @@ def write_regions_page(scans: Sequence[ShownScan], output: Path, *, segmenter: s
 
 def _views(scan: Scan, labels: Array) -> list[ShownView]:
     """The views as the camera wrote them, cut to the body."""
-    body = body_mask(scan.aligned(), scan.spacing_mm)
-    (top, bottom), (left, right) = (_extent(np.asarray(body.any(axis=axes))) for axes in ((0, 2), (0, 1)))
+    (top, bottom), (left, right) = body_box(scan)
     found = []
     for view, counts, label in zip(scan.views, scan.counts, labels, strict=True):
         first, last = (left, right)
         if view == View.POSTERIOR:
             first, last = scan.shape[1] - right, scan.shape[1] - left
         box = slice(top, bottom), slice(first, last)
-        # The camera in front has the patient's right on its left.
-        sides = ("R", "L") if view == View.ANTERIOR else ("L", "R")
         size = (bottom - top) * scan.spacing_mm[0], (last - first) * scan.spacing_mm[1]
         png = contours_png(counts[box], label[box])
-        found.append(ShownView(str(view), sides, base64.b64encode(png).decode("ascii"), size))
+        found.append(ShownView(str(view), sides(view), base64.b64encode(png).decode("ascii"), size))
     return found
 
 
@@ -144,6 +141,18 @@ def contours_png(counts: Array, labels: Array) -> bytes:
     content = io.BytesIO()
     picture.save(content, "PNG", optimize=True)
     return content.getvalue()
+
+
+def body_box(scan: Scan) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Rows and columns of the body in the aligned views: first and one past the last."""
+    body = body_mask(scan.aligned(), scan.spacing_mm)
+    rows, columns = (_extent(np.asarray(body.any(axis=axes))) for axes in ((0, 2), (0, 1)))
+    return rows, columns
+
+
+def sides(view: View) -> tuple[str, str]:
+    """Side of the patient on the left and on the right of a view as the camera wrote it."""
+    return ("R", "L") if view == View.ANTERIOR else ("L", "R")
 
 
 def _extent(there: Array) -> tuple[int, int]:

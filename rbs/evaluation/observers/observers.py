@@ -2,8 +2,8 @@
 
 *Channelised Hotelling observer* (Myers & Barrett, J Opt Soc Am A 1987;4:2447; dense
 difference-of-Gaussian channels: Abbey & Barrett, J Opt Soc Am A 2001;18:473). An image g becomes
-the channel outputs v = C'g; with s the difference of their means and K the mean of their covariances with and without the
-signal,
+the channel outputs v = C'g; with s the difference of their means and K the mean of their
+covariances with and without the signal,
 
     w = (K + N)^-1 s,       t = w'v,       AUC = mean over pairs of Φ((t1 - t0) / (√2 sqrt(w'Nw))),
 

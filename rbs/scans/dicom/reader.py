@@ -89,6 +89,7 @@ def read_nm(
     velocity: float | None = None,
     require_raw: bool = True,
     require_views: bool = True,
+    processed: bool = False,
 ) -> Scan:
     """Read the raw counts of a whole-body scan from a DICOM Nuclear Medicine file.
 
@@ -101,10 +102,12 @@ def read_nm(
         require_raw: Whether to refuse counts that are not raw (see `rbs.scans.noise`).
         require_views: Whether to refuse a file whose views nothing names. Otherwise they are
             arbitrary, and the provenance has no view rule: good for looking at, not for restoring.
+        processed: Whether to read restored and other derived images, too, at the scale of their
+            real world values: good for looking at.
 
     Returns:
-        The scan with integer counts, posterior frames not mirrored, and the header in its
-        provenance.
+        The scan with integer counts (those of a derived image are floats), posterior frames not
+        mirrored, and the header in its provenance.
 
     Raises:
         ScanError: The file cannot be read, is no whole-body scan, does not hold raw counts, or
@@ -112,7 +115,7 @@ def read_nm(
     """
     path = Path(path)
     with blaming(path):
-        return _read(path, content, views, energy_window, velocity, require_raw, require_views)
+        return _read(path, content, views, energy_window, velocity, require_raw, require_views, processed)
 
 
 @contextmanager
@@ -226,6 +229,7 @@ def _read(
     velocity: float | None,
     require_raw: bool,
     require_views: bool,
+    processed: bool,
 ) -> Scan:
     if content is None and path.is_file() and path.stat().st_size == 0:
         raise ScanError("it is empty", file=path, remedy="export it again")
@@ -235,7 +239,7 @@ def _read(
         _LOG.warning("%s: left out the damaged element %s", printable(path), element)
     transfer_syntax = ds.file_meta.TransferSyntaxUID
     _refuse_other_images(ds, path)
-    _refuse_processed(ds, transfer_syntax, path)
+    _refuse_processed(ds, transfer_syntax, path, processed)
     counts = stored_pixels(ds, path)
     header = Dataset()
     # Command and file groups have no place in a data set; a damaged file may hold them all the
@@ -246,7 +250,10 @@ def _read(
     if counts.shape[0] > 2:
         fault = f"it holds {counts.shape[0]} frames"
         raise ScanError(fault, file=path, remedy="name a whole-body scan of one or two views")
-    _check_counts(header, counts, require_raw, path)
+    if is_processed(header):
+        counts = counts * _slope(header)
+    else:
+        _check_counts(header, counts, require_raw, path)
     names: tuple[View, ...] = tuple(View)[: len(counts)]
     rule: str | None = None
     try:
@@ -262,7 +269,7 @@ def _read(
         velocity=_velocity(header, velocity, path),
         duration_s=_duration(header, path),
         patient_id=text_of(header, "PatientID"),
-        cut=_cut(header),
+        cut=0 if is_processed(header) else _cut(header),
         provenance=Provenance(
             path=path,
             sop_instance_uid=str(header.get("SOPInstanceUID") or "") or None,
@@ -314,15 +321,30 @@ def _refuse_other_images(ds: Dataset, path: Path) -> None:
         raise ScanError("it is a transmission image", file=path, remedy="name an emission scan")
 
 
-def _refuse_processed(ds: Dataset, transfer_syntax: UID, path: Path) -> None:
-    counted = bool(_derivations(ds) & {THINNED[:2], RECOVERED[:2]})  # derived by rbs, yet counts
-    if str(ds.get("LossyImageCompression") or "") == "01" and not counted:
+def is_processed(header: Dataset) -> bool:
+    """True for a derived image, unless it holds counts: those that rbs thinned or recovered do."""
+    return "DERIVED" in _image_type(header)[:1] and not _counted(header)
+
+
+def _counted(header: Dataset) -> bool:
+    """True for what rbs derived that holds counts all the same."""
+    return bool(_derivations(header) & {THINNED[:2], RECOVERED[:2]})
+
+
+def _slope(header: Dataset) -> float:
+    """Real world value of a step of the pixels; 1 where none is stated."""
+    mappings = header.get("RealWorldValueMappingSequence") or []
+    return (positive_number(mappings[0].get("RealWorldValueSlope")) if mappings else None) or 1.0
+
+
+def _refuse_processed(ds: Dataset, transfer_syntax: UID, path: Path, processed: bool) -> None:
+    if str(ds.get("LossyImageCompression") or "") == "01" and not _counted(ds):
         raise ScanError("its pixels are lossily compressed", file=path, remedy=EXPORT_RAW)
     if transfer_syntax not in LOSSLESS:
         stored_as = _name_of(transfer_syntax) or "something that DICOM does not define"
         fault = f"it is stored as {stored_as}, which is lossy or cannot be decoded here"
         raise ScanError(fault, file=path, remedy=_EXPORT_PLAIN)
-    if "DERIVED" in _image_type(ds)[:1] and not counted:
+    if is_processed(ds) and not processed:
         raise ScanError(
             "it is a derived image, not an acquired one (ImageType)", file=path, remedy=EXPORT_RAW
         )

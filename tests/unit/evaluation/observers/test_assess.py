@@ -153,10 +153,11 @@ def test_a_stated_deviation_is_judged(make_cohort, tmp_path):
         return np.sqrt(np.maximum(gaussian(pair, 12.0), 0.01) / pair.exposure)
 
     method = replace(restorer(), deviation=deviation)
-    summary = assess(manifest, tmp_path / "run", [method], **OPTIONS)
+    gentle = replace(method, name="stage1_gentle", label="Stage 1, gentle")
+    summary = assess(manifest, tmp_path / "run", [method, gentle], **OPTIONS)
     table = pd.read_csv(tmp_path / "run" / "coverage.csv")
-    assert len(table) == 2 * 10 * 4  # it and its bootstrap
-    assert set(table["method"]) == {"stage1", "bootstrap"}
+    assert len(table) == 3 * 10 * 4  # both, and one bootstrap: they are of one restorer
+    assert set(table["method"]) == {"stage1", "stage1_gentle", "bootstrap"}
     # sqrt(T / p) is what the raw scan would have: far too much for a filter.
     assert value(summary, "uncertainty", "stage1", "covered_0.683") > 0.95
     assert value(summary, "uncertainty", "stage1", "pixel_error") < 0.5
@@ -167,6 +168,7 @@ def test_a_stated_deviation_is_judged(make_cohort, tmp_path):
     assert settings["split"] == "test"
     assert [t.title for t in coverage_tables(read_assessment(tmp_path / "run"))] == [
         "Stage 1: share of pixels that intervals cover",
+        "Stage 1, gentle: share of pixels that intervals cover",
         "Parametric bootstrap: share of pixels that intervals cover",
     ]
     write_report([tmp_path / "run"], tmp_path / "report.html")
