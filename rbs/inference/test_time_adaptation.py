@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -214,12 +215,13 @@ def fit_to_scan(restorer: Restorer, rapid: Array, exposure: float, kept: Restore
         optimizer.step()
         averaged.update_parameters(own)
         if step % JUDGED == 0 or step == len(batches):
-            gain = judge.gain(averaged.module)
+            mean = cast("Restorer", averaged.module)
+            gain = judge.gain(mean)
             if not gain > last:  # nor where it is not finite
                 break
             last = gain
             if gain > 0:
-                fit = Fit(copy.deepcopy(averaged.module).eval().requires_grad_(False), gain, step)
+                fit = Fit(copy.deepcopy(mean).eval().requires_grad_(False), gain, step)
     return fit
 
 

@@ -217,8 +217,11 @@ def summarise(scores: Sequence[Mapping[str, str]], key: Sequence[Mapping[str, st
     return [_summary(reader, answers, trials) for reader, answers in sorted(told.items())]
 
 
+_KEYS = [f"{name} {side}" for name in QUESTIONS for side in "ab"]
+
+
 def _unblinded(row: Mapping[str, str], trial: Mapping[str, str]) -> dict[str, Any]:
-    """Scores of a trial by "a" and "b"."""
+    """Scores of a trial by question and "a" or "b" (`_KEYS`), and the side that is preferred."""
     answer: dict[str, Any] = {}
     for name in QUESTIONS:
         for side in ("left", "right"):
@@ -226,7 +229,7 @@ def _unblinded(row: Mapping[str, str], trial: Mapping[str, str]) -> dict[str, An
             if text not in ("", *"12345"):
                 fault = f"trial {row['trial']} of reader {row['reader']}: {name} is {text}"
                 raise RbsError(fault, remedy="scores are 1 to 5, or empty")
-            answer[name, trial[side]] = int(text) if text else math.nan
+            answer[f"{name} {trial[side]}"] = int(text) if text else math.nan
     preferred = row["preference"]
     if preferred not in ("", "left", "right", "none"):
         fault = f"trial {row['trial']} of reader {row['reader']}: preference is {preferred}"
@@ -258,7 +261,7 @@ def _summary(
     interval = test.proportion_ci() if test else None
     both = [(first[pair], second[pair]) for pair in second if pair in first]
     both = [(one, two) for one, two in both if one["preference"] and two["preference"]]
-    changes = [abs(one[q, s] - two[q, s]) for one, two in both for q in QUESTIONS for s in "ab"]
+    changes = [abs(one[key] - two[key]) for one, two in both for key in _KEYS]
     changes = [change for change in changes if not math.isnan(change)]
     questions = {name: _comparison(name, list(first.values())) for name in QUESTIONS}
     return ReaderSummary(
@@ -281,7 +284,7 @@ def _comparison(name: str, answers: Sequence[Mapping[Any, Any]]) -> Comparison |
     """Scores on one question, of pairs both sides of which have one; None without."""
     from scipy.stats import ttest_1samp
 
-    pairs = np.array([(answer[name, "a"], answer[name, "b"]) for answer in answers]).reshape(-1, 2)
+    pairs = np.array([[answer[f"{name} {side}"] for side in "ab"] for answer in answers]).reshape(-1, 2)
     pairs = pairs[~np.isnan(pairs).any(axis=1)]
     if not len(pairs):
         return None
