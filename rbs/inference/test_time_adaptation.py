@@ -25,8 +25,8 @@ from rbs.restorers.checkpoint import LoadedRestorer
 from rbs.scans.counts import poisson_deviance, standard_scale
 from rbs.scans.scan import Array, View
 
-STEPS = 24
-JUDGED = 8
+STEPS = 30
+JUDGED = 15
 """Steps between two judgements."""
 LEARNING_RATE = 3e-4
 BATCH = 4
