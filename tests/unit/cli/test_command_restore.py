@@ -352,7 +352,8 @@ def test_two_files_of_one_study_are_restored_together(rbs, tmp_path: Path, weigh
     counts = poisson(2)
     for view, frame in zip(BOTH, counts, strict=True):
         write_nm(tmp_path / "in" / f"{view}.dcm", frame[None], views=(view,), study="1.2.3")
-    status, text, _ = rbs("restore", tmp_path / "in", tmp_path / "out", "--checkpoint", weights)
+    own = "--checkpoint", weights, "--strength", "strong"
+    status, text, _ = rbs("restore", tmp_path / "in", tmp_path / "out", *own)
     assert status == 0
     assert ", with posterior.dcm)" in text
     for view, frame in zip(BOTH, counts, strict=True):
