@@ -81,7 +81,7 @@ def write_frames(
     for split, frames in (splits or {"train": 2, "val": 2, "test": 4}).items():
         for place in range(frames):
             number += 1
-            frame = textured(number)
+            frame = textured(number, 176, 160)
             y, x = np.mgrid[: frame.shape[1], : frame.shape[2]]
             lesion = (y - 90) ** 2 + (x - 60 - 10 * number) ** 2 < 30**2
             frame[0, lesion] = 0.9
