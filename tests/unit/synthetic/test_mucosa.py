@@ -17,7 +17,7 @@ from rbs.synthetic.mucosa.shade import Surface, exposed, mucosa_albedo, radiance
 from rbs.synthetic.mucosa.video import Picture, Video
 from rbs.synthetic.mucosa.wall import ANGLES, Wall, noise
 
-VIDEOS, SIZE = 14, 64
+VIDEOS, SIZE = 14, 96
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def listed(tmp_path_factory):
     """Seven groups to test, two of them of two frames."""
     folder = tmp_path_factory.mktemp("frames")
     splits = {"train": 2, "val": 2, "test": 8}
-    return write_frames(folder, splits)
+    return write_frames(folder, splits, size=(224, 192))
 
 
 @pytest.fixture(scope="module")
