@@ -1,5 +1,6 @@
 """What several tests share: a small cohort of real NM DICOM files, and the places of outside material."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -24,6 +25,12 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 sys.modules["bm3d"] = None  # type: ignore[assignment]
 
 WriteCohort = Callable[..., Path]
+
+
+def pytest_collection_finish() -> None:
+    """What all test files imported stays: no garbage collection need look through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -66,6 +66,7 @@ def write_frames(
     a_group: int = 1,
     masks: bool = True,
     low: bool = False,
+    size: tuple[int, int] = (176, 160),
 ) -> Path:
     """Textured frames with a disc for a lesion each, and their manifest.
 
@@ -75,13 +76,14 @@ def write_frames(
         a_group: Frames of a group.
         masks: Whether lesions are marked.
         low: Whether each has a darker picture of low quality beside it.
+        size: Columns and rows.
     """
     lines = ["frame,split,low,mask,group"]
     number = 0
     for split, frames in (splits or {"train": 2, "val": 2, "test": 4}).items():
         for place in range(frames):
             number += 1
-            frame = textured(number)
+            frame = textured(number, *size)
             y, x = np.mgrid[: frame.shape[1], : frame.shape[2]]
             lesion = (y - 90) ** 2 + (x - 60 - 10 * number) ** 2 < 30**2
             frame[0, lesion] = 0.9

@@ -28,6 +28,8 @@ def small(config: Path, manifest: Path, runs: Path) -> list[str]:
         arguments += ["--data.init_args.manifest", str(manifest), "--data.init_args.crop", "[64, 64]"]
     if "crops_per_child" in settings["data"]["init_args"]:
         arguments += ["--data.init_args.crops_per_child", "1"]
+    if "realisations" in settings["data"]["init_args"]:  # of each a prior is computed
+        arguments += ["--data.init_args.realisations", "2"]
     if settings["model"]["class_path"].endswith("AdaptTeacher"):
         arguments += ["--model.init_args.decoder_steps", "2"]
     if settings["model"]["class_path"].endswith("DrawScans"):

@@ -17,7 +17,7 @@ import logging
 import re
 import warnings
 from argparse import ArgumentError
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,14 @@ _LOCATIONS = {
 
 class RbsCLI(LightningCLI):
     """LightningCLI with a run name, EMA, checkpoints, offline logging and compared checkpoints."""
+
+    def __init__(self, arguments: Sequence[str], **settings: Any) -> None:
+        self._command = arguments[0]
+        super().__init__(LightningModule, LightningDataModule, args=list(arguments), **settings)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The command that was given alone: to describe the settings of all four takes a second."""
+        return {self._command: super().subcommands()[self._command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add `--name`, `--wandb`, `--tags`, `--log_images`, `--checkpoint.*` and `--ema.*`."""
@@ -199,11 +207,10 @@ def run_lightning(arguments: Iterable[str], *, exit_on_error: bool = True) -> Rb
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     torch.set_float32_matmul_precision("high")
-    parsing = {"exit_on_error": exit_on_error}
+    words, parsing = with_files(arguments), {"exit_on_error": exit_on_error}
     with _one_of_several():
         command = RbsCLI(
-            LightningModule,
-            LightningDataModule,
+            words,
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=1,
@@ -217,9 +224,8 @@ def run_lightning(arguments: Iterable[str], *, exit_on_error: bool = True) -> Rb
             parser_kwargs={
                 "description": "Train and test. --print_config shows every setting and its default.",
                 **parsing,
-                **dict.fromkeys(RbsCLI.subcommands(), parsing),
+                words[0]: parsing,
             },
-            args=with_files(arguments),
         )
     finish()
     if torch.distributed.is_available() and torch.distributed.is_initialized():

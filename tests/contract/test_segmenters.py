@@ -88,16 +88,16 @@ def ask(segmenter, x, exposure=HALF, spacing_mm=SPACING_MM):
         return segmenter(x, exposure.expand(len(x)), spacing_mm.expand(len(x), 2))
 
 
-@pytest.mark.parametrize("views", [1, 2])
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_probabilities_of_every_pixel_of_every_view(of_a_domain, height, width, views):
-    x, views = images(of_a_domain, 2, height, width, views)
-    found = ask(of_a_domain, x)
-    assert found.shape == (2, views, 1 + len(of_a_domain.labels), height, width)
-    assert torch.isfinite(found).all()
-    assert found.min() >= 0
-    torch.testing.assert_close(found.sum(dim=2), torch.ones(2, views, height, width))
-    assert torch.equal(found, ask(of_a_domain, x))
+def test_probabilities_of_every_pixel_of_every_view(of_a_domain, height, width):
+    for asked in (1, 2) if of_a_domain.images.shows == "scans" else (1,):
+        x, views = images(of_a_domain, 2, height, width, asked)
+        found = ask(of_a_domain, x)
+        assert found.shape == (2, views, 1 + len(of_a_domain.labels), height, width)
+        assert torch.isfinite(found).all()
+        assert found.min() >= 0
+        torch.testing.assert_close(found.sum(dim=2), torch.ones(2, views, height, width))
+        assert torch.equal(found, ask(of_a_domain, x))
 
 
 def test_logits_are_those_of_the_probabilities_and_of_the_features(of_a_domain):

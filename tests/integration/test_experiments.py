@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -69,36 +70,44 @@ def frames(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def stage1(runs, tiny_cohort):
-    assert main(["fit", *small(ROOT / "experiments" / "stage1.yaml", tiny_cohort, runs)]) == 0
-    return runs / "stage1"
+def trained(runs, tiny_cohort, frames):
+    """A function that trains an experiment, once a session, and gives the folder of its run."""
+
+    @cache
+    def train(config):
+        assert main(["fit", *small(config, frames if of_frames(config) else tiny_cohort, runs)]) == 0
+        return runs / yaml.safe_load(config.read_text())["name"]
+
+    return train
 
 
 @pytest.fixture(scope="session")
-def teacher(runs, tiny_cohort):
-    assert main(["fit", *small(ROOT / "experiments" / "adapt_sam.yaml", tiny_cohort, runs)]) == 0
-    return runs / "adapt_sam" / "teacher"
+def stage1(trained):
+    return trained(ROOT / "experiments" / "stage1.yaml")
 
 
 @pytest.fixture(scope="session")
-def phase_a(runs, tiny_cohort, stage1, teacher):
-    assert main(["fit", *small(ROOT / "experiments" / "phased_a.yaml", tiny_cohort, runs)]) == 0
+def teacher(trained):
+    return trained(ROOT / "experiments" / "adapt_sam.yaml") / "teacher"
 
 
 @pytest.fixture(scope="session")
-def stage1_of_frames(runs, frames):
-    assert main(["fit", *small(ROOT / "experiments" / "endoscopy" / "stage1.yaml", frames, runs)]) == 0
-    return runs / "endoscopy" / "stage1"
+def phase_a(trained, stage1, teacher):
+    return trained(ROOT / "experiments" / "phased_a.yaml")
 
 
 @pytest.fixture(scope="session")
-def teacher_of_frames(runs, frames):
-    assert main(["fit", *small(ROOT / "experiments" / "endoscopy" / "adapt_sam.yaml", frames, runs)]) == 0
-    return runs / "endoscopy" / "adapt_sam" / "teacher"
+def stage1_of_frames(trained):
+    return trained(ROOT / "experiments" / "endoscopy" / "stage1.yaml")
+
+
+@pytest.fixture(scope="session")
+def teacher_of_frames(trained):
+    return trained(ROOT / "experiments" / "endoscopy" / "adapt_sam.yaml") / "teacher"
 
 
 @pytest.mark.parametrize("config", EXPERIMENTS, ids=name_of)
-def test_every_experiment_runs(config, runs, tiny_cohort, frames, request, monkeypatch):
+def test_every_experiment_runs(config, trained, request, monkeypatch):
     for module in (stream, labelled_scans):  # children drawn to know the ranges of training
         monkeypatch.setattr(module, "SURVEYED", 2)
     # Only what the experiment needs is trained before it.
@@ -106,9 +115,7 @@ def test_every_experiment_runs(config, runs, tiny_cohort, frames, request, monke
         request.getfixturevalue(f"{needed}_of_frames" if of_frames(config) else needed)
     if config.stem == "phased_b":
         request.getfixturevalue("phase_a")
-    assert main(["fit", *small(config, frames if of_frames(config) else tiny_cohort, runs)]) == 0
-    folder = runs / yaml.safe_load(config.read_text())["name"]
-    versions = list(folder.glob("version_*"))
+    versions = list(trained(config).glob("version_*"))
     assert versions
     assert all((version / "config.yaml").is_file() for version in versions)
     assert all((version / "metrics.csv").is_file() for version in versions)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from rbs.data import stream as streams
 from rbs.data.datasets import EpochSampler
 from rbs.data.stream import PhantomStreamDataModule, draw_child
 from rbs.errors import RbsError
@@ -102,7 +103,8 @@ def test_priors_of_a_stream_are_refused(tiny_cohort):
         stream(tiny_cohort).attach_priors(lambda counts, exposure: None)
 
 
-def test_ranges_span_the_first_children(tiny_cohort):
+def test_ranges_span_the_first_children(tiny_cohort, monkeypatch):
+    monkeypatch.setattr(streams, "SURVEYED", 3)  # a second each
     data = stream(tiny_cohort)
     data.setup("fit")
     ranges = data.training_ranges()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ from rbs.data.manifest import Case, LoadedCase, Manifest
 from rbs.errors import CheckpointError, ManifestError, OutputError, RbsError
 from rbs.evaluation import run as writing
 from rbs.evaluation.methods import Method, trained_methods
-from rbs.evaluation.scans import pairs
-from rbs.evaluation.scans.classical import available
+from rbs.evaluation.scans import classical, pairs
+from rbs.evaluation.scans.classical import CLASSICAL, GAUSSIAN, NON_LOCAL_MEANS, available
 from rbs.evaluation.scans.images import ScanSet
 from rbs.evaluation.scans.metrics import Target
 from rbs.evaluation.scans.pairs import ScanPair
 from rbs.evaluation.set_metrics.fid_kid import Inception
+from rbs.evaluation.statistics import summary
 from rbs.inference.strengths import Strength, apply, deviation
 from rbs.report.tables import read_evaluation
 from rbs.scans.registration import estimate_motion
@@ -40,6 +42,14 @@ def truth_of(patient):
 def case(patient, split, age):
     standard = Path(f"{patient}.dcm")
     return Case(patient, split, (Path("r.dcm"),), (standard,), Path("t.dcm"), age_y=age)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Two peers with few candidates, and short bootstraps: both have tests of their own."""
+    few = replace(GAUSSIAN, candidates=(2.5, 4.0, 6.0)), replace(NON_LOCAL_MEANS, candidates=(1.0, 2.0))
+    monkeypatch.setattr(classical, "CLASSICAL", few)
+    monkeypatch.setattr(summary, "RESAMPLES", 200)
 
 
 @pytest.fixture
@@ -71,10 +81,11 @@ def manifest(tmp_path, monkeypatch):
 ORACLE = Method("stage1", "Stage 1", lambda pair: truth_of(pair.patient), {"sha256": "abc"})
 
 
-def test_tables_pictures_and_settings(manifest, tmp_path):
+def test_tables_pictures_and_settings(manifest, tmp_path, monkeypatch):
+    monkeypatch.setattr(classical, "CLASSICAL", CLASSICAL)
     out = tmp_path / "run"
-    summary = evaluate(manifest[0], out, trained=[ORACLE], command="rbs evaluate")
-    means = summary.pivot(index="method", columns="metric", values="mean")
+    found = evaluate(manifest[0], out, trained=[ORACLE], command="rbs evaluate")
+    means = found.pivot(index="method", columns="metric", values="mean")
     assert set(means.index) == {"ceiling", "repeat", "rapid", "stage1", *(peer.name for peer in available())}
     assert means.loc["rapid", "nc_psnr"] < means.loc["gaussian", "nc_psnr"] < means.loc["stage1", "nc_psnr"]
     # What knows the truth scores the ceiling, no more.
@@ -183,8 +194,8 @@ def test_a_child_that_moved_is_judged_where_it_lay(tmp_path, monkeypatch):
     scores = {}
     for registering in (True, False):
         out = tmp_path / str(registering)
-        summary = evaluate(made_up, out, trained=[knows_where_it_was])
-        scores[registering] = summary.pivot(index="method", columns="metric", values="mean")["psnr"]
+        found = evaluate(made_up, out, trained=[knows_where_it_was])
+        scores[registering] = found.pivot(index="method", columns="metric", values="mean")["psnr"]
         per_scan = pd.read_csv(out / "per_scan.csv")
         if registering:
             assert per_scan["motion_mm"].iloc[0] == pytest.approx(np.hypot(5, 3), abs=0.4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,12 @@ import pytest
 from rbs.errors import OutputError, RbsError
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.scan import View
-from rbs.synthetic.cohort import Acquisition, make_patient, split_patients, write_cohort
+from rbs.synthetic import cohort as cohorts
+from rbs.synthetic.cohort import Acquisition, split_patients, write_cohort
 from rbs.synthetic.skeleton import make_passes
+
+make_patient = cache(cohorts.make_patient)
+"""A patient is drawn once for all tests, which change none."""
 
 SCANS = ("rapid.dcm", "standard.dcm", "truth.npz", "child.json")
 

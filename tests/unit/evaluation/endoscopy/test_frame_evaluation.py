@@ -1,6 +1,7 @@
 """A whole evaluation of frames, from the manifest to the page."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ from drawn_frames import write_frames
 from rbs.cli.main import main
 from rbs.data.endoscopy import EndoscopyDataModule
 from rbs.data.frames_manifest import FramesManifest
+from rbs.evaluation.endoscopy import classical
 from rbs.evaluation.endoscopy.images import FrameSet, tiles
 from rbs.evaluation.endoscopy.metrics import dice_metric
 from rbs.evaluation.endoscopy.pairs import Source
 from rbs.evaluation.methods import Method
 from rbs.evaluation.run import evaluate
 from rbs.evaluation.set_metrics.fid_kid import Inception
+from rbs.evaluation.statistics import summary
 from rbs.report.page import write_report
 from rbs.report.tables import read_evaluation
 from rbs.restorers.checkpoint import save_restorer
@@ -35,12 +38,23 @@ def red(frame):
     return frame[0] > 0.75
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Every second candidate of a peer, and short bootstraps: both have tests of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_DENOISERS", "_LIGHTERS", "_SHARPENERS"):
+            few = (replace(peer, candidates=peer.candidates[::2]) for peer in getattr(classical, name))
+            patch.setattr(classical, name, tuple(few))
+        patch.setattr(summary, "RESAMPLES", 200)
+        yield
+
+
 @pytest.fixture(scope="module")
 def listed(tmp_path_factory):
     """Seven groups to test, two of them of two frames."""
     folder = tmp_path_factory.mktemp("frames")
     splits = {"train": 2, "val": 2, "test": 8}
-    return write_frames(folder, splits)
+    return write_frames(folder, splits, size=(224, 192))
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +127,11 @@ def test_frames_of_a_group_count_as_one(listed, tmp_path):
     manifest = FramesManifest.read(write_frames(tmp_path, {"train": 1, "val": 1, "test": 3}, a_group=2))
     evaluate_frames(manifest, tmp_path / "run", source=SOURCE)
     frames = pd.read_csv(tmp_path / "run" / "per_frame.csv").query("method == 'degraded'")
-    summary = pd.read_csv(tmp_path / "run" / "summary.csv").set_index(["method", "metric"])
+    found = pd.read_csv(tmp_path / "run" / "summary.csv").set_index(["method", "metric"])
     assert frames["group"].tolist() == ["test0", "test0", "test1"]
     expected = frames.groupby("group")["ssim"].mean().mean()
-    assert summary.loc[("degraded", "ssim"), "mean"] == pytest.approx(expected, rel=1e-5)
-    assert summary.loc[("degraded", "ssim"), "patients"] == 2
+    assert found.loc[("degraded", "ssim"), "mean"] == pytest.approx(expected, rel=1e-5)
+    assert found.loc[("degraded", "ssim"), "patients"] == 2
 
 
 def test_an_interrupted_evaluation_goes_on(tmp_path):
@@ -257,9 +271,9 @@ def test_peers_need_a_validation_split(tmp_path, caplog):
 @pytest.mark.parametrize("low", [False, True])
 def test_pairs_are_those_that_training_is_tested_by(tmp_path, low):
     manifest = write_frames(tmp_path, {"train": 1, "val": 1, "test": 2}, low=low)
-    module = EndoscopyDataModule(manifest, preset="mixed", longest_side=200, num_workers=0)
+    module = EndoscopyDataModule(manifest, preset="mixed", longest_side=150, num_workers=0)
     module.setup("test")
-    source = Source(None if low else "mixed", 200)
+    source = Source(None if low else "mixed", 150)
     for place, (row, batch) in enumerate(zip(module.cases("test"), module.test_dataloader(), strict=True)):
         pair = source.pair(row, place)
         np.testing.assert_array_equal(pair.degraded, batch["rapid"][0].numpy())
