@@ -27,7 +27,7 @@ from rbs.evaluation.scans.pairs import ScanPair, load_pair
 from rbs.evaluation.scans.references import REPEAT, reference_images
 from rbs.evaluation.statistics.differences import differences
 from rbs.evaluation.statistics.summary import by_patient, summarise
-from rbs.inference.strengths import Strength, apply
+from rbs.inference.strengths import DEFAULT, Strength, apply
 from rbs.restorers.checkpoint import LoadedRestorer, load_restorer
 
 COLUMNS = {
@@ -42,15 +42,15 @@ COLUMNS = {
 ERRORS = ("nmse_truth", "nc_nmse")
 """Columns that the first two are pooled from."""
 SCORED = [metric for metric in (*METRICS, *TASK_METRICS) if metric.name in (*COLUMNS, *ERRORS)]
-RESTORER = "restorer"
+RESTORER = f"restorer_{DEFAULT}"
+"""What the peers are compared with: the strength that `rbs restore` has unasked."""
 LABELS = {
     RAPID.name: "rapid scan",
     REPEAT: "another standard scan",
     GAUSSIAN.name: GAUSSIAN.label.format(GAUSSIAN.on_phantoms),
     NON_LOCAL_MEANS.name: NON_LOCAL_MEANS.label,
     BM3D.name: BM3D.label,
-    RESTORER: RESTORER,
-    **{f"{RESTORER}_{strength}": f"{RESTORER}, {strength}" for strength in Strength},
+    **{f"restorer_{strength}": f"restorer, {strength}" for strength in Strength},
 }
 
 
@@ -91,8 +91,7 @@ def images(pair: ScanPair, loaded: LoadedRestorer) -> Mapping[str, npt.NDArray[n
         RAPID.name: RAPID.restore(pair),
         REPEAT: reference_images(pair)[REPEAT],
         **classical,
-        RESTORER: restored,
-        **{f"{RESTORER}_{strength}": apply(strength, restored, *scan) for strength in Strength},
+        **{f"restorer_{strength}": apply(strength, restored, *scan) for strength in Strength},
     }
 
 
