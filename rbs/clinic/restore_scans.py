@@ -280,7 +280,7 @@ class ScanRestorer:
             view_rule=scan.provenance.view_rule,
             output=output,
             deviation=deviation_file(output) if self.uncertainty else None,
-            fit=answer.fit and str(answer.fit.fit),
+            fit=str(answer.fit.fit) if answer.fit else None,
             counts=float(scan.counts.sum()),
             expected=float(answer.rapid.counts.sum()) / scan.exposure_of(self.standard_velocity),
             restored=stored.counts,

@@ -85,7 +85,8 @@ class ScanViewer:
             images.append(Image(f"restored ({strength})", about, counts, restored=True))
         if self.standard:
             images.append(self._standard_image(acquired))
-        labels, marks, doubts = None, [], ()
+        labels, marks = None, []
+        doubts: tuple[str, ...] = ()
         if self.segmenter:
             segmented = segment_acquisition(acquired, self.segmenter, velocity, name)
             labels, doubts = rapid.unaligned(segmented.labels), segmented.warnings
@@ -94,8 +95,8 @@ class ScanViewer:
             )
             marks = [_mark(spot, rapid.shape[1]) for spot in spots if spot.focus]
         warnings = dict.fromkeys((*(w for path in acquired.paths for w in acquired.warnings[path]), *doubts))
-        counts = " and ".join(f"{int(view.sum()):,}" for view in acquired.scan.counts)
-        about = f"{', '.join(rapid.views)}; {counts} counts at {rapid.velocity:.4g} cm/min"
+        acquired_counts = " and ".join(f"{int(view.sum()):,}" for view in acquired.scan.counts)
+        about = f"{', '.join(rapid.views)}; {acquired_counts} counts at {rapid.velocity:.4g} cm/min"
         return packed_scan(
             rapid,
             images,
@@ -189,7 +190,8 @@ def _packed_pair(
 def _shown(file: Path, reading: Mapping[str, Any], standard_velocity: float) -> Scan:
     """A scan at the exposure of the standard one, whatever was done to it before."""
     scan = read_nm(file, **reading, require_raw=False, processed=True)
-    if is_processed(scan.provenance.header):
+    header = scan.provenance.header
+    if header is not None and is_processed(header):
         return scan
     return scan.with_counts(standard_scale(scan.counts, scan.exposure_of(standard_velocity)), cut=0)
 

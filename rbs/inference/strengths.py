@@ -18,25 +18,20 @@ intervals of `deviation` cover what they claim on six validation children at sha
 
 
 class Strength(StrEnum):
-    """The strengths, from the one for reading faint foci to the quietest image.
+    """The strengths, from the one for reading faint foci to the quietest image."""
 
-    Attributes:
-        share: Of the smooth residual that is put back; `strong` is the restorer's own answer.
-    """
+    GENTLE = "gentle"
+    STANDARD = "standard"
+    STRONG = "strong"
 
-    share: float
-
-    def __new__(cls, name: str, share: float) -> Strength:
-        """A member of the table below: its name and its share."""
-        member = str.__new__(cls, name)
-        member._value_, member.share = name, share
-        return member
-
-    GENTLE = "gentle", 0.8
-    STANDARD = "standard", 0.2
-    STRONG = "strong", 0.0
+    @property
+    def share(self) -> float:
+        """Of the smooth residual that is put back."""
+        return _SHARES[self]
 
 
+_SHARES = {Strength.GENTLE: 0.8, Strength.STANDARD: 0.2, Strength.STRONG: 0.0}
+"""`strong` is the restorer's own answer."""
 DEFAULT = Strength.STANDARD
 
 
