@@ -12,7 +12,7 @@ from rbs.scans.body import body_mask
 from rbs.synthetic.cohort import make_patient
 from rbs.weights.shipped import SHIPPED
 
-GOLDEN = {0.5: 0.548, 0.683: 0.729, 0.9: 0.912, 0.954: 0.953}
+GOLDEN = {0.5: 0.574, 0.683: 0.749, 0.9: 0.918, 0.954: 0.956}
 """Share of the body's pixels that is covered. Claimed are the keys: bounds are stated below."""
 
 
