@@ -60,7 +60,8 @@ PLAIN = 0.5
 MANY, CHILDREN, SEED = 20, 40, 2027
 """Most lesions, children and seed of the second cohort."""
 RESAMPLES = 2000
-SCANS = ("rapid", *Strength, "standard")
+RESTORED = {f"restored, {strength}": strength for strength in Strength}
+SCANS = ("rapid", *RESTORED, "standard")
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def labeller(
 ) -> Callable[[LoadedCase], tuple[dict[str, Array], dict[str, Array]]]:
     """Function from a case to the counts of its scans, and the probabilities of their regions."""
     segmenter = load_segmenter_for(args.segmenter)
-    strengths = [strength for strength in Strength if strength in scans]
+    strengths = {name: strength for name, strength in RESTORED.items() if name in scans}
     restorer = load_for_scans() if strengths else None
 
     def label_scans(loaded: LoadedCase) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -154,7 +155,7 @@ def labeller(
         if restorer:
             given = loaded.rapid, loaded.exposure
             own = restorer.restore(*given)
-            counts |= {name: apply(name, own, *given, loaded.spacing_mm) for name in strengths}
+            counts |= {n: apply(s, own, *given, loaded.spacing_mm) for n, s in strengths.items()}
         return counts, {
             name: segmenter.probabilities(counts[name], exposures.get(name, 1.0), loaded.spacing_mm)
             for name in scans

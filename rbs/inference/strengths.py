@@ -31,9 +31,10 @@ class Strength(StrEnum):
 
 
 _SHARES = {Strength.GENTLE: 0.6, Strength.STANDARD: 0.1, Strength.STRONG: 0.0}
-"""`strong` is the restorer's own answer. The least shares, on four validation children, with which an
-observer of foci of 5, 10 and 20 mm has an AUC within 0.02 of that in a Gaussian filter's image
-(standard), and not below that in the raw scan (gentle)."""
+"""`strong` is the restorer's own answer. The others are the least shares, on four validation
+children, with which an observer of foci of 5, 10 and 20 mm has an AUC within 0.02 of that in a
+Gaussian filter's image (standard), and not below that in the raw scan (gentle)."""
+
 DEFAULT = Strength.STANDARD
 
 
