@@ -182,7 +182,7 @@ reproduce-weights: $(PHANTOMS) $(RUNS)/adapt_sam/teacher/teacher.json $(RUNS)/se
 	test -e data/ship/manifest.csv || $(RBS) simulate data/ship --patients 300 --seed 2026
 	test -e $(RUNS)/shipped_restorer/restorer.safetensors || $(call FIT,experiments/shipped_restorer.yaml) --trainer.precision $(PRECISION)
 	test -e $(RUNS)/shipped_texture/restorer.safetensors || $(call FIT,experiments/shipped_texture.yaml) --model.init_from $(RUNS)/shipped_restorer/restorer.safetensors --trainer.precision $(PRECISION)
-	$(call FIT,experiments/uncertainty.yaml) --name shipped_uncertainty --model.init_args.f1 $(RUNS)/shipped_texture/restorer.safetensors --model.init_args.output $(RUNS)/shipped_texture
+	$(call FIT,experiments/uncertainty.yaml) --name shipped_uncertainty --model.init_args.f1 $(RUNS)/shipped_texture/restorer.safetensors --model.init_args.output $(RUNS)/shipped_texture --trainer.max_epochs 2 --trainer.check_val_every_n_epoch 2
 	$(call FIT,experiments/pretrain_sam.yaml)
 	.venv/bin/python scripts/calibrate_segmenter.py $(RUNS)/segment/segmenter.safetensors $(RUNS)/segment/calibrated.safetensors --manifest $(PHANTOMS)
 	$(RBS) segment $(PHANTOMS) $(RUNS)/segment/test --segmenter $(RUNS)/segment/calibrated.safetensors --score --skip-existing
