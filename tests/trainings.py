@@ -34,11 +34,13 @@ def small(config: Path, manifest: Path, runs: Path) -> list[str]:
         arguments += ["--model.init_args.decoder_steps", "2"]
     if settings["model"]["class_path"].endswith("DrawScans"):
         arguments += ["--model.init_args.scans", "2"]
-    if settings["model"].get("init_args", {}).get("stage") == 2:
+    of_model = settings["model"].get("init_args", {})
+    if str(of_model.get("init_from", "")).startswith("runs/"):
         arguments += ["--model.init_args.init_from", str(needed / "stage1" / "restorer.safetensors")]
+    if of_model.get("stage") == 2:
         arguments += ["--model.init_args.prior.teacher", str(needed / "adapt_sam" / "teacher")]
         arguments += ["--model.init_args.prior.cache", str(needed / "priors")]
-    if "cascade_from" in settings["model"].get("init_args", {}):
+    if "cascade_from" in of_model:
         arguments += ["--model.init_args.cascade_from", str(needed / "phased_a" / "cascade.safetensors")]
     return arguments
 
