@@ -58,7 +58,7 @@ class ScanViewer:
             shown.
         """
         number = 0
-        for acquired in acquisitions(sources, self.restorer.read):
+        for acquired in acquisitions(sources, self.restorer.read, named=self.named):
             if isinstance(acquired, Refusal):
                 yield acquired
                 continue
@@ -76,7 +76,7 @@ class ScanViewer:
         loaded, velocity = self.restorer.loaded, self.restorer.standard_velocity
         exposure = acquired.scan.exposure_of(velocity)
         rapid = filled(acquired.scan, loaded, exposure)
-        images = [_as_counted("rapid scan", rapid, exposure)]
+        images = [_as_counted("rapid scan", rapid, exposure, cut=acquired.scan.cut)]
         strong = restore_scan(rapid, loaded, velocity, strength=Strength.STRONG)
         for strength in Strength:
             given = strong.aligned(), rapid.aligned(), exposure, rapid.spacing_mm
@@ -112,11 +112,13 @@ class ScanViewer:
         """The standard scan, its frames in the order of the rapid one.
 
         Raises:
-            ManifestError: It has other views or pixels.
+            ManifestError: It is of another patient, or has other views or pixels.
         """
         assert self.standard is not None
         rapid, standard = acquired.scan, self.standard
-        refuse_other_grid(acquired.paths[0], rapid, path_of(standard), standard)
+        files = [acquired.paths[0], path_of(standard)]
+        refuse_two_patients(files, [rapid.patient_id, standard.patient_id])
+        refuse_other_grid(files[0], rapid, files[1], standard)
         order = [standard.views.index(view) for view in rapid.views]
         ordered = standard.with_counts(standard.counts[order], views=rapid.views)
         return _as_counted("standard scan", ordered, standard.exposure_of(self.restorer.standard_velocity))
@@ -196,10 +198,14 @@ def _shown(file: Path, reading: Mapping[str, Any], standard_velocity: float) -> 
     return scan.with_counts(standard_scale(scan.counts, scan.exposure_of(standard_velocity)), cut=0)
 
 
-def _as_counted(name: str, scan: Scan, exposure: float) -> Image:
-    """A scan that was acquired, at the exposure of the standard scan."""
+def _as_counted(name: str, scan: Scan, exposure: float, cut: int = 0) -> Image:
+    """A scan that was acquired, at the exposure of the standard scan.
+
+    Counts up to `cut` were filled in.
+    """
     scaled = "" if exposure == 1 else f", counts x {1 / exposure:.3g}"
-    about = f"{name}, {scan.velocity:.4g} cm/min{scaled}"
+    estimated = f", counts up to {cut} cut from the file and filled in by the restorer" if cut else ""
+    about = f"{name}, {scan.velocity:.4g} cm/min{scaled}{estimated}"
     return Image(name, about, standard_scale(scan.counts.astype("float32"), exposure))
 
 
