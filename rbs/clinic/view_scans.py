@@ -56,9 +56,13 @@ class ScanViewer:
         Yields:
             What was acquired and how the page holds it, as of `packed_scan`; or why a file is not
             shown.
+
+        Raises:
+            RbsError: There are several scans, and a standard scan, which is that of one.
         """
         number = 0
-        for acquired in acquisitions(sources, self.restorer.read, named=self.named):
+        found = acquisitions(sources, self.restorer.read, named=self.named)
+        for acquired in _only(found) if self.standard else found:
             if isinstance(acquired, Refusal):
                 yield acquired
                 continue
@@ -122,6 +126,16 @@ class ScanViewer:
         order = [standard.views.index(view) for view in rapid.views]
         ordered = standard.with_counts(standard.counts[order], views=rapid.views)
         return _as_counted("standard scan", ordered, standard.exposure_of(self.restorer.standard_velocity))
+
+
+def _only(found: Iterable[Acquisition | Refusal]) -> list[Acquisition | Refusal]:
+    """Refuse a second scan before the first is restored."""
+    read: list[Acquisition | Refusal] = []
+    for one in found:
+        read.append(one)
+        if sum(isinstance(acquired, Acquisition) for acquired in read) > 1:
+            raise RbsError("--standard is that of one scan", remedy="name one SCAN")
+    return read
 
 
 def read_standard(files: Sequence[Path], reading: Mapping[str, Any]) -> Scan:

@@ -178,6 +178,14 @@ def test_what_does_not_fit_is_refused_and_nothing_written(rbs, view, tmp_path):
         (view(), "it is one of three things that rbs view does; name scans"),
         (view(rapid, "--study", other), "it is one of three things"),
         (view(rapid, "--key", other), "--scores and --key go together"),
+        (view("--study", other), "--checkpoint and --segmenter would do nothing beside --study"),
+        (rbs("view", "--study", other, "--names"), "--names would do nothing beside --study; leave it out"),
+        (rbs("view", "--study", other, "--standard", other), "--standard would do nothing"),
+        (
+            rbs("view", "--scores", other, "--key", other, "-o", page, "--seed", "1"),
+            "--seed and --output would do nothing beside --scores; leave them out",
+        ),
+        (view(rapid, "--seed", "1"), "--seed would do nothing beside scans"),
         (rbs("view", rapid), "there is no name for the page; add -o PAGE.html"),
     ]
     for (status, _, errors), fault in cases:
@@ -189,7 +197,8 @@ def test_what_does_not_fit_is_refused_and_nothing_written(rbs, view, tmp_path):
     assert page.read_text() == "mine"
 
 
-def test_a_standard_scan_is_that_of_one_scan(view, tmp_path):
+def test_a_standard_scan_is_that_of_one_scan(view, tmp_path, monkeypatch):
+    monkeypatch.setattr("rbs.clinic.view_scans.restore_scan", lambda *_, **__: pytest.fail("restored"))
     folder = tmp_path / "scans"
     for child in "ab":
         scan(folder / f"{child}.dcm")
@@ -242,6 +251,15 @@ def test_a_study_shows_both_files_at_standard_counts_and_is_summed_up(rbs, study
     assert "reader R1: 2 of 2 pairs scored" in text
     lefts = [row["left"] for row in key]
     assert f"preferred: a {lefts.count('a')}, b {lefts.count('b')}, none 0" in text
+
+
+def test_order_and_sides_are_random_unless_a_seed_repeats_them(rbs, study, tmp_path):
+    def key(name, *options):
+        assert rbs("view", "--study", study, "-o", tmp_path / f"{name}.html", *options)[0] == 0
+        return (tmp_path / f"{name}_key.csv").read_text()
+
+    assert len({key(f"random-{n}") for n in range(8)}) > 1
+    assert key("seed", "--seed", "5") == key("again", "--seed", "5")
 
 
 def test_pairs_that_are_none_are_refused(rbs, study, tmp_path):
