@@ -135,16 +135,16 @@ def same_instance(scans: Iterable[Scan], *, named: bool = True) -> dict[Path, st
     for scan in scans:
         if uid := scan.provenance.sop_instance_uid:
             alike[uid].append(path_of(scan))
+
+    def others(paths: Iterable[Path], path: Path) -> str:
+        return ", ".join(other.name for other in paths if other != path) if named else "another file"
+
     return {
-        path: f"its SOP Instance UID is also that of {_names(paths, path) if named else 'another file'}: keep one of them"
+        path: f"its SOP Instance UID is also that of {others(paths, path)}: keep one of them"
         for paths in alike.values()
         if len(paths) > 1
         for path in paths
     }
-
-
-def _names(paths: Iterable[Path], but: Path) -> str:
-    return ", ".join(path.name for path in paths if path != but)
 
 
 def pair_views(scans: Iterable[Scan]) -> list[list[Scan]]:
