@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import secrets
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from rbs.cli.options import (
 HELP = (
     "look at rapid, restored and standard scans in one page, or have readers score them (research use only)"
 )
+SHIPPED = "shipped"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,13 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--checkpoint",
-        default="shipped",
+        default=SHIPPED,
         metavar="FILE",
         help="weights of the restorer (default: shipped, those that come with rbs)",
     )
     parser.add_argument(
         "--segmenter",
-        default="shipped",
+        default=SHIPPED,
         metavar="FILE",
         help="weights of the segmenter whose contours can be shown, or off (default: shipped)",
     )
@@ -59,7 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " written, and beside it the key, PAGE_key.csv",
     )
     study.add_argument(
-        "--seed", type=int, default=0, help="decides order and sides of the pairs (default: %(default)s)"
+        "--seed",
+        type=int,
+        help="decides order and sides of the pairs: only to write a page again, since who knows it is not"
+        " blinded (default: a random one)",
     )
     study.add_argument(
         "--scores", type=Path, nargs="+", metavar="CSV", help="scores of the readers, to be summed up"
@@ -85,6 +90,7 @@ def run(args: argparse.Namespace) -> None:
     if sum((bool(args.sources), args.study is not None, args.scores is not None)) != 1:
         remedy = "name scans, or a --study, or --scores with their --key"
         raise RbsError("it is one of three things that rbs view does", remedy=remedy)
+    _refuse_unused(args)
     if args.scores:
         _summarise(args)
         return
@@ -96,6 +102,27 @@ def run(args: argparse.Namespace) -> None:
         _write_study(args)
     else:
         _view(args)
+
+
+def _refuse_unused(args: argparse.Namespace) -> None:
+    from rbs.errors import RbsError
+
+    of_scans = {
+        "--standard": args.standard is not None,
+        "--checkpoint": args.checkpoint != SHIPPED,
+        "--segmenter": args.segmenter != SHIPPED,
+        "--names": args.names,
+    }
+    unused = {} if args.sources else of_scans
+    if not args.study:
+        unused = {**unused, "--seed": args.seed is not None}
+    if args.scores:
+        unused = {**unused, "--output": args.output is not None, "--overwrite": args.overwrite}
+    given = [option for option, there in unused.items() if there]
+    if given:
+        kind = "--scores" if args.scores else "--study" if args.study else "scans"
+        fault = f"{' and '.join(given)} would do nothing beside {kind}"
+        raise RbsError(fault, remedy="leave it out" if len(given) == 1 else "leave them out")
 
 
 def _summarise(args: argparse.Namespace) -> None:
@@ -120,8 +147,9 @@ def _write_study(args: argparse.Namespace) -> None:
     from rbs.report.reader_study import write_study
 
     reading = reading_options(args)
+    seed = secrets.randbits(128) if args.seed is None else args.seed
     pairs = packed_pairs(args.study, reading, args.standard_velocity)
-    key = write_study(pairs, args.output, seed=args.seed, overwrite=args.overwrite)
+    key = write_study(pairs, args.output, seed=seed, overwrite=args.overwrite)
     print(printable(f"{len(pairs)} pairs: {args.output} for the readers, {key} for you alone"))
 
 
@@ -130,7 +158,7 @@ def _view(args: argparse.Namespace) -> None:
     from rbs.clinic.outcomes import Refusal
     from rbs.clinic.restore_scans import ScanRestorer
     from rbs.clinic.view_scans import ScanViewer, read_standard
-    from rbs.errors import RbsError, printable
+    from rbs.errors import printable
     from rbs.inference.load import load_for_scans
     from rbs.inference.segmentation import load_segmenter_for
     from rbs.report.viewer import write_viewer_page
@@ -157,8 +185,6 @@ def _view(args: argparse.Namespace) -> None:
         print(printable(f"{packed['name']}: {' and '.join(map(str, acquired.paths))}"))
         for warning in packed["warnings"]:
             print(printable(f"  warning: {warning}"))
-    if standard and len(shown) > 1:
-        raise RbsError("--standard is that of one scan", remedy="name one SCAN")
     if shown:
         about = f"{loaded.name}, sha256 {loaded.sha256}"
         write_viewer_page(shown, args.output, restorer=about, overwrite=args.overwrite)

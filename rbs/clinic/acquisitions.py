@@ -60,12 +60,15 @@ class Acquisition:
         return (Refusal(path, concerning(error, path) if of_scan else error) for path in paths)
 
 
-def acquisitions(sources: Iterable[Source], examine: Examine) -> Iterator[Acquisition | Refusal]:
+def acquisitions(
+    sources: Iterable[Source], examine: Examine, *, named: bool = True
+) -> Iterator[Acquisition | Refusal]:
     """Read files study by study, so that only one study is in memory.
 
     Args:
         sources: The files.
         examine: Reads one of them.
+        named: Whether warnings name files, which may tell who the patient is.
 
     Yields:
         What was acquired, and why a file cannot be used.
@@ -83,7 +86,7 @@ def acquisitions(sources: Iterable[Source], examine: Examine) -> Iterator[Acquis
                 continue
             scan, warnings[source.path] = result
             scans.append(scan)
-        for path, warning in same_instance(scans).items():
+        for path, warning in same_instance(scans, named=named).items():
             warnings[path] += (warning,)
         for group in pair_views(scans):
             twice = one_frame_twice([scan.counts[0] for scan in group])
@@ -126,22 +129,22 @@ def acquisitions_to_write(
             yield found, wanted
 
 
-def same_instance(scans: Iterable[Scan]) -> dict[Path, str]:
+def same_instance(scans: Iterable[Scan], *, named: bool = True) -> dict[Path, str]:
     """Warnings of files that share an SOP Instance UID, which is to be unique."""
     alike: dict[str, list[Path]] = defaultdict(list)
     for scan in scans:
         if uid := scan.provenance.sop_instance_uid:
             alike[uid].append(path_of(scan))
+
+    def others(paths: Iterable[Path], path: Path) -> str:
+        return ", ".join(other.name for other in paths if other != path) if named else "another file"
+
     return {
-        path: f"its SOP Instance UID is also that of {_names(paths, path)}: keep one of them"
+        path: f"its SOP Instance UID is also that of {others(paths, path)}: keep one of them"
         for paths in alike.values()
         if len(paths) > 1
         for path in paths
     }
-
-
-def _names(paths: Iterable[Path], but: Path) -> str:
-    return ", ".join(path.name for path in paths if path != but)
 
 
 def pair_views(scans: Iterable[Scan]) -> list[list[Scan]]:

@@ -56,9 +56,13 @@ class ScanViewer:
         Yields:
             What was acquired and how the page holds it, as of `packed_scan`; or why a file is not
             shown.
+
+        Raises:
+            RbsError: There are several scans, and a standard scan, which is that of one.
         """
         number = 0
-        for acquired in acquisitions(sources, self.restorer.read):
+        found = acquisitions(sources, self.restorer.read, named=self.named)
+        for acquired in _only(found) if self.standard else found:
             if isinstance(acquired, Refusal):
                 yield acquired
                 continue
@@ -76,7 +80,7 @@ class ScanViewer:
         loaded, velocity = self.restorer.loaded, self.restorer.standard_velocity
         exposure = acquired.scan.exposure_of(velocity)
         rapid = filled(acquired.scan, loaded, exposure)
-        images = [_as_counted("rapid scan", rapid, exposure)]
+        images = [_as_counted("rapid scan", rapid, exposure, cut=acquired.scan.cut)]
         strong = restore_scan(rapid, loaded, velocity, strength=Strength.STRONG)
         for strength in Strength:
             given = strong.aligned(), rapid.aligned(), exposure, rapid.spacing_mm
@@ -112,14 +116,26 @@ class ScanViewer:
         """The standard scan, its frames in the order of the rapid one.
 
         Raises:
-            ManifestError: It has other views or pixels.
+            ManifestError: It is of another patient, or has other views or pixels.
         """
         assert self.standard is not None
         rapid, standard = acquired.scan, self.standard
-        refuse_other_grid(acquired.paths[0], rapid, path_of(standard), standard)
+        files = [acquired.paths[0], path_of(standard)]
+        refuse_two_patients(files, [rapid.patient_id, standard.patient_id])
+        refuse_other_grid(files[0], rapid, files[1], standard)
         order = [standard.views.index(view) for view in rapid.views]
         ordered = standard.with_counts(standard.counts[order], views=rapid.views)
         return _as_counted("standard scan", ordered, standard.exposure_of(self.restorer.standard_velocity))
+
+
+def _only(found: Iterable[Acquisition | Refusal]) -> list[Acquisition | Refusal]:
+    """Refuse a second scan before the first is restored."""
+    read: list[Acquisition | Refusal] = []
+    for one in found:
+        read.append(one)
+        if sum(isinstance(acquired, Acquisition) for acquired in read) > 1:
+            raise RbsError("--standard is that of one scan", remedy="name one SCAN")
+    return read
 
 
 def read_standard(files: Sequence[Path], reading: Mapping[str, Any]) -> Scan:
@@ -196,10 +212,14 @@ def _shown(file: Path, reading: Mapping[str, Any], standard_velocity: float) -> 
     return scan.with_counts(standard_scale(scan.counts, scan.exposure_of(standard_velocity)), cut=0)
 
 
-def _as_counted(name: str, scan: Scan, exposure: float) -> Image:
-    """A scan that was acquired, at the exposure of the standard scan."""
+def _as_counted(name: str, scan: Scan, exposure: float, cut: int = 0) -> Image:
+    """A scan that was acquired, at the exposure of the standard scan.
+
+    Counts up to `cut` were filled in.
+    """
     scaled = "" if exposure == 1 else f", counts x {1 / exposure:.3g}"
-    about = f"{name}, {scan.velocity:.4g} cm/min{scaled}"
+    estimated = f", counts up to {cut} cut from the file and filled in by the restorer" if cut else ""
+    about = f"{name}, {scan.velocity:.4g} cm/min{scaled}{estimated}"
     return Image(name, about, standard_scale(scan.counts.astype("float32"), exposure))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import math
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rbs.errors import RbsError
+from rbs.errors import OutputError, RbsError
 from rbs.report.html import render
 from rbs.utils.files import write_csv, write_text
 
@@ -85,14 +86,15 @@ def write_study(
             of "a" and "b" each `files`, the name of the file, and `images`, as of
             `rbs.report.viewer.packed`.
         output: The HTML file.
-        seed: Decides order and sides.
-        overwrite: Replace older files.
+        seed: Decides order and sides. Who knows it, or can guess it, is not blinded.
+        overwrite: Replace an older page. A key is never replaced: scores may rest on it.
 
     Returns:
         The key, a CSV file with the columns `KEY`.
 
     Raises:
-        OutputError: A file exists already, or cannot be written.
+        OutputError: A file exists already, or cannot be written; or the key that is there is that
+            of another study.
     """
     trials = design(len(pairs), seed)
     # Which number an image has must not tell what it is.
@@ -114,13 +116,25 @@ def write_study(
     ]
     content = {"data": {"study": study, "columns": SCORES, **data}, "questions": QUESTIONS}
     page = render("reader_study.html", content)
-    write_csv(key, KEY, rows, overwrite=overwrite)
+    kept = overwrite and key.exists()
+    if kept and not _holds(key, [KEY, *rows]):
+        fault = "it is the key of another study, without which scores of that say nothing"
+        raise OutputError(fault, file=key, remedy="choose another name for the page")
+    if not kept:
+        write_csv(key, KEY, rows, overwrite=False)
     try:
         write_text(output, page, overwrite=overwrite)
     except RbsError:
-        key.unlink()
+        if not kept:
+            key.unlink()
         raise
     return key
+
+
+def _holds(table: Path, rows: Sequence[Sequence[Any]]) -> bool:
+    """True for a CSV file of these rows and no others."""
+    with table.open(newline="", encoding="utf-8", errors="replace") as file:
+        return list(csv.reader(file)) == [list(map(str, row)) for row in rows]
 
 
 @dataclass(frozen=True)

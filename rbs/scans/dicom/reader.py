@@ -73,6 +73,7 @@ LARGEST_FILE = 8 * MOST_PIXELS
 TC_99M_KEV = 140.5
 """Energy of the photons of technetium-99m, keV."""
 
+_EXPORT_SCALE = "export it with one real world value mapping that has a slope alone"
 _EXPORT_PLAIN = "export it uncompressed (Explicit VR Little Endian)"
 _LOG = logging.getLogger("rbs")
 
@@ -103,7 +104,7 @@ def read_nm(
         require_views: Whether to refuse a file whose views nothing names. Otherwise they are
             arbitrary, and the provenance has no view rule: good for looking at, not for restoring.
         processed: Whether to read restored and other derived images, too, at the scale of their
-            real world values: good for looking at.
+            real world values (one mapping with a slope and no intercept): good for looking at.
 
     Returns:
         The scan with integer counts (those of a derived image are floats), posterior frames not
@@ -250,8 +251,9 @@ def _read(
     if counts.shape[0] > 2:
         fault = f"it holds {counts.shape[0]} frames"
         raise ScanError(fault, file=path, remedy="name a whole-body scan of one or two views")
+    _refuse_negatives(counts, path)
     if is_processed(header):
-        counts = counts * _slope(header)
+        counts = counts * _slope(header, path)
     else:
         _check_counts(header, counts, require_raw, path)
     names: tuple[View, ...] = tuple(View)[: len(counts)]
@@ -331,10 +333,21 @@ def _counted(header: Dataset) -> bool:
     return bool(_derivations(header) & {THINNED[:2], RECOVERED[:2]})
 
 
-def _slope(header: Dataset) -> float:
-    """Real world value of a step of the pixels; 1 where none is stated."""
+def _slope(header: Dataset, path: Path) -> float:
+    """Real world value of a step of the pixels of a derived image.
+
+    Raises:
+        ScanError: None is stated, or several, or a pixel of 0 is said to be another value than 0.
+    """
     mappings = header.get("RealWorldValueMappingSequence") or []
-    return (positive_number(mappings[0].get("RealWorldValueSlope")) if mappings else None) or 1.0
+    slope = positive_number(mappings[0].get("RealWorldValueSlope")) if len(mappings) == 1 else None
+    if slope is None:
+        fault = "it is a derived image, and what a step of its pixels stands for is not stated"
+        raise ScanError(fault, file=path, remedy=_EXPORT_SCALE)
+    offsets = mappings[0].get("RealWorldValueIntercept"), header.get("RescaleIntercept")
+    if any(offset not in (None, 0) for offset in offsets):
+        raise ScanError("a pixel of 0 stands for another value than 0", file=path, remedy=_EXPORT_SCALE)
+    return slope
 
 
 def _refuse_processed(ds: Dataset, transfer_syntax: UID, path: Path, processed: bool) -> None:
@@ -451,9 +464,12 @@ def _select_window(
     return counts[kept], tuple(i + 1 for i in kept)
 
 
-def _check_counts(header: Dataset, counts: Array, require_raw: bool, path: Path) -> None:
+def _refuse_negatives(counts: Array, path: Path) -> None:
     if (counts < 0).any():
         raise ScanError("some pixels are negative, which counts cannot be", file=path, remedy=EXPORT_RAW)
+
+
+def _check_counts(header: Dataset, counts: Array, require_raw: bool, path: Path) -> None:
     for frame, total in enumerate(counts.sum(axis=(1, 2), dtype=np.int64), start=1):
         if total == 0:
             raise ScanError(f"frame {frame} holds no counts", file=path, remedy="acquire or export it again")

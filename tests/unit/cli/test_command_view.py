@@ -18,7 +18,9 @@ from rbs.inference.load import load_for_scans
 from rbs.inference.strengths import Strength
 from rbs.report.reader_study import SCORES
 from rbs.report.viewer import STEP
-from rbs.scans.dicom.reader import read_nm
+from rbs.scans.censoring import cut_counts
+from rbs.scans.dicom.modules import code
+from rbs.scans.dicom.reader import cut_code, read_nm
 
 BOTH = ("anterior", "posterior")
 MANY = {"rows": 128, "columns": 64}
@@ -93,6 +95,30 @@ def test_nothing_in_the_page_names_a_patient_unless_asked(view, tmp_path):
     assert "ID-4711" not in page
 
 
+def test_warnings_of_the_page_name_no_files_unless_asked(view, tmp_path):
+    folder = tmp_path / "scans"
+    copied = scan(folder / "Miller.dcm").read_bytes()
+    (folder / "Smith.dcm").write_bytes(copied)
+    assert view(folder)[0] == 0
+    page = tmp_path / "page.html"
+    assert not re.search("Miller|Smith", page.read_text())
+    warnings = [shown["warnings"] for shown in content(page)["scans"]]
+    assert warnings == [["its SOP Instance UID is also that of another file: keep one of them"]] * 2
+    assert view(folder, "--overwrite", "--names")[0] == 0
+    assert "also that of Smith.dcm" in content(page)["scans"][0]["warnings"][0]
+
+
+def test_counts_filled_in_where_they_were_cut_are_said_to_be(view, tmp_path):
+    counts = cut_counts(poisson(2, level=20.0, **MANY), 2)
+    codes = [code(*cut_code(2))]
+    rapid = write_nm(tmp_path / "rapid.dcm", counts, views=BOTH, DerivationCodeSequence=codes)
+    status, _, errors = view(rapid)
+    assert status == 0, errors
+    (shown,) = content(tmp_path / "page.html")["scans"]
+    told = "rapid scan, 40 cm/min, counts x 2, counts up to 2 cut from the file and filled in by the restorer"
+    assert shown["images"][0]["about"] == told
+
+
 def test_views_of_two_files_are_one_scan_and_a_refused_one_does_not_stop_the_others(view, tmp_path):
     folder = tmp_path / "scans"
     for name in BOTH:
@@ -145,11 +171,21 @@ def test_what_does_not_fit_is_refused_and_nothing_written(rbs, view, tmp_path):
     rapid = scan(tmp_path / "rapid.dcm")
     other = write_nm(tmp_path / "other.dcm", poisson(2, rows=100, columns=64), views=BOTH, velocity=20.0)
     page = tmp_path / "page.html"
+    stranger = scan(tmp_path / "stranger.dcm", 20.0, PatientID="P8")
     cases = [
         (view(rapid, "--standard", other), "differ in shape"),
+        (view(rapid, "--standard", stranger), "Patient IDs are not the same"),
         (view(), "it is one of three things that rbs view does; name scans"),
         (view(rapid, "--study", other), "it is one of three things"),
         (view(rapid, "--key", other), "--scores and --key go together"),
+        (view("--study", other), "--checkpoint and --segmenter would do nothing beside --study"),
+        (rbs("view", "--study", other, "--names"), "--names would do nothing beside --study; leave it out"),
+        (rbs("view", "--study", other, "--standard", other), "--standard would do nothing"),
+        (
+            rbs("view", "--scores", other, "--key", other, "-o", page, "--seed", "1"),
+            "--seed and --output would do nothing beside --scores; leave them out",
+        ),
+        (view(rapid, "--seed", "1"), "--seed would do nothing beside scans"),
         (rbs("view", rapid), "there is no name for the page; add -o PAGE.html"),
     ]
     for (status, _, errors), fault in cases:
@@ -161,7 +197,8 @@ def test_what_does_not_fit_is_refused_and_nothing_written(rbs, view, tmp_path):
     assert page.read_text() == "mine"
 
 
-def test_a_standard_scan_is_that_of_one_scan(view, tmp_path):
+def test_a_standard_scan_is_that_of_one_scan(view, tmp_path, monkeypatch):
+    monkeypatch.setattr("rbs.clinic.view_scans.restore_scan", lambda *_, **__: pytest.fail("restored"))
     folder = tmp_path / "scans"
     for child in "ab":
         scan(folder / f"{child}.dcm")
@@ -214,6 +251,15 @@ def test_a_study_shows_both_files_at_standard_counts_and_is_summed_up(rbs, study
     assert "reader R1: 2 of 2 pairs scored" in text
     lefts = [row["left"] for row in key]
     assert f"preferred: a {lefts.count('a')}, b {lefts.count('b')}, none 0" in text
+
+
+def test_order_and_sides_are_random_unless_a_seed_repeats_them(rbs, study, tmp_path):
+    def key(name, *options):
+        assert rbs("view", "--study", study, "-o", tmp_path / f"{name}.html", *options)[0] == 0
+        return (tmp_path / f"{name}_key.csv").read_text()
+
+    assert len({key(f"random-{n}") for n in range(8)}) > 1
+    assert key("seed", "--seed", "5") == key("again", "--seed", "5")
 
 
 def test_pairs_that_are_none_are_refused(rbs, study, tmp_path):

@@ -87,8 +87,9 @@ def test_the_page_tells_no_names_and_the_key_all(study):
 def test_numbers_of_images_do_not_tell_what_they_are(tmp_path):
     orders = set()
     for seed in range(8):
-        write_study(pairs(2), tmp_path / "study.html", seed=seed, overwrite=True)
-        orders.add(tuple(image["values"][0] for image in data_of(tmp_path / "study.html")["images"]))
+        page = tmp_path / f"{seed}.html"
+        write_study(pairs(2), page, seed=seed)
+        orders.add(tuple(image["values"][0] for image in data_of(page)["images"]))
     assert len(orders) > 3
 
 
@@ -98,6 +99,38 @@ def test_neither_file_is_left_or_replaced_where_one_cannot_be_written(tmp_path):
         write_study(pairs(1), tmp_path / "study.html", seed=0)
     assert [path.name for path in tmp_path.iterdir()] == ["study.html"]
     assert (tmp_path / "study.html").read_text() == "mine"
+
+
+def test_the_key_of_a_study_is_never_replaced_by_that_of_another(tmp_path):
+    page = tmp_path / "study.html"
+    key = write_study(pairs(4), page, seed=0)
+    before = key.read_text(), page.read_text()
+    with pytest.raises(OutputError, match="key of another study") as refusal:
+        write_study(pairs(4), page, seed=1, overwrite=True)
+    assert refusal.value.file == key
+    assert "another name" in refusal.value.remedy
+    assert (key.read_text(), page.read_text()) == before
+    page.write_text("half")
+    write_study(pairs(4), page, seed=0, overwrite=True)
+    assert key.read_text() == before[0]
+    assert data_of(page)["study"] in before[0]
+
+
+def test_a_page_that_cannot_be_written_takes_no_older_key_with_it(tmp_path, monkeypatch):
+    page = tmp_path / "study.html"
+    key = write_study(pairs(2), page, seed=0)
+    before = key.read_text()
+
+    def full(*_, **__):
+        raise OutputError("the disk is full", file=page, remedy="make room")
+
+    monkeypatch.setattr("rbs.report.reader_study.write_text", full)
+    with pytest.raises(OutputError, match="full"):
+        write_study(pairs(2), page, seed=0, overwrite=True)
+    assert key.read_text() == before
+    with pytest.raises(OutputError, match="full"):
+        write_study(pairs(2), tmp_path / "new.html", seed=0)
+    assert not (tmp_path / "new_key.csv").exists()
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +186,12 @@ def read(study):
             const quality = document.querySelector("input[name=left_quality]:checked").value;
             return [none, back, quality, byId("comment").value];
         """,
+        early=choose
+        + """
+            byId("next").click();
+            await choose("right_confidence", 1); await ready();
+            return [await saved(), byId("where").value];
+        """,
     )
 
 
@@ -182,6 +221,13 @@ def test_scores_are_kept_as_entered_and_saved_as_csv(study, read):
     side = key[0]["left"]
     assert summary.preferred == {"a": int(side == "a"), "b": int(side == "b"), "none": 1}
     assert getattr(summary.questions["quality"], side) == 4
+
+
+def test_answers_while_images_load_are_to_the_pair_still_shown(read):
+    text, where = read["early"]
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert where == "Pair 2 of 6"
+    assert [row["right_confidence"] for row in rows] == ["1", ""]
 
 
 def test_each_reader_has_scores_of_their_own(read):

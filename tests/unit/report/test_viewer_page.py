@@ -78,7 +78,8 @@ def page(tmp_path_factory):
         warnings=["it moves"],
     )
     path = tmp_path_factory.mktemp("page") / "page.html"
-    write_viewer_page([scan, {**scan, "name": "scan 2", "labels": None, "marks": []}], path, restorer="net")
+    other = {**scan, "name": "scan 2", "images": scan["images"][:2], "labels": None, "marks": []}
+    write_viewer_page([scan, other], path, restorer="net")
     return path
 
 
@@ -187,6 +188,19 @@ def found(page):
             seen.push([edges(0), edges(1)]);
             return seen;
         """,
+        switched="""
+            const own = planesOf;
+            let wait = 300;
+            planesOf = async (...given) => {
+              const late = wait, planes = await own(...given);
+              await rest(late);
+              return planes;
+            };
+            const first = set("scan", 0);
+            wait = 0;
+            await set("scan", 1); await first; await rest(500);
+            return [scan.name, images.length, byId("left").length, contours.length];
+        """,
     )
 
 
@@ -232,6 +246,10 @@ def test_residual_is_in_standard_deviations_of_smoothed_noise(found):
     assert green == pytest.approx(255 + (0x32 - 255) * z / 5, abs=2)
     assert red > blue > green - 10
     assert (of, of_none) == ('"most"', "a restored image: choose one")
+
+
+def test_a_scan_that_is_unpacked_late_does_not_replace_the_one_chosen_after_it(found):
+    assert found["switched"] == ["scan 2", 2, 2, 0]
 
 
 def test_views_move_and_grow_together_and_mirrored(found):

@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 from nm_files import poisson, write_nm
-from pydicom import FileDataset
+from pydicom import Dataset, FileDataset
 from pydicom.datadict import tag_for_keyword
 from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 from scipy.ndimage import gaussian_filter
@@ -83,6 +83,40 @@ def test_the_real_scan(real_scan: Path) -> None:
 def test_processed_counts_can_be_asked_for(changed: Changed, acquired: Scan) -> None:
     path = changed(put_pixels(lambda p: 2 * p))
     np.testing.assert_array_equal(read_nm(path, require_raw=False).counts, 2 * acquired.counts)
+
+
+def derived(slope: float | None = 0.5, intercept: float = 0.0) -> Callable[[FileDataset], object]:
+    def how(ds: FileDataset) -> None:
+        ds.ImageType = ["DERIVED", "PRIMARY", "WHOLE BODY", "EMISSION"]
+        item = Dataset()
+        item.RealWorldValueSlope, item.RealWorldValueIntercept = slope, intercept
+        ds.RealWorldValueMappingSequence = [] if slope is None else [item]
+
+    return how
+
+
+def test_derived_images_are_read_at_the_scale_they_state(changed: Changed, acquired: Scan) -> None:
+    path = changed(derived())
+    with pytest.raises(ScanError, match="derived image, not an acquired one"):
+        read_nm(path)
+    np.testing.assert_array_equal(read_nm(path, processed=True).counts, acquired.counts / 2)
+
+
+@pytest.mark.parametrize(
+    ("how", "fault"),
+    [
+        ([derived(slope=None)], "what a step of its pixels stands for is not stated"),
+        ([derived(slope=0.0)], "is not stated"),
+        ([derived(intercept=-3.0)], "a pixel of 0 stands for another value than 0"),
+        ([derived(), assign(RescaleSlope=1, RescaleIntercept=-1024)], "a pixel of 0 stands for another"),
+        ([derived(), put_pixels(lambda p: p.astype("<i2") - 1)], "some pixels are negative"),
+    ],
+)
+def test_derived_images_without_a_scale_of_counts_are_refused(changed: Changed, how, fault: str) -> None:
+    path = changed(lambda ds: [change(ds) for change in how])
+    with pytest.raises(ScanError, match=fault) as refusal:
+        read_nm(path, processed=True)
+    assert refusal.value.remedy
 
 
 def test_files_that_are_no_dicom(tmp_path: Path) -> None:
