@@ -67,8 +67,9 @@ def rows(loaded: LoadedRestorer, known: dict[str, ScanPair]) -> Iterator[dict[st
                     kept = fits[way].restorer
                     fit = Fit(kept, Judge(pair.rapid, pair.exposure, loaded.restorer).gain(kept))
                 restorer = FittedRestorer(fit.restorer, *("",) * 3, fit=fit)
-                found = decibels_of(restorer.restore(pair.rapid, pair.exposure), pair)
+                restored = restorer.restore(pair.rapid, pair.exposure)
                 spent = time.process_time() - start
+                found = decibels_of(restored, pair)
                 plain.setdefault(name, found)
                 values = name, way, found, found - plain[name], fit.steps, fit.gain, spent
                 yield dict(zip(COLUMNS, values, strict=True))

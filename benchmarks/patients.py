@@ -3,10 +3,10 @@ r"""Trainings beside each other on phantom children and on real scans.
     python benchmarks/patients.py data/phantoms/manifest.csv runs/patients scan.dcm other.dcm \
         --restorers "training goes on=a.safetensors" texture=b.safetensors
 
-The first restorer is what the others are compared with. Each has a file of scores, so that the
-command may be interrupted or given again with more. Real scans are thinned to 40 cm/min and to half
-of their counts, two draws each; phantoms are the first test children. One core needs a minute a
-restorer.
+The first restorer is what the others are compared with. Each has a file of scores, named by its
+weights and the number of children, so that the command may be interrupted or given again with more.
+Real scans are thinned to 40 cm/min and to half of their counts, two draws each; phantoms are the
+first test children. One core needs a minute a restorer.
 """
 
 from __future__ import annotations
@@ -64,9 +64,10 @@ def main() -> None:
         print(error)
     scores = {}
     for name, file in args.restorers:
-        kept = args.output / f"{name}.csv"
+        loaded = load_restorer(file)
+        kept = args.output / f"{name}-{loaded.sha256[:8]}-{len(children)}.csv"
         if not kept.exists():
-            rows = pd.DataFrame(scored(load_restorer(file), children, scans))
+            rows = pd.DataFrame(scored(loaded, children, scans))
             with whole_file(kept, overwrite=True) as path:
                 rows.to_csv(path, index=False)
         scores[name] = pd.read_csv(kept)

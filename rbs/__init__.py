@@ -116,12 +116,16 @@ def restore(
     Raises:
         ScanError: The file cannot be read, or the scan is not fit to be restored.
         CheckpointError: The weights cannot be used.
+        RbsError: There is no such strength.
     """
     from rbs.clinic.checks import check
     from rbs.clinic.restore_scans import restore_scan
+    from rbs.errors import RbsError
     from rbs.inference.load import load_for_scans
     from rbs.inference.strengths import Strength
 
+    if strength not in tuple(Strength):
+        raise RbsError(f"there is no strength {strength!r}", remedy=f"name one of {', '.join(Strength)}")
     if isinstance(scan, str | Path):
         scan = read(scan)
     loaded = load_for_scans(checkpoint, adapt=adapt)

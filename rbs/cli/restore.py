@@ -22,9 +22,6 @@ from rbs.weights.shipped import SHIPPED, weights_path
 if TYPE_CHECKING:
     from rbs.clinic.outcomes import FileRestorer
 
-ADAPT = False
-"""Whether scans are adapted to where neither --adapt nor --no-adapt says so."""
-
 HELP = "restore rapid scans (DICOM in, DICOM out), endoscopic pictures and videos (research use only)"
 
 
@@ -58,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--adapt",
         action=argparse.BooleanOptionalAction,
         help="scans only: fit the restorer to each scan's own counts first, where counts that are held out"
-        f" say that it helps (default: {'--adapt' if ADAPT else '--no-adapt'})",
+        " say that it helps (default: --no-adapt)",
     )
     parser.add_argument(
         "--fits",
@@ -149,8 +146,7 @@ def _restorer_of_scans(args: argparse.Namespace) -> FileRestorer:
     if args.uncertainty and args.adapt:
         fault = "--uncertainty is that of the weights' own answer, which --adapt changes"
         raise RbsError(fault, remedy="leave one of the two out")
-    possible = not args.uncertainty and args.checkpoint.suffix != ".onnx"
-    adapt = ADAPT and possible if args.adapt is None else bool(args.adapt)
+    adapt = bool(args.adapt)
     if args.fits and not adapt:
         raise RbsError("--fits keeps what --adapt finds", remedy="add --adapt, or leave --fits out")
     loaded = load_for_scans(

@@ -264,11 +264,13 @@ class ScanRestorer:
     ) -> RestoredScan:
         """Write the restoration of one file, and its deviation."""
         path = path_of(scan)
+        fit = answer.fit and answer.fit.fit
         model = f"{(answer.fit or self.loaded).name}, strength {self.strength}"
-        derivation = Derivation(model=model, version=VERSION, weight_hash=self.loaded.sha256)
+        short = f"{self.loaded.name.split()[0]}, strength {self.strength}" + (f", {fit.brief}" if fit else "")
+        derivation = Derivation(model, VERSION, self.loaded.sha256, short)
         stored = write_restored_nm(output, answer.restored, scan, derivation=derivation)
         if self.uncertainty and answer.deviation:
-            _write_deviation(output, answer.deviation, scan, self.uncertainty, model)
+            _write_deviation(output, answer.deviation, scan, self.uncertainty, derivation)
         own = [str(contradiction) for contradiction in answer.contradictions]
         more = [f"{len(own) - SHOWN} more places like these"] if len(own) > SHOWN else []
         if stored.clipped:
@@ -280,7 +282,7 @@ class ScanRestorer:
             view_rule=scan.provenance.view_rule,
             output=output,
             deviation=deviation_file(output) if self.uncertainty else None,
-            fit=str(answer.fit.fit) if answer.fit else None,
+            fit=str(fit) if fit else None,
             counts=float(scan.counts.sum()),
             expected=float(answer.rapid.counts.sum()) / scan.exposure_of(self.standard_velocity),
             restored=stored.counts,
@@ -333,11 +335,12 @@ def _fitted(loaded: Loaded, scan: Scan, exposure: float) -> FittedRestorer | Non
 
 
 def _write_deviation(
-    restored: Path, deviation: Scan, source: Scan, uncertainty: Uncertainty, model: str
+    restored: Path, deviation: Scan, source: Scan, uncertainty: Uncertainty, of: Derivation
 ) -> None:
-    """Write the deviation beside the restored file of a model, or neither of the two."""
+    """Write the deviation beside the restored file, or neither of the two."""
     derivation = Derivation(
-        model=f"{uncertainty.name} of {model}",
+        model=f"{uncertainty.name} of {of.model}",
+        short=f"{uncertainty.name.split()[0]} of {of.short}",
         version=VERSION,
         weight_hash=f"{uncertainty.sha256}, of weights sha256 {uncertainty.loaded.sha256}",
     )

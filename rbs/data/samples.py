@@ -145,7 +145,7 @@ class Crops(CropDataset):
     def _textured(self, expectation: Array | None, spacing_mm: Spacing, index: int) -> Array:
         """The expectation of a crop with texture, or without."""
         assert expectation is not None  # checked in RBSDataModule.setup
-        own = np.random.default_rng((self.seed, 6, index))  # places and foci are as without texture
+        own = np.random.default_rng((self.seed, 6, index))  # crops and exposures are as without texture
         return draw_texture(expectation, spacing_mm, own) if own.random() < self.textures else expectation
 
     def _place(self, scan: LoadedCase, shown: list[int], rng: np.random.Generator) -> tuple[int, int]:

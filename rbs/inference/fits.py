@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rbs.errors import CheckpointError
+from rbs.errors import CheckpointError, OutputError
 from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import LoadedRestorer, load_restorer, save_restorer
 from rbs.scans.scan import Scan
+from rbs.weights.shipped import file_sha256
 
 
 def camera_of(scan: Scan) -> str | None:
@@ -30,6 +32,22 @@ def camera_of(scan: Scan) -> str | None:
         *(f"{side:.3f} mm" for side in scan.spacing_mm),
     ]
     return ", ".join(str(fact or "unknown").strip() for fact in facts)
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse a folder that cannot take a fit, before one is made; it is made where there is none.
+
+    Raises:
+        OutputError: Nothing can be written to it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        fault = f"fits cannot be kept in it ({error.strerror or error})"
+        remedy = "name a folder that can be written with --fits, or leave --fits out"
+        raise OutputError(fault, file=folder, remedy=remedy) from error
 
 
 @dataclass(frozen=True)
@@ -56,7 +74,7 @@ class KeptFit:
         """The file, whether or not there is one."""
         return self.folder / f"{self.key}.safetensors"
 
-    def read(self) -> Restorer | None:
+    def read(self) -> LoadedRestorer | None:
         """The restorer as it was fitted; None where none was kept.
 
         Raises:
@@ -69,12 +87,16 @@ class KeptFit:
         if found.provenance.get("fit") != self.key or found.restorer.spec() != own.spec():
             fault = "it is no fit of these weights to this camera"
             raise CheckpointError(fault, file=self.file, remedy="name another folder with --fits")
-        return found.restorer.to(next(own.parameters()).device)
+        return replace(found, restorer=found.restorer.to(next(own.parameters()).device))
 
-    def write(self, restorer: Restorer) -> None:
+    def write(self, restorer: Restorer) -> str:
         """Keep a fit.
+
+        Returns:
+            SHA-256 of its file, hexadecimal, which unlike `key` tells it from a later fit.
 
         Raises:
             OutputError: The file cannot be written.
         """
         save_restorer(self.file, restorer, {"fit": self.key, "weights_sha256": self.loaded.sha256})
+        return file_sha256(self.file)

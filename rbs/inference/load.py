@@ -36,6 +36,7 @@ def load_for_scans(
     Raises:
         CheckpointError: The file is missing, cannot be read, or does not restore scans.
         RbsError: `adapt` or `uncertainty` with an ONNX file, or there is no such device.
+        OutputError: The folder of the fits cannot be written.
     """
     file = weights_path(checkpoint)
     looks_inside = "--adapt" if adapt else "--uncertainty" if uncertainty else None
@@ -49,6 +50,10 @@ def load_for_scans(
     from rbs.inference.devices import torch_device
     from rbs.restorers.checkpoint import load_restorer
 
+    if fits:
+        from rbs.inference.fits import require_writable
+
+        require_writable(fits)
     loaded = load_restorer(file)
     loaded.restorer.to(torch_device(device))
     if adapt:

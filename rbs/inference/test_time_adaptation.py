@@ -39,6 +39,11 @@ SINGLE_VIEW = 0.25
 AVERAGING = 0.9
 LARGEST_GRADIENT = 1.0
 MIRRORS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
+MARGIN = 2.0
+"""Least rise of the log-likelihood of held-out counts, nats, with which a fit is used. Those counts
+are drawn by chance, and a fit of no worth gains a little on them as often as it loses; as by
+Akaike's criterion, what has more freedom must be likelier by more than that. Two nats are a ratio
+of likelihoods of 7."""
 FAINTEST = 1e-3
 """Standard counts added to an expectation that is judged: a count where none is expected is
 unlikely, not impossible."""
@@ -52,20 +57,27 @@ class Fit:
         restorer: In evaluation mode; the one that was given where no fit was better.
         gain: Rise of the log-likelihood of counts that the fit has not seen; 0 where none is used.
         steps: Steps that were taken; 0 for a fit that was kept.
-        key: Key of the fit (`rbs.inference.fits`) where it was or is kept for its camera.
+        sha256: Of the file, hexadecimal, in which it is kept for its camera; empty where it is not.
     """
 
     restorer: Restorer
     gain: float = 0.0
     steps: int = 0
-    key: str = ""
+    sha256: str = ""
+
+    @property
+    def brief(self) -> str:
+        """Words for short fields: which fit was used, if any."""
+        if self.sha256:
+            return f"fit {self.sha256[:12]}"
+        return "fitted" if self.gain else "not fitted"
 
     def __str__(self) -> str:
         if not self.gain:
-            return "not fitted to the scan: its held-out counts became no likelier"
+            return "not fitted to the scan: its held-out counts became hardly likelier"
         how = f"to the scan in {self.steps} steps" if self.steps else "to its camera before"
-        key = f", fit {self.key}" if self.key else ""
-        return f"fitted {how}{key}, log-likelihood of held-out counts {self.gain:+.1f}"
+        which = f", {self.brief}" if self.sha256 else ""
+        return f"fitted {how}{which}, log-likelihood of held-out counts {self.gain:+.1f}"
 
 
 @dataclass(frozen=True)
@@ -106,11 +118,11 @@ class AdaptingRestorer(LoadedRestorer):
         self._must_restore("scans")
         place = KeptFit(self.fits, camera, self) if self.fits and camera else None
         kept = place.read() if place else None
-        fit = fit_to_scan(self.restorer, rapid, exposure, kept)
-        if place and fit.gain and (kept is None or not fit.steps):
-            fit = replace(fit, key=place.key)
-            if kept is None:
-                place.write(fit.restorer)
+        fit = fit_to_scan(self.restorer, rapid, exposure, kept and kept.restorer)
+        if place and kept is None and fit.gain:
+            fit = replace(fit, sha256=place.write(fit.restorer))
+        elif kept and fit.restorer is kept.restorer:
+            fit = replace(fit, sha256=kept.sha256)
         name = f"{self.name}, {fit}"
         return FittedRestorer(fit.restorer, name, self.version, self.sha256, self.provenance, fit)
 
@@ -118,6 +130,9 @@ class AdaptingRestorer(LoadedRestorer):
 @dataclass(frozen=True)
 class FittedRestorer(LoadedRestorer):
     """A restorer fitted to one scan, which averages over its four mirror images.
+
+    The mirror images are not judged: they give symmetric answers of the same weights, of which the
+    mean is no worse than they are in the mean.
 
     Attributes:
         fit: What it came of. A scan that no fit made better is restored by the weights as they are.
@@ -181,14 +196,16 @@ def fit_to_scan(restorer: Restorer, rapid: Array, exposure: float, kept: Restore
 
     Counts that the fit never sees, a tenth of the scan, judge the restoration of the others. Every
     `JUDGED` steps their likelihood must have risen, or the fit ends. It is used as it was when they
-    were likeliest, and not at all where that was before it began.
+    were likeliest, and not at all where they never became likelier by `MARGIN` than before it
+    began. They judge the weights alone: the mirror images, which `FittedRestorer` averages over,
+    are symmetric answers of the same weights.
 
     Args:
         restorer: It is left as it is.
         rapid: Raw counts, aligned (V, H, W).
         exposure: Exposure p relative to the standard scan.
         kept: A fit to another scan, which is used without a step where this scan's held-out counts
-            judge it to be for the better.
+            are likelier by `MARGIN` under it.
 
     Returns:
         The best restorer. The crops and the thinning are the same each time.
@@ -196,7 +213,7 @@ def fit_to_scan(restorer: Restorer, rapid: Array, exposure: float, kept: Restore
     if not rapid.any():
         return Fit(restorer)
     judge = Judge(rapid, exposure, restorer)
-    if kept is not None and (gain := judge.gain(kept)) > 0:
+    if kept is not None and (gain := judge.gain(kept)) >= MARGIN:
         return Fit(kept, gain)
     fit, last = Fit(restorer), -np.inf
     own = copy.deepcopy(restorer).train().requires_grad_(True)
@@ -220,7 +237,7 @@ def fit_to_scan(restorer: Restorer, rapid: Array, exposure: float, kept: Restore
             if not gain > last:  # nor where it is not finite
                 break
             last = gain
-            if gain > 0:
+            if gain >= MARGIN:
                 fit = Fit(copy.deepcopy(mean).eval().requires_grad_(False), gain, step)
     return fit
 

@@ -11,7 +11,7 @@ import pytest
 
 import rbs
 from rbs.cli.main import main
-from rbs.errors import CheckpointError, ScanError
+from rbs.errors import CheckpointError, RbsError, ScanError
 from rbs.scans.scan import STANDARD_VELOCITY, View
 
 
@@ -59,8 +59,8 @@ def test_restoring_gives_what_the_command_writes(rapid, tmp_path):
     np.testing.assert_allclose(file.pixel_array * step, restored.counts, atol=0.51 * step)
     np.testing.assert_array_equal(rbs.restore(rbs.read(rapid)).counts, restored.counts)
     assert not np.array_equal(rbs.restore(rapid, strength="gentle").counts, restored.counts)
-    with pytest.raises(ValueError, match="'soft' is not a valid Strength"):
-        rbs.restore(rapid, strength="soft")
+    with pytest.raises(RbsError, match="no strength 'soft'; name one of gentle, standard, strong"):
+        rbs.restore("none.dcm", checkpoint="none.onnx", strength="soft")  # nothing is read before
 
 
 def test_what_cannot_be_restored_is_refused(rapid, tmp_path):

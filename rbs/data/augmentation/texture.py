@@ -47,15 +47,20 @@ def draw_texture(image: Array, spacing_mm: Spacing, rng: np.random.Generator) ->
     exponent = rng.uniform(*EXPONENT)
     fwhm = rng.uniform(*FWHM_MM)
     sigma = [fwhm / _SIGMA / mm for mm in spacing_mm]
-    common, *own = (_field(image.shape[1:], exponent, sigma, rng) for _ in range(1 + len(image)))
+    common, *own = (_field(image.shape[1:], spacing_mm, exponent, sigma, rng) for _ in range(1 + len(image)))
     fields = np.sqrt(shared) * common + np.sqrt(1 - shared) * np.stack(own)
     return np.asarray(image * np.exp(strength * fields - strength**2 / 2), np.float32)
 
 
-def _field(shape: tuple[int, int], exponent: float, sigma: list[float], rng: np.random.Generator) -> Array:
-    """A Gaussian field (H, W) of mean 0 and variance 1."""
-    rows, columns = shape
-    frequency = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(columns))
+def _field(
+    shape: tuple[int, int], spacing_mm: Spacing, exponent: float, sigma: list[float], rng: np.random.Generator
+) -> Array:
+    """A Gaussian field (H, W) of mean 0 and variance 1, alike in all directions in mm."""
+    along_rows, along_columns = (
+        np.fft.fftfreq(shape[0], spacing_mm[0]),
+        np.fft.rfftfreq(shape[1], spacing_mm[1]),
+    )
+    frequency = np.hypot(along_rows[:, None], along_columns)
     frequency[0, 0] = np.inf
     falling = np.fft.rfft2(rng.normal(size=shape)) * frequency**-exponent
     seen = gaussian_filter(np.fft.irfft2(falling, shape), sigma, mode="wrap")

@@ -101,11 +101,13 @@ class Derivation:
         model: Name of the restorer.
         version: Version of the software.
         weight_hash: SHA-256 of the weights, hexadecimal.
+        short: The model in 64 characters, what matters first; as `model` where empty.
     """
 
     model: str
     version: str
     weight_hash: str
+    short: str = ""
 
 
 @dataclass(frozen=True)
@@ -369,7 +371,7 @@ def _write_result(
         made_by = f"{derivation.model}, rbs {derivation.version}, weights sha256 {derivation.weight_hash}"
         exposure = f"of a {scan.velocity or STANDARD_VELOCITY:.4g} cm/min scan"
         _say_how(ds, kind, f"{how} {exposure} by {made_by}; pixel value = {scale:g} x counts{note}")
-        _contribute(ds, "rbs", derivation.model, derivation.version, kind[2])
+        _contribute(ds, "rbs", derivation.short or derivation.model, derivation.version, kind[2])
         ds.ContentQualification = "RESEARCH"
         ds.ImageComments = "Research use only. Not for diagnostic use."
         set_pixels(ds, pixels)

@@ -2,6 +2,7 @@
 
 import builtins
 import errno
+import hashlib
 import io
 import json
 import os
@@ -91,11 +92,11 @@ def test_weights_may_be_adapted_to_the_scan(rbs, tmp_path: Path, weights: Path, 
     from rbs.inference import test_time_adaptation as adaptation
 
     def fit(restorer, rapid, exposure, kept=None):
-        return adaptation.Fit(restorer, 12.34, 0 if kept else 8)
+        return adaptation.Fit(kept or restorer, 12.34, 0 if kept else 8)
 
     monkeypatch.setattr(adaptation, "fit_to_scan", fit)
     scan, fits = write_nm(tmp_path / "in.dcm", poisson()), tmp_path / "fits"
-    said = {}
+    said, short = {}, {}
     options = {"plain": ["--no-adapt"], "first": ["--adapt", "--fits", fits]}
     for name, chosen in (options | {"second": options["first"]}).items():
         out = tmp_path / f"{name}.dcm"
@@ -103,8 +104,13 @@ def test_weights_may_be_adapted_to_the_scan(rbs, tmp_path: Path, weights: Path, 
         assert (status, errors) == (0, "")
         said[name] = json.loads(text)["files"][0]["fit"]
         assert (said[name] or "") in pydicom.dcmread(out).DerivationDescription
+        (maker,) = pydicom.dcmread(out).ContributingEquipmentSequence
+        short[name] = maker.ManufacturerModelName
     (file,) = fits.iterdir()
-    judged = f"fit {file.stem}, log-likelihood of held-out counts +12.3"
+    known = f"fit {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
+    judged = f"{known}, log-likelihood of held-out counts +12.3"
+    kept = f"NAFNet, strength standard, {known}"
+    assert short == {"plain": "NAFNet, strength standard", "first": kept, "second": kept}
     assert said == {
         "plain": None,
         "first": f"fitted to the scan in 8 steps, {judged}",

@@ -8,13 +8,15 @@ import pytest
 import torch
 from pydicom import Dataset
 
-from rbs.errors import CheckpointError
+from rbs.errors import CheckpointError, OutputError
 from rbs.inference import test_time_adaptation as adapt
 from rbs.inference.fits import KeptFit, camera_of
+from rbs.inference.load import load_for_scans
 from rbs.inference.test_time_adaptation import AdaptingRestorer
 from rbs.restorers.checkpoint import LoadedRestorer
 from rbs.restorers.dncnn import DnCNN
 from rbs.scans.scan import Provenance, Scan, View
+from rbs.weights.shipped import file_sha256
 
 
 def loaded(width: int = 8, sha256: str = "0" * 64) -> LoadedRestorer:
@@ -59,9 +61,10 @@ def test_the_first_fit_of_a_camera_serves_its_other_scans(tmp_path: Path, monkey
     one, two = own.fitted(first, 0.5, "camera"), own.fitted(second, 0.5, "camera")
     (file,) = (tmp_path / "fits").iterdir()
     assert one.fit.steps
-    assert (two.fit.steps, two.fit.key) == (0, one.fit.key)
-    assert one.fit.key == file.stem
-    assert f"fitted to its camera before, fit {file.stem}, log-likelihood of held-out counts +" in two.name
+    sha256 = file_sha256(file)
+    assert (two.fit.steps, two.fit.sha256, one.fit.sha256) == (0, sha256, sha256)
+    assert one.fit.brief == two.fit.brief == f"fit {sha256[:12]}"
+    assert f"fitted to its camera before, fit {sha256[:12]}, log-likelihood of held-out" in two.name
     for name, tensor in one.restorer.state_dict().items():
         assert torch.equal(tensor, two.restorer.state_dict()[name])
     written = file.read_bytes()
@@ -71,15 +74,25 @@ def test_the_first_fit_of_a_camera_serves_its_other_scans(tmp_path: Path, monkey
     blank = np.random.default_rng(8).poisson(15.0, first.shape).astype(np.float32)
     other = own.fitted(blank, 0.5, "camera")  # which the camera's fit does not suit
     assert other.fit.steps or not other.fit.gain
-    assert other.fit.key == ""
+    assert other.fit.sha256 == ""
     assert file.read_bytes() == written
+    file.unlink()
+    assert own.fitted(second, 0.5, "camera").fit.sha256 == file_sha256(file) != sha256
+
+
+def test_a_folder_that_cannot_take_fits_is_refused_before_any(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OutputError, match="fits cannot be kept in it") as refusal:
+            load_for_scans(tmp_path / "none.safetensors", adapt=True, fits=folder)
+        assert "leave --fits out" in str(refusal.value)
 
 
 def test_fits_of_other_weights_and_damaged_ones_are_refused(tmp_path: Path) -> None:
     place = KeptFit(tmp_path, "camera", loaded())
     assert place.read() is None
     place.write(place.loaded.restorer)
-    assert place.read().spec() == place.loaded.restorer.spec()
+    assert place.read().restorer.spec() == place.loaded.restorer.spec()
     for other in (replace(place, camera="another"), replace(place, loaded=loaded(sha256="1" * 64))):
         place.file.rename(other.file)
         with pytest.raises(CheckpointError, match="no fit of these weights to this camera"):

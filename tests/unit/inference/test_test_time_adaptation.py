@@ -78,7 +78,7 @@ def test_a_fit_that_does_harm_is_not_used(scan, quick, monkeypatch, rate):
     np.testing.assert_array_equal(own.restore(rapid, 0.5), plain.restore(rapid, 0.5))
     fitted = own.fitted(rapid, 0.5)
     assert fitted.restorer is plain.restorer
-    assert fitted.name.endswith(", not fitted to the scan: its held-out counts became no likelier")
+    assert fitted.name.endswith(", not fitted to the scan: its held-out counts became hardly likelier")
 
 
 def test_the_fit_ends_when_held_out_counts_say_so(quick, monkeypatch):
@@ -87,7 +87,7 @@ def test_the_fit_ends_when_held_out_counts_say_so(quick, monkeypatch):
     monkeypatch.setattr(adapt, "LEARNING_RATE", 2e-2)
     monkeypatch.setattr(adapt, "STEPS", 400)
     steps = fit_to_scan(loaded().restorer, rapid, 0.05).steps
-    assert steps < 300
+    assert 0 < steps < 300
 
 
 def test_a_fit_that_was_kept_is_used_only_where_it_helps(scan, quick):
@@ -96,11 +96,21 @@ def test_a_fit_that_was_kept_is_used_only_where_it_helps(scan, quick):
     again = np.random.default_rng(7).poisson(scan[0] / 2).astype(np.float32)
     used = fit_to_scan(restorer, again, 0.5, kept)
     assert used.restorer is kept
-    assert used.gain > 0
+    assert used.gain > adapt.MARGIN
     assert used.steps == 0
     blank = np.random.default_rng(8).poisson(15.0, rapid.shape).astype(np.float32)
     other = fit_to_scan(restorer, blank, 0.5, kept)
     assert other.restorer is not kept
+
+
+@pytest.mark.parametrize(("gain", "used"), [(1.9, False), (2.1, True)])
+def test_a_gain_that_chance_may_give_is_none(scan, monkeypatch, gain, used):
+    monkeypatch.setattr(adapt, "STEPS", 1)
+    monkeypatch.setattr(adapt.Judge, "gain", lambda self, candidate: gain)
+    rapid, restorer, kept = scan[1], loaded().restorer, loaded().restorer
+    assert (fit_to_scan(restorer, rapid, 0.5).restorer is not restorer) == used
+    assert (fit_to_scan(restorer, rapid, 0.5, kept).restorer is kept) == used
+    assert fit_to_scan(restorer, rapid, 0.5).gain == (gain if used else 0)
 
 
 def test_a_mirrored_scan_gives_the_mirrored_answer(scan):

@@ -63,6 +63,15 @@ def test_a_larger_exponent_makes_clouds(monkeypatch: pytest.MonkeyPatch, strong)
     assert far(1.5) > 0.4
 
 
+def test_clouds_are_as_wide_as_high_in_millimetres(monkeypatch: pytest.MonkeyPatch, strong) -> None:
+    monkeypatch.setattr(module, "EXPONENT", (1.5, 1.5))
+    image = np.full((1, 128, 64), 7.0, np.float32)  # square in mm
+    fields = [np.log(draw_texture(image, (2.0, 4.0), np.random.default_rng(seed))) for seed in range(150)]
+    logs = np.stack(fields) - np.mean(fields)
+    down, across = ((logs * np.roll(logs, pixels, axis)).mean() for axis, pixels in ((2, 16), (3, 8)))
+    assert down == pytest.approx(across, rel=0.1)
+
+
 def test_it_multiplies_and_is_the_same_again() -> None:
     bone = np.zeros_like(FLAT)
     bone[:, 30:60, 20:50] = 5
