@@ -118,7 +118,7 @@ class AdaptingRestorer(LoadedRestorer):
         self._must_restore("scans")
         place = KeptFit(self.fits, camera, self) if self.fits and camera else None
         kept = place.read() if place else None
-        fit = fit_to_scan(self.restorer, rapid, exposure, kept and kept.restorer)
+        fit = fit_to_scan(self.restorer, rapid, exposure, kept.restorer if kept else None)
         if place and kept is None and fit.gain:
             fit = replace(fit, sha256=place.write(fit.restorer))
         elif kept and fit.restorer is kept.restorer:
