@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from rbs.inference import strengths
 from rbs.inference.strengths import ERROR_LEFT, SIGMA_MM, Strength, apply, deviation, put_back
 
 SPACING = (2.3, 2.2)
@@ -73,7 +74,7 @@ def test_the_deviation_of_the_best_linear_estimate(share: float, monkeypatch) ->
     """
     left = math.prod(SPACING) / (4 * math.pi * SIGMA_MM**2)
     monkeypatch.setattr("rbs.inference.strengths.ERROR_LEFT", left)
-    monkeypatch.setattr(Strength.GENTLE, "share", share)
+    monkeypatch.setitem(strengths._SHARES, Strength.GENTLE, share)
     rng, mean, v = np.random.default_rng(3), 40.0, 5.0
     levels = np.maximum(mean + math.sqrt(v) * rng.standard_normal((2, 300, 300)), 0)
     rapid = rng.poisson(P * levels)
