@@ -28,7 +28,7 @@ class GradientBalance(nn.Module):
     as VQGAN weighs its adversarial loss (Esser et al., CVPR 2021, arXiv 2012.09841, eq. 7, at the
     last layer of its decoder). Bars are exponential running averages of the norms, measured every
     few steps, which costs a pass from each loss back to :math:`F_1`, not through the backbone. All
-    ranks use the mean norms over ranks.
+    ranks use the root mean square of the norms over ranks.
 
     A term whose gradient is zero (a teacher that still equals its student) has the weight 0: norms
     of 0, or not finite, are no part of the average, which begins with the first other one. The
@@ -83,8 +83,10 @@ class GradientBalance(nn.Module):
     def _measure(self, losses: list[Tensor | None], features: Tensor) -> None:
         norms = torch.stack([gradient_norm(loss, features) for loss in losses]).to(self.running)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(norms)
-            norms /= torch.distributed.get_world_size()
+            # Squares add up over samples: ratios are those of one process that is given all crops.
+            squares = norms.square()
+            torch.distributed.all_reduce(squares)
+            norms = (squares / torch.distributed.get_world_size()).sqrt()
         averaged = torch.where(self.running > 0, self.decay * self.running + (1 - self.decay) * norms, norms)
         self.running.copy_(torch.where(norms.isfinite() & (norms > 0), averaged, self.running))
 

@@ -52,14 +52,14 @@ def test_a_training_goes_on_with_its_weights_from_a_checkpoint():
     assert second({"skd": loss(9.0)}, loss(1.0), FEATURES) == expected
 
 
-def test_all_ranks_use_the_mean_norm(monkeypatch):
+def test_all_ranks_use_the_root_mean_square_of_their_norms(monkeypatch):
     """The other of two ranks has gradients of three times the norm."""
     monkeypatch.setattr(module.torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(module.torch.distributed, "get_world_size", lambda: 2)
-    monkeypatch.setattr(module.torch.distributed, "all_reduce", lambda norms: norms.mul_(4))
+    monkeypatch.setattr(module.torch.distributed, "all_reduce", lambda squares: squares.mul_(1 + 3**2))
     balance = GradientBalance({"skd": 1.0})
     balance({"skd": loss(3.0)}, loss(1.0), FEATURES)
-    assert balance.norms()["skd"].item() == pytest.approx(60)
+    assert balance.norms()["skd"].item() == pytest.approx(30 * ((1 + 3**2) / 2) ** 0.5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
