@@ -53,9 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--adapt",
-        action=argparse.BooleanOptionalAction,
+        action="store_true",
         help="scans only: fit the restorer to each scan's own counts first, where counts that are held out"
-        " say that it helps (default: --no-adapt)",
+        " say that it helps",
     )
     parser.add_argument(
         "--fits",
@@ -146,12 +146,11 @@ def _restorer_of_scans(args: argparse.Namespace) -> FileRestorer:
     if args.uncertainty and args.adapt:
         fault = "--uncertainty is that of the weights' own answer, which --adapt changes"
         raise RbsError(fault, remedy="leave one of the two out")
-    adapt = bool(args.adapt)
-    if args.fits and not adapt:
+    if args.fits and not args.adapt:
         raise RbsError("--fits keeps what --adapt finds", remedy="add --adapt, or leave --fits out")
     loaded = load_for_scans(
         args.checkpoint,
-        adapt=adapt,
+        adapt=args.adapt,
         fits=args.fits,
         uncertainty=args.uncertainty,
         device=args.device or "cpu",

@@ -14,11 +14,11 @@ from rbs.cli.options import (
     reading_options,
     refusals_error,
 )
+from rbs.weights.shipped import NAME
 
 HELP = (
     "look at rapid, restored and standard scans in one page, or have readers score them (research use only)"
 )
-SHIPPED = "shipped"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,13 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--checkpoint",
-        default=SHIPPED,
+        default=NAME,
         metavar="FILE",
         help="weights of the restorer (default: shipped, those that come with rbs)",
     )
     parser.add_argument(
         "--segmenter",
-        default=SHIPPED,
+        default=NAME,
         metavar="FILE",
         help="weights of the segmenter whose contours can be shown, or off (default: shipped)",
     )
@@ -109,8 +109,8 @@ def _refuse_unused(args: argparse.Namespace) -> None:
 
     of_scans = {
         "--standard": args.standard is not None,
-        "--checkpoint": args.checkpoint != SHIPPED,
-        "--segmenter": args.segmenter != SHIPPED,
+        "--checkpoint": args.checkpoint != NAME,
+        "--segmenter": args.segmenter != NAME,
         "--names": args.names,
     }
     unused = {} if args.sources else of_scans

@@ -36,7 +36,7 @@ def filled(scan: Scan, loaded: Loaded, exposure: float) -> Scan:
         return scan
     if "adapted" in loaded.provenance:
         fault = f"counts up to {scan.cut} were cut, and fitting the restorer to it needs them all"
-        raise ScanError(fault, file=scan.provenance.path, remedy="restore it with --no-adapt")
+        raise ScanError(fault, file=scan.provenance.path, remedy="restore it without --adapt")
     counts = scan.aligned()
 
     def given(mean: Array) -> Array:
