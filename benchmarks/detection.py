@@ -18,7 +18,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from rbs.data.manifest import Manifest
-from rbs.evaluation.methods import trained_methods
+from rbs.evaluation.methods import once, trained_methods
 from rbs.evaluation.observers.areas import detection_areas, summarise_areas
 from rbs.evaluation.scans.classical import GAUSSIAN
 from rbs.evaluation.scans.pairs import ScanPair, load_pair
@@ -37,12 +37,10 @@ def named(text: str) -> tuple[str, Path]:
 
 def of_strengths(name: str, restore: Callable[[ScanPair], Array]) -> dict[str, Callable[[ScanPair], Array]]:
     """A restorer at each strength, which restores a pair once for all of them."""
-    last: list[tuple[ScanPair, Array]] = []
+    own = once(restore)
 
     def at(strength: Strength, pair: ScanPair) -> Array:
-        if not last or last[0][0] is not pair:
-            last[:] = [(pair, restore(pair))]
-        return apply(strength, last[0][1], pair.rapid, pair.exposure, pair.spacing_mm)
+        return apply(strength, own(pair), pair.rapid, pair.exposure, pair.spacing_mm)
 
     return {f"{name}, {strength}": partial(at, strength) for strength in Strength}
 
