@@ -131,10 +131,13 @@ class RBSDataModule(CropDataModule):
                 remedy="put 0 or more foci into simulated pairs without numbered realisations",
             )
         for name, share in (("scenes", scenes), ("textures", textures)):
-            if not 0 <= share <= 1 or (share and pairs != "expectation"):
+            # Numbered rapid scans are drawn whole, and show neither.
+            if not 0 <= share <= 1 or (share and (pairs != "expectation" or realisations is not None)):
                 raise RbsError(
-                    f"a share of {share:g} {name} and pairs {pairs} do not go together",
-                    remedy=f"make {name} 0 to 1 of the crops, of phantoms, with pairs: expectation",
+                    f"a share of {share:g} {name}, pairs {pairs} and realisations {realisations} do not go"
+                    " together",
+                    remedy=f"make {name} 0 to 1 of the crops, of phantoms, with pairs: expectation and"
+                    " realisations: null",
                 )
         if not 0 <= lesion_crops <= 1 or (lesion_crops and scenes):
             raise RbsError(

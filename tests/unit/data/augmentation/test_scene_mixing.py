@@ -104,7 +104,15 @@ def test_crops_show_them_and_their_counts_are_poisson(tiny_cohort) -> None:
     assert float(chi.var()) == pytest.approx(1, abs=5 * np.sqrt(2.5 / len(chi)))
 
 
-@pytest.mark.parametrize("settings", [{"scenes": -0.1}, {"scenes": 1.1}, {"scenes": 0.5, "pairs": "split"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"scenes": -0.1},
+        {"scenes": 1.1},
+        {"scenes": 0.5, "pairs": "split"},
+        {"scenes": 0.5, "realisations": 4},
+    ],
+)
 def test_where_they_cannot_go_they_are_refused(settings) -> None:
     with pytest.raises(RbsError, match="do not go together"):
         RBSDataModule("manifest.csv", **{"pairs": "expectation"} | settings)

@@ -110,7 +110,9 @@ def test_crops_have_it_and_their_counts_are_poisson(tiny_cohort) -> None:
     assert float(chi.var()) == pytest.approx(1, abs=5 * np.sqrt(2.5 / len(chi)))
 
 
-@pytest.mark.parametrize("settings", [{"textures": 1.1}, {"textures": 0.5, "pairs": "split"}])
+@pytest.mark.parametrize(
+    "settings", [{"textures": 1.1}, {"textures": 0.5, "pairs": "split"}, {"textures": 0.5, "realisations": 4}]
+)
 def test_where_it_cannot_go_it_is_refused(settings) -> None:
-    with pytest.raises(RbsError, match=r"textures and pairs .* do not go together"):
+    with pytest.raises(RbsError, match=r"textures, pairs .* do not go together"):
         RBSDataModule("manifest.csv", **{"pairs": "expectation"} | settings)
