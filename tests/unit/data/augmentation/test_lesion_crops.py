@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from training_crops import training_batch
 
 from rbs.data.augmentation.lesion_crops import place_on_lesion
 from rbs.data.bone_scans import RBSDataModule
@@ -41,16 +42,7 @@ def test_a_child_without_such_regions_and_pixels_that_no_crop_reaches() -> None:
 
 
 def share_with_plates(manifest: Path, lesion_crops: float) -> float:
-    data = RBSDataModule(
-        manifest,
-        crop=(16, 16),
-        batch_size=128,
-        samples_per_epoch=128,
-        num_workers=0,
-        lesion_crops=lesion_crops,
-    )
-    data.setup("fit")
-    (batch,) = data.train_dataloader()
+    batch = training_batch(manifest, 128, crop=(16, 16), lesion_crops=lesion_crops)
     lesion = (batch["labels"] == PLATES) | (batch["labels"] == HOT)
     return float(lesion.flatten(1).any(dim=1).float().mean())
 

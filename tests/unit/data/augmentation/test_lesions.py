@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from training_crops import training_batch
 
 from rbs.data.augmentation.lesions import Foci, draw_foci
 from rbs.data.bone_scans import RBSDataModule
@@ -75,17 +76,7 @@ def test_nothing_gets_no_focus() -> None:
 def test_crops_hold_them_and_their_pairs_stay_what_they_were(tiny_cohort, pairs) -> None:
     sums = {}
     for foci in (0.0, 40.0):
-        data = RBSDataModule(
-            tiny_cohort,
-            pairs=pairs,
-            crop=(64, 64),
-            batch_size=16,
-            samples_per_epoch=16,
-            num_workers=0,
-            foci=foci,
-        )
-        data.setup("fit")
-        (batch,) = data.train_dataloader()
+        batch = training_batch(tiny_cohort, 16, pairs=pairs, foci=foci)
         rapid = (batch["rapid"] / batch["exposure"][:, None, None, None]).sum()
         target = (batch["target"] / batch["target_exposure"][:, None, None, None]).sum()
         assert float(rapid / target) == pytest.approx(1, abs=0.03)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from training_crops import training_batch
 
 from rbs.data.augmentation.places import APART, draw_places
 from rbs.data.bone_scans import RBSDataModule
@@ -38,12 +39,8 @@ def test_more_foci_than_rows_and_nowhere_else_to_look() -> None:
     assert (draw_places(image, SPACING, np.empty((0, 2), int), 4, rng) == -1).all()
 
 
-def module(manifest: Path, **settings) -> dict:
-    options = {"pairs": "expectation", "crop": (64, 64), "foci": 3.0, "scenes": 0.0} | settings
-    data = RBSDataModule(manifest, batch_size=48, samples_per_epoch=48, num_workers=0, **options)
-    data.setup("fit")
-    (batch,) = data.train_dataloader()
-    return batch
+def with_foci(manifest: Path, **settings) -> dict:
+    return training_batch(manifest, 48, **{"pairs": "expectation", "foci": 3.0} | settings)
 
 
 def test_places_of_a_batch_are_where_its_foci_lie_after_flips(tiny_cohort: Path, monkeypatch) -> None:
@@ -51,7 +48,7 @@ def test_places_of_a_batch_are_where_its_foci_lie_after_flips(tiny_cohort: Path,
     monkeypatch.setattr(f"{module_name}.COLD_SHARE", 0.0)
     monkeypatch.setattr(f"{module_name}.FWHM_MM", (9.7, 9.8))  # about a pixel of the tiny cohort
     monkeypatch.setattr(f"{module_name}.CONTRAST", (1e4, 1.1e4))
-    batch = module(tiny_cohort, places=8, foci=1.0)
+    batch = with_foci(tiny_cohort, places=8, foci=1.0)
     assert batch["places"].shape == (48, 8, 3)
     assert batch["places"].dtype == torch.int64
     found = 0
@@ -66,7 +63,7 @@ def test_places_of_a_batch_are_where_its_foci_lie_after_flips(tiny_cohort: Path,
 
 
 def test_asking_for_places_changes_nothing_else(tiny_cohort: Path) -> None:
-    plain, asked = module(tiny_cohort), module(tiny_cohort, places=8)
+    plain, asked = with_foci(tiny_cohort), with_foci(tiny_cohort, places=8)
     assert set(asked) - set(plain) == {"places"}
     for name, value in plain.items():
         assert value == asked[name] if isinstance(value, list) else torch.equal(value, asked[name])
