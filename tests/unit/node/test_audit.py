@@ -153,5 +153,5 @@ def test_without_settings_nothing_is_written(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_told_at_start(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("a file")
-    with pytest.raises(RbsError, match="log: it cannot be read or written"):
+    with pytest.raises(RbsError, match=r"audit\.jsonl: it cannot be read or written"):
         Audit(Log(tmp_path / "log" / "audit.jsonl", tmp_path / "site.key"))
