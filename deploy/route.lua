@@ -15,15 +15,8 @@ function IsRapid(tags)
       and (velocity == nil or velocity == 0 or velocity > STANDARD)
 end
 
-function OnStoredInstance(instance, tags, metadata, origin)
-   if origin.RemoteAet ~= TITLE and IsRapid(tags) then
-      local order = {Resources = {instance}, Synchronous = false}
-      RestApiPost('/modalities/' .. MODALITY .. '/store', DumpJson(order, true))
-   end
-end
-
--- Every LuaHeartBeatPeriod seconds: what the node did not take is sent again.
-function OnHeartBeat()
+-- Sends again what the node did not take: it was down, or its disk was full.
+function TryAgain()
    local since = os.date('!%Y%m%dT%H%M%S', os.time() - KEEP_TRYING)
    for _, job in ipairs(ParseJson(RestApiGet('/jobs?expand'))) do
       if job.State == 'Failure' and job.Type == 'DicomModalityStore'
@@ -31,4 +24,17 @@ function OnHeartBeat()
          RestApiPost('/jobs/' .. job.ID .. '/resubmit', '')
       end
    end
+end
+
+function OnStoredInstance(instance, tags, metadata, origin)
+   TryAgain()
+   if origin.RemoteAet ~= TITLE and IsRapid(tags) then
+      local order = {Resources = {instance}, Synchronous = false}
+      RestApiPost('/modalities/' .. MODALITY .. '/store', DumpJson(order, true))
+   end
+end
+
+-- Every LuaHeartBeatPeriod seconds, in Orthanc 1.11 and later.
+function OnHeartBeat()
+   TryAgain()
 end
