@@ -1,0 +1,1 @@
+"""A DICOM node: receive rapid scans, restore them, send the results where they belong."""

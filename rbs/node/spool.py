@@ -1,0 +1,228 @@
+"""The folder of a node: files as received, restored and refused, beside the queue."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from rbs.errors import DiskFullError, RbsError
+from rbs.node.queue import Entry, Queue, State
+from rbs.node.settings import Settings
+from rbs.utils.guard import system_error
+
+MIB = 2**20
+_UNFINISHED = ".writing-"
+
+
+class Spool:
+    """Files of the queue, written whole or not at all, and to the disk.
+
+    Args:
+        settings: Of the node: folders and limits.
+        queue: The queue in the same folder.
+    """
+
+    def __init__(self, settings: Settings, queue: Queue) -> None:
+        self.limits = settings.limits
+        self.queue = queue
+        self.received = settings.spool / "received"
+        self.restored = settings.spool / "restored"
+        self.refused = settings.refused_folder
+        self._taking = threading.Lock()
+        for folder in (self.received, self.restored, self.refused):
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise system_error(error, folder) from error
+
+    def room(self, needed: int) -> None:
+        """Refuse what the spool or its disk has no room for.
+
+        Args:
+            needed: Bytes to be written.
+
+        Raises:
+            DiskFullError: There is none, by `limits.spool_mib` or `limits.reserve_mib`.
+        """
+        if self.queue.bytes_held() + needed > self.limits.spool_mib * MIB:
+            fault = f"the spool holds {self.limits.spool_mib} MiB, the most it may"
+            remedy = "drop refused scans, or raise limits.spool_mib"
+            raise DiskFullError(fault, file=self.received.parent, remedy=remedy)
+        if shutil.disk_usage(self.received).free - needed < self.limits.reserve_mib * MIB:
+            fault = f"less than {self.limits.reserve_mib} MiB of its disk (limits.reserve_mib) are free"
+            raise DiskFullError(fault, file=self.received.parent, remedy="free some space")
+
+    def keep(self, content: bytes | Path) -> Path:
+        """Keep a file as received: its bytes, or a file that may be moved from the same disk.
+
+        Returns:
+            Its path, named by the SHA-256 of the content; on the disk when this returns.
+
+        Raises:
+            DiskFullError: There is no room for it; nothing is left of it then.
+            RbsError: It cannot be written.
+        """
+        sha256, size = _content(content)
+        self.room(size)
+        target = self.received / f"{sha256}.dcm"
+        if isinstance(content, bytes):
+            return _written(target, content)
+        try:
+            flush(content)
+            os.replace(content, target)
+            flush(self.received)
+        except OSError as error:
+            raise system_error(error, target) from error
+        return target
+
+    def take(self, content: bytes | Path, *, uid: str, study: str, origin: str) -> Entry | None:
+        """Keep a file and enter it in the queue; what this returns survives any death.
+
+        Args:
+            content: Its bytes, or a file that may be moved from the same disk.
+            uid: Its SOP Instance UID; its SHA-256 takes the place of an empty one.
+            study: Its Study Instance UID; a scan without one is a study of its own.
+            origin: AE title of the sender, or "folder".
+
+        Returns:
+            Its entry; None if this content is known already.
+
+        Raises:
+            KnownUidError: There is other content under this UID.
+            DiskFullError: There is no room for it; nothing is left of it then.
+            RbsError: It cannot be written.
+        """
+        with self._taking:
+            sha256, size = _content(content)
+            known = self.queue.find(uid or sha256)
+            if known and known.sha256 == sha256:
+                return None
+            path = self.keep(content)
+            try:
+                return self.queue.add(
+                    uid=uid or sha256,
+                    study=study or uid or sha256,
+                    path=path,
+                    sha256=sha256,
+                    size=size,
+                    origin=origin,
+                )
+            except RbsError:
+                remove([path])
+                raise
+
+    def output(self, entry: Entry) -> Path:
+        """Where the restoration of a scan goes; what an interrupted attempt left is removed."""
+        for stale in self.restored.glob(f"{entry.id}[._]*"):
+            stale.unlink(missing_ok=True)
+        return self.restored / f"{entry.id}.dcm"
+
+    def refuse(self, entry: Entry, reason: str) -> bool:
+        """Put a scan into the folder of refused ones, with the sentence, and enter that.
+
+        Returns:
+            False if the scan was dropped meanwhile.
+
+        Raises:
+            DiskFullError: There is no room for it.
+        """
+        told = self.refused / f"{entry.sha256}.txt"
+        copy = self.refused / f"{entry.sha256}.dcm"
+        _written(told, f"{reason}\n".encode())
+        if entry.path.exists() and entry.path != copy:
+            _written(copy, entry.path.read_bytes())
+        if not self.queue.refuse(entry.id, reason, copy):
+            remove([told, copy])
+            return False
+        if entry.path != copy:
+            remove([entry.path])
+        return True
+
+    def retry(self, entry: Entry) -> bool:
+        """Begin anew with a refused scan or with failed deliveries; False where neither is."""
+        path = self.received / f"{entry.sha256}.dcm"
+        if entry.path.parent != self.refused:
+            return self.queue.retry(entry.id)
+        if entry.path.exists():
+            _written(path, entry.path.read_bytes())
+        if not self.queue.retry(entry.id, path):
+            return False
+        remove([entry.path, entry.path.with_suffix(".txt")])
+        return True
+
+    def drop(self, id: int) -> Entry | None:
+        """Take a scan out of the queue and delete its files; None if there is none."""
+        files = self.queue.files(id)
+        if entry := self.queue.drop(id):
+            self._remove(entry, files)
+        return entry
+
+    def purge(self, before: float) -> int:
+        """Delete scans that were sent or dropped before a time; returns how many."""
+        done = 0
+        for entry in self.queue.old(before):
+            files = self.queue.files(entry.id)
+            if self.queue.forget(entry.id):
+                self._remove(entry, files)
+                done += 1
+        return done
+
+    def sweep(self) -> None:
+        """Delete files that no entry names, which a death left; only while nothing is received."""
+        entries = [entry for entry in self.queue.entries() if entry.state != State.DROPPED]
+        named = {entry.path for entry in entries}
+        outputs = {path for entry in entries for path in self.queue.files(entry.id)}
+        remove(path for path in self.received.iterdir() if path not in named)
+        remove(path for path in self.restored.iterdir() if path not in outputs)
+        remove(self.refused.glob(f"{_UNFINISHED}*"))
+
+    def _remove(self, entry: Entry, files: Iterable[Path]) -> None:
+        remove([*files, self.refused / f"{entry.sha256}.txt"])
+
+
+def _content(content: bytes | Path) -> tuple[str, int]:
+    """SHA-256 and bytes of a content."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest(), len(content)
+    with content.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), content.stat().st_size
+
+
+def flush(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Delete files; what cannot be deleted stays, for `Spool.sweep`."""
+    for path in paths:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _written(target: Path, content: bytes) -> Path:
+    """Write a file whole, to the disk."""
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=_UNFINISHED, delete=False) as file:
+            temporary = Path(file.name)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+        flush(target.parent)
+    except OSError as error:
+        if temporary:
+            temporary.unlink(missing_ok=True)
+        raise system_error(error, target) from error
+    return target
