@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +17,7 @@ from rbs.scans.dicom.reader import blaming
 from rbs.scans.dicom.writer import encoded
 from rbs.utils.files import whole_file, write_csv, write_text
 from rbs.utils.guard import attempt
+from rbs.utils.secret_key import make_key, read_key
 
 REPORT = "report.csv"
 MARK = ".rbs-deidentify"
@@ -73,8 +71,8 @@ def begin(source: Path, target: Path, key: Path | None = None) -> Pseudonyms:
     if begun is None and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise OutputError("it exists already", file=target, remedy="name a new folder")
     if key is None and begun is None and not key_file.exists():
-        _make_key(key_file)
-    pseudonyms = Pseudonyms(_read_key(key_file))
+        make_key(key_file)
+    pseudonyms = Pseudonyms(read_key(key_file, "name it with --key FILE"))
     if begun is None:
         write_text(mark, f"{pseudonyms.fingerprint}\n", overwrite=False)
     elif begun != pseudonyms.fingerprint:
@@ -152,29 +150,3 @@ def _tag(path: str) -> str:
     keyword = path.rpartition(" > ")[2]
     tag = tag_for_keyword(keyword)
     return keyword if tag is None else str(Tag(tag))
-
-
-def _make_key(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Never readable by others, not even for a moment.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"{secrets.token_hex(32)}\n")
-    except OSError as error:
-        fault = f"the key cannot be written ({error.strerror or error})"
-        raise OutputError(fault, file=path, remedy="check the folder and its permissions") from error
-
-
-def _read_key(path: Path) -> bytes:
-    try:
-        text, mode = path.read_text(encoding="ascii").strip(), path.stat().st_mode
-    except (OSError, UnicodeDecodeError) as error:
-        fault = "the key is missing or cannot be read"
-        raise OutputError(fault, file=path, remedy="name it with --key FILE") from error
-    if not re.fullmatch(r"[0-9a-f]{64}", text):
-        fault = "it is no key: those of rbs are 64 hexadecimal digits"
-        raise OutputError(fault, file=path, remedy="name the one that rbs made")
-    if mode & 0o077:
-        raise OutputError("others may read this key", file=path, remedy=f"run `chmod 600 {path}`")
-    return bytes.fromhex(text)
