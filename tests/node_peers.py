@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from nm_files import write_nm
 from pydicom import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import NuclearMedicineImageStorage
+from pynetdicom.sop_class import NuclearMedicineImageStorage, Verification
 
 from rbs.node.audit import Audit
 from rbs.node.queue import Queue
@@ -83,11 +83,27 @@ def send(
         association.release()
 
 
+def status_of_echo(node: Node) -> int:
+    entity = AE("CAMERA")
+    entity.add_requested_context(Verification)
+    association = entity.associate("127.0.0.1", node.port, ae_title="RBS")
+    try:
+        return int(association.send_c_echo().Status)
+    finally:
+        association.release()
+
+
 @contextmanager
 def storage(
-    answer: Callable[[Dataset], int] = lambda ds: 0, port: int = 0, **options: Any
+    answer: Callable[[Dataset], int] = lambda ds: 0,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    syntax: str | None = ExplicitVRLittleEndian,
+    title: str = "PACS",
+    **options: Any,
 ) -> Iterator[tuple[int, list[Dataset]]]:
-    """A destination: its port, and what it took."""
+    """A destination: its port, and what it took. It takes no images without a transfer syntax."""
     taken: list[Dataset] = []
 
     def store(event: evt.Event) -> int:
@@ -97,14 +113,13 @@ def storage(
             taken.append(ds)
         return status
 
-    entity = AE("PACS")
-    for sop_class in options.pop("classes", (NuclearMedicineImageStorage,)):
-        entity.add_supported_context(
-            sop_class, options.pop("syntax", None) or pydicom.uid.ExplicitVRLittleEndian
-        )
-    entity.add_supported_context("1.2.840.10008.1.1")
-    where = ("127.0.0.1", port)
-    server = entity.start_server(where, block=False, evt_handlers=[(evt.EVT_C_STORE, store)], **options)
+    entity = AE(title)
+    entity.require_called_aet = True
+    entity.add_supported_context(Verification)
+    if syntax:
+        entity.add_supported_context(NuclearMedicineImageStorage, syntax)
+    handlers = [(evt.EVT_C_STORE, store)]
+    server = entity.start_server((host, port), block=False, evt_handlers=handlers, **options)
     assert server is not None
     try:
         yield server.server_address[1], taken

@@ -38,6 +38,8 @@ QUEUED = 2
 HANDSHAKE = 10.0
 """Seconds in which a connection must encrypt, and ask for an association."""
 
+STOPPING = 2.0
+"""Seconds for all connections to end when the server stops; the others end with the process."""
 POLL = 0.1
 """Seconds between two looks for the order to stop."""
 
@@ -93,8 +95,9 @@ class BoundedServer(ThreadedAssociationServer):
             for connection in self._connections:  # whoever waits for bytes of one reads its end
                 with suppress(OSError):
                     socket.socket.shutdown(connection, socket.SHUT_RD)
+        end = time.monotonic() + STOPPING
         for thread in list(self._connections.values()):
-            thread.join(HANDSHAKE)
+            thread.join(max(end - time.monotonic(), 0))
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """True for a connection that is looked into; others are closed at once."""
