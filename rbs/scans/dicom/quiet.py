@@ -19,3 +19,9 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         _PYDICOM.disabled = before
+
+
+def quiet_for_good() -> None:
+    """The same until the process ends: `quiet` may end in one thread while another reads."""
+    _PYDICOM.disabled = True
+    warnings.simplefilter("ignore", UserWarning)

@@ -167,15 +167,6 @@ def test_both_of_a_pair_are_entered_or_none(queue, tmp_path):
     assert queue.deliveries() == []
 
 
-def test_a_full_disk_is_no_fault_of_a_scan(queue, clock):
-    entry = ready(queue, "a")
-    queue.claim()
-    queue.put_back([entry.id], "the disk is full", due=1060)
-    assert queue.claim() == []
-    clock.now = 1060
-    assert [again.attempts for again in queue.claim()] == [1]
-
-
 def test_deaths_of_the_worker_are_counted_and_stops_of_the_node_are_not(queue):
     entry = ready(queue, "a")
     for attempts in (1, 1, 1):

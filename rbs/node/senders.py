@@ -1,0 +1,82 @@
+"""Senders that are let in: the allow-list, and how much each may send."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network
+from typing import TypeAlias
+
+from rbs.errors import RbsError
+from rbs.node.settings import Peer
+
+Network: TypeAlias = IPv4Network | IPv6Network
+
+
+class AllowList:
+    """The allow-list: AE titles with the addresses they may call from.
+
+    Raises:
+        RbsError: The address of a host is unknown.
+    """
+
+    def __init__(self, peers: Iterable[Peer]) -> None:
+        self._networks: dict[str, list[Network] | None] = {}
+        for peer in peers:
+            networks = [network for address in peer.addresses for network in _networks(address)]
+            self._networks[peer.ae_title] = networks if peer.addresses else None
+
+    def __call__(self, title: str, address: str) -> bool:
+        """True for a sender of the list, and for any where the list is empty."""
+        return not self._networks or (title in self._networks and _within(self._networks[title], address))
+
+    def knows(self, address: str) -> bool:
+        """True for an address that any sender of the list may call from."""
+        return not self._networks or any(_within(found, address) for found in self._networks.values())
+
+
+def _networks(address: str) -> list[Network]:
+    """A network, or the addresses of a host.
+
+    Raises:
+        RbsError: There is no such host.
+    """
+    try:
+        return [ipaddress.ip_network(address)]
+    except ValueError:
+        pass
+    try:
+        found = socket.getaddrinfo(address, None)
+    except OSError as error:
+        fault = f"the host {address} of the allow-list has no address ({error.strerror})"
+        raise RbsError(fault, remedy="correct `addresses`, or give a network") from error
+    return [ipaddress.ip_network(entry[4][0]) for entry in found]
+
+
+def _within(networks: list[Network] | None, address: str) -> bool:
+    return networks is None or any(ipaddress.ip_address(address) in network for network in networks)
+
+
+class Rate:
+    """Counts the instances of each sender in the last minute."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._most = per_minute
+        self._times: defaultdict[str, deque[float]] = defaultdict(deque)
+        self._lock = threading.Lock()
+
+    def __call__(self, title: str) -> bool:
+        """True if a sender may send one more now."""
+        now = time.monotonic()
+        with self._lock:
+            times = self._times[title]
+            while times and times[0] < now - 60:
+                times.popleft()
+            if len(times) >= self._most:
+                return False
+            times.append(now)
+            return True
