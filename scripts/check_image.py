@@ -104,7 +104,7 @@ class Stage:
         script = " && ".join([*before, f"exec {shlex.join(inside)}"])
         path = {"PATH": f"{os.defpath}:/usr/sbin:/sbin"}
         if subprocess.run(["unshare", *spaces, "sh", "-c", script], env=path, check=False).returncode:
-            sys.exit(f"failed: {shlex.join(command)}")
+            sys.exit(f"failed: {command[0]} ({shlex.join(command[-2:])})")
 
 
 def instructions(dockerfile: Path) -> list[tuple[str, str]]:
