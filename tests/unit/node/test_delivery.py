@@ -15,10 +15,11 @@ import pytest
 from node_peers import Node, scan, storage, until
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian, RLELossless
+from pynetdicom import AE
 
 from rbs.errors import DiskFullError, RbsError
 from rbs.node.delivery import Sender, echo
-from rbs.node.queue import Queue, State
+from rbs.node.queue import Queue, Restoration, State
 
 SHORT = {"first_s": 0.1, "longest_s": 0.4}
 
@@ -39,7 +40,7 @@ def restored(node: Node, *names: str, study: str = "1.2") -> list[Path]:
         node.queue.examined(entry.id, acquisition=name, view=None, deadline=0)
         node.queue.claim()
         destinations = [destination.name for destination in node.settings.destinations]
-        assert node.queue.restored(entry.id, [(file, 1)], destinations, seconds=1)
+        assert node.queue.restored({entry.id: Restoration((file,), 1.0)}, destinations)
         files.append(file)
     return files
 
@@ -80,13 +81,11 @@ def test_scans_arrive_whole_and_in_order(tmp_path: Path) -> None:
 
 
 def test_files_of_several_studies_share_an_association(tmp_path: Path) -> None:
-    with storage() as (port, taken):
+    with storage() as (port, _):
         node = Node(tmp_path, destinations=[pacs(port)])
         for number in range(3):
             restored(node, f"a{number}", study=f"1.{number}")
         associations = []
-        from pynetdicom import AE
-
         original = AE.associate
 
         def counted(*args: Any, **options: Any) -> Any:
