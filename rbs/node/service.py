@@ -58,7 +58,8 @@ class Restoring:
     def stop(self) -> None:
         """Have the worker finish its scan, and end."""
         self._stop.set()
-        self._thread.join()
+        if self._thread.ident:
+            self._thread.join()
 
     def _run(self) -> None:
         ended, pause = None, 0.0
