@@ -38,6 +38,8 @@ PLAIN = (
     "register",
     "prompt",
     "restore",
+    "node",
+    "watch",
     "segment",
     "quantify",
     "view",

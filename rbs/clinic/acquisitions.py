@@ -158,7 +158,7 @@ def pair_views(scans: Iterable[Scan]) -> list[list[Scan]]:
     groups = []
     for scan in scans:
         if len(scan.views) == 1:
-            alike[_acquisition(scan)].append(scan)
+            alike[acquisition_key(scan)].append(scan)
         else:
             groups.append([scan])
     for group in alike.values():
@@ -177,7 +177,7 @@ def join_views(group: Sequence[Scan]) -> Scan:
     return replace(group[0], counts=both, views=(group[0].views[0], group[1].views[0]), cut=cut)
 
 
-def _acquisition(scan: Scan) -> Hashable:
+def acquisition_key(scan: Scan) -> Hashable:
     """Key that the two views of one acquisition share."""
     header: Any = scan.provenance.header
     study = str(getattr(header, "StudyInstanceUID", None) or scan.provenance.path)

@@ -67,6 +67,7 @@ class Entry:
         view: The view it shows, where it shows one.
         output: The restored file.
         seconds: Time to restore it.
+        name: Name of the file in a folder that is watched.
     """
 
     id: int
@@ -86,6 +87,7 @@ class Entry:
     view: str | None
     output: Path | None
     seconds: float | None
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ CREATE TABLE scan (
     size INTEGER NOT NULL, origin TEXT NOT NULL, received REAL NOT NULL, changed REAL NOT NULL,
     state TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '', deadline REAL, attempts INTEGER NOT NULL DEFAULT 0,
     partner INTEGER, view TEXT, output TEXT, output_size INTEGER NOT NULL DEFAULT 0,
-    seconds REAL, acquisition TEXT);
+    seconds REAL, acquisition TEXT, name TEXT NOT NULL DEFAULT '');
 CREATE INDEX scan_state ON scan (state);
 CREATE INDEX scan_study ON scan (study);
 CREATE INDEX scan_sha256 ON scan (sha256);
@@ -174,7 +176,9 @@ class Queue:
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {VERSION}")
 
-    def add(self, *, uid: str, study: str, path: Path, sha256: str, size: int, origin: str) -> Entry | None:
+    def add(
+        self, *, uid: str, study: str, path: Path, sha256: str, size: int, origin: str, name: str = ""
+    ) -> Entry | None:
         """Take a scan in.
 
         Returns:
@@ -195,12 +199,12 @@ class Queue:
             elif known:
                 raise KnownUidError(
                     f"another scan with its SOP Instance UID was received before, as number {known['id']}",
-                    remedy=f"if this one is to replace it, run `rbs node drop {known['id']}` and send again",
+                    remedy=f"to replace that one, run `rbs node drop {known['id']}` and send again",
                 )
-            row = (uid, study, str(path), sha256, size, origin, now, now, State.RECEIVED)
+            row = (uid, study, str(path), sha256, size, origin, now, now, State.RECEIVED, name)
             id = db.execute(
-                "INSERT INTO scan (uid, study, path, sha256, size, origin, received, changed, state)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO scan (uid, study, path, sha256, size, origin, received, changed, state, name)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 row,
             ).lastrowid
             return self._entries(db, "id = ?", id)[0]
@@ -291,11 +295,11 @@ class Queue:
                 reason = f"its other view did not come within {now - late.changed:.0f} s: restored alone"
                 self._move(db, late.id, State.WAITING, State.READY, deadline=None, reason=reason)
             first = (
-                "state = ? AND ifnull(deadline, 0) <= ? AND NOT EXISTS (SELECT 1 FROM scan AS earlier"
+                "state = ? AND NOT EXISTS (SELECT 1 FROM scan AS earlier"
                 f" WHERE earlier.study = scan.study AND earlier.id < scan.id AND state IN ({_marks(OPEN)})"
                 ") LIMIT 1"
             )
-            found = self._entries(db, first, State.READY, now, *OPEN)
+            found = self._entries(db, first, State.READY, *OPEN)
             if found and found[0].partner:
                 found += self._entries(db, "id = ? AND state = ?", found[0].partner, State.READY)
             return [self._attempt(db, entry, State.RESTORING) for entry in found]
@@ -342,13 +346,6 @@ class Queue:
             return any(
                 self._move(db, id, old, State.REFUSED, **new) for old in (State.RECEIVED, State.RESTORING)
             )
-
-    def put_back(self, ids: Iterable[int], reason: str, due: float) -> None:
-        """Have scans that are being restored wait until `due`, through no fault of theirs."""
-        with self._transaction() as db:
-            for id in ids:
-                values = {"reason": reason, "deadline": due, "attempts": 0}
-                self._move(db, id, State.RESTORING, State.READY, **values)
 
     def recover(self, ended: str | None = None) -> int:
         """Take back the scans that a worker left when it ended; only while none runs.

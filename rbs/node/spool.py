@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -81,7 +82,9 @@ class Spool:
             raise system_error(error, target) from error
         return target
 
-    def take(self, content: bytes | Path, *, uid: str, study: str, origin: str) -> Entry | None:
+    def take(
+        self, content: bytes | Path, *, uid: str, study: str, origin: str, name: str = ""
+    ) -> Entry | None:
         """Keep a file and enter it in the queue; what this returns survives any death.
 
         Args:
@@ -89,6 +92,7 @@ class Spool:
             uid: Its SOP Instance UID; its SHA-256 takes the place of an empty one.
             study: Its Study Instance UID; a scan without one is a study of its own.
             origin: AE title of the sender, or "folder".
+            name: Name of the file in a folder that is watched.
 
         Returns:
             Its entry; None if this content is known already.
@@ -112,6 +116,7 @@ class Spool:
                     sha256=sha256,
                     size=size,
                     origin=origin,
+                    name=name,
                 )
             except RbsError:
                 remove([path])
@@ -135,8 +140,7 @@ class Spool:
         told = self.refused / f"{entry.sha256}.txt"
         copy = self.refused / f"{entry.sha256}.dcm"
         _written(told, f"{reason}\n".encode())
-        if entry.path.exists() and entry.path != copy:
-            _written(copy, entry.path.read_bytes())
+        _copy(entry.path, copy)
         if not self.queue.refuse(entry.id, reason, copy):
             remove([told, copy])
             return False
@@ -149,8 +153,7 @@ class Spool:
         path = self.received / f"{entry.sha256}.dcm"
         if entry.path.parent != self.refused:
             return self.queue.retry(entry.id)
-        if entry.path.exists():
-            _written(path, entry.path.read_bytes())
+        _copy(entry.path, path)
         if not self.queue.retry(entry.id, path):
             return False
         remove([entry.path, entry.path.with_suffix(".txt")])
@@ -173,14 +176,13 @@ class Spool:
                 done += 1
         return done
 
-    def sweep(self) -> None:
-        """Delete files that no entry names, which a death left; only while nothing is received."""
+    def sweep(self, age_s: float = 3600) -> None:
+        """Delete files that no entry names, which a death left; young ones may get an entry."""
         entries = [entry for entry in self.queue.entries() if entry.state != State.DROPPED]
-        named = {entry.path for entry in entries}
-        outputs = {path for entry in entries for path in self.queue.files(entry.id)}
-        remove(path for path in self.received.iterdir() if path not in named)
-        remove(path for path in self.restored.iterdir() if path not in outputs)
-        remove(self.refused.glob(f"{_UNFINISHED}*"))
+        named = {path for entry in entries for path in self.queue.files(entry.id)}
+        left = [*self.received.iterdir(), *self.restored.iterdir(), *self.refused.glob(f"{_UNFINISHED}*")]
+        before = time.time() - age_s
+        remove(path for path in left if path not in named and _changed(path) < before)
 
     def _remove(self, entry: Entry, files: Iterable[Path]) -> None:
         remove([*files, self.refused / f"{entry.sha256}.txt"])
@@ -207,7 +209,26 @@ def remove(paths: Iterable[Path]) -> None:
     """Delete files; what cannot be deleted stays, for `Spool.sweep`."""
     for path in paths:
         with suppress(OSError):
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _changed(path: Path) -> float:
+    """Time of the last change of a file, a new name included; that of now where it is gone."""
+    try:
+        return path.stat().st_ctime
+    except OSError:
+        return time.time()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Give a file a second name, which takes no room, or a copy on another disk."""
+    try:
+        os.link(source, target)
+        flush(target.parent)
+    except (FileExistsError, FileNotFoundError):  # linked before; or gone, which the reason tells
+        return
+    except OSError:
+        _written(target, source.read_bytes())
 
 
 def _written(target: Path, content: bytes) -> Path:

@@ -48,13 +48,13 @@ def dicomdirs(folder: Path) -> list[Path]:
 
 
 def header_of(path: Path, content: bytes | None = None) -> Dataset:
-    """Class, study and derivation of a file; empty where reading it whole will say what is wrong.
+    """Class, instance, study and derivation of a file; empty where reading it whole will say what is wrong.
 
     Args:
         path: The file.
         content: Its bytes, where they were read before; the file is not opened then.
     """
-    wanted = ["SOPClassUID", "StudyInstanceUID", "DerivationCodeSequence"]
+    wanted = ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "DerivationCodeSequence"]
     try:
         with quiet():
             return decoded(path, content, stop_before_pixels=True, specific_tags=wanted)[0]

@@ -1,13 +1,10 @@
 """The queue of a node: its transitions, and what is left of them after a death."""
 
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from node_scans import die, killed
 
 from rbs.errors import RbsError
 from rbs.node.queue import FILE, Entry, KnownUidError, Queue, Restoration, State
@@ -131,7 +128,9 @@ def test_order_of_a_study_is_kept(queue, tmp_path):
 
 def test_deliveries_of_a_study_keep_their_order_for_each_destination(queue, tmp_path):
     for name in "ab":
-        finish(queue, tmp_path, *(entry for _ in [ready(queue, name)] for entry in queue.claim()), to=("p", "q"))
+        finish(
+            queue, tmp_path, *(entry for _ in [ready(queue, name)] for entry in queue.claim()), to=("p", "q")
+        )
     first = queue.due()
     assert [(delivery.entry, delivery.destination) for delivery in first] == [(1, "p"), (1, "q")]
     assert queue.failed(first[0].id, "no answer", due=1060)
@@ -165,15 +164,6 @@ def test_both_of_a_pair_are_entered_or_none(queue, tmp_path):
     assert not finish(queue, tmp_path, first, second)
     assert queue.get(first.id).state is State.RESTORING
     assert queue.deliveries() == []
-
-
-def test_a_full_disk_is_no_fault_of_a_scan(queue, clock):
-    entry = ready(queue, "a")
-    queue.claim()
-    queue.put_back([entry.id], "the disk is full", due=1060)
-    assert queue.claim() == []
-    clock.now = 1060
-    assert [again.attempts for again in queue.claim()] == [1]
 
 
 def test_deaths_of_the_worker_are_counted_and_stops_of_the_node_are_not(queue):
@@ -233,48 +223,52 @@ def test_a_queue_of_a_newer_version_and_a_damaged_one_are_refused(tmp_path):
         Queue(damaged)
 
 
-DIE = """
-import os, signal, sqlite3, sys
-from pathlib import Path
-from rbs.node.queue import Queue, Restoration
-queue, spool, place = Queue(Path(sys.argv[1])), Path(sys.argv[1]), sys.argv[3]
 class Deadly(sqlite3.Connection):
-    def execute(self, sql, *values):
-        if sql == "COMMIT" and place == "before": os.kill(os.getpid(), signal.SIGKILL)
+    """A connection that kills the process before or after a transaction ends."""
+
+    place = ""
+
+    def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
+        if sql == "COMMIT" and self.place == "before":
+            die()
         done = super().execute(sql, *values)
-        if sql == "COMMIT": os.kill(os.getpid(), signal.SIGKILL)
+        if sql == "COMMIT":
+            die()
         return done
-connect = sqlite3.connect
-sqlite3.connect = lambda *a, **k: connect(*a, factory=Deadly, **k)
-del queue._local.db
-exec(sys.argv[2])
-"""
+
 
 STEPS = {
-    "queue.add(uid='a', study='s', path=spool / 'x', sha256='h', size=1, origin='CAM')": "received",
-    "queue.begin()": "received",
-    "queue.examined(1, acquisition='k', view=None, deadline=0)": "ready",
-    "queue.claim()": "restoring",
-    "queue.restored({1: Restoration((spool / FILE,), 1.0)}, ['pacs'])": "restored",
-    "queue.failed(1, 'no answer', due=0)": "restored",
-    "queue.delivered(1)": "sent",
-    "queue.drop(1)": "dropped",
+    "received": lambda queue, file: queue.add(
+        uid="a", study="s", path=file, sha256="h", size=1, origin="CAM"
+    ),
+    "received, begun": lambda queue, _: queue.begin(),
+    "ready": lambda queue, _: queue.examined(1, acquisition="k", view=None, deadline=0),
+    "restoring": lambda queue, _: queue.claim(),
+    "restored": lambda queue, file: queue.restored({1: Restoration((file,), 1.0)}, ["pacs"]),
+    "restored, failed": lambda queue, _: queue.failed(1, "no answer", due=0),
+    "sent": lambda queue, _: queue.delivered(1),
+    "dropped": lambda queue, _: queue.drop(1),
 }
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_a_death_in_any_transition_leaves_the_state_before_or_after_it(tmp_path, place):
+def test_a_death_in_any_transition_leaves_the_state_before_or_after_it(tmp_path, monkeypatch, place):
     queue = Queue(tmp_path)
-    for step, after in STEPS.items():
-        step = step.replace("FILE", repr(FILE))
-        before = [(entry.state, entry.attempts) for entry in queue.entries()]
-        sent = queue.deliveries()
-        died = subprocess.run([sys.executable, "-c", DIE, str(tmp_path), step, place])
-        assert died.returncode == -signal.SIGKILL
+
+    def deadly(step):
+        own = Queue(tmp_path)
+        del own._local.db
+        connect = sqlite3.connect
+        monkeypatch.setattr(Deadly, "place", place)
+        monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, factory=Deadly, **k))
+        step(own, tmp_path / FILE)
+
+    for after, step in STEPS.items():
+        before = queue.entries(), queue.deliveries()
+        assert killed(lambda step=step: deadly(step))
         if place == "before":
-            assert [(entry.state, entry.attempts) for entry in queue.entries()] == before
-            assert queue.deliveries() == sent
-            exec(step, {"queue": queue, "spool": tmp_path, "Restoration": Restoration})
-        (entry,) = queue.entries()
-        assert entry.state == after
-    assert os.path.exists(tmp_path / FILE)
+            assert (queue.entries(), queue.deliveries()) == before
+            step(queue, tmp_path / FILE)
+        else:
+            assert (queue.entries(), queue.deliveries()) != before
+        assert [entry.state for entry in queue.entries()] == [after.partition(",")[0]]
