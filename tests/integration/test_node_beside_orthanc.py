@@ -81,7 +81,7 @@ class Hospital:
     def orthanc(self, path: str) -> Any:
         request = urllib.request.Request(f"http://127.0.0.1:{self.web}/{path}")
         request.add_header("Authorization", f"Basic {base64.b64encode(b'admin:secret').decode()}")
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read())
 
     @staticmethod
@@ -92,7 +92,7 @@ class Hospital:
             return False
 
     def health(self) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.page}/health", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.page}/health", timeout=60) as answer:
             return json.loads(answer.read())
 
     def send(self, *files: Path) -> None:
