@@ -174,14 +174,14 @@ def test_kill_9_at_twenty_random_moments_loses_and_doubles_nothing(tmp_path):
 
     def sender():
         for scan in scans:
-            while not send(scan, port):
+            while len(acknowledged) > len(sent) + 4 or not send(scan, port):
                 if ended.wait(0.2):
                     return
             acknowledged.append(scan)
 
     def start():
         command = [sys.executable, "-m", "rbs.cli", "node", "--settings", str(file)]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
     queue, chance = Queue(tmp_path / "spool"), random.Random(1)
     with pacs(to) as sent:
@@ -190,7 +190,12 @@ def test_kill_9_at_twenty_random_moments_loses_and_doubles_nothing(tmp_path):
         thread.start()
         try:
             for number in range(20):
-                time.sleep(chance.uniform(2, 9))
+                if number % 5:  # and otherwise while it starts
+                    assert "listens at" in process.stdout.readline()
+                if number % 2:
+                    before = len(sent)
+                    wait_for(lambda before=before: len(sent) > before or len(sent) == len(scans), 300)
+                time.sleep(chance.uniform(0, 2))
                 process.kill()  # its worker finishes its scan, or is killed as well
                 if number % 2:
                     for worker in workers_of(tmp_path / "spool"):
