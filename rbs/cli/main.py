@@ -47,6 +47,7 @@ PLAIN = (
     "benchmark",
     "ablation",
     "sweep",
+    "federate",
     "report",
 )
 RENAMED = {
