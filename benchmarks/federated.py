@@ -11,19 +11,36 @@ children of one hospital, has a file of its own, so the command may be interrupt
 """
 
 import argparse
+import csv
+import json
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.ndimage import zoom
 
 from rbs.data.manifest import COLUMNS as MANIFEST_COLUMNS
+from rbs.data.manifest import Manifest
+from rbs.evaluation.scans.metrics import nc_nmse
+from rbs.evaluation.scans.pairs import ScanPair, load_pair
+from rbs.evaluation.statistics.summary import interval
+from rbs.federated.network import simulate
+from rbs.federated.privacy import epsilon
+from rbs.federated.rounds import Plan
+from rbs.federated.site import RESTORER, Site, read_experiment, untrained
+from rbs.restorers.checkpoint import load_restorer
 from rbs.scans.dicom.writer import PatientHeader, StudyHeader, write_acquired_nm
+from rbs.scans.fidelity import relative_error
 from rbs.scans.scan import STANDARD_VELOCITY, Scan
-from rbs.synthetic.cohort import make_patient
-from rbs.synthetic.cohort import Acquisition
+from rbs.synthetic.cohort import Acquisition, make_patient
 from rbs.synthetic.skeleton import SPACING_MM, VIEWS
+from rbs.tasks.fit import fit
 from rbs.utils.files import write_csv
 
 TEST = 12
@@ -80,6 +97,8 @@ def write_children(folder: Path, name: str) -> Path:
             _write_child(folder / patient, site, seed, number)
         files = {file: f"{patient}/{file}.dcm" for file in ("rapid", "standard")}
         row = {"patient": patient, "split": splits[len(rows)], **files, "truth": f"{patient}/truth.npz"}
+        if row["split"] != "test":  # a hospital has neither
+            row["rapid"] = row["truth"] = ""
         rows.append(row)
     columns = [column for column in MANIFEST_COLUMNS if column in rows[0]]
     write_csv(folder / "manifest.csv", columns, [[row[column] for column in columns] for row in rows])
@@ -121,6 +140,188 @@ def _write_child(folder: Path, site: Hospital, seed: int, number: int) -> None:
     )
 
 
+NETWORK = {"width": 8, "enc_blocks": [1, 1], "middle_blocks": 1, "dec_blocks": [1, 1]}
+ROUNDS, STEPS = 8, 40
+"""Rounds, and optimiser steps of each hospital in a round."""
+SITES = [name for name, site in HOSPITALS.items() if site.train]
+OUTSIDE = "E"
+CLIP, NOISE, DELTA = 0.02, 1.5, 1e-5
+FEDERATIONS: dict[str, dict[str, Any]] = {
+    "federated": {},
+    "federated, local layers": {"local": ("norms", "first")},
+    "federated, private": {"clip": CLIP, "noise": NOISE, "delta": DELTA},
+}
+ALONE, POOLED = "alone", "pooled"
+
+
+def experiment(seed: int) -> dict[str, Any]:
+    """The experiment that all trainings share, small enough for minutes."""
+    settings = read_experiment("federated")
+    settings["seed_everything"] = seed
+    settings["model"]["init_args"]["f1"]["init_args"] = NETWORK
+    settings["model"]["init_args"]["lr"] = 4e-3
+    settings["data"]["init_args"] |= {"crop": [96, 96], "batch_size": 4}
+    return settings
+
+
+def pooled_manifest(folder: Path) -> Path:
+    """One manifest of all training children."""
+    file = folder / "pooled.csv"
+    rows = [
+        [f"{name}/{row['standard']}" if column == "standard" else row[column] for column in _OF_TRAINING]
+        for name in SITES
+        for row in csv.DictReader((folder / name / "manifest.csv").open())
+        if row["split"] != "test"
+    ]
+    write_csv(file, _OF_TRAINING, rows)
+    return file
+
+
+_OF_TRAINING = ("patient", "split", "standard")
+
+
+def train_all(folder: Path, seed: int) -> None:
+    """Train what is missing of a seed."""
+    hospitals, runs = folder / "hospitals", folder / f"seed{seed}"
+    manifests = {name: hospitals / name / "manifest.csv" for name in SITES}
+    for name, manifest in manifests.items():
+        _once(runs / f"{ALONE} {name}", _fitted, seed, manifest, ROUNDS * STEPS)
+    _once(runs / POOLED, _fitted, seed, pooled_manifest(hospitals), len(SITES) * ROUNDS * STEPS)
+    for name, options in FEDERATIONS.items():
+        _once(runs / name, _federated, seed, manifests, options)
+
+
+def _once(run: Path, train: Callable[..., None], *args: Any) -> None:
+    if (run / "seconds.json").exists():
+        return
+    began = time.monotonic()
+    train(run, *args)
+    (run / "seconds.json").write_text(json.dumps(round(time.monotonic() - began, 1)))
+    print(run, (run / "seconds.json").read_text(), "s", flush=True)
+
+
+def _fitted(run: Path, seed: int, manifest: Path, steps: int) -> None:
+    settings = {
+        "name": run.name,
+        "wandb": "disabled",
+        "data.init_args.manifest": manifest,
+        "data.init_args.seed": seed,
+        "model.init_args.warmup_steps": steps // 10,
+        "ema.decay": 1 - 10 / steps,
+        "checkpoint.save_last": False,
+        "checkpoint.save_top_k": 0,
+        "trainer": {
+            "max_steps": steps,
+            "default_root_dir": run.parent,
+            "limit_val_batches": 0,
+            "num_sanity_val_steps": 0,
+            "enable_progress_bar": False,
+        },
+    }
+    fit(experiment(seed), **settings)
+
+
+def _federated(run: Path, seed: int, manifests: dict[str, Path], options: dict[str, Any]) -> None:
+    own = experiment(seed)
+    sites = {name: Site(own, manifest, run / name) for name, manifest in manifests.items()}
+    plan = Plan(clients=len(SITES), minimum=len(SITES), rounds=ROUNDS, steps=STEPS, **options)
+    simulate(plan, untrained(own), sites, run)
+
+
+@cache
+def pairs(folder: Path, name: str) -> list[ScanPair]:
+    """Test children of a hospital."""
+    return [load_pair(case) for case in Manifest.read(folder / name / "manifest.csv").split("test")]
+
+
+def score_all(folder: Path, seed: int) -> None:
+    """Score what is missing of a seed: own children, and those of the hospital outside."""
+    runs = folder / f"seed{seed}"
+    for arm in (ALONE, POOLED, *FEDERATIONS):
+        for name in (*SITES, OUTSIDE):
+            for file in _models(runs, arm, name):
+                _score(folder / "hospitals", name, file, arm, seed)
+
+
+def _models(runs: Path, arm: str, name: str) -> list[Path]:
+    """Restorers of an arm that serve a hospital; outside, each of those that belong to one."""
+    owners = [name] if name in SITES else SITES
+    if arm == ALONE:
+        return [runs / f"{ALONE} {owner}" / RESTORER for owner in owners]
+    if "local" in FEDERATIONS.get(arm, {}):
+        return [runs / arm / owner / RESTORER for owner in owners]
+    return [runs / arm / RESTORER]
+
+
+def _score(folder: Path, name: str, file: Path, arm: str, seed: int) -> None:
+    scored = file.with_name(f"scores_{name}.csv")
+    if scored.exists() or not file.exists():
+        return
+    loaded = load_restorer(file)
+    rows = []
+    for pair in pairs(folder, name):
+        restored = pair.restored(loaded)
+        target = pair.target
+        assert target.expectation is not None
+        truth = relative_error(restored, target.expectation, target.mask, target.peak)
+        rows.append([arm, seed, name, pair.patient, nc_nmse(restored, target), truth])
+    write_csv(scored, ("arm", "seed", "hospital", "patient", "nc_nmse", "nmse_truth"), rows)
+    print(scored, flush=True)
+
+
+def table(folder: Path) -> pd.DataFrame:
+    """Mean decibels of each arm and hospital, and its gains over the pooled training and alone."""
+    scores = pd.concat([pd.read_csv(file) for file in sorted(folder.glob("seed*/**/scores_*.csv"))])
+    # Of a hospital outside, the mean over the restorers that belong to others.
+    errors = scores.groupby(["arm", "hospital", "patient"])[["nc_nmse", "nmse_truth"]].mean().reset_index()
+    rows = []
+    for arm in (ALONE, POOLED, *FEDERATIONS):
+        about = _costs(folder, arm)
+        for name in (*SITES, OUTSIDE):
+            ours = _of(errors, arm, name)
+            if not len(ours):
+                continue
+            row: dict[str, Any] = {"training": arm, "hospital": name, "children": HOSPITALS[name].train}
+            for column, metric in (("nc_psnr", "nc_nmse"), ("psnr_truth", "nmse_truth")):
+                row[column] = _db(ours[metric])
+                row[f"{column}_low"], row[f"{column}_high"] = interval((ours[metric].to_numpy(),), _db)
+            for column, other in (("over_alone", ALONE), ("over_pooled", POOLED)):
+                theirs = _of(errors, other, name)
+                if other == arm or not len(theirs):
+                    continue
+                both = (ours["nc_nmse"].to_numpy(), theirs.loc[ours.index, "nc_nmse"].to_numpy())
+                row[column] = _gain(*both)
+                row[f"{column}_low"], row[f"{column}_high"] = interval(both, _gain)
+            rows.append(row | about)
+    return pd.DataFrame(rows).round(2)
+
+
+def _of(errors: pd.DataFrame, arm: str, name: str) -> pd.DataFrame:
+    return errors[(errors["arm"] == arm) & (errors["hospital"] == name)].set_index("patient")
+
+
+def _db(errors: Any, axis: int = -1) -> Any:
+    return -10 * np.log10(np.mean(errors, axis=axis))
+
+
+def _gain(ours: Any, theirs: Any, axis: int = -1) -> Any:
+    return _db(ours, axis=axis) - _db(theirs, axis=axis)
+
+
+def _costs(folder: Path, arm: str) -> dict[str, float]:
+    """Core minutes and traffic of an arm, mean over seeds, all hospitals together."""
+    runs: Sequence[Path] = sorted(folder.glob("seed*"))
+    pattern = f"{arm}*" if arm == ALONE else arm
+    seconds = [float(file.read_text()) for run in runs for file in run.glob(f"{pattern}/seconds.json")]
+    costs = {"core_minutes": sum(seconds) / 60 / len(runs)}
+    tables = [pd.read_csv(run / arm / "rounds.csv") for run in runs if (run / arm / "rounds.csv").exists()]
+    if tables:
+        costs["traffic_mb"] = float(np.mean([t["mb_down"].sum() + t["mb_up"].sum() for t in tables]))
+    if "noise" in FEDERATIONS.get(arm, {}):
+        costs["epsilon"] = epsilon(NOISE, ROUNDS, DELTA)
+    return costs
+
+
 def main() -> None:
     """Write the children, train and score what is missing, or write the table."""
     parser = argparse.ArgumentParser(
@@ -128,7 +329,14 @@ def main() -> None:
     )
     parser.add_argument("output", type=Path)
     parser.add_argument("--children", action="store_true", help="write the children of all hospitals")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--table", type=Path)
     args = parser.parse_args()
+    if args.table:
+        table(args.output).to_csv(args.table, index=False)
+    if args.seed is not None:
+        train_all(args.output, args.seed)
+        score_all(args.output, args.seed)
     if args.children:
         for name in HOSPITALS:
             print(write_children(args.output / "hospitals" / name, name), flush=True)

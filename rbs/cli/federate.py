@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--config",
             default="federated",
             metavar="FILE",
-            help="experiment of stage 1, or the name of one of rbs; the same everywhere (default: %(default)s)",
+            help="experiment of stage 1, or its name in rbs; the same everywhere (default: %(default)s)",
         )
         role.add_argument(
             "--output",

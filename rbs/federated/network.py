@@ -177,7 +177,7 @@ def serve(plan: Plan, restorer: Restorer, folder: Path, address: str, tls: Tls |
 
 
 def join(client: SiteClient, address: str, authority: Path | None, wait_s: float) -> None:
-    """Take part in a federation until the server ends it; connect again where the connection breaks.
+    """Take part in a federation until the server ends it, over as many connections as it takes.
 
     Args:
         client: The site.

@@ -160,6 +160,7 @@ class Site:
         own = self.experiment
         task, seed = own["model"]["init_args"], int(own.get("seed_everything", 1))
         remaining = (order.rounds - order.round + 1) / order.rounds
+        averaged = 1 - 1 / max(1, _AVERAGED * order.steps)
         trainer: dict[str, Any] = {
             "max_steps": order.steps,
             "default_root_dir": work,
@@ -183,9 +184,7 @@ class Site:
             "model.init_args.warmup_steps": min(int(task.get("warmup_steps", 100)), order.steps // 10),
             "checkpoint.save_last": False,
             "checkpoint.save_top_k": 0,
-            "ema.decay": min(
-                float(own.get("ema", {}).get("decay", 0.999)), 1 - 1 / max(1, _AVERAGED * order.steps)
-            ),
+            "ema.decay": min(float(own.get("ema", {}).get("decay", 0.999)), averaged),
             "trainer": trainer,
         }
         run = fit(own, **settings, **self.settings)
