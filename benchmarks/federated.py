@@ -207,7 +207,7 @@ def _fitted(run: Path, seed: int, manifest: Path, steps: int) -> None:
         "data.init_args.manifest": manifest,
         "data.init_args.seed": seed,
         "model.init_args.warmup_steps": steps // 10,
-        "ema.decay": 1 - 10 / steps,
+        "ema.decay": max(0.0, 1 - 10 / steps),
         "checkpoint.save_last": False,
         "checkpoint.save_top_k": 0,
         "trainer": {

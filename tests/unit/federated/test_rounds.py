@@ -9,6 +9,7 @@ import torch
 
 pytest.importorskip("flwr", reason="pip install 'rbs[federate]'")
 
+from federated_sites import Shift
 from flwr.common import Code, FitRes, Status, ndarrays_to_parameters, parameters_to_ndarrays
 from flwr.server import SimpleClientManager
 from small_cohort import net
@@ -17,29 +18,10 @@ from rbs.errors import CheckpointError, RbsError
 from rbs.federated.layers import LOCAL, arrays_of, clipped, norm, shared_names
 from rbs.federated.network import SiteClient, _Here
 from rbs.federated.rounds import FederationServer, Plan, Rounds
-from rbs.federated.site import Answer, Order
+from rbs.federated.site import Order
 from rbs.restorers.checkpoint import load_restorer
 
 PLAN = Plan(clients=3, rounds=2, steps=5, minimum=2, wait_s=0)
-
-
-class Shift:
-    """A site whose training adds a number to every weight."""
-
-    def __init__(self, shift, patients=10):
-        self.shift, self.patients, self.orders, self.kept = shift, patients, [], None
-
-    def train(self, arrays, order):
-        self.orders.append(order)
-        return Answer([array + np.float32(self.shift) for array in arrays], self.patients, order.steps, 0.5)
-
-    def take(self, arrays, order):
-        self.kept = arrays
-
-    def keep(self, order):
-        pass
-
-    file = "its file"
 
 
 class Tampered(SiteClient):
@@ -135,7 +117,10 @@ def fewer(answer):
         (other_shape, "its weights have other shapes or types"),
         (fewer, "its weights have other shapes or types"),
         (no_array, "it cannot be read (ValueError)"),
-        (lambda a: replaced(a, metrics=a.metrics | {"layout": "0"}), "its weights have other names or shapes"),
+        (
+            lambda a: replaced(a, metrics=a.metrics | {"layout": "0"}),
+            "its weights have other names or shapes",
+        ),
         (lambda a: replaced(a, metrics=a.metrics | {"loss": "low"}), "it cannot be read (ValueError)"),
         (lambda a: replaced(a, num_examples=0), "0 patients cannot be"),
         (lambda a: replaced(a, num_examples=10**9), "1000000000 patients cannot be"),

@@ -1,11 +1,6 @@
 """The training of a site: the same fit, local layers that stay, nothing of a patient that leaves."""
 
-import socket
-import subprocess
-import sys
-import threading
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
