@@ -160,7 +160,7 @@ def experiment(seed: int) -> dict[str, Any]:
     settings["seed_everything"] = seed
     settings["model"]["init_args"]["f1"]["init_args"] = NETWORK
     settings["model"]["init_args"]["lr"] = 4e-3
-    settings["data"]["init_args"] |= {"crop": [96, 96], "batch_size": 4}
+    settings["data"]["init_args"] |= {"crop": [64, 64], "batch_size": 4}
     return settings
 
 

@@ -1,5 +1,6 @@
 """Sites that answer as tests say, and what passes between them and a server."""
 
+import contextlib
 import socket
 import threading
 
@@ -61,14 +62,10 @@ class Listener:
 
 
 def _pass_on(source, sink, kept):
-    try:
+    with contextlib.suppress(OSError):
         while data := source.recv(65536):
             kept += data
             sink.sendall(data)
-    except OSError:
-        pass
     for one in (source, sink):
-        try:
+        with contextlib.suppress(OSError):
             one.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass

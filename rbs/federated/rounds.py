@@ -300,7 +300,7 @@ class Rounds(FedAvg):
     # --- what is kept
 
     def _keep(self) -> None:
-        """Write the weights first: a server that dies in between repeats the rows of no round."""
+        """Write the table, then the weights, which say how much of the table counts."""
         self._write_rows()
         used = [row for row in self._rows if int(row["round"]) == self.done and not row.get("refused")]
         told: dict[str, Any] = {

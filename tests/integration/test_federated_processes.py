@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import write_cohort
 
 pytest.importorskip("flwr", reason="pip install 'rbs[federate]'")
 
@@ -48,7 +47,7 @@ def rounds_of(folder: Path) -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.slow
-def test_a_federation_survives_the_death_of_its_server_and_sends_no_patient(tmp_path):
+def test_a_federation_survives_the_death_of_its_server_and_sends_no_patient(make_cohort, tmp_path):
     settings = read_experiment("federated")
     small = {"width": 4, "enc_blocks": [1], "middle_blocks": 1, "dec_blocks": [1]}
     settings["model"]["init_args"]["f1"]["init_args"] = small
@@ -65,7 +64,7 @@ def test_a_federation_survives_the_death_of_its_server_and_sends_no_patient(tmp_
     sites = []
     for number, name in enumerate(("north", "south")):
         splits = ("train",) * (2 + number) + ("val",)
-        manifest = write_cohort(tmp_path / f"patients of {name}", splits=splits, truth=False, seed=number)
+        manifest = make_cohort(tmp_path / f"patients of {name}", splits=splits, truth=False, seed=number)
         words = ("--server", f"127.0.0.1:{listener.port}", "--manifest", str(manifest), "--name", name)
         sites.append(started(tmp_path, name, "client", *common, *words, "--output", name))
     try:

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import write_cohort
 
 from rbs.errors import RbsError
 from rbs.federated.layers import LOCAL, arrays_of, layout, norm, shared_names
@@ -16,9 +15,9 @@ SMALL = {"width": 4, "enc_blocks": [1], "middle_blocks": 1, "dec_blocks": [1]}
 
 
 @pytest.fixture(scope="module")
-def manifest(tmp_path_factory):
+def manifest(make_cohort, tmp_path_factory):
     splits = ("train", "train", "val")
-    return write_cohort(tmp_path_factory.mktemp("site"), splits=splits, truth=False, rapid=False)
+    return make_cohort(tmp_path_factory.mktemp("site"), splits=splits, truth=False, rapid=False)
 
 
 def experiment():
@@ -80,9 +79,9 @@ def test_another_network_is_refused(manifest, tmp_path):
         site.train(arrays_of(site.restorer, names), replace(asked, layout="0" * 16))
 
 
-def test_a_site_needs_patients_to_train_on(tmp_path):
+def test_a_site_needs_patients_to_train_on(make_cohort, tmp_path):
     with pytest.raises(RbsError, match="no patient of it is for training"):
-        Site(experiment(), write_cohort(tmp_path / "data", splits=("val", "test")), tmp_path / "site")
+        Site(experiment(), make_cohort(tmp_path / "data", splits=("val", "test")), tmp_path / "site")
 
 
 def test_an_experiment_that_trains_no_restorer_is_refused():
