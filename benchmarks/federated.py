@@ -31,8 +31,8 @@ from rbs.evaluation.scans.metrics import nc_nmse
 from rbs.evaluation.scans.pairs import ScanPair, load_pair
 from rbs.evaluation.statistics.summary import interval
 from rbs.federated.network import simulate
+from rbs.federated.plan import Plan
 from rbs.federated.privacy import epsilon
-from rbs.federated.rounds import Plan
 from rbs.federated.site import RESTORER, Site, read_experiment, untrained
 from rbs.restorers.checkpoint import load_restorer
 from rbs.scans.dicom.writer import PatientHeader, StudyHeader, write_acquired_nm

@@ -152,7 +152,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _plan(args: argparse.Namespace, clients: int, **others: Any) -> Any:
-    from rbs.federated.rounds import Plan
+    from rbs.federated.plan import Plan
 
     names = ("rounds", "steps", "mu", "local", "clip", "noise", "delta")
     own = {name: getattr(args, name) for name in names}

@@ -36,14 +36,17 @@ from flwr.common import (
 )
 from flwr.server import ServerConfig, SimpleClientManager, start_server
 from flwr.server.client_proxy import ClientProxy
+from flwr.supercore import telemetry
 
 from rbs.errors import RbsError, printable
-from rbs.federated.rounds import FederationServer, Plan, Rounds
-from rbs.federated.site import Order, Site
+from rbs.federated.plan import Order, Plan
+from rbs.federated.rounds import FederationServer, Rounds
+from rbs.federated.site import Site
 from rbs.restorers.base import Restorer
 
 log = logging.getLogger("rbs")
-logging.getLogger("flwr").setLevel(logging.CRITICAL)  # what matters is told by the loggers of rbs
+logging.getLogger("flwr").setLevel(logging.CRITICAL)  # what matters is told by the logger of rbs
+telemetry.FLWR_TELEMETRY_ENABLED = "0"  # also where Flower was imported before `rbs.federated`
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _OK = Status(Code.OK, "")

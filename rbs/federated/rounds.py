@@ -7,13 +7,10 @@ import hmac
 import logging
 import re
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from statistics import median_low
 from typing import Any
 
-import numpy as np
 from flwr.common import (
     EvaluateIns,
     FitIns,
@@ -22,17 +19,17 @@ from flwr.common import (
     Parameters,
     ReconnectIns,
     ndarrays_to_parameters,
-    parameters_to_ndarrays,
 )
 from flwr.server import ClientManager, History, Server
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import FedAvg
-from flwr.server.strategy.aggregate import aggregate
 
 from rbs.errors import CheckpointError, RbsError, printable
-from rbs.federated.layers import LOCAL, Arrays, arrays_of, clipped, layout, norm, put, shared_names
+from rbs.federated.layers import arrays_of, layout, put, shared_names
+from rbs.federated.plan import Plan
 from rbs.federated.privacy import epsilon
-from rbs.federated.site import RESTORER, Order
+from rbs.federated.site import RESTORER
+from rbs.federated.updates import Update, averaged, outliers, read_update
 from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import load_restorer, save_restorer
 from rbs.utils.files import write_csv
@@ -40,9 +37,6 @@ from rbs.utils.files import write_csv
 log = logging.getLogger("rbs")
 
 ROUNDS = "rounds.csv"
-OUTLIER = 10
-"""Norm of an update, relative to the median of its round, above which it is refused."""
-MOST_PATIENTS = 100_000
 FAILED_ROUNDS = 3
 """Rounds in a row with too few usable updates after which the server gives up."""
 COLUMNS = (
@@ -51,73 +45,8 @@ COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The plan of a federation: what is trained how, and who may take part.
-
-    Attributes:
-        clients: Sites that are expected.
-        rounds: Rounds in all.
-        steps: Optimiser steps of each site and round.
-        minimum: Usable updates that a round needs.
-        mu: FedProx' weight of the pull to the common weights; 0 for FedAvg.
-        local: Kinds of layers that stay at the sites.
-        clip: Norm to which updates are clipped; None for not at all.
-        noise: Standard deviation of the noise in the sum of the updates, relative to `clip`.
-        delta: Probability that the stated epsilon does not hold.
-        wait_s: Time to wait for missing sites before a round, s.
-        round_s: Time limit of a round, s; later answers are not used.
-        key: What every site must know to take part; empty for anybody.
-    """
-
-    clients: int
-    rounds: int
-    steps: int
-    minimum: int
-    mu: float = 0.0
-    local: tuple[str, ...] = ()
-    clip: float | None = None
-    noise: float = 0.0
-    delta: float = 1e-5
-    wait_s: float = 60.0
-    round_s: float = 3600.0
-    key: str = ""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.minimum <= self.clients:
-            fault = f"rounds of at least {self.minimum} of {self.clients} sites cannot be"
-            raise RbsError(fault, remedy="let --minimum be 1 to --clients")
-        if unknown := set(self.local) - set(LOCAL):
-            fault = f"layers of the kind {', '.join(sorted(unknown))} are not known"
-            raise RbsError(fault, remedy=f"name {' or '.join(LOCAL)} as --local")
-        if self.mu < 0 or self.noise < 0 or not 0 < self.delta < 1:
-            raise RbsError("mu and noise are 0 or more, and delta is between 0 and 1")
-        if self.noise and self.clip is None:
-            raise RbsError("noise without a norm to clip to protects nobody", remedy="give --clip too")
-
-    def strategy(self) -> dict[str, Any]:
-        """What a federation that is gone on with must not change."""
-        names = ("steps", "mu", "local", "clip", "noise", "delta")
-        return {name: list(v) if isinstance(v := getattr(self, name), tuple) else v for name in names}
-
-
-@dataclass(frozen=True)
-class Update:
-    """A usable answer of a site."""
-
-    site: str
-    arrays: Arrays
-    change: Arrays
-    patients: int
-    row: dict[str, Any]
-
-
 class Rounds(FedAvg):
-    """FedAvg that checks every update, weights by patients or adds noise, and keeps each round.
-
-    With noise, all sites count alike and the sum of updates is divided by the number of sites that
-    are expected: one site more or less then changes the sum by no more than `clip`, however many
-    patients it has.
+    """FedAvg that checks every update, averages by patients or with noise, and keeps each round.
 
     Args:
         plan: The plan.
@@ -139,7 +68,7 @@ class Rounds(FedAvg):
         self._rows: list[dict[str, Any]] = []
         self._sites: dict[str, str | None] = {}
         self._asked: dict[str, ClientProxy] = {}
-        self._began = 0.0
+        self._began = self._sent_mb = 0.0
         folder.mkdir(parents=True, exist_ok=True)
         if self.file.exists():
             self._resume()
@@ -180,19 +109,19 @@ class Rounds(FedAvg):
             log.warning("a connection was given up before it said its name (%s)", type(error).__name__)
         return None
 
-    def _gather(self, manager: ClientManager) -> dict[str, ClientProxy]:
-        """Wait for all sites, after `wait_s` for the minimum."""
+    def _gather(self, manager: ClientManager, least: int) -> dict[str, ClientProxy]:
+        """Wait for all sites, after `wait_s` for so many."""
         patience = time.monotonic() + self.plan.wait_s
         while True:
             admitted = self._admitted(manager)
             late = time.monotonic() > patience
-            if len(admitted) >= (self.plan.minimum if late else self.plan.clients):
+            if len(admitted) >= (least if late else self.plan.clients):
                 return admitted
             time.sleep(0.2)
 
     # --- a round
 
-    def initialize_parameters(self, client_manager: ClientManager) -> Parameters:
+    def initialize_parameters(self, client_manager: ClientManager | None) -> Parameters:
         """The weights that the next round starts from."""
         return ndarrays_to_parameters(arrays_of(self.restorer, self.names))
 
@@ -200,15 +129,13 @@ class Rounds(FedAvg):
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
     ) -> list[tuple[ClientProxy, FitIns]]:
         """Order a round of all sites that are here."""
-        self._asked = self._gather(client_manager)
+        self._asked = self._gather(client_manager, self.plan.minimum)
         self._began = time.monotonic()
+        self._sent_mb = round(_size(parameters) / 1e6, 3)
         return [(proxy, FitIns(parameters, self._order())) for proxy in self._asked.values()]
 
     def _order(self) -> dict[str, Any]:
-        plan = self.plan
-        number = min(self.done + 1, plan.rounds)
-        local = ",".join(plan.local)
-        return asdict(Order(self.layout, number, plan.rounds, plan.steps, plan.mu, plan.clip or 0.0, local))
+        return asdict(self.plan.order(min(self.done + 1, self.plan.rounds), self.layout))
 
     def aggregate_fit(
         self,
@@ -219,90 +146,49 @@ class Rounds(FedAvg):
         """Average the usable updates, and keep the weights; None where there are too few."""
         before = arrays_of(self.restorer, self.names)
         names = {proxy.cid: name for name, proxy in self._asked.items()}
-        rows = {name: self._row(name, before) for name in self._asked}
         reasons = dict.fromkeys(self._asked, "it vanished or was too late")
         for failure in failures:
             if isinstance(failure, tuple):
                 reasons[names[failure[0].cid]] = "it could not train"
-        usable = []
+        updates: dict[str, Update] = {}
+        sizes: dict[str, int] = {}
         for proxy, answer in results:
             name = names[proxy.cid]
+            sizes[name] = _size(answer.parameters)
             try:
-                usable.append(self._update(name, answer, before, rows[name]))
+                updates[name] = read_update(answer, before, self.layout)
                 del reasons[name]
             except RbsError as error:
                 reasons[name] = error.fault
-        usable, outliers = _without_outliers(usable)
-        for name, reason in (reasons | outliers).items():
-            log.warning("round %d: the update of %s is not used: %s", server_round, name, reason)
-            rows[name]["refused"] = reason
-        self._rows += [rows[name] for name in sorted(rows)]
+        reasons |= outliers(updates)
+        seconds = round(time.monotonic() - self._began, 1)
+        for name in sorted(self._asked):
+            row = {"round": server_round, "site": name, "seconds": seconds, "mb_down": self._sent_mb}
+            row["mb_up"] = round(sizes.get(name, 0) / 1e6, 3)
+            if one := updates.get(name):
+                row |= {"patients": one.patients, "steps": one.steps}
+                row |= {"loss": round(one.loss, 5), "update_norm": round(one.norm, 4)}
+            if reason := reasons.get(name):
+                row["refused"] = reason
+                log.warning("round %d: the update of %s is not used: %s", server_round, name, reason)
+            self._rows.append(row)
+        usable = [one for name, one in updates.items() if name not in reasons]
         if len(usable) < self.plan.minimum:
-            log.warning(
-                "round %d is repeated: %d of at least %d usable updates",
-                *(server_round, len(usable), self.plan.minimum),
-            )
+            told = server_round, len(usable), self.plan.minimum
+            log.warning("round %d is repeated: %d of at least %d usable updates", *told)
             self._write_rows()
             return None, {}
-        put(self.restorer, self.names, self._averaged(before, usable))
+        put(self.restorer, self.names, averaged(before, usable, self.plan))
         self.done = server_round
         self._keep()
-        return self.initialize_parameters(None), {}  # type: ignore[arg-type]
-
-    def _row(self, name: str, sent: Arrays) -> dict[str, Any]:
-        down = round(sum(array.nbytes for array in sent) / 1e6, 3)
-        seconds = round(time.monotonic() - self._began, 1)
-        return {"round": self.done + 1, "site": name, "mb_down": down, "mb_up": 0, "seconds": seconds}
-
-    def _update(self, name: str, answer: FitRes, before: Arrays, row: dict[str, Any]) -> Update:
-        """The update in an answer.
-
-        Raises:
-            RbsError: It cannot be used.
-        """
-        row["mb_up"] = round(sum(map(len, answer.parameters.tensors)) / 1e6, 3)
-        patients, metrics = answer.num_examples, answer.metrics
-        if metrics.get("layout") != self.layout:
-            raise RbsError("its weights have other names or shapes")
-        if not 1 <= patients <= MOST_PATIENTS:
-            raise RbsError(f"{patients} patients cannot be")
-        try:
-            arrays = parameters_to_ndarrays(answer.parameters)
-            row |= {"patients": patients, "steps": int(metrics["steps"]), "loss": float(metrics["loss"])}
-        except Exception as error:  # bytes of a stranger
-            raise RbsError(f"it cannot be read ({type(error).__name__})") from None
-        if [a.shape for a in arrays] != [b.shape for b in before] or any(a.dtype.kind != "f" for a in arrays):
-            raise RbsError("its weights have other shapes or types")
-        change = [a.astype(np.float32) - b for a, b in zip(arrays, before, strict=True)]
-        length = norm(change)
-        if not np.isfinite([length, row["loss"]]).all():
-            raise RbsError("it is not finite")
-        row["update_norm"] = round(length, 4)
-        row["loss"] = round(row["loss"], 5)
-        return Update(name, arrays, change, patients, row)
-
-    def _averaged(self, before: Arrays, updates: Sequence[Update]) -> Arrays:
-        plan = self.plan
-        if not plan.noise:
-            weighted = []
-            for one in updates:
-                change = clipped(one.change, plan.clip)
-                weighted.append(([b + c for b, c in zip(before, change, strict=True)], one.patients))
-            return [array.astype(np.float32) for array in aggregate(weighted)]
-        assert plan.clip is not None
-        rng = np.random.default_rng()  # from the system: who knew the seed could take the noise off
-        changes = [clipped(one.change, plan.clip) for one in updates]
-        sums = [np.sum(arrays, axis=0) for arrays in zip(*changes, strict=True)]
-        spread = plan.noise * plan.clip
-        noisy = [total + rng.normal(0, spread, total.shape) for total in sums]
-        return [(b + total / plan.clients).astype(np.float32) for b, total in zip(before, noisy, strict=True)]
+        return self.initialize_parameters(client_manager=None), {}
 
     # --- what is kept
 
     def _keep(self) -> None:
         """Write the table, then the weights, which say how much of the table counts."""
         self._write_rows()
-        used = [row for row in self._rows if int(row["round"]) == self.done and not row.get("refused")]
+        used = [row for row in self._rows[-len(self._asked) :] if not row.get("refused")]
         told: dict[str, Any] = {
             "round": self.done,
             "rounds": self.plan.rounds,
@@ -324,7 +210,7 @@ class Rounds(FedAvg):
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
     ) -> list[tuple[ClientProxy, EvaluateIns]]:
         """Hand the weights of the last round to all sites that are here."""
-        sites = self._admitted(client_manager).values()
+        sites = self._gather(client_manager, least=0).values()
         return [(proxy, EvaluateIns(parameters, self._order())) for proxy in sites]
 
     def aggregate_evaluate(self, *_: Any) -> tuple[None, dict[str, Any]]:
@@ -332,19 +218,8 @@ class Rounds(FedAvg):
         return None, {}
 
 
-def _without_outliers(updates: list[Update]) -> tuple[list[Update], dict[str, str]]:
-    """Updates of usual length, and the reasons against the others by site."""
-    if not updates:
-        return [], {}
-    usual = median_low([norm(one.change) for one in updates])
-    longest = OUTLIER * usual if usual else float("inf")
-    kept = [one for one in updates if norm(one.change) <= longest]
-    reasons = {
-        one.site: f"its norm is {norm(one.change) / usual:.0f} times the median of the round"
-        for one in updates
-        if norm(one.change) > longest
-    }
-    return kept, reasons
+def _size(parameters: Parameters) -> int:
+    return sum(map(len, parameters.tensors))
 
 
 class FederationServer(Server):

@@ -16,6 +16,7 @@ import yaml
 from rbs.data.manifest import Manifest
 from rbs.errors import RbsError
 from rbs.federated.layers import Arrays, arrays_of, clipped, layout, put, shared_names
+from rbs.federated.plan import Order
 from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import load_restorer, save_restorer
 from rbs.utils.experiments import experiment_file
@@ -25,29 +26,6 @@ log = logging.getLogger("rbs")
 RESTORER = "restorer.safetensors"
 _AVERAGED = 0.1
 """Last part of a round over which weights are averaged."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """The order of a round, as the server sends it beside the weights.
-
-    Attributes:
-        layout: Digest of the network that the server means.
-        round: Number of the round, from 1.
-        rounds: Rounds in all.
-        steps: Optimiser steps of the round.
-        mu: Weight of FedProx' pull to the weights of the server; 0 for FedAvg.
-        clip: Norm to which the update is clipped; 0 for not at all.
-        local: Kinds of layers that stay, separated by commas.
-    """
-
-    layout: str
-    round: int
-    rounds: int
-    steps: int
-    mu: float = 0.0
-    clip: float = 0.0
-    local: str = ""
 
 
 @dataclass(frozen=True)

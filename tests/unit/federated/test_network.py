@@ -20,7 +20,7 @@ from small_cohort import net
 from rbs.errors import RbsError
 from rbs.federated.layers import arrays_of
 from rbs.federated.network import SiteClient, Tls, join, serve
-from rbs.federated.rounds import Plan
+from rbs.federated.plan import Plan
 from rbs.restorers.checkpoint import load_restorer
 
 PLAN = Plan(clients=2, rounds=2, steps=5, minimum=1, wait_s=20, round_s=30)

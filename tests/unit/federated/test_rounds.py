@@ -17,8 +17,8 @@ from small_cohort import net
 from rbs.errors import CheckpointError, RbsError
 from rbs.federated.layers import LOCAL, arrays_of, clipped, norm, shared_names
 from rbs.federated.network import SiteClient, _Here
-from rbs.federated.rounds import FederationServer, Plan, Rounds
-from rbs.federated.site import Order
+from rbs.federated.plan import Order, Plan
+from rbs.federated.rounds import FederationServer, Rounds
 from rbs.restorers.checkpoint import load_restorer
 
 PLAN = Plan(clients=3, rounds=2, steps=5, minimum=2, wait_s=0)

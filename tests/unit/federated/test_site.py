@@ -8,7 +8,8 @@ import torch
 
 from rbs.errors import RbsError
 from rbs.federated.layers import LOCAL, arrays_of, layout, norm, shared_names
-from rbs.federated.site import Order, Site, read_experiment, untrained
+from rbs.federated.plan import Order
+from rbs.federated.site import Site, read_experiment, untrained
 from rbs.restorers.checkpoint import load_restorer
 
 SMALL = {"width": 4, "enc_blocks": [1], "middle_blocks": 1, "dec_blocks": [1]}
