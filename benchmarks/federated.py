@@ -34,7 +34,7 @@ from rbs.federated.network import simulate
 from rbs.federated.plan import Plan
 from rbs.federated.privacy import epsilon
 from rbs.federated.site import RESTORER, Site, read_experiment, untrained
-from rbs.restorers.checkpoint import load_restorer
+from rbs.restorers.checkpoint import load_restorer, save_restorer
 from rbs.scans.dicom.writer import PatientHeader, StudyHeader, write_acquired_nm
 from rbs.scans.fidelity import relative_error
 from rbs.scans.scan import STANDARD_VELOCITY, Scan
@@ -151,7 +151,7 @@ FEDERATIONS: dict[str, dict[str, Any]] = {
     "federated, local layers": {"local": ("norms", "first")},
     "federated, private": {"clip": CLIP, "noise": NOISE, "delta": DELTA},
 }
-ALONE, POOLED = "alone", "pooled"
+ALONE, POOLED, START = "alone", "pooled", "untrained, a Gaussian filter"
 
 
 def experiment(seed: int) -> dict[str, Any]:
@@ -186,6 +186,7 @@ def train_all(folder: Path, seed: int) -> None:
     manifests = {name: hospitals / name / "manifest.csv" for name in SITES}
     for name, manifest in manifests.items():
         _once(runs / f"{ALONE} {name}", _fitted, seed, manifest, ROUNDS * STEPS)
+    _once(runs / START, _unfitted, seed)
     _once(runs / POOLED, _fitted, seed, pooled_manifest(hospitals), len(SITES) * ROUNDS * STEPS)
     for name, options in FEDERATIONS.items():
         _once(runs / name, _federated, seed, manifests, options)
@@ -194,10 +195,15 @@ def train_all(folder: Path, seed: int) -> None:
 def _once(run: Path, train: Callable[..., None], *args: Any) -> None:
     if (run / "seconds.json").exists():
         return
+    run.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     train(run, *args)
     (run / "seconds.json").write_text(json.dumps(round(time.monotonic() - began, 1)))
     print(run, (run / "seconds.json").read_text(), "s", flush=True)
+
+
+def _unfitted(run: Path, seed: int) -> None:
+    save_restorer(run / RESTORER, untrained(experiment(seed)), {})
 
 
 def _fitted(run: Path, seed: int, manifest: Path, steps: int) -> None:
@@ -237,7 +243,7 @@ def pairs(folder: Path, name: str) -> list[ScanPair]:
 def score_all(folder: Path, seed: int) -> None:
     """Score what is missing of a seed: own children, and those of the hospital outside."""
     runs = folder / f"seed{seed}"
-    for arm in (ALONE, POOLED, *FEDERATIONS):
+    for arm in (START, ALONE, POOLED, *FEDERATIONS):
         for name in (*SITES, OUTSIDE):
             for file in _models(runs, arm, name):
                 _score(folder / "hospitals", name, file, arm, seed)
@@ -275,7 +281,7 @@ def table(folder: Path) -> pd.DataFrame:
     # Of a hospital outside, the mean over the restorers that belong to others.
     errors = scores.groupby(["arm", "hospital", "patient"])[["nc_nmse", "nmse_truth"]].mean().reset_index()
     rows = []
-    for arm in (ALONE, POOLED, *FEDERATIONS):
+    for arm in (START, ALONE, POOLED, *FEDERATIONS):
         about = _costs(folder, arm)
         for name in (*SITES, OUTSIDE):
             ours = _of(errors, arm, name)
@@ -316,7 +322,7 @@ def _costs(folder: Path, arm: str) -> dict[str, float]:
     costs = {"core_minutes": sum(seconds) / 60 / len(runs)}
     tables = [pd.read_csv(run / arm / "rounds.csv") for run in runs if (run / arm / "rounds.csv").exists()]
     if tables:
-        costs["traffic_mb"] = float(np.mean([t["mb_down"].sum() + t["mb_up"].sum() for t in tables]))
+        costs["traffic_mb"] = 2 * float(np.mean([t["mb_up"].sum() for t in tables]))
     if "noise" in FEDERATIONS.get(arm, {}):
         costs["epsilon"] = epsilon(NOISE, ROUNDS, DELTA)
     return costs
