@@ -155,11 +155,10 @@ def serve(plan: Plan, restorer: Restorer, folder: Path, address: str, tls: Tls |
     Raises:
         RbsError: The address needs certificates or cannot be used, or too few sites can train.
     """
-    if tls is None:
-        _require_loopback(address, "give --certificates, or --address 127.0.0.1:PORT")
-        certificates = None
-    else:
-        certificates = tuple(_read(file) for file in (tls.authority, tls.certificate, tls.key))
+    if _reached_by_others(address) and (tls is None or not plan.key):
+        fault = f"{address} is reached from other machines, but certificates or a key are missing"
+        raise RbsError(fault, remedy="give --certificates and --key, or --address 127.0.0.1:PORT")
+    certificates = tls and tuple(_read(file) for file in (tls.authority, tls.certificate, tls.key))
     rounds = Rounds(plan, restorer, folder)
     size = sum(array.nbytes for array in restorer.state_dict().values())
     server = FederationServer(client_manager=SimpleClientManager(), strategy=rounds)
@@ -192,7 +191,7 @@ def join(client: SiteClient, address: str, authority: Path | None, wait_s: float
     Raises:
         RbsError: The server needs certificates, or cannot be reached.
     """
-    insecure = authority is None and address.rpartition(":")[0] in LOOPBACK
+    insecure = authority is None and not _reached_by_others(address)
     root = None if authority is None else _read(authority)
     last = time.monotonic()
     while True:
@@ -209,9 +208,8 @@ def join(client: SiteClient, address: str, authority: Path | None, wait_s: float
             time.sleep(_RETRY_S)
 
 
-def _require_loopback(address: str, remedy: str) -> None:
-    if address.rpartition(":")[0] not in LOOPBACK:
-        raise RbsError(f"{address} is reached from other machines, and connections are open", remedy=remedy)
+def _reached_by_others(address: str) -> bool:
+    return address.rpartition(":")[0] not in LOOPBACK
 
 
 def _read(file: Path) -> bytes:

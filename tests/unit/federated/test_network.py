@@ -144,6 +144,9 @@ def certificates(folder):
 def test_open_connections_are_for_this_machine_only(tmp_path):
     with pytest.raises(RbsError, match=r"0\.0\.0\.0:9092 is reached from other machines"):
         serve(PLAN, net(), tmp_path, "0.0.0.0:9092")
+    for tls, key in ((None, "a key of the federation"), (certificates(tmp_path), "")):
+        with pytest.raises(RbsError, match="certificates or a key are missing"):
+            serve(replace(PLAN, key=key), net(), tmp_path, "0.0.0.0:9092", tls)
     with pytest.raises(RbsError, match="name PEM files"):
         join(SiteClient(Shift(0), "a"), "127.0.0.1:1", tmp_path / "none.pem", 1)
 
