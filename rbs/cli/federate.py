@@ -122,9 +122,10 @@ def run(args: argparse.Namespace) -> None:
         RbsError: An option, a manifest or the connection cannot be used.
     """
     from rbs.errors import printable
-    from rbs.federated.network import SiteClient, Tls, join, serve, simulate
+    from rbs.federated.network import SiteClient, Tls, join, serve, simulate, tell
     from rbs.federated.site import Site, read_experiment
 
+    tell()
     experiment = read_experiment(args.config)
     if args.role == "client":
         site = Site(experiment, args.manifest, args.output)

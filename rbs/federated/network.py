@@ -44,8 +44,8 @@ from rbs.federated.rounds import FederationServer, Rounds
 from rbs.federated.site import Site
 from rbs.restorers.base import Restorer
 
-log = logging.getLogger("rbs")
-logging.getLogger("flwr").setLevel(logging.CRITICAL)  # what matters is told by the logger of rbs
+log = logging.getLogger("rbs.federated")
+logging.getLogger("flwr").setLevel(logging.CRITICAL)  # what matters is told by that
 telemetry.FLWR_TELEMETRY_ENABLED = "0"  # also where Flower was imported before `rbs.federated`
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -53,6 +53,14 @@ _OK = Status(Code.OK, "")
 _FAILED = Status(Code.FIT_NOT_IMPLEMENTED, "the site could not train; its own log says why")
 """Messages of errors name files and patients, so no such message is sent."""
 _RETRY_S = 2.0
+
+
+def tell() -> None:
+    """Print what happens, each line with its time."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.addHandler(handler)
+    log.propagate = False
 
 
 class SiteClient(Client):

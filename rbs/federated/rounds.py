@@ -34,7 +34,7 @@ from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import load_restorer, save_restorer
 from rbs.utils.files import write_csv
 
-log = logging.getLogger("rbs")
+log = logging.getLogger("rbs.federated")
 
 ROUNDS = "rounds.csv"
 FAILED_ROUNDS = 3

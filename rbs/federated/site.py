@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ from rbs.federated.plan import Order
 from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import load_restorer, save_restorer
 from rbs.utils.experiments import experiment_file
-
-log = logging.getLogger("rbs")
 
 RESTORER = "restorer.safetensors"
 _AVERAGED = 0.1

@@ -24,6 +24,9 @@ from rbs.federated.network import SiteClient, Tls, join, serve
 from rbs.federated.plan import Plan
 from rbs.restorers.checkpoint import load_restorer
 
+# gRPC's own thread may meet a channel that Flower has just closed.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
 PLAN = Plan(clients=2, rounds=2, steps=5, minimum=1, wait_s=20, round_s=30)
 
 
