@@ -30,6 +30,7 @@ from flwr.common import (
     GetPropertiesRes,
     Parameters,
     ReconnectIns,
+    Scalar,
     Status,
     ndarrays_to_parameters,
     parameters_to_ndarrays,
@@ -88,7 +89,7 @@ class SiteClient(Client):
         except Exception as error:  # the site stays for the next round
             log.error("%s could not train: %s", self.name, error, exc_info=not isinstance(error, RbsError))
             return FitRes(_FAILED, Parameters([], ""), 0, {})
-        told = {"layout": order.layout, "steps": answer.steps, "loss": answer.loss}
+        told: dict[str, Scalar] = {"layout": order.layout, "steps": answer.steps, "loss": answer.loss}
         return FitRes(_OK, ndarrays_to_parameters(answer.arrays), answer.patients, told)
 
     def evaluate(self, ins: EvaluateIns) -> EvaluateRes:
