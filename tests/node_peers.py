@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 from nm_files import write_nm
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
@@ -18,7 +21,8 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import NuclearMedicineImageStorage, Verification
 
 from rbs.node.audit import Audit
-from rbs.node.queue import Queue
+from rbs.node.delivery import Sender
+from rbs.node.queue import Queue, Restoration
 from rbs.node.reception import Receiver
 from rbs.node.settings import Settings
 from rbs.node.spool import Spool
@@ -127,6 +131,36 @@ def storage(
         entity.shutdown()
 
 
+def restored(node: Node, *names: str, study: str = "1.2") -> list[Path]:
+    """Scans of which an output waits for delivery: the file as received, for want of a restored one."""
+    files = []
+    for name in names:
+        file = scan(node.folder / f"{name}.dcm", study=study)
+        uid = str(pydicom.dcmread(file).SOPInstanceUID)
+        node.queue.add(uid=uid, study=study, path=file, sha256=uid, size=1, origin="CAMERA")
+        entry = node.queue.begin()
+        assert entry is not None
+        node.queue.examined(entry.id, acquisition=name, view=None, deadline=0)
+        node.queue.claim()
+        destinations = [destination.name for destination in node.settings.destinations]
+        assert node.queue.restored({entry.id: Restoration((file,), 1.0)}, destinations)
+        files.append(file)
+    return files
+
+
+@contextmanager
+def sending(node: Node) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=Sender(node.settings, node.queue, node.audit).run, args=(stop,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
 def until(condition: Callable[[], Any], seconds: float = 10) -> Any:
     """The value of a condition once it is true."""
     end = time.monotonic() + seconds
@@ -134,6 +168,12 @@ def until(condition: Callable[[], Any], seconds: float = 10) -> Any:
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.02)
     return value
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 def certificates(folder: Path, *names: str) -> dict[str, dict[str, Path]]:

@@ -32,6 +32,7 @@ from rbs.node.spool import flush
 from rbs.node.tls import client_context
 from rbs.scans.dicom.files import header_of
 from rbs.utils.files import write_json
+from rbs.utils.guard import explained
 
 SUCCESS, PROCESSING_FAILURE, INVALID, NO_ACTION = 0x0000, 0x0110, 0x0115, 0x0123
 NO_SUCH_INSTANCE, CLASS_CONFLICT = 0x0112, 0x0119
@@ -130,9 +131,17 @@ class Commitment:
         pause = self._settings.retries.first_s
         while not self._stop.is_set():
             self._news.clear()
-            done = [self._report(file) for file in sorted(self._folder.glob("*.json"))]
+            done = [self._reported(file) for file in sorted(self._folder.glob("*.json"))]
             pause = self._settings.retries.first_s if all(done) else pause * 2
             self._news.wait(min(pause, self._settings.retries.longest_s) if done else None)
+
+    def _reported(self, file: Path) -> bool:
+        """True for a request that needs no further attempt."""
+        try:
+            return self._report(file)
+        except Exception as error:  # such as a full disk: it must not end the thread
+            _LOG.error("Storage commitment: %s", explained(error, None))
+            return False
 
     def _report(self, file: Path) -> bool:
         """Send the report of a request; False if it is to be tried again."""

@@ -26,15 +26,6 @@ TIMEOUT_S = 10
 """Seconds after which a connection that asks nothing is closed."""
 
 
-def status_table(queue: Queue) -> str:
-    """The state of the queue as text.
-
-    Raises:
-        RbsError: The queue cannot be read.
-    """
-    return Status.of(queue).table()
-
-
 class Monitor:
     """An HTTP server on the loopback: `/health`, `/metrics` and `/`.
 

@@ -7,7 +7,6 @@ what comes to a temporary file in the spool, so memory holds one PDU of an assoc
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import threading
 from tempfile import NamedTemporaryFile
@@ -205,26 +204,16 @@ class Receiver:
         if derived_by_rbs(header):
             self._audit.record("own output", peer=title, address=address, uid=uid, study=study)
             return
-        with event.dataset_path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = event.dataset_path.stat().st_size
-        entry = None
-        if (known := self._queue.find(uid)) is None:
-            path = self._spool.keep(event.dataset_path)
-            try:
-                entry = self._queue.add(
-                    uid=uid, study=study, path=path, sha256=digest, size=size, origin=title
-                )
-            except KnownUidError as error:  # two came at once, of different content
-                path.unlink(missing_ok=True)
-                raise _duplicate() from error
-        elif known.sha256 != digest:
-            raise _duplicate()
+        try:
+            entry = self._spool.take(event.dataset_path, uid=uid, study=study, origin=title)
+        except KnownUidError as error:
+            fault = "its SOP Instance UID came before with other content"
+            raise NotStoredError(DUPLICATE, fault, remedy="give each instance a UID of its own") from error
         if entry is None:
             self._audit.record("duplicate", peer=title, address=address, uid=uid, study=study)
             return
         facts = {"peer": title, "address": address, "uid": uid, "study": study}
-        self._audit.record("received", entry=entry.id, size=size, **facts)
+        self._audit.record("received", entry=entry.id, size=entry.size, **facts)
 
 
 def _header(event: Event) -> Dataset:
@@ -255,8 +244,3 @@ def _header(event: Event) -> Dataset:
         fault = "a secondary capture of another modality than NM"
         raise NotStoredError(MISMATCH, fault, remedy=remedy)
     return header
-
-
-def _duplicate() -> NotStoredError:
-    fault = "its SOP Instance UID came before with other content"
-    return NotStoredError(DUPLICATE, fault, remedy="give each instance a UID of its own")

@@ -1,4 +1,4 @@
-"""The state of a node: what waits, what is wrong, as a table and as a page."""
+"""The state of a node: what waits and what is wrong, as a page."""
 
 from __future__ import annotations
 
@@ -110,18 +110,6 @@ class Status:
             number = counted(len(self.failed), "file")
             found.append(f"{number} could not be sent: `rbs node retry` or `rbs node drop`")
         return found
-
-    def table(self) -> str:
-        """The state as text: a line for each scan that needs something, and the latest others."""
-        shown = [*self.refused, *self.open, *self.done][:SHOWN]
-        rows = [COLUMNS, *(tuple(map(printable, self._cells(entry))) for entry in shown)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows] if shown else []
-        counts = ", ".join(f"{number} {state}" for state, number in self.counts.items() if number)
-        ways = [f"to {name}: {number} {state}" for (name, state), number in self.destinations().items()]
-        left = sum(self.counts.values()) - len(shown)
-        more = [f"and {counted(left, 'scan')} more"] if left else []
-        return "\n".join([*lines, *more, counts or "no scans", *map(printable, ways)])
 
     def page(self, problems: list[str]) -> str:
         """The state as a page that loads nothing and reloads itself."""

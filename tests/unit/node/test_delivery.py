@@ -12,12 +12,13 @@ from typing import Any
 
 import pydicom
 import pytest
-from node_peers import Node, scan, storage, until
+from node_peers import Node, restored, sending, storage, until
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian, RLELossless
+from pynetdicom import AE
 
 from rbs.errors import DiskFullError, RbsError
-from rbs.node.delivery import Sender, echo
+from rbs.node.delivery import echo
 from rbs.node.queue import Queue, State
 
 SHORT = {"first_s": 0.1, "longest_s": 0.4}
@@ -25,36 +26,6 @@ SHORT = {"first_s": 0.1, "longest_s": 0.4}
 
 def pacs(port: int, name: str = "pacs", **changes: Any) -> dict[str, Any]:
     return {"name": name, "ae_title": "PACS", "host": "127.0.0.1", "port": port, **changes}
-
-
-def restored(node: Node, *names: str, study: str = "1.2") -> list[Path]:
-    """Scans that are restored and wait for delivery; an output is a copy of what was received."""
-    files = []
-    for name in names:
-        file = scan(node.folder / f"{name}.dcm", study=study)
-        uid = str(pydicom.dcmread(file).SOPInstanceUID)
-        node.queue.add(uid=uid, study=study, path=file, sha256=uid, size=1, origin="CAMERA")
-        entry = node.queue.begin()
-        assert entry is not None
-        node.queue.examined(entry.id, acquisition=name, view=None, deadline=0)
-        node.queue.claim()
-        destinations = [destination.name for destination in node.settings.destinations]
-        assert node.queue.restored(entry.id, [(file, 1)], destinations, seconds=1)
-        files.append(file)
-    return files
-
-
-@contextmanager
-def sending(node: Node) -> Iterator[None]:
-    stop = threading.Event()
-    thread = threading.Thread(target=Sender(node.settings, node.queue, node.audit).run, args=(stop,))
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(20)
-        assert not thread.is_alive()
 
 
 def sent(node: Node, count: int) -> bool:
@@ -80,13 +51,11 @@ def test_scans_arrive_whole_and_in_order(tmp_path: Path) -> None:
 
 
 def test_files_of_several_studies_share_an_association(tmp_path: Path) -> None:
-    with storage() as (port, taken):
+    with storage() as (port, _):
         node = Node(tmp_path, destinations=[pacs(port)])
         for number in range(3):
             restored(node, f"a{number}", study=f"1.{number}")
         associations = []
-        from pynetdicom import AE
-
         original = AE.associate
 
         def counted(*args: Any, **options: Any) -> Any:

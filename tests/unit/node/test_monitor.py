@@ -1,4 +1,4 @@
-"""Health, metrics, the status page and the table of `rbs node status`."""
+"""Health, metrics and the status page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from rbs.errors import RbsError
-from rbs.node.monitor import Monitor, status_table
+from rbs.node.monitor import Monitor
 from rbs.node.queue import Entry, Queue, Restoration, State
 from rbs.node.settings import Settings
 from rbs.node.status import SHOWN, age
@@ -86,7 +86,6 @@ def test_a_node_without_work_is_well(node: Node) -> None:
     assert set(told["scans"].values()) == {0}
     assert "All is well." in node.get("/")[1]
     assert "No scan has come yet." in node.get("/")[1]
-    assert status_table(node.queue) == "no scans"
 
 
 def test_a_dead_worker_is_told(node: Node) -> None:
@@ -166,7 +165,7 @@ def test_metrics_are_those_of_the_queue(node: Node) -> None:
 
 
 def test_the_page_tells_what_is_to_do_and_not_who_it_is(node: Node) -> None:
-    node.refuse(1, "it holds <3> frames")
+    node.refuse(1, "it holds <3> frames\x1b[31m")
     node.restore(2)
     (delivery,) = node.queue.due()
     node.queue.failed(delivery.id, "connection refused", node.now + 60)
@@ -174,7 +173,7 @@ def test_the_page_tells_what_is_to_do_and_not_who_it_is(node: Node) -> None:
     status, page = node.get("/")
     assert status == 200
     assert "All is well, but 1 scan refused." in page
-    assert "it holds &lt;3&gt; frames" in page
+    assert r"it holds &lt;3&gt; frames\x1b[31m</td>" in page
     assert "A&lt;b&gt;&amp;\\u202e" in page
     assert "to pacs: connection refused" in page
     assert UID not in page
@@ -186,24 +185,6 @@ def test_a_long_queue_is_cut(node: Node) -> None:
     for number in range(SHOWN + 2):
         node.receive(number)
     assert "and 2 scans more" in node.get("/")[1]
-    table = status_table(node.queue).splitlines()
-    assert table[-2:] == ["and 2 scans more", f"{SHOWN + 2} received"]
-    assert len(table) == SHOWN + 3
-
-
-def test_the_table_tells_each_scan_in_a_line(node: Node) -> None:
-    node.refuse(1, "it holds 3 frames\x1b[31m")
-    node.restore(2, seconds=2.25)
-    (delivery,) = node.queue.due()
-    node.queue.delivered(delivery.id)
-    node.now += 90
-    assert status_table(node.queue).splitlines() == [
-        "number  state    from    age    seconds  remark",
-        r"1       refused  CAMERA  2 min           it holds 3 frames\x1b[31m",
-        "2       sent     CAMERA  2 min  2.2",
-        "1 sent, 1 refused",
-        "to pacs: 1 sent",
-    ]
 
 
 def test_only_this_machine_is_answered(node: Node) -> None:
