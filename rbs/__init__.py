@@ -13,6 +13,7 @@ Importing the package imports neither NumPy nor PyTorch; a function imports what
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from rbs.scans.scan import Array, Scan, View
 
     __version__: str
+
+# Nothing leaves the machine: ONNX Runtime reports its use to Microsoft by default.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["evaluate", "fit", "inspect", "quantify", "read", "restore", "segment", "simulate"]
 

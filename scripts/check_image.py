@@ -1,14 +1,14 @@
 """Run the steps of deploy/Dockerfile without Docker, start the node they make and ask its health.
 
-Each stage begins as an empty folder and an empty environment. /usr of this machine and a Python of
-the version in FROM stand for the base image; steps are run under `chroot` in namespaces of their
+Each stage begins as an empty folder and an empty environment. /usr of this machine, and the Python
+that runs this script, stand for the base image. Steps are run under `chroot` in namespaces of their
 own, so that nothing of this machine is changed. The node runs as in deploy/compose.yaml: as the
 user of the image, on a read-only file system with a volume and /tmp, and without a network.
 
-    sudo python scripts/check_image.py [--scan RAPID.dcm]
+    sudo python3.13 scripts/check_image.py [--scan RAPID.dcm]
 
 Needs Linux, root and `unshare` (util-linux). With --scan the scan is sent to the node by dcmtk's
-storescu, and the restored one is awaited by storescp.
+storescu, and the restored one is awaited by its storescp.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ OF_ETC = ("resolv.conf", "nsswitch.conf", "ssl", "ca-certificates", "pip.conf")
 
 # Arguments: seconds, health check, node...; the scan and what comes back lie in /tmp.
 START = """
-cd / && "${@:3}" & node=$!
+"${@:3}" & node=$!
 for _ in $(seq "$1"); do sleep 1; kill -0 $node || exit 1; sh -c "$2" 2>/tmp/unhealthy && break; done
 sh -c "$2" || exit 1
 if [ -e /tmp/scan.dcm ]; then
-  storescp --fork -od /tmp/back -aet ORTHANC 4242 & archive=$!
-  storescu -aet ORTHANC -aec RBS orthanc 11112 /tmp/scan.dcm || exit 1
+  /usr/bin/storescp -od /tmp/back -aet ORTHANC 4242 & archive=$!
+  /usr/bin/storescu -aet ORTHANC -aec RBS orthanc 11112 /tmp/scan.dcm || exit 1
   for _ in $(seq "$1"); do sleep 1; ls /tmp/back/* 2>/dev/null && break; done
-  kill $archive; ls /tmp/back/* > /dev/null || exit 1
+  kill $archive; ls /tmp/back/* >/dev/null || exit 1
 fi
 kill -TERM $node; wait $node
 """
@@ -51,7 +51,7 @@ class Stage:
 
     Attributes:
         root: Folder that becomes its file system.
-        python: Folder of the Python that stands for the base image's.
+        python: Folder of the Python that runs this script.
         workdir: Current folder of the next step.
         environment: Variables of the next step, and of the node.
         user: Numbers of user and group of the next step, and of the node.
@@ -115,17 +115,17 @@ def instructions(dockerfile: Path) -> list[tuple[str, str]]:
     return [(word.upper(), rest.strip()) for word, _, rest in split]
 
 
-def built(dockerfile: Path, folder: Path) -> Stage:
+def built(dockerfile: Path, folder: Path, python: Path) -> Stage:
     """The last stage, after all steps."""
     stages: dict[str, Stage] = {}
     stage: Stage | None = None
     for word, rest in instructions(dockerfile):
         print(f"{word} {rest}", flush=True)
         if word == "FROM":
-            image, _, name = rest.partition(" AS ")
+            name = rest.partition(" AS ")[2]
             root = folder / (name or "image")
             root.mkdir()
-            stage = stages[name or "image"] = Stage(root, python_of(image))
+            stage = stages[name or "image"] = Stage(root, python)
             continue
         assert stage, "FROM comes first"
         if word == "RUN":
@@ -167,22 +167,6 @@ def copy(arguments: list[str], stage: Stage, stages: dict[str, Stage]) -> None:
             shutil.copy(path, place)
 
 
-def python_of(image: str) -> Path:
-    """Folder of a Python of the version that an image `python:3.13-...` has, or of this one."""
-    version = re.fullmatch(r"python:(3\.\d+).*", image)
-    assert version, f"{image} is no image of Python"
-    for name in (f"python{version[1]}", "python3"):
-        tell = [name, "-c", "import sys; print('%d.%d' % sys.version_info[:2], sys.base_prefix)"]
-        try:
-            found, prefix = subprocess.run(tell, capture_output=True, text=True, check=True).stdout.split()
-        except (OSError, subprocess.CalledProcessError):
-            continue
-        if found == version[1]:
-            return Path(prefix)
-    print(f"there is no Python {version[1]} here; {sys.version.split()[0]} stands for it")
-    return Path(sys.base_prefix)
-
-
 def started(stage: Stage, folder: Path, scan: Path | None, seconds: int) -> None:
     """Run the node as in compose.yaml and ask its health."""
     volume, temporary = folder / "volume", folder / "temporary"
@@ -195,7 +179,7 @@ def started(stage: Stage, folder: Path, scan: Path | None, seconds: int) -> None
     if scan:
         shutil.copy(scan, temporary / "scan.dcm")
         (temporary / "scan.dcm").chmod(0o644)
-    (stage.root / "etc/rbs").mkdir(parents=True)
+    (stage.root / "etc/rbs").mkdir(parents=True, exist_ok=True)
     shutil.copy(DEPLOY / "container.toml", stage.root / "etc/rbs/node.toml")
     (stage.root / "etc/hosts").write_text("127.0.0.1 localhost orthanc\n")
     mounts = (
@@ -211,12 +195,12 @@ def main() -> None:
     """Build, measure, start."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scan", type=Path, help="rapid scan to send through the node, by dcmtk")
-    parser.add_argument("--seconds", type=int, default=60, help="patience with the node (default: 60)")
+    parser.add_argument("--seconds", type=int, default=120, help="patience with the node (default: 120)")
     args = parser.parse_args()
     if os.geteuid() or not shutil.which("unshare"):
         sys.exit("this needs root and unshare (util-linux)")
     with tempfile.TemporaryDirectory() as name:
-        stage = built(DEPLOY / "Dockerfile", Path(name))
+        stage = built(DEPLOY / "Dockerfile", Path(name), Path(sys.base_prefix))
         (packages,) = (stage.root / "opt/rbs/lib").glob("python3.*/site-packages")
         size = sum(path.stat().st_blocks * 512 for path in packages.rglob("*") if not path.is_symlink())
         started(stage, Path(name), args.scan, args.seconds)

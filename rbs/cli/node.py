@@ -117,23 +117,19 @@ def _status(args: argparse.Namespace, queue: Queue) -> None:
     lines = [f"{number:6d}  {state}" for state, number in status.counts.items()]
     if status.open:
         lines.append(f"oldest on its way: {age(status.waited_s)}, number {status.open[0].id}")
-    ways = []
+    ways: list[dict[str, object]] = []
     for (name, state), number in status.destinations().items():
         own = (one for one in status.deliveries if (one.destination, one.state) == (name, state))
         error = "" if state == "sent" else next((one.error for one in own if one.error), "")
         ways.append({"destination": name, "state": state, "files": number, "error": error})
         lines.append(f"to {name}: {number} {state}" + (f", {error}" if error else ""))
-    entries = queue.entries() if args.scans else []
-    scans = [
-        {"id": one.id, "state": one.state, "origin": one.origin, "received": one.received}
-        | {"reason": one.reason}
-        for one in entries
-    ]
-    for one in entries:
-        told = [f"{one.id:6d}", str(one.state), one.origin, age(status.now - one.received), one.reason]
+    scans = []
+    for one in queue.entries() if args.scans else []:
+        scans.append({"id": one.id, "state": one.state, "origin": one.origin, "name": one.name})
+        scans[-1] |= {"received": one.received, "reason": one.reason}
+        told = [f"{one.id:6d}", one.state, one.origin, age(status.now - one.received), one.name, one.reason]
         lines.append("  ".join(filter(None, told)))
-    counts = {str(state): number for state, number in status.counts.items()}
-    document = {"scans": counts, "oldest_s": status.waited_s, "deliveries": ways, "each": scans}
+    document = {"counts": status.counts, "oldest_s": status.waited_s, "deliveries": ways, "scans": scans}
     print_result(args, document, "\n".join(lines))
 
 

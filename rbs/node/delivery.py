@@ -36,7 +36,7 @@ from rbs.utils.guard import explained
 
 LOOK = 0.5
 """Seconds between two looks at the queue."""
-CONNECT, ANSWER = 10.0, 60.0
+CONNECT, ANSWER = 10.0, 30.0
 """Seconds to wait for a connection, and for the answer to a message."""
 RESTORED = [(NuclearMedicineImageStorage, ExplicitVRLittleEndian)]
 """Class and transfer syntax of restored scans."""
@@ -69,10 +69,17 @@ class Sender:
         settings: Of the node.
         queue: What is to be sent, and what came of it.
         audit: What was sent.
+
+    Raises:
+        RbsError: A certificate or a file of HTTP headers cannot be used.
     """
 
     def __init__(self, settings: Settings, queue: Queue, audit: Audit) -> None:
         self._settings, self._queue, self._audit = settings, queue, audit
+        if settings.tls:
+            client_context(settings.tls)
+        for destination in settings.destinations:
+            _headers(destination.headers)
 
     def run(self, stop: threading.Event) -> None:
         """Send until `stop` is set; a file that is on its way then comes to its end."""
@@ -94,6 +101,7 @@ class Sender:
             pause = LOOK
             try:
                 due = [delivery for delivery in self._queue.due() if delivery.destination == destination.name]
+                due.sort(key=lambda delivery: delivery.attempts)  # one that breaks the way comes last
                 if due and self._send_all(destination, due, stop, failures):
                     failures, pause = 0, 0.0  # the next of these studies may be due now
                 elif due:

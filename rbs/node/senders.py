@@ -15,27 +15,28 @@ from rbs.errors import RbsError
 from rbs.node.settings import Peer
 
 Network: TypeAlias = IPv4Network | IPv6Network
+ANYWHERE = ("0.0.0.0/0", "::/0")
 
 
 class AllowList:
-    """The allow-list: AE titles with the addresses they may call from.
+    """AE titles with the addresses they may call from; an empty list lets everybody in.
 
     Raises:
-        RbsError: The address of a host is unknown.
+        RbsError: A host has no address.
     """
 
     def __init__(self, peers: Iterable[Peer]) -> None:
-        self._networks: dict[str, list[Network] | None] = {}
+        self._networks: defaultdict[str, list[Network]] = defaultdict(list)
         for peer in peers:
-            networks = [network for address in peer.addresses for network in _networks(address)]
-            self._networks[peer.ae_title] = networks if peer.addresses else None
+            for address in peer.addresses or ANYWHERE:
+                self._networks[peer.ae_title] += _networks(address)
 
     def __call__(self, title: str, address: str) -> bool:
-        """True for a sender of the list, and for any where the list is empty."""
-        return not self._networks or (title in self._networks and _within(self._networks[title], address))
+        """True for a sender that is let in."""
+        return not self._networks or _within(self._networks.get(title, []), address)
 
     def knows(self, address: str) -> bool:
-        """True for an address that any sender of the list may call from."""
+        """True for an address that some sender may call from."""
         return not self._networks or any(_within(found, address) for found in self._networks.values())
 
 
@@ -57,8 +58,10 @@ def _networks(address: str) -> list[Network]:
     return [ipaddress.ip_network(entry[4][0]) for entry in found]
 
 
-def _within(networks: list[Network] | None, address: str) -> bool:
-    return networks is None or any(ipaddress.ip_address(address) in network for network in networks)
+def _within(networks: Iterable[Network], address: str) -> bool:
+    found = ipaddress.ip_address(address)
+    found = getattr(found, "ipv4_mapped", None) or found  # of a socket that takes both versions
+    return any(found in network for network in networks)
 
 
 class Rate:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from rbs.errors import RbsError
+from rbs.errors import DiskFullError, RbsError
 from rbs.node.queue import TRIES, Queue
 from rbs.node.settings import Settings
 from rbs.node.spool import Spool
@@ -58,7 +58,8 @@ class Restoring:
     def stop(self) -> None:
         """Have the worker finish its scan, and end."""
         self._stop.set()
-        self._thread.join()
+        if self._thread.ident:
+            self._thread.join()
 
     def _run(self) -> None:
         ended, pause = None, 0.0
@@ -191,7 +192,10 @@ def checks(settings: Settings) -> Iterator[tuple[str, RbsError | None]]:
     from rbs.node.worker import restorer_of
 
     def tried(need: str, work: Callable[[], object]) -> tuple[str, RbsError | None]:
-        result = attempt(settings.spool, work)
+        try:
+            result = attempt(settings.spool, work)
+        except DiskFullError as error:
+            return need, error
         return need, result if isinstance(result, RbsError) else None
 
     yield tried(f"weights {settings.checkpoint}", lambda: restorer_of(settings))

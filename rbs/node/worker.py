@@ -184,7 +184,7 @@ class Worker:
 
 def told(error: RbsError) -> str:
     """The sentence of an error without the file, whose place says nothing to a reader."""
-    return str(type(error)(error.fault, remedy=error.remedy))
+    return str(RbsError(error.fault, remedy=error.remedy))
 
 
 @contextmanager

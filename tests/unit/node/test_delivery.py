@@ -14,11 +14,11 @@ import pydicom
 import pytest
 from node_peers import Node, restored, sending, storage, until
 from pydicom.dataset import Dataset
-from pydicom.uid import ImplicitVRLittleEndian, RLELossless
-from pynetdicom import AE
+from pydicom.uid import ImplicitVRLittleEndian, NuclearMedicineImageStorage, RLELossless
+from pynetdicom import AE, evt
 
 from rbs.errors import DiskFullError, RbsError
-from rbs.node.delivery import echo
+from rbs.node.delivery import Sender, echo
 from rbs.node.queue import Queue, State
 
 SHORT = {"first_s": 0.1, "longest_s": 0.4}
@@ -103,9 +103,8 @@ def test_one_that_is_down_or_slow_does_not_hold_up_another(tmp_path: Path) -> No
         files = restored(node, "a", "b", "c")
         with sending(node):
             assert slow.wait(10)
-            until(lambda: len(taken) == 3)
+            until(lambda: sent(node, 3))
             assert uids(taken) == uids(files)
-            assert len(node.queue.deliveries("sent")) == 3
             go.set()
 
 
@@ -164,6 +163,26 @@ def test_what_cannot_be_sent_does_not_hold_up_other_studies(tmp_path: Path) -> N
             until(lambda: sent(node, 1))
             until(lambda: len([d for d in node.queue.deliveries("pending") if d.error]) == 2)
         assert uids(taken) == uids([file])
+
+
+def test_a_file_that_breaks_the_way_does_not_hold_up_other_studies(tmp_path: Path) -> None:
+    def breaking(event: evt.Event) -> int:
+        if event.request.AffectedSOPInstanceUID == poison:
+            event.assoc.abort()
+        taken.append(str(event.request.AffectedSOPInstanceUID))
+        return 0
+
+    taken: list[str] = []
+    entity = AE("PACS")
+    entity.add_supported_context(NuclearMedicineImageStorage)
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, breaking)])
+    node = Node(tmp_path, destinations=[pacs(server.server_address[1])], retries=SHORT)
+    (poison,) = uids(restored(node, "a", study="1.1"))
+    others = [uids(restored(node, name, study=f"1.{name}"))[0] for name in ("2", "3")]
+    with sending(node):
+        until(lambda: sent(node, 2))
+    entity.shutdown()
+    assert [uid for uid in taken if uid != poison] == others
 
 
 def test_a_destination_that_wants_another_encoding(tmp_path: Path) -> None:
@@ -315,6 +334,11 @@ def test_a_file_of_headers_that_cannot_be_used(text: str | None, tmp_path: Path)
         (tmp_path / "headers").write_text(text)
     destination = {"name": "web", "url": "http://127.0.0.1:9", "headers": str(tmp_path / "headers")}
     node = Node(tmp_path, destinations=[destination])
-    with pytest.raises(RbsError, match="headers") as caught:
-        echo(node.settings.destinations[0], node.settings)
-    assert caught.value.file == tmp_path / "headers"
+    uses = {
+        "check": lambda: echo(node.settings.destinations[0], node.settings),
+        "start": lambda: Sender(node.settings, node.queue, node.audit),
+    }
+    for use in uses.values():
+        with pytest.raises(RbsError, match="headers") as caught:
+            use()
+        assert caught.value.file == tmp_path / "headers"

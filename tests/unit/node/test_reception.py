@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import struct
+import subprocess
 import tempfile
 import threading
 import time
@@ -31,6 +32,8 @@ from pynetdicom.sop_class import Verification
 
 from rbs.errors import DiskFullError, RbsError
 from rbs.node.queue import Queue, State
+from rbs.node.senders import AllowList
+from rbs.node.settings import Peer
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.dicom.writer import Derivation, write_restored_nm
 
@@ -93,7 +96,13 @@ def test_other_ae_titles_are_refused_with_the_reason(
 
 @pytest.mark.parametrize(
     ("addresses", "taken"),
-    [(["10.0.0.0/8"], False), (["127.0.0.0/8"], True), (["localhost"], True), (["::1"], False), ([], True)],
+    [
+        (["10.0.0.0/8"], False),
+        (["10.0.0.0/8", "127.0.0.0/8"], True),
+        (["localhost"], True),
+        (["::1"], False),
+        ([], True),
+    ],
 )
 def test_a_peer_calls_from_its_addresses_only(addresses: list[str], taken: bool, tmp_path: Path) -> None:
     peer = {"ae_title": "CAMERA", "addresses": addresses}
@@ -101,6 +110,16 @@ def test_a_peer_calls_from_its_addresses_only(addresses: list[str], taken: bool,
         assert bool(send(node.port, scan(tmp_path / "a.dcm"))) is taken
         assert len(node.queue.entries()) == taken
         assert until(node.events)[0]["event"] == ("received" if taken else "association refused")
+
+
+def test_a_title_may_have_several_entries_and_addresses_of_both_versions() -> None:
+    lists = [["10.0.0.0/8"], ["fd00::/8", "192.168.1.7"]]
+    allowed = AllowList(Peer(ae_title="CAMERA", addresses=addresses) for addresses in lists)
+    for address in ("10.1.2.3", "fd00::1", "192.168.1.7", "::ffff:10.1.2.3"):
+        assert allowed("CAMERA", address)
+        assert not allowed("OTHER", address)
+    for address in ("11.0.0.1", "192.168.1.8", "::ffff:11.0.0.1", "fe80::1%eth0"):
+        assert not allowed("CAMERA", address)
 
 
 def test_a_host_without_an_address_is_told_at_the_start(tmp_path: Path) -> None:
@@ -245,10 +264,11 @@ def test_its_own_output_is_stored_nowhere(node: Node, tmp_path: Path) -> None:
     assert [event["event"] for event in node.events()] == ["own output"]
 
 
-def large(path: Path) -> pydicom.Dataset:
+def large(path: Path, frames: int = 1) -> pydicom.Dataset:
+    """2 MiB a frame."""
     ds = pydicom.dcmread(scan(path))
-    ds.Rows = ds.Columns = 1024
-    ds.PixelData = bytes(2 * 2**20)
+    ds.NumberOfFrames, ds.Rows, ds.Columns = frames, 1024, 1024
+    ds.PixelData = bytes(frames * 2**21)
     return ds
 
 
@@ -390,6 +410,32 @@ def test_a_full_disk_or_spool_is_told_and_nothing_is_kept(limits: dict[str, int]
         assert answer.Status == 0xA700
         assert node.files() == []
         assert node.queue.entries() == []
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 6 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small disk can be mounted by root only")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.parametrize(("frames", "told"), [(1, 0xA700), (3, None)], ids=["no room left", "as it comes"])
+def test_a_disk_that_is_full_takes_nothing_and_recovers(
+    frames: int, told: int | None, disk: Path, tmp_path: Path
+) -> None:
+    with Node(tmp_path, spool=disk).receiving() as node:
+        assert status(send(node.port, large(tmp_path / "a.dcm"))) == 0
+        (answer,) = send(node.port, large(tmp_path / "b.dcm", frames))
+        assert answer.get("Status") == told
+        (entry,) = node.queue.entries()
+        until(lambda: node.files() == [entry.path])
+        node.spool.drop(entry.id)
+        assert status(send(node.port, large(tmp_path / "c.dcm"))) == 0
 
 
 def test_a_row_that_cannot_be_written_is_not_acknowledged(

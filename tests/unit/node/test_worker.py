@@ -1,7 +1,7 @@
 """The worker of a node: examines, restores, refuses, and leaves nothing half done."""
 
-import subprocess
-import sys
+import os
+import signal
 import threading
 
 import pydicom
@@ -42,10 +42,13 @@ def test_a_scan_of_two_views_is_restored_at_once(node):
 
 @pytest.mark.parametrize("order", [BOTH, BOTH[::-1]], ids=str)
 def test_two_views_of_an_acquisition_are_restored_together(node, order):
+    calls: list[int] = []
+    node.worker = node.worker_with(Filter(before=lambda: calls.append(1)))
     for number, view in enumerate(order):
         node.receive(view, views=(view,), seed=number)
         node.work()
         assert states(node)[0] == (State.RESTORED if number else State.WAITING)
+    assert len(calls) == 1
     first, second = (pydicom.dcmread(entry.output) for entry in node.queue.entries(State.RESTORED))
     assert first.SOPInstanceUID != second.SOPInstanceUID
     assert first.NumberOfFrames == second.NumberOfFrames == 1
@@ -186,17 +189,15 @@ def test_a_worker_killed_at_any_place_loses_and_doubles_nothing(tmp_path, monkey
 
 def test_a_lock_is_released_by_death_alone(tmp_path):
     lock = tmp_path / "lock"
-    holder = (
-        "from pathlib import Path; import sys\nfrom rbs.node.worker import alone\n"
-        "with alone(Path(sys.argv[1]), wait=True): print('held', flush=True); sys.stdin.read()"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", holder, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert process.stdout.readline() == b"held\n"
+    read, write = os.pipe()
+    if not (child := os.fork()):
+        with alone(lock, wait=True):
+            os.write(write, b"held")
+            signal.pause()
+    os.read(read, 4)
     with alone(lock, wait=False) as free:
         assert not free
-    process.kill()
-    process.wait()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
     with alone(lock, wait=False) as free:
         assert free

@@ -1,0 +1,225 @@
+"""A node at work: one for each spool, its worker started again, its results sent."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+from node_scans import Node, write_scan
+from pydicom import dcmread
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import NuclearMedicineImageStorage as NM
+
+from rbs.errors import RbsError
+from rbs.node.queue import OPEN, Queue, State
+from rbs.node.service import Restoring, checks, only_one, serve
+from rbs.node.settings import Settings
+from rbs.node.worker import MEMORY, alone
+
+BOTH = ("anterior", "posterior")
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.1)
+
+
+@contextmanager
+def pacs(port):
+    """A storage SCP; yields what it was sent, SOP Instance UIDs and their sources."""
+    sent = []
+
+    def store(event):
+        dataset = event.dataset
+        sent.append((dataset.SOPInstanceUID, dataset.SourceImageSequence[0].ReferencedSOPInstanceUID))
+        return 0
+
+    entity = AE("PACS")
+    entity.add_supported_context(NM)
+    server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
+    try:
+        yield sent
+    finally:
+        server.shutdown()
+
+
+def send(path, port):
+    """Send a scan; True if it was acknowledged."""
+    entity = AE("CAM")
+    entity.add_requested_context(NM)
+    entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = 10
+    way = entity.associate("127.0.0.1", port, ae_title="RBS")
+    if not way.is_established:
+        return False
+    try:
+        return way.send_c_store(dcmread(path)).get("Status") == 0
+    except (RuntimeError, ValueError):
+        return False
+    finally:
+        way.release() if way.is_established else way.abort()
+
+
+def test_a_worker_that_dies_is_started_again(tmp_path):
+    node = Node(tmp_path)
+    restoring = Restoring(node.settings, ["pacs"])
+    restoring.start()
+    try:
+        node.receive("a", views=BOTH)
+        wait_for(lambda: node.queue.entries(State.RESTORED))
+        first = restoring.process
+        first.kill()
+        wait_for(lambda: restoring.process is not first)
+        node.receive("b", views=BOTH)
+        wait_for(lambda: len(node.queue.entries(State.RESTORED)) == 2)
+        assert restoring.alive()
+    finally:
+        restoring.stop()
+    assert restoring.process.poll() == 0
+    assert [delivery.destination for delivery in node.queue.deliveries()] == ["pacs", "pacs"]
+
+
+def test_the_end_of_a_worker_is_told_in_words(tmp_path):
+    restoring = Restoring(Settings(spool=tmp_path, memory_mib=512, job_s=9), [])
+    assert restoring._explained(MEMORY) == "it needs more memory than memory_mib = 512"
+    assert restoring._explained(-signal.SIGALRM) == "it took longer than job_s = 9"
+    assert restoring._explained(-signal.SIGKILL) == "killed by SIGKILL"
+
+
+def test_a_spool_is_served_once(tmp_path):
+    spool = tmp_path / "new"
+    refused = pytest.raises(RbsError, match="another program serves this spool; stop it")
+    with only_one(spool), refused, only_one(spool):
+        pass
+    with only_one(tmp_path / "new"):
+        pass
+
+
+def test_checks_name_what_is_missing(tmp_path):
+    taken = socket.create_server(("127.0.0.1", 0))
+    settings = Settings(
+        spool=tmp_path / "spool",
+        port=taken.getsockname()[1],
+        limits={"reserve_mib": 2**40},
+        destinations=({"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": free_port()},),
+    )
+    found = dict(checks(settings))
+    weights, spool, port, destination = found
+    assert (weights, spool, destination) == (
+        "weights shipped",
+        f"spool {tmp_path / 'spool'}",
+        "destination pacs",
+    )
+    assert found[weights] is None
+    assert "limits.reserve_mib" in str(found[spool])
+    assert "it cannot be listened at (Address already in use)" in str(found[port])
+    assert found[destination]
+    with alone(tmp_path / "spool" / "node.lock", wait=False):
+        assert dict(checks(settings))[port] is None  # it is the node's own
+    taken.close()
+
+
+def test_what_is_sent_to_a_node_comes_back_restored(tmp_path):
+    to = free_port()
+    destination = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": to}
+    settings = Settings(
+        spool=tmp_path / "spool", port=0, destinations=(destination,), limits={"reserve_mib": 0}
+    )
+    scans = [write_scan(tmp_path / f"{view}.dcm", views=(view,), study="1.2") for view in BOTH]
+    stop, told = threading.Event(), []
+    node = threading.Thread(target=serve, args=(settings, stop, told.append))
+    with pacs(to) as sent:
+        node.start()
+        try:
+            wait_for(lambda: told)
+            port = int(told[0].rpartition(":")[2])
+            assert all(send(scan, port) for scan in scans)
+            wait_for(lambda: len(sent) == 2)
+        finally:
+            stop.set()
+            node.join()
+    sources = [dcmread(scan).SOPInstanceUID for scan in scans]
+    assert sorted(source for _, source in sent) == sorted(sources)
+    queue = Queue(settings.spool)
+    assert [entry.state for entry in queue.entries()] == [State.SENT] * 2
+    assert [entry.partner for entry in queue.entries()] == [2, 1]
+    with only_one(settings.spool):
+        assert not send(scans[0], port)
+
+
+@pytest.mark.slow
+def test_kill_9_at_twenty_random_moments_loses_and_doubles_nothing(tmp_path):
+    to, port = free_port(), free_port()
+    file = tmp_path / "node.toml"
+    file.write_text(
+        f'spool = "spool"\nport = {port}\nwait_s = 5\n[limits]\nreserve_mib = 0\nper_minute = 10000\n'
+        "[retries]\nfirst_s = 0.5\nlongest_s = 1\n"
+        f'[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {to}\n'
+    )
+    scans = [write_scan(tmp_path / f"{n}.dcm", views=BOTH if n % 3 else BOTH[:1], seed=n) for n in range(30)]
+    acknowledged, ended = [], threading.Event()
+
+    def sender():
+        for scan in scans:
+            while not send(scan, port):
+                if ended.wait(0.2):
+                    return
+            acknowledged.append(scan)
+
+    def start():
+        command = [sys.executable, "-m", "rbs.cli", "node", "--settings", str(file)]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+
+    queue, chance = Queue(tmp_path / "spool"), random.Random(1)
+    with pacs(to) as sent:
+        process = start()
+        thread = threading.Thread(target=sender)
+        thread.start()
+        try:
+            for number in range(20):
+                time.sleep(chance.uniform(2, 9))
+                process.kill()  # its worker finishes its scan, or is killed as well
+                if number % 2:
+                    for worker in workers_of(tmp_path / "spool"):
+                        os.kill(worker, signal.SIGKILL)
+                process.wait()
+                process = start()
+            wait_for(lambda: len(acknowledged) == len(scans), 300)
+            wait_for(lambda: not queue.entries(*OPEN, State.RESTORED), 300)
+            process.terminate()
+            assert process.wait(30) == 0
+        finally:
+            ended.set()
+            process.kill()
+            thread.join()
+    assert [entry.state for entry in queue.entries()] == [State.SENT] * len(scans)
+    instances = {instance for instance, _ in sent}
+    sources = {source for _, source in sent}
+    assert sources == {dcmread(scan).SOPInstanceUID for scan in scans}  # none lost
+    assert len(instances) == len(sources)  # none doubled: a file sent again in doubt has the same UID
+
+
+def workers_of(spool):
+    """Processes that hold the lock of the worker."""
+    found = []
+    for process in os.listdir("/proc"):
+        try:
+            links = [os.readlink(f"/proc/{process}/fd/{n}") for n in os.listdir(f"/proc/{process}/fd")]
+        except OSError:
+            continue
+        if str(spool / "worker.lock") in links:
+            found.append(int(process))
+    return found
