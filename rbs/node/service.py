@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from rbs.errors import DiskFullError, RbsError
@@ -204,7 +205,7 @@ def checks(settings: Settings) -> Iterator[tuple[str, RbsError | None]]:
     if settings.tls:
         yield tried("certificates", lambda: _require_certificates(settings))
     for destination in settings.destinations:
-        yield tried(f"destination {destination.name}", lambda to=destination: echo(to, settings))
+        yield tried(f"destination {destination.name}", partial(echo, destination, settings))
 
 
 def _require_room(settings: Settings) -> None:

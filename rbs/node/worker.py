@@ -236,6 +236,12 @@ def alone(lock: Path, *, wait: bool) -> Iterator[bool]:
             yield True
 
 
+def _wait_for_end(stop: threading.Event) -> None:
+    """Set `stop` when standard input is closed, as the system does where the node dies."""
+    sys.stdin.read()
+    stop.set()
+
+
 def main() -> int:
     """Work until standard input, whose first line is a `Job`, is closed or SIGTERM comes.
 
@@ -247,7 +253,7 @@ def main() -> int:
     job = Job.model_validate_json(sys.stdin.readline())
     settings, stop = job.settings, threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+    threading.Thread(target=_wait_for_end, args=(stop,), daemon=True).start()
     logging.basicConfig(format="%(asctime)s %(message)s")
     keep_memory()
     limit = settings.memory_mib * MIB

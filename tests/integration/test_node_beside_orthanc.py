@@ -71,7 +71,7 @@ class Hospital:
         text = (DEPLOY / "container.toml").read_text()
         text = text.replace("port = 4242", f"port = {self.dicom}").replace("11112", str(self.node_port))
         text = text.replace("8042", str(self.page)).replace("0.0.0.0", "127.0.0.1")
-        text = text.replace('host = "orthanc"', 'host = "127.0.0.1"').replace('["orthanc"]', '["127.0.0.1"]')
+        text = text.replace('host = "orthanc"', 'host = "127.0.0.1"')
         (folder / "node.toml").write_text(text.replace("/var/lib/rbs", str(folder)))
 
     def orthanc(self, path: str) -> Any:

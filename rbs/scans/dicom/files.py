@@ -48,7 +48,7 @@ def dicomdirs(folder: Path) -> list[Path]:
 
 
 def header_of(path: Path, content: bytes | None = None) -> Dataset:
-    """Class, instance, study and derivation of a file; empty where reading it whole will say what is wrong.
+    """Class, instance, study and derivation of a file; empty where reading it says what is wrong.
 
     Args:
         path: The file.

@@ -1,11 +1,7 @@
 """A node at work: one for each spool, its worker started again, its results sent."""
 
-import os
-import random
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -17,7 +13,7 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import NuclearMedicineImageStorage as NM
 
 from rbs.errors import RbsError
-from rbs.node.queue import OPEN, Queue, State
+from rbs.node.queue import Queue, State
 from rbs.node.service import Restoring, checks, only_one, serve
 from rbs.node.settings import Settings
 from rbs.node.worker import MEMORY, alone
@@ -158,68 +154,3 @@ def test_what_is_sent_to_a_node_comes_back_restored(tmp_path):
     assert [entry.partner for entry in queue.entries()] == [2, 1]
     with only_one(settings.spool):
         assert not send(scans[0], port)
-
-
-@pytest.mark.slow
-def test_kill_9_at_twenty_random_moments_loses_and_doubles_nothing(tmp_path):
-    to, port = free_port(), free_port()
-    file = tmp_path / "node.toml"
-    file.write_text(
-        f'spool = "spool"\nport = {port}\nwait_s = 5\n[limits]\nreserve_mib = 0\nper_minute = 10000\n'
-        "[retries]\nfirst_s = 0.5\nlongest_s = 1\n"
-        f'[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {to}\n'
-    )
-    scans = [write_scan(tmp_path / f"{n}.dcm", views=BOTH if n % 3 else BOTH[:1], seed=n) for n in range(30)]
-    acknowledged, ended = [], threading.Event()
-
-    def sender():
-        for scan in scans:
-            while not send(scan, port):
-                if ended.wait(0.2):
-                    return
-            acknowledged.append(scan)
-
-    def start():
-        command = [sys.executable, "-m", "rbs.cli", "node", "--settings", str(file)]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-
-    queue, chance = Queue(tmp_path / "spool"), random.Random(1)
-    with pacs(to) as sent:
-        process = start()
-        thread = threading.Thread(target=sender)
-        thread.start()
-        try:
-            for number in range(20):
-                time.sleep(chance.uniform(2, 9))
-                process.kill()  # its worker finishes its scan, or is killed as well
-                if number % 2:
-                    for worker in workers_of(tmp_path / "spool"):
-                        os.kill(worker, signal.SIGKILL)
-                process.wait()
-                process = start()
-            wait_for(lambda: len(acknowledged) == len(scans), 300)
-            wait_for(lambda: not queue.entries(*OPEN, State.RESTORED), 300)
-            process.terminate()
-            assert process.wait(30) == 0
-        finally:
-            ended.set()
-            process.kill()
-            thread.join()
-    assert [entry.state for entry in queue.entries()] == [State.SENT] * len(scans)
-    instances = {instance for instance, _ in sent}
-    sources = {source for _, source in sent}
-    assert sources == {dcmread(scan).SOPInstanceUID for scan in scans}  # none lost
-    assert len(instances) == len(sources)  # none doubled: a file sent again in doubt has the same UID
-
-
-def workers_of(spool):
-    """Processes that hold the lock of the worker."""
-    found = []
-    for process in os.listdir("/proc"):
-        try:
-            links = [os.readlink(f"/proc/{process}/fd/{n}") for n in os.listdir(f"/proc/{process}/fd")]
-        except OSError:
-            continue
-        if str(spool / "worker.lock") in links:
-            found.append(int(process))
-    return found
