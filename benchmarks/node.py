@@ -208,6 +208,7 @@ class Archive:
         folder.mkdir(parents=True, exist_ok=True)
 
     def start(self) -> None:
+        """Take what comes."""
         self._entity = AE("ARCHIVE")
         self._entity.add_supported_context(Verification)
         self._entity.add_supported_context(NuclearMedicineImageStorage)
@@ -215,9 +216,11 @@ class Archive:
         self._entity.start_server((LOCAL, self.port), block=False, evt_handlers=handlers)
 
     def stop(self) -> None:
+        """Be down."""
         self._entity.shutdown()
 
     def sources(self) -> set[str]:
+        """SOP Instance UIDs of the scans whose restoration came."""
         return {one["source"] for one in self.came}
 
     def _begun(self, event: evt.Event) -> None:
@@ -257,6 +260,7 @@ class NodeProgram:
 
     @contextmanager
     def running(self) -> Iterator[NodeProgram]:
+        """The node and its destination, until the end of the block."""
         self.archive.start()
         self.start()
         self.queue = Queue(self.spool)
@@ -276,6 +280,7 @@ class NodeProgram:
             self.archive.stop()
 
     def start(self) -> None:
+        """Start it, and wait until it listens."""
         command = [sys.executable, "-m", "rbs.cli", "node", "--settings", str(self.folder / "node.toml")]
         with (self.folder / "node.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
@@ -351,11 +356,14 @@ class Senders:
         self._numbers = {id(scan): number for number, scan in enumerate(made)}
         for scan in made:
             self._waiting.put(scan)
-        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(SENDERS)]
+        self._threads = [
+            threading.Thread(target=self._run, args=(number,), daemon=True) for number in range(SENDERS)
+        ]
         for thread in self._threads:
             thread.start()
 
     def done(self) -> bool:
+        """True once nobody sends any more."""
         return not any(thread.is_alive() for thread in self._threads)
 
     def join(self, seconds: float) -> None:
@@ -390,9 +398,7 @@ class Senders:
         return True
 
 
-def storescu(
-    port: int, path: Path, *options: str | Path, title: str = "CAMERA0", called: str = "RBS"
-) -> str:
+def storescu(port: int, path: Path, *options: str | Path, title: str = "CAMERA0", called: str = "RBS") -> str:
     """Send a file with dcmtk; the status it was given, or "none"."""
     times = ["-to", "10", "-ta", "20", "-td", "60"]
     command = ["storescu", "-v", *times, "-aet", title, "-aec", called, *options, LOCAL, str(port), path]
@@ -629,12 +635,12 @@ def _certificates(folder: Path) -> dict[str, Path]:
     """An authority and one certificate for both sides."""
     folder.mkdir()
     new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    sign = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "san"]
     (folder / "san").write_text("subjectAltName=IP:127.0.0.1\n")
     for command in (
         ["req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=CA"],
         ["req", *new[:-2], "-keyout", "one.key", "-out", "one.csr", "-subj", "/CN=one"],
-        ["x509", "-req", "-in", "one.csr", "-out", "one.pem", "-CA", "ca.pem", "-CAkey", "ca.key"]
-        + ["-CAcreateserial", "-days", "2", "-extfile", "san"],
+        ["x509", "-req", "-in", "one.csr", "-out", "one.pem", *sign],
     ):
         subprocess.run(["openssl", *command], cwd=folder, check=True, capture_output=True)
     return {"certificate": folder / "one.pem", "key": folder / "one.key", "authority": folder / "ca.pem"}
@@ -714,7 +720,7 @@ def table(work: Path, path: Path) -> None:
 
 
 def _memory_of(samples: list[dict[str, float]], process: str, *, steady: bool) -> dict[str, str]:
-    """The most memory of a process, and how much it grows in the last three quarters of the time."""
+    """The most memory of a process, and its growth over the last three quarters of the time."""
     own = np.array([(sample["time"], sample[process]) for sample in samples if sample.get(process)])
     later = own[own[:, 0] > own[0, 0] + 0.25 * np.ptp(own[:, 0])]
     slope = 3600 * np.polyfit(later[:, 0] - later[0, 0], later[:, 1], 1)[0]
