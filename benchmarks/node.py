@@ -562,12 +562,12 @@ def full(work: Path, phantoms: Path, number: int) -> dict[str, Any]:
             with ballast.open("wb") as file:
                 file.write(bytes((size - number // 2) * MIB))
             begun, senders = time.time(), Senders(node.port, made)
-            until(lambda: senders.answers["Refused: OutOfResources"] >= 20, 120)
+            until(lambda: senders.answers["Refused: OutOfResources"] >= 20, 300)
             time.sleep(30)
             least = shutil.disk_usage(spool).free
             held, back = len(senders.acknowledged), time.time()
             ballast.unlink()
-            until(lambda: len(senders.acknowledged) > held, 60)
+            until(lambda: len(senders.acknowledged) > held, 120)
             resumed = time.time() - back
             senders.join(300)
             settled(node, 900)
