@@ -36,6 +36,7 @@ COLUMNS = {
     "count_bias": ("total_count_bias_percent", 2),
     "region_bias": ("region_bias_percent", 1),
     "lesion_recovery": ("lesion_contrast", 2),
+    "lesion_counts": ("lesion_counts", 2),
     "physis_peak": ("growth_plate_peak", 2),
 }
 """Metrics to columns and decimals of the table."""

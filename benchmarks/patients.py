@@ -28,6 +28,7 @@ from rbs.evaluation.real.run import score
 from rbs.evaluation.real.scans import RealScan, Speed, read_scans
 from rbs.evaluation.scans.metrics import METRICS
 from rbs.evaluation.scans.pairs import ScanPair, load_pair
+from rbs.evaluation.statistics.hierarchical import nested_interval, nested_mean
 from rbs.inference.strengths import put_back
 from rbs.restorers.checkpoint import LoadedRestorer, load_restorer
 from rbs.utils.files import whole_file
@@ -105,19 +106,21 @@ def compared(scores: dict[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:
     first = next(iter(scores.values()))
     for name, own in scores.items():
         child, base = (of(frame, "phantoms", "restored") for frame in (own, first))
-        view, view_base = (by_view(of(frame, "real", "restored")) for frame in (own, first))
-        back = by_view(of(own, "real", "put back"))
-        errors = child["nmse_truth"].to_numpy(), base["nmse_truth"].to_numpy()
+        real, real_base, back = (
+            of(frame, "real", kind)
+            for frame, kind in ((own, "restored"), (first, "restored"), (own, "put back"))
+        )
+        errors = child["nmse_truth"], base["nmse_truth"]
         row = {
             "training": name,
-            "phantoms_db": f"{-10 * np.log10(errors[0].mean()):.2f}",
-            **difference("phantoms", -10 * np.log10(np.stack(errors)), own is first, pooled=True),
+            "phantoms_db": f"{-10 * np.log10(child['nmse_truth'].mean()):.2f}",
+            **({} if own is first else columns("phantoms", *pooled_difference(*errors))),
             "lesion_contrast": f"{child['lesion_recovery'].mean():.3f}",
             "growth_plate_peak": f"{child['physis_peak'].mean():.3f}",
             "count_bias_percent": f"{child['count_bias'].mean():.2f}",
-            "real_db": f"{view.mean():.2f}",
-            **difference("real", np.stack([view, view_base]), own is first),
-            "residual_put_back_db": f"{(back - view).mean():.2f}",
+            "real_db": f"{nested_mean(by_scan(real)):.2f}",
+            **({} if own is first else columns("real", *nested_difference(real, real_base))),
+            "residual_put_back_db": f"{nested_difference(back, real)[0]:.2f}",
         }
         yield row
 
@@ -127,38 +130,36 @@ def of(frame: pd.DataFrame, images_of: str, kind: str) -> pd.DataFrame:
     return frame[(frame["set"] == images_of) & (frame["kind"] == kind)]
 
 
-def by_view(frame: pd.DataFrame) -> pd.Series:
-    """NC-PSNR of each view of each scan, mean over speeds and draws, dB."""
-    return frame.groupby("case")["nc_psnr"].mean()
+def by_scan(frame: pd.DataFrame) -> list[list[npt.NDArray[np.float64]]]:
+    """NC-PSNR, dB: draws and speeds in views, views in scans."""
+    scan = frame["case"].str.rpartition(", ")[0]
+    return [
+        [view["nc_psnr"].to_numpy() for _, view in views.groupby("case")] for _, views in frame.groupby(scan)
+    ]
 
 
-def difference(
-    name: str, values: npt.NDArray[np.float64], none: bool, *, pooled: bool = False
-) -> dict[str, str]:
-    """The first row of values less the second, dB, with an interval over columns.
+def nested_difference(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[float, float, float]:
+    """Difference of NC-PSNR of the same images, dB, and its interval: scans are resampled, too."""
+    paired = ours.assign(nc_psnr=ours["nc_psnr"].to_numpy() - theirs["nc_psnr"].to_numpy())
+    return nested_mean(by_scan(paired)), *nested_interval(by_scan(paired))
 
-    Args:
-        name: Beginning of the columns' names.
-        values: dB, (2, n) of n children or views.
-        none: Leave them empty.
-        pooled: Take the ratio of mean squared errors, not the mean of dB.
-    """
-    if none:
-        return dict.fromkeys(
-            (f"{name}_difference_db", f"{name}_difference_db_low", f"{name}_difference_db_high"), ""
-        )
+
+def pooled_difference(ours: pd.Series, theirs: pd.Series) -> tuple[float, float, float]:
+    """Difference of PSNR, pooled over children, dB, and its interval over children."""
+    errors = np.stack([ours, theirs])
 
     def minus(picked: npt.NDArray[np.int64]) -> float:
-        chosen = values[:, picked]
-        if pooled:
-            return float(-10 * np.log10(np.divide(*(10 ** (-chosen / 10)).mean(axis=1))))
-        return float(np.subtract(*chosen.mean(axis=1)))
+        return float(-10 * np.log10(np.divide(*errors[:, picked].mean(axis=1))))
 
-    rng = np.random.default_rng(0)
-    n = values.shape[1]
+    rng, n = np.random.default_rng(0), errors.shape[1]
     drawn = [minus(rng.integers(0, n, n)) for _ in range(RESAMPLES)]
     low, high = np.percentile(drawn, [2.5, 97.5])
-    found = {"": minus(np.arange(n)), "_low": low, "_high": high}
+    return minus(np.arange(n)), float(low), float(high)
+
+
+def columns(name: str, difference: float, low: float, high: float) -> dict[str, str]:
+    """The columns of a difference and its interval, dB."""
+    found = {"": difference, "_low": low, "_high": high}
     return {f"{name}_difference_db{end}": f"{value:.2f}" for end, value in found.items()}
 
 

@@ -49,14 +49,14 @@ def die(*_: object, **__: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def killed(work: Callable[[], object]) -> bool:
-    """Work in a copy of this process; True if that was killed, and not at its end."""
+def killed(work: Callable[[], object], by: int = signal.SIGKILL) -> bool:
+    """Work in a copy of this process; True if a signal ended that before it was done."""
     if not (child := os.fork()):
         try:
             work()
         finally:
             os._exit(1)
-    return os.waitpid(child, 0)[1] == signal.SIGKILL
+    return os.waitpid(child, 0)[1] == by
 
 
 class Node:

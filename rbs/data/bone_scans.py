@@ -85,6 +85,8 @@ class RBSDataModule(CropDataModule):
             "expectation".
         textures: Share of training crops whose expectation gets texture
             (`rbs.data.augmentation.texture`), with pairs "expectation".
+        activities: Smallest and largest factor on the expectation of a training crop, log-uniform
+            between, with pairs "expectation": scans of more and of less activity.
         lesion_crops: Share of training crops placed so that they hold a random pixel of a hot spot
             or growth plate, where the patient has one (`rbs.data.augmentation.lesion_crops`); all
             training cases need labels.
@@ -111,6 +113,7 @@ class RBSDataModule(CropDataModule):
         foci: float = 0.0,
         scenes: float = 0.0,
         textures: float = 0.0,
+        activities: tuple[float, float] = (1.0, 1.0),
         lesion_crops: float = 0.0,
         places: int = 0,
         blanked: bool = False,
@@ -139,6 +142,14 @@ class RBSDataModule(CropDataModule):
                     remedy=f"make {name} 0 to 1 of the crops, of phantoms, with pairs: expectation and"
                     " realisations: null",
                 )
+        misplaced = tuple(activities) != (1.0, 1.0) and (pairs != "expectation" or realisations is not None)
+        if not 0 < activities[0] <= activities[1] or misplaced:
+            raise RbsError(
+                f"activities {tuple(activities)}, pairs {pairs} and realisations {realisations} do not go"
+                " together",
+                remedy="give factors above 0 that rise, such as 0.5 and 4, of phantoms, with pairs:"
+                " expectation and realisations: null",
+            )
         if not 0 <= lesion_crops <= 1 or (lesion_crops and scenes):
             raise RbsError(
                 f"lesion_crops {lesion_crops:g} and a share of {scenes:g} scenes do not go together",
@@ -155,7 +166,8 @@ class RBSDataModule(CropDataModule):
         self.pairs: Pairs = pairs
         self.exposures = exposures
         self.single_view_probability, self.foci, self.scenes = single_view_probability, foci, scenes
-        self.textures, self.lesion_crops, self.places = textures, lesion_crops, places
+        self.textures, self.activities = textures, (activities[0], activities[1])
+        self.lesion_crops, self.places = lesion_crops, places
 
     def cases(self, split: str) -> list[Case]:
         """See `CropDataModule.cases`."""
@@ -194,7 +206,8 @@ class RBSDataModule(CropDataModule):
             sources = [source(scan, self.pairs) for scan in scans]
             exposures = [relative * exposure for relative in self.exposures for _, exposure in sources]
             counts = [float(view.mean()) for whole, _ in sources for view in whole]
-            means = [min(counts) * self.exposures[0], max(counts) * self.exposures[1]]
+            extremes = zip((min(counts), max(counts)), self.exposures, self.activities, strict=True)
+            means = [count * exposure * activity for count, exposure, activity in extremes]
         spans = {"spacing_mm": spacing, "counts_per_pixel": means, "exposure": exposures}
         return {name: [round(min(values), 4), round(max(values), 4)] for name, values in spans.items()}
 
@@ -210,6 +223,7 @@ class RBSDataModule(CropDataModule):
             "foci",
             "scenes",
             "textures",
+            "activities",
             "lesion_crops",
         )
         return super()._options() | {name: getattr(self, name) for name in (*names, "places")}

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from rbs.data.augmentation.geometric import LARGEST_SEED, flip_alike
+from rbs.data.augmentation.geometric import LARGEST_SEED, flip_alike, log_uniform
 from rbs.data.augmentation.lesion_crops import place_on_lesion
 from rbs.data.augmentation.lesions import draw_foci
 from rbs.data.augmentation.places import draw_places, flip_places
@@ -45,6 +45,7 @@ class Crops(CropDataset):
         foci: Mean number of foci put into a crop.
         scenes: Share of crops that show scenes instead of the scan.
         textures: Share of crops whose expectation gets texture.
+        activities: Range of factors on the expectation of a crop.
         lesion_crops: Share of crops placed on hot spots and growth plates.
         places: Rows of the entry "places".
         options: Further arguments of `CropDataset`.
@@ -61,6 +62,7 @@ class Crops(CropDataset):
         foci: float,
         scenes: float,
         textures: float = 0.0,
+        activities: tuple[float, float] = (1.0, 1.0),
         lesion_crops: float = 0.0,
         places: int = 0,
         **options: Any,
@@ -68,7 +70,8 @@ class Crops(CropDataset):
         super().__init__(cases, scans, **options)
         self.pairs, self.exposures = pairs, exposures
         self.single_view_probability, self.foci, self.scenes = single_view_probability, foci, scenes
-        self.textures, self.lesion_crops, self.places = textures, lesion_crops, places
+        self.textures, self.activities = textures, tuple(activities)
+        self.lesion_crops, self.places = lesion_crops, places
         # Labels do not fit what scenes show.
         self.labels = not scenes and all(scan.labels is not None for scan in scans)
         self.truth = self.labels and all(scan.expectation is not None for scan in scans)
@@ -96,6 +99,10 @@ class Crops(CropDataset):
             expectation = draw_scene(scan.expectation[shown], self.crop, rng)
         if self.textures:
             expectation = self._textured(expectation, scan.spacing_mm, index)
+        if self.activities != (1.0, 1.0):
+            assert expectation is not None  # checked in RBSDataModule.setup
+            own = np.random.default_rng((self.seed, 7, index))  # all else is as without
+            expectation = expectation * np.float32(log_uniform(self.activities, own))
         if self.foci:
             known = counts / source_exposure if expectation is None else expectation
             foci = draw_foci(known, scan.spacing_mm, self.foci, rng)

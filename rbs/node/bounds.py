@@ -147,6 +147,7 @@ class _Connection(RequestHandler):
         bound = Bound(association, self.server.limits.object_mib * MIB)
         association.bind(evt.EVT_DATA_RECV, bound.received)
         association.bind(evt.EVT_DIMSE_RECV, bound.complete)
+        association.bind(evt.EVT_DIMSE_SENT, bound.answered)
         association.start()
         association.join()
         association.dul.join()
@@ -199,6 +200,10 @@ class Bound:
         self._bytes = 0
         if self._association.dimse.msg_queue.qsize() > QUEUED:
             self._abort("too many at once")
+
+    def answered(self, event: Event) -> None:
+        """Begin anew to wait: the time the node took for an answer is not that of the sender."""
+        self._association.dul._idle_timer.restart()
 
     def remove_unfinished(self) -> None:
         """Remove the temporary files of messages that nobody answered."""

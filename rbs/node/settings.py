@@ -218,7 +218,7 @@ class Settings(_Table):
     uncertainty: bool = False
     standard_velocity: Velocity = STANDARD_VELOCITY
     reading: Reading = Reading()
-    memory_mib: Count = 2048
+    memory_mib: Count = 3072
     job_s: Seconds = 300
     commitment: bool = False
     refused: File | None = None

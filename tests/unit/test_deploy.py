@@ -85,8 +85,8 @@ def test_the_service_writes_where_the_example_says() -> None:
     assert settings.audit.site_key_file.is_relative_to(Path("/var/lib", service["StateDirectory"]))
     assert settings.audit.file.is_relative_to(Path("/var/log", service["LogsDirectory"]))
     # The restoring process has its own limit, and the node beside it needs some, too.
-    assert service["MemoryMax"] == "3G"
-    assert settings.memory_mib + 512 < 3 * 1024
+    assert service["MemoryMax"] == "4G"
+    assert settings.memory_mib + 512 < 4 * 1024
 
 
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ them. The same pixels are used in the restoration T and in the expectation λ:
 
     contrast            C = F / B - 1
     contrast recovery   C_T / C_λ      (1: all of it; unbiased noise keeps its mean)
+    counts              F_T / F_λ      (what uptake measurements of the focus itself read)
     CNR                 (F_T - B_T) / rms(T - λ over the ring, less its mean)
 
 w is the width after the camera's blur, sqrt(fwhm² + 7²) mm. Of the two views the one in which the
@@ -45,6 +46,7 @@ class FocusScore:
         truth: C_λ, its contrast in the expectation.
         contrast: C_T, its contrast in the restoration.
         recovery: C_T / C_λ.
+        counts: F_T / F_λ, counts within the disc over those expected there; NaN outside the image.
         cnr: Contrast-to-noise ratio; negative for a cold focus; infinite without noise.
     """
 
@@ -53,6 +55,7 @@ class FocusScore:
     truth: float
     contrast: float
     recovery: float
+    counts: float
     cnr: float
 
     @property
@@ -124,6 +127,7 @@ def _score(
         truth=expected,
         contrast=found,
         recovery=found / expected if expected else math.nan,
+        counts=float(t[disc].sum() / truth[disc].sum()) if truth[disc].sum() > 0 else math.nan,
         cnr=difference / noise if noise else math.copysign(math.inf, difference),
     )
 

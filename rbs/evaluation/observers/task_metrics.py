@@ -58,6 +58,12 @@ def lesion_recovery(estimate: Array, target: Target) -> float:
     return float(np.mean([score.recovery for score in scores])) if scores else math.nan
 
 
+def lesion_counts(estimate: Array, target: Target) -> float:
+    """Mean over lesions of their counts over those expected."""
+    scores = focus_scores(estimate, target)
+    return float(np.mean([score.counts for score in scores])) if scores else math.nan
+
+
 _TRUTH = "the known expectation (phantoms only)"
 TASKS = "Foci and growth plates"
 """Group of these metrics in print."""
@@ -74,6 +80,19 @@ TASK_METRICS: tuple[Metric, ...] = (
         group=TASKS,
         ideal=1.0,
         mask="the lesions and rings about them",
+    ),
+    Metric(
+        "lesion_counts",
+        "Lesion counts",
+        "",
+        None,
+        _TRUTH,
+        "mean over lesions of the counts F in T over those in λ; 1 is best",
+        lesion_counts,
+        printed=False,
+        group=TASKS,
+        ideal=1.0,
+        mask="the lesions",
     ),
     Metric(
         "physis_peak",

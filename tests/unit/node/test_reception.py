@@ -34,6 +34,7 @@ from rbs.errors import DiskFullError, RbsError
 from rbs.node.queue import Queue, State
 from rbs.node.senders import AllowList
 from rbs.node.settings import Peer
+from rbs.node.spool import Spool
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.dicom.writer import Derivation, write_restored_nm
 
@@ -328,6 +329,19 @@ def test_a_sender_that_falls_silent_is_put_out(tmp_path: Path) -> None:
         partial_store(node, large(tmp_path / "a.dcm"), 8)
         until(lambda: any(path.stat().st_size > 2**16 for path in node.files()))
         until(lambda: not node.files(), 5)
+
+
+def test_a_slow_disk_is_no_fault_of_the_sender(tmp_path: Path, monkeypatch: Any) -> None:
+    take = Spool.take
+
+    def slow(*args: Any, **options: Any) -> Any:
+        time.sleep(0.8)
+        return take(*args, **options)
+
+    monkeypatch.setattr(Spool, "take", slow)
+    with Node(tmp_path, limits={"idle_s": 0.5}).receiving() as node:
+        files = [scan(tmp_path / f"{n}.dcm") for n in range(2)]
+        assert [answer.get("Status") for answer in send(node.port, *files)] == [0, 0]
 
 
 def test_stopping_ends_a_silent_sender(tmp_path: Path) -> None:

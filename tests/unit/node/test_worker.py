@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 
 import pydicom
 import pytest
@@ -147,6 +148,17 @@ def test_a_lack_of_memory_ends_the_worker_and_after_three_times_the_scan_is_refu
     assert entry.reason.startswith(
         "it ended the process that restores 3 times (it needs more memory than memory_mib = 3072)"
     )
+
+
+def test_a_scan_that_takes_too_long_ends_the_worker(tmp_path):
+    Node(tmp_path).receive("a", views=BOTH)
+
+    def work():
+        node = Node(tmp_path, job_s=0.3)
+        node.worker = node.worker_with(Filter(before=lambda: time.sleep(20)))
+        node.work()
+
+    assert killed(work, signal.SIGALRM)
 
 
 def and_die(work):
