@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def free_ports(number: int) -> list[int]:
     return ports
 
 
-def until(done: Callable[[], Any], seconds: float = 60) -> Any:
+def until(done: Callable[[], Any], seconds: float = 300) -> Any:
     end = time.monotonic() + seconds
     while not (result := done()):
         assert time.monotonic() < end, "it takes too long"
@@ -51,7 +51,11 @@ def running(*command: str | Path, log: Path) -> Iterator[subprocess.Popen[bytes]
             yield process
         finally:
             process.terminate()
-            process.wait(60)
+            try:
+                process.wait(120)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGABRT)  # Python writes into the log where it hangs
+                raise
 
 
 class Hospital:
@@ -125,8 +129,8 @@ def test_a_rapid_scan_comes_back_restored_once(hospital: Hospital) -> None:
         until(lambda: hospital.answers(lambda: hospital.orthanc("system")))
         hospital.send(rapid)
         until(lambda: hospital.jobs() == ["Failure"])  # the node is down
-        node = [sys.executable, "-m", "rbs.cli", "node", "--settings", folder / "node.toml"]
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        python = (sys.executable, "-X", "faulthandler", "-m")
+        node = (*python, "rbs.cli", "node", "--settings", folder / "node.toml")
         with running(*node, log=folder / "node.log"):
             until(lambda: hospital.answers(hospital.health))
             hospital.send(standard, tomography)  # no rapid scans; what failed is sent again
