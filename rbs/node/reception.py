@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 from pydicom import Dataset
@@ -26,6 +25,7 @@ from rbs.errors import DiskFullError, RbsError
 from rbs.node.audit import Audit
 from rbs.node.bounds import ANNOUNCED_PDU, HANDSHAKE, BoundedServer, caller
 from rbs.node.commitment import Commitment
+from rbs.node.incoming import Incoming
 from rbs.node.queue import KnownUidError, Queue
 from rbs.node.senders import AllowList, Rate
 from rbs.node.settings import Settings
@@ -99,7 +99,7 @@ class Receiver:
             raise system_error(error, self._incoming) from error
         # Received data sets go to temporary files, beside the spool so that they can be renamed.
         _config.STORE_RECV_CHUNKED_DATASET = True
-        in_spool = functools.partial(NamedTemporaryFile, dir=self._incoming)
+        in_spool = functools.partial(Incoming, self._incoming)
         dimse_messages.NamedTemporaryFile = in_spool  # type: ignore[assignment]
         where = (self._settings.host, self._settings.port)
         handlers: list[Any] = [
@@ -200,6 +200,8 @@ class Receiver:
         if not self._rate(title):
             fault = f"more than {self._settings.limits.per_minute} instances in a minute"
             raise NotStoredError(OUT_OF_RESOURCES, fault, remedy="send again later")
+        if event.request._dataset_file.full:
+            raise DiskFullError("the disk is full", file=self._incoming, remedy="free some space")
         header = _header(event)
         uid, study = str(header.SOPInstanceUID), str(header.get("StudyInstanceUID") or "")
         if derived_by_rbs(header):
