@@ -5,6 +5,10 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
+# Containers often forbid Python to keep what it has compiled: each process would compile PyTorch and Lightning anew,
+# half a minute.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 DATA ?= bones
 EXTRAS ?= dev
