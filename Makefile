@@ -62,7 +62,7 @@ STAGE2 = $(if $(filter phased,$(RECIPE)),phased_b,stage2)
 EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/restorer.safetensors --stage2 $(2)/$(STAGE2)/restorer.safetensors \
 	--teacher $(2)/adapt_sam/teacher $(SEGMENT) $(addprefix --split ,$(SPLIT)) --output $(2)/evaluation --overwrite
 
-.PHONY: help setup demo test test-slow test-all results docs fuzz lint profile bench data train-segmenter pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 train-uncertainty reproduce-weights ablation sweep evaluate benchmark report \
+.PHONY: help setup demo test test-slow results docs fuzz lint profile bench data train-segmenter pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 train-uncertainty reproduce-weights ablation sweep evaluate benchmark report \
 	demo-endoscopy clean-demo anew same-data always
 
 help:  ## List the targets
@@ -92,9 +92,6 @@ test: $(READY)  ## Run the tests (10 minutes of two cores)
 
 test-slow: $(READY)  ## Run the tests that take a minute each: several processes, benchmarks, the wheel
 	$(PYTEST) -m slow $(ARGS) $$(grep -rl --include='test_*.py' 'mark\.slow' tests)
-
-test-all: $(READY)  ## Run both in one go, as CI does: what they share is made once, and no core waits in between
-	$(PYTEST) $(ARGS)
 
 results: $(READY)  ## Write docs/results.md and the headline table of README.md from docs/results/*.csv
 	.venv/bin/python scripts/results.py
