@@ -5,6 +5,10 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
+# Containers often forbid Python to keep what it has compiled: each process would compile PyTorch and Lightning anew,
+# half a minute.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 DATA ?= bones
 EXTRAS ?= dev
@@ -87,7 +91,7 @@ test: $(READY)  ## Run the tests (10 minutes of two cores)
 	$(PYTEST) -m "not slow" $(ARGS)
 
 test-slow: $(READY)  ## Run the tests that take a minute each: several processes, benchmarks, the wheel
-	$(PYTEST) -m slow $(ARGS)
+	$(PYTEST) -m slow $(ARGS) $$(grep -rl --include='test_*.py' 'mark\.slow' tests)
 
 results: $(READY)  ## Write docs/results.md and the headline table of README.md from docs/results/*.csv
 	.venv/bin/python scripts/results.py

@@ -49,6 +49,7 @@ PLAIN = (
     "benchmark",
     "ablation",
     "sweep",
+    "federate",
     "report",
 )
 RENAMED = {

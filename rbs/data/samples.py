@@ -70,7 +70,7 @@ class Crops(CropDataset):
         super().__init__(cases, scans, **options)
         self.pairs, self.exposures = pairs, exposures
         self.single_view_probability, self.foci, self.scenes = single_view_probability, foci, scenes
-        self.textures, self.activities = textures, tuple(activities)
+        self.textures, self.activities = textures, activities
         self.lesion_crops, self.places = lesion_crops, places
         # Labels do not fit what scenes show.
         self.labels = not scenes and all(scan.labels is not None for scan in scans)

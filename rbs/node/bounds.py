@@ -227,5 +227,5 @@ class Bound:
 def caller(association: Association) -> tuple[str, str]:
     """AE title and address of the other side."""
     requestor = association.requestor
-    request = requestor.primitive
-    return str(request.calling_ae_title if request else "").strip(), requestor.address_info.address
+    request, where = requestor.primitive, requestor.address_info
+    return str(request.calling_ae_title if request else "").strip(), where.address if where else ""

@@ -23,9 +23,13 @@ from typing import Any
 from pydicom import Dataset
 from pynetdicom import AE, build_role
 from pynetdicom.events import Event
-from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # the first is made at import
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
+)
 
 from rbs.node.audit import Audit
+from rbs.node.bounds import caller
 from rbs.node.queue import Queue
 from rbs.node.settings import Settings
 from rbs.node.spool import flush
@@ -101,7 +105,7 @@ class Commitment:
 
     def requested(self, event: Event) -> tuple[int, Dataset | None]:
         """Answer to an N-ACTION request: the request is on the disk when this says success."""
-        title = str(event.assoc.requestor.primitive.calling_ae_title).strip()
+        title, address = caller(event.assoc)
         if event.action_type != 1:
             return NO_ACTION, None
         port = self._ports.get(title)
@@ -117,7 +121,6 @@ class Commitment:
             return INVALID, None
         if not transaction or not 0 < len(instances) <= MOST_REFERENCES:
             return INVALID, None
-        address = event.assoc.requestor.address_info.address
         request = _Request(transaction, title, address, port, instances, time.time())
         name = hashlib.sha256(f"{title} {transaction}".encode()).hexdigest()
         write_json(self._folder / f"{name}.json", asdict(request))

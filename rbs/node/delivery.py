@@ -23,7 +23,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, NuclearMedicineImageStorage
 from pynetdicom import AE, _config
 from pynetdicom.association import Association
-from pynetdicom.sop_class import Verification
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
 from pynetdicom.status import code_to_category
 
 from rbs.errors import RbsError
@@ -141,8 +141,10 @@ class Sender:
 
     def _sent(self, delivery: Delivery, seconds: float) -> None:
         self._queue.delivered(delivery.id)
-        facts = {"attempts": delivery.attempts + 1, "seconds": seconds}
-        self._audit.record("sent", destination=delivery.destination, entry=delivery.entry, **facts)
+        where, attempts = delivery.destination, delivery.attempts + 1
+        self._audit.record(
+            "sent", destination=where, entry=delivery.entry, attempts=attempts, seconds=seconds
+        )
 
     def _failed(self, delivery: Delivery, error: RbsError, failures: int) -> None:
         now = self._queue.clock()
@@ -151,8 +153,10 @@ class Sender:
             self._queue.failed(delivery.id, str(error), now + self._delay(failures))
             return
         self._queue.give_up(delivery.id, str(error))
-        facts = {"attempts": delivery.attempts + 1, "reason": "not sent: given up"}
-        self._audit.record("refused", destination=delivery.destination, entry=delivery.entry, **facts)
+        where, attempts, reason = delivery.destination, delivery.attempts + 1, "not sent: given up"
+        self._audit.record(
+            "refused", destination=where, entry=delivery.entry, attempts=attempts, reason=reason
+        )
 
     def _delay(self, failures: int) -> float:
         """Seconds until the next attempt; varied, so that many nodes do not come back at once."""
@@ -314,7 +318,7 @@ class _DicomWeb:
         try:
             yield
         except requests.HTTPError as error:
-            code = error.response.status_code
+            code = getattr(error.response, "status_code", 0)
             kind = BrokenError if code in REFUSALS or code >= 500 else RbsError
             remedy = "check its `url` and `headers`, or look at its log"
             raise kind(f"{self._name} does not take it (HTTP status {code})", remedy=remedy) from error

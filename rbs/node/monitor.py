@@ -101,9 +101,9 @@ class Monitor:
         yield _gauge("rbs_healthy", "1 if no person has to look", {(): not problems})
         if status is None:
             return
-        scans = {(state,): number for state, number in status.counts.items()}
+        scans = {(str(state),): float(number) for state, number in status.counts.items()}
         yield _gauge("rbs_scans", "Scans in the queue", scans, "state")
-        ways = status.destinations()
+        ways = {way: float(number) for way, number in status.destinations().items()}
         yield _gauge("rbs_deliveries", "Files for a destination", ways, "destination", "state")
         yield _gauge("rbs_spool_bytes", "Bytes of the scans in the spool", {(): status.size})
         waited = "Age of the oldest scan that is not sent yet"
@@ -114,7 +114,7 @@ class Monitor:
             yield _gauge("rbs_restoring_seconds", "Time to restore a scan, of those kept", shown, "quantile")
 
 
-def _gauge(name: str, meaning: str, values: Mapping[tuple[str, ...], float], *labels: str) -> Metric:
+def _gauge(name: str, meaning: str, values: Mapping[Any, float], *labels: str) -> Metric:
     """A metric with its values by those of its labels."""
     metric = GaugeMetricFamily(name, meaning, labels=labels)
     for own, value in values.items():

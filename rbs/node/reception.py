@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from tempfile import NamedTemporaryFile
+from typing import Any
 
 from pydicom import Dataset
 from pydicom.uid import (
@@ -19,12 +19,13 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, _config, dimse_messages, evt
 from pynetdicom.events import Event
-from pynetdicom.sop_class import Verification
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
 
 from rbs.errors import DiskFullError, RbsError
 from rbs.node.audit import Audit
 from rbs.node.bounds import ANNOUNCED_PDU, HANDSHAKE, BoundedServer, caller
 from rbs.node.commitment import Commitment
+from rbs.node.incoming import Incoming
 from rbs.node.queue import KnownUidError, Queue
 from rbs.node.senders import AllowList, Rate
 from rbs.node.settings import Settings
@@ -98,10 +99,10 @@ class Receiver:
             raise system_error(error, self._incoming) from error
         # Received data sets go to temporary files, beside the spool so that they can be renamed.
         _config.STORE_RECV_CHUNKED_DATASET = True
-        in_spool = functools.partial(NamedTemporaryFile, dir=self._incoming)
-        dimse_messages.NamedTemporaryFile = in_spool  # type: ignore[attr-defined, misc]
+        in_spool = functools.partial(Incoming, self._incoming)
+        dimse_messages.NamedTemporaryFile = in_spool  # type: ignore[assignment]
         where = (self._settings.host, self._settings.port)
-        handlers = [
+        handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._requested),
             (evt.EVT_REJECTED, self._rejected),
             (evt.EVT_C_STORE, self._store),
@@ -159,7 +160,7 @@ class Receiver:
 
     def _rejected(self, event: Event) -> None:
         title, address = caller(event.assoc)
-        refusal = event.assoc.acceptor.primitive
+        refusal: Any = event.assoc.acceptor.primitive
         code = f"{refusal.result}.{refusal.result_source}.{refusal.diagnostic}"
         self._audit.record("association refused", peer=title, address=address, reason=code)
 
@@ -199,6 +200,8 @@ class Receiver:
         if not self._rate(title):
             fault = f"more than {self._settings.limits.per_minute} instances in a minute"
             raise NotStoredError(OUT_OF_RESOURCES, fault, remedy="send again later")
+        if event.request._dataset_file.full:
+            raise DiskFullError("the disk is full", file=self._incoming, remedy="free some space")
         header = _header(event)
         uid, study = str(header.SOPInstanceUID), str(header.get("StudyInstanceUID") or "")
         if derived_by_rbs(header):
@@ -212,8 +215,9 @@ class Receiver:
         if entry is None:
             self._audit.record("duplicate", peer=title, address=address, uid=uid, study=study)
             return
-        facts = {"peer": title, "address": address, "uid": uid, "study": study}
-        self._audit.record("received", entry=entry.id, size=entry.size, **facts)
+        self._audit.record(
+            "received", peer=title, address=address, entry=entry.id, size=entry.size, uid=uid, study=study
+        )
 
 
 def _header(event: Event) -> Dataset:
@@ -223,15 +227,15 @@ def _header(event: Event) -> Dataset:
         NotStoredError: They are not, or it cannot be read.
     """
     remedy = "send nuclear medicine images"
-    request, negotiated = event.request, event.context.abstract_syntax
+    request: Any = event.request
+    negotiated = event.context.abstract_syntax
     if request.AffectedSOPClassUID != negotiated:
         fault = "another SOP class than the presentation context"
         raise NotStoredError(CLASS_NOT_SUPPORTED, fault, remedy=remedy)
     wanted = ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "Modality", "DerivationCodeSequence"]
     try:
         with blaming(event.dataset_path):
-            options = {"stop_before_pixels": True, "specific_tags": wanted}
-            header = decoded(event.dataset_path, **options)[0]
+            header, _ = decoded(event.dataset_path, stop_before_pixels=True, specific_tags=wanted)
     except RbsError as error:
         raise NotStoredError(NOT_UNDERSTOOD, error.fault, remedy="export it again") from error
     if header.get("SOPClassUID") != negotiated:

@@ -113,7 +113,8 @@ class Segmenter(nn.Module, ABC):
         """
         if not self.images.fits(x):
             raise ValueError(f"{self.images.shows} must be {self.images.shape}, not {tuple(x.shape)}")
-        if exposure.shape != x.shape[:1] or spacing_mm.shape != (len(x), 2):
+        # `len(x)` would fix the number of images in an export.
+        if exposure.shape != x.shape[:1] or spacing_mm.shape != (x.shape[0], 2):
             fault = f"an exposure and a spacing for each of {len(x)} {self.images.shows}"
             raise ValueError(f"{fault}, not {tuple(exposure.shape)} and {tuple(spacing_mm.shape)}")
 

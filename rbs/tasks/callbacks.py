@@ -1,9 +1,10 @@
-"""Callbacks of the trainings: the progress bar, and ranks that begin at one checkpoint."""
+"""Callbacks of the trainings: the progress bar, ranks that begin at one checkpoint, FedProx."""
 
 from __future__ import annotations
 
 import math
 
+import torch
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
@@ -54,3 +55,29 @@ class SameStart(Callback):
                     f" {rank} from {other or 'nothing'}",
                     remedy="let --trainer.default_root_dir lie on a disk that all machines see",
                 )
+
+
+class Proximal(Callback):
+    """Pull of FedProx to the weights of the start: mu / 2 times the squared distance in the loss.
+
+    Its gradient is added before gradients are clipped; the loss that is logged is without it.
+
+    Args:
+        mu: Weight of the pull.
+    """
+
+    def __init__(self, mu: float) -> None:
+        self.mu = mu
+        self._start: list[torch.Tensor] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember the weights."""
+        self._start = [weight.detach().clone() for weight in pl_module.parameters()]
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Add the gradient of the pull."""
+        for weight, start in zip(pl_module.parameters(), self._start, strict=True):
+            if weight.grad is not None:
+                weight.grad.add_(weight.detach() - start, alpha=self.mu)

@@ -10,7 +10,9 @@ import rbs
 from rbs.errors import ScanError, printable
 
 HOUSE = Path(rbs.__file__).parent
-MINE = sorted(path for part in ("scans", "clinic", "node", "cli", "utils") for path in (HOUSE / part).rglob("*.py"))
+MINE = sorted(
+    path for part in ("scans", "clinic", "node", "cli", "utils") for path in (HOUSE / part).rglob("*.py")
+)
 
 
 @pytest.mark.parametrize("path", MINE, ids=lambda path: str(path.relative_to(HOUSE)))

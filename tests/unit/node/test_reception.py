@@ -438,14 +438,12 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-@pytest.mark.parametrize(("frames", "told"), [(1, 0xA700), (3, None)], ids=["no room left", "as it comes"])
-def test_a_disk_that_is_full_takes_nothing_and_recovers(
-    frames: int, told: int | None, disk: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("frames", [1, 3], ids=["no room left", "as it comes"])
+def test_a_disk_that_is_full_takes_nothing_and_recovers(frames: int, disk: Path, tmp_path: Path) -> None:
     with Node(tmp_path, spool=disk).receiving() as node:
         assert status(send(node.port, large(tmp_path / "a.dcm"))) == 0
         (answer,) = send(node.port, large(tmp_path / "b.dcm", frames))
-        assert answer.get("Status") == told
+        assert answer.Status == 0xA700
         (entry,) = node.queue.entries()
         until(lambda: node.files() == [entry.path])
         node.spool.drop(entry.id)

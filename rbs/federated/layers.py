@@ -1,0 +1,82 @@
+"""The weights of a restorer that sites share, as arrays without names, and those that stay."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from rbs.restorers.base import Restorer
+
+Arrays = list[npt.NDArray[np.float32]]
+
+LOCAL = ("norms", "first")
+"""Kinds of layers that can stay at a site."""
+
+_NORMS = (
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.modules.batchnorm._NormBase,
+)
+
+
+def shared_names(restorer: Restorer, local: Sequence[str] = ()) -> list[str]:
+    """Names of the weights that travel.
+
+    Args:
+        restorer: Their restorer.
+        local: Kinds of layers that stay: "norms", all normalisations; "first", the convolution of
+            the input, which takes the noise level beside the counts.
+    """
+    modules = dict(restorer.named_modules())
+    kept = [name for name, module in modules.items() if "norms" in local and isinstance(module, _NORMS)]
+    if "first" in local:
+        takes = (
+            name
+            for name, module in modules.items()
+            if isinstance(module, nn.Conv2d) and module.in_channels == restorer.input_channels
+        )
+        kept += [next(takes)]
+    prefixes = tuple(f"{name}." for name in kept)
+    return [
+        name
+        for name, tensor in restorer.state_dict().items()
+        if tensor.is_floating_point() and not name.startswith(prefixes or ("\0",))
+    ]
+
+
+def arrays_of(restorer: Restorer, names: Sequence[str]) -> Arrays:
+    """Copies of the weights of those names, in their order."""
+    state = restorer.state_dict()
+    return [state[name].detach().cpu().numpy().astype(np.float32) for name in names]
+
+
+def put(restorer: Restorer, names: Sequence[str], arrays: Sequence[npt.NDArray[np.float32]]) -> None:
+    """Set the weights of those names; all others stay."""
+    state = restorer.state_dict()
+    tensors = {name: torch.from_numpy(array) for name, array in zip(names, arrays, strict=True)}
+    restorer.load_state_dict(state | tensors)
+
+
+def layout(restorer: Restorer, names: Sequence[str]) -> str:
+    """Digest of names and shapes, by which two sites know that they mean the same network."""
+    state = restorer.state_dict()
+    text = "\n".join(f"{name} {tuple(state[name].shape)}" for name in names)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def norm(arrays: Sequence[npt.NDArray[np.float32]]) -> float:
+    """Euclidean norm of all numbers together."""
+    return float(np.sqrt(sum(float(np.square(array, dtype=np.float64).sum()) for array in arrays)))
+
+
+def clipped(update: Arrays, longest: float | None) -> Arrays:
+    """The update, shortened to the norm `longest` where it is longer; None leaves it as it is."""
+    length = norm(update)
+    if longest is None or length <= longest:
+        return update
+    return [array * np.float32(longest / length) for array in update]

@@ -1,0 +1,168 @@
+"""A site: a round of its training on its own scans, by the same `fit` as everything else."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import yaml
+
+from rbs.data.manifest import Manifest
+from rbs.errors import RbsError
+from rbs.federated.layers import Arrays, arrays_of, clipped, layout, put, shared_names
+from rbs.federated.plan import Order
+from rbs.restorers.base import Restorer
+from rbs.restorers.checkpoint import load_restorer, save_restorer
+from rbs.utils.experiments import experiment_file
+
+RESTORER = "restorer.safetensors"
+_AVERAGED = 0.1
+"""Last part of a round over which weights are averaged."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What leaves a site: weights, a count of patients and of steps, a mean loss."""
+
+    arrays: Arrays
+    patients: int
+    steps: int
+    loss: float
+
+
+def read_experiment(name: str | Path) -> dict[str, Any]:
+    """An experiment of stage 1, by file or by name.
+
+    Raises:
+        RbsError: There is none, or it trains something else.
+    """
+    file = experiment_file(name)
+    settings: dict[str, Any] = yaml.safe_load(file.read_text())
+    task = settings.get("model", {})
+    if not str(task.get("class_path")).endswith(".RestorationTask") or "f1" not in task.get("init_args", {}):
+        raise RbsError("it does not train a restorer", file=file, remedy="name an experiment of stage 1")
+    return settings
+
+
+def untrained(experiment: Mapping[str, Any]) -> Restorer:
+    """The first restorer of an experiment, the same each time."""
+    import torch
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Restorer, "f1")
+    f1 = experiment["model"]["init_args"]["f1"]
+    with torch.random.fork_rng():
+        torch.manual_seed(int(experiment.get("seed_everything", 1)))
+        restorer: Restorer = parser.instantiate_classes(parser.parse_object({"f1": f1})).f1
+    return restorer
+
+
+class Site:
+    """Scans of one hospital and the training on them.
+
+    Optimiser states begin afresh each round: those of the round before belong to weights that the
+    server has replaced since, and they would not survive a restart. Every round is one warm-up and
+    decay of the learning rate, whose peaks decrease linearly over the rounds.
+
+    Args:
+        experiment: Settings of a stage 1.
+        manifest: Manifest of the site.
+        folder: Folder of the site: the restorer with its own local layers, and the runs.
+        settings: Settings that replace those of the experiment, by dotted names.
+
+    Raises:
+        RbsError: The manifest cannot be used, or has no training patients.
+    """
+
+    def __init__(self, experiment: Mapping[str, Any], manifest: Path, folder: Path, **settings: Any) -> None:
+        patients = {case.patient for case in Manifest.read(manifest).split("train")}
+        if not patients:
+            raise RbsError("no patient of it is for training", file=manifest, remedy="give some split train")
+        self.experiment, self.manifest, self.folder = experiment, manifest.resolve(), folder
+        self.settings, self.patients, self.file = settings, len(patients), folder / RESTORER
+        folder.mkdir(parents=True, exist_ok=True)
+        self.restorer = untrained(experiment)
+        if self.file.exists():  # local layers of a session before
+            self.restorer = load_restorer(self.file).restorer
+
+    def train(self, arrays: Arrays, order: Order) -> Answer:
+        """Train for one round from the weights of the server.
+
+        Raises:
+            RbsError: The server means another network, or the training fails.
+        """
+        names = self.take(arrays, order)
+        update_from = arrays_of(self.restorer, names)
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".round-") as work:
+            loss = self._fit(Path(work), order)
+            self.restorer = load_restorer(Path(work) / "round" / RESTORER).restorer
+        self.keep(order)
+        after = arrays_of(self.restorer, names)
+        update = [new - old for new, old in zip(after, update_from, strict=True)]
+        sent = [o + u for o, u in zip(update_from, clipped(update, order.clip or None), strict=True)]
+        return Answer(sent, self.patients, order.steps, loss)
+
+    def take(self, arrays: Arrays, order: Order) -> list[str]:
+        """Take over shared weights; returns their names.
+
+        Raises:
+            RbsError: The server means another network.
+        """
+        names = shared_names(self.restorer, order.local.split(","))
+        if layout(self.restorer, names) != order.layout:
+            fault = "the network of this site's experiment is not that of the server"
+            raise RbsError(fault, remedy="use the experiment that the server was started with")
+        put(self.restorer, names, arrays)
+        return names
+
+    def keep(self, order: Order) -> None:
+        """Write the restorer of the site: the shared weights and its own local layers."""
+        provenance = {"federated": {"round": order.round, "rounds": order.rounds, "local": order.local}}
+        save_restorer(self.file, self.restorer, provenance)
+
+    def _fit(self, work: Path, order: Order) -> float:
+        """One training; returns the mean loss of its second half."""
+        from rbs.tasks.fit import fit
+
+        start = work / "start.safetensors"
+        save_restorer(start, self.restorer, {})
+        own = self.experiment
+        task, seed = own["model"]["init_args"], int(own.get("seed_everything", 1))
+        remaining = (order.rounds - order.round + 1) / order.rounds
+        averaged = 1 - 1 / max(1, _AVERAGED * order.steps)
+        trainer: dict[str, Any] = {
+            "max_steps": order.steps,
+            "default_root_dir": work,
+            "limit_val_batches": 0,
+            "num_sanity_val_steps": 0,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "log_every_n_steps": 1,
+        }
+        if order.mu:
+            pull = {"class_path": "rbs.tasks.callbacks.Proximal", "init_args": {"mu": order.mu}}
+            trainer["callbacks"] = [pull]
+        settings = {
+            "name": "round",
+            "wandb": "disabled",
+            "seed_everything": seed * 1000 + order.round,
+            "data.init_args.manifest": self.manifest,
+            "data.init_args.seed": seed * 1000 + order.round,
+            "model.init_args.init_from": start,
+            "model.init_args.lr": float(task.get("lr", 1e-3)) * remaining,
+            "model.init_args.warmup_steps": min(int(task.get("warmup_steps", 100)), order.steps // 10),
+            "checkpoint.save_last": False,
+            "checkpoint.save_top_k": 0,
+            "ema.decay": min(float(own.get("ema", {}).get("decay", 0.999)), averaged),
+            "trainer": trainer,
+        }
+        run = fit(own, **settings, **self.settings)
+        with next(run.glob("version_*/metrics.csv")).open(newline="") as file:
+            losses = [float(row["train/total"]) for row in csv.DictReader(file) if row.get("train/total")]
+        return fmean(losses[len(losses) // 2 :])

@@ -1,0 +1,98 @@
+"""The training of a site: the same fit, local layers that stay, nothing of a patient that leaves."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from rbs.errors import RbsError
+from rbs.federated.layers import LOCAL, arrays_of, layout, norm, shared_names
+from rbs.federated.plan import Order
+from rbs.federated.site import Site, read_experiment, untrained
+from rbs.restorers.checkpoint import load_restorer
+
+SMALL = {"width": 4, "enc_blocks": [1], "middle_blocks": 1, "dec_blocks": [1]}
+
+
+@pytest.fixture(scope="module")
+def manifest(make_cohort, tmp_path_factory):
+    splits = ("train", "train", "val")
+    return make_cohort(tmp_path_factory.mktemp("site"), splits=splits, truth=False, rapid=False)
+
+
+def experiment():
+    settings = read_experiment("federated")
+    settings["model"]["init_args"]["f1"]["init_args"] = SMALL
+    settings["data"]["init_args"] |= {"crop": [64, 64], "batch_size": 1, "samples_per_epoch": 4}
+    settings["trainer"] |= {"accelerator": "cpu", "precision": "32-true"}
+    return settings
+
+
+def order(restorer, **options):
+    local = options.get("local", "").split(",")
+    names = shared_names(restorer, local)
+    return Order(layout(restorer, names), 1, 2, 3, **options), names
+
+
+def test_a_round_trains_from_the_weights_of_the_server(manifest, tmp_path):
+    site = Site(experiment(), manifest, tmp_path)
+    asked, names = order(site.restorer)
+    given = [array + np.float32(0.01) for array in arrays_of(site.restorer, names)]
+    answer = site.train(given, asked)
+    assert (answer.patients, answer.steps, np.isfinite(answer.loss)) == (2, 3, True)
+    moved = norm([after - before for after, before in zip(answer.arrays, given, strict=True)])
+    assert 1e-4 < moved < 1
+    # The second round draws other crops, and its learning rate is half as high.
+    again = site.train(given, replace(asked, round=2))
+    assert 0 < norm([a - b for a, b in zip(again.arrays, given, strict=True)]) < moved
+    # A strong pull holds the weights where they were; an update is no longer than the clip.
+    pulled = site.train(given, replace(asked, mu=1e4))
+    assert norm([a - b for a, b in zip(pulled.arrays, given, strict=True)]) < moved
+    short = site.train(given, replace(asked, clip=1e-4))
+    assert norm([a - b for a, b in zip(short.arrays, given, strict=True)]) == pytest.approx(1e-4, rel=1e-2)
+    assert not list(tmp_path.glob(".round-*"))
+
+
+def test_local_layers_stay_and_survive_a_restart(manifest, tmp_path):
+    site = Site(experiment(), manifest, tmp_path)
+    asked, names = order(site.restorer, local=",".join(LOCAL))
+    local = sorted(set(shared_names(site.restorer)) - set(names))
+    before = arrays_of(site.restorer, local)
+    answer = site.train(arrays_of(site.restorer, names), asked)
+    assert len(answer.arrays) == len(names)
+    after = arrays_of(site.restorer, local)
+    assert norm([a - b for a, b in zip(after, before, strict=True)]) > 0
+    restarted = Site(experiment(), manifest, tmp_path)
+    restarted.take([array * 0 for array in answer.arrays], asked)
+    for one, other in zip(arrays_of(restarted.restorer, local), after, strict=True):
+        np.testing.assert_array_equal(one, other)
+    restarted.keep(asked)
+    kept = load_restorer(tmp_path / "restorer.safetensors").restorer
+    assert norm(arrays_of(kept, names)) == 0
+    assert norm(arrays_of(kept, local)) > 0
+
+
+def test_another_network_is_refused(manifest, tmp_path):
+    site = Site(experiment(), manifest, tmp_path)
+    asked, names = order(site.restorer)
+    with pytest.raises(RbsError, match="not that of the server"):
+        site.train(arrays_of(site.restorer, names), replace(asked, layout="0" * 16))
+
+
+def test_a_site_needs_patients_to_train_on(make_cohort, tmp_path):
+    with pytest.raises(RbsError, match="no patient of it is for training"):
+        Site(experiment(), make_cohort(tmp_path / "data", splits=("val", "test")), tmp_path / "site")
+
+
+def test_an_experiment_that_trains_no_restorer_is_refused():
+    with pytest.raises(RbsError, match="does not train a restorer"):
+        read_experiment("segment")
+
+
+def test_an_untrained_restorer_is_the_same_everywhere():
+    torch.manual_seed(7)
+    state = torch.random.get_rng_state()
+    one, other = untrained(experiment()).state_dict(), untrained(experiment()).state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert torch.equal(state, torch.random.get_rng_state())
