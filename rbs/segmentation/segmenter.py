@@ -193,9 +193,13 @@ class EncoderDecoder(Segmenter):
         # Squares of counts lose the Poisson noise in bfloat16.
         with torch.autocast(x.device.type, enabled=False):
             given = self._given(x.float(), exposure.float(), spacing_mm.float())
-        # The coarsest level has two rows at least: instance normalisation of one cell is undefined.
-        rows = torch.sym_max(-height % self.multiple, 2 * self.multiple - height)
-        padded = F.pad(given, (0, -width % self.multiple, 0, rows), mode="replicate")
+        # Padded sizes are written as multiples: an export compares the sizes of all levels, and is
+        # slow to compare sums with a remainder. The coarsest level has two rows at least: instance
+        # normalisation of one cell is undefined.
+        each = self.multiple
+        rows = torch.sym_max((height + each - 1) // each, 2) * each
+        columns = (width + each - 1) // each * each
+        padded = F.pad(given, (0, columns - width, 0, rows - height), mode="replicate")
         levels = self.decode(F.pixel_unshuffle(padded, self.patch))
         logits = F.pixel_shuffle(self.head(levels[-1]).float(), self.patch)[..., :height, :width]
         logits = logits.unflatten(1, (self.views, -1))
