@@ -152,6 +152,7 @@ FEDERATIONS: dict[str, dict[str, Any]] = {
     "federated, private": {"clip": CLIP, "noise": NOISE, "delta": DELTA},
 }
 ALONE, POOLED, START = "alone", "pooled", "untrained, a Gaussian filter"
+BRIEF = "pooled, steps of one hospital"
 
 
 def experiment(seed: int) -> dict[str, Any]:
@@ -188,6 +189,7 @@ def train_all(folder: Path, seed: int) -> None:
         _once(runs / f"{ALONE} {name}", _fitted, seed, manifest, ROUNDS * STEPS)
     _once(runs / START, _unfitted, seed)
     _once(runs / POOLED, _fitted, seed, pooled_manifest(hospitals), len(SITES) * ROUNDS * STEPS)
+    _once(runs / BRIEF, _fitted, seed, pooled_manifest(hospitals), ROUNDS * STEPS)
     for name, options in FEDERATIONS.items():
         _once(runs / name, _federated, seed, manifests, options)
 
@@ -252,7 +254,7 @@ def children(folder: Path, name: str) -> list[tuple[str, LoadedCase, Target]]:
 def score_all(folder: Path, seed: int) -> None:
     """Score what is missing of a seed: own children, and those of the hospital outside."""
     runs = folder / f"seed{seed}"
-    for arm in (START, ALONE, POOLED, *FEDERATIONS):
+    for arm in (START, ALONE, BRIEF, POOLED, *FEDERATIONS):
         for name in (*SITES, OUTSIDE):
             for file in _models(runs, arm, name):
                 _score(folder / "hospitals", name, file, arm, seed)
@@ -291,7 +293,7 @@ def table(folder: Path) -> pd.DataFrame:
     # Of a hospital outside, the mean over the restorers that belong to others.
     errors = scores.groupby(["arm", "hospital", "patient"])[["nc_nmse", "nmse_truth"]].mean().reset_index()
     rows = []
-    for arm in (START, ALONE, POOLED, *FEDERATIONS):
+    for arm in (START, ALONE, BRIEF, POOLED, *FEDERATIONS):
         about = _costs(folder, arm)
         for name in (*SITES, OUTSIDE):
             ours = _of(errors, arm, name)
@@ -317,7 +319,7 @@ def _of(errors: pd.DataFrame, arm: str, name: str) -> pd.DataFrame:
 
 
 def _db(errors: Any, axis: int = -1) -> Any:
-    return -10 * np.log10(np.mean(errors, axis=axis))
+    return -10 * np.log10(np.mean(np.asarray(errors), axis=axis))
 
 
 def _gain(ours: Any, theirs: Any, axis: int = -1) -> Any:
