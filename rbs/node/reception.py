@@ -200,7 +200,8 @@ class Receiver:
         if not self._rate(title):
             fault = f"more than {self._settings.limits.per_minute} instances in a minute"
             raise NotStoredError(OUT_OF_RESOURCES, fault, remedy="send again later")
-        if event.request._dataset_file.full:
+        incoming: Any = event.request._dataset_file
+        if incoming.full:
             raise DiskFullError("the disk is full", file=self._incoming, remedy="free some space")
         header = _header(event)
         uid, study = str(header.SOPInstanceUID), str(header.get("StudyInstanceUID") or "")
