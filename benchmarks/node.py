@@ -733,7 +733,7 @@ def _memory_of(samples: list[dict[str, float]], process: str, *, steady: bool) -
     own = np.array([(sample["time"], sample[process]) for sample in samples if sample.get(process)])
     later = own[own[:, 0] > own[0, 0] + 0.25 * np.ptp(own[:, 0])]
     slope = 3600 * np.polyfit(later[:, 0] - later[0, 0], later[:, 1], 1)[0]
-    shown = f"{slope:.0f}" if steady else ""
+    shown = f"{round(slope)}" if steady else ""
     return {f"{process}_mib": f"{own[:, 1].max():.0f}", f"{process}_mib_per_hour": shown}
 
 

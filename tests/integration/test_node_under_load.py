@@ -32,6 +32,8 @@ BOTH = ("anterior", "posterior")
 NO_ROOM = 0xA700
 START_S = 120
 """Seconds for the first start on a busy machine."""
+LONGEST_S = 600
+"""Seconds in which senders must be done."""
 PROCESSES = multiprocessing.get_context("forkserver")  # imports once, and starts without threads
 PROCESSES.set_forkserver_preload(["whole_node"])
 
@@ -74,7 +76,7 @@ class Senders:
 
     def __init__(self, port: int, scans: Sequence[Path]) -> None:
         self.answers: Counter[int | None] = Counter()
-        self._port, self._end = port, time.monotonic() + START_S
+        self._port, self._end = port, time.monotonic() + LONGEST_S
         self._scans: SimpleQueue[Path] = SimpleQueue()
         for scan in scans:
             self._scans.put(scan)
@@ -144,7 +146,7 @@ def assert_exactly_once(node: Killable, scans: Sequence[Path], bad: Sequence[Pat
 
 
 @pytest.mark.parametrize(
-    ("number", "kills"), [(40, 12), pytest.param(200, 40, marks=pytest.mark.slow)], ids=["quick", "long"]
+    ("number", "kills"), [(20, 8), pytest.param(200, 40, marks=pytest.mark.slow)], ids=["quick", "long"]
 )
 def test_kill_9_at_random_moments_loses_and_doubles_nothing(number: int, kills: int, tmp_path: Path) -> None:
     scans, bad = write_scans(tmp_path, number)
