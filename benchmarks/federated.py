@@ -1,13 +1,15 @@
 """Hospitals that train together, apart and pooled: docs/results/federated.csv.
 
-    python benchmarks/federated.py OUT --children
+    python benchmarks/federated.py OUT --children --public data/phantoms/manifest.csv
     python benchmarks/federated.py OUT --seed 1
     python benchmarks/federated.py OUT --seed 2
     python benchmarks/federated.py OUT --table docs/results/federated.csv
 
-Four hospitals differ in pixel size, velocity, age of the children, activity and blur, and have 40,
-24, 12 and 8 children to train on; a fifth takes no part. Every training, and every restorer on the
-children of one hospital, has a file of its own, so the command may be interrupted.
+All begin with a restorer that was trained on children of no hospital, as hospitals would with
+weights that are public. Four hospitals differ in pixel size, velocity, age of the children,
+activity and blur, and have 40, 24, 12 and 8 children to train on; a fifth takes no part. Every
+training, and every restorer on the children of one hospital, has a file of its own, so the command
+may be interrupted.
 """
 
 import argparse
@@ -33,8 +35,8 @@ from rbs.evaluation.statistics.summary import interval
 from rbs.federated.network import simulate
 from rbs.federated.plan import Plan
 from rbs.federated.privacy import epsilon
-from rbs.federated.site import RESTORER, Site, read_experiment, untrained
-from rbs.restorers.checkpoint import load_restorer, save_restorer
+from rbs.federated.site import RESTORER, Site, read_experiment
+from rbs.restorers.checkpoint import load_restorer
 from rbs.scans.dicom.writer import PatientHeader, StudyHeader, write_acquired_nm
 from rbs.scans.fidelity import relative_error
 from rbs.scans.scan import STANDARD_VELOCITY, Scan
@@ -140,19 +142,22 @@ def _write_child(folder: Path, site: Hospital, seed: int, number: int) -> None:
     )
 
 
-NETWORK = {"width": 8, "enc_blocks": [1, 1], "middle_blocks": 1, "dec_blocks": [1, 1]}
-ROUNDS, STEPS = 8, 40
+NETWORK = {"width": 12, "enc_blocks": [1, 1], "middle_blocks": 1, "dec_blocks": [1, 1]}
+ROUNDS, STEPS = 8, 50
 """Rounds, and optimiser steps of each hospital in a round."""
+PUBLIC_STEPS = 2000
+"""Steps of the restorer that all begin with, on children of no hospital."""
 SITES = [name for name, site in HOSPITALS.items() if site.train]
 OUTSIDE = "E"
+PUBLIC_RATE, RATE = 4e-3, 2e-3
 CLIP, NOISE, DELTA = 0.02, 1.5, 1e-5
 FEDERATIONS: dict[str, dict[str, Any]] = {
     "federated": {},
     "federated, local layers": {"local": ("norms", "first")},
     "federated, private": {"clip": CLIP, "noise": NOISE, "delta": DELTA},
 }
-ALONE, POOLED, START = "alone", "pooled", "untrained, a Gaussian filter"
-BRIEF = "pooled, steps of one hospital"
+ALONE, POOLED, START = "alone", "pooled", "the public restorer"
+ARMS = (START, ALONE, POOLED, *FEDERATIONS)
 
 
 def experiment(seed: int) -> dict[str, Any]:
@@ -160,7 +165,7 @@ def experiment(seed: int) -> dict[str, Any]:
     settings = read_experiment("federated")
     settings["seed_everything"] = seed
     settings["model"]["init_args"]["f1"]["init_args"] = NETWORK
-    settings["model"]["init_args"]["lr"] = 4e-3
+    settings["model"]["init_args"]["lr"] = RATE
     settings["data"]["init_args"] |= {"crop": [64, 64], "batch_size": 4}
     return settings
 
@@ -185,13 +190,12 @@ def train_all(folder: Path, seed: int) -> None:
     """Train what is missing of a seed."""
     hospitals, runs = folder / "hospitals", folder / f"seed{seed}"
     manifests = {name: hospitals / name / "manifest.csv" for name in SITES}
+    start, pooled = folder / START / RESTORER, pooled_manifest(hospitals)
     for name, manifest in manifests.items():
-        _once(runs / f"{ALONE} {name}", _fitted, seed, manifest, ROUNDS * STEPS)
-    _once(runs / START, _unfitted, seed)
-    _once(runs / POOLED, _fitted, seed, pooled_manifest(hospitals), len(SITES) * ROUNDS * STEPS)
-    _once(runs / BRIEF, _fitted, seed, pooled_manifest(hospitals), ROUNDS * STEPS)
+        _once(runs / f"{ALONE} {name}", _fitted, seed, manifest, ROUNDS * STEPS, start)
+    _once(runs / POOLED, _fitted, seed, pooled, ROUNDS * STEPS, start)
     for name, options in FEDERATIONS.items():
-        _once(runs / name, _federated, seed, manifests, options)
+        _once(runs / name, _federated, seed, manifests, options, start)
 
 
 def _once(run: Path, train: Callable[..., None], *args: Any) -> None:
@@ -204,17 +208,15 @@ def _once(run: Path, train: Callable[..., None], *args: Any) -> None:
     print(run, (run / "seconds.json").read_text(), "s", flush=True)
 
 
-def _unfitted(run: Path, seed: int) -> None:
-    save_restorer(run / RESTORER, untrained(experiment(seed)), {})
-
-
-def _fitted(run: Path, seed: int, manifest: Path, steps: int) -> None:
+def _fitted(run: Path, seed: int, manifest: Path, steps: int, start: Path | None = None) -> None:
     settings = {
         "name": run.name,
         "wandb": "disabled",
         "data.init_args.manifest": manifest,
         "data.init_args.seed": seed,
         "model.init_args.warmup_steps": steps // 10,
+        "model.init_args.init_from": start,
+        "model.init_args.lr": RATE if start else PUBLIC_RATE,
         "ema.decay": max(0.0, 1 - 10 / steps),
         "checkpoint.save_last": False,
         "checkpoint.save_top_k": 0,
@@ -229,11 +231,14 @@ def _fitted(run: Path, seed: int, manifest: Path, steps: int) -> None:
     fit(experiment(seed), **settings)
 
 
-def _federated(run: Path, seed: int, manifests: dict[str, Path], options: dict[str, Any]) -> None:
+def _federated(
+    run: Path, seed: int, manifests: dict[str, Path], options: dict[str, Any], start: Path
+) -> None:
     own = experiment(seed)
-    sites = {name: Site(own, manifest, run / name) for name, manifest in manifests.items()}
+    local = options.get("local", ())
+    sites = {name: Site(own, manifest, run / name, local=local) for name, manifest in manifests.items()}
     plan = Plan(clients=len(SITES), minimum=len(SITES), rounds=ROUNDS, steps=STEPS, **options)
-    simulate(plan, untrained(own), sites, run)
+    simulate(plan, load_restorer(start).restorer, sites, run)
 
 
 @cache
@@ -254,7 +259,7 @@ def children(folder: Path, name: str) -> list[tuple[str, LoadedCase, Target]]:
 def score_all(folder: Path, seed: int) -> None:
     """Score what is missing of a seed: own children, and those of the hospital outside."""
     runs = folder / f"seed{seed}"
-    for arm in (START, ALONE, BRIEF, POOLED, *FEDERATIONS):
+    for arm in ARMS:
         for name in (*SITES, OUTSIDE):
             for file in _models(runs, arm, name):
                 _score(folder / "hospitals", name, file, arm, seed)
@@ -263,6 +268,8 @@ def score_all(folder: Path, seed: int) -> None:
 def _models(runs: Path, arm: str, name: str) -> list[Path]:
     """Restorers of an arm that serve a hospital; outside, each of those that belong to one."""
     owners = [name] if name in SITES else SITES
+    if arm == START:
+        return [runs.parent / START / RESTORER]
     if arm == ALONE:
         return [runs / f"{ALONE} {owner}" / RESTORER for owner in owners]
     if "local" in FEDERATIONS.get(arm, {}):
@@ -289,11 +296,11 @@ def _score(folder: Path, name: str, file: Path, arm: str, seed: int) -> None:
 
 def table(folder: Path) -> pd.DataFrame:
     """Mean decibels of each arm and hospital, and its gains over the pooled training and alone."""
-    scores = pd.concat([pd.read_csv(file) for file in sorted(folder.glob("seed*/**/scores_*.csv"))])
+    scores = pd.concat([pd.read_csv(file) for file in sorted(folder.glob("**/scores_*.csv"))])
     # Of a hospital outside, the mean over the restorers that belong to others.
     errors = scores.groupby(["arm", "hospital", "patient"])[["nc_nmse", "nmse_truth"]].mean().reset_index()
     rows = []
-    for arm in (START, ALONE, BRIEF, POOLED, *FEDERATIONS):
+    for arm in ARMS:
         about = _costs(folder, arm)
         for name in (*SITES, OUTSIDE):
             ours = _of(errors, arm, name)
@@ -330,6 +337,8 @@ def _costs(folder: Path, arm: str) -> dict[str, float]:
     """Core minutes and traffic of an arm, mean over seeds, all hospitals together."""
     runs: Sequence[Path] = sorted(folder.glob("seed*"))
     pattern = f"{arm}*" if arm == ALONE else arm
+    if arm == START:
+        return {}
     seconds = [float(file.read_text()) for run in runs for file in run.glob(f"{pattern}/seconds.json")]
     costs = {"core_minutes": sum(seconds) / 60 / len(runs)}
     tables = [pd.read_csv(run / arm / "rounds.csv") for run in runs if (run / arm / "rounds.csv").exists()]
@@ -347,17 +356,20 @@ def main() -> None:
     )
     parser.add_argument("output", type=Path)
     parser.add_argument("--children", action="store_true", help="write the children of all hospitals")
+    parser.add_argument("--public", type=Path, metavar="MANIFEST", help="train the restorer they begin with")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--table", type=Path)
     args = parser.parse_args()
-    if args.table:
-        table(args.output).to_csv(args.table, index=False)
-    if args.seed is not None:
-        train_all(args.output, args.seed)
-        score_all(args.output, args.seed)
     if args.children:
         for name in HOSPITALS:
             print(write_children(args.output / "hospitals" / name, name), flush=True)
+    if args.public:
+        _once(args.output / START, _fitted, 1, args.public.resolve(), PUBLIC_STEPS)
+    if args.seed is not None:
+        train_all(args.output, args.seed)
+        score_all(args.output, args.seed)
+    if args.table:
+        table(args.output).to_csv(args.table, index=False)
 
 
 if __name__ == "__main__":

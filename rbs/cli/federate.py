@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
 from rbs.cli.options import positive, whole_positive
+from rbs.federated import NAME
 
 HELP = "train a restorer across hospitals: weights travel, scans stay (server, client, or all simulated)"
 
@@ -36,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     server.add_argument("--clients", type=whole_positive, required=True, metavar="N", help="sites expected")
     server.add_argument(
         "--address",
+        type=_address,
         default="127.0.0.1:9092",
         metavar="HOST:PORT",
         help="where to listen; without certificates this machine only (default: %(default)s)",
@@ -53,10 +56,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     server.add_argument(
         "--limit", type=positive, default=3600.0, metavar="S", help="of a round (default: %(default)g s)"
     )
-    client.add_argument("--server", required=True, metavar="HOST:PORT", help="address of the server")
+    client.add_argument(
+        "--server", type=_address, required=True, metavar="HOST:PORT", help="address of the server"
+    )
     client.add_argument("--manifest", type=Path, required=True, help="manifest of the site")
     client.add_argument(
-        "--name", required=True, help="name of the site, letters and digits; the server sees it"
+        "--name",
+        type=_name,
+        required=True,
+        help="name of the site, up to 40 letters, digits, hyphens and underscores; the server sees it",
+    )
+    _add_local(client)
+    client.add_argument(
+        "--clip",
+        type=positive,
+        metavar="NORM",
+        help="the longest update that leaves this site, whatever the server orders",
     )
     client.add_argument(
         "--authority", type=Path, metavar="FILE", help="PEM file of who signed the server's certificate"
@@ -87,18 +102,15 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
         "--steps", type=whole_positive, default=50, help="of each site in a round (default: %(default)s)"
     )
     plan.add_argument(
-        "--minimum", type=whole_positive, metavar="N", help="updates a round needs (default: of all sites)"
+        "--minimum",
+        type=whole_positive,
+        metavar="N",
+        help="updates a round needs (default: of more than half of the sites)",
     )
     plan.add_argument(
         "--mu", type=float, default=0.0, help="FedProx' pull to the common weights (default: 0, FedAvg)"
     )
-    plan.add_argument(
-        "--local",
-        type=lambda text: tuple(text.split(",")),
-        default=(),
-        metavar="norms,first",
-        help="layers that stay at the sites: normalisations, the convolution of the input, or both",
-    )
+    _add_local(plan)
     plan.add_argument("--clip", type=positive, metavar="NORM", help="longest update; longer ones are scaled")
     plan.add_argument(
         "--noise",
@@ -115,6 +127,29 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_local(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--local",
+        type=lambda text: tuple(text.split(",")),
+        default=(),
+        metavar="norms,first",
+        help="layers that stay at the sites: normalisations, the convolution of the input, or both",
+    )
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is not HOST:PORT")
+    return text
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(NAME, text):
+        raise argparse.ArgumentTypeError("up to 40 letters, digits, hyphens and underscores")
+    return text
+
+
 def run(args: argparse.Namespace) -> None:
     """Serve, take part, or simulate.
 
@@ -128,7 +163,7 @@ def run(args: argparse.Namespace) -> None:
     tell()
     experiment = read_experiment(args.config)
     if args.role == "client":
-        site = Site(experiment, args.manifest, args.output)
+        site = Site(experiment, args.manifest, args.output, local=args.local, clip=args.clip)
         join(SiteClient(site, args.name, _key(args.key)), args.server, args.authority, args.wait)
         print(printable(f"restorer of this site: {site.file}"))
         return
@@ -136,7 +171,7 @@ def run(args: argparse.Namespace) -> None:
         names = [f"site{number}" for number in range(1, len(args.manifests) + 1)]
         plan = _plan(args, len(names), key="")
         sites = {
-            name: Site(experiment, manifest, args.output / name)
+            name: Site(experiment, manifest, args.output / name, local=args.local)
             for name, manifest in zip(names, args.manifests, strict=True)
         }
         file = simulate(plan, _first(experiment, args.init_from), sites, args.output)
@@ -147,8 +182,9 @@ def run(args: argparse.Namespace) -> None:
     print(printable(f"weights: {file}; rounds: {args.output / 'rounds.csv'}"))
     if plan.noise:
         from rbs.federated.privacy import epsilon
+        from rbs.federated.rounds import rounds_of
 
-        spent = epsilon(plan.noise, plan.rounds, plan.delta)
+        spent = epsilon(plan.noise, rounds_of(file), plan.delta)
         print(f"differential privacy of sites: epsilon {spent:.3g} at delta {plan.delta:g}")
 
 
@@ -157,7 +193,7 @@ def _plan(args: argparse.Namespace, clients: int, **others: Any) -> Any:
 
     names = ("rounds", "steps", "mu", "local", "clip", "noise", "delta")
     own = {name: getattr(args, name) for name in names}
-    return Plan(clients=clients, minimum=args.minimum or clients, **own, **others)
+    return Plan(clients=clients, minimum=args.minimum or clients // 2 + 1, **own, **others)
 
 
 def _first(experiment: Any, init_from: Path | None) -> Any:

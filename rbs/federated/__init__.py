@@ -7,3 +7,6 @@ but the messages of a federation leaves a machine.
 import os
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+
+NAME = "[A-Za-z0-9_-]{1,40}"
+"""Pattern of the names of sites."""

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from rbs.errors import RbsError
 from rbs.restorers.base import Restorer
 
 Arrays = list[npt.NDArray[np.float32]]
@@ -47,6 +48,17 @@ def shared_names(restorer: Restorer, local: Sequence[str] = ()) -> list[str]:
         for name, tensor in restorer.state_dict().items()
         if tensor.is_floating_point() and not name.startswith(prefixes or ("\0",))
     ]
+
+
+def require_kinds(local: Sequence[str]) -> None:
+    """Refuse kinds of local layers that there are not.
+
+    Raises:
+        RbsError: One is not known.
+    """
+    if unknown := set(local) - set(LOCAL):
+        fault = f"layers of the kind {', '.join(sorted(unknown))} are not known"
+        raise RbsError(fault, remedy=f"name {' or '.join(LOCAL)} as --local")
 
 
 def arrays_of(restorer: Restorer, names: Sequence[str]) -> Arrays:

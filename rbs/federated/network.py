@@ -75,6 +75,7 @@ class SiteClient(Client):
 
     def __init__(self, site: Site, name: str, key: str = "") -> None:
         self.site, self.name, self.key = site, name, key
+        self.has_result = False
 
     def get_properties(self, ins: GetPropertiesIns) -> GetPropertiesRes:
         """Name and key."""
@@ -98,6 +99,7 @@ class SiteClient(Client):
             order = Order(**ins.config)  # type: ignore[arg-type]
             self.site.take(parameters_to_ndarrays(ins.parameters), order)
             self.site.keep(order)
+            self.has_result = True
             log.warning("%s: the result is in %s", self.name, printable(self.site.file))
         except Exception as error:
             log.error("%s could not keep the result: %s", self.name, error)
@@ -180,7 +182,7 @@ def serve(plan: Plan, restorer: Restorer, folder: Path, address: str, tls: Tls |
             certificates=certificates,  # type: ignore[arg-type]
         )
     except (RuntimeError, OSError, SystemExit) as error:
-        if isinstance(error, SystemExit) and not error.code:
+        if server.begun or (isinstance(error, SystemExit) and not error.code):
             raise
         fault = f"the server cannot listen on {address}"
         raise RbsError(fault, remedy="choose another --address, and check the certificates") from error
@@ -198,7 +200,7 @@ def join(client: SiteClient, address: str, authority: Path | None, wait_s: float
         wait_s: Time without a server after which the site gives up, s.
 
     Raises:
-        RbsError: The server needs certificates, or cannot be reached.
+        RbsError: The server needs certificates, cannot be reached, or turned the site away.
     """
     insecure = authority is None and not _reached_by_others(address)
     root = None if authority is None else _read(authority)
@@ -207,6 +209,9 @@ def join(client: SiteClient, address: str, authority: Path | None, wait_s: float
         began = time.monotonic()
         try:
             start_client(server_address=address, client=client, insecure=insecure, root_certificates=root)
+            if not client.has_result:
+                fault = f"the server {address} ended the connection without a result"
+                raise RbsError(fault, remedy="check --key and --name, or read the server's log")
             return
         except (grpc.RpcError, queue.Full) as error:
             now = time.monotonic()

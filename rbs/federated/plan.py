@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from rbs.errors import RbsError
-from rbs.federated.layers import LOCAL
+from rbs.federated.layers import require_kinds
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,6 @@ class Order:
         steps: Optimiser steps of the round.
         mu: Weight of FedProx' pull to the weights of the server; 0 for FedAvg.
         clip: Norm to which the update is clipped; 0 for not at all.
-        local: Kinds of layers that stay, separated by commas.
     """
 
     layout: str
@@ -29,7 +29,6 @@ class Order:
     steps: int
     mu: float = 0.0
     clip: float = 0.0
-    local: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,11 +67,9 @@ class Plan:
         if not 1 <= self.minimum <= self.clients:
             fault = f"rounds of at least {self.minimum} of {self.clients} sites cannot be"
             raise RbsError(fault, remedy="let --minimum be 1 to --clients")
-        if unknown := set(self.local) - set(LOCAL):
-            fault = f"layers of the kind {', '.join(sorted(unknown))} are not known"
-            raise RbsError(fault, remedy=f"name {' or '.join(LOCAL)} as --local")
-        if self.mu < 0 or self.noise < 0 or not 0 < self.delta < 1:
-            raise RbsError("mu and noise are 0 or more, and delta is between 0 and 1")
+        require_kinds(self.local)
+        if not (0 <= self.mu < math.inf and 0 <= self.noise < math.inf and 0 < self.delta < 1):
+            raise RbsError("mu and noise are finite and 0 or more, and delta is between 0 and 1")
         if self.noise and self.clip is None:
             raise RbsError("noise without a norm to clip to protects nobody", remedy="give --clip too")
 
@@ -83,5 +80,4 @@ class Plan:
 
     def order(self, number: int, layout: str) -> Order:
         """The order of a round."""
-        options = self.steps, self.mu, self.clip or 0.0, ",".join(self.local)
-        return Order(layout, number, self.rounds, *options)
+        return Order(layout, number, self.rounds, self.steps, self.mu, self.clip or 0.0)

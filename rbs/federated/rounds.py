@@ -25,6 +25,7 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import FedAvg
 
 from rbs.errors import CheckpointError, RbsError, printable
+from rbs.federated import NAME
 from rbs.federated.layers import arrays_of, layout, put, shared_names
 from rbs.federated.plan import Plan
 from rbs.federated.privacy import epsilon
@@ -37,6 +38,8 @@ from rbs.utils.files import write_csv
 log = logging.getLogger("rbs.federated")
 
 ROUNDS = "rounds.csv"
+INTRODUCTION_S = 5.0
+"""Seconds in which a new connection has to say its name."""
 FAILED_ROUNDS = 3
 """Rounds in a row with too few usable updates after which the server gives up."""
 COLUMNS = (
@@ -80,7 +83,10 @@ class Rounds(FedAvg):
             fault = "it is of a federation with other settings or another network"
             raise CheckpointError(fault, file=self.file, remedy="repeat its settings, or name a new folder")
         self.restorer, self.done = loaded.restorer, int(told["round"])
-        with (self.folder / ROUNDS).open(newline="") as file:
+        table = self.folder / ROUNDS
+        if not table.exists():
+            raise CheckpointError("the table of its rounds is gone", file=table, remedy="name a new folder")
+        with table.open(newline="") as file:
             self._rows = [row for row in csv.DictReader(file) if int(row["round"]) <= self.done]
         log.warning("going on after round %d of %s", self.done, printable(self.file))
 
@@ -97,9 +103,11 @@ class Rounds(FedAvg):
     def _introduced(self, proxy: ClientProxy) -> str | None:
         """The name of a new connection, which must know the key; None where it is turned away."""
         try:
-            told = proxy.get_properties(GetPropertiesIns({}), timeout=30, group_id=None).properties
+            told = proxy.get_properties(
+                GetPropertiesIns({}), timeout=INTRODUCTION_S, group_id=None
+            ).properties
             name, key = str(told.get("site", "")), str(told.get("key", ""))
-            named = re.fullmatch(r"[A-Za-z0-9_-]{1,40}", name)
+            named = re.fullmatch(NAME, name)
             if named and hmac.compare_digest(key.encode(), self.plan.key.encode()):
                 log.warning("site %s is here", name)
                 return name
@@ -160,7 +168,9 @@ class Rounds(FedAvg):
                 del reasons[name]
             except RbsError as error:
                 reasons[name] = error.fault
-        reasons |= outliers(updates)
+        # With noise each update is clipped, and counts or not whatever the others are: who is
+        # refused must not depend on another site, or its presence would show.
+        reasons |= {} if self.plan.noise else outliers(updates)
         seconds = round(time.monotonic() - self._began, 1)
         for name in sorted(self._asked):
             row = {"round": server_round, "site": name, "seconds": seconds, "mb_down": self._sent_mb}
@@ -175,7 +185,7 @@ class Rounds(FedAvg):
         usable = [one for name, one in updates.items() if name not in reasons]
         if len(usable) < self.plan.minimum:
             told = server_round, len(usable), self.plan.minimum
-            log.warning("round %d is repeated: %d of at least %d usable updates", *told)
+            log.warning("round %d failed: %d of at least %d usable updates", *told)
             self._write_rows()
             return None, {}
         put(self.restorer, self.names, averaged(before, usable, self.plan))
@@ -193,7 +203,6 @@ class Rounds(FedAvg):
             "round": self.done,
             "rounds": self.plan.rounds,
             "strategy": self.plan.strategy(),
-            "patients": {row["site"]: row["patients"] for row in used},
         }
         if self.plan.noise:
             told["epsilon"] = epsilon(self.plan.noise, self.done, self.plan.delta)
@@ -218,6 +227,11 @@ class Rounds(FedAvg):
         return None, {}
 
 
+def rounds_of(file: Path) -> int:
+    """Rounds that the weights of a federation have behind them."""
+    return int(load_restorer(file).provenance["federated"]["round"])
+
+
 def _size(parameters: Parameters) -> int:
     return sum(map(len, parameters.tensors))
 
@@ -226,6 +240,7 @@ class FederationServer(Server):
     """Flower's server with rounds that are repeated until they succeed, and that can be resumed."""
 
     strategy: Rounds
+    begun = False
 
     def fit(self, num_rounds: int, timeout: float | None) -> tuple[History, float]:
         """Run the rounds that are missing, then hand the result to the sites.
@@ -233,7 +248,8 @@ class FederationServer(Server):
         Raises:
             RbsError: Several rounds in a row had too few usable updates.
         """
-        began, failed = time.monotonic(), 0
+        began, failed, self.begun = time.monotonic(), 0, True
+        self.set_max_workers(self.max_workers or self.strategy.plan.clients)  # all sites train at once
         self.parameters = self.strategy.initialize_parameters(self.client_manager())
         try:
             while self.strategy.done < num_rounds:
@@ -246,7 +262,7 @@ class FederationServer(Server):
                     fault = f"{failed} rounds in a row had too few usable updates"
                     raise RbsError(fault, remedy=f"see {ROUNDS} and the log for the reasons")
             self.evaluate_round(num_rounds, timeout)
-        except RbsError:
+        except BaseException:
             self.disconnect_all_clients(timeout)
             raise
         return History(), time.monotonic() - began

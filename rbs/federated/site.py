@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -14,13 +15,17 @@ import yaml
 
 from rbs.data.manifest import Manifest
 from rbs.errors import RbsError
-from rbs.federated.layers import Arrays, arrays_of, clipped, layout, put, shared_names
+from rbs.federated.layers import Arrays, arrays_of, clipped, layout, put, require_kinds, shared_names
 from rbs.federated.plan import Order
 from rbs.restorers.base import Restorer
 from rbs.restorers.checkpoint import load_restorer, save_restorer
 from rbs.utils.experiments import experiment_file
 
 RESTORER = "restorer.safetensors"
+MOST_STEPS = 100_000
+"""Steps of a round that a server may order."""
+_ROUND = ".round-"
+"""Folders of a round begin with it."""
 _AVERAGED = 0.1
 """Last part of a round over which weights are averaged."""
 
@@ -74,19 +79,34 @@ class Site:
         experiment: Settings of a stage 1.
         manifest: Manifest of the site.
         folder: Folder of the site: the restorer with its own local layers, and the runs.
+        local: Kinds of layers that never leave the site; the server must mean the same.
+        clip: The longest update that leaves the site, whatever the server orders; None for any.
         settings: Settings that replace those of the experiment, by dotted names.
 
     Raises:
         RbsError: The manifest cannot be used, or has no training patients.
     """
 
-    def __init__(self, experiment: Mapping[str, Any], manifest: Path, folder: Path, **settings: Any) -> None:
+    def __init__(
+        self,
+        experiment: Mapping[str, Any],
+        manifest: Path,
+        folder: Path,
+        *,
+        local: Sequence[str] = (),
+        clip: float | None = None,
+        **settings: Any,
+    ) -> None:
+        require_kinds(local)
         patients = {case.patient for case in Manifest.read(manifest).split("train")}
         if not patients:
             raise RbsError("no patient of it is for training", file=manifest, remedy="give some split train")
         self.experiment, self.manifest, self.folder = experiment, manifest.resolve(), folder
         self.settings, self.patients, self.file = settings, len(patients), folder / RESTORER
+        self.local, self.clip = tuple(local), clip
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f"{_ROUND}*"):  # of a round that was killed
+            shutil.rmtree(left)
         self.restorer = untrained(experiment)
         if self.file.exists():  # local layers of a session before
             self.restorer = load_restorer(self.file).restorer
@@ -95,17 +115,21 @@ class Site:
         """Train for one round from the weights of the server.
 
         Raises:
-            RbsError: The server means another network, or the training fails.
+            RbsError: The server means another network or too many steps, or the training fails.
         """
+        if not 1 <= order.steps <= MOST_STEPS:
+            fault = f"the server orders {order.steps} steps"
+            raise RbsError(fault, remedy=f"let the server order 1 to {MOST_STEPS}")
         names = self.take(arrays, order)
         update_from = arrays_of(self.restorer, names)
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".round-") as work:
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=_ROUND) as work:
             loss = self._fit(Path(work), order)
             self.restorer = load_restorer(Path(work) / "round" / RESTORER).restorer
         self.keep(order)
         after = arrays_of(self.restorer, names)
         update = [new - old for new, old in zip(after, update_from, strict=True)]
-        sent = [o + u for o, u in zip(update_from, clipped(update, order.clip or None), strict=True)]
+        longest = min(filter(None, (order.clip, self.clip)), default=None)
+        sent = [o + u for o, u in zip(update_from, clipped(update, longest), strict=True)]
         return Answer(sent, self.patients, order.steps, loss)
 
     def take(self, arrays: Arrays, order: Order) -> list[str]:
@@ -114,16 +138,16 @@ class Site:
         Raises:
             RbsError: The server means another network.
         """
-        names = shared_names(self.restorer, order.local.split(","))
+        names = shared_names(self.restorer, self.local)
         if layout(self.restorer, names) != order.layout:
-            fault = "the network of this site's experiment is not that of the server"
-            raise RbsError(fault, remedy="use the experiment that the server was started with")
+            fault = "the network of this site's experiment, or what stays of it, is not that of the server"
+            raise RbsError(fault, remedy="use the --config and the --local that the server was started with")
         put(self.restorer, names, arrays)
         return names
 
     def keep(self, order: Order) -> None:
         """Write the restorer of the site: the shared weights and its own local layers."""
-        provenance = {"federated": {"round": order.round, "rounds": order.rounds, "local": order.local}}
+        provenance = {"federated": {"round": order.round, "rounds": order.rounds, "local": self.local}}
         save_restorer(self.file, self.restorer, provenance)
 
     def _fit(self, work: Path, order: Order) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median_low
+from statistics import median
 
 import numpy as np
 from flwr.common import FitRes, parameters_to_ndarrays
@@ -17,6 +17,8 @@ from rbs.federated.plan import Plan
 OUTLIER = 10
 """Norm of an update, relative to the median of its round, above which it is refused."""
 
+COMPARED = 3
+"""Updates of a round from which on they are compared with each other."""
 MOST_PATIENTS = 100_000
 
 
@@ -70,8 +72,11 @@ def read_update(answer: FitRes, before: Arrays, layout: str) -> Update:
 
 
 def outliers(updates: dict[str, Update]) -> dict[str, str]:
-    """Sites whose updates are far longer than usual in the round, and the reason against each."""
-    usual = median_low([one.norm for one in updates.values()]) if updates else 0.0
+    """Sites whose updates are far longer than usual in the round, and the reason against each.
+
+    Of two updates nobody can say which is the unusual one.
+    """
+    usual = median([one.norm for one in updates.values()]) if len(updates) >= COMPARED else 0.0
     return {
         site: f"its norm is {one.norm / usual:.0f} times the median of the round"
         for site, one in updates.items()
@@ -91,7 +96,7 @@ def averaged(before: Arrays, updates: Sequence[Update], plan: Plan) -> Arrays:
         mean = aggregate([(c, one.patients) for c, one in zip(changes, updates, strict=True)])
     else:
         assert plan.clip is not None
-        rng = np.random.default_rng()  # from the system: who knew the seed could take the noise off
+        rng = np.random.default_rng()  # seeded by the system, not by the experiment
         spread = plan.noise * plan.clip
         sums = [np.sum(layer, axis=0) for layer in zip(*changes, strict=True)]
         mean = [(total + rng.normal(0, spread, total.shape)) / plan.clients for total in sums]

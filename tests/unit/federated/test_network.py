@@ -144,6 +144,24 @@ def certificates(folder):
     return Tls(*files)
 
 
+def test_a_site_that_was_turned_away_is_told(tmp_path):
+    port, told = free_port(), []
+
+    def stranger():
+        with pytest.raises(RbsError) as error:
+            join(SiteClient(Shift(0.1), "stranger", "another"), f"127.0.0.1:{port}", None, 10)
+        told.append(str(error.value))
+
+    thread = threading.Thread(target=stranger, daemon=True)
+    thread.start()
+    joined(SiteClient(Shift(0.1), "known", "a key of the federation"), port=port)
+    served(
+        tmp_path, port, Plan(clients=2, rounds=1, steps=5, minimum=1, wait_s=3, key="a key of the federation")
+    )
+    thread.join(20)
+    assert "ended the connection without a result; check --key and --name" in told[0]
+
+
 def test_open_connections_are_for_this_machine_only(tmp_path):
     with pytest.raises(RbsError, match=r"0\.0\.0\.0:9092 is reached from other machines"):
         serve(PLAN, net(), tmp_path, "0.0.0.0:9092")

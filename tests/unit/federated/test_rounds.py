@@ -1,6 +1,7 @@
 """Rounds of a federation: averages, refusals, privacy, what is kept. Sites answer as tests say."""
 
 import csv
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -70,7 +71,8 @@ def test_weights_are_averaged_by_counts_of_patients(tmp_path):
     for after, before in zip(weights(rounds), arrays_of(start(), rounds.names), strict=True):
         np.testing.assert_allclose(after, before + 2 * 0.125, atol=1e-6)
     told = load_restorer(rounds.file).provenance["federated"]
-    assert told["patients"] == {"A": 30, "B": 10}
+    assert "patients" not in told  # the weights are handed on, the table stays at the server
+    assert {row["site"]: row["patients"] for row in rows(tmp_path)} == {"A": "30", "B": "10"}
     assert (told["round"], told["strategy"]["mu"]) == (2, 0.0)
     assert [(row["round"], row["site"], row["refused"]) for row in rows(tmp_path)] == [
         *(("1", "A", ""), ("1", "B", "")),
@@ -194,6 +196,9 @@ def test_a_server_goes_on_after_the_last_round_that_it_wrote(tmp_path):
     assert len(a.site.orders) == 1
     with pytest.raises(CheckpointError, match="other settings"):
         federated(tmp_path, a, plan=replace(PLAN, mu=0.1))
+    (tmp_path / "rounds.csv").unlink()
+    with pytest.raises(CheckpointError, match="table of its rounds is gone"):
+        federated(tmp_path, a, client("B", 0.1))
 
 
 def test_noise_and_clipping_hold_what_epsilon_assumes(tmp_path):
@@ -212,6 +217,18 @@ def test_noise_and_clipping_hold_what_epsilon_assumes(tmp_path):
     assert load_restorer(rounds.file).provenance["federated"]["epsilon"] > 1
     with pytest.raises(RbsError, match="noise without a norm"):
         Plan(clients=2, rounds=1, steps=1, minimum=1, noise=1.0)
+
+
+def test_with_noise_no_update_is_refused_for_those_of_others(tmp_path):
+    # Its presence would show in who else is refused; clipping bounds it.
+    plan = replace(PLAN, rounds=1, clip=0.5, noise=2.0)
+    federated(tmp_path, client("A", 0.01), client("B", 0.012), client("far", 1.0), plan=plan)
+    assert [row["refused"] for row in rows(tmp_path)] == ["", "", ""]
+
+
+def test_of_two_updates_none_is_unusual(tmp_path):
+    federated(tmp_path, client("A", 1.0), client("B", 0.001), plan=replace(PLAN, rounds=1))
+    assert [row["refused"] for row in rows(tmp_path)] == ["", ""]
 
 
 def test_a_stranger_is_turned_away(tmp_path, caplog):
@@ -252,6 +269,7 @@ def test_clipping_shortens_long_updates_only():
 def test_a_plan_that_cannot_be_is_refused():
     with pytest.raises(RbsError, match="at least 4 of 3 sites"):
         replace(PLAN, minimum=4)
-    with pytest.raises(RbsError, match="between 0 and 1"):
-        replace(PLAN, delta=1.0)
+    for wrong in ({"delta": 1.0}, {"noise": math.nan}, {"mu": math.inf}):
+        with pytest.raises(RbsError, match="between 0 and 1"):
+            replace(PLAN, **wrong)
     assert Order("x", 1, 1, 1).mu == 0

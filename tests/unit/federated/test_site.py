@@ -30,8 +30,7 @@ def experiment():
 
 
 def order(restorer, **options):
-    local = options.get("local", "").split(",")
-    names = shared_names(restorer, local)
+    names = shared_names(restorer, options.pop("local", ()))
     return Order(layout(restorer, names), 1, 2, 3, **options), names
 
 
@@ -51,19 +50,25 @@ def test_a_round_trains_from_the_weights_of_the_server(manifest, tmp_path):
     assert norm([a - b for a, b in zip(pulled.arrays, given, strict=True)]) < moved
     short = site.train(given, replace(asked, clip=1e-4))
     assert norm([a - b for a, b in zip(short.arrays, given, strict=True)]) == pytest.approx(1e-4, rel=1e-2)
+    site.clip = 5e-5  # which the site decides, whatever the server orders
+    short = site.train(given, replace(asked, clip=1.0))
+    assert norm([a - b for a, b in zip(short.arrays, given, strict=True)]) == pytest.approx(5e-5, rel=1e-2)
     assert not list(tmp_path.glob(".round-*"))
 
 
 def test_local_layers_stay_and_survive_a_restart(manifest, tmp_path):
-    site = Site(experiment(), manifest, tmp_path)
-    asked, names = order(site.restorer, local=",".join(LOCAL))
+    site = Site(experiment(), manifest, tmp_path, local=LOCAL)
+    asked, names = order(site.restorer, local=LOCAL)
     local = sorted(set(shared_names(site.restorer)) - set(names))
     before = arrays_of(site.restorer, local)
     answer = site.train(arrays_of(site.restorer, names), asked)
     assert len(answer.arrays) == len(names)
     after = arrays_of(site.restorer, local)
     assert norm([a - b for a, b in zip(after, before, strict=True)]) > 0
-    restarted = Site(experiment(), manifest, tmp_path)
+    folder = tmp_path / ".round-killed"
+    folder.mkdir()
+    restarted = Site(experiment(), manifest, tmp_path, local=LOCAL)
+    assert not folder.exists()
     restarted.take([array * 0 for array in answer.arrays], asked)
     for one, other in zip(arrays_of(restarted.restorer, local), after, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -78,6 +83,17 @@ def test_another_network_is_refused(manifest, tmp_path):
     asked, names = order(site.restorer)
     with pytest.raises(RbsError, match="not that of the server"):
         site.train(arrays_of(site.restorer, names), replace(asked, layout="0" * 16))
+
+
+def test_a_server_has_no_say_over_what_stays_and_how_long_a_round_is(manifest, tmp_path):
+    site = Site(experiment(), manifest, tmp_path, local=["norms"])
+    everything, names = order(site.restorer)
+    with pytest.raises(RbsError, match="not that of the server"):
+        site.take(arrays_of(site.restorer, names), everything)
+    asked, names = order(site.restorer, local=["norms"])
+    for steps in (0, 10**9):
+        with pytest.raises(RbsError, match=f"orders {steps} steps"):
+            site.train(arrays_of(site.restorer, names), replace(asked, steps=steps))
 
 
 def test_a_site_needs_patients_to_train_on(make_cohort, tmp_path):
