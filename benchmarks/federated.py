@@ -16,7 +16,7 @@ import argparse
 import csv
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -335,9 +335,9 @@ def _gain(ours: Any, theirs: Any, axis: int = -1) -> Any:
 
 def _costs(folder: Path, arm: str) -> dict[str, float]:
     """Core minutes and traffic of an arm, mean over seeds, all hospitals together."""
-    runs: Sequence[Path] = sorted(folder.glob("seed*"))
     pattern = f"{arm}*" if arm == ALONE else arm
-    if arm == START:
+    runs = [run for run in sorted(folder.glob("seed*")) if any(run.glob(f"{pattern}/seconds.json"))]
+    if not runs:
         return {}
     seconds = [float(file.read_text()) for run in runs for file in run.glob(f"{pattern}/seconds.json")]
     costs = {"core_minutes": sum(seconds) / 60 / len(runs)}
