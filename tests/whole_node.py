@@ -25,7 +25,6 @@ def serve(folder: Path, port: int, to: int) -> None:
         retries={"first_s": 0.1, "longest_s": 0.3},
         destinations=[{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": to}],
     )
-    node.queue.recover()
     stop = threading.Event()
     threading.Thread(target=Sender(node.settings, node.queue, node.audit).run, args=(stop,)).start()
     restorer = ScanRestorer(Filter(), None)

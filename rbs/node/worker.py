@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,24 +87,29 @@ class Worker:
         self.audit = audit
         self.destinations = destinations
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event, ended: str | None = None) -> None:
         """Work until `stop` is set; what is being restored then is finished.
+
+        Args:
+            stop: Ends it.
+            ended: How the worker before this one ended by itself, if it did.
 
         Raises:
             MemoryError: A scan needed more than there is; it goes back into the queue, and counts
                 as one that ended the worker.
         """
-        pause = 0.0
+        pause, left = 0.0, True  # first of all the scans that were left are taken back
         while not stop.wait(pause):
             try:
+                if left:
+                    self.queue.recover(ended)
+                    left, ended = False, None
                 pause = 0.0 if self.step() else LOOK_S
-            except DiskFullError as error:
+            except DiskFullError as error:  # entering takes room, too
                 _LOG.error("%s", error)
-                pause = PAUSE_S
-                try:
-                    self.queue.recover()
-                except DiskFullError:  # entering that takes room, too
-                    _LOG.debug("no room to take scans back")
+                pause, left = PAUSE_S, True
+                with suppress(DiskFullError):
+                    self.queue.recover(ended)
 
     def step(self) -> bool:
         """Examine or restore what is next; False if there is nothing to do.
@@ -262,9 +267,9 @@ def main() -> int:
         queue = Queue(settings.spool)
         # A worker whose node was killed finishes its scan first.
         with alone(settings.spool / "worker.lock", wait=True):
-            queue.recover(job.ended)
             spool, audit = Spool(settings, queue), Audit(settings.audit)
-            Worker(settings, queue, spool, restorer_of(settings), audit, job.destinations).run(stop)
+            worker = Worker(settings, queue, spool, restorer_of(settings), audit, job.destinations)
+            worker.run(stop, job.ended)
     except RbsError as error:
         _LOG.error("%s", error)
         return 1
