@@ -6,6 +6,7 @@ before it returns. Whoever comes late finds another state and changes nothing.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
@@ -53,7 +54,7 @@ class Entry:
         id: Its number.
         uid: Its SOP Instance UID.
         study: Its Study Instance UID.
-        path: The file as received.
+        path: The file as received; the spool folder itself where it was deleted.
         sha256: Of the content.
         size: Bytes.
         origin: AE title of the sender, or "folder".
@@ -139,7 +140,7 @@ CREATE TABLE scan (
     size INTEGER NOT NULL, origin TEXT NOT NULL, received REAL NOT NULL, changed REAL NOT NULL,
     state TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '', deadline REAL, attempts INTEGER NOT NULL DEFAULT 0,
     partner INTEGER, view TEXT, output TEXT, output_size INTEGER NOT NULL DEFAULT 0,
-    seconds REAL, acquisition TEXT, name TEXT NOT NULL DEFAULT '');
+    seconds REAL, acquisition TEXT, name BLOB NOT NULL DEFAULT '');
 CREATE INDEX scan_state ON scan (state);
 CREATE INDEX scan_study ON scan (study);
 CREATE INDEX scan_sha256 ON scan (sha256);
@@ -167,6 +168,7 @@ class Queue:
         self.clock = clock
         self._local = threading.local()
         spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder = spool.resolve()  # paths inside are kept relative to it, so that it can move
         with self._transaction() as db:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version > VERSION:
@@ -201,7 +203,8 @@ class Queue:
                     f"another scan with its SOP Instance UID was received before, as number {known['id']}",
                     remedy=f"to replace that one, run `rbs node drop {known['id']}` and send again",
                 )
-            row = (uid, study, str(path), sha256, size, origin, now, now, State.RECEIVED, name)
+            stored = self._stored(path), os.fsencode(name)
+            row = (uid, study, stored[0], sha256, size, origin, now, now, State.RECEIVED, stored[1])
             id = db.execute(
                 "INSERT INTO scan (uid, study, path, sha256, size, origin, received, changed, state, name)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -323,7 +326,7 @@ class Queue:
             for entry in entries:
                 own = done[entry.id]
                 values = {
-                    "output": str(own.files[0]),
+                    "output": self._stored(own.files[0]),
                     "output_size": sum(path.stat().st_size for path in own.files),
                     "seconds": own.seconds,
                     "reason": "; ".join(filter(None, [entry.reason, *own.warnings])),
@@ -335,14 +338,14 @@ class Queue:
                         db.execute(
                             "INSERT INTO delivery (entry, study, destination, path, created, due)"
                             " VALUES (?, ?, ?, ?, ?, ?)",
-                            (entry.id, entry.study, name, str(path), now, now),
+                            (entry.id, entry.study, name, self._stored(path), now, now),
                         )
             return True
 
     def refuse(self, id: int, reason: str, path: Path) -> bool:
         """Enter why a scan is refused, and where its file lies now; False if none works on it."""
         with self._transaction() as db:
-            new = {"reason": reason, "path": str(path), "deadline": None}
+            new = {"reason": reason, "path": self._stored(path), "deadline": None}
             return any(
                 self._move(db, id, old, State.REFUSED, **new) for old in (State.RECEIVED, State.RESTORING)
             )
@@ -414,7 +417,7 @@ class Queue:
         now = self.clock()
         with self._transaction() as db:
             for entry in self._entries(db, "id = ? AND state = ?", id, State.REFUSED):
-                new = {"reason": "", "attempts": 0, "path": str(path or entry.path)}
+                new = {"reason": "", "attempts": 0, "path": self._stored(path or entry.path)}
                 new |= {"partner": None, "acquisition": None, "view": None}
                 return self._move(db, id, State.REFUSED, State.RECEIVED, **new)
             again = "UPDATE delivery SET state = 'pending', due = ?, created = ? WHERE entry = ?"
@@ -441,22 +444,32 @@ class Queue:
                 " UNION SELECT path FROM delivery WHERE entry = ?",
                 (id, id, id),
             )
-            return [Path(row[0]) for row in found if row[0]]
+            return [self.folder / row[0] for row in found if row[0]]
 
     def old(self, before: float) -> list[Entry]:
-        """Scans that were sent or dropped before a time."""
+        """Scans that were sent or dropped before a time and have files still."""
         with self._connection() as db:
-            return self._entries(db, "state IN (?, ?) AND changed < ?", State.SENT, State.DROPPED, before)
+            condition = "state IN (?, ?) AND changed < ? AND path != ''"
+            return self._entries(db, condition, State.SENT, State.DROPPED, before)
 
     def forget(self, id: int) -> bool:
-        """Delete the entry of a scan that was sent or dropped."""
+        """Forget the files of a scan that was sent, or all about one that was dropped."""
         with self._transaction() as db:
-            done = db.execute(
-                "DELETE FROM scan WHERE id = ? AND state IN (?, ?)", (id, State.SENT, State.DROPPED)
+            dropped = db.execute("DELETE FROM scan WHERE id = ? AND state = ?", (id, State.DROPPED))
+            sent = db.execute(
+                "UPDATE scan SET path = '', output = NULL, size = 0, output_size = 0"
+                " WHERE id = ? AND state = ? AND path != ''",
+                (id, State.SENT),
             )
-            return done.rowcount > 0
+            if sent.rowcount:
+                db.execute("DELETE FROM delivery WHERE entry = ?", (id,))
+            return dropped.rowcount + sent.rowcount > 0
 
     # Rows.
+
+    def _stored(self, path: Path) -> str:
+        path = path.parent.resolve() / path.name
+        return str(path.relative_to(self.folder) if path.is_relative_to(self.folder) else path)
 
     def _move(self, db: sqlite3.Connection, id: int, old: State, new: State, **values: Any) -> bool:
         """Bring a scan from a state to another one; False if it is not in the first."""
@@ -480,11 +493,11 @@ class Queue:
     def _entries(self, db: sqlite3.Connection, condition: str, *values: Any) -> list[Entry]:
         where, limit, number = condition.partition(" LIMIT ")
         found = db.execute(f"SELECT * FROM scan WHERE {where} ORDER BY id{limit}{number}", values)
-        return [_entry(row) for row in found]
+        return [_entry(row, self.folder) for row in found]
 
     def _deliveries(self, db: sqlite3.Connection, condition: str, *values: Any) -> list[Delivery]:
         found = db.execute(f"SELECT * FROM delivery WHERE {condition} ORDER BY id", values)
-        return [_delivery(row) for row in found]
+        return [_delivery(row, self.folder) for row in found]
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -530,15 +543,16 @@ class Queue:
 _UNSEEN = ("acquisition", "output_size")
 
 
-def _entry(row: sqlite3.Row) -> Entry:
+def _entry(row: sqlite3.Row, folder: Path) -> Entry:
     values = {name: row[name] for name in row.keys() if name not in _UNSEEN}  # noqa: SIM118
-    output = values["output"] and Path(values["output"])
-    return Entry(**{**values, "state": State(row["state"]), "path": Path(row["path"]), "output": output})
+    output = values["output"] and folder / values["output"]
+    told = {"state": State(row["state"]), "path": folder / row["path"], "name": os.fsdecode(row["name"])}
+    return Entry(**{**values, **told, "output": output})
 
 
-def _delivery(row: sqlite3.Row) -> Delivery:
+def _delivery(row: sqlite3.Row, folder: Path) -> Delivery:
     values = {name: row[name] for name in row.keys() if name != "study"}  # noqa: SIM118
-    return Delivery(**{**values, "path": Path(row["path"])})
+    return Delivery(**{**values, "path": folder / row["path"]})
 
 
 def _marks(values: Sized) -> str:

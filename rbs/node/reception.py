@@ -216,9 +216,14 @@ class Receiver:
         if entry is None:
             self._audit.record("duplicate", peer=title, address=address, uid=uid, study=study)
             return
-        self._audit.record(
-            "received", peer=title, address=address, entry=entry.id, size=entry.size, uid=uid, study=study
-        )
+        try:
+            self._audit.record(
+                "received", peer=title, address=address, entry=entry.id, size=entry.size, uid=uid, study=study
+            )
+        except (RbsError, OSError) as error:
+            self._spool.drop(entry.id)
+            fault = "the audit log cannot be written"
+            raise NotStoredError(OUT_OF_RESOURCES, fault, remedy="free some space for it") from error
 
 
 def _header(event: Event) -> Dataset:

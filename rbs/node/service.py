@@ -20,7 +20,7 @@ from rbs.node.queue import TRIES, Queue
 from rbs.node.settings import Settings
 from rbs.node.spool import Spool
 from rbs.node.worker import MEMORY, Job, alone
-from rbs.utils.guard import attempt, system_error
+from rbs.utils.guard import attempt, explained, system_error
 
 HOUSEKEEPING_S = 3600.0
 LONGEST_S = 60.0
@@ -44,7 +44,7 @@ class Restoring:
         self.destinations = tuple(destinations)
         self.process: subprocess.Popen[str] | None = None
         self._deaths = 0
-        self._stop = threading.Event()
+        self.stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="restoring", daemon=True)
 
     def start(self) -> None:
@@ -54,19 +54,22 @@ class Restoring:
     def alive(self) -> bool:
         """True unless the worker dies again and again."""
         running = self.process is not None and self.process.poll() is None
-        return running or self._deaths < TRIES
+        return self._thread.is_alive() and (running or self._deaths < TRIES)
 
     def stop(self) -> None:
         """Have the worker finish its scan, and end."""
-        self._stop.set()
+        self.stopping.set()
         if self._thread.ident:
             self._thread.join()
 
     def _run(self) -> None:
         ended, pause = None, 0.0
-        while not self._stop.wait(pause):
+        while not self.stopping.wait(pause):
             begun = time.monotonic()
-            ended = self._work(ended)
+            try:
+                ended = self._work(ended)
+            except OSError as error:  # no process could be made
+                ended = explained(error, None).fault
             lived = time.monotonic() - begun > LONGEST_S
             self._deaths = 1 if lived else self._deaths + 1
             pause = min(2.0 ** (self._deaths - 1), LONGEST_S)
@@ -87,7 +90,7 @@ class Restoring:
         with suppress(BrokenPipeError):
             process.stdin.write(job.model_dump_json() + "\n")
             process.stdin.flush()
-        while not self._stop.wait(0.2):
+        while not self.stopping.wait(0.2):
             if process.poll() is not None:
                 return self._explained(process.returncode)
         with suppress(BrokenPipeError):
@@ -162,8 +165,9 @@ def serve(settings: Settings, stop: threading.Event, started: Callable[[str], No
                 if stop.wait(HOUSEKEEPING_S):
                     break
         finally:
+            for each in (sending, restoring.stopping):  # all end at the same time
+                each.set()
             receiver.stop()
-            sending.set()
             restoring.stop()
             if sender.ident:
                 sender.join()

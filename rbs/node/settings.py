@@ -21,7 +21,7 @@ from rbs.weights.shipped import NAME
 
 def _absolute(path: Path, info: Info) -> Path:
     """A path relative to the folder of the settings file."""
-    return ((info.context or {}).get("folder", Path()) / path.expanduser()).absolute()
+    return ((info.context or {}).get("folder", Path()) / path.expanduser()).resolve()
 
 
 def _title(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 import threading
@@ -59,28 +60,12 @@ class Spool:
             fault = f"less than {self.limits.reserve_mib} MiB of its disk (limits.reserve_mib) are free"
             raise DiskFullError(fault, file=self.received.parent, remedy="free some space")
 
-    def keep(self, content: bytes | Path) -> Path:
-        """Keep a file as received: its bytes, or a file that may be moved from the same disk.
+    def _place(self, sha256: str) -> Path:
+        """A path for a received file that no file had before.
 
-        Returns:
-            Its path, named by the SHA-256 of the content; on the disk when this returns.
-
-        Raises:
-            DiskFullError: There is no room for it; nothing is left of it then.
-            RbsError: It cannot be written.
+        So a process that still deletes the files of a scan cannot meet those of its next life.
         """
-        sha256, size = _content(content)
-        self.room(size)
-        target = self.received / f"{sha256}.dcm"
-        if isinstance(content, bytes):
-            return _written(target, content)
-        try:
-            flush(content)
-            os.replace(content, target)
-            flush(self.received)
-        except OSError as error:
-            raise system_error(error, target) from error
-        return target
+        return self.received / f"{sha256}-{secrets.token_hex(4)}.dcm"
 
     def take(
         self, content: bytes | Path, *, uid: str, study: str, origin: str, name: str = ""
@@ -107,9 +92,11 @@ class Spool:
             known = self.queue.find(uid or sha256)
             if known and known.sha256 == sha256:
                 return None
-            path = self.keep(content)
+            self.room(size)
+            path = self._place(sha256)
+            _kept(path, content)
             try:
-                return self.queue.add(
+                entry = self.queue.add(
                     uid=uid or sha256,
                     study=study or uid or sha256,
                     path=path,
@@ -121,6 +108,9 @@ class Spool:
             except RbsError:
                 remove([path])
                 raise
+            if entry is None:  # another process took it meanwhile
+                remove([path])
+            return entry
 
     def output(self, entry: Entry) -> Path:
         """Where the restoration of a scan goes; what an interrupted attempt left is removed."""
@@ -137,8 +127,8 @@ class Spool:
         Raises:
             DiskFullError: There is no room for it.
         """
-        told = self.refused / f"{entry.sha256}.txt"
-        copy = self.refused / f"{entry.sha256}.dcm"
+        copy = self.refused / entry.path.name
+        told = copy.with_suffix(".txt")
         _written(told, f"{reason}\n".encode())
         _copy(entry.path, copy)
         if not self.queue.refuse(entry.id, reason, copy):
@@ -150,11 +140,12 @@ class Spool:
 
     def retry(self, entry: Entry) -> bool:
         """Begin anew with a refused scan or with failed deliveries; False where neither is."""
-        path = self.received / f"{entry.sha256}.dcm"
+        path = self._place(entry.sha256)
         if entry.path.parent != self.refused:
             return self.queue.retry(entry.id)
         _copy(entry.path, path)
         if not self.queue.retry(entry.id, path):
+            remove([path])
             return False
         remove([entry.path, entry.path.with_suffix(".txt")])
         return True
@@ -167,7 +158,10 @@ class Spool:
         return entry
 
     def purge(self, before: float) -> int:
-        """Delete scans that were sent or dropped before a time; returns how many."""
+        """Delete the files of scans that were sent or dropped before a time; returns how many.
+
+        Of a sent scan the queue keeps UID and hash: when it comes again it is not done again.
+        """
         done = 0
         for entry in self.queue.old(before):
             files = self.queue.files(entry.id)
@@ -179,13 +173,14 @@ class Spool:
     def sweep(self, age_s: float = 3600) -> None:
         """Delete files that no entry names, which a death left; young ones may get an entry."""
         entries = [entry for entry in self.queue.entries() if entry.state != State.DROPPED]
-        named = {path for entry in entries for path in self.queue.files(entry.id)}
+        # Folder and name, not the whole path: the spool may be reached by another one.
+        named = {path.parts[-2:] for entry in entries for path in self.queue.files(entry.id)}
         left = [*self.received.iterdir(), *self.restored.iterdir(), *self.refused.glob(f"{_UNFINISHED}*")]
         before = time.time() - age_s
-        remove(path for path in left if path not in named and _changed(path) < before)
+        remove(path for path in left if path.parts[-2:] not in named and _changed(path) < before)
 
     def _remove(self, entry: Entry, files: Iterable[Path]) -> None:
-        remove([*files, self.refused / f"{entry.sha256}.txt"])
+        remove([*files, self.refused / f"{entry.path.stem}.txt"])
 
 
 def _content(content: bytes | Path) -> tuple[str, int]:
@@ -229,6 +224,19 @@ def _copy(source: Path, target: Path) -> None:
         return
     except OSError:
         _written(target, source.read_bytes())
+
+
+def _kept(target: Path, content: bytes | Path) -> None:
+    """Keep bytes, or a file that is moved from the same disk, under a name; to the disk."""
+    if isinstance(content, bytes):
+        _written(target, content)
+        return
+    try:
+        flush(content)
+        os.replace(content, target)
+        flush(target.parent)
+    except OSError as error:
+        raise system_error(error, target) from error
 
 
 def _written(target: Path, content: bytes) -> Path:

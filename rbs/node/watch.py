@@ -18,7 +18,7 @@ from rbs.node.spool import Spool, flush
 from rbs.scans.dicom.files import derived_by_rbs, header_of, may_be_a_scan
 from rbs.scans.dicom.reader import read_nm
 from rbs.utils.files import regular_files, whole_file
-from rbs.utils.guard import attempt
+from rbs.utils.guard import attempt, explained
 
 ORIGIN = "folder"
 WHOLE_S = 1.0
@@ -125,8 +125,8 @@ class Watch:
                 _LOG.error("%s", error)
                 self._pause = now + PATIENCE_S
                 return len(self._growing)
-            except (RbsError, OSError) as error:
-                _LOG.error("%s", error)
+            except Exception as error:  # one file must not end the work on the others
+                _LOG.error("%s", error if isinstance(error, RbsError) else explained(error, path))
             self._done[path] = shape
         if now >= self._pause:
             self._growing = found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydicom import Dataset
+from pydicom import Dataset, Sequence
 
 from rbs.errors import RbsError, ScanError
 from rbs.scans.dicom.quiet import quiet
@@ -69,9 +69,11 @@ def is_restored(path: Path) -> bool:
 
 def derived_by_rbs(header: Dataset) -> bool:
     """True for the header of a restoration or its uncertainty that rbs wrote."""
-    codes = header.get("DerivationCodeSequence") or []
+    codes = header.get("DerivationCodeSequence")
     own = (RESTORED[:2], DEVIATION[:2])
-    return any((code.get("CodeValue"), code.get("CodingSchemeDesignator")) in own for code in codes)
+    return isinstance(codes, Sequence) and any(
+        (code.get("CodeValue"), code.get("CodingSchemeDesignator")) in own for code in codes
+    )
 
 
 def may_be_a_scan(path: Path) -> bool:

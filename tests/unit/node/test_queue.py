@@ -207,7 +207,14 @@ def test_only_what_was_sent_or_dropped_is_forgotten(queue, clock, tmp_path):
     assert queue.files(sent.id) == [sent.path, tmp_path / "1.dcm"]
     assert not queue.forget(open_.id)
     assert queue.forget(sent.id)
-    assert queue.get(sent.id) is None
+    assert not queue.forget(sent.id)
+    assert queue.files(sent.id) == queue.deliveries() == []
+    assert queue.bytes_held() == open_.size
+    assert queue.forget(dropped.id)
+    assert queue.get(dropped.id) is None
+    # A sent scan that comes again is known.
+    assert queue.find("a").id == sent.id
+    assert [entry.id for entry in queue.old(1050)] == []
 
 
 def test_a_queue_of_a_newer_version_and_a_damaged_one_are_refused(tmp_path):

@@ -1,7 +1,10 @@
 """A node at work: one for each spool, its worker started again, its results sent."""
 
+import errno
+import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from contextlib import contextmanager
@@ -86,6 +89,23 @@ def test_a_worker_that_dies_is_started_again(tmp_path):
         restoring.stop()
     assert restoring.process.poll() == 0
     assert [delivery.destination for delivery in node.queue.deliveries()] == ["pacs", "pacs"]
+
+
+def test_where_no_process_can_be_made_it_is_tried_again(tmp_path, monkeypatch):
+    restoring, tries = Restoring(Settings(spool=tmp_path), []), []
+
+    def none(*_, **__):
+        tries.append(1)
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "Popen", none)
+    restoring.start()
+    end = time.monotonic() + 20
+    while len(tries) < 2 and time.monotonic() < end:
+        time.sleep(0.05)
+    restoring.stop()
+    assert len(tries) > 1
+    assert not restoring.alive()
 
 
 def test_the_end_of_a_worker_is_told_in_words(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from node_scans import Node, die, killed
 
 from rbs.errors import DiskFullError, RbsError
+from rbs.node import spool
 from rbs.node.queue import KnownUidError, Queue, Restoration, State
 
 
@@ -34,7 +35,8 @@ def finish(node):
 
 def test_a_scan_is_kept_under_its_hash_and_once(node, tmp_path):
     entry = take(node)
-    assert entry.path == node.spool.received / f"{entry.sha256}.dcm"
+    assert entry.path.parent == node.spool.received
+    assert entry.path.name.startswith(f"{entry.sha256}-")
     assert entry.path.read_bytes() == b"content"
     assert take(node) is None
     with pytest.raises(KnownUidError):
@@ -152,11 +154,61 @@ def test_what_is_sent_is_deleted_after_a_while_and_what_is_refused_is_not(tmp_pa
     assert node.spool.purge(1001) == 1
     assert not sent.path.exists()
     assert not output.exists()
-    assert [entry.id for entry in node.queue.entries()] == [refused.id]
+    assert take(node) is None  # it was done, and is not done again
+    assert node.spool.purge(1001) == 0
     assert node.spool.drop(refused.id)
     assert node.spool.drop(refused.id) is None
     assert list(node.spool.refused.iterdir()) == []
     assert take(node, b"bad", uid="1.3")
+
+
+def test_the_spool_may_be_named_otherwise_and_move(tmp_path):
+    node = Node(tmp_path)
+    received, bad = take(node), take(node, b"bad", uid="1.3")
+    node.spool.refuse(bad, "why.")
+    (tmp_path / "link").symlink_to(tmp_path)
+    other = Node(tmp_path / "link")
+    other.spool.sweep(age_s=-10)
+    assert received.path.exists()
+    assert node.settings.spool.rename(tmp_path / "moved").exists()
+    queue = Queue(tmp_path / "moved")
+    assert queue.get(received.id).path.read_bytes() == b"content"
+    assert queue.get(bad.id).path.read_bytes() == b"bad"
+
+
+def test_a_scan_that_comes_again_while_its_files_are_deleted_keeps_its_own(node, monkeypatch):
+    entry = take(node)
+    deleted = spool.remove
+    again = []
+
+    def late(paths):
+        paths = list(paths)
+        again.append(take(node))  # the camera sends it again between the row and the files
+        deleted(paths)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(spool, "remove", late)
+        node.spool.drop(entry.id)
+    assert again[0].path.read_bytes() == b"content"
+    assert not entry.path.exists()
+
+
+def test_a_scan_that_is_refused_again_while_it_is_retried_keeps_its_file(node, monkeypatch):
+    entry = take(node)
+    node.spool.refuse(entry, "why.")
+    retried = node.queue.retry
+
+    def quick(id, path=None):
+        done = retried(id, path)
+        assert node.spool.refuse(node.queue.begin(), "why again.")  # by the worker, at once
+        return done
+
+    with monkeypatch.context() as patched:
+        patched.setattr(node.queue, "retry", quick)
+        assert node.spool.retry(node.queue.get(entry.id))
+    (refused,) = node.queue.entries(State.REFUSED)
+    assert refused.path.read_bytes() == b"content"
+    assert refused.path.with_suffix(".txt").read_text() == "why again.\n"
 
 
 def test_a_stale_output_is_removed_before_a_scan_is_restored_again(node):

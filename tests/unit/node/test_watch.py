@@ -77,6 +77,19 @@ def test_what_rbs_restored_and_a_copy_are_taken_in_nowhere(folder):
     assert folder.watch.look(patience=0) == 0
 
 
+def test_odd_names_and_headers_hold_up_no_other_file(folder):
+    odd = folder.input / os.fsdecode(b"M\xfcller.dcm")  # Latin-1
+    write_scan(odd, views=BOTH)
+    broken = write_scan(folder.input / "broken.dcm", views=BOTH, seed=1)
+    header = dcmread(broken)
+    header.add_new("DerivationCodeSequence", "LO", "no sequence")
+    header.save_as(broken)
+    write_scan(folder.input / "whole.dcm", views=BOTH, seed=2)
+    folder.work()
+    assert (folder.output / odd.name).exists()
+    assert (folder.output / "whole.dcm").exists()
+
+
 def test_a_growing_file_is_taken_when_it_is_whole(folder, monkeypatch):
     monkeypatch.setattr(module, "PATIENCE_S", 1000)
     content = write_scan(folder.input.parent / "a.dcm", views=BOTH).read_bytes()

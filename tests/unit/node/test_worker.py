@@ -77,7 +77,7 @@ def test_a_refused_scan_lies_beside_the_sentence_and_can_be_tried_again(tmp_path
     content = entry.path.read_bytes()
     node.work()
     (refused,) = node.queue.entries(State.REFUSED)
-    told = node.spool.refused / f"{entry.sha256}.txt"
+    told = node.spool.refused / f"{entry.path.stem}.txt"
     assert "velocity is unknown" in told.read_text()
     assert told.read_text() == refused.reason + "\n"
     assert "Secret" not in refused.reason
@@ -194,8 +194,8 @@ def test_a_worker_killed_at_any_place_loses_and_doubles_nothing(tmp_path, monkey
     assert len(list(node.spool.received.iterdir())) == 2
     assert len(list(node.spool.restored.iterdir())) == 2
     assert sorted(path.name for path in node.spool.refused.iterdir()) == [
-        f"{bad.sha256}.dcm",
-        f"{bad.sha256}.txt",
+        bad.path.name,
+        f"{bad.path.stem}.txt",
     ]
 
 
