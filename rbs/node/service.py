@@ -193,7 +193,9 @@ def checks(settings: Settings) -> Iterator[tuple[str, RbsError | None]]:
     Yields:
         Each need, and the reason why it is not met.
     """
+    from rbs.node.audit import Audit
     from rbs.node.delivery import echo
+    from rbs.node.monitor import HOST
     from rbs.node.worker import restorer_of
 
     def tried(need: str, work: Callable[[], object]) -> tuple[str, RbsError | None]:
@@ -205,7 +207,15 @@ def checks(settings: Settings) -> Iterator[tuple[str, RbsError | None]]:
 
     yield tried(f"weights {settings.checkpoint}", lambda: restorer_of(settings))
     yield tried(f"spool {settings.spool}", lambda: _require_room(settings))
-    yield tried(f"port {settings.port} of {settings.host}", lambda: _require_port(settings))
+    yield tried(
+        f"port {settings.port} of {settings.host}",
+        lambda: _require_port(settings, (settings.host, settings.port)),
+    )
+    if settings.monitor_port is not None:
+        need, page = f"status page, port {settings.monitor_port}", (HOST, settings.monitor_port)
+        yield tried(need, lambda: _require_port(settings, page))
+    if settings.audit:
+        yield tried(f"audit log {settings.audit.file}", lambda: Audit(settings.audit).close())
     if settings.tls:
         yield tried("certificates", lambda: _require_certificates(settings))
     for destination in settings.destinations:
@@ -221,13 +231,13 @@ def _require_room(settings: Settings) -> None:
             raise RbsError("it cannot be written", file=folder, remedy="check its permissions")
 
 
-def _require_port(settings: Settings) -> None:
-    """Raise RbsError where another program than this node listens there."""
+def _require_port(settings: Settings, address: tuple[str, int]) -> None:
+    """Raise RbsError where another program than this node listens at that host and port."""
     with alone(settings.spool / "node.lock", wait=False) as stopped:
         if not stopped:  # the port is the running node's
             return
         try:
-            family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+            family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
             with socket.socket(family[0], socket.SOCK_STREAM) as listener:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listener.bind(family[4])

@@ -148,6 +148,29 @@ def test_checks_name_what_is_missing(tmp_path):
     taken.close()
 
 
+def test_checks_try_the_status_page_and_the_audit_log(tmp_path):
+    key = tmp_path / "site.key"
+    key.write_text("0" * 64)
+    key.chmod(0o644)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = Settings(
+            spool=tmp_path / "spool",
+            port=free_port(),
+            limits={"reserve_mib": 0},
+            monitor_port=taken.getsockname()[1],
+            audit={"file": tmp_path / "audit.jsonl", "site_key_file": key},
+        )
+        page, log = f"status page, port {settings.monitor_port}", f"audit log {tmp_path / 'audit.jsonl'}"
+        found = dict(checks(settings))
+        assert "it cannot be listened at (Address already in use)" in str(found[page])
+        assert f"run `chmod 600 {key}`" in str(found[log])
+    key.chmod(0o600)
+    assert set(dict(checks(settings)).values()) == {None}
+    settings.audit.file.unlink()
+    settings.audit.file.mkdir()
+    assert "audit.jsonl" in str(dict(checks(settings))[log])
+
+
 def test_what_is_sent_to_a_node_comes_back_restored(tmp_path):
     to = free_port()
     destination = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": to}
