@@ -42,6 +42,11 @@ RESTORED = [(NuclearMedicineImageStorage, ExplicitVRLittleEndian)]
 """Class and transfer syntax of restored scans."""
 REFUSALS = (401, 403, 404, 429)
 """HTTP statuses that concern the service, and not the file."""
+CONFLICT = 409
+"""HTTP status of an answer that says of each file why it was not stored."""
+DUPLICATE = 0x0111
+"""Status of an instance that the destination holds: an earlier answer was lost, as its UID is
+the node's own."""
 
 _LOG = logging.getLogger("rbs")
 
@@ -129,7 +134,7 @@ class Sender:
                         way.send(current.path)
                     except BrokenError:
                         raise
-                    except (RbsError, OSError) as error:
+                    except Exception as error:  # also an unforeseen one: it must not hold up the others
                         told = error if isinstance(error, RbsError) else explained(error, current.path)
                         self._failed(current, told, current.attempts + 1)
                     else:
@@ -278,7 +283,7 @@ class _Store:
             raise BrokenError(
                 f"{self._name} ended the association or did not answer", remedy="look at its log"
             )
-        if code_to_category(status) not in ("Success", "Warning"):
+        if status != DUPLICATE and code_to_category(status) not in ("Success", "Warning"):
             fault = f"{self._name} does not take it (status 0x{status:04X})"
             raise RbsError(fault, file=path, remedy="look at its log")
 
@@ -289,6 +294,9 @@ class _DicomWeb:
     def __init__(self, destination: Destination) -> None:
         self._name, self._url = destination.name, str(destination.url)
         self._session = create_session()
+        self._session.max_redirects = 0  # a POST that is redirected loses its content
+        self._session.headers["Accept"] = "application/dicom+json"
+        self._session.hooks["response"] = [_plain_type]
         self._session.headers.update(_headers(destination.headers))
 
     def look(self) -> None:
@@ -307,11 +315,19 @@ class _DicomWeb:
         client = DICOMwebClient(self._url, self._session, timeout=(CONNECT, ANSWER), chunk_size=2**30)
         client.set_http_retry_params(retry=False)
         with self._told():
-            answer = client.store_instances([pydicom.dcmread(path)])
+            try:
+                answer = client.store_instances([pydicom.dcmread(path)])
+            except requests.HTTPError as error:
+                answer = _reasons(error)
         if answer.get("FailedSOPSequence"):
             reason = answer.FailedSOPSequence[0].get("FailureReason") or 0
+            if reason == DUPLICATE:
+                return
             fault = f"{self._name} does not take it (reason 0x{reason:04X})"
             raise RbsError(fault, file=path, remedy="look at its log")
+        if not answer.get("ReferencedSOPSequence"):
+            fault = f"{self._name} does not say that it took it"
+            raise RbsError(fault, file=path, remedy="check that its `url` is that of a DICOMweb service")
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -325,6 +341,29 @@ class _DicomWeb:
         except requests.RequestException as error:
             fault = f"{self._name} cannot be reached ({type(error).__name__})"
             raise BrokenError(fault, remedy="check that it runs, and its `url`") from error
+
+
+def _plain_type(answer: requests.Response, **_: Any) -> None:
+    """Take the parameters off a content type, which the client does not know."""
+    kind = answer.headers.get("Content-Type", "")
+    answer.headers["Content-Type"] = kind.partition(";")[0].strip().lower()
+
+
+def _reasons(error: requests.HTTPError) -> pydicom.Dataset:
+    """Answer to a file that was not stored.
+
+    Raises:
+        requests.HTTPError: It gives no reasons.
+    """
+    if error.response is None or error.response.status_code != CONFLICT:
+        raise error
+    try:
+        answer = pydicom.Dataset.from_json(error.response.json())
+    except Exception:  # whatever else a service says
+        raise error from None
+    if not answer.get("FailedSOPSequence"):
+        raise error
+    return answer
 
 
 def _headers(file: Path | None) -> dict[str, str]:
