@@ -1,0 +1,60 @@
+"""Bounds on connections and messages."""
+
+from __future__ import annotations
+
+import socket
+import socketserver
+from pathlib import Path
+from typing import Any
+
+import pytest
+from node_peers import Node, until
+from pydicom import Dataset
+from pynetdicom import AE
+from pynetdicom.sop_class import (
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
+    Verification,
+)
+
+
+@pytest.mark.parametrize(("mib", "answered"), [(1, True), (3, False)])
+def test_a_message_that_is_no_file_is_bounded_more_tightly(mib: int, answered: bool, tmp_path: Path) -> None:
+    asked = Dataset()
+    asked.TransactionUID = "1.2"
+    asked.add_new(0x00420011, "OB", bytes(mib * 2**20 - 1000))  # the encapsulated document
+    with Node(tmp_path, commitment=True).receiving() as node:
+        entity = AE("CAMERA")
+        entity.add_requested_context(StorageCommitmentPushModel)
+        association = entity.associate("127.0.0.1", node.port, ae_title="RBS")
+        status, _ = association.send_n_action(
+            asked, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+        )
+        assert ("Status" in status) == answered
+        association.abort()
+
+
+def test_a_thread_that_cannot_be_started_takes_up_no_place(
+    tmp_path: Path, monkeypatch: Any, caplog: Any
+) -> None:
+    original, failures = socketserver.ThreadingMixIn.process_request, [1, 2, 3]
+
+    def sometimes(server: Any, request: Any, address: Any) -> None:
+        if failures:
+            failures.pop()
+            raise RuntimeError("can't start new thread")
+        original(server, request, address)
+
+    monkeypatch.setattr(socketserver.ThreadingMixIn, "process_request", sometimes)
+    with Node(tmp_path, limits={"associations": 1}).receiving() as node:
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", node.port), timeout=10) as connection:
+                assert connection.recv(1) == b""
+        entity = AE("CAMERA")
+        entity.add_requested_context(Verification)
+        association = entity.associate("127.0.0.1", node.port, ae_title="RBS")
+        assert association.is_established
+        association.release()
+    until(lambda: caplog.text.count("could not be served") == 3)
+    log = tmp_path / "audit.jsonl"
+    assert not log.exists() or "TLS" not in log.read_text()
