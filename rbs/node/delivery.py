@@ -90,6 +90,7 @@ class Sender:
         """Send until `stop` is set; a file that is on its way then comes to its end."""
         quiet_for_good()
         _config.STORE_SEND_CHUNKED_DATASET = True  # files are sent as they are, piece by piece
+        self._give_up_unknown()
         threads = [
             threading.Thread(target=self._serve, args=(destination, stop), name=f"to {destination.name}")
             for destination in self._settings.destinations
@@ -98,6 +99,17 @@ class Sender:
             thread.start()
         for thread in threads:
             thread.join()
+
+    def _give_up_unknown(self) -> None:
+        """Give up what waits for destinations that the settings no longer name."""
+        names = {destination.name for destination in self._settings.destinations}
+        told = RbsError("the settings name no such destination", remedy="name it there, and retry")
+        try:
+            for delivery in self._queue.deliveries("pending"):
+                if delivery.destination not in names:
+                    self._give_up(delivery, told)
+        except Exception as error:  # such as a full disk: it must not end the thread
+            _LOG.error("Sending: %s", explained(error, None))
 
     def _serve(self, destination: Destination, stop: threading.Event) -> None:
         """Send to one destination, and while its way is broken ever more rarely."""
@@ -153,10 +165,14 @@ class Sender:
 
     def _failed(self, delivery: Delivery, error: RbsError, failures: int) -> None:
         now = self._queue.clock()
-        _LOG.warning("Scan %d was not sent to %s: %s", delivery.entry, delivery.destination, error)
         if now - delivery.created < self._settings.retries.give_up_h * 3600:
+            _LOG.warning("Scan %d was not sent to %s: %s", delivery.entry, delivery.destination, error)
             self._queue.failed(delivery.id, str(error), now + self._delay(failures))
             return
+        self._give_up(delivery, error)
+
+    def _give_up(self, delivery: Delivery, error: RbsError) -> None:
+        _LOG.warning("Scan %d is not sent to %s: %s", delivery.entry, delivery.destination, error)
         self._queue.give_up(delivery.id, str(error))
         where, attempts, reason = delivery.destination, delivery.attempts + 1, "not sent: given up"
         self._audit.record(

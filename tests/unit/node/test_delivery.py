@@ -151,6 +151,17 @@ def test_it_gives_up_after_a_time_and_begins_again_when_told(tmp_path: Path) -> 
         assert node.queue.counts()[State.RESTORED] == 1
 
 
+def test_what_waits_for_a_destination_that_is_no_more_is_given_up(tmp_path: Path) -> None:
+    with storage() as (port, _):
+        node = Node(tmp_path, destinations=[pacs(port, "old")])
+        restored(node, "a")
+        renamed = Node(tmp_path, destinations=[pacs(port, "new")])
+        with sending(renamed):
+            (delivery,) = until(lambda: node.queue.deliveries("failed"))
+    assert delivery.error.startswith("the settings name no such destination; name it")
+    assert node.events()[0]["reason"] == "not sent: given up"
+
+
 def test_what_cannot_be_sent_does_not_hold_up_other_studies(tmp_path: Path) -> None:
     with storage() as (port, taken):
         node = Node(tmp_path, destinations=[pacs(port)], retries=SHORT)
