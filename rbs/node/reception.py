@@ -23,11 +23,11 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # m
 
 from rbs.errors import DiskFullError, RbsError
 from rbs.node.audit import Audit
-from rbs.node.bounds import ANNOUNCED_PDU, HANDSHAKE, BoundedServer, caller
+from rbs.node.bounds import ANNOUNCED_PDU, HANDSHAKE, MIB, BoundedServer, caller
 from rbs.node.commitment import Commitment
 from rbs.node.incoming import Incoming
 from rbs.node.queue import KnownUidError, Queue
-from rbs.node.senders import AllowList, Rate
+from rbs.node.senders import AllowList, Rate, Refusals
 from rbs.node.settings import Settings
 from rbs.node.spool import Spool
 from rbs.node.tls import server_context
@@ -74,6 +74,7 @@ class Receiver:
         self._settings, self._queue, self._spool, self._audit = settings, queue, spool, audit
         self._allowed = AllowList(settings.peers)
         self._rate = Rate(settings.limits.per_minute)
+        self._refused = Refusals(audit)
         self._tls = server_context(settings.tls) if settings.tls else None
         self._incoming = settings.spool / "incoming"
         self._server: BoundedServer | None = None
@@ -99,7 +100,7 @@ class Receiver:
             raise system_error(error, self._incoming) from error
         # Received data sets go to temporary files, beside the spool so that they can be renamed.
         _config.STORE_RECV_CHUNKED_DATASET = True
-        in_spool = functools.partial(Incoming, self._incoming)
+        in_spool = functools.partial(Incoming, self._incoming, self._settings.limits.reserve_mib * MIB)
         dimse_messages.NamedTemporaryFile = in_spool  # type: ignore[assignment]
         where = (self._settings.host, self._settings.port)
         handlers: list[Any] = [
@@ -133,6 +134,7 @@ class Receiver:
         if self._server is not None:
             self._server.stop()
             self._server = None
+            self._refused.close()
         if self._commitment:
             self._commitment.stop()
 
@@ -162,10 +164,10 @@ class Receiver:
         title, address = caller(event.assoc)
         refusal: Any = event.assoc.acceptor.primitive
         code = f"{refusal.result}.{refusal.result_source}.{refusal.diagnostic}"
-        self._audit.record("association refused", peer=title, address=address, reason=code)
+        self._refused(peer=title, address=address, reason=code)
 
     def _unencrypted(self, address: str) -> None:
-        self._audit.record("association refused", address=address, reason="TLS")
+        self._refused(address=address, reason="TLS")
 
     def _store(self, event: Event) -> int | Dataset:
         """Answer to a C-STORE request."""

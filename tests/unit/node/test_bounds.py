@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import socketserver
 from pathlib import Path
 from typing import Any
 
 import pytest
-from node_peers import Node, until
+from node_peers import Node, scan, send, until
 from pydicom import Dataset
 from pynetdicom import AE
 from pynetdicom.sop_class import (
@@ -16,6 +17,9 @@ from pynetdicom.sop_class import (
     StorageCommitmentPushModelInstance,
     Verification,
 )
+
+from rbs.node import senders
+from rbs.node.incoming import Incoming
 
 
 @pytest.mark.parametrize(("mib", "answered"), [(1, True), (3, False)])
@@ -58,3 +62,34 @@ def test_a_thread_that_cannot_be_started_takes_up_no_place(
     until(lambda: caplog.text.count("could not be served") == 3)
     log = tmp_path / "audit.jsonl"
     assert not log.exists() or "TLS" not in log.read_text()
+
+
+def test_the_reserve_of_the_disk_is_kept_while_bytes_come(tmp_path: Path) -> None:
+    kept = Incoming(tmp_path, 0, suffix=".dcm")
+    assert (kept.write(b"some"), kept.full) == (4, False)
+    disk = os.statvfs(tmp_path)
+    put_off = Incoming(tmp_path, disk.f_blocks * disk.f_frsize, suffix=".dcm")
+    assert (put_off.write(b"some"), put_off.full) == (4, True)
+    assert (Path(kept.name).read_bytes(), Path(put_off.name).read_bytes()) == (b"some", b"")
+    kept.close()
+    put_off.close()
+
+
+def test_the_reserve_of_the_settings_is_kept(tmp_path: Path) -> None:
+    with Node(tmp_path, limits={"reserve_mib": 2**30}).receiving() as node:
+        (answer,) = send(node.port, scan(tmp_path / "a.dcm"))
+        assert (answer.Status, answer.ErrorComment) == (0xA700, "the disk is full")
+        until(lambda: not node.files())
+
+
+def test_a_flood_of_refusals_is_counted(tmp_path: Path, monkeypatch: Any) -> None:
+    now = 0.0
+    monkeypatch.setattr(senders.time, "monotonic", lambda: now)
+    node = Node(tmp_path)
+    refused = senders.Refusals(node.audit, 2)
+    for _ in range(5):
+        refused(peer="STRANGER", address="10.0.0.1", reason="1.1.3")
+    now = 61.0
+    refused(peer="STRANGER", address="10.0.0.1", reason="1.1.3")
+    refused.close()
+    assert [event.get("count") for event in node.events()] == [None, None, 3, None]
