@@ -18,6 +18,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 from pynetdicom import AE, _config, dimse_messages, evt
+from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
 
@@ -45,6 +46,8 @@ SUCCESS, OUT_OF_RESOURCES, MISMATCH, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0x
 DUPLICATE, CLASS_NOT_SUPPORTED, PROCESSING_FAILURE = 0x0111, 0x0122, 0x0110
 CALLING_UNKNOWN = (0x01, 0x01, 0x03)
 """Result, source and reason of the refusal of a calling AE title: permanent, by the user."""
+LIMIT_EXCEEDED = (0x02, 0x03, 0x02)
+"""The same for too many associations: for now, by the provider."""
 
 _LOG = logging.getLogger("rbs")
 
@@ -153,12 +156,26 @@ class Receiver:
         return entity
 
     def _requested(self, event: Event) -> None:
-        """Turn away a sender that is not in the allow-list."""
+        """Turn away a sender that is not in the allow-list, or that leaves no room for others."""
         title, address = caller(event.assoc)
         if not self._allowed(title, address):
-            event.assoc.acse.send_reject(*CALLING_UNKNOWN)
-            self._rejected(event)
-            event.assoc.kill()  # waits until the refusal was sent
+            refusal = CALLING_UNKNOWN
+        elif self._crowds_out(event.assoc):
+            refusal = LIMIT_EXCEEDED
+        else:
+            return
+        event.assoc.acse.send_reject(*refusal)
+        self._rejected(event)
+        event.assoc.kill()  # waits until the refusal was sent
+
+    def _crowds_out(self, association: Association) -> bool:
+        """True for one more than half of the associations, where several senders share them."""
+        if len({peer.ae_title for peer in self._settings.peers}) < 2:
+            return False
+        title, _ = caller(association)
+        found = [one for one in association.ae.active_associations if one.is_acceptor]
+        most = max(self._settings.limits.associations // 2, 1)
+        return sum(caller(one)[0] == title for one in found) > most
 
     def _rejected(self, event: Event) -> None:
         title, address = caller(event.assoc)

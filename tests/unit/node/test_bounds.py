@@ -93,3 +93,18 @@ def test_a_flood_of_refusals_is_counted(tmp_path: Path, monkeypatch: Any) -> Non
     refused(peer="STRANGER", address="10.0.0.1", reason="1.1.3")
     refused.close()
     assert [event.get("count") for event in node.events()] == [None, None, 3, None]
+
+
+def test_one_of_several_senders_leaves_room_for_the_others(tmp_path: Path) -> None:
+    peers = [{"ae_title": title, "addresses": ["127.0.0.1"]} for title in ("CAMERA", "OTHER")]
+    with Node(tmp_path, peers=peers, limits={"associations": 4}).receiving() as node:
+        held = []
+        for title in ("CAMERA", "CAMERA", "CAMERA", "OTHER"):
+            entity = AE(title)
+            entity.add_requested_context(Verification)
+            held.append(entity.associate("127.0.0.1", node.port, ae_title="RBS"))
+        assert [one.is_established for one in held] == [True, True, False, True]
+        answer: Any = held[2].acceptor.primitive
+        assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 2)
+        for one in held:
+            one.abort()
