@@ -11,6 +11,7 @@ import functools
 import logging
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections import Counter
@@ -25,12 +26,15 @@ from pynetdicom.events import Event
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from rbs.node.settings import Limits
+from rbs.utils.guard import explained
 
 MIB = 2**20
 LARGEST_PDU = MIB
 """Bytes of the longest message unit that is read; longer ones end the connection."""
 ANNOUNCED_PDU = 2**17
 """Bytes of the longest unit that senders are asked for."""
+LARGEST_IN_MEMORY = 2 * MIB
+"""Bytes of the longest message that is no file, such as a request of storage commitment."""
 STRANGERS = 4
 """Connections at a time from addresses of no peer, which are told so."""
 QUEUED = 2
@@ -109,6 +113,14 @@ class BoundedServer(ThreadedAssociationServer):
             self._open[known] += 1
         return True
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Begin to serve a connection."""
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread could be started, which would have given the place back
+            self._left(client_address[0])
+            raise
+
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection to its end, in a thread of its own."""
         connection = request
@@ -118,18 +130,34 @@ class BoundedServer(ThreadedAssociationServer):
                 connection = self._tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
             with self._lock:
                 self._connections[connection] = threading.current_thread()
-            if self._tls:
-                connection.do_handshake()
+            if self._tls and not self._encrypted(connection, client_address[0]):
+                return
             super().finish_request(connection, client_address)
         finally:
             with self._lock:
                 self._connections.pop(connection, None)
-                self._open[self._knows(client_address[0])] -= 1
+            self._left(client_address[0])
             connection.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Tell of a connection without TLS, or without a certificate that counts."""
-        self._unencrypted(client_address[0])
+        """Tell of a connection that could not be served."""
+        error = sys.exception()
+        told = explained(error, None) if isinstance(error, Exception) else error
+        _LOG.error("A connection from %s could not be served: %s", client_address[0], told)
+
+    def _encrypted(self, connection: ssl.SSLSocket, address: str) -> bool:
+        """False, and told, for a connection without TLS, or without a certificate that counts."""
+        try:
+            connection.do_handshake()
+        except OSError:
+            self._unencrypted(address)
+            return False
+        return True
+
+    def _left(self, address: str) -> None:
+        """Give the place of a connection back."""
+        with self._lock:
+            self._open[self._knows(address)] -= 1
 
 
 class _Connection(RequestHandler):
@@ -182,7 +210,7 @@ class Bound:
 
     Args:
         association: The association.
-        most: Bytes of a message.
+        most: Bytes of a message that goes to a file.
     """
 
     def __init__(self, association: Association, most: int) -> None:
@@ -192,7 +220,8 @@ class Bound:
     def received(self, event: Event) -> None:
         """Abort if the message is larger than allowed."""
         self._bytes += len(event.data)
-        if self._bytes > self._most:
+        in_file = getattr(self._association.dimse.message, "_data_set_file", None) is not None
+        if self._bytes > (self._most if in_file else min(self._most, LARGEST_IN_MEMORY)):
             self._abort("too large")
 
     def complete(self, event: Event) -> None:

@@ -31,6 +31,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # the first is
 from rbs.node.audit import Audit
 from rbs.node.bounds import caller
 from rbs.node.queue import Queue
+from rbs.node.senders import AllowList
 from rbs.node.settings import Settings
 from rbs.node.spool import flush
 from rbs.node.tls import client_context
@@ -88,7 +89,7 @@ class Commitment:
         self._settings, self._queue, self._audit = settings, queue, audit
         self._folder = settings.spool / "commitments"
         self._tls = client_context(settings.tls, check_hostname=False) if settings.tls else None
-        self._ports = {peer.ae_title: peer.port for peer in settings.peers}
+        self._ports = [(AllowList([peer]), peer.port) for peer in settings.peers if peer.port]
         self._stop, self._news = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="commitment", daemon=True)
 
@@ -108,19 +109,20 @@ class Commitment:
         title, address = caller(event.assoc)
         if event.action_type != 1:
             return NO_ACTION, None
-        port = self._ports.get(title)
+        port = next((port for allowed, port in self._ports if allowed(title, address)), None)
         if port is None or len(list(self._folder.glob("*.json"))) >= WAITING:
             _LOG.warning("Storage commitment asked for by %s, which has no `port` or asks too often", title)
             return PROCESSING_FAILURE, None
         try:
             asked = event.action_information
             items = asked.ReferencedSOPSequence
-            instances = [[str(i.ReferencedSOPClassUID), str(i.ReferencedSOPInstanceUID)] for i in items]
+            pairs = [(str(i.ReferencedSOPClassUID), str(i.ReferencedSOPInstanceUID)) for i in items]
             transaction = str(asked.TransactionUID)
         except Exception:  # a damaged data set surfaces in pydicom as nearly any exception there is
             return INVALID, None
-        if not transaction or not 0 < len(instances) <= MOST_REFERENCES:
+        if not transaction or not 0 < len(pairs) <= MOST_REFERENCES:
             return INVALID, None
+        instances = [list(pair) for pair in dict.fromkeys(pairs)]
         request = _Request(transaction, title, address, port, instances, time.time())
         name = hashlib.sha256(f"{title} {transaction}".encode()).hexdigest()
         write_json(self._folder / f"{name}.json", asdict(request))
@@ -134,7 +136,11 @@ class Commitment:
         pause = self._settings.retries.first_s
         while not self._stop.is_set():
             self._news.clear()
-            done = [self._reported(file) for file in sorted(self._folder.glob("*.json"))]
+            done = []
+            for file in sorted(self._folder.glob("*.json")):
+                if self._stop.is_set():
+                    return
+                done.append(self._reported(file))
             pause = self._settings.retries.first_s if all(done) else pause * 2
             self._news.wait(min(pause, self._settings.retries.longest_s) if done else None)
 
@@ -179,23 +185,26 @@ class Commitment:
 
     def _items(self, request: _Request) -> Iterator[tuple[Dataset, int]]:
         """Each instance with the reason why it is not committed, or 0."""
+        held: dict[str, str] = {}  # each file is read once
         for sop_class, uid in request.instances:
             item = Dataset()
             item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, uid
-            yield item, self._failure(sop_class, uid)
+            if uid not in held:
+                held[uid] = self._class_held(uid)
+            found = held[uid]
+            yield item, 0 if found == sop_class else CLASS_CONFLICT if found else NO_SUCH_INSTANCE
 
-    def _failure(self, sop_class: str, uid: str) -> int:
+    def _class_held(self, uid: str) -> str:
+        """SOP class of an instance of which every byte is on the disk; empty for others."""
         entry = self._queue.find(uid)
+        if entry is None:
+            return ""
         try:
-            if entry is None:
-                return NO_SUCH_INSTANCE
             with entry.path.open("rb") as file:
                 whole = hashlib.file_digest(file, "sha256").hexdigest() == entry.sha256
         except OSError:
-            return NO_SUCH_INSTANCE
-        if not whole:
-            return NO_SUCH_INSTANCE
-        return 0 if header_of(entry.path).get("SOPClassUID") == sop_class else CLASS_CONFLICT
+            return ""
+        return str(header_of(entry.path).get("SOPClassUID") or "") if whole else ""
 
     def _send(self, request: _Request, report: Dataset, event_type: int) -> bool:
         """True if the sender took a report."""

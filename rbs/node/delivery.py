@@ -42,6 +42,11 @@ RESTORED = [(NuclearMedicineImageStorage, ExplicitVRLittleEndian)]
 """Class and transfer syntax of restored scans."""
 REFUSALS = (401, 403, 404, 429)
 """HTTP statuses that concern the service, and not the file."""
+CONFLICT = 409
+"""HTTP status of an answer that says of each file why it was not stored."""
+DUPLICATE = 0x0111
+"""Status of an instance that the destination holds: an earlier answer was lost, as its UID is
+the node's own."""
 
 _LOG = logging.getLogger("rbs")
 
@@ -85,6 +90,7 @@ class Sender:
         """Send until `stop` is set; a file that is on its way then comes to its end."""
         quiet_for_good()
         _config.STORE_SEND_CHUNKED_DATASET = True  # files are sent as they are, piece by piece
+        self._give_up_unknown()
         threads = [
             threading.Thread(target=self._serve, args=(destination, stop), name=f"to {destination.name}")
             for destination in self._settings.destinations
@@ -93,6 +99,17 @@ class Sender:
             thread.start()
         for thread in threads:
             thread.join()
+
+    def _give_up_unknown(self) -> None:
+        """Give up what waits for destinations that the settings no longer name."""
+        names = {destination.name for destination in self._settings.destinations}
+        told = RbsError("the settings name no such destination", remedy="name it there, and retry")
+        try:
+            for delivery in self._queue.deliveries("pending"):
+                if delivery.destination not in names:
+                    self._give_up(delivery, told)
+        except Exception as error:  # such as a full disk: it must not end the thread
+            _LOG.error("Sending: %s", explained(error, None))
 
     def _serve(self, destination: Destination, stop: threading.Event) -> None:
         """Send to one destination, and while its way is broken ever more rarely."""
@@ -129,7 +146,7 @@ class Sender:
                         way.send(current.path)
                     except BrokenError:
                         raise
-                    except (RbsError, OSError) as error:
+                    except Exception as error:  # also an unforeseen one: it must not hold up the others
                         told = error if isinstance(error, RbsError) else explained(error, current.path)
                         self._failed(current, told, current.attempts + 1)
                     else:
@@ -148,10 +165,14 @@ class Sender:
 
     def _failed(self, delivery: Delivery, error: RbsError, failures: int) -> None:
         now = self._queue.clock()
-        _LOG.warning("Scan %d was not sent to %s: %s", delivery.entry, delivery.destination, error)
         if now - delivery.created < self._settings.retries.give_up_h * 3600:
+            _LOG.warning("Scan %d was not sent to %s: %s", delivery.entry, delivery.destination, error)
             self._queue.failed(delivery.id, str(error), now + self._delay(failures))
             return
+        self._give_up(delivery, error)
+
+    def _give_up(self, delivery: Delivery, error: RbsError) -> None:
+        _LOG.warning("Scan %d is not sent to %s: %s", delivery.entry, delivery.destination, error)
         self._queue.give_up(delivery.id, str(error))
         where, attempts, reason = delivery.destination, delivery.attempts + 1, "not sent: given up"
         self._audit.record(
@@ -278,7 +299,7 @@ class _Store:
             raise BrokenError(
                 f"{self._name} ended the association or did not answer", remedy="look at its log"
             )
-        if code_to_category(status) not in ("Success", "Warning"):
+        if status != DUPLICATE and code_to_category(status) not in ("Success", "Warning"):
             fault = f"{self._name} does not take it (status 0x{status:04X})"
             raise RbsError(fault, file=path, remedy="look at its log")
 
@@ -289,6 +310,9 @@ class _DicomWeb:
     def __init__(self, destination: Destination) -> None:
         self._name, self._url = destination.name, str(destination.url)
         self._session = create_session()
+        self._session.max_redirects = 0  # a POST that is redirected loses its content
+        self._session.headers["Accept"] = "application/dicom+json"
+        self._session.hooks["response"] = [_plain_type]
         self._session.headers.update(_headers(destination.headers))
 
     def look(self) -> None:
@@ -307,11 +331,19 @@ class _DicomWeb:
         client = DICOMwebClient(self._url, self._session, timeout=(CONNECT, ANSWER), chunk_size=2**30)
         client.set_http_retry_params(retry=False)
         with self._told():
-            answer = client.store_instances([pydicom.dcmread(path)])
+            try:
+                answer = client.store_instances([pydicom.dcmread(path)])
+            except requests.HTTPError as error:
+                answer = _reasons(error)
         if answer.get("FailedSOPSequence"):
             reason = answer.FailedSOPSequence[0].get("FailureReason") or 0
+            if reason == DUPLICATE:
+                return
             fault = f"{self._name} does not take it (reason 0x{reason:04X})"
             raise RbsError(fault, file=path, remedy="look at its log")
+        if not answer.get("ReferencedSOPSequence"):
+            fault = f"{self._name} does not say that it took it"
+            raise RbsError(fault, file=path, remedy="check that its `url` is that of a DICOMweb service")
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -325,6 +357,29 @@ class _DicomWeb:
         except requests.RequestException as error:
             fault = f"{self._name} cannot be reached ({type(error).__name__})"
             raise BrokenError(fault, remedy="check that it runs, and its `url`") from error
+
+
+def _plain_type(answer: requests.Response, **_: Any) -> None:
+    """Take the parameters off a content type, which the client does not know."""
+    kind = answer.headers.get("Content-Type", "")
+    answer.headers["Content-Type"] = kind.partition(";")[0].strip().lower()
+
+
+def _reasons(error: requests.HTTPError) -> pydicom.Dataset:
+    """Answer to a file that was not stored.
+
+    Raises:
+        requests.HTTPError: It gives no reasons.
+    """
+    if error.response is None or error.response.status_code != CONFLICT:
+        raise error
+    try:
+        answer = pydicom.Dataset.from_json(error.response.json())
+    except Exception:  # whatever else a service says
+        raise error from None
+    if not answer.get("FailedSOPSequence"):
+        raise error
+    return answer
 
 
 def _headers(file: Path | None) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -18,6 +19,7 @@ class Incoming:
 
     Args:
         folder: Where it lies.
+        reserve: Bytes of the disk that are left free.
         suffix: Of its name.
         options: Others of `NamedTemporaryFile`, which mean a file to be written that stays.
 
@@ -26,7 +28,8 @@ class Incoming:
         full: True once there was no room for it.
     """
 
-    def __init__(self, folder: Path, *, suffix: str, **options: object) -> None:
+    def __init__(self, folder: Path, reserve: int = 0, *, suffix: str, **options: object) -> None:
+        self._reserve = reserve
         self.name, self.full = str(folder / "no-room"), False
         self._descriptor: int | None = None
         try:
@@ -47,6 +50,9 @@ class Incoming:
         rest = memoryview(content)
         while rest and self._descriptor is not None and not self.full:
             try:
+                disk = os.fstatvfs(self._descriptor)
+                if disk.f_bavail * disk.f_frsize - len(rest) < self._reserve:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 rest = rest[os.write(self._descriptor, rest) :]
             except OSError as error:
                 self._ended(error)

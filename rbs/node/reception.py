@@ -18,16 +18,17 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 from pynetdicom import AE, _config, dimse_messages, evt
+from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
 
 from rbs.errors import DiskFullError, RbsError
 from rbs.node.audit import Audit
-from rbs.node.bounds import ANNOUNCED_PDU, HANDSHAKE, BoundedServer, caller
+from rbs.node.bounds import ANNOUNCED_PDU, HANDSHAKE, MIB, BoundedServer, caller
 from rbs.node.commitment import Commitment
 from rbs.node.incoming import Incoming
 from rbs.node.queue import KnownUidError, Queue
-from rbs.node.senders import AllowList, Rate
+from rbs.node.senders import AllowList, Rate, Refusals
 from rbs.node.settings import Settings
 from rbs.node.spool import Spool
 from rbs.node.tls import server_context
@@ -45,6 +46,8 @@ SUCCESS, OUT_OF_RESOURCES, MISMATCH, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0x
 DUPLICATE, CLASS_NOT_SUPPORTED, PROCESSING_FAILURE = 0x0111, 0x0122, 0x0110
 CALLING_UNKNOWN = (0x01, 0x01, 0x03)
 """Result, source and reason of the refusal of a calling AE title: permanent, by the user."""
+LIMIT_EXCEEDED = (0x02, 0x03, 0x02)
+"""The same for too many associations: for now, by the provider."""
 
 _LOG = logging.getLogger("rbs")
 
@@ -74,6 +77,7 @@ class Receiver:
         self._settings, self._queue, self._spool, self._audit = settings, queue, spool, audit
         self._allowed = AllowList(settings.peers)
         self._rate = Rate(settings.limits.per_minute)
+        self._refused = Refusals(audit)
         self._tls = server_context(settings.tls) if settings.tls else None
         self._incoming = settings.spool / "incoming"
         self._server: BoundedServer | None = None
@@ -99,7 +103,7 @@ class Receiver:
             raise system_error(error, self._incoming) from error
         # Received data sets go to temporary files, beside the spool so that they can be renamed.
         _config.STORE_RECV_CHUNKED_DATASET = True
-        in_spool = functools.partial(Incoming, self._incoming)
+        in_spool = functools.partial(Incoming, self._incoming, self._settings.limits.reserve_mib * MIB)
         dimse_messages.NamedTemporaryFile = in_spool  # type: ignore[assignment]
         where = (self._settings.host, self._settings.port)
         handlers: list[Any] = [
@@ -133,6 +137,7 @@ class Receiver:
         if self._server is not None:
             self._server.stop()
             self._server = None
+            self._refused.close()
         if self._commitment:
             self._commitment.stop()
 
@@ -151,21 +156,35 @@ class Receiver:
         return entity
 
     def _requested(self, event: Event) -> None:
-        """Turn away a sender that is not in the allow-list."""
+        """Turn away a sender that is not in the allow-list, or that leaves no room for others."""
         title, address = caller(event.assoc)
         if not self._allowed(title, address):
-            event.assoc.acse.send_reject(*CALLING_UNKNOWN)
-            self._rejected(event)
-            event.assoc.kill()  # waits until the refusal was sent
+            refusal = CALLING_UNKNOWN
+        elif self._crowds_out(event.assoc):
+            refusal = LIMIT_EXCEEDED
+        else:
+            return
+        event.assoc.acse.send_reject(*refusal)
+        self._rejected(event)
+        event.assoc.kill()  # waits until the refusal was sent
+
+    def _crowds_out(self, association: Association) -> bool:
+        """True for one more than half of the associations, where several senders share them."""
+        if len({peer.ae_title for peer in self._settings.peers}) < 2:
+            return False
+        title, _ = caller(association)
+        found = [one for one in association.ae.active_associations if one.is_acceptor]
+        most = max(self._settings.limits.associations // 2, 1)
+        return sum(caller(one)[0] == title for one in found) > most
 
     def _rejected(self, event: Event) -> None:
         title, address = caller(event.assoc)
         refusal: Any = event.assoc.acceptor.primitive
         code = f"{refusal.result}.{refusal.result_source}.{refusal.diagnostic}"
-        self._audit.record("association refused", peer=title, address=address, reason=code)
+        self._refused(peer=title, address=address, reason=code)
 
     def _unencrypted(self, address: str) -> None:
-        self._audit.record("association refused", address=address, reason="TLS")
+        self._refused(address=address, reason="TLS")
 
     def _store(self, event: Event) -> int | Dataset:
         """Answer to a C-STORE request."""

@@ -12,6 +12,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import TypeAlias
 
 from rbs.errors import RbsError
+from rbs.node.audit import Audit
 from rbs.node.settings import Peer
 
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -83,3 +84,39 @@ class Rate:
                 return False
             times.append(now)
             return True
+
+
+class Refusals:
+    """Records associations that were refused: so many a minute, and then how many more there were.
+
+    Args:
+        audit: Where they are recorded.
+        most: Lines a minute.
+    """
+
+    def __init__(self, audit: Audit, most: int = 60) -> None:
+        self._audit, self._most = audit, most
+        self._begun, self._lines, self._more = time.monotonic(), 0, 0
+        self._lock = threading.Lock()
+
+    def __call__(self, *, address: str, reason: str, peer: str = "") -> None:
+        """Record one, or count it."""
+        with self._lock:
+            if time.monotonic() > self._begun + 60:
+                self._sum_up()
+                self._begun, self._lines = time.monotonic(), 0
+            self._lines += 1
+            if self._lines > self._most:
+                self._more += 1
+                return
+        self._audit.record("association refused", peer=peer, address=address, reason=reason)
+
+    def close(self) -> None:
+        """Record the count of those that have no line."""
+        with self._lock:
+            self._sum_up()
+
+    def _sum_up(self) -> None:
+        count, self._more = self._more, 0
+        if count:
+            self._audit.record("association refused", count=count, reason="too many for a line each")

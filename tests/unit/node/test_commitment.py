@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from pynetdicom.sop_class import (
     StorageCommitmentPushModelInstance,
 )
 
+from rbs.node.commitment import Commitment
 from rbs.node.settings import Tls
 from rbs.node.tls import client_context, server_context
 
@@ -130,6 +132,56 @@ def test_what_it_does_not_hold_is_not(node: Node, port: int, tmp_path: Path) -> 
     assert [i.ReferencedSOPInstanceUID for i in report.ReferencedSOPSequence] == [whole[1]]
     absent = {uid: 0x0112 for _, uid in (damaged, gone, dropped, never)}
     assert failures(report) == {**absent, whole[1]: 0x0119}
+
+
+def test_an_instance_named_many_times_is_read_once(
+    node: Node, port: int, tmp_path: Path, monkeypatch: Any
+) -> None:
+    sop_class, uid = stored(node, tmp_path / "a.dcm")
+    digest, read = hashlib.file_digest, []
+
+    def counted(*args: Any) -> Any:
+        read.append(1)
+        return digest(*args)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    with reports(port) as told:
+        assert ask(node, *[(sop_class, uid)] * 3, (SecondaryCaptureImageStorage, uid)) == 0
+        ((_, report),) = until(lambda: told)
+    assert [item.ReferencedSOPInstanceUID for item in report.ReferencedSOPSequence] == [uid]
+    assert failures(report) == {uid: 0x0119}
+    assert len(read) == 1
+
+
+def test_each_address_of_a_title_has_its_port(port: int, tmp_path: Path) -> None:
+    peers = [
+        {"ae_title": "CAMERA", "addresses": ["127.0.0.1"], "port": port},
+        {"ae_title": "CAMERA", "addresses": ["10.0.0.1"], "port": port + 1},
+    ]
+    node = Node(tmp_path, peers=peers, commitment=True, retries=RETRIES)
+    with node.receiving(), reports(port) as told:
+        assert ask(node, (NuclearMedicineImageStorage, "1.2.3")) == 0
+        until(lambda: told)
+
+
+def test_stopping_does_not_wait_for_all_reports(node: Node, port: int, monkeypatch: Any) -> None:
+    begun = []
+
+    def slow(commitment: Commitment, *_: Any) -> bool:
+        begun.append(1)
+        commitment._stop.wait(10)
+        return False
+
+    monkeypatch.setattr(Commitment, "_send", slow)
+    for transaction in ("1.1", "1.2", "1.3"):
+        ask(node, (NuclearMedicineImageStorage, "1.2.3"), transaction=transaction)
+    commitment = Commitment(node.settings, node.queue, node.audit)
+    until(lambda: begun)  # by the node itself, which waits now
+    before = len(begun)
+    commitment.start()
+    until(lambda: len(begun) > before)
+    commitment.stop()
+    assert len(begun) == before + 1
 
 
 def test_nothing_held_is_told_without_an_empty_list(node: Node, port: int) -> None:

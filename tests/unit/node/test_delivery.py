@@ -151,6 +151,17 @@ def test_it_gives_up_after_a_time_and_begins_again_when_told(tmp_path: Path) -> 
         assert node.queue.counts()[State.RESTORED] == 1
 
 
+def test_what_waits_for_a_destination_that_is_no_more_is_given_up(tmp_path: Path) -> None:
+    with storage() as (port, _):
+        node = Node(tmp_path, destinations=[pacs(port, "old")])
+        restored(node, "a")
+        renamed = Node(tmp_path, destinations=[pacs(port, "new")])
+        with sending(renamed):
+            (delivery,) = until(lambda: node.queue.deliveries("failed"))
+    assert delivery.error.startswith("the settings name no such destination; name it")
+    assert node.events()[0]["reason"] == "not sent: given up"
+
+
 def test_what_cannot_be_sent_does_not_hold_up_other_studies(tmp_path: Path) -> None:
     with storage() as (port, taken):
         node = Node(tmp_path, destinations=[pacs(port)], retries=SHORT)
@@ -250,8 +261,14 @@ def test_a_destination_that_is_right(tmp_path: Path) -> None:
         assert taken == []
 
 
+TAKEN = b'{"00081199": {"vr": "SQ", "Value": [{"00081155": {"vr": "UI", "Value": ["1.2"]}}]}}'
+JSON = "application/dicom+json; charset=utf-8"
+
+
 @contextmanager
-def web(status: int = 200, body: bytes = b"{}") -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
+def web(
+    status: int = 200, body: bytes = TAKEN, kind: str = JSON
+) -> Iterator[tuple[str, list[tuple[Any, bytes]]]]:
     """A DICOMweb service: its URL, and the header and body of each request."""
     requests: list[tuple[Any, bytes]] = []
 
@@ -266,7 +283,9 @@ def web(status: int = 200, body: bytes = b"{}") -> Iterator[tuple[str, list[tupl
 
         def answer(self) -> None:
             self.send_response(status)
-            self.send_header("Content-Type", "application/dicom+json")
+            self.send_header("Content-Type", kind)
+            if 300 <= status < 400:
+                self.send_header("Location", "/elsewhere")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -302,6 +321,36 @@ def test_scans_go_to_dicomweb_with_the_headers_given(tmp_path: Path) -> None:
 
 
 FAILED = b'{"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [43264]}}]}}'
+DUPLICATE = FAILED.replace(b"43264", b"273")
+
+
+@pytest.mark.parametrize("status", [202, 409])
+def test_what_dicomweb_holds_already_was_sent(status: int, tmp_path: Path) -> None:
+    with web(status, DUPLICATE) as (url, requests):
+        node = Node(tmp_path, destinations=[{"name": "web", "url": url}])
+        restored(node, "a")
+        with sending(node):
+            until(lambda: sent(node, 1))
+    assert len(requests) == 1
+
+
+def test_what_a_destination_holds_already_was_sent(tmp_path: Path) -> None:
+    with storage(lambda ds: 0x0111) as (port, taken):
+        node = Node(tmp_path, destinations=[pacs(port)])
+        restored(node, "a")
+        with sending(node):
+            until(lambda: sent(node, 1))
+    assert len(taken) == 0
+
+
+def test_an_answer_that_cannot_be_read_is_a_failed_attempt(tmp_path: Path) -> None:
+    with web(200, b"<", "application/dicom+xml") as (url, _):
+        node = Node(tmp_path, destinations=[{"name": "web", "url": url}], retries=SHORT)
+        restored(node, "a", study="1.1")
+        restored(node, "b", study="1.2")
+        with sending(node):
+            found = until(lambda: len(d := [d for d in node.queue.deliveries() if d.attempts]) == 2 and d)
+    assert all("did not foresee" in delivery.error for delivery in found)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +359,10 @@ FAILED = b'{"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value"
         (401, b"", r"\(HTTP status 401\); check its `url` and `headers`"),
         (409, b"", r"does not take it \(HTTP status 409\)"),
         (503, b"", r"\(HTTP status 503\)"),
+        (409, FAILED, r"does not take it \(reason 0xA900\)"),
         (202, FAILED, r"does not take it \(reason 0xA900\)"),
+        (200, b"{}", "does not say that it took it; check that its `url`"),
+        (302, TAKEN, r"cannot be reached \(TooManyRedirects\)"),
         (None, b"", "cannot be reached"),
     ],
 )
