@@ -62,9 +62,10 @@ def test_files_of_several_studies_share_an_association(tmp_path: Path) -> None:
             associations.append(1)
             return original(*args, **options)
 
-        with pytest.MonkeyPatch.context() as patch, sending(node):
+        with pytest.MonkeyPatch.context() as patch:
             patch.setattr(AE, "associate", counted)
-            until(lambda: sent(node, 3))
+            with sending(node):
+                until(lambda: sent(node, 3))
         assert len(associations) == 1
 
 
