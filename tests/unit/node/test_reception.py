@@ -61,7 +61,7 @@ def test_what_is_acknowledged_is_in_the_spool_and_in_the_queue(node: Node, tmp_p
     assert (entry.uid, entry.study, entry.origin) == (ds.SOPInstanceUID, ds.StudyInstanceUID, "CAMERA")
     assert entry.size == entry.path.stat().st_size
     assert entry.path.parent.name == "received"
-    assert entry.path.stem == entry.sha256
+    assert entry.path.stem.startswith(f"{entry.sha256}-")
     (read,) = read_nm(entry.path).counts
     assert read.tobytes() == read_nm(file).counts.tobytes()
     assert [event["event"] for event in node.events()] == ["received"]
