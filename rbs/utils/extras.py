@@ -7,7 +7,7 @@ from importlib.metadata import requires
 
 from rbs.errors import RbsError
 
-_DISTRIBUTIONS = {"skimage": "scikit-image", "yaml": "pyyaml"}
+_DISTRIBUTIONS = {"skimage": "scikit-image", "yaml": "pyyaml", "grpc": "grpcio"}
 """Distributions by the name of their module, where that differs by more than a hyphen."""
 
 _OF_AN_EXTRA = re.compile(r"([\w.-]+)[^;]*;.*\bextra == [\"']([\w-]+)[\"']")

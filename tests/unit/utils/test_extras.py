@@ -60,7 +60,8 @@ def test_a_package_stands_in_one_extra_and_all_extras_in_all():
     assert len(listed) == len(set(listed))
     assert not set(listed) & set(names(PROJECT["dependencies"]))
     told = re.findall(r"[\w]+", " ".join(extras["all"]))
-    assert set(extras) - {"all", "bm3d", "docs", "dev", "train"} == set(told) - {"rbs"}
+    # `federate` would hold back packages of the others.
+    assert set(extras) - {"all", "bm3d", "docs", "dev", "train", "federate"} == set(told) - {"rbs"}
 
 
 def test_whatever_is_imported_is_listed():
