@@ -25,10 +25,9 @@ from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
-from rbs.node.settings import Limits
+from rbs.node.settings import MIB, Limits
 from rbs.utils.guard import explained
 
-MIB = 2**20
 LARGEST_PDU = MIB
 """Bytes of the longest message unit that is read; longer ones end the connection."""
 ANNOUNCED_PDU = 2**17

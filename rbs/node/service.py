@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rbs.errors import DiskFullError, RbsError
 from rbs.node.queue import TRIES, Queue
-from rbs.node.settings import Settings
+from rbs.node.settings import MIB, Settings
 from rbs.node.spool import Spool
 from rbs.node.worker import MEMORY, Job, alone
 from rbs.utils.guard import attempt, explained, system_error
@@ -225,7 +225,7 @@ def checks(settings: Settings) -> Iterator[tuple[str, RbsError | None]]:
 def _require_room(settings: Settings) -> None:
     """Raise DiskFullError or RbsError where the spool cannot be written."""
     spool = Spool(settings, Queue(settings.spool))
-    spool.room(settings.limits.object_mib * 2**20)
+    spool.room(settings.limits.object_mib * MIB)
     for folder in (spool.received, spool.restored, spool.refused):
         if not os.access(folder, os.W_OK | os.X_OK):
             raise RbsError("it cannot be written", file=folder, remedy="check its permissions")

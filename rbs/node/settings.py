@@ -18,6 +18,9 @@ from rbs.scans.ranges import VELOCITY
 from rbs.scans.scan import STANDARD_VELOCITY, View
 from rbs.weights.shipped import NAME
 
+MIB = 2**20
+"""Bytes of the unit of limits."""
+
 
 def _absolute(path: Path, info: Info) -> Path:
     """A path relative to the folder of the settings file."""

@@ -15,10 +15,9 @@ from pathlib import Path
 
 from rbs.errors import DiskFullError, RbsError
 from rbs.node.queue import Entry, Queue, State
-from rbs.node.settings import Settings
+from rbs.node.settings import MIB, Settings
 from rbs.utils.guard import system_error
 
-MIB = 2**20
 _UNFINISHED = ".writing-"
 
 

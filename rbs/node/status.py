@@ -9,17 +9,14 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from rbs.errors import printable
 from rbs.node.queue import Delivery, Entry, Queue, State
+from rbs.node.settings import MIB, Settings
 from rbs.utils.version import VERSION
 from rbs.utils.words import counted
 
-if TYPE_CHECKING:
-    from rbs.node.settings import Settings
-
-MIB = 2**20
 LATE_S = 3600
 """Seconds after which a scan that is not yet with all destinations is a reason to look."""
 

@@ -23,8 +23,8 @@ from rbs.clinic.restore_scans import ScanRestorer
 from rbs.clinic.sources import Source
 from rbs.errors import DiskFullError, RbsError, printable
 from rbs.node.queue import TRIES, Entry, Queue, Restoration
-from rbs.node.settings import Settings
-from rbs.node.spool import MIB, Spool, flush, remove
+from rbs.node.settings import MIB, Settings
+from rbs.node.spool import Spool, flush, remove
 from rbs.scans.dicom.reader import read_nm
 from rbs.utils.guard import attempt, wants_memory
 from rbs.utils.memory import keep_memory

@@ -9,7 +9,6 @@ from __future__ import annotations
 import multiprocessing
 import random
 import shutil
-import subprocess
 import threading
 import time
 from collections import Counter, defaultdict
@@ -23,7 +22,7 @@ import pydicom
 import pytest
 import whole_node
 from node_peers import free_port, send, storage, until
-from node_scans import write_scan
+from node_scans import small_disk, write_scan
 from pydicom import Dataset
 
 from rbs.node.queue import Queue, State
@@ -194,27 +193,20 @@ def fill(file: Path) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """The spool on a disk of 6 MiB; skips where none may be mounted."""
-    spool = tmp_path / "spool"
-    spool.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(spool)]
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("a file system can be mounted by root alone")
-    yield spool
-    subprocess.run(["umount", "-l", str(spool)], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """The spool on a disk of 6 MiB."""
+    with small_disk(tmp_path / "spool", "6m") as folder:
+        yield folder
 
 
-def test_a_full_disk_is_told_to_senders_and_loses_nothing(tmp_path: Path, small_disk: Path) -> None:
+def test_a_full_disk_is_told_to_senders_and_loses_nothing(tmp_path: Path, disk: Path) -> None:
     scans, bad = write_scans(tmp_path, 40)
     with Killable(tmp_path) as node:
         until(lambda: sent(node.port, scans[1]) == 0, START_S)
-        other = small_disk / "of_another_program"
+        other = disk / "of_another_program"
         with suppress(OSError):
             fill(other)
-        assert shutil.disk_usage(small_disk).free < 2**16
+        assert shutil.disk_usage(disk).free < 2**16
         senders = Senders(node.port, scans)
         until(lambda: senders.answers[NO_ROOM] >= 20, START_S)
         assert senders.answers[0] < len(scans)
@@ -226,6 +218,6 @@ def test_a_full_disk_is_told_to_senders_and_loses_nothing(tmp_path: Path, small_
         senders.join()
         assert senders.answers[0] == len(scans)
         until(lambda: len(node.came()) == len(scans) - len(bad), START_S)
-        queue = Queue(small_disk)
+        queue = Queue(disk)
         until(lambda: len(queue.entries(State.SENT, State.REFUSED)) == len(scans), START_S)
         assert_exactly_once(node, scans, bad)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import configparser
 import json
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from judges import judge
 from packaging.specifiers import SpecifierSet
 
 from rbs.errors import RbsError
@@ -23,14 +23,6 @@ ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 ORTHANC = json.loads((DEPLOY / "orthanc.json").read_text())
-
-
-def tool(name: str) -> str:
-    beside = Path(sys.executable).with_name(name)
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
 
 
 def uncommented() -> str:
@@ -90,7 +82,7 @@ def test_the_service_writes_where_the_example_says() -> None:
 
 
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
-    analyze = tool("systemd-analyze")
+    analyze = judge("systemd-analyze")
     text = (DEPLOY / "rbs-node.service").read_text().replace("/opt/rbs/bin/rbs", sys.executable)
     (tmp_path / "rbs-node.service").write_text(text)
     verify = [analyze, "verify", "--man=no", tmp_path / "rbs-node.service"]
@@ -122,7 +114,7 @@ def test_the_image_runs_as_nobody_and_holds_no_more_than_it_names() -> None:
 
 def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
     done = subprocess.run(
-        [tool("hadolint"), DEPLOY / "Dockerfile"], capture_output=True, text=True, check=False
+        [judge("hadolint"), DEPLOY / "Dockerfile"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "")
 

@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 import struct
-import subprocess
 import tempfile
 import threading
 import time
@@ -19,6 +18,7 @@ from typing import Any
 import pydicom
 import pytest
 from node_peers import Node, scan, send, status_of_echo, until
+from node_scans import small_disk
 from pydicom.uid import (
     CTImageStorage,
     ImplicitVRLittleEndian,
@@ -429,13 +429,8 @@ def test_a_full_disk_or_spool_is_told_and_nothing_is_kept(limits: dict[str, int]
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 6 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("a small disk can be mounted by root only")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
+    with small_disk(tmp_path / "disk", "6m") as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("frames", [1, 3], ids=["no room left", "as it comes"])

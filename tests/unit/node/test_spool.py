@@ -2,11 +2,10 @@
 
 import errno
 import os
-import subprocess
 import threading
 
 import pytest
-from node_scans import Node, die, killed
+from node_scans import Node, die, killed, small_disk
 
 from rbs.errors import DiskFullError, RbsError
 from rbs.node import spool
@@ -84,13 +83,7 @@ def test_there_is_no_room_beyond_the_limits(tmp_path):
 
 
 def test_a_disk_that_is_full_in_the_middle_leaves_no_file_and_no_row(tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk], capture_output=True
-    ).returncode:
-        pytest.skip("a small disk can be mounted by root only")
-    try:
+    with small_disk(tmp_path / "disk", "400k") as disk:
         node = Node(disk, limits={"reserve_mib": 0})
         node.spool.room = lambda needed: None  # as if it had become full after the look
         padding = disk / "padding"
@@ -107,8 +100,6 @@ def test_a_disk_that_is_full_in_the_middle_leaves_no_file_and_no_row(tmp_path):
         assert take(node, uid="after")
         node.queue = Queue(node.settings.spool)
         assert node.queue.find("after")
-    finally:
-        subprocess.run(["umount", "-l", disk], check=True)
 
 
 def fill(node, size):
