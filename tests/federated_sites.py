@@ -28,12 +28,6 @@ class Shift:
         pass
 
 
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 class Listener:
     """Passes connections on to a server, and keeps all bytes."""
 

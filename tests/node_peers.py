@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,7 +75,7 @@ def send(
     """Answers of a node to some files; refused associations are an empty list."""
     entity = AE(title)
     entity.add_requested_context(sop_class, syntax)
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 10
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 60  # of a busy machine
     association = entity.associate("127.0.0.1", port, ae_title=called, **options)
     if not association.is_established:
         return []
@@ -159,21 +157,6 @@ def sending(node: Node) -> Iterator[None]:
         stop.set()
         thread.join(20)
         assert not thread.is_alive()
-
-
-def until(condition: Callable[[], Any], seconds: float = 10) -> Any:
-    """The value of a condition once it is true."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
-    return value
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def certificates(folder: Path, *names: str) -> dict[str, dict[str, Path]]:

@@ -213,15 +213,7 @@ def _first(experiment: Any, init_from: Path | None) -> Any:
 
 
 def _key(file: Path | None) -> str:
-    from rbs.errors import RbsError
+    from rbs.utils.secret_key import read_key
 
-    if file is None:
-        return ""
-    try:
-        key = file.read_text().strip()
-    except (OSError, ValueError):
-        key = ""
-    if len(key) < 16:
-        remedy = "name a text file of at least 16 characters, such as `openssl rand -hex 32` makes"
-        raise RbsError("it is no key", file=file, remedy=remedy)
-    return key
+    remedy = "make one by `umask 077; openssl rand -hex 32 > FILE`, the same for server and sites"
+    return "" if file is None else read_key(file, remedy).hex()

@@ -72,7 +72,7 @@ def begin(source: Path, target: Path, key: Path | None = None) -> Pseudonyms:
         raise OutputError("it exists already", file=target, remedy="name a new folder")
     if key is None and begun is None and not key_file.exists():
         make_key(key_file)
-    pseudonyms = Pseudonyms(read_key(key_file, "name it with --key FILE"))
+    pseudonyms = Pseudonyms(read_key(key_file, "name the one that rbs made with --key FILE"))
     if begun is None:
         write_text(mark, f"{pseudonyms.fingerprint}\n", overwrite=False)
     elif begun != pseudonyms.fingerprint:

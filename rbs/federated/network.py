@@ -117,7 +117,7 @@ class _Here(ClientProxy):
         return self.client.get_properties(ins)
 
     def get_parameters(self, ins: GetParametersIns, timeout: Any, group_id: Any) -> GetParametersRes:
-        raise NotImplementedError
+        return self.client.get_parameters(ins)
 
     def fit(self, ins: FitIns, timeout: Any, group_id: Any) -> FitRes:
         return self.client.fit(ins)

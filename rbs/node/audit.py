@@ -79,7 +79,6 @@ class Audit:
         uid: str = "",
         study: str = "",
         reason: str = "",
-        state: str = "",
         count: int | None = None,
         size: int | None = None,
         attempts: int | None = None,
@@ -100,7 +99,6 @@ class Audit:
             study: Study Instance UID, likewise.
             reason: A short code, such as the class of an error or a status; never a sentence,
                 which may quote a file.
-            state: State of the scan.
             count: How many.
             size: Bytes.
             attempts: How many attempts there have been.
@@ -119,7 +117,6 @@ class Audit:
             "uid": self._pseudonym(uid),
             "study": self._pseudonym(study),
             "reason": printable(reason, 64),
-            "state": str(state),
             "count": count,
             "size": size,
             "attempts": attempts,

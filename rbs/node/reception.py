@@ -1,7 +1,8 @@
 """Reception: the storage and verification SCP of the node, which lets in the senders it knows.
 
 The answer 0x0000 is given once the file and its row in the queue are on the disk. pynetdicom writes
-what comes to a temporary file in the spool, so memory holds one PDU of an association.
+the data set of a C-STORE request to a temporary file in the spool, so that memory holds one PDU of
+it.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # m
 
 from rbs.errors import DiskFullError, RbsError
 from rbs.node.audit import Audit
-from rbs.node.bounds import ANNOUNCED_PDU, HANDSHAKE, MIB, BoundedServer, caller
+from rbs.node.bounds import ANNOUNCED_PDU, HANDSHAKE, BoundedServer, caller
 from rbs.node.commitment import Commitment
 from rbs.node.incoming import Incoming
 from rbs.node.queue import KnownUidError, Queue
 from rbs.node.senders import AllowList, Rate, Refusals
-from rbs.node.settings import Settings
+from rbs.node.settings import MIB, Settings
 from rbs.node.spool import Spool
 from rbs.node.tls import server_context
 from rbs.scans.dicom.files import derived_by_rbs

@@ -201,7 +201,7 @@ class Settings(_Table):
         job_s: Seconds after which restoring one scan is ended.
         commitment: Answer requests for storage commitment.
         refused: Folder of refused scans; `refused` in the spool by default.
-        peers: Senders that are let in; all that reach the host, if it is the loopback.
+        peers: Senders that are let in. A node that listens at the loopback alone needs none.
         destinations: Receivers of restored scans.
         limits: What a sender may use.
         retries: Sending again.

@@ -28,11 +28,11 @@ def make_key(path: Path) -> None:
 
 
 def read_key(path: Path, remedy: str) -> bytes:
-    """The bytes of a key that `make_key` wrote.
+    """The bytes of a key as `make_key` writes it.
 
     Args:
         path: The file.
-        remedy: What to do where it is missing.
+        remedy: What to do where it is missing or something else.
 
     Raises:
         OutputError: It is missing, holds something else, or others may read it.
@@ -42,8 +42,8 @@ def read_key(path: Path, remedy: str) -> bytes:
     except (OSError, UnicodeDecodeError) as error:
         raise OutputError("the key is missing or cannot be read", file=path, remedy=remedy) from error
     if not re.fullmatch(r"[0-9a-f]{64}", text):
-        fault = "it is no key: those of rbs are 64 hexadecimal digits"
-        raise OutputError(fault, file=path, remedy="name the one that rbs made")
+        fault = "it is no key of 64 hexadecimal digits"
+        raise OutputError(fault, file=path, remedy=remedy)
     if mode & 0o077:
         raise OutputError("others may read this key", file=path, remedy=f"run `chmod 600 {path}`")
     return bytes.fromhex(text)

@@ -13,10 +13,12 @@ import yaml
 
 pytest.importorskip("flwr", reason="pip install 'rbs[federate]'")
 
-from federated_sites import Listener, free_port
+from federated_sites import Listener
+from servers import free_port
 
 from rbs.federated.site import read_experiment
 from rbs.restorers.checkpoint import load_restorer
+from rbs.utils.secret_key import make_key
 
 ROUNDS = 3
 
@@ -54,7 +56,7 @@ def test_a_federation_survives_the_death_of_its_server_and_sends_no_patient(make
     settings["data"]["init_args"] |= {"crop": [64, 64], "batch_size": 1, "samples_per_epoch": 4}
     settings["trainer"] |= {"accelerator": "cpu", "precision": "32-true"}
     (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(settings))
-    (tmp_path / "key.txt").write_text("0123456789abcdef")
+    make_key(tmp_path / "key.txt")
     port = free_port()
     listener = Listener(port)
     common = ("--config", "experiment.yaml", "--key", "key.txt")

@@ -9,7 +9,6 @@ import base64
 import json
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,24 +22,11 @@ import pydicom
 import pytest
 from judges import judge
 from nm_files import poisson, write_nm
+from servers import free_ports, until
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
-
-
-def free_ports(number: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def until(done: Callable[[], Any], seconds: float = 300) -> Any:
-    end = time.monotonic() + seconds
-    while not (result := done()):
-        assert time.monotonic() < end, "it takes too long"
-        time.sleep(0.2)
-    return result
+PATIENCE_S = 300
+"""Seconds: processes start, and restore."""
 
 
 @contextmanager
@@ -126,16 +112,16 @@ def test_a_rapid_scan_comes_back_restored_once(hospital: Hospital) -> None:
         folder / "t.dcm", poisson(rows=96), ImageType=["ORIGINAL", "PRIMARY", "TOMO", "EMISSION"]
     )
     with running(judge("Orthanc"), "--verbose", folder / "etc", log=folder / "orthanc.log"):
-        until(lambda: hospital.answers(lambda: hospital.orthanc("system")))
+        until(lambda: hospital.answers(lambda: hospital.orthanc("system")), PATIENCE_S)
         hospital.send(rapid)
-        until(lambda: hospital.jobs() == ["Failure"])  # the node is down
+        until(lambda: hospital.jobs() == ["Failure"], PATIENCE_S)  # the node is down
         python = (sys.executable, "-X", "faulthandler", "-m")
         node = (*python, "rbs.cli", "node", "--settings", folder / "node.toml")
         with running(*node, log=folder / "node.log"):
-            until(lambda: hospital.answers(hospital.health))
+            until(lambda: hospital.answers(hospital.health), PATIENCE_S)
             hospital.send(standard, tomography)  # no rapid scans; what failed is sent again
-            until(lambda: any(kind.startswith("DERIVED") for kind in hospital.types()))
-            until(lambda: hospital.health()["scans"]["sent"] == 1)
+            until(lambda: any(kind.startswith("DERIVED") for kind in hospital.types()), PATIENCE_S)
+            until(lambda: hospital.health()["scans"]["sent"] == 1, PATIENCE_S)
             time.sleep(1)  # what should not go round again would by now
             health = hospital.health()
             assert health["healthy"]

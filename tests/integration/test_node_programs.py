@@ -20,7 +20,8 @@ import pydicom
 import pytest
 from judges import judge
 from nm_files import write_nm
-from node_peers import Node, certificates, free_port, restored, scan, sending, until
+from node_peers import Node, certificates, restored, scan, sending
+from servers import free_port, until
 
 from rbs.errors import RbsError
 from rbs.node.delivery import echo

@@ -21,9 +21,10 @@ from typing import Any
 import pydicom
 import pytest
 import whole_node
-from node_peers import free_port, send, storage, until
+from node_peers import send, storage
 from node_scans import small_disk, write_scan
 from pydicom import Dataset
+from servers import free_port, until
 
 from rbs.node.queue import Queue, State
 

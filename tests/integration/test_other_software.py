@@ -6,7 +6,6 @@ dcmtk and Orthanc are Debian packages (`dcmtk`, `orthanc`); without them these t
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import time
 import urllib.request
@@ -19,6 +18,7 @@ import numpy as np
 import pydicom
 import pytest
 from judges import judge
+from servers import free_ports
 
 from rbs.degradation.thinning import Thinning
 from rbs.errors import ScanError
@@ -129,7 +129,7 @@ def test_what_dcmtk_compresses_otherwise_is_refused(
 def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, str]]:
     """Orthanc server without its system service: DICOM port and address of its web API."""
     program, folder = judge("Orthanc"), tmp_path_factory.mktemp("orthanc")
-    dicom, web = free_ports()
+    dicom, web = free_ports(2)
     settings = {
         "StorageDirectory": str(folder / "storage"),
         "IndexDirectory": str(folder / "storage"),
@@ -156,13 +156,6 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, str
         finally:
             server.terminate()
             server.wait(30)
-
-
-def free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
 
 
 def fetch(address: str) -> bytes:

@@ -14,8 +14,9 @@ import torch
 
 pytest.importorskip("flwr", reason="pip install 'rbs[federate]'")
 
-from federated_sites import Listener, Shift, free_port
+from federated_sites import Listener, Shift
 from flwr.supercore import telemetry
+from servers import free_port
 from small_cohort import net
 
 from rbs.errors import RbsError

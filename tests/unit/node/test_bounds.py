@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from node_peers import Node, scan, send, until
+from node_peers import Node, scan, send
 from pydicom import Dataset
 from pynetdicom import AE
 from pynetdicom.sop_class import (
@@ -17,6 +17,7 @@ from pynetdicom.sop_class import (
     StorageCommitmentPushModelInstance,
     Verification,
 )
+from servers import until
 
 from rbs.node import senders
 from rbs.node.incoming import Incoming

@@ -10,7 +10,7 @@ from typing import Any
 
 import pydicom
 import pytest
-from node_peers import Node, certificates, free_port, scan, send, until
+from node_peers import Node, certificates, scan, send
 from pydicom import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
 from pynetdicom import AE, evt
@@ -19,6 +19,7 @@ from pynetdicom.sop_class import (
     StorageCommitmentPushModel,
     StorageCommitmentPushModelInstance,
 )
+from servers import free_port, until
 
 from rbs.node.commitment import Commitment
 from rbs.node.settings import Tls

@@ -12,10 +12,11 @@ from typing import Any
 
 import pydicom
 import pytest
-from node_peers import Node, restored, sending, storage, until
+from node_peers import Node, restored, sending, storage
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian, NuclearMedicineImageStorage, RLELossless
 from pynetdicom import AE, evt
+from servers import until
 
 from rbs.errors import DiskFullError, RbsError
 from rbs.node.delivery import Sender, echo

@@ -17,7 +17,7 @@ from typing import Any
 
 import pydicom
 import pytest
-from node_peers import Node, scan, send, status_of_echo, until
+from node_peers import Node, scan, send, status_of_echo
 from node_scans import small_disk
 from pydicom.uid import (
     CTImageStorage,
@@ -29,6 +29,7 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification
+from servers import until
 
 from rbs.errors import DiskFullError, RbsError
 from rbs.node.queue import Queue, State

@@ -14,6 +14,7 @@ from node_scans import Node, write_scan
 from pydicom import dcmread
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import NuclearMedicineImageStorage as NM
+from servers import free_port, until
 
 from rbs.errors import RbsError
 from rbs.node.queue import Queue, State
@@ -22,19 +23,8 @@ from rbs.node.settings import Settings
 from rbs.node.worker import MEMORY, alone
 
 BOTH = ("anterior", "posterior")
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-def wait_for(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.1)
+PATIENCE_S = 120
+"""Seconds: processes start, and restore."""
 
 
 @contextmanager
@@ -78,12 +68,12 @@ def test_a_worker_that_dies_is_started_again(tmp_path):
     restoring.start()
     try:
         node.receive("a", views=BOTH)
-        wait_for(lambda: node.queue.entries(State.RESTORED))
+        until(lambda: node.queue.entries(State.RESTORED), PATIENCE_S)
         first = restoring.process
         first.kill()
-        wait_for(lambda: restoring.process is not first)
+        until(lambda: restoring.process is not first, PATIENCE_S)
         node.receive("b", views=BOTH)
-        wait_for(lambda: len(node.queue.entries(State.RESTORED)) == 2)
+        until(lambda: len(node.queue.entries(State.RESTORED)) == 2, PATIENCE_S)
         assert restoring.alive()
     finally:
         restoring.stop()
@@ -183,10 +173,10 @@ def test_what_is_sent_to_a_node_comes_back_restored(tmp_path):
     with pacs(to) as sent:
         node.start()
         try:
-            wait_for(lambda: told)
+            until(lambda: told, PATIENCE_S)
             port = int(told[0].rpartition(":")[2])
             assert all(send(scan, port) for scan in scans)
-            wait_for(lambda: len(sent) == 2)
+            until(lambda: len(sent) == 2, PATIENCE_S)
         finally:
             stop.set()
             node.join()

@@ -6,7 +6,8 @@ import ssl
 from pathlib import Path
 
 import pytest
-from node_peers import Node, certificates, scan, send, status_of_echo, storage, until
+from node_peers import Node, certificates, scan, send, status_of_echo, storage
+from servers import until
 
 from rbs.errors import RbsError
 from rbs.node.delivery import echo
