@@ -176,7 +176,7 @@ def serve(settings: Settings, stop: threading.Event, started: Callable[[str], No
 
 
 def housekeeping(settings: Settings, spool: Spool) -> None:
-    """Delete scans that were sent longer ago than `keep_days`, and files that a death left."""
+    """Delete scans that were sent `keep_days` ago, and files that a death left."""
     try:
         purged = spool.purge(spool.queue.clock() - settings.keep_days * 86400)
         spool.sweep(max(3600, 2 * settings.job_s))
@@ -184,7 +184,7 @@ def housekeeping(settings: Settings, spool: Spool) -> None:
         _LOG.error("%s", error)
         return
     if purged:
-        _LOG.info("scans sent more than %g days ago were deleted: %d", settings.keep_days, purged)
+        _LOG.info("scans deleted or forgotten after %g days: %d", settings.keep_days, purged)
 
 
 def checks(settings: Settings) -> Iterator[tuple[str, RbsError | None]]:

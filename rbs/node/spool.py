@@ -18,6 +18,8 @@ from rbs.node.queue import Entry, Queue, State
 from rbs.node.settings import MIB, Settings
 from rbs.utils.guard import system_error
 
+DELETED = "Its file was deleted, as refused scans held a quarter of the spool; send it again to retry."
+"""Remark on the reason of a refused scan."""
 _UNFINISHED = ".writing-"
 
 
@@ -31,6 +33,7 @@ class Spool:
 
     def __init__(self, settings: Settings, queue: Queue) -> None:
         self.limits = settings.limits
+        self._shared = len({peer.ae_title for peer in settings.peers}) > 1
         self.queue = queue
         self.received = settings.spool / "received"
         self.restored = settings.spool / "restored"
@@ -42,15 +45,21 @@ class Spool:
             except OSError as error:
                 raise system_error(error, folder) from error
 
-    def room(self, needed: int) -> None:
+    def room(self, needed: int, origin: str = "") -> None:
         """Refuse what the spool or its disk has no room for.
 
         Args:
             needed: Bytes to be written.
+            origin: AE title of the sender.
 
         Raises:
-            DiskFullError: There is none, by `limits.spool_mib` or `limits.reserve_mib`.
+            DiskFullError: There is none, by `limits.spool_mib` or `limits.reserve_mib`; or what
+                waits of one of several senders fills half of the spool.
         """
+        half = self.limits.spool_mib * MIB // 2
+        if self._shared and self.queue.bytes_waiting(origin) + needed > half:
+            fault = f"half of limits.spool_mib = {self.limits.spool_mib} waits from this sender"
+            raise DiskFullError(fault, file=self.received.parent, remedy="send again later")
         if self.queue.bytes_held() + needed > self.limits.spool_mib * MIB:
             fault = f"the spool holds {self.limits.spool_mib} MiB, the most it may"
             remedy = "drop refused scans, or raise limits.spool_mib"
@@ -91,7 +100,7 @@ class Spool:
             known = self.queue.find(uid or sha256)
             if known and known.sha256 == sha256:
                 return None
-            self.room(size)
+            self.room(size, origin)
             path = self._place(sha256)
             _kept(path, content)
             try:
@@ -137,6 +146,23 @@ class Spool:
             remove([entry.path])
         return True
 
+    def bound_refused(self) -> list[Entry]:
+        """Delete refused scans that hold more than a quarter of what the spool may; returns them.
+
+        The reason stays in the queue. So bad scans never leave good ones without room.
+        """
+        deleted = []
+        while entry := self.queue.surplus_refused(self._largest() // 4):
+            if self.queue.delete_refused(entry.id, DELETED):
+                self._remove(entry, [entry.path])
+                deleted.append(entry)
+        return deleted
+
+    def _largest(self) -> int:
+        """Bytes that the spool may hold, by its limit and by what its disk has room for."""
+        free = shutil.disk_usage(self.received).free - self.limits.reserve_mib * MIB
+        return min(self.limits.spool_mib * MIB, self.queue.bytes_held() + max(free, 0))
+
     def retry(self, entry: Entry) -> bool:
         """Begin anew with a refused scan or with failed deliveries; False where neither is."""
         path = self._place(entry.sha256)
@@ -157,9 +183,12 @@ class Spool:
         return entry
 
     def purge(self, before: float) -> int:
-        """Delete the files of scans that were sent or dropped before a time; returns how many.
+        """Delete the files of scans that were sent before a time, and rows of those that are gone.
 
         Of a sent scan the queue keeps UID and hash: when it comes again it is not done again.
+
+        Returns:
+            Scans.
         """
         done = 0
         for entry in self.queue.old(before):
