@@ -46,6 +46,14 @@ class KnownUidError(RbsError):
     """Other content under an SOP Instance UID that is in the queue."""
 
 
+def other_content(id: int) -> KnownUidError:
+    """The error of a scan whose UID is that of another one, with that number."""
+    return KnownUidError(
+        f"another scan with its SOP Instance UID was received before, as number {id}",
+        remedy=f"to replace that one, run `rbs node drop {id}` and send again",
+    )
+
+
 @dataclass(frozen=True)
 class Entry:
     """A scan.
@@ -202,10 +210,7 @@ class Queue:
             if known and known["sha256"] == sha256:
                 return None
             elif known:
-                raise KnownUidError(
-                    f"another scan with its SOP Instance UID was received before, as number {known['id']}",
-                    remedy=f"to replace that one, run `rbs node drop {known['id']}` and send again",
-                )
+                raise other_content(known["id"])
             stored = self._stored(path), os.fsencode(name)
             row = (uid, study, stored[0], sha256, size, origin, now, now, State.RECEIVED, stored[1])
             id = db.execute(

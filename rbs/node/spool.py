@@ -14,9 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from rbs.errors import DiskFullError, RbsError
-from rbs.node.queue import Entry, Queue, State
+from rbs.node.queue import Entry, Queue, State, other_content
 from rbs.node.settings import MIB, Settings
-from rbs.utils.guard import system_error
+from rbs.scans.dicom.content import content_digest
+from rbs.utils.guard import attempt, system_error
 
 DELETED = "Its file was deleted, as refused scans held a quarter of the spool; send it again to retry."
 """Remark on the reason of a refused scan."""
@@ -38,7 +39,7 @@ class Spool:
         self.received = settings.spool / "received"
         self.restored = settings.spool / "restored"
         self.refused = settings.refused_folder
-        self._taking = threading.Lock()
+        self._taking, self._comparing = threading.Lock(), threading.Lock()
         for folder in (self.received, self.restored, self.refused):
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -88,7 +89,7 @@ class Spool:
             name: Name of the file in a folder that is watched.
 
         Returns:
-            Its entry; None if this content is known already.
+            Its entry; None if this content is known already, be it in another transfer syntax.
 
         Raises:
             KnownUidError: There is other content under this UID.
@@ -98,27 +99,36 @@ class Spool:
         with self._taking:
             sha256, size = _content(content)
             known = self.queue.find(uid or sha256)
-            if known and known.sha256 == sha256:
-                return None
-            self.room(size, origin)
-            path = self._place(sha256)
-            _kept(path, content)
-            try:
-                entry = self.queue.add(
-                    uid=uid or sha256,
-                    study=study or uid or sha256,
-                    path=path,
-                    sha256=sha256,
-                    size=size,
-                    origin=origin,
-                    name=name,
-                )
-            except RbsError:
-                remove([path])
-                raise
-            if entry is None:  # another process took it meanwhile
-                remove([path])
-            return entry
+            if known is None:
+                self.room(size, origin)
+                path = self._place(sha256)
+                _kept(path, content)
+                try:
+                    entry = self.queue.add(
+                        uid=uid or sha256,
+                        study=study or uid or sha256,
+                        path=path,
+                        sha256=sha256,
+                        size=size,
+                        origin=origin,
+                        name=name,
+                    )
+                except RbsError:
+                    remove([path])
+                    raise
+                if entry is None:  # another process took it meanwhile
+                    remove([path])
+                return entry
+        if known.sha256 != sha256 and not self._same(known, content):
+            raise other_content(known.id)
+        return None
+
+    def _same(self, known: Entry, content: bytes | Path) -> bool:
+        """True for a known scan in another transfer syntax, while its file is kept."""
+        file, given = (content, None) if isinstance(content, Path) else (known.path, content)
+        with self._comparing:  # as both are decoded, one at a time for the sake of memory
+            old, new = (attempt(known.path, content_digest, *one) for one in ((known.path,), (file, given)))
+        return isinstance(old, str) and old == new
 
     def output(self, entry: Entry) -> Path:
         """Where the restoration of a scan goes; what an interrupted attempt left is removed."""

@@ -96,6 +96,27 @@ def test_dcmtk_is_told_why_an_instance_is_not_taken(tmp_path: Path) -> None:
         assert len(node.queue.entries()) == 1
 
 
+def test_a_known_scan_in_another_encoding_is_taken_for_known(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    counts = np.random.default_rng(0).poisson(5, (1, 64, 32))
+    file = write_nm(tmp_path / "plain.dcm", counts, SmallestImagePixelValue=0)
+    with Node(tmp_path).receiving() as node:
+        for (command, option), name in zip(ENCODINGS.values(), ENCODINGS, strict=True):
+            sent, changed = file, tmp_path / "out" / f"{name} changed.dcm"
+            if command:
+                sent = tmp_path / "out" / f"{name}.dcm"
+                subprocess.run([judge(command[0]), *command[1:], file, sent], check=True)
+            done = storescu(node.port, option, sent)
+            assert (done.returncode, complaints(done.stdout + done.stderr)) == (0, []), name
+            changed.write_bytes(sent.read_bytes())
+            subprocess.run([judge("dcmodify"), "-nb", "-m", "PatientID=P8", changed], check=True)
+            done = storescu(node.port, option, changed)
+            assert "0x111" in done.stdout + done.stderr, name
+        (entry,) = node.queue.entries()
+        assert [event["event"] for event in node.events()].count("duplicate") == len(ENCODINGS) - 1
+    assert pydicom.dcmread(entry.path) == pydicom.dcmread(file)
+
+
 def test_dcmtk_killed_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
     large = pydicom.dcmread(scan(tmp_path / "a.dcm"))
     large.NumberOfFrames, large.Rows, large.Columns = 30, 1024, 1024
