@@ -33,9 +33,10 @@ from rbs.errors import ScanError
 from rbs.evaluation.scans.metrics import Target, nc_nmse
 from rbs.evaluation.statistics.summary import interval
 from rbs.federated.network import simulate
+from rbs.federated.networks import RESTORERS
 from rbs.federated.plan import Plan
 from rbs.federated.privacy import epsilon
-from rbs.federated.site import RESTORER, Site, read_experiment
+from rbs.federated.site import Site, read_experiment
 from rbs.restorers.checkpoint import load_restorer
 from rbs.scans.dicom.writer import PatientHeader, StudyHeader, write_acquired_nm
 from rbs.scans.fidelity import relative_error
@@ -45,6 +46,7 @@ from rbs.synthetic.skeleton import SPACING_MM, VIEWS
 from rbs.tasks.fit import fit
 from rbs.utils.files import write_csv
 
+RESTORER = RESTORERS.file
 TEST = 12
 """Test children of each hospital."""
 
