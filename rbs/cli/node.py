@@ -154,7 +154,8 @@ def _retry_or_drop(args: argparse.Namespace, settings: Settings) -> int:
             audit.record("dropped" if args.action == "drop" else "retried", entry=id, uid=entry.uid)
             print(f"{id}: {'dropped' if args.action == 'drop' else 'is tried again'}")
         else:
-            fault = "there is nothing to try again" if entry else "there is no such scan"
+            again = entry and args.action == "retry"
+            fault = "there is nothing to try again" if again else "there is no such scan"
             print(f"{id}: {fault}", file=sys.stderr)
             unknown += 1
     return int(unknown > 0)

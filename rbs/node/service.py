@@ -15,12 +15,12 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from rbs.errors import DiskFullError, RbsError
+from rbs.errors import RbsError
 from rbs.node.queue import TRIES, Queue
 from rbs.node.settings import MIB, Settings
 from rbs.node.spool import Spool
 from rbs.node.worker import MEMORY, Job, alone
-from rbs.utils.guard import attempt, explained, system_error
+from rbs.utils.guard import explained, system_error
 
 HOUSEKEEPING_S = 3600.0
 LONGEST_S = 60.0
@@ -200,10 +200,12 @@ def checks(settings: Settings) -> Iterator[tuple[str, RbsError | None]]:
 
     def tried(need: str, work: Callable[[], object]) -> tuple[str, RbsError | None]:
         try:
-            result = attempt(settings.spool, work)
-        except DiskFullError as error:
+            work()
+        except RbsError as error:
             return need, error
-        return need, result if isinstance(result, RbsError) else None
+        except Exception as error:  # the other needs are tried all the same
+            return need, explained(error, None)
+        return need, None
 
     yield tried(f"weights {settings.checkpoint}", lambda: restorer_of(settings))
     yield tried(f"spool {settings.spool}", lambda: _require_room(settings))

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from rbs.errors import DiskFullError, RbsError
+from rbs.errors import DiskFullError, RbsError, printable
 from rbs.node.queue import Entry, Queue, State, other_content
 from rbs.node.settings import MIB, Settings
 from rbs.scans.dicom.content import content_digest
@@ -147,7 +147,8 @@ class Spool:
         """
         copy = self.refused / entry.path.name
         told = copy.with_suffix(".txt")
-        _written(told, f"{reason}\n".encode())
+        what = printable(entry.name) or f"scan {entry.id} from {entry.origin}"
+        _written(told, f"{what}: {reason}\n".encode())
         _copy(entry.path, copy)
         if not self.queue.refuse(entry.id, reason, copy):
             remove([told, copy])

@@ -129,7 +129,7 @@ def test_a_scan_on_another_disk_is_copied_into_the_folder_of_refused_ones(node, 
     assert node.spool.refuse(entry, "why.")
     refused = node.queue.get(entry.id)
     assert refused.path.read_bytes() == b"content"
-    assert refused.path.with_suffix(".txt").read_text() == "why.\n"
+    assert refused.path.with_suffix(".txt").read_text() == f"scan {entry.id} from CAM: why.\n"
     assert not entry.path.exists()
 
 
@@ -249,7 +249,7 @@ def test_a_scan_that_is_refused_again_while_it_is_retried_keeps_its_file(node, m
         assert node.spool.retry(node.queue.get(entry.id))
     (refused,) = node.queue.entries(State.REFUSED)
     assert refused.path.read_bytes() == b"content"
-    assert refused.path.with_suffix(".txt").read_text() == "why again.\n"
+    assert refused.path.with_suffix(".txt").read_text() == f"scan {entry.id} from CAM: why again.\n"
 
 
 def test_a_stale_output_is_removed_before_a_scan_is_restored_again(node):

@@ -79,7 +79,7 @@ def test_a_refused_scan_lies_beside_the_sentence_and_can_be_tried_again(tmp_path
     (refused,) = node.queue.entries(State.REFUSED)
     told = node.spool.refused / f"{entry.path.stem}.txt"
     assert "velocity is unknown" in told.read_text()
-    assert told.read_text() == refused.reason + "\n"
+    assert told.read_text() == f"scan {entry.id} from CAM: {refused.reason}\n"
     assert "Secret" not in refused.reason
     assert str(tmp_path) not in refused.reason
     assert refused.path == told.with_suffix(".dcm")
