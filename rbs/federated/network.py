@@ -204,7 +204,7 @@ def join(client: SiteClient, address: str, authority: Path | None, wait_s: float
     """
     insecure = authority is None and not _reached_by_others(address)
     root = None if authority is None else _read(authority)
-    last = time.monotonic()
+    last, told = time.monotonic(), False
     while True:
         began = time.monotonic()
         try:
@@ -215,7 +215,10 @@ def join(client: SiteClient, address: str, authority: Path | None, wait_s: float
             return
         except (grpc.RpcError, queue.Full) as error:
             now = time.monotonic()
-            last = now if now - began > 2 * _RETRY_S else last
+            last, told = (now, False) if now - began > 2 * _RETRY_S else (last, told)
+            if not told:
+                log.warning("%s: the server %s cannot be reached; it is tried again", client.name, address)
+                told = True
             if now - last > wait_s:
                 fault = f"the server {address} cannot be reached"
                 raise RbsError(fault, remedy="check that it runs, its address and certificate") from error
