@@ -152,7 +152,7 @@ PUBLIC_STEPS = 2000
 SITES = [name for name, site in HOSPITALS.items() if site.train]
 OUTSIDE = "E"
 PUBLIC_RATE, RATE = 4e-3, 2e-3
-CLIP, NOISE, DELTA = 0.02, 1.5, 1e-5
+CLIP, NOISE, DELTA = 0.002, 1.5, 1e-5
 FEDERATIONS: dict[str, dict[str, Any]] = {
     "federated": {},
     "federated, local layers": {"local": ("norms", "first")},
