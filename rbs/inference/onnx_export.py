@@ -58,7 +58,8 @@ def export_onnx(
     float32 (B, 2, H, W), and `exposure`, (B,); of colour frames `rapid` is (B, 3, H, W), sRGB 0..1,
     and `exposure` 1. A segmenter takes `spacing_mm`, too, (B, 2); of frames 1.
 
-    A restorer answers `restored`, of the shape of `rapid`; a scan of one view is given twice, and
+    A restorer answers `restored`, of the shape of `rapid`, or (B, 2, 2 H, 2 W) where it enlarges; a
+    scan of one view is given twice, and
     the mean of the two answers taken. Rows that were not scanned are not taken out, see
     `LoadedRestorer.restore`. A segmenter answers `probabilities`, (B, V, 1 + K, H, W); of a scan of
     one view, given twice, the normalised geometric mean of the two answers is taken, see
@@ -84,7 +85,10 @@ def export_onnx(
     if isinstance(network, Segmenter):
         about |= {"segments": network.images.shows, "regions": network.labels.names}
     else:
-        about |= {"restores": network.images.shows}
+        if network.reads_facts:
+            fault = f"{loaded.name} reads facts of the child, for which an export has no input"
+            raise CheckpointError(fault, remedy="use the weights themselves instead")
+        about |= {"restores": network.images.shows, "scale": network.scale}
     if graph_only:
         about |= {"architecture": {name: network.spec()[name] for name in ("class_path", "init_args")}}
         _leave_out(program.model, network.state_dict())

@@ -5,6 +5,7 @@ import importlib
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
 from rbs.restorers.base import Restorer
@@ -22,6 +23,8 @@ RESTORERS = {
     "dncnn": lambda **kw: DnCNN(depth=3, width=4, **kw),
     "restormer": lambda **kw: Restormer(width=4, blocks=[1] * 4, heads=[1] * 4, **kw),
     "swinir": lambda **kw: SwinIR(width=8, depths=[2], heads=[2], window=4, **kw),
+    "nafnet x2": lambda **kw: RESTORERS["nafnet"](scale=2, **kw),
+    "swinir x2": lambda **kw: RESTORERS["swinir"](scale=2, **kw),
     "diffusion": lambda **kw: Diffusion(channels=[4, 8], groups=2, steps=3, tile=16, **kw),
 }
 HALF = torch.tensor([0.5])
@@ -59,7 +62,7 @@ def trained(restorer):
 def test_shape_is_kept_and_counts_are_finite_and_non_negative(make, shape):
     restorer = trained(make())
     out, features = restorer.restore_with_features(scan(*shape), torch.full((shape[0],), 0.5))
-    assert out.shape == shape
+    assert out.shape == (*shape[:2], *(restorer.scale * side for side in shape[2:]))
     assert features.shape == (shape[0], restorer.feature_channels, *shape[2:])
     assert torch.isfinite(out).all()
     assert (out >= 0).all()
@@ -77,39 +80,32 @@ def check_geometry(restorer, height, width):
 
 
 def test_field_of_view_and_counts_stay(make):
-    restorer = make(sigma_px=0.0)
-    assert restorer.scale == 1
-    check_geometry(restorer, 21, 14)
+    check_geometry(make(sigma_px=0.0), 21, 14)
 
 
-class Twofold(DnCNN):
-    """Every pixel repeated in four, with a part of its counts each."""
-
-    scale, part = 2, 0.25
-
-    def restore_with_features(self, x, exposure, condition=None):
-        restored, features = super().restore_with_features(x, exposure, condition)
-        return self.part * restored.repeat_interleave(2, -1).repeat_interleave(2, -2), features
+def test_scans_are_enlarged_twice_or_not_at_all():
+    assert [RESTORERS[name]().scale for name in ("nafnet", "nafnet x2", "swinir x2")] == [1, 2, 2]
+    for wrong in ({"scale": 3}, {"scale": 2, "domain": "colours"}):
+        with pytest.raises(ValueError, match="a scale of"):
+            RESTORERS["nafnet"](**wrong)
 
 
-def test_enlarging_keeps_the_counts():
-    restorer = Twofold(depth=3, width=4, sigma_px=0.0)
-    check_geometry(restorer, 21, 14)
-    restorer.part = 1
-    with pytest.raises(AssertionError):
-        check_geometry(restorer, 21, 14)
+def coarse(restorer, restored):
+    """A restoration summed up to the pixels of its image."""
+    return restorer.scale**2 * F.avg_pool2d(restored, restorer.scale)
 
 
 def test_untrained_it_is_the_gaussian_filter(make):
     x = scan(1, 2, 40, 31)
-    out = make(sigma_px=1.3)(x, HALF).detach().numpy()
+    restorer = make(sigma_px=1.3)
+    out = coarse(restorer, restorer(x, HALF)).detach().numpy()
     expected = gaussian_filter(x.numpy().astype(np.float64), sigma=(0, 0, 1.3, 1.3), mode="nearest")
     np.testing.assert_allclose(out, expected, atol=1e-5)
 
 
 def test_untrained_with_sigma_zero_it_is_the_identity(make):
-    x = scan(1, 2, 21, 13, mean=20.0)
-    torch.testing.assert_close(make(sigma_px=0.0)(x, HALF), x, atol=1e-4, rtol=1e-5)
+    x, restorer = scan(1, 2, 21, 13, mean=20.0), make(sigma_px=0.0)
+    torch.testing.assert_close(coarse(restorer, restorer(x, HALF)), x, atol=1e-4, rtol=1e-5)
 
 
 def test_one_view_is_the_mean_of_showing_it_twice(make):
@@ -152,7 +148,7 @@ def test_it_may_start_as_its_filter_with_the_features_of_another(conditioned):
     restorer, x = conditioned(sigma_px=0.0, condition_channels=7), scan(1, 2, 21, 14, mean=20.0)
     plain = trained(conditioned())
     restorer.start_from(plain, head=False)
-    torch.testing.assert_close(restorer(x, HALF, CONDITION), x, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(coarse(restorer, restorer(x, HALF, CONDITION)), x, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("channels", "given"), [(0, CONDITION), (7, None), (7, CONDITION[:, :3])])
