@@ -250,7 +250,9 @@ def nothing_to_restore(velocity: float, standard: float) -> Reason:
 def _fine_already(scan: Scan) -> Reason:
     """Why a scan of a fine matrix is not enlarged."""
     spacing = " x ".join(f"{mm:.2f}" for mm in scan.spacing_mm)
-    fault = f"its pixels of {spacing} mm are fine already, and --scale 2 is for those of {COARSE_MM} mm and more"
+    fault = (
+        f"its pixels of {spacing} mm are fine already, and --scale 2 is for those of {COARSE_MM} mm and more"
+    )
     return Reason(fault, "restore it without --scale 2")
 
 

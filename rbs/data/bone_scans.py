@@ -19,8 +19,8 @@ from tqdm import tqdm
 from rbs.data.augmentation.blanked import fill_blanked
 from rbs.data.datamodule import CropDataModule
 from rbs.data.datasets import GRID
-from rbs.data.manifest import Case, LoadedCase, Manifest, load_case
 from rbs.data.facts import FactsOf
+from rbs.data.manifest import Case, LoadedCase, Manifest, load_case
 from rbs.data.samples import Crops, Pairs, WholeScans, compact, divisible, source
 from rbs.errors import ManifestError, RbsError
 
@@ -37,8 +37,8 @@ class RBSDataModule(CropDataModule):
     target               float32 (B,2,h,w)   counts at its own exposure, none shared with `rapid`
     target_exposure      float32 (B,)        exposure of `target` relative to the standard scan
     spacing_mm           float32 (B,2)       row and column spacing of `target`, mm
-    facts                float32 (B,F)       what is known of the child (`rbs.data.facts`); only with
-                                             `facts`
+    facts                float32 (B,F)       what is known of the child (`rbs.scans.facts`); only
+                                             with `facts`
     labels               int64 (B,2,h,w)     region labels; only if all training cases have
                                              truth or label files, and without `scenes`
     expectation          float32 (B,2,h,w)   expected counts of the standard scan; only if all

@@ -38,7 +38,8 @@ class OnnxRestorer(OnnxNetwork):
             Standard counts (V, H, W), float32; (V, 2 H, 2 W) of a restorer that enlarges.
 
         Raises:
-            ScanError: It is too large to be restored at once, and the file is an export or enlarges.
+            ScanError: It is too large to be restored at once, and the file is an export, or it is
+                enlarged.
             CheckpointError: The network, of another making, cannot be run or answers with another
                 shape.
         """

@@ -140,9 +140,7 @@ def put_back(
     from rbs.scans.counts import cut_up, on_pixels_of, standard_scale
 
     rapid = np.asarray(rapid, np.float64)
-    residual = smooth(
-        standard_scale(rapid, exposure) - on_pixels_of(estimate, rapid), SIGMA_MM, spacing_mm
-    )
+    residual = smooth(standard_scale(rapid, exposure) - on_pixels_of(estimate, rapid), SIGMA_MM, spacing_mm)
     if estimate.shape != rapid.shape:
         residual = cut_up(residual, estimate.shape[1] // rapid.shape[1])
     return np.maximum(estimate + share * residual, 0)

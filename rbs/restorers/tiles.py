@@ -114,7 +114,9 @@ class _GlobalAverages:
         raise _Known
 
 
-def restore_scan(network: Callable[[Tensor, Tensor], Tensor], restorer: Restorer, x: Tensor, exposure: Tensor) -> Tensor:
+def restore_scan(
+    network: Callable[[Tensor, Tensor], Tensor], restorer: Restorer, x: Tensor, exposure: Tensor
+) -> Tensor:
     r"""Restore a scan of any size.
 
     A scan of more than `WHOLE` pixels is restored in tiles, if the restorer says how far its

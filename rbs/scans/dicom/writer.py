@@ -292,8 +292,8 @@ def write_restored_nm(
 
     Args:
         path: The file to write.
-        scan: Restored counts of the frames of `source`, which may have finer pixels; its velocity is
-            the one they are the counts of.
+        scan: Restored counts of the frames of `source`, which may be on finer pixels; its velocity
+            is the one they are the counts of.
         source: The rapid scan, as `read_nm` gave it.
         derivation: What made it.
         overwrite: Whether an existing file may be replaced.
