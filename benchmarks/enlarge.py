@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import pickle
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,7 +37,7 @@ from rbs.data.anatomy import read_anatomy
 from rbs.data.bone_scans import RBSDataModule
 from rbs.data.facts import FactsOf, whose
 from rbs.data.labelled_scans import binned
-from rbs.data.manifest import LoadedCase, Manifest, load_case
+from rbs.data.manifest import Case, LoadedCase, Manifest, load_case
 from rbs.evaluation.observers.task_metrics import TASK_METRICS
 from rbs.evaluation.scans.metrics import METRICS, Target
 from rbs.evaluation.statistics.summary import interval
@@ -47,8 +49,11 @@ from rbs.utils.experiments import experiment_file
 from rbs.utils.files import whole_file
 
 CHILDREN = 20
-STEPS = 1500
-SWINIR_STEPS = 300
+TRAINED_ON = 105
+STEPS = 800
+SWINIR_STEPS = 200
+KEPT = "RBS_ENLARGE_SCANS"
+"""Variable that holds the file in which training scans are kept."""
 NAFNET = "rbs.restorers.nafnet.NAFNet"
 SEMANTIC = "rbs.restorers.semantic_nafnet.SemanticNAFNet"
 SWINIR = "rbs.restorers.swinir.SwinIR"
@@ -102,7 +107,26 @@ ROWS = {
 }
 
 
-class CoarseScans(RBSDataModule):
+class Scans(RBSDataModule):
+    """Training scans that were read once for all trainings; none to validate on."""
+
+    def cases(self, split: str) -> list[Case]:
+        """See `RBSDataModule.cases`; the first of them."""
+        return super().cases(split)[:TRAINED_ON]
+
+    def _read(self, split: str) -> list[LoadedCase]:
+        if split != "train":
+            return []
+        kept = Path(os.environ[KEPT])
+        if not kept.exists():
+            scans = super()._read(split)
+            with whole_file(kept) as path:
+                path.write_bytes(pickle.dumps(scans))
+        read: list[LoadedCase] = pickle.loads(kept.read_bytes())
+        return read
+
+
+class CoarseScans(Scans):
     """Rapid and standard scans on coarse pixels, for the restorer that does not enlarge."""
 
     def _read(self, split: str) -> list[LoadedCase]:
@@ -128,6 +152,7 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     args.output.mkdir(parents=True, exist_ok=True)
+    os.environ[KEPT] = str(args.output / "scans.pickle")
     children: list[Child] = []
     for seed in args.seeds:
         for name in args.rows:
@@ -175,12 +200,13 @@ def experiment(row: Row, network: dict[str, Any], seed: int, manifest: Path) -> 
         "seed": seed,
         "exposures": [0.25, 0.75],
         "samples_per_epoch": 4 * row.steps,
+        "foci": 0.0,
         "scenes": 0.0,
         "textures": 0.0,
         "facts": row.facts,
     }
+    config["data"]["class_path"] = "enlarge.CoarseScans" if row.coarse else "enlarge.Scans"
     if row.coarse:
-        config["data"]["class_path"] = "enlarge.CoarseScans"
         config["data"]["init_args"] |= {"scale": 1, "crop": [64, 64]}
     config["checkpoint"] = {"save_last": False, "save_top_k": 0}
     config["ema"] = {"decay": 0.99}

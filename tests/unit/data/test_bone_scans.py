@@ -347,8 +347,16 @@ def test_rows_that_fill_no_coarse_pixel_are_left_out(make_cohort, tmp_path: Path
 
 def test_facts_are_the_childs_own_or_as_a_placebo_anothers(make_cohort, tmp_path: Path) -> None:
     manifest = make_cohort(tmp_path, splits=("train", "train", "val"))
-    own = {p: f for b in epoch(module(manifest, facts="own")) for p, f in zip(b["patient"], b["facts"])}
-    others = {p: f for b in epoch(module(manifest, facts="others")) for p, f in zip(b["patient"], b["facts"])}
+    own = {
+        p: f
+        for b in epoch(module(manifest, facts="own"))
+        for p, f in zip(b["patient"], b["facts"], strict=True)
+    }
+    others = {
+        p: f
+        for b in epoch(module(manifest, facts="others"))
+        for p, f in zip(b["patient"], b["facts"], strict=True)
+    }
     first, second = own
     assert own[first].shape == (8,)
     assert torch.equal(others[first], own[second])
