@@ -57,6 +57,7 @@ KEPT = "RBS_ENLARGE_SCANS"
 NAFNET = "rbs.restorers.nafnet.NAFNet"
 SEMANTIC = "rbs.restorers.semantic_nafnet.SemanticNAFNet"
 SWINIR = "rbs.restorers.swinir.SwinIR"
+SIZE = {"width": 16, "enc_blocks": [1, 1], "middle_blocks": 1, "dec_blocks": [1, 1]}
 NAMES = ("nmse_truth", "nc_nmse", "count_bias", "lesion_recovery", "physis_fwhm", "physis_peak")
 SCORED = {metric.name: metric for metric in (*METRICS, *TASK_METRICS) if metric.name in NAMES}
 
@@ -85,14 +86,14 @@ class Row:
 def semantic(label: str, *parts: str, facts: FactsOf | None = None) -> Row:
     """A row of NAFNet x2 with some of the semantic parts."""
     toggles = {part: part in parts for part in ("transfer", "dynamic", "attention")}
-    return Row(label, SEMANTIC, {"width": 16, **toggles}, facts=facts)
+    return Row(label, SEMANTIC, SIZE | toggles, facts=facts)
 
 
 ALL = ("transfer", "dynamic", "attention")
 ROWS = {
     "shipped": Row("shipped restorer, bicubic", "", coarse=True),
-    "coarse": Row("coarse NAFNet, bicubic", arguments={"width": 16}, coarse=True),
-    "nafnet": Row("NAFNet x2", arguments={"width": 16, "scale": 2}),
+    "coarse": Row("coarse NAFNet, bicubic", arguments=SIZE, coarse=True),
+    "nafnet": Row("NAFNet x2", arguments=SIZE | {"scale": 2}),
     "all": semantic("NAFNet x2, all three parts", *ALL, facts="own"),
     "transfer": semantic("NAFNet x2, transfer", "transfer"),
     "placebo": semantic("NAFNet x2, all three, facts of other children", *ALL, facts="others"),
@@ -197,6 +198,7 @@ def experiment(row: Row, network: dict[str, Any], seed: int, manifest: Path) -> 
     config["model"]["init_args"]["f1"] = {"class_path": row.network, "init_args": network}
     config["data"]["init_args"] |= {
         "manifest": str(manifest),
+        "crop": [96, 96],
         "seed": seed,
         "exposures": [0.25, 0.75],
         "samples_per_epoch": 4 * row.steps,
@@ -207,7 +209,7 @@ def experiment(row: Row, network: dict[str, Any], seed: int, manifest: Path) -> 
     }
     config["data"]["class_path"] = "enlarge.CoarseScans" if row.coarse else "enlarge.Scans"
     if row.coarse:
-        config["data"]["init_args"] |= {"scale": 1, "crop": [64, 64]}
+        config["data"]["init_args"] |= {"scale": 1, "crop": [48, 48]}
     config["checkpoint"] = {"save_last": False, "save_top_k": 0}
     config["ema"] = {"decay": 0.99}
     return config | {"seed_everything": seed}

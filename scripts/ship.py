@@ -2,8 +2,9 @@
 
     python scripts/ship.py runs/shipped_texture runs/adapt_sam/teacher
     python scripts/ship.py --segmenter runs/segment/segmenter.safetensors
+    python scripts/ship.py --enlarging runs/enlarge/nafnet
 
-All weights that ship may take 14 MB, those of the segmenter 2 MB. Half precision rounds a weight by
+All weights that ship may take 16 MB, those of the segmenter 2 MB. Half precision rounds a weight by
 2e-4 of itself; what that changes in a restored scan, or in its regions, is printed. Hashes, seed,
 steps and ranges go to the cards, whose other facts (data, commands, figures) are written by hand.
 """
@@ -23,10 +24,20 @@ import numpy as np
 from rbs.inference.onnx_export import export_onnx
 from rbs.restorers.checkpoint import load_restorer, save_restorer
 from rbs.restorers.uncertainty import head_file, load_uncertainty, save_uncertainty
+from rbs.scans.counts import block_sums
 from rbs.segmentation.checkpoint import load_segmenter, save_segmenter
 from rbs.synthetic.cohort import make_patient
 from rbs.synthetic.skeleton.child import SPACING_MM
-from rbs.weights.shipped import FOLDER, GRAPH, SEGMENTER, SEGMENTER_GRAPH, SHIPPED, file_sha256
+from rbs.weights.shipped import (
+    ENLARGING,
+    ENLARGING_GRAPH,
+    FOLDER,
+    GRAPH,
+    SEGMENTER,
+    SEGMENTER_GRAPH,
+    SHIPPED,
+    file_sha256,
+)
 
 SEGMENTER_MB = 2
 """Most that the segmenter and its graph may take, MB."""
@@ -44,6 +55,7 @@ def main() -> None:
         "teacher", type=Path, nargs="?", help="folder of teacher.safetensors and teacher.json"
     )
     parser.add_argument("--segmenter", type=Path, help="segmenter.safetensors")
+    parser.add_argument("--enlarging", type=Path, help="folder of a restorer.safetensors that enlarges")
     args = parser.parse_args()
     if args.f1:
         ship_restorer(args.f1)
@@ -51,6 +63,8 @@ def main() -> None:
         ship_teacher(args.teacher)
     if args.segmenter:
         ship_segmenter(args.segmenter)
+    if args.enlarging:
+        ship_enlarging(args.enlarging)
     print(f"all that ships: {megabytes(FOLDER.rglob('*')):.2f} MB")
 
 
@@ -70,6 +84,20 @@ def ship_restorer(folder: Path) -> None:
     shipped = load_restorer()
     export_onnx(shipped, GRAPH, graph_only=True, overwrite=True)
     record(GRAPH.with_suffix(".json"), sha256=file_sha256(GRAPH))
+    change = np.abs(shipped.restore(rapid, 0.5) - before).max() / before.max()
+    print(f"largest change of a pixel: {change:.1g} of the peak")
+
+
+def ship_enlarging(folder: Path) -> None:
+    """Ship a restorer of coarse scans, and its graph."""
+    trained = load_restorer(folder / SHIPPED.name, scale=2)
+    rapid = block_sums(make_patient(1, seed=1).rapid, 2, 2)
+    before = trained.restore(rapid, 0.5)
+    save_restorer(ENLARGING, trained.restorer.half(), trained.provenance)
+    record(ENLARGING.with_suffix(".json"), sha256=file_sha256(ENLARGING), **of_training(trained.provenance))
+    shipped = load_restorer(ENLARGING, scale=2)
+    export_onnx(shipped, ENLARGING_GRAPH, graph_only=True, overwrite=True)
+    record(ENLARGING_GRAPH.with_suffix(".json"), sha256=file_sha256(ENLARGING_GRAPH))
     change = np.abs(shipped.restore(rapid, 0.5) - before).max() / before.max()
     print(f"largest change of a pixel: {change:.1g} of the peak")
 
