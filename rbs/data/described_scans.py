@@ -1,0 +1,293 @@
+"""Phantom children and the statements that are true of them, on coarse pixels, for descriptions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from rbs.data.anatomy import CHILD_FILE
+from rbs.data.augmentation.geometric import log_uniform
+from rbs.data.datasets import EpochSampler
+from rbs.data.manifest import Case, Manifest
+from rbs.description.coarse import FINE
+from rbs.description.sentences import SENTENCES, TOPICS, Statement
+from rbs.description.truth import stands_out, statements_of
+from rbs.errors import ManifestError, RbsError
+from rbs.restorers.semantic_features import STRIDE
+from rbs.scans.counts import block_sums
+from rbs.scans.scan import Array, View, align
+from rbs.synthetic.skeleton import SPACING_MM
+from rbs.utils.files import read_npz
+
+CANVAS = (512, 128)
+"""Rows and columns of the coarse scans."""
+
+NUMBERS = {statement: number for number, (_, statement, _) in enumerate(SENTENCES)}
+"""Number of the sentence of each statement."""
+
+
+@dataclass(frozen=True)
+class DescribedChild:
+    """A phantom child on coarse pixels, aligned.
+
+    Attributes:
+        expectation: Of the standard scan, float16 (2, H, W).
+        labels: Of every second fine pixel, uint8 (2, H, W).
+        hot: Row and column of the hot foci that stand out, (n, 2).
+        cold: The same of cold ones.
+        statements: The true one of each topic.
+    """
+
+    expectation: Array
+    labels: Array
+    hot: Array
+    cold: Array
+    statements: tuple[Statement, ...]
+
+
+def read_child(case: Case) -> DescribedChild:
+    """Read a phantom child.
+
+    Raises:
+        ManifestError: The case is no phantom, or its files are damaged.
+    """
+    if case.truth is None:
+        remedy = "list phantoms alone, see `rbs simulate`"
+        raise ManifestError(f"patient {case.patient} has no truth file", file=case.standard[0], remedy=remedy)
+    views = (View.ANTERIOR, View.POSTERIOR)
+    try:
+        content = read_npz(case.truth)
+        expectation, labels = align(content["expectation"], views), align(content["labels"], views)
+        record = json.loads(case.truth.with_name(CHILD_FILE).read_text(encoding="utf-8"))
+        statements = statements_of(record, expectation, labels, SPACING_MM)
+        lesions = [lesion for lesion in record["lesions"] if stands_out(lesion)]
+        places = {
+            cold: np.array(
+                [
+                    (one["row"] / FINE, one["column"] / FINE)
+                    for one in lesions
+                    if (one["kind"] == "cold") is cold
+                ]
+            ).reshape(-1, 2)
+            for cold in (False, True)
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        fault = f"no phantom of this version is described by it ({type(error).__name__}: {error})"
+        raise ManifestError(fault, file=case.truth, remedy="make the phantom anew") from error
+    coarse = block_sums(expectation, FINE, FINE).astype(np.float16)
+    return DescribedChild(coarse, labels[:, ::FINE, ::FINE].copy(), places[False], places[True], statements)
+
+
+class DescribedScansDataModule(L.LightningDataModule):
+    """Whole phantom scans on coarse pixels, and the number of the true sentence of each topic.
+
+    Batches hold, of B samples:
+
+    ===========  =====================  ============================================================
+    rapid        float32 (B,2,512,128)  raw counts, drawn afresh from the known expectation
+    exposure     float32 (B,)           exposure relative to the standard scan
+    sentences    int64 (B,T)            true sentence of each topic, see `SENTENCES`
+    labels       uint8 (B,2,512,128)    region labels
+    foci         float32 (B,2,64,16)    1 in cells that hold a hot focus, and a cold one
+    patient      list[str]              identifiers
+    ===========  =====================  ============================================================
+
+    Children are mirrored at random, and left and right in their sentences with them; they are moved
+    up and down, and zoomed a little. The exposure of validation scans is that of rapid ones.
+
+    Args:
+        manifest: CSV of phantoms; its split "train" trains, "val" validates.
+        more: CSVs of phantoms all of which train.
+        exposures: Smallest and largest exposure; its logarithm is uniform between.
+        zoom: Smallest and largest factor on rows and columns.
+        single_view_probability: Share of samples that show one of their views twice.
+        batch_size: Samples a batch.
+        samples_per_epoch: Samples an epoch.
+        seed: Seed of all random choices.
+
+    Raises:
+        RbsError: An argument is out of range.
+    """
+
+    def __init__(
+        self,
+        manifest: str = "data/phantoms/manifest.csv",
+        *,
+        more: Sequence[str] = (),
+        exposures: tuple[float, float] = (0.2, 1.0),
+        zoom: tuple[float, float] = (0.93, 1.07),
+        single_view_probability: float = 0.2,
+        batch_size: int = 8,
+        samples_per_epoch: int = 800,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 < exposures[0] <= exposures[1] or not 0.5 <= zoom[0] <= zoom[1] <= 2:
+            raise RbsError(f"exposures {exposures} or the zoom {zoom} do not rise within their range")
+        self.manifest, self.more = Path(manifest), [Path(one) for one in more]
+        self.exposures, self.zoom = exposures, zoom
+        self.single_view_probability = single_view_probability
+        self.batch_size, self.samples_per_epoch, self.seed = batch_size, samples_per_epoch, seed
+        self._kept: dict[str, list[tuple[str, DescribedChild]]] = {}
+
+    def cases(self, split: str) -> list[Case]:
+        """The cases of a split; "train" has all of the further manifests.
+
+        Raises:
+            ManifestError: A manifest is not usable.
+        """
+        further = [Manifest.read(one) for one in self.more] if split == "train" else []
+        splits = ("train", "val", "test")
+        listed = Manifest.read(self.manifest).split(split)
+        return [*listed, *(case for one in further for each in splits for case in one.split(each))]
+
+    def setup(self, stage: str) -> None:
+        """Read the children.
+
+        Raises:
+            ManifestError: A manifest or a case is not usable, or a split is empty.
+        """
+        for split in ("train", "val") if stage == "fit" else ("val",):
+            if split in self._kept:
+                continue
+            cases = self.cases(split)
+            if not cases:
+                raise ManifestError(f"it has no patient in its split {split}", file=self.manifest)
+            bar = tqdm(cases, desc=f"children to {split}", unit="child", leave=False)
+            self._kept[split] = [(case.patient, read_child(case)) for case in bar]
+
+    def training_ranges(self) -> dict[str, list[float]]:
+        """Ranges of the training scans, which weights carry so that they are checked in use."""
+        means = [float(child.expectation.astype(np.float32).mean()) for _, child in self._kept["train"]]
+        (low, high), spacing = self.exposures, SPACING_MM * FINE
+        spans = {
+            "spacing_mm": (spacing / self.zoom[1], spacing / self.zoom[0]),
+            "counts_per_pixel": (low * min(means), high * max(means)),
+            "exposure": self.exposures,
+        }
+        return {name: [round(value, 4) for value in span] for name, span in spans.items()}
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches of changed children, other ones each epoch."""
+        drawn = DrawnScans(
+            self._kept["train"],
+            length=self.samples_per_epoch,
+            seed=self.seed,
+            exposures=self.exposures,
+            zoom=self.zoom,
+            single_view_probability=self.single_view_probability,
+        )
+        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        return DataLoader(
+            drawn, self.batch_size, sampler=EpochSampler(drawn, num_replicas=ranks, rank=rank), num_workers=0
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The validation children as they are, in batches."""
+        kept = self._kept["val"]
+        whole = DrawnScans(kept, length=len(kept), seed=self.seed, exposures=None, zoom=(1.0, 1.0))
+        return DataLoader(whole, self.batch_size, num_workers=0)
+
+
+class DrawnScans(Dataset[dict[str, Any]]):
+    """Samples; the index counts on over epochs (see `EpochSampler`).
+
+    Args:
+        children: Patients and what is known of them.
+        length: Samples an epoch.
+        seed: Seed of all random choices.
+        exposures: Smallest and largest exposure; None for rapid scans of children as they are.
+        zoom: Smallest and largest factor on rows and columns.
+        single_view_probability: Share of samples that show one view twice.
+    """
+
+    RAPID = 0.5
+
+    def __init__(
+        self,
+        children: Sequence[tuple[str, DescribedChild]],
+        *,
+        length: int,
+        seed: int,
+        exposures: tuple[float, float] | None,
+        zoom: tuple[float, float],
+        single_view_probability: float = 0.0,
+    ) -> None:
+        self.children, self.length, self.seed = children, length, seed
+        self.exposures, self.zoom = exposures, zoom
+        self.single_view_probability = single_view_probability
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        rng = np.random.default_rng((self.seed, 1, index))
+        lap, place = divmod(index, len(self.children))
+        order = np.random.default_rng((self.seed, 0, lap)).permutation(len(self.children))
+        patient, child = self.children[int(order[place]) if self.exposures else place]
+        exposure = log_uniform(self.exposures, rng) if self.exposures else self.RAPID
+        zoom = log_uniform(self.zoom, rng) if self.exposures else 1.0
+        expectation, labels, down = _moved(child, zoom, rng if self.exposures else None)
+        foci = np.stack([_cells(places * zoom + (down, 0), CANVAS) for places in (child.hot, child.cold)])
+        statements = child.statements
+        if self.exposures and rng.random() < 0.5:
+            expectation, labels, foci = (array[..., ::-1] for array in (expectation, labels, foci))
+            statements = mirrored(statements)
+        rapid = rng.poisson(expectation * exposure).astype(np.float32)
+        if rng.random() < self.single_view_probability:
+            rapid = np.repeat(rapid[[int(rng.integers(2))]], 2, axis=0)
+        return {
+            "rapid": torch.from_numpy(rapid),
+            "exposure": torch.tensor(exposure, dtype=torch.float32),
+            "sentences": torch.tensor([NUMBERS[statement] for statement in statements]),
+            "labels": torch.from_numpy(np.ascontiguousarray(labels)),
+            "foci": torch.from_numpy(np.ascontiguousarray(foci)),
+            "patient": patient,
+        }
+
+
+def mirrored(statements: Sequence[Statement]) -> tuple[Statement, ...]:
+    """The true statement of each topic of the mirrored child."""
+    swapped = {statement.mirrored() for statement in statements}
+    return tuple(next(one for one in topic.sentences if one in swapped) for topic in TOPICS)
+
+
+def _moved(child: DescribedChild, zoom: float, rng: np.random.Generator | None) -> tuple[Array, Array, int]:
+    """Expectation and labels on the canvas, zoomed and moved down, and the rows that they moved."""
+    expectation = torch.from_numpy(child.expectation.astype(np.float32))[None]
+    labels = torch.from_numpy(child.labels)[None].float()
+    if zoom != 1:
+        size = [round(side * zoom) for side in expectation.shape[-2:]]
+        expectation = F.interpolate(expectation, size, mode="bilinear") / zoom**2
+        labels = F.interpolate(labels, size, mode="nearest")
+    scanned = int(torch.nonzero(expectation[0].amax(dim=(0, 2)) > 1e-3)[-1, 0]) + 1
+    down = 0 if rng is None else int(rng.integers(max(CANVAS[0] - scanned, 0) + 1))
+    return _laid(expectation[0], down).numpy(), _laid(labels[0], down).byte().numpy(), down
+
+
+def _laid(image: Tensor, down: int) -> Tensor:
+    """An image (V, H, W) on the canvas, so many rows down, in the middle of its columns."""
+    rows, columns = CANVAS
+    spare = columns - image.shape[2]
+    left = spare // 2
+    return F.pad(image, (left, spare - left, down, rows - down - image.shape[1]))
+
+
+def _cells(places: Array, canvas: tuple[int, int]) -> Array:
+    """1 in the cells (h, w) that hold a place (n, 2), pixels."""
+    cells = np.zeros([side // STRIDE for side in canvas], np.float32)
+    for row, column in (places // STRIDE).astype(int):
+        if 0 <= row < cells.shape[0] and 0 <= column < cells.shape[1]:
+            cells[row, column] = 1
+    return cells
