@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from rbs.description.describer import Describer
+from rbs.description.grammar import grammar_digest, require_grammar
 from rbs.scans.counts import standard_scale
 from rbs.scans.scan import Array
 from rbs.utils.checkpoint import build_from, load_into, read_safetensors, save_modules
@@ -59,7 +60,8 @@ def save_describer(path: str | Path, describer: Describer, provenance: dict[str,
     Raises:
         OutputError: The file cannot be written.
     """
-    save_modules(path, {"": describer}, {**describer.spec(), "provenance": provenance})
+    taught = provenance | {"grammar": grammar_digest()}
+    save_modules(path, {"": describer}, {**describer.spec(), "provenance": taught})
 
 
 def load_describer(path: str | Path) -> LoadedDescriber:
@@ -75,6 +77,7 @@ def load_describer(path: str | Path) -> LoadedDescriber:
     spec = {"class_path": description.class_path, "init_args": description.init_args}
     describer = build_from(spec, Describer, file, description.version, tensors)
     load_into(describer, tensors, file)
+    require_grammar(description.provenance, file)
     return LoadedDescriber(
         describer=describer.requires_grad_(False).eval(),
         name=f"{type(describer).__name__} {file.name}",

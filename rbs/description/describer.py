@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,8 +73,8 @@ class Describer(nn.Module):
         self.memory_norm = nn.LayerNorm(width)
         self.tokens = nn.Embedding(len(TOKENS), width)
         self.positions = nn.Parameter(0.1 * torch.randn(LONGEST, width))
-        self.beginning = _Layer(width, heads)
-        self.reading = nn.ModuleList(_Layer(width, heads) for _ in range(layers))
+        self.beginning = _Averaging(width, heads)
+        self.reading = nn.ModuleList(_Summing(width, heads) for _ in range(layers))
         self.words = nn.Linear(width, len(TOKENS))
         self.temperature: Tensor
         self.register_buffer("temperature", torch.ones(len(CHOICES)))
@@ -121,11 +122,11 @@ class Describer(nn.Module):
         """State of the decoder at each choice, (B, N, C), from the memory (B, M, C)."""
         words = self.tokens(self.starts) + self.positions
         there = torch.arange(LONGEST, device=words.device) < self.lengths[:, None]
-        begun = self.beginning.averaged(words, there)
+        begun = self.beginning(words, there)
         last = begun[torch.arange(len(begun), device=words.device), self.lengths - 1]
         state = last[None].expand(len(cells), -1, -1)
         for layer in self.reading:
-            state = layer.summed(state, cells)
+            state = layer(state, cells)
         return state
 
     def forward(self, x: Tensor, exposure: Tensor) -> Tensor:
@@ -151,31 +152,45 @@ class _Layer(nn.Module):
         self.heads, self.scale = heads, (width // heads) ** -0.5
         self.norm, self.second_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
-        # Heads that sum start with a weight of about one in all.
-        self.bias = nn.Parameter(torch.full((heads, 1, 1), -float(torch.tensor(_CELLS).log())))
         self.mix = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
-    def summed(self, state: Tensor, cells: Tensor) -> Tensor:
-        """The state (B, N, C) after reading the cells (B, M, C) by sums."""
-        return self._added(state, (self._match(state, cells) + self.bias).sigmoid(), cells)
-
-    def averaged(self, words: Tensor, there: Tensor) -> Tensor:
-        """Words (N, L, C) after reading those of each other that are `there`, (N, L), by means."""
-        match = torch.where(there[:, None, None], self._match(words, words), _NEVER)
-        return self._added(words, (match + 0 * self.bias).softmax(dim=-1), words)
-
-    def _match(self, state: Tensor, cells: Tensor) -> Tensor:
-        query, key = self._split(self.query(self.norm(state))), self._split(self.key(cells))
+    def match(self, state: Tensor, given: Tensor) -> Tensor:
+        """How well each of (B, N, C) and each of (B, M, C) match, (B, heads, N, M)."""
+        query, key = self._split(self.query(self.norm(state))), self._split(self.key(given))
         return query @ key.transpose(2, 3) * self.scale
 
-    def _added(self, state: Tensor, weights: Tensor, cells: Tensor) -> Tensor:
-        read = (weights @ self._split(self.value(cells))).transpose(1, 2).flatten(2)
+    def added(self, state: Tensor, weights: Tensor, given: Tensor) -> Tensor:
+        """The state (B, N, C) after reading (B, M, C) by weights (B, heads, N, M)."""
+        read = (weights @ self._split(self.value(given))).transpose(1, 2).flatten(2)
         state = state + self.out(read)
-        return state + self.mix(self.second_norm(state))
+        mixed: Tensor = state + self.mix(self.second_norm(state))
+        return mixed
 
     def _split(self, values: Tensor) -> Tensor:
         """(B, N, C) by heads, (B, heads, N, C / heads)."""
         return values.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+class _Averaging(_Layer):
+    """Attention by means, over the words of a beginning."""
+
+    def forward(self, words: Tensor, there: Tensor) -> Tensor:
+        """Words (N, L, C) after reading those of each other that are `there`, (N, L)."""
+        match = torch.where(there[:, None, None], self.match(words, words), _NEVER)
+        return self.added(words, match.softmax(dim=-1), words)
+
+
+class _Summing(_Layer):
+    """Attention by sums, over the cells of a memory."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__(width, heads)
+        # All cells together start with a weight of about one.
+        self.bias = nn.Parameter(torch.full((heads, 1, 1), -math.log(_CELLS)))
+
+    def forward(self, state: Tensor, cells: Tensor) -> Tensor:
+        """The state (B, N, C) after reading the cells (B, M, C)."""
+        return self.added(state, (self.match(state, cells) + self.bias).sigmoid(), cells)
 
 
 def _places(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -225,7 +240,7 @@ def _choices() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _ways() -> tuple[Tensor, Tensor]:
-    """Choice and token, as one number, on the way of each sentence, (S, K); 1 where there is one."""
+    """Choice and token as one number on the way of each sentence, (S, K); 1 where one is."""
     most = max(len(way) for way in WAYS)
     ways, taken = (torch.zeros(len(SENTENCES), most, dtype=kind) for kind in (torch.long, torch.float32))
     for number, way in enumerate(WAYS):

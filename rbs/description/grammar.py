@@ -8,9 +8,14 @@ to 1. Needs no PyTorch.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from rbs.description.sentences import SENTENCES, TOPICS
+from rbs.errors import CheckpointError
 
 END = "<end>"
 WORDS: tuple[str, ...] = tuple(sorted({word for _, _, text in SENTENCES for word in text.split()}))
@@ -57,3 +62,24 @@ CHOICES, WAYS = _choices()
 """All choices; and of each sentence of `SENTENCES` the choices on its way and the tokens chosen."""
 LONGEST = max(len(choice.beginning) for choice in CHOICES)
 """Tokens of the longest beginning."""
+
+
+def grammar_digest() -> str:
+    """Hash of all sentences and their meanings, by which weights say what they were taught."""
+    told = "\n".join(f"{number} {statement} {text}" for number, statement, text in SENTENCES)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def require_grammar(provenance: Mapping[str, Any], file: Path) -> None:
+    """Refuse weights that were taught other sentences.
+
+    Args:
+        provenance: Theirs.
+        file: Theirs.
+
+    Raises:
+        CheckpointError: They were.
+    """
+    if provenance.get("grammar") != grammar_digest():
+        fault = "it was taught other sentences than those of this version of rbs"
+        raise CheckpointError(fault, file=file, remedy="train it again with `make train-describer`")
