@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,30 @@ from rbs.data.datasets import EpochSampler
 from rbs.data.manifest import Case, Manifest
 from rbs.description.coarse import FINE
 from rbs.description.sentences import SENTENCES, TOPICS, Statement
-from rbs.description.truth import stands_out, statements_of
+from rbs.description.truth import (
+    CAMERA_MM,
+    STANDS_OUT,
+    Foci,
+    blurred,
+    foci_of,
+    midline_of,
+    part_of,
+    stands_out,
+    statements_of,
+)
 from rbs.errors import ManifestError, RbsError
 from rbs.restorers.semantic_features import STRIDE
 from rbs.scans.counts import block_sums
+from rbs.scans.regions import HOT, label_of
 from rbs.scans.scan import Array, View, align
 from rbs.synthetic.skeleton import SPACING_MM
 from rbs.utils.files import read_npz
 
 CANVAS = (512, 128)
 """Rows and columns of the coarse scans."""
+
+_REGIONS = {"spine": 0.26, "thorax": 0.26, "pelvis": 0.2, "legs": 0.16, "arms": 0.06, "skull": 0.06}
+"""Bones in which foci are added, and how often."""
 
 NUMBERS = {statement: number for number, (_, statement, _) in enumerate(SENTENCES)}
 """Number of the sentence of each statement."""
@@ -46,6 +60,8 @@ class DescribedChild:
         labels: Of every second fine pixel, uint8 (2, H, W).
         hot: Row and column of the hot foci that stand out, (n, 2).
         cold: The same of cold ones.
+        midline: Rows and columns of the midline.
+        foci: Parts and numbers of these foci.
         statements: The true one of each topic.
     """
 
@@ -53,6 +69,8 @@ class DescribedChild:
     labels: Array
     hot: Array
     cold: Array
+    midline: tuple[Array, Array]
+    foci: Foci
     statements: tuple[Statement, ...]
 
 
@@ -71,6 +89,7 @@ def read_child(case: Case) -> DescribedChild:
         expectation, labels = align(content["expectation"], views), align(content["labels"], views)
         record = json.loads(case.truth.with_name(CHILD_FILE).read_text(encoding="utf-8"))
         statements = statements_of(record, expectation, labels, SPACING_MM)
+        midline = midline_of(record)
         lesions = [lesion for lesion in record["lesions"] if stands_out(lesion)]
         places = {
             cold: np.array(
@@ -85,8 +104,15 @@ def read_child(case: Case) -> DescribedChild:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         fault = f"no phantom of this version is described by it ({type(error).__name__}: {error})"
         raise ManifestError(fault, file=case.truth, remedy="make the phantom anew") from error
-    coarse = block_sums(expectation, FINE, FINE).astype(np.float16)
-    return DescribedChild(coarse, labels[:, ::FINE, ::FINE].copy(), places[False], places[True], statements)
+    return DescribedChild(
+        expectation=block_sums(expectation, FINE, FINE).astype(np.float16),
+        labels=labels[:, ::FINE, ::FINE].copy(),
+        hot=places[False],
+        cold=places[True],
+        midline=(midline[0] / FINE, midline[1] / FINE),
+        foci=foci_of(record, SPACING_MM),
+        statements=statements,
+    )
 
 
 class DescribedScansDataModule(L.LightningDataModule):
@@ -112,6 +138,7 @@ class DescribedScansDataModule(L.LightningDataModule):
         exposures: Smallest and largest exposure; its logarithm is uniform between.
         zoom: Smallest and largest factor on rows and columns.
         single_view_probability: Share of samples that show one of their views twice.
+        added: Share of samples that show further hot foci, in bones.
         batch_size: Samples a batch.
         samples_per_epoch: Samples an epoch.
         seed: Seed of all random choices.
@@ -128,6 +155,7 @@ class DescribedScansDataModule(L.LightningDataModule):
         exposures: tuple[float, float] = (0.2, 1.0),
         zoom: tuple[float, float] = (0.93, 1.07),
         single_view_probability: float = 0.2,
+        added: float = 0.6,
         batch_size: int = 8,
         samples_per_epoch: int = 800,
         seed: int = 0,
@@ -137,7 +165,7 @@ class DescribedScansDataModule(L.LightningDataModule):
             raise RbsError(f"exposures {exposures} or the zoom {zoom} do not rise within their range")
         self.manifest, self.more = Path(manifest), [Path(one) for one in more]
         self.exposures, self.zoom = exposures, zoom
-        self.single_view_probability = single_view_probability
+        self.single_view_probability, self.added = single_view_probability, added
         self.batch_size, self.samples_per_epoch, self.seed = batch_size, samples_per_epoch, seed
         self._kept: dict[str, list[tuple[str, DescribedChild]]] = {}
 
@@ -187,6 +215,7 @@ class DescribedScansDataModule(L.LightningDataModule):
             exposures=self.exposures,
             zoom=self.zoom,
             single_view_probability=self.single_view_probability,
+            added=self.added,
         )
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         return DataLoader(
@@ -210,6 +239,7 @@ class DrawnScans(Dataset[dict[str, Any]]):
         exposures: Smallest and largest exposure; None for rapid scans of children as they are.
         zoom: Smallest and largest factor on rows and columns.
         single_view_probability: Share of samples that show one view twice.
+        added: Share of samples with further foci.
     """
 
     RAPID = 0.5
@@ -223,10 +253,11 @@ class DrawnScans(Dataset[dict[str, Any]]):
         exposures: tuple[float, float] | None,
         zoom: tuple[float, float],
         single_view_probability: float = 0.0,
+        added: float = 0.0,
     ) -> None:
         self.children, self.length, self.seed = children, length, seed
         self.exposures, self.zoom = exposures, zoom
-        self.single_view_probability = single_view_probability
+        self.single_view_probability, self.added = single_view_probability, added
 
     def __len__(self) -> int:
         return self.length
@@ -238,6 +269,8 @@ class DrawnScans(Dataset[dict[str, Any]]):
         patient, child = self.children[int(order[place]) if self.exposures else place]
         exposure = log_uniform(self.exposures, rng) if self.exposures else self.RAPID
         zoom = log_uniform(self.zoom, rng) if self.exposures else 1.0
+        if rng.random() < self.added:
+            child = with_more_foci(child, rng)
         expectation, labels, down = _moved(child, zoom, rng if self.exposures else None)
         foci = np.stack([_cells(places * zoom + (down, 0), CANVAS) for places in (child.hot, child.cold)])
         statements = child.statements
@@ -261,6 +294,61 @@ def mirrored(statements: Sequence[Statement]) -> tuple[Statement, ...]:
     """The true statement of each topic of the mirrored child."""
     swapped = {statement.mirrored() for statement in statements}
     return tuple(next(one for one in topic.sentences if one in swapped) for topic in TOPICS)
+
+
+def with_more_foci(child: DescribedChild, rng: np.random.Generator) -> DescribedChild:
+    """A child with up to six more hot foci, as the camera sees those of phantoms.
+
+    A focus is a Gaussian in the bone at a place of its label, `blurred`, of the sizes and contrasts
+    that phantoms have. Those that do not stand out are put in, too, and not spoken of.
+
+    Args:
+        child: The child.
+        rng: Source of everything random.
+    """
+    expectation, labels = child.expectation.astype(np.float32), child.labels.copy()
+    hot, numbers = list(child.hot), dict(child.foci.hot)
+    mm = SPACING_MM * FINE
+    for region in rng.choice(list(_REGIONS), size=int(rng.integers(1, 7)), p=list(_REGIONS.values())):
+        places = np.argwhere(child.labels[int(rng.integers(2))] == label_of(region))
+        if not len(places):
+            continue
+        row, column = (int(at) for at in places[rng.integers(len(places))])
+        fwhm, contrast = log_uniform((4.0, 25.0), rng), log_uniform((1.3, 6.0), rng)
+        length = fwhm * float(rng.choice([1.0, 1.0, 1.0, 2.5]))
+        change = blurred(contrast, fwhm, length)
+        shape = _focus(labels.shape[1:], (row, column), (length, fwhm), rng.uniform(0, np.pi))
+        for view in expectation:
+            here = view[max(row - 2, 0) : row + 3, max(column - 2, 0) : column + 3].mean()
+            # Soft tissue is a part of it, and depth makes the views differ.
+            view += np.float32(change * here * rng.uniform(0.5, 0.95)) * shape
+        if change >= STANDS_OUT:
+            labels[:, shape >= 0.5] = HOT
+            hot.append((row, column))
+            part = part_of(region, (column - float(np.interp(row, *child.midline))) * mm)
+            numbers[part] = numbers.get(part, 0) + 1
+    foci = Foci(numbers, child.foci.cold)
+    told = {(one.kind, one.region, one.side): one for one in foci.statements()}
+    return replace(
+        child,
+        expectation=expectation,
+        labels=labels,
+        hot=np.array(hot, float).reshape(-1, 2),
+        foci=foci,
+        statements=tuple(told.get((one.kind, one.region, one.side), one) for one in child.statements),
+    )
+
+
+def _focus(
+    shape: tuple[int, ...], place: tuple[int, int], size_mm: tuple[float, float], angle: float
+) -> Array:
+    """A blurred Gaussian of peak 1, float32 (H, W), with its size along an angle and across it."""
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    down, right = (y - place[0]) * SPACING_MM * FINE, (x - place[1]) * SPACING_MM * FINE
+    along, across = right * np.cos(angle) + down * np.sin(angle), down * np.cos(angle) - right * np.sin(angle)
+    wide = [np.hypot(size, CAMERA_MM) for size in size_mm]
+    gaussian: Array = np.exp(-4 * np.log(2) * ((along / wide[0]) ** 2 + (across / wide[1]) ** 2))
+    return gaussian.astype(np.float32)
 
 
 def _moved(child: DescribedChild, zoom: float, rng: np.random.Generator | None) -> tuple[Array, Array, int]:

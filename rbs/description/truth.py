@@ -86,12 +86,80 @@ class _Child:
             return None
         return (both[0][0] + both[1][0]) / 2, (both[0][1] + both[1][1]) / 2
 
-    def left_of_midline_mm(self, row: float, column: float) -> float:
-        """Distance of a place from the line through head, spine and hips, positive on the left."""
-        line = [self.marks.get("vertex"), self.marks.get("L3"), self.middle("hip"), self.middle("knee")]
-        known = [place for place in line if place is not None]
-        rows, columns = zip(*known, strict=True)
-        return (column - float(np.interp(row, rows, columns))) * self.spacing_mm
+
+Part = tuple[str, str]
+"""Region and side of one of `PARTS`."""
+
+
+@dataclass(frozen=True)
+class Foci:
+    """Foci that stand out.
+
+    Attributes:
+        hot: Number of hot ones of each part.
+        cold: Regions of cold ones.
+    """
+
+    hot: Mapping[Part, int]
+    cold: frozenset[str]
+
+    def statements(self) -> tuple[Statement, ...]:
+        """The true statement of each of their topics."""
+        return (
+            *(
+                Statement(
+                    "hot foci", *part, _highest(NUMBERS, self.hot[part]) if self.hot.get(part) else NONE
+                )
+                for part in PARTS
+            ),
+            *(
+                Statement("cold foci", region, grade=SOME if region in self.cold else NONE)
+                for region in COLD_PARTS
+            ),
+        )
+
+
+def midline_of(record: Mapping[str, Any]) -> tuple[Array, Array]:
+    """Rows and columns of the line through head, spine, hips and knees, as far as scanned."""
+    marks = record["landmarks_row_column"]
+    line = [marks[name] for name in ("vertex", "L3") if name in marks]
+    for name in ("hip", "knee"):
+        both = [marks[f"{name} {sign}"] for sign in _SIGNS.values() if f"{name} {sign}" in marks]
+        if len(both) == 2:
+            line.append(np.mean(both, axis=0))
+    rows, columns = np.array(line, float).T
+    return rows, columns
+
+
+def part_of(region: str, left_of_midline_mm: float) -> Part:
+    """The part in which a focus of a region lies."""
+    if (region, "") in PARTS:
+        return region, ""
+    if (region, MIDDLE) in PARTS and abs(left_of_midline_mm) < MIDDLE_MM:
+        return region, MIDDLE
+    return region, LEFT if left_of_midline_mm > 0 else RIGHT
+
+
+def foci_of(record: Mapping[str, Any], spacing_mm: float) -> Foci:
+    """Foci of a phantom.
+
+    Args:
+        record: Content of its `child.json`.
+        spacing_mm: Side of a pixel, mm.
+    """
+    hot: dict[Part, int] = {}
+    cold = set()
+    line = midline_of(record)
+    for lesion in record["lesions"]:
+        if not stands_out(lesion):
+            continue
+        if lesion["kind"] == "cold":
+            cold.add(lesion["region"])
+            continue
+        aside = (lesion["column"] - float(np.interp(lesion["row"], *line))) * spacing_mm
+        part = part_of(lesion["region"], aside)
+        hot[part] = hot.get(part, 0) + 1
+    return Foci(hot, frozenset(cold))
 
 
 def statements_of(
@@ -109,7 +177,6 @@ def statements_of(
         name: (float(row), float(column)) for name, (row, column) in record["landmarks_row_column"].items()
     }
     child = _Child(record, marks, expectation, labels, spacing_mm)
-    hot, cold = _foci(child)
     injected, contaminated = _spots_beside_bone(child)
     metal = {METAL[one["name"]] for one in record["attenuators"]}
     return (
@@ -117,11 +184,7 @@ def statements_of(
         _coverage(child),
         _position(child),
         *_plates(child),
-        *(
-            Statement("hot foci", *part, _highest(NUMBERS, hot[part]) if hot.get(part) else NONE)
-            for part in PARTS
-        ),
-        *(Statement("cold foci", region, grade=SOME if region in cold else NONE) for region in COLD_PARTS),
+        *foci_of(record, spacing_mm).statements(),
         *(_kidney(child, side) for side in SIDES),
         _bladder(child),
         injected,
@@ -132,8 +195,13 @@ def statements_of(
 
 def stands_out(lesion: Mapping[str, Any]) -> bool:
     """True for a focus that the camera's blur leaves strong enough to be spoken of."""
-    blur = math.prod(lesion[side] / math.hypot(lesion[side], CAMERA_MM) for side in ("fwhm_mm", "length_mm"))
-    return bool(abs(lesion["contrast"] - 1) * blur >= STANDS_OUT)
+    size = lesion["fwhm_mm"], lesion["length_mm"]
+    return abs(blurred(lesion["contrast"], *size)) >= STANDS_OUT
+
+
+def blurred(contrast: float, fwhm_mm: float, length_mm: float) -> float:
+    """Change of a bone's uptake at the middle of a focus, after the camera's blur."""
+    return (contrast - 1) * math.prod(side / math.hypot(side, CAMERA_MM) for side in (fwhm_mm, length_mm))
 
 
 def _highest(grades: Mapping[str, float], value: float) -> str:
@@ -193,27 +261,6 @@ def _around(child: _Child, place: Place, mm: tuple[float, float]) -> Array:
         0, max(row - deep, 0) : row + deep + 1, max(column - wide, 0) : column + wide + 1
     ]
     return part
-
-
-def _foci(child: _Child) -> tuple[dict[tuple[str, str], int], set[str]]:
-    """Number of hot foci of each part, and regions of cold ones, of those that stand out."""
-    hot: dict[tuple[str, str], int] = {}
-    cold = set()
-    for lesion in child.record["lesions"]:
-        region = lesion["region"]
-        if not stands_out(lesion):
-            continue
-        if lesion["kind"] == "cold":
-            cold.add(region)
-            continue
-        aside = child.left_of_midline_mm(lesion["row"], lesion["column"])
-        side = LEFT if aside > 0 else RIGHT
-        if (region, "") in PARTS:
-            side = ""
-        elif (region, MIDDLE) in PARTS and abs(aside) < MIDDLE_MM:
-            side = MIDDLE
-        hot[region, side] = hot.get((region, side), 0) + 1
-    return hot, cold
 
 
 def _split_row(child: _Child) -> float | None:
