@@ -12,8 +12,7 @@ import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
 from rbs.data.anatomy import CHILD_FILE
@@ -35,14 +34,19 @@ from rbs.description.truth import (
 )
 from rbs.errors import ManifestError, RbsError
 from rbs.restorers.semantic_features import STRIDE
-from rbs.scans.counts import block_sums
+from rbs.scans.counts import block_sums, scanned_rows
 from rbs.scans.regions import HOT, label_of
 from rbs.scans.scan import Array, View, align
 from rbs.synthetic.skeleton import SPACING_MM
 from rbs.utils.files import read_npz
 
-CANVAS = (512, 128)
-"""Rows and columns of the coarse scans."""
+COLUMNS = 128
+"""Columns of the coarse scans."""
+
+_UNSCANNED = 1e-3
+"""Expected counts of a pixel that was not scanned are fewer."""
+_SORTED = 4
+"""Batches that are sorted by length together."""
 
 _REGIONS = {"spine": 0.26, "thorax": 0.26, "pelvis": 0.2, "legs": 0.16, "arms": 0.06, "skull": 0.06}
 """Bones in which foci are added, and how often."""
@@ -53,7 +57,7 @@ NUMBERS = {statement: number for number, (_, statement, _) in enumerate(SENTENCE
 
 @dataclass(frozen=True)
 class DescribedChild:
-    """A phantom child on coarse pixels, aligned.
+    """The scanned rows of a phantom child on coarse pixels, aligned.
 
     Attributes:
         expectation: Of the standard scan, float16 (2, H, W).
@@ -104,12 +108,14 @@ def read_child(case: Case) -> DescribedChild:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         fault = f"no phantom of this version is described by it ({type(error).__name__}: {error})"
         raise ManifestError(fault, file=case.truth, remedy="make the phantom anew") from error
+    coarse = block_sums(expectation, FINE, FINE)
+    first, end = scanned_rows(coarse > _UNSCANNED)
     return DescribedChild(
-        expectation=block_sums(expectation, FINE, FINE).astype(np.float16),
-        labels=labels[:, ::FINE, ::FINE].copy(),
-        hot=places[False],
-        cold=places[True],
-        midline=(midline[0] / FINE, midline[1] / FINE),
+        expectation=coarse[:, first:end].astype(np.float16),
+        labels=labels[:, ::FINE, ::FINE][:, first:end].copy(),
+        hot=places[False] - (first, 0),
+        cold=places[True] - (first, 0),
+        midline=(midline[0] / FINE - first, midline[1] / FINE),
         foci=foci_of(record, SPACING_MM),
         statements=statements,
     )
@@ -121,16 +127,18 @@ class DescribedScansDataModule(L.LightningDataModule):
     Batches hold, of B samples:
 
     ===========  =====================  ============================================================
-    rapid        float32 (B,2,512,128)  raw counts, drawn afresh from the known expectation
+    rapid        float32 (B,2,H,128)    raw counts, drawn afresh from the known expectation
     exposure     float32 (B,)           exposure relative to the standard scan
     sentences    int64 (B,T)            true sentence of each topic, see `SENTENCES`
-    labels       uint8 (B,2,512,128)    region labels
-    foci         float32 (B,2,64,16)    1 in cells that hold a hot focus, and a cold one
+    labels       uint8 (B,2,H,128)      region labels
+    foci         float32 (B,2,H/8,16)   1 in cells that hold a hot focus, and a cold one
     patient      list[str]              identifiers
     ===========  =====================  ============================================================
 
-    Children are mirrored at random, and left and right in their sentences with them; they are moved
-    up and down, and zoomed a little. The exposure of validation scans is that of rapid ones.
+    Scans begin with the first scanned row and end with the last one of the longest, H a multiple of
+    8. Children of about one length share a batch. They are mirrored at random, and left and right
+    in their sentences with them, and zoomed a little. The exposure of validation scans is that of
+    rapid ones.
 
     Args:
         manifest: CSV of phantoms; its split "train" trains, "val" validates.
@@ -156,7 +164,7 @@ class DescribedScansDataModule(L.LightningDataModule):
         zoom: tuple[float, float] = (0.93, 1.07),
         single_view_probability: float = 0.2,
         added: float = 0.6,
-        batch_size: int = 8,
+        batch_size: int = 4,
         samples_per_epoch: int = 800,
         seed: int = 0,
     ) -> None:
@@ -217,16 +225,50 @@ class DescribedScansDataModule(L.LightningDataModule):
             single_view_probability=self.single_view_probability,
             added=self.added,
         )
+        alike = AlikeScans(drawn, self.batch_size)
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        return DataLoader(
-            drawn, self.batch_size, sampler=EpochSampler(drawn, num_replicas=ranks, rank=rank), num_workers=0
-        )
+        sampler = EpochSampler(alike, num_replicas=ranks, rank=rank)
+        return DataLoader(alike, None, sampler=sampler, num_workers=0)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The validation children as they are, in batches."""
-        kept = self._kept["val"]
+        kept = sorted(self._kept["val"], key=lambda one: one[1].expectation.shape[1])
         whole = DrawnScans(kept, length=len(kept), seed=self.seed, exposures=None, zoom=(1.0, 1.0))
-        return DataLoader(whole, self.batch_size, num_workers=0)
+        return DataLoader(whole, self.batch_size, num_workers=0, collate_fn=padded)
+
+
+class AlikeScans(Dataset[dict[str, Any]]):
+    """Batches of samples of about one length; the index counts on over epochs.
+
+    Args:
+        scans: The samples.
+        together: Samples a batch.
+    """
+
+    def __init__(self, scans: DrawnScans, together: int) -> None:
+        self.scans, self.together = scans, together
+
+    def __len__(self) -> int:
+        return max(len(self.scans) // self.together, 1)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        group, place = divmod(index, _SORTED)
+        size = self.together * _SORTED
+        numbers = sorted(range(group * size, (group + 1) * size), key=self.scans.rows)
+        # The short ones do not always come first.
+        place = int(np.random.default_rng((self.scans.seed, 2, group)).permutation(_SORTED)[place])
+        own = numbers[place * self.together : (place + 1) * self.together]
+        return padded([self.scans[number] for number in own])
+
+
+def padded(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A batch of samples, rows added below the shorter ones."""
+    rows = max(sample["foci"].shape[1] for sample in samples)
+    for sample in samples:
+        for name, each in (("rapid", STRIDE), ("labels", STRIDE), ("foci", 1)):
+            sample[name] = F.pad(sample[name], (0, 0, 0, rows * each - sample[name].shape[1]))
+    batch: dict[str, Any] = default_collate(samples)
+    return batch
 
 
 class DrawnScans(Dataset[dict[str, Any]]):
@@ -262,17 +304,26 @@ class DrawnScans(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        rng = np.random.default_rng((self.seed, 1, index))
+    def _row(self, index: int) -> int:
+        """Place of the child of a sample in the list."""
         lap, place = divmod(index, len(self.children))
         order = np.random.default_rng((self.seed, 0, lap)).permutation(len(self.children))
-        patient, child = self.children[int(order[place]) if self.exposures else place]
+        return int(order[place]) if self.exposures else place
+
+    def rows(self, index: int) -> int:
+        """Scanned rows of the child of a sample."""
+        return int(self.children[self._row(index)][1].expectation.shape[1])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        rng = np.random.default_rng((self.seed, 1, index))
+        patient, child = self.children[self._row(index)]
         exposure = log_uniform(self.exposures, rng) if self.exposures else self.RAPID
         zoom = log_uniform(self.zoom, rng) if self.exposures else 1.0
         if rng.random() < self.added:
             child = with_more_foci(child, rng)
-        expectation, labels, down = _moved(child, zoom, rng if self.exposures else None)
-        foci = np.stack([_cells(places * zoom + (down, 0), CANVAS) for places in (child.hot, child.cold)])
+        expectation, labels, left = _zoomed(child, zoom)
+        size = expectation.shape[1] // STRIDE, COLUMNS // STRIDE
+        foci = np.stack([_cells(places * zoom + (0, left), size) for places in (child.hot, child.cold)])
         statements = child.statements
         if self.exposures and rng.random() < 0.5:
             expectation, labels, foci = (array[..., ::-1] for array in (expectation, labels, foci))
@@ -351,31 +402,24 @@ def _focus(
     return gaussian.astype(np.float32)
 
 
-def _moved(child: DescribedChild, zoom: float, rng: np.random.Generator | None) -> tuple[Array, Array, int]:
-    """Expectation and labels on the canvas, zoomed and moved down, and the rows that they moved."""
+def _zoomed(child: DescribedChild, zoom: float) -> tuple[Array, Array, int]:
+    """Expectation and labels, zoomed, their rows a multiple of 8; and columns added on the left."""
     expectation = torch.from_numpy(child.expectation.astype(np.float32))[None]
     labels = torch.from_numpy(child.labels)[None].float()
     if zoom != 1:
         size = [round(side * zoom) for side in expectation.shape[-2:]]
         expectation = F.interpolate(expectation, size, mode="bilinear") / zoom**2
         labels = F.interpolate(labels, size, mode="nearest")
-    scanned = int(torch.nonzero(expectation[0].amax(dim=(0, 2)) > 1e-3)[-1, 0]) + 1
-    down = 0 if rng is None else int(rng.integers(max(CANVAS[0] - scanned, 0) + 1))
-    return _laid(expectation[0], down).numpy(), _laid(labels[0], down).byte().numpy(), down
+    rows, columns = expectation.shape[-2:]
+    left = (COLUMNS - columns) // 2
+    margins = (left, COLUMNS - columns - left, 0, -rows % STRIDE)
+    return F.pad(expectation[0], margins).numpy(), F.pad(labels[0], margins).byte().numpy(), left
 
 
-def _laid(image: Tensor, down: int) -> Tensor:
-    """An image (V, H, W) on the canvas, so many rows down, in the middle of its columns."""
-    rows, columns = CANVAS
-    spare = columns - image.shape[2]
-    left = spare // 2
-    return F.pad(image, (left, spare - left, down, rows - down - image.shape[1]))
-
-
-def _cells(places: Array, canvas: tuple[int, int]) -> Array:
+def _cells(places: Array, size: tuple[int, int]) -> Array:
     """1 in the cells (h, w) that hold a place (n, 2), pixels."""
-    cells = np.zeros([side // STRIDE for side in canvas], np.float32)
+    cells = np.zeros(size, np.float32)
     for row, column in (places // STRIDE).astype(int):
-        if 0 <= row < cells.shape[0] and 0 <= column < cells.shape[1]:
+        if 0 <= row < size[0] and 0 <= column < size[1]:
             cells[row, column] = 1
     return cells

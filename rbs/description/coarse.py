@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rbs.errors import ScanError
-from rbs.scans.counts import block_sums
+from rbs.scans.counts import block_sums, scanned_rows
 from rbs.scans.scan import Array, Scan
 
 FINE = 2
@@ -13,13 +13,15 @@ COARSE_SPACINGS_MM = (4.1, 5.0)
 
 
 def coarse_counts(scan: Scan) -> Array:
-    """Aligned counts on coarse pixels, float32 (V, H, W).
+    """Aligned counts of the scanned rows on coarse pixels, float32 (V, H, W).
 
     Raises:
         ScanError: Its pixels are neither coarse nor fine ones.
     """
     low, high = COARSE_SPACINGS_MM
     counts = scan.aligned()
+    first, end = scanned_rows(counts)
+    counts = counts[:, first:end]
     if all(low <= mm <= high for mm in scan.spacing_mm):
         return counts
     if all(low <= mm * FINE <= high for mm in scan.spacing_mm):
