@@ -106,8 +106,7 @@ class DescriptionTask(TrainingTask):
         """Write the network and its encoder."""
         if not self.trainer.is_global_zero:
             return
-        if self._validated:
-            self._calibrate()
+        self._calibrate()
         save_describer(folder / "describer.safetensors", self.describer, self.provenance())
         save_semantic_network(folder / "semantic.safetensors", self.describer.encoder, self.provenance())
 

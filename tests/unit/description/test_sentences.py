@@ -33,11 +33,10 @@ def test_no_word_of_a_disease_can_be_written() -> None:
 
 
 def test_the_mirrored_statement_is_another_of_a_topic_and_mirrored_twice_itself() -> None:
-    known = set(statements())
+    known, other = set(statements()), {"left": "right", "right": "left"}
     for statement in known:
         assert statement.mirrored() in known
         assert statement.mirrored().mirrored() == statement
-        other = {"left": "right", "right": "left"}
         swapped = re.sub(r"\b(left|right)\b", lambda word: other[word[0]], sentence_of(statement))
         assert sentence_of(statement.mirrored()) == swapped
 
