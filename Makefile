@@ -62,7 +62,7 @@ STAGE2 = $(if $(filter phased,$(RECIPE)),phased_b,stage2)
 EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/restorer.safetensors --stage2 $(2)/$(STAGE2)/restorer.safetensors \
 	--teacher $(2)/adapt_sam/teacher $(SEGMENT) $(addprefix --split ,$(SPLIT)) --output $(2)/evaluation --overwrite
 
-.PHONY: help setup demo test test-slow results docs fuzz lint profile bench data train-segmenter pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 train-uncertainty train-x2 reproduce-weights ablation sweep evaluate benchmark report \
+.PHONY: help setup demo test test-slow results docs fuzz lint profile bench data train-segmenter train-describer pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 train-uncertainty train-x2 reproduce-weights ablation sweep evaluate benchmark report \
 	demo-endoscopy clean-demo anew same-data always
 
 help:  ## List the targets
@@ -140,6 +140,10 @@ train-segmenter: $(RUNS)/segment/segmenter.safetensors  ## Train the segmenter: 
 
 $(RUNS)/segment/segmenter.safetensors: $(TEACHER_MANIFEST) $(EXPERIMENTS)segment.yaml $(call ANEW,train-segmenter) | $(READY)
 	$(call STEP,segment) $(call FROM,$(TEACHER_MANIFEST)) $(call ASKED,train-segmenter)
+
+# FURTHER: phantoms that train, all of them, beside those of the split train.
+train-describer: $(PHANTOMS) | $(READY)  ## Train the network of `rbs describe` (40 minutes of one core)
+	$(call FIT,experiments/describe.yaml) $(call FROM,$(PHANTOMS)) $(if $(FURTHER),--data.init_args.more '["$(FURTHER)"]') $(ARGS)
 
 pretrain-sam: | $(READY)  ## Train the base weights of the small SAM (vit_t) on drawn shapes
 	$(call FIT,experiments/pretrain_sam.yaml) $(ARGS)

@@ -26,7 +26,7 @@ COARSE_MM = 4.52
 
 
 class SemanticNetwork(nn.Module):
-    """An encoder of residual blocks on three levels. The defaults have 0.31 M parameters.
+    """An encoder of residual blocks on three levels. The defaults have 0.29 M parameters.
 
     It reads counts as restorers do (`rbs.restorers.image_domain.SquareRoots`), in blocks of 2 x 2
     pixels laid into channels. It knows no place: features of a crop are those of the whole scan but
@@ -37,15 +37,20 @@ class SemanticNetwork(nn.Module):
         blocks: Residual blocks of each.
 
     Raises:
-        ValueError: There are not three levels, or one is empty.
+        ValueError: There are not three levels, or their numbers are out of range.
 
     Attributes:
         feature_channels: Channels of the features.
     """
 
-    def __init__(self, channels: Sequence[int] = (24, 40, 64), blocks: Sequence[int] = (1, 2, 3)) -> None:
+    def __init__(self, channels: Sequence[int] = (24, 40, 64), blocks: Sequence[int] = (0, 2, 3)) -> None:
         super().__init__()
-        if len(channels) != 3 or len(blocks) != 3 or min(*channels, *blocks) < 1 or max(channels) > 1024:
+        three = len(channels) == len(blocks) == 3
+        if (
+            not three
+            or not 1 <= min(channels) <= max(channels) <= 1024
+            or not 0 <= min(blocks) <= max(blocks) <= 64
+        ):
             raise ValueError(f"levels of {list(channels)} channels and {list(blocks)} blocks")
         self.channels, self.blocks = list(channels), list(blocks)
         self.feature_channels = self.channels[-1]
@@ -76,7 +81,7 @@ class SemanticNetwork(nn.Module):
             p = exposure.float()[:, None, None, None]
             given, _ = self.domain.network_input(x.float(), p, 0.0)
         padded = F.pad(given, (0, columns - width, 0, rows - height), mode="replicate")
-        y = self.stem(F.pixel_unshuffle(padded, 2).contiguous(memory_format=torch.channels_last))
+        y = self.stem(F.pixel_unshuffle(padded, 2))
         y = self.levels[0](y)
         for down, level in zip(self.downs, list(self.levels)[1:], strict=True):
             y = level(down(y))
@@ -106,7 +111,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same."""
-        normed = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        # Gradients of convolutions are computed twice as fast where channels do not lie last.
+        normed = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous()
         return x + self.second(F.gelu(self.first(normed)))
 
 
