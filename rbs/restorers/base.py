@@ -184,7 +184,8 @@ class Restorer(nn.Module, ABC):
         until training moves them, and their gradient is that of any weight.
 
         Args:
-            other: Of the same class and arguments, but for `sigma_px` and `condition_channels`.
+            other: Of the same class and arguments, but for `sigma_px` and `condition_channels`, and
+                without its head `scale`.
             head: Take the last convolution, too; otherwise it is zero, and this one is the filter
                 it starts from.
 
@@ -192,6 +193,8 @@ class Restorer(nn.Module, ABC):
             RuntimeError: The two are built otherwise.
         """
         given = other.state_dict()
+        if not head:
+            given |= {name: own for name, own in self.state_dict().items() if name.startswith("head.")}
         for name, own in self.state_dict().items():
             further = own.shape[1] - given[name].shape[1] if own.ndim == 4 and name in given else 0
             if further > 0:

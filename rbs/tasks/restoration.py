@@ -87,7 +87,8 @@ class RestorationTask(TrainingTask):
         weight_decay: Its weight decay.
         warmup_steps: Steps of linear warm-up, before a cosine decay to zero over the whole
             training.
-        init_from: Weights of f1 to start from, .safetensors or .ckpt; stage 2 needs them.
+        init_from: Weights of f1 to start from, .safetensors or .ckpt; stage 2 needs them. One that
+            enlarges may start from one of scale 1, but for the head.
         cascade_from: Weights of f2 and SPI to start from, the cascade.safetensors of another
             stage 2; None starts f2 from the weights of f1.
         output: Folder to which the trained restorer is written, as `restorer.safetensors`; stage 2
@@ -217,13 +218,19 @@ class RestorationTask(TrainingTask):
                     "stage 2 starts from the weights of stage 1, but none are named", remedy=remedy
                 )
             return
-        loaded = load_restorer(self.init_from, scale=self.cascade.f1.scale)
-        if loaded.restorer.spec() != self.cascade.f1.spec():
-            fault = f"it holds {loaded.restorer.spec()}, but the model's f1 is {self.cascade.f1.spec()}"
+        f1 = self.cascade.f1
+        loaded = load_restorer(self.init_from, scale=None)
+        given, wanted = loaded.restorer.spec(), f1.spec()
+        # One that enlarges may start from one that does not: their heads alone differ.
+        enlarged = f1.scale > loaded.restorer.scale
+        if enlarged:
+            given["init_args"]["scale"] = f1.scale
+        if given != wanted:
+            fault = f"it holds {loaded.restorer.spec()}, but the model's f1 is {wanted}"
             raise CheckpointError(fault, file=self.init_from, remedy="make --model.f1 the same")
         self._init_sha256 = loaded.sha256
         if into_f1:
-            self.cascade.f1.load_state_dict(loaded.restorer.state_dict())
+            f1.start_from(loaded.restorer, head=not enlarged)
         if self.stage == 2:
             self.priors.stage1 = loaded.restorer.requires_grad_(False)
 

@@ -231,6 +231,20 @@ def test_stage_2_asks_for_what_it_needs(tmp_path, teacher, stage1):
         stage2(tmp_path, stage1, embedding_dim=256).setup("fit")
 
 
+def test_a_restorer_that_enlarges_may_start_from_one_that_does_not(tmp_path):
+    plain = net()
+    torch.nn.init.normal_(plain.head.weight)
+    save_restorer(tmp_path / "plain.safetensors", plain, {})
+    task = RestorationTask(net(scale=2), init_from=tmp_path / "plain.safetensors")
+    task.setup("fit")
+    own, given = task.cascade.f1.state_dict(), plain.state_dict()
+    assert all(torch.equal(own[name], given[name]) for name in given if not name.startswith("head."))
+    assert not own["head.weight"].any()
+    other = RestorationTask(net(scale=2, sigma_px=0.5), init_from=tmp_path / "plain.safetensors")
+    with pytest.raises(CheckpointError, match="make --model.f1 the same"):
+        other.setup("fit")
+
+
 @pytest.mark.parametrize(("of_f1", "of_data"), [(2, 1), (1, 2)])
 def test_restorer_and_data_have_one_scale(tmp_path, of_f1, of_data):
     data = Cohort()
