@@ -47,6 +47,7 @@ from rbs.scans.scan import Array
 from rbs.tasks.fit import fit
 from rbs.utils.experiments import experiment_file
 from rbs.utils.files import whole_file
+from rbs.weights.shipped import ENLARGING
 
 CHILDREN = 20
 TRAINED_ON = 105
@@ -93,6 +94,7 @@ ALL = ("transfer", "dynamic", "attention")
 ROWS = {
     "ceiling": Row("coarse scan without noise, bicubic", "", coarse=True),
     "shipped": Row("shipped restorer, bicubic", "", coarse=True),
+    "x2": Row("NAFNet x2 that ships, trained on from the shipped restorer", ""),
     "coarse": Row("coarse NAFNet, bicubic", arguments=SIZE, coarse=True),
     "nafnet": Row("NAFNet x2", arguments=SIZE | {"scale": 2}),
     "all": semantic("NAFNet x2, all three parts", *ALL, facts="own"),
@@ -180,7 +182,7 @@ def restorer(name: str, seed: int, args: argparse.Namespace, *, reads: bool) -> 
     """The restorer of a row, trained if it is not yet; `reads` a semantic network or not."""
     row, run = ROWS[name], args.output / "runs" / f"{name}-{seed}"
     if not row.network:
-        return load_restorer()
+        return load_restorer() if row.coarse else load_restorer(ENLARGING, scale=2)
     weights = run / "restorer.safetensors"
     if not weights.exists():
         began = time.process_time()
