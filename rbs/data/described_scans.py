@@ -12,6 +12,7 @@ import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
@@ -20,6 +21,7 @@ from rbs.data.augmentation.geometric import log_uniform
 from rbs.data.datasets import EpochSampler
 from rbs.data.manifest import Case, Manifest
 from rbs.description.coarse import FINE
+from rbs.description.describer import places_of
 from rbs.description.sentences import SENTENCES, TOPICS, Statement
 from rbs.description.truth import (
     CAMERA_MM,
@@ -33,8 +35,8 @@ from rbs.description.truth import (
     statements_of,
 )
 from rbs.errors import ManifestError, RbsError
-from rbs.restorers.semantic_features import STRIDE
-from rbs.scans.counts import block_sums, scanned_rows
+from rbs.restorers.semantic_features import STRIDE, load_semantic_network
+from rbs.scans.counts import block_sums, scanned_rows, standard_scale
 from rbs.scans.regions import HOT, label_of
 from rbs.scans.scan import Array, View, align
 from rbs.synthetic.skeleton import SPACING_MM
@@ -216,7 +218,14 @@ class DescribedScansDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of changed children, other ones each epoch."""
-        drawn = DrawnScans(
+        alike = AlikeScans(self._drawn(), self.batch_size)
+        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        sampler = EpochSampler(alike, num_replicas=ranks, rank=rank)
+        return DataLoader(alike, None, sampler=sampler, num_workers=0)
+
+    def _drawn(self) -> DrawnScans:
+        """Samples of the training children."""
+        return DrawnScans(
             self._kept["train"],
             length=self.samples_per_epoch,
             seed=self.seed,
@@ -225,16 +234,72 @@ class DescribedScansDataModule(L.LightningDataModule):
             single_view_probability=self.single_view_probability,
             added=self.added,
         )
-        alike = AlikeScans(drawn, self.batch_size)
-        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        sampler = EpochSampler(alike, num_replicas=ranks, rank=rank)
-        return DataLoader(alike, None, sampler=sampler, num_workers=0)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The validation children as they are, in batches."""
         kept = sorted(self._kept["val"], key=lambda one: one[1].expectation.shape[1])
         whole = DrawnScans(kept, length=len(kept), seed=self.seed, exposures=None, zoom=(1.0, 1.0))
         return DataLoader(whole, self.batch_size, num_workers=0, collate_fn=padded)
+
+
+class EncodedScansDataModule(DescribedScansDataModule):
+    """Scans as an encoder sees them, which is computed once: a decoder trains ten times as fast.
+
+    Training batches hold `seen`, float16 (B, C + 5, h, w), see `Describer.seen`, and `sentences`;
+    validation batches are those of `DescribedScansDataModule`.
+
+    Args:
+        manifest: See `DescribedScansDataModule`.
+        encoder: Weight file of the encoder.
+        scans: Samples that are drawn and encoded.
+        together: Encoded samples a batch.
+        options: Further arguments of `DescribedScansDataModule`.
+    """
+
+    def __init__(
+        self,
+        manifest: str = "data/phantoms/manifest.csv",
+        *,
+        encoder: Path,
+        scans: int = 1600,
+        together: int = 32,
+        **options: Any,
+    ) -> None:
+        super().__init__(manifest, **options)
+        self.encoder, self.scans, self.together = encoder, scans, together
+        self._encoded: list[tuple[Tensor, Tensor]] = []
+
+    def setup(self, stage: str) -> None:
+        """Read the children, and encode the samples.
+
+        Raises:
+            CheckpointError: The encoder cannot be read.
+        """
+        super().setup(stage)
+        if stage != "fit" or self._encoded:
+            return
+        encoder = load_semantic_network(self.encoder)
+        alike = AlikeScans(self._drawn(), self.batch_size)
+        with torch.inference_mode():
+            for number in tqdm(range(self.scans // self.batch_size), desc="encoding", leave=False):
+                batch = alike[number]
+                x = standard_scale(batch["rapid"], batch["exposure"])
+                seen = torch.cat([encoder(x, batch["exposure"]), places_of(x)], 1).half()
+                self._encoded += zip(seen, batch["sentences"], strict=True)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches of encoded samples in random order."""
+        order = torch.Generator().manual_seed(self.seed)
+        return DataLoader(
+            self._encoded, self.together, shuffle=True, generator=order, collate_fn=_collate, drop_last=True
+        )
+
+
+def _collate(samples: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Any]:
+    """A batch of encoded samples, cells that were not scanned added below the shorter ones."""
+    rows = max(seen.shape[1] for seen, _ in samples)
+    seen = torch.stack([F.pad(one, (0, 0, 0, rows - one.shape[1])) for one, _ in samples])
+    return {"seen": seen, "sentences": torch.stack([sentences for _, sentences in samples])}
 
 
 class AlikeScans(Dataset[dict[str, Any]]):

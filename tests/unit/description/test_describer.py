@@ -44,6 +44,14 @@ def test_what_it_reads_depends_on_where_it_lies(describer) -> None:
     assert not torch.allclose(there, mirrored, atol=1e-4)
 
 
+def test_rows_below_the_last_scanned_one_hardly_matter(describer) -> None:
+    """Scans of a batch are as long as the longest."""
+    x = scans()
+    padded = torch.nn.functional.pad(x, (0, 0, 0, 64))
+    short, long = (describer(one, torch.ones(2)).exp() for one in (x, padded))
+    assert torch.allclose(short, long, atol=0.02)
+
+
 def test_a_saved_network_is_read_back_and_one_of_other_sentences_is_refused(
     describer, tmp_path, monkeypatch
 ) -> None:
