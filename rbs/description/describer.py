@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rbs.description.grammar import CHOICES, LONGEST, TOKENS, WAYS
 from rbs.description.sentences import SENTENCES
-from rbs.restorers.semantic_features import STRIDE, ResidualBlock, SemanticNetwork
+from rbs.restorers.semantic_features import STRIDE, SemanticNetwork
 from rbs.utils.checkpoint import describe
 
 PLACES = 5
@@ -29,9 +29,9 @@ class Describer(nn.Module):
     r"""A network from whole scans to the probability of every sentence of the grammar.
 
     The encoder's features (`rbs.restorers.semantic_features`), and where each of their cells lies,
-    pass through residual blocks: the memory. The decoder is given the beginning of a sentence, the
-    token of its topic and the words so far, reads the memory, and says how probable each word is
-    that the grammar lets follow. Its heads sum over cells rather than average (Ramapuram et al.,
+    pass through two linear layers: the memory. The decoder is given the beginning of a sentence,
+    the token of its topic and the words so far, reads the memory, and says how probable each word
+    is that the grammar lets follow. Its heads sum over cells rather than average (Ramapuram et al.,
     "Theory, Analysis, and Best Practices for Sigmoid Self-Attention", arXiv 2409.04431),
 
     .. math::
@@ -43,7 +43,6 @@ class Describer(nn.Module):
     Args:
         channels: Of the encoder, see `SemanticNetwork`.
         blocks: Likewise.
-        context: Residual blocks of the memory.
         heads: Heads of the attention; they divide the channels.
         layers: Times that the decoder reads the memory.
 
@@ -59,20 +58,21 @@ class Describer(nn.Module):
         self,
         channels: Sequence[int] = (24, 40, 64),
         blocks: Sequence[int] = (0, 2, 3),
-        context: int = 1,
         heads: int = 4,
         layers: int = 2,
     ) -> None:
         super().__init__()
         self.encoder = SemanticNetwork(channels, blocks)
         width = self.encoder.feature_channels
-        if not 1 <= context <= 16 or not 1 <= layers <= 16 or heads < 1 or width % heads:
-            raise ValueError(f"{context} blocks, {layers} layers, {heads} heads of {width} channels")
+        if not 1 <= layers <= 16 or heads < 1 or width % heads:
+            raise ValueError(f"{layers} layers, {heads} heads of {width} channels")
         self.channels, self.blocks = self.encoder.channels, self.encoder.blocks
-        self.context, self.heads, self.layers = context, heads, layers
-        self.place = nn.Conv2d(width + PLACES, width, 1)
-        self.memory_blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(context)))
-        self.memory_norm = nn.LayerNorm(width)
+        self.heads, self.layers = heads, layers
+        # Features are larger than places, which would be lost among them.
+        self.feature_norm = nn.LayerNorm(width)
+        self.memory = nn.Sequential(
+            nn.Linear(width + PLACES, 2 * width), nn.GELU(), nn.Linear(2 * width, width), nn.LayerNorm(width)
+        )
         self.tokens = nn.Embedding(len(TOKENS), width)
         nn.init.normal_(self.tokens.weight, std=_SMALL)
         self.positions = nn.Parameter(_SMALL * torch.randn(LONGEST, width))
@@ -98,10 +98,30 @@ class Describer(nn.Module):
 
     def word_logits(self, seen: Tensor) -> Tensor:
         """Logits of all tokens at each choice, (B, N, V), before temperatures, from `seen`."""
-        memory = self.memory_blocks(self.place(seen))
-        cells = self.memory_norm(memory.flatten(2).transpose(1, 2))
-        logits: Tensor = self.words(self._read(cells, seen[:, -1].flatten(1)))
-        return logits.float()
+        return self.read(seen)[0]
+
+    def read(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of all tokens at each choice, and how much its first head looks at each cell.
+
+        Args:
+            seen: Of the method of that name, (B, C + 5, h, w).
+
+        Returns:
+            (B, N, V), before temperatures; and logits of weights, (B, N, h w).
+        """
+        given, scanned = seen.flatten(2).transpose(1, 2), seen[:, -1].flatten(1)
+        features, places = given[..., :-PLACES], given[..., -PLACES:]
+        cells = self.memory(torch.cat([self.feature_norm(features), places], 2))
+        words = self.tokens(self.starts) + self.positions
+        there = torch.arange(LONGEST, device=words.device) < self.lengths[:, None]
+        begun = self.beginning(words, there)
+        last = begun[torch.arange(len(begun), device=words.device), self.lengths - 1]
+        state = last[None].expand(len(cells), -1, -1)
+        looks = []
+        for layer in self.reading:
+            state, look = layer(state, cells, scanned)
+            looks.append(look)
+        return self.words(self.state_norm(state)).float(), looks[0]
 
     def rated(self, logits: Tensor, temperature: Tensor) -> Tensor:
         """Logarithm of the probability of each sentence of `SENTENCES` within its topic, (B, S).
@@ -114,17 +134,6 @@ class Describer(nn.Module):
         chances = allowed.softmax(dim=2).clamp(min=1e-12).log()
         written = chances.flatten(1)[:, self.ways.flatten()].unflatten(1, tuple(self.ways.shape))
         return (written * self.taken).sum(dim=2)
-
-    def _read(self, cells: Tensor, scanned: Tensor) -> Tensor:
-        """State of the decoder at each choice, (B, N, C), from the cells (B, M, C) scanned."""
-        words = self.tokens(self.starts) + self.positions
-        there = torch.arange(LONGEST, device=words.device) < self.lengths[:, None]
-        begun = self.beginning(words, there)
-        last = begun[torch.arange(len(begun), device=words.device), self.lengths - 1]
-        state = last[None].expand(len(cells), -1, -1)
-        for layer in self.reading:
-            state = layer(state, cells, scanned)
-        return self.state_norm(state)
 
     def forward(self, x: Tensor, exposure: Tensor) -> Tensor:
         """Logarithm of the probability of each sentence within its topic, (B, S).
@@ -185,10 +194,14 @@ class _Summing(_Layer):
         # Few enough for what a cell holds to matter from the first step on.
         self.bias = nn.Parameter(torch.full((heads, 1, 1), -math.log(_CELLS)))
 
-    def forward(self, state: Tensor, cells: Tensor, scanned: Tensor) -> Tensor:
-        """The state (B, N, C) after reading cells (B, M, C), those where `scanned` (B, M) is 1."""
-        weights = (self.match(state, cells) + self.bias).sigmoid() * scanned[:, None, None]
-        return self.added(state, weights, cells)
+    def forward(self, state: Tensor, cells: Tensor, scanned: Tensor) -> tuple[Tensor, Tensor]:
+        """The state (B, N, C) after reading cells (B, M, C), those where `scanned` (B, M) is 1.
+
+        Returns:
+            The state; and logits of the weights of the first head, (B, N, M).
+        """
+        match = self.match(state, cells) + self.bias
+        return self.added(state, match.sigmoid() * scanned[:, None, None], cells), match[:, 0].float()
 
 
 def places_of(x: Tensor) -> Tensor:

@@ -14,12 +14,13 @@ from rbs.data.manifest import manifest_record
 from rbs.description.calibration import fit_temperatures
 from rbs.description.checkpoint import save_describer
 from rbs.description.describer import PLACES, Describer
+from rbs.description.grammar import FOCI_CHOICES
 from rbs.description.sentences import SENTENCES, TOPICS
 from rbs.restorers.semantic_features import STRIDE, load_semantic_network, save_semantic_network
 from rbs.scans.scan import REGIONS
 from rbs.tasks.task import Batch, TrainingTask, images_of
 
-_PER_SENTENCE, _PER_FOCUS = 0.1, 20.0
+_PER_SENTENCE, _PER_FOCUS, _PER_PLACE = 0.1, 20.0, 50.0
 """Weights that bring the terms of the loss to one size."""
 
 
@@ -28,9 +29,10 @@ class DescriptionTask(TrainingTask):
 
     The loss is the sum of their negative log-likelihoods. Beside it two convolutions of 1 x 1 tell
     from the encoder's features, of each cell, the regions in it and whether it holds a focus, with
-    cross-entropies: a sentence alone says too little of where to look. They are not kept. Batches
-    that hold what the encoder has `seen` train the decoder alone.
-
+    cross-entropies: a sentence alone says too little of where to look. They are not kept. For the
+    cross-entropies: a sentence alone says too little of where to look. They are not kept. For the
+    same reason the first head of the decoder is told where the foci of a part lie. Batches that
+    hold what the encoder has `seen` train the decoder alone.
     At the end `describer.safetensors` is written, its temperatures fitted to the validation
     children, and its encoder alone as `semantic.safetensors`.
 
@@ -78,9 +80,12 @@ class DescriptionTask(TrainingTask):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Terms of the loss, "total" among them."""
         seen = self._seen(batch)
-        written = self.describer.rated(self.describer.word_logits(seen), self.describer.temperature)
+        logits, looks = self.describer.read(seen)
+        written = self.describer.rated(logits, self.describer.temperature)
         sentences = -written.gather(1, batch["sentences"]).sum(dim=1).mean()
-        terms = {"sentences": sentences, "total": _PER_SENTENCE * sentences}
+        where = F.binary_cross_entropy_with_logits(looks[:, FOCI_CHOICES], batch["where"].flatten(2))
+        total = _PER_SENTENCE * sentences + _PER_PLACE * where
+        terms = {"sentences": sentences, "where": where, "total": total}
         if "seen" in batch:
             return terms
         features = seen[:, :-PLACES]

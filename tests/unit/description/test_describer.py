@@ -14,7 +14,7 @@ from rbs.restorers.semantic_features import SemanticNetwork, save_semantic_netwo
 @pytest.fixture(scope="module")
 def describer() -> Describer:
     torch.manual_seed(0)
-    return Describer((4, 6, 8), (0, 1, 1), context=1, heads=2).eval()
+    return Describer((4, 6, 8), (0, 1, 1), heads=2).eval()
 
 
 def scans(rows: int = 128, columns: int = 64) -> torch.Tensor:
@@ -29,7 +29,7 @@ def test_probabilities_of_all_sentences_of_a_topic_sum_to_one(describer) -> None
 
 
 def test_it_writes_nothing_but_sentences_of_the_topic_whatever_its_weights(describer) -> None:
-    wild = Describer((4, 6, 8), (0, 1, 1), context=1, heads=2)
+    wild = Describer((4, 6, 8), (0, 1, 1), heads=2)
     for parameter in wild.parameters():
         torch.nn.init.normal_(parameter, std=3.0)
     chances = wild(scans(), torch.ones(2)).exp().detach().numpy()

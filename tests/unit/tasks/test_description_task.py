@@ -6,7 +6,7 @@ from trainings import brief_trainer
 from rbs.data.described_scans import DescribedScansDataModule, EncodedScansDataModule
 from rbs.description.checkpoint import load_describer
 from rbs.description.describer import PLACES, Describer
-from rbs.description.sentences import SENTENCES, TOPICS
+from rbs.description.sentences import PARTS, SENTENCES, TOPICS
 from rbs.restorers.semantic_features import load_semantic_network, save_semantic_network
 from rbs.synthetic.cohort import write_cohort
 from rbs.tasks.description import DescriptionTask, region_shares, scores_by_kind
@@ -16,7 +16,7 @@ FIRSTS = [next(n for n, one in enumerate(SENTENCES) if one[0] == number) for num
 
 
 def network() -> Describer:
-    return Describer((4, 6, 8), (0, 1, 1), context=1, heads=2)
+    return Describer((4, 6, 8), (0, 1, 1), heads=2)
 
 
 def test_a_training_writes_the_network_and_its_encoder(tmp_path) -> None:
@@ -61,6 +61,7 @@ def test_the_loss_falls_on_a_scan_that_is_shown_again() -> None:
         "sentences": torch.tensor([FIRSTS]),
         "labels": torch.randint(0, 10, (1, 2, 64, 32), dtype=torch.uint8),
         "foci": torch.zeros(1, 2, 8, 4),
+        "where": torch.zeros(1, len(PARTS), 8, 4),
         "patient": ["P1"],
     }
     optimizer = torch.optim.AdamW(task.parameters(), 1e-2)
