@@ -142,8 +142,11 @@ $(RUNS)/segment/segmenter.safetensors: $(TEACHER_MANIFEST) $(EXPERIMENTS)segment
 	$(call STEP,segment) $(call FROM,$(TEACHER_MANIFEST)) $(call ASKED,train-segmenter)
 
 # FURTHER: phantoms that train, all of them, beside those of the split train.
-train-describer: $(PHANTOMS) | $(READY)  ## Train the network of `rbs describe` (40 minutes of one core)
-	$(call FIT,experiments/describe.yaml) $(call FROM,$(PHANTOMS)) $(if $(FURTHER),--data.init_args.more '["$(FURTHER)"]') $(ARGS)
+DESCRIBED = $(call FROM,$(PHANTOMS)) $(if $(FURTHER),--data.init_args.more '["$(FURTHER)"]')
+ENCODER = $(RUNS)/describe/semantic.safetensors
+train-describer: $(PHANTOMS) | $(READY)  ## Train the network of `rbs describe`: encoder and decoder, then the decoder alone (30 minutes of one core)
+	$(call FIT,experiments/describe.yaml) $(DESCRIBED) $(ARGS)
+	$(call FIT,experiments/describe_decoder.yaml) $(DESCRIBED) --model.init_args.encoder $(ENCODER) --data.init_args.encoder $(ENCODER) $(ARGS)
 
 pretrain-sam: | $(READY)  ## Train the base weights of the small SAM (vit_t) on drawn shapes
 	$(call FIT,experiments/pretrain_sam.yaml) $(ARGS)

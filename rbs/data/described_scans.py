@@ -12,6 +12,7 @@ import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
@@ -20,21 +21,23 @@ from rbs.data.augmentation.geometric import log_uniform
 from rbs.data.datasets import EpochSampler
 from rbs.data.manifest import Case, Manifest
 from rbs.description.coarse import FINE
-from rbs.description.sentences import SENTENCES, TOPICS, Statement
+from rbs.description.describer import places_of
+from rbs.description.sentences import LEFT, PARTS, RIGHT, SENTENCES, TOPICS, Statement
 from rbs.description.truth import (
     CAMERA_MM,
     STANDS_OUT,
     Foci,
     blurred,
     foci_of,
+    hot_parts,
     midline_of,
     part_of,
     stands_out,
     statements_of,
 )
 from rbs.errors import ManifestError, RbsError
-from rbs.restorers.semantic_features import STRIDE
-from rbs.scans.counts import block_sums, scanned_rows
+from rbs.restorers.semantic_features import STRIDE, load_semantic_network
+from rbs.scans.counts import block_sums, scanned_rows, standard_scale
 from rbs.scans.regions import HOT, label_of
 from rbs.scans.scan import Array, View, align
 from rbs.synthetic.skeleton import SPACING_MM
@@ -51,6 +54,9 @@ _SORTED = 4
 _REGIONS = {"spine": 0.26, "thorax": 0.26, "pelvis": 0.2, "legs": 0.16, "arms": 0.06, "skull": 0.06}
 """Bones in which foci are added, and how often."""
 
+_PART = {part: number for number, part in enumerate(PARTS)}
+_MIRRORED = [_PART[region, {LEFT: RIGHT, RIGHT: LEFT}.get(side, side)] for region, side in PARTS]
+
 NUMBERS = {statement: number for number, (_, statement, _) in enumerate(SENTENCES)}
 """Number of the sentence of each statement."""
 
@@ -63,6 +69,7 @@ class DescribedChild:
         expectation: Of the standard scan, float16 (2, H, W).
         labels: Of every second fine pixel, uint8 (2, H, W).
         hot: Row and column of the hot foci that stand out, (n, 2).
+        parts: Place in `PARTS` of each of them, (n,).
         cold: The same of cold ones.
         midline: Rows and columns of the midline.
         foci: Parts and numbers of these foci.
@@ -72,6 +79,7 @@ class DescribedChild:
     expectation: Array
     labels: Array
     hot: Array
+    parts: Array
     cold: Array
     midline: tuple[Array, Array]
     foci: Foci
@@ -94,6 +102,7 @@ def read_child(case: Case) -> DescribedChild:
         record = json.loads(case.truth.with_name(CHILD_FILE).read_text(encoding="utf-8"))
         statements = statements_of(record, expectation, labels, SPACING_MM)
         midline = midline_of(record)
+        parts = hot_parts(record, SPACING_MM)
         lesions = [lesion for lesion in record["lesions"] if stands_out(lesion)]
         places = {
             cold: np.array(
@@ -114,6 +123,7 @@ def read_child(case: Case) -> DescribedChild:
         expectation=coarse[:, first:end].astype(np.float16),
         labels=labels[:, ::FINE, ::FINE][:, first:end].copy(),
         hot=places[False] - (first, 0),
+        parts=np.array([_PART[part] for part in parts], int),
         cold=places[True] - (first, 0),
         midline=(midline[0] / FINE - first, midline[1] / FINE),
         foci=foci_of(record, SPACING_MM),
@@ -132,6 +142,7 @@ class DescribedScansDataModule(L.LightningDataModule):
     sentences    int64 (B,T)            true sentence of each topic, see `SENTENCES`
     labels       uint8 (B,2,H,128)      region labels
     foci         float32 (B,2,H/8,16)   1 in cells that hold a hot focus, and a cold one
+    where        float32 (B,P,H/8,16)   1 in cells that hold a hot focus of each of `PARTS`
     patient      list[str]              identifiers
     ===========  =====================  ============================================================
 
@@ -216,7 +227,14 @@ class DescribedScansDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of changed children, other ones each epoch."""
-        drawn = DrawnScans(
+        alike = AlikeScans(self._drawn(), self.batch_size)
+        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        sampler = EpochSampler(alike, num_replicas=ranks, rank=rank)
+        return DataLoader(alike, None, sampler=sampler, num_workers=0)
+
+    def _drawn(self) -> DrawnScans:
+        """Samples of the training children."""
+        return DrawnScans(
             self._kept["train"],
             length=self.samples_per_epoch,
             seed=self.seed,
@@ -225,16 +243,76 @@ class DescribedScansDataModule(L.LightningDataModule):
             single_view_probability=self.single_view_probability,
             added=self.added,
         )
-        alike = AlikeScans(drawn, self.batch_size)
-        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        sampler = EpochSampler(alike, num_replicas=ranks, rank=rank)
-        return DataLoader(alike, None, sampler=sampler, num_workers=0)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The validation children as they are, in batches."""
         kept = sorted(self._kept["val"], key=lambda one: one[1].expectation.shape[1])
         whole = DrawnScans(kept, length=len(kept), seed=self.seed, exposures=None, zoom=(1.0, 1.0))
         return DataLoader(whole, self.batch_size, num_workers=0, collate_fn=padded)
+
+
+class EncodedScansDataModule(DescribedScansDataModule):
+    """Scans as an encoder sees them, which is computed once: a decoder trains ten times as fast.
+
+    Training batches hold `seen`, float16 (B, C + 5, h, w), see `Describer.seen`, `sentences` and
+    `where`; validation batches are those of `DescribedScansDataModule`.
+
+    Args:
+        manifest: See `DescribedScansDataModule`.
+        encoder: Weight file of the encoder.
+        scans: Samples that are drawn and encoded.
+        together: Encoded samples a batch.
+        options: Further arguments of `DescribedScansDataModule`.
+    """
+
+    def __init__(
+        self,
+        manifest: str = "data/phantoms/manifest.csv",
+        *,
+        encoder: Path,
+        scans: int = 2400,
+        together: int = 32,
+        **options: Any,
+    ) -> None:
+        super().__init__(manifest, **options)
+        self.encoder, self.scans, self.together = encoder, scans, together
+        self._encoded: list[tuple[Tensor, ...]] = []
+
+    def setup(self, stage: str) -> None:
+        """Read the children, and encode the samples.
+
+        Raises:
+            CheckpointError: The encoder cannot be read.
+        """
+        super().setup(stage)
+        if stage != "fit" or self._encoded:
+            return
+        encoder = load_semantic_network(self.encoder)
+        alike = AlikeScans(self._drawn(), self.batch_size)
+        with torch.inference_mode():
+            for number in tqdm(range(self.scans // self.batch_size), desc="encoding", leave=False):
+                batch = alike[number]
+                x = standard_scale(batch["rapid"], batch["exposure"])
+                seen = torch.cat([encoder(x, batch["exposure"]), places_of(x)], 1).half()
+                self._encoded += zip(seen, batch["sentences"], batch["where"].bool(), strict=True)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches of encoded samples in random order."""
+        order = torch.Generator().manual_seed(self.seed)
+        return DataLoader(
+            self._encoded, self.together, shuffle=True, generator=order, collate_fn=_collate, drop_last=True
+        )
+
+
+def _collate(samples: Sequence[tuple[Tensor, ...]]) -> dict[str, Any]:
+    """A batch of encoded samples, cells that were not scanned added below the shorter ones."""
+    rows = max(seen.shape[1] for seen, _, _ in samples)
+
+    def joined(images: Sequence[Tensor]) -> Tensor:
+        return torch.stack([F.pad(image, (0, 0, 0, rows - image.shape[1])) for image in images])
+
+    seen, sentences, where = zip(*samples, strict=True)
+    return {"seen": joined(seen), "sentences": torch.stack(sentences), "where": joined(where).float()}
 
 
 class AlikeScans(Dataset[dict[str, Any]]):
@@ -265,7 +343,7 @@ def padded(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """A batch of samples, rows added below the shorter ones."""
     rows = max(sample["foci"].shape[1] for sample in samples)
     for sample in samples:
-        for name, each in (("rapid", STRIDE), ("labels", STRIDE), ("foci", 1)):
+        for name, each in (("rapid", STRIDE), ("labels", STRIDE), ("foci", 1), ("where", 1)):
             sample[name] = F.pad(sample[name], (0, 0, 0, rows * each - sample[name].shape[1]))
     batch: dict[str, Any] = default_collate(samples)
     return batch
@@ -323,10 +401,13 @@ class DrawnScans(Dataset[dict[str, Any]]):
             child = with_more_foci(child, rng)
         expectation, labels, left = _zoomed(child, zoom)
         size = expectation.shape[1] // STRIDE, COLUMNS // STRIDE
-        foci = np.stack([_cells(places * zoom + (0, left), size) for places in (child.hot, child.cold)])
+        hot, cold = (places * zoom + (0, left) for places in (child.hot, child.cold))
+        foci = np.stack([_cells(places, size) for places in (hot, cold)])
+        where = np.stack([_cells(hot[child.parts == part], size) for part in range(len(PARTS))])
         statements = child.statements
         if self.exposures and rng.random() < 0.5:
             expectation, labels, foci = (array[..., ::-1] for array in (expectation, labels, foci))
+            where = where[_MIRRORED, :, ::-1]
             statements = mirrored(statements)
         rapid = rng.poisson(expectation * exposure).astype(np.float32)
         if rng.random() < self.single_view_probability:
@@ -337,6 +418,7 @@ class DrawnScans(Dataset[dict[str, Any]]):
             "sentences": torch.tensor([NUMBERS[statement] for statement in statements]),
             "labels": torch.from_numpy(np.ascontiguousarray(labels)),
             "foci": torch.from_numpy(np.ascontiguousarray(foci)),
+            "where": torch.from_numpy(np.ascontiguousarray(where)),
             "patient": patient,
         }
 
@@ -358,7 +440,7 @@ def with_more_foci(child: DescribedChild, rng: np.random.Generator) -> Described
         rng: Source of everything random.
     """
     expectation, labels = child.expectation.astype(np.float32), child.labels.copy()
-    hot, numbers = list(child.hot), dict(child.foci.hot)
+    hot, parts, numbers = list(child.hot), list(child.parts), dict(child.foci.hot)
     mm = SPACING_MM * FINE
     for region in rng.choice(list(_REGIONS), size=int(rng.integers(1, 7)), p=list(_REGIONS.values())):
         places = np.argwhere(child.labels[int(rng.integers(2))] == label_of(region))
@@ -377,6 +459,7 @@ def with_more_foci(child: DescribedChild, rng: np.random.Generator) -> Described
             labels[:, shape >= 0.5] = HOT
             hot.append((row, column))
             part = part_of(region, (column - float(np.interp(row, *child.midline))) * mm)
+            parts.append(_PART[part])
             numbers[part] = numbers.get(part, 0) + 1
     foci = Foci(numbers, child.foci.cold)
     told = {(one.kind, one.region, one.side): one for one in foci.statements()}
@@ -385,6 +468,7 @@ def with_more_foci(child: DescribedChild, rng: np.random.Generator) -> Described
         expectation=expectation,
         labels=labels,
         hot=np.array(hot, float).reshape(-1, 2),
+        parts=np.array(parts, int),
         foci=foci,
         statements=tuple(told.get((one.kind, one.region, one.side), one) for one in child.statements),
     )

@@ -12,14 +12,16 @@ from torch import Tensor, nn
 
 from rbs.description.grammar import CHOICES, LONGEST, TOKENS, WAYS
 from rbs.description.sentences import SENTENCES
-from rbs.restorers.semantic_features import STRIDE, ResidualBlock, SemanticNetwork
+from rbs.restorers.semantic_features import STRIDE, SemanticNetwork
 from rbs.utils.checkpoint import describe
 
-PLACES = 4
-"""Channels that say where a cell lies."""
+PLACES = 5
+"""Channels that say where a cell lies, and whether it was scanned."""
 
-_CELLS = 1024
-"""Cells of a whole scan: 512 x 128 pixels."""
+_CELLS = 64
+"""Cells that a head sums up at first, as if by one."""
+_SMALL = 0.2
+"""Standard deviation of tokens and positions at first: the scan has a part in every word."""
 _NEVER = -1e4
 
 
@@ -27,9 +29,9 @@ class Describer(nn.Module):
     r"""A network from whole scans to the probability of every sentence of the grammar.
 
     The encoder's features (`rbs.restorers.semantic_features`), and where each of their cells lies,
-    pass through residual blocks: the memory. The decoder is given the beginning of a sentence, the
-    token of its topic and the words so far, reads the memory, and says how probable each word is
-    that the grammar lets follow. Its heads sum over cells rather than average (Ramapuram et al.,
+    pass through two linear layers: the memory. The decoder is given the beginning of a sentence,
+    the token of its topic and the words so far, reads the memory, and says how probable each word
+    is that the grammar lets follow. Its heads sum over cells rather than average (Ramapuram et al.,
     "Theory, Analysis, and Best Practices for Sigmoid Self-Attention", arXiv 2409.04431),
 
     .. math::
@@ -41,7 +43,6 @@ class Describer(nn.Module):
     Args:
         channels: Of the encoder, see `SemanticNetwork`.
         blocks: Likewise.
-        context: Residual blocks of the memory.
         heads: Heads of the attention; they divide the channels.
         layers: Times that the decoder reads the memory.
 
@@ -57,24 +58,27 @@ class Describer(nn.Module):
         self,
         channels: Sequence[int] = (24, 40, 64),
         blocks: Sequence[int] = (0, 2, 3),
-        context: int = 2,
         heads: int = 4,
         layers: int = 2,
     ) -> None:
         super().__init__()
         self.encoder = SemanticNetwork(channels, blocks)
         width = self.encoder.feature_channels
-        if not 1 <= context <= 16 or not 1 <= layers <= 16 or heads < 1 or width % heads:
-            raise ValueError(f"{context} blocks, {layers} layers, {heads} heads of {width} channels")
+        if not 1 <= layers <= 16 or heads < 1 or width % heads:
+            raise ValueError(f"{layers} layers, {heads} heads of {width} channels")
         self.channels, self.blocks = self.encoder.channels, self.encoder.blocks
-        self.context, self.heads, self.layers = context, heads, layers
-        self.place = nn.Conv2d(width + PLACES, width, 1)
-        self.memory_blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(context)))
-        self.memory_norm = nn.LayerNorm(width)
+        self.heads, self.layers = heads, layers
+        # Features are larger than places, which would be lost among them.
+        self.feature_norm = nn.LayerNorm(width)
+        self.memory = nn.Sequential(
+            nn.Linear(width + PLACES, 2 * width), nn.GELU(), nn.Linear(2 * width, width), nn.LayerNorm(width)
+        )
         self.tokens = nn.Embedding(len(TOKENS), width)
-        self.positions = nn.Parameter(0.1 * torch.randn(LONGEST, width))
+        nn.init.normal_(self.tokens.weight, std=_SMALL)
+        self.positions = nn.Parameter(_SMALL * torch.randn(LONGEST, width))
         self.beginning = _Averaging(width, heads)
         self.reading = nn.ModuleList(_Summing(width, heads) for _ in range(layers))
+        self.state_norm = nn.LayerNorm(width)
         self.words = nn.Linear(width, len(TOKENS))
         self.temperature: Tensor
         self.register_buffer("temperature", torch.ones(len(CHOICES)))
@@ -87,20 +91,37 @@ class Describer(nn.Module):
         self.register_buffer("ways", places, persistent=False)
         self.register_buffer("taken", taken, persistent=False)
 
-    def memory(self, x: Tensor, exposure: Tensor) -> Tensor:
-        """Memory of scans, (B, C, h, w); arguments as of `SemanticNetwork.features`."""
-        return self.memory_of(self.encoder.features(x, exposure), x)
+    def seen(self, x: Tensor, exposure: Tensor) -> Tensor:
+        """Features of the encoder and places, (B, C + 5, h, w); arguments as of `forward`."""
+        features = self.encoder.features(x, exposure)
+        return torch.cat([features, places_of(x).to(features)], 1)
 
-    def memory_of(self, features: Tensor, x: Tensor) -> Tensor:
-        """Memory (B, C, h, w) of the encoder's features of scans `x`."""
-        places = _places(x, features.shape[-2:]).to(features)
-        found: Tensor = self.memory_blocks(self.place(torch.cat([features, places], 1)))
-        return found
+    def word_logits(self, seen: Tensor) -> Tensor:
+        """Logits of all tokens at each choice, (B, N, V), before temperatures, from `seen`."""
+        return self.read(seen)[0]
 
-    def word_logits(self, memory: Tensor) -> Tensor:
-        """Logits of all tokens at each choice, (B, N, V), before temperatures."""
-        logits: Tensor = self.words(self._read(self.memory_norm(memory.flatten(2).transpose(1, 2))))
-        return logits.float()
+    def read(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of all tokens at each choice, and how much its first head looks at each cell.
+
+        Args:
+            seen: Of the method of that name, (B, C + 5, h, w).
+
+        Returns:
+            (B, N, V), before temperatures; and logits of weights, (B, N, h w).
+        """
+        given, scanned = seen.flatten(2).transpose(1, 2), seen[:, -1].flatten(1)
+        features, places = given[..., :-PLACES], given[..., -PLACES:]
+        cells = self.memory(torch.cat([self.feature_norm(features), places], 2))
+        words = self.tokens(self.starts) + self.positions
+        there = torch.arange(LONGEST, device=words.device) < self.lengths[:, None]
+        begun = self.beginning(words, there)
+        last = begun[torch.arange(len(begun), device=words.device), self.lengths - 1]
+        state = last[None].expand(len(cells), -1, -1)
+        looks = []
+        for layer in self.reading:
+            state, look = layer(state, cells, scanned)
+            looks.append(look)
+        return self.words(self.state_norm(state)).float(), looks[0]
 
     def rated(self, logits: Tensor, temperature: Tensor) -> Tensor:
         """Logarithm of the probability of each sentence of `SENTENCES` within its topic, (B, S).
@@ -114,21 +135,6 @@ class Describer(nn.Module):
         written = chances.flatten(1)[:, self.ways.flatten()].unflatten(1, tuple(self.ways.shape))
         return (written * self.taken).sum(dim=2)
 
-    def decode(self, memory: Tensor) -> Tensor:
-        """Logarithm of the probability of each sentence within its topic, (B, S), of a memory."""
-        return self.rated(self.word_logits(memory), self.temperature)
-
-    def _read(self, cells: Tensor) -> Tensor:
-        """State of the decoder at each choice, (B, N, C), from the memory (B, M, C)."""
-        words = self.tokens(self.starts) + self.positions
-        there = torch.arange(LONGEST, device=words.device) < self.lengths[:, None]
-        begun = self.beginning(words, there)
-        last = begun[torch.arange(len(begun), device=words.device), self.lengths - 1]
-        state = last[None].expand(len(cells), -1, -1)
-        for layer in self.reading:
-            state = layer(state, cells)
-        return state
-
     def forward(self, x: Tensor, exposure: Tensor) -> Tensor:
         """Logarithm of the probability of each sentence within its topic, (B, S).
 
@@ -137,7 +143,7 @@ class Describer(nn.Module):
                 scan of one view is given twice.
             exposure: Exposure relative to the standard scan, (B,).
         """
-        return self.decode(self.memory(x, exposure))
+        return self.rated(self.word_logits(self.seen(x, exposure)), self.temperature)
 
     def spec(self) -> dict[str, Any]:
         """Class path and arguments to build it again, untrained: {"class_path", "init_args"}."""
@@ -185,42 +191,48 @@ class _Summing(_Layer):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__(width, heads)
-        # All cells together start with a weight of about one.
+        # Few enough for what a cell holds to matter from the first step on.
         self.bias = nn.Parameter(torch.full((heads, 1, 1), -math.log(_CELLS)))
 
-    def forward(self, state: Tensor, cells: Tensor) -> Tensor:
-        """The state (B, N, C) after reading the cells (B, M, C)."""
-        return self.added(state, (self.match(state, cells) + self.bias).sigmoid(), cells)
+    def forward(self, state: Tensor, cells: Tensor, scanned: Tensor) -> tuple[Tensor, Tensor]:
+        """The state (B, N, C) after reading cells (B, M, C), those where `scanned` (B, M) is 1.
+
+        Returns:
+            The state; and logits of the weights of the first head, (B, N, M).
+        """
+        match = self.match(state, cells) + self.bias
+        return self.added(state, match.sigmoid() * scanned[:, None, None], cells), match[:, 0].float()
 
 
-def _places(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Where each cell lies, (B, 4, h, w).
+def places_of(x: Tensor) -> Tensor:
+    """Where each cell of scans (B, V, H, W) lies, (B, 5, h, w).
 
     In standard deviations from the mean place of the roots of counts, rows and columns; in cells
-    from that mean row, and in cells from the middle column of the scan.
+    from that mean row, and in cells from the middle column of the scan; and 1 where a view counted
+    anything.
     """
     height, width = x.shape[-2:]
-    rows, columns = size
+    rows, columns = ((side + STRIDE - 1) // STRIDE for side in (height, width))
     with torch.autocast(x.device.type, enabled=False):
-        padded = F.pad(x.detach().float(), (0, columns * STRIDE - width, 0, rows * STRIDE - height))
-        weight = F.avg_pool2d(padded.sum(dim=1, keepdim=True), STRIDE)[:, 0].clamp(min=0).sqrt()
+        margins = (0, columns * STRIDE - width, 0, rows * STRIDE - height)
+        padded = F.pad(x.detach().float().sum(dim=1, keepdim=True), margins)
+        counts = F.avg_pool2d(padded, STRIDE)[:, 0].clamp(min=0)
+        weight = counts.sqrt()
         weight = weight / weight.sum(dim=(1, 2), keepdim=True).clamp(min=1e-6)
         row = torch.arange(rows, device=x.device, dtype=torch.float32)
         column = torch.arange(columns, device=x.device, dtype=torch.float32)
         down, row_spread = _standard(weight.sum(dim=2), row)
         across, column_spread = _standard(weight.sum(dim=1), column)
         aside = column - (width / STRIDE - 1) / 2
-        down, across = down[:, :, None], across[:, None]
         ones = torch.ones_like(weight)
-        return torch.stack(
-            [
-                down / row_spread[:, None] * ones,
-                across / column_spread[:, None] * ones,
-                down / 16 * ones,
-                aside / 4 * ones,
-            ],
-            dim=1,
-        )
+        each = [
+            (down / row_spread)[:, :, None] * ones,
+            (across / column_spread)[:, None] * ones,
+            down[:, :, None] / 16 * ones,
+            aside / 4 * ones,
+            (counts > 0).float(),
+        ]
+        return torch.stack(each, dim=1)
 
 
 def _standard(marginal: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:

@@ -60,6 +60,10 @@ def _choices() -> tuple[tuple[Choice, ...], tuple[tuple[tuple[int, int], ...], .
 
 CHOICES, WAYS = _choices()
 """All choices; and of each sentence of `SENTENCES` the choices on its way and the tokens chosen."""
+FOCI_CHOICES = [
+    number for number, choice in enumerate(CHOICES) if TOKENS[choice.beginning[-1]].startswith("<hot foci")
+]
+"""The first choice on hot foci of each of `rbs.description.sentences.PARTS`."""
 LONGEST = max(len(choice.beginning) for choice in CHOICES)
 """Tokens of the longest beginning."""
 

@@ -8,6 +8,7 @@ has no noise. Needs no PyTorch.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -140,26 +141,25 @@ def part_of(region: str, left_of_midline_mm: float) -> Part:
     return region, LEFT if left_of_midline_mm > 0 else RIGHT
 
 
-def foci_of(record: Mapping[str, Any], spacing_mm: float) -> Foci:
-    """Foci of a phantom.
+def hot_parts(record: Mapping[str, Any], spacing_mm: float) -> list[Part]:
+    """The part of each hot focus of a phantom that stands out.
 
     Args:
         record: Content of its `child.json`.
         spacing_mm: Side of a pixel, mm.
     """
-    hot: dict[Part, int] = {}
-    cold = set()
     line = midline_of(record)
-    for lesion in record["lesions"]:
-        if not stands_out(lesion):
-            continue
-        if lesion["kind"] == "cold":
-            cold.add(lesion["region"])
-            continue
-        aside = (lesion["column"] - float(np.interp(lesion["row"], *line))) * spacing_mm
-        part = part_of(lesion["region"], aside)
-        hot[part] = hot.get(part, 0) + 1
-    return Foci(hot, frozenset(cold))
+    return [
+        part_of(one["region"], (one["column"] - float(np.interp(one["row"], *line))) * spacing_mm)
+        for one in record["lesions"]
+        if one["kind"] != "cold" and stands_out(one)
+    ]
+
+
+def foci_of(record: Mapping[str, Any], spacing_mm: float) -> Foci:
+    """Foci of a phantom; arguments as of `hot_parts`."""
+    cold = [one["region"] for one in record["lesions"] if one["kind"] == "cold" and stands_out(one)]
+    return Foci(Counter(hot_parts(record, spacing_mm)), frozenset(cold))
 
 
 def statements_of(

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from rbs.data.manifest import manifest_record
 from rbs.description.calibration import fit_temperatures
 from rbs.description.checkpoint import save_describer
-from rbs.description.describer import Describer
+from rbs.description.describer import PLACES, Describer
+from rbs.description.grammar import FOCI_CHOICES
 from rbs.description.sentences import SENTENCES, TOPICS
-from rbs.restorers.semantic_features import STRIDE, save_semantic_network
+from rbs.restorers.semantic_features import STRIDE, load_semantic_network, save_semantic_network
 from rbs.scans.scan import REGIONS
 from rbs.tasks.task import Batch, TrainingTask, images_of
 
-_PER_SENTENCE, _PER_FOCUS = 0.1, 20.0
+_PER_SENTENCE, _PER_FOCUS, _PER_PLACE = 0.1, 20.0, 50.0
 """Weights that bring the terms of the loss to one size."""
 
 
@@ -28,8 +29,10 @@ class DescriptionTask(TrainingTask):
 
     The loss is the sum of their negative log-likelihoods. Beside it two convolutions of 1 x 1 tell
     from the encoder's features, of each cell, the regions in it and whether it holds a focus, with
-    cross-entropies: a sentence alone says too little of where to look. They are not kept.
-
+    cross-entropies: a sentence alone says too little of where to look. They are not kept. For the
+    cross-entropies: a sentence alone says too little of where to look. They are not kept. For the
+    same reason the first head of the decoder is told where the foci of a part lie. Batches that
+    hold what the encoder has `seen` train the decoder alone.
     At the end `describer.safetensors` is written, its temperatures fitted to the validation
     children, and its encoder alone as `semantic.safetensors`.
 
@@ -39,6 +42,7 @@ class DescriptionTask(TrainingTask):
         weight_decay: Its weight decay.
         warmup_steps: Steps of linear warm-up, before a cosine decay to zero.
         cells_weight: Weight of what is told of each cell.
+        encoder: Weight file of an encoder to start from.
         output: Folder of the product; None: the command line puts in the run's own folder.
     """
 
@@ -49,6 +53,7 @@ class DescriptionTask(TrainingTask):
         weight_decay: float = 0.02,
         warmup_steps: int = 50,
         cells_weight: float = 1.0,
+        encoder: Path | None = None,
         output: Path | None = None,
     ) -> None:
         super().__init__(lr, weight_decay, warmup_steps, output)
@@ -59,6 +64,8 @@ class DescriptionTask(TrainingTask):
         self.foci = nn.Conv2d(describer.encoder.feature_channels, 2, 1)
         nn.init.constant_(self.foci.bias, -6.0)  # type: ignore[arg-type]
         self._validated: list[tuple[Tensor, Tensor]] = []
+        if encoder is not None:
+            describer.encoder.load_state_dict(load_semantic_network(encoder).state_dict())
 
     def forward(self, x: Tensor, exposure: Tensor) -> Tensor:
         """Logarithms of the probabilities of all sentences; see `Describer.forward`."""
@@ -72,19 +79,27 @@ class DescriptionTask(TrainingTask):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Terms of the loss, "total" among them."""
-        x, exposure = images_of(batch, self.describer.encoder.domain), batch["exposure"]
-        features = self.describer.encoder.features(x, exposure)
-        written = self.describer.decode(self.describer.memory_of(features, x))
+        seen = self._seen(batch)
+        logits, looks = self.describer.read(seen)
+        written = self.describer.rated(logits, self.describer.temperature)
         sentences = -written.gather(1, batch["sentences"]).sum(dim=1).mean()
+        where = F.binary_cross_entropy_with_logits(looks[:, FOCI_CHOICES], batch["where"].flatten(2))
+        total = _PER_SENTENCE * sentences + _PER_PLACE * where
+        terms = {"sentences": sentences, "where": where, "total": total}
+        if "seen" in batch:
+            return terms
+        features = seen[:, :-PLACES]
         regions = F.cross_entropy(self.regions(features).float(), region_shares(batch["labels"]))
         foci = F.binary_cross_entropy_with_logits(self.foci(features).float(), batch["foci"])
         cells = regions + _PER_FOCUS * foci
-        return {
-            "sentences": sentences,
-            "regions": regions,
-            "foci": foci,
-            "total": _PER_SENTENCE * sentences + self.cells_weight * cells,
-        }
+        return terms | {"regions": regions, "foci": foci, "total": terms["total"] + self.cells_weight * cells}
+
+    def _seen(self, batch: Batch) -> Tensor:
+        """What the decoder reads, computed now or before."""
+        if "seen" in batch:
+            kept: Tensor = batch["seen"].float()
+            return kept
+        return self.describer.seen(images_of(batch, self.describer.encoder.domain), batch["exposure"])
 
     def on_validation_epoch_start(self) -> None:
         """Count anew."""
@@ -92,7 +107,7 @@ class DescriptionTask(TrainingTask):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Rate the words of all sentences of the scans."""
-        self._validated.append((self._logits(batch), batch["sentences"]))
+        self._validated.append((self.describer.word_logits(self._seen(batch)), batch["sentences"]))
 
     def on_validation_epoch_end(self) -> None:
         """Log likelihood, and the share of claims that are right and of facts that are found."""
@@ -117,14 +132,9 @@ class DescriptionTask(TrainingTask):
         with torch.inference_mode():
             for batch in self.datamodule.val_dataloader():
                 batch = {n: part.to(self.device) if n != "patient" else part for n, part in batch.items()}
-                found.append((self._logits(batch), batch["sentences"]))
+                found.append((self.describer.word_logits(self._seen(batch)), batch["sentences"]))
         logits, truth = (torch.cat(parts) for parts in zip(*found, strict=True))
         self.describer.temperature.copy_(fit_temperatures(self.describer, logits, truth))
-
-    def _logits(self, batch: Batch) -> Tensor:
-        """Logits of the words of all sentences of a batch."""
-        x = images_of(batch, self.describer.encoder.domain)
-        return self.describer.word_logits(self.describer.memory(x, batch["exposure"]))
 
     def provenance(self) -> dict[str, Any]:
         """Record of the making of the weights."""

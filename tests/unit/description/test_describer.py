@@ -14,7 +14,7 @@ from rbs.restorers.semantic_features import SemanticNetwork, save_semantic_netwo
 @pytest.fixture(scope="module")
 def describer() -> Describer:
     torch.manual_seed(0)
-    return Describer((4, 6, 8), (0, 1, 1), context=1, heads=2).eval()
+    return Describer((4, 6, 8), (0, 1, 1), heads=2).eval()
 
 
 def scans(rows: int = 128, columns: int = 64) -> torch.Tensor:
@@ -29,7 +29,7 @@ def test_probabilities_of_all_sentences_of_a_topic_sum_to_one(describer) -> None
 
 
 def test_it_writes_nothing_but_sentences_of_the_topic_whatever_its_weights(describer) -> None:
-    wild = Describer((4, 6, 8), (0, 1, 1), context=1, heads=2)
+    wild = Describer((4, 6, 8), (0, 1, 1), heads=2)
     for parameter in wild.parameters():
         torch.nn.init.normal_(parameter, std=3.0)
     chances = wild(scans(), torch.ones(2)).exp().detach().numpy()
@@ -42,6 +42,14 @@ def test_what_it_reads_depends_on_where_it_lies(describer) -> None:
     x[..., 30:60, 10:20] = 9
     there, mirrored = (describer(one, torch.ones(1)) for one in (x, x.flip(3)))
     assert not torch.allclose(there, mirrored, atol=1e-4)
+
+
+def test_rows_below_the_last_scanned_one_hardly_matter(describer) -> None:
+    """Scans of a batch are as long as the longest."""
+    x = scans()
+    padded = torch.nn.functional.pad(x, (0, 0, 0, 64))
+    short, long = (describer(one, torch.ones(2)).exp() for one in (x, padded))
+    assert torch.allclose(short, long, atol=0.02)
 
 
 def test_a_saved_network_is_read_back_and_one_of_other_sentences_is_refused(

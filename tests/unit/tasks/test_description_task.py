@@ -3,11 +3,11 @@
 import torch
 from trainings import brief_trainer
 
-from rbs.data.described_scans import DescribedScansDataModule
+from rbs.data.described_scans import DescribedScansDataModule, EncodedScansDataModule
 from rbs.description.checkpoint import load_describer
-from rbs.description.describer import Describer
-from rbs.description.sentences import SENTENCES, TOPICS
-from rbs.restorers.semantic_features import load_semantic_network
+from rbs.description.describer import PLACES, Describer
+from rbs.description.sentences import PARTS, SENTENCES, TOPICS
+from rbs.restorers.semantic_features import load_semantic_network, save_semantic_network
 from rbs.synthetic.cohort import write_cohort
 from rbs.tasks.description import DescriptionTask, region_shares, scores_by_kind
 
@@ -16,7 +16,7 @@ FIRSTS = [next(n for n, one in enumerate(SENTENCES) if one[0] == number) for num
 
 
 def network() -> Describer:
-    return Describer((4, 6, 8), (0, 1, 1), context=1, heads=2)
+    return Describer((4, 6, 8), (0, 1, 1), heads=2)
 
 
 def test_a_training_writes_the_network_and_its_encoder(tmp_path) -> None:
@@ -34,6 +34,24 @@ def test_a_training_writes_the_network_and_its_encoder(tmp_path) -> None:
         assert torch.equal(weight, encoder.state_dict()[name])
 
 
+def test_the_decoder_alone_is_trained_on_what_the_encoder_sees(tmp_path) -> None:
+    manifest = write_cohort(tmp_path / "children", 3, 12, workers=1, progress=False)
+    torch.manual_seed(0)
+    first = network()
+    save_semantic_network(tmp_path / "semantic.safetensors", first.encoder, {})
+    data = EncodedScansDataModule(
+        str(manifest), encoder=tmp_path / "semantic.safetensors", scans=4, batch_size=2, together=2
+    )
+    task = DescriptionTask(network(), encoder=tmp_path / "semantic.safetensors", output=tmp_path)
+    before = task.describer.words.weight.detach().clone()
+    brief_trainer(tmp_path, 2).fit(task, data)
+    for name, weight in task.describer.encoder.state_dict().items():
+        assert torch.equal(weight, first.encoder.state_dict()[name])
+    assert not torch.equal(task.describer.words.weight, before)
+    batch = next(iter(data.train_dataloader()))
+    assert batch["seen"].shape[:2] == (2, 8 + PLACES)
+
+
 def test_the_loss_falls_on_a_scan_that_is_shown_again() -> None:
     torch.manual_seed(1)
     task = DescriptionTask(network())
@@ -43,6 +61,7 @@ def test_the_loss_falls_on_a_scan_that_is_shown_again() -> None:
         "sentences": torch.tensor([FIRSTS]),
         "labels": torch.randint(0, 10, (1, 2, 64, 32), dtype=torch.uint8),
         "foci": torch.zeros(1, 2, 8, 4),
+        "where": torch.zeros(1, len(PARTS), 8, 4),
         "patient": ["P1"],
     }
     optimizer = torch.optim.AdamW(task.parameters(), 1e-2)
