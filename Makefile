@@ -62,7 +62,7 @@ STAGE2 = $(if $(filter phased,$(RECIPE)),phased_b,stage2)
 EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/restorer.safetensors --stage2 $(2)/$(STAGE2)/restorer.safetensors \
 	--teacher $(2)/adapt_sam/teacher $(SEGMENT) $(addprefix --split ,$(SPLIT)) --output $(2)/evaluation --overwrite
 
-.PHONY: help setup demo test test-slow results docs fuzz lint profile bench data train-segmenter pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 train-uncertainty reproduce-weights ablation sweep evaluate benchmark report \
+.PHONY: help setup demo test test-slow results docs fuzz lint profile bench data train-segmenter train-describer pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 train-uncertainty train-x2 reproduce-weights ablation sweep evaluate benchmark report \
 	demo-endoscopy clean-demo anew same-data always
 
 help:  ## List the targets
@@ -141,6 +141,13 @@ train-segmenter: $(RUNS)/segment/segmenter.safetensors  ## Train the segmenter: 
 $(RUNS)/segment/segmenter.safetensors: $(TEACHER_MANIFEST) $(EXPERIMENTS)segment.yaml $(call ANEW,train-segmenter) | $(READY)
 	$(call STEP,segment) $(call FROM,$(TEACHER_MANIFEST)) $(call ASKED,train-segmenter)
 
+# FURTHER: phantoms that train, all of them, beside those of the split train.
+DESCRIBED = $(call FROM,$(PHANTOMS)) $(if $(FURTHER),--data.init_args.more '["$(FURTHER)"]')
+ENCODER = $(RUNS)/describe/semantic.safetensors
+train-describer: $(PHANTOMS) | $(READY)  ## Train the network of `rbs describe`: encoder and decoder, then the decoder alone (30 minutes of one core)
+	$(call FIT,experiments/describe.yaml) $(DESCRIBED) $(ARGS)
+	$(call FIT,experiments/describe_decoder.yaml) $(DESCRIBED) --model.init_args.encoder $(ENCODER) --data.init_args.encoder $(ENCODER) $(ARGS)
+
 pretrain-sam: | $(READY)  ## Train the base weights of the small SAM (vit_t) on drawn shapes
 	$(call FIT,experiments/pretrain_sam.yaml) $(ARGS)
 
@@ -178,6 +185,13 @@ train-uncertainty: $(RUNS)/stage1/restorer_uncertainty.safetensors  ## Train wha
 
 $(RUNS)/stage1/restorer_uncertainty.safetensors: $(RUNS)/stage1/restorer.safetensors experiments/uncertainty.yaml $(call ANEW,train-uncertainty) | same-data
 	$(call STEP,uncertainty) $(call FROM,$(MANIFEST)) --model.init_args.f1 $< --model.init_args.output $(@D) $(call ASKED,train-uncertainty)
+
+# PART=swinir or PART=semantic ARGS='--model.f1.init_args.semantic FILE' trains another one.
+PART ?= nafnet
+train-x2: $(RUNS)/enlarge/$(PART)/restorer.safetensors  ## Train what restores coarse scans on twice the matrix (phantoms only)
+
+$(RUNS)/enlarge/%/restorer.safetensors: $(MANIFEST) experiments/enlarge/nafnet.yaml experiments/enlarge/%.yaml $(call ANEW,train-x2) | $(READY) same-data
+	$(call FIT,experiments/enlarge/nafnet.yaml $(if $(filter nafnet,$*),,--config experiments/enlarge/$*.yaml)) $(call FROM,$(MANIFEST)) $(call ASKED,train-x2)
 
 # What has been trained already is not trained again. Stage 1 of the table is what ships, no. 2 what was trained here.
 # PRECISION=32-true where the processor has no bfloat16, which it would imitate ten times as slowly.

@@ -103,6 +103,7 @@ def restore(
     adapt: bool = False,
     strength: Strength | str = "standard",
     standard_velocity: float = STANDARD_VELOCITY,
+    scale: int = 1,
 ) -> Scan:
     """Restore a rapid scan to standard exposure.
 
@@ -113,6 +114,7 @@ def restore(
         adapt: Fit the restorer to the scan's own counts first; needs PyTorch.
         strength: "gentle", for reading faint foci, "standard", or "strong", the quietest image.
         standard_velocity: Bed velocity of your standard scans, cm/min.
+        scale: 2 restores a scan of coarse pixels to twice as many rows and columns.
 
     Returns:
         The scan with float32 counts at standard exposure. `rbs restore` writes DICOM files.
@@ -132,8 +134,9 @@ def restore(
         raise RbsError(f"there is no strength {strength!r}", remedy=f"name one of {', '.join(Strength)}")
     if isinstance(scan, str | Path):
         scan = read(scan)
-    loaded = load_for_scans(checkpoint, adapt=adapt)
-    report = check(scan, standard_velocity=standard_velocity, trained_on=loaded.provenance)
+    loaded = load_for_scans(checkpoint, adapt=adapt, scale=scale)
+    trained_on = loaded.provenance
+    report = check(scan, standard_velocity=standard_velocity, trained_on=trained_on, scale=scale)
     report.restoring.require(scan.provenance.path)
     return restore_scan(scan, loaded, standard_velocity, strength=Strength(strength))
 

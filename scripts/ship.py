@@ -1,11 +1,14 @@
-"""Put trained weights into rbs/weights: restorer, uncertainty, teacher, segmenter, and graphs.
+"""Put trained weights into rbs/weights: restorer, uncertainty, teacher, segmenter, describer.
 
     python scripts/ship.py runs/shipped_texture runs/adapt_sam/teacher
     python scripts/ship.py --segmenter runs/segment/segmenter.safetensors
+    python scripts/ship.py --describer runs/describe/describer.safetensors
+    python scripts/ship.py --enlarging runs/enlarge/nafnet
 
-All weights that ship may take 14 MB, those of the segmenter 2 MB. Half precision rounds a weight by
-2e-4 of itself; what that changes in a restored scan, or in its regions, is printed. Hashes, seed,
-steps and ranges go to the cards, whose other facts (data, commands, figures) are written by hand.
+The graphs of their networks are written with them. All weights that ship may take 16 MB, those of
+segmenter and describer 2 MB each. Half precision rounds a weight by 2e-4 of itself; what that
+changes in a restored scan, its regions or its sentences is printed. Hashes, seed, steps and ranges
+go to the cards, whose other facts (data, commands, figures) are written by hand.
 """
 
 from __future__ import annotations
@@ -20,16 +23,31 @@ from typing import Any
 
 import numpy as np
 
-from rbs.inference.onnx_export import export_onnx
+from rbs.description.checkpoint import load_describer, save_describer
+from rbs.description.coarse import FINE
+from rbs.inference.onnx_export import export_description_graph, export_onnx
 from rbs.restorers.checkpoint import load_restorer, save_restorer
 from rbs.restorers.uncertainty import head_file, load_uncertainty, save_uncertainty
+from rbs.scans.counts import block_sums
+from rbs.scans.scan import align
 from rbs.segmentation.checkpoint import load_segmenter, save_segmenter
 from rbs.synthetic.cohort import make_patient
-from rbs.synthetic.skeleton.child import SPACING_MM
-from rbs.weights.shipped import FOLDER, GRAPH, SEGMENTER, SEGMENTER_GRAPH, SHIPPED, file_sha256
+from rbs.synthetic.skeleton.child import SPACING_MM, VIEWS
+from rbs.weights.shipped import (
+    DESCRIBER,
+    DESCRIBER_GRAPH,
+    ENLARGING,
+    ENLARGING_GRAPH,
+    FOLDER,
+    GRAPH,
+    SEGMENTER,
+    SEGMENTER_GRAPH,
+    SHIPPED,
+    file_sha256,
+)
 
-SEGMENTER_MB = 2
-"""Most that the segmenter and its graph may take, MB."""
+MOST_MB = 2
+"""Most that the segmenter and its graph may take, and the describer and its, MB."""
 
 
 def main() -> None:
@@ -44,6 +62,8 @@ def main() -> None:
         "teacher", type=Path, nargs="?", help="folder of teacher.safetensors and teacher.json"
     )
     parser.add_argument("--segmenter", type=Path, help="segmenter.safetensors")
+    parser.add_argument("--enlarging", type=Path, help="folder of a restorer.safetensors that enlarges")
+    parser.add_argument("--describer", type=Path, help="describer.safetensors")
     args = parser.parse_args()
     if args.f1:
         ship_restorer(args.f1)
@@ -51,6 +71,10 @@ def main() -> None:
         ship_teacher(args.teacher)
     if args.segmenter:
         ship_segmenter(args.segmenter)
+    if args.enlarging:
+        ship_enlarging(args.enlarging)
+    if args.describer:
+        ship_describer(args.describer)
     print(f"all that ships: {megabytes(FOLDER.rglob('*')):.2f} MB")
 
 
@@ -74,6 +98,20 @@ def ship_restorer(folder: Path) -> None:
     print(f"largest change of a pixel: {change:.1g} of the peak")
 
 
+def ship_enlarging(folder: Path) -> None:
+    """Ship a restorer of coarse scans, and its graph."""
+    trained = load_restorer(folder / SHIPPED.name, scale=2)
+    rapid = block_sums(make_patient(1, seed=1).rapid, 2, 2)
+    before = trained.restore(rapid, 0.5)
+    save_restorer(ENLARGING, trained.restorer.half(), trained.provenance)
+    record(ENLARGING.with_suffix(".json"), sha256=file_sha256(ENLARGING), **of_training(trained.provenance))
+    shipped = load_restorer(ENLARGING, scale=2)
+    export_onnx(shipped, ENLARGING_GRAPH, graph_only=True, overwrite=True)
+    record(ENLARGING_GRAPH.with_suffix(".json"), sha256=file_sha256(ENLARGING_GRAPH))
+    change = np.abs(shipped.restore(rapid, 0.5) - before).max() / before.max()
+    print(f"largest change of a pixel: {change:.1g} of the peak")
+
+
 def ship_teacher(folder: Path) -> None:
     """Ship an adapted teacher."""
     for name in ("teacher.safetensors", "teacher.json"):
@@ -93,11 +131,7 @@ def ship_segmenter(file: Path) -> None:
         save_segmenter(weights, trained.segmenter.half(), made)
         shipped = load_segmenter(weights)
         export_onnx(shipped, graph, graph_only=True)
-        size = megabytes([weights, graph])
-        if size > SEGMENTER_MB:
-            raise SystemExit(
-                f"segmenter and graph have {size:.2f} MB, at most {SEGMENTER_MB} ship: nothing was changed"
-            )
+        size = small_enough(weights, graph)
         shutil.copyfile(weights, SEGMENTER)
         shutil.copyfile(graph, SEGMENTER_GRAPH)
     record(SEGMENTER.with_suffix(".json"), sha256=file_sha256(SEGMENTER), **of_training(made))
@@ -105,7 +139,36 @@ def ship_segmenter(file: Path) -> None:
     after = shipped.probabilities(child.rapid, 0.5, (SPACING_MM, SPACING_MM))
     change, moved = np.abs(after - before).max(), (after.argmax(axis=1) != before.argmax(axis=1)).mean()
     print(f"largest change of a probability: {change:.1g}; pixels in another region: {100 * moved:.2g} %")
-    print(f"segmenter and graph: {size:.2f} MB, at most {SEGMENTER_MB}")
+    print(f"segmenter and graph: {size:.2f} MB, at most {MOST_MB}")
+
+
+def ship_describer(file: Path) -> None:
+    """Ship a description network and its graph."""
+    trained = load_describer(file)
+    # Pixels of a phantom summed up 2 x 2.
+    rapid = block_sums(align(make_patient(1, seed=1).rapid, VIEWS), FINE, FINE)
+    before = trained.chances(rapid, 0.5)
+    made = trained.provenance
+    with TemporaryDirectory() as folder:
+        weights, graph = Path(folder) / DESCRIBER.name, Path(folder) / DESCRIBER_GRAPH.name
+        save_describer(weights, trained.describer.half(), made)
+        shipped = load_describer(weights)
+        export_description_graph(shipped, graph)
+        size = small_enough(weights, graph)
+        shutil.copyfile(weights, DESCRIBER)
+        shutil.copyfile(graph, DESCRIBER_GRAPH)
+    record(DESCRIBER.with_suffix(".json"), sha256=file_sha256(DESCRIBER), **of_training(made))
+    record(DESCRIBER_GRAPH.with_suffix(".json"), sha256=file_sha256(DESCRIBER_GRAPH))
+    change = np.abs(shipped.chances(rapid, 0.5) - before).max()
+    print(f"largest change of a probability: {change:.1g}; describer and graph: {size:.2f} MB")
+
+
+def small_enough(weights: Path, graph: Path) -> float:
+    """Size of weights and graph, MB; stops where they are too large to ship."""
+    size = megabytes([weights, graph])
+    if size > MOST_MB:
+        raise SystemExit(f"weights and graph have {size:.2f} MB, at most {MOST_MB} ship: nothing was changed")
+    return size
 
 
 def of_training(provenance: dict[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Filter:
     name: str = "Gaussian filter"
     sha256: str = "0" * 64
     provenance: dict[str, Any] = field(default_factory=dict)
+    scale: int = 1
     before: Callable[[], None] = lambda: None
 
     def restore(self, rapid: np.ndarray, exposure: float) -> np.ndarray:

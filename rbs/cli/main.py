@@ -42,6 +42,7 @@ PLAIN = (
     "watch",
     "segment",
     "quantify",
+    "describe",
     "view",
     "export",
     "evaluate",

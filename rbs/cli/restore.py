@@ -47,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " weights that come with rbs, for scans only)",
     )
     parser.add_argument(
+        "--scale",
+        type=int,
+        choices=(1, 2),
+        help="scans only: 2 restores scans of coarse pixels, such as 128 columns, to twice as many rows and"
+        " columns, by weights of their own",
+    )
+    parser.add_argument(
         "--device",
         choices=DEVICES,
         help="device that the network computes on (default: cpu for scans, auto for pictures and videos)",
@@ -124,7 +131,7 @@ def _restorer(kind: str, args: argparse.Namespace) -> FileRestorer:
             f"no weights for {kind}s come with rbs",
             remedy="train some with `make train-stage1 DATA=endoscopy` and name them with --checkpoint",
         )
-    for option in ("adapt", "fits", "uncertainty", "strength"):
+    for option in ("adapt", "fits", "uncertainty", "strength", "scale"):
         if getattr(args, option):
             fault = f"--{option.replace('_', '-')} works on counts, and {kind}s have none"
             raise RbsError(fault, remedy="leave it out")
@@ -154,6 +161,7 @@ def _restorer_of_scans(args: argparse.Namespace) -> FileRestorer:
         fits=args.fits,
         uncertainty=args.uncertainty,
         device=args.device or "cpu",
+        scale=args.scale or 1,
     )
     uncertainty = None
     if args.uncertainty:

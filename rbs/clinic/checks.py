@@ -12,7 +12,7 @@ from scipy.ndimage import find_objects, label
 
 from rbs.errors import ScanError, printable
 from rbs.scans.acceptance import ONE_FRAME, SAME_VELOCITY, one_frame_twice, too_few_counts
-from rbs.scans.counts import poisson_deviance
+from rbs.scans.counts import on_pixels_of, poisson_deviance
 from rbs.scans.dicom.reader import TC_99M_KEV, energy_window, from_picture, positive_number
 from rbs.scans.dicom.views import UNNAMED, how_to_name
 from rbs.scans.noise import Noise, examine
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 LONGEST = 2.0
 """Largest ratio of the length covered in the scan time to the stated length; run-in and run-out
 take some, too."""
+
+COARSE_MM = 3.5
+"""Least spacing of scans that are enlarged: 128 columns over a field of 450 mm and more."""
 
 BLOCK = 16
 """Edge, in pixels, of the blocks the consistency check compares."""
@@ -171,7 +174,11 @@ class AcceptanceReport:
 
 
 def check(
-    scan: Scan, *, standard_velocity: float = STANDARD_VELOCITY, trained_on: Mapping[str, Any] | None = None
+    scan: Scan,
+    *,
+    standard_velocity: float = STANDARD_VELOCITY,
+    trained_on: Mapping[str, Any] | None = None,
+    scale: int = 1,
 ) -> AcceptanceReport:
     """Say what was understood of a scan and what it is fit for.
 
@@ -181,6 +188,7 @@ def check(
         trained_on: Provenance of the weights that would restore it. Warns where it holds the ranges
             "spacing_mm", "counts_per_pixel" or "exposure" as (lowest, highest) and the scan lies
             outside.
+        scale: Rows and columns of the restoration per row and column of the scan.
     """
     frames, rows, columns = scan.counts.shape
     counts = scan.counts.reshape(frames, -1).sum(axis=1)
@@ -195,6 +203,8 @@ def check(
     restoring = shared
     if scan.velocity is not None and scan.velocity <= SAME_VELOCITY * standard_velocity:
         restoring += (nothing_to_restore(scan.velocity, standard_velocity),)
+    if scale > 1 and min(scan.spacing_mm) < COARSE_MM:
+        restoring += (_fine_already(scan),)
     window = energy_window(header)
     doubts = (*_steep_sources(names, noises), *_doubts(scan, window))
     cut = f"counts up to {scan.cut} were set to 0 before it was read"
@@ -235,6 +245,15 @@ def nothing_to_restore(velocity: float, standard: float) -> Reason:
         f"there is nothing to restore: {velocities}",
         "restore rapid scans only, or state your --standard-velocity",
     )
+
+
+def _fine_already(scan: Scan) -> Reason:
+    """Why a scan of a fine matrix is not enlarged."""
+    spacing = " x ".join(f"{mm:.2f}" for mm in scan.spacing_mm)
+    fault = (
+        f"its pixels of {spacing} mm are fine already, and --scale 2 is for those of {COARSE_MM} mm and more"
+    )
+    return Reason(fault, "restore it without --scale 2")
 
 
 def _faults(scan: Scan, names: tuple[str, ...], noises: list[Noise]) -> Iterator[Reason]:
@@ -364,7 +383,7 @@ def contradictions(rapid: Scan, restored: Scan, exposure: float) -> list[Contrad
 
     Args:
         rapid: The scan as acquired.
-        restored: The same scan at standard exposure.
+        restored: The same scan at standard exposure, which may have finer pixels.
         exposure: Exposure of the rapid scan over the standard one.
 
     Returns:
@@ -373,7 +392,8 @@ def contradictions(rapid: Scan, restored: Scan, exposure: float) -> list[Contrad
     found = []
     # Half a count a block: an estimate that rounds air to zero is not contradicted by a single
     # stray count.
-    expected = np.maximum(exposure * _blocks(restored.counts), 0.5)
+    estimate = on_pixels_of(restored.counts, rapid.counts)
+    expected = np.maximum(exposure * _blocks(estimate), 0.5)
     for view, z in zip(rapid.views, poisson_z(_blocks(rapid.counts), expected), strict=True):
         for flagged in (z > MAX_Z, z < -MAX_Z):
             clusters, _ = label(flagged, structure=np.ones((3, 3)))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from rbs.scans.acceptance import SAME_VELOCITY
 from rbs.scans.dicom.files import stem_and_suffix
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.dicom.writer import Derivation, write_deviation_nm, write_restored_nm
+from rbs.scans.facts import facts_of
 from rbs.scans.quality.check import check_quality
 from rbs.scans.scan import STANDARD_VELOCITY, Scan, View
 from rbs.utils.guard import attempt
@@ -35,6 +36,7 @@ from rbs.utils.version import VERSION
 if TYPE_CHECKING:
     from rbs.inference.load import Loaded
     from rbs.inference.test_time_adaptation import FittedRestorer
+    from rbs.restorers.checkpoint import LoadedRestorer
     from rbs.restorers.uncertainty import Uncertainty
 
 SHOWN = 3
@@ -113,8 +115,9 @@ def restore_scan(
         strength: Decides how much of what was taken for noise is put back.
 
     Returns:
-        The scan with float32 counts at standard exposure and `velocity` = `standard_velocity`; the
-        header in its provenance keeps what was acquired.
+        The scan with float32 counts at standard exposure and `velocity` = `standard_velocity`, on
+        pixels half as wide where the restorer enlarges; the header in its provenance keeps what was
+        acquired.
 
     Raises:
         ScanError: The velocity is unknown, or no faster than the standard.
@@ -124,12 +127,24 @@ def restore_scan(
     if exposure * SAME_VELOCITY >= 1:
         reason = nothing_to_restore(standard_velocity / exposure, standard_velocity)
         raise ScanError(reason.fault, file=scan.provenance.path, remedy=reason.remedy)
+    loaded = told(loaded, scan)
     scan = filled(scan, loaded, exposure)
     counts = loaded.restore(scan.aligned(), exposure)
     counts = strengths.apply(strength, counts, scan.aligned(), exposure, scan.spacing_mm)
     if not np.isfinite(counts).all():
         raise CheckpointError(f"{loaded.name} gave values that are not finite", remedy="use other weights")
-    return replace(scan.from_aligned(counts), velocity=standard_velocity)
+    rows, columns = (mm / loaded.scale for mm in scan.spacing_mm)
+    return replace(scan.from_aligned(counts), velocity=standard_velocity, spacing_mm=(rows, columns))
+
+
+def told(loaded: Loaded, scan: Scan) -> Loaded:
+    """The restorer, told the facts that the header of a scan states, where it reads them."""
+    return loaded.of_child(facts_of(scan.provenance.header)) if reads_facts(loaded) else loaded
+
+
+def reads_facts(loaded: Loaded) -> TypeGuard[LoadedRestorer]:
+    """True for a restorer that reads facts of the child beside the scan."""
+    return getattr(getattr(loaded, "restorer", None), "reads_facts", False)
 
 
 def deviation_of(
@@ -227,9 +242,12 @@ class ScanRestorer:
         """
         scan = read_nm(source.path, content=source.content, **self.reading)
         trained_on = self.loaded.provenance
-        verdict = check(scan, standard_velocity=self.standard_velocity, trained_on=trained_on).restoring
+        velocity, scale = self.standard_velocity, self.loaded.scale
+        verdict = check(scan, standard_velocity=velocity, trained_on=trained_on, scale=scale).restoring
         verdict.require(source.path)
-        return scan, (*verdict.warnings, *map(str, check_quality(scan)))
+        missing = facts_of(scan.provenance.header).missing if reads_facts(self.loaded) else ()
+        lacking = (f"it states no {', '.join(missing)}: restored without",) if missing else ()
+        return scan, (*verdict.warnings, *lacking, *map(str, check_quality(scan)))
 
     def _restore(
         self, acquired: Acquisition, outputs: Mapping[Path, Path]
@@ -250,10 +268,11 @@ class ScanRestorer:
     def _answer(self, acquired: Acquisition) -> _Answer:
         """Restore a scan and check the result against its counts."""
         rapid, velocity = acquired.scan, self.standard_velocity
-        rapid = filled(rapid, self.loaded, rapid.exposure_of(velocity))
+        loaded = told(self.loaded, rapid)
+        rapid = filled(rapid, loaded, rapid.exposure_of(velocity))
         exposure = rapid.exposure_of(velocity)
         fit = _fitted(self.loaded, rapid, exposure)
-        restored = restore_scan(rapid, fit or self.loaded, velocity, strength=self.strength)
+        restored = restore_scan(rapid, fit or loaded, velocity, strength=self.strength)
         deviation = None
         if self.uncertainty:
             deviation = deviation_of(rapid, self.uncertainty, velocity, strength=self.strength)
@@ -315,8 +334,8 @@ class _Answer:
     def of(self, frames: slice, scan: Scan) -> _Answer:
         """The part of it that belongs to one file."""
         restored, deviation = self.restored, self.deviation
-        velocity = restored.velocity
-        own = replace(scan, counts=restored.counts[frames], velocity=velocity, cut=0)
+        velocity, spacing = restored.velocity, restored.spacing_mm
+        own = replace(scan, counts=restored.counts[frames], velocity=velocity, spacing_mm=spacing, cut=0)
         sd = deviation and replace(own, counts=deviation.counts[frames])
         rapid = replace(scan, counts=self.rapid.counts[frames], cut=0)
         here = [found for found in self.contradictions if found.view in scan.views]

@@ -19,8 +19,9 @@ from tqdm import tqdm
 from rbs.data.augmentation.blanked import fill_blanked
 from rbs.data.datamodule import CropDataModule
 from rbs.data.datasets import GRID
+from rbs.data.facts import FactsOf
 from rbs.data.manifest import Case, LoadedCase, Manifest, load_case
-from rbs.data.samples import Crops, Pairs, WholeScans, compact, source
+from rbs.data.samples import Crops, Pairs, WholeScans, compact, divisible, source
 from rbs.errors import ManifestError, RbsError
 
 
@@ -30,11 +31,14 @@ class RBSDataModule(CropDataModule):
     Training batches hold random crops of both views, of B samples:
 
     ===================  ==================  ==================================================
-    rapid                float32 (B,2,h,w)   raw counts of the rapid scan
+    rapid                float32 (B,2,h,w)   raw counts of the rapid scan; with `scale` 2 each pixel
+                                             the sum of 2 x 2 of those of all else
     exposure             float32 (B,)        exposure of `rapid` relative to the standard scan
     target               float32 (B,2,h,w)   counts at its own exposure, none shared with `rapid`
     target_exposure      float32 (B,)        exposure of `target` relative to the standard scan
-    spacing_mm           float32 (B,2)       row and column spacing, mm
+    spacing_mm           float32 (B,2)       row and column spacing of `target`, mm
+    facts                float32 (B,F)       what is known of the child (`rbs.scans.facts`); only
+                                             with `facts`
     labels               int64 (B,2,h,w)     region labels; only if all training cases have
                                              truth or label files, and without `scenes`
     expectation          float32 (B,2,h,w)   expected counts of the standard scan; only if all
@@ -75,7 +79,12 @@ class RBSDataModule(CropDataModule):
             every crop. Numbered ones exist as whole scans, of which a teacher can say its prior.
         exposures: Smallest and largest exposure of simulated rapid scans, relative to the scan they
             are drawn from; the exposure is uniform between.
-        crop: Rows and columns of training crops, multiples of 16.
+        crop: Rows and columns of training crops, multiples of 16; of their targets with `scale` 2.
+        scale: Rows and columns of a target per row and column of a rapid scan: 1, or 2, which sums
+            the counts of a rapid scan of fine pixels over 2 x 2 of them, for restorers that
+            enlarge. Rows and columns of scans that fill no pixel are left out.
+        facts: Facts of the child that samples carry: "own", or those of the next child, as a
+            placebo ("others"); None for none.
         single_view_probability: Share of two-view crops that show one of their views twice instead,
             so that the restorer also learns scans of one view.
         foci: Mean number of foci, most of them faint, that are put into a training crop
@@ -109,6 +118,8 @@ class RBSDataModule(CropDataModule):
         realisations: int | None = None,
         exposures: tuple[float, float] = (0.25, 0.75),
         crop: tuple[int, int] = (256, 128),
+        scale: int = 1,
+        facts: FactsOf | None = None,
         single_view_probability: float = 0.25,
         foci: float = 0.0,
         scenes: float = 0.0,
@@ -162,7 +173,12 @@ class RBSDataModule(CropDataModule):
             )
         if blanked and pairs != "split":
             raise RbsError(f"blanked areas are filled with pairs: split, not {pairs}")
-        self.blanked = blanked
+        if scale not in (1, 2) or (scale > 1 and realisations is not None):
+            raise RbsError(
+                f"a scale of {scale} and realisations {realisations} do not go together",
+                remedy="set scale to 1, or to 2 with realisations: null",
+            )
+        self.blanked, self.scale, self.facts = blanked, scale, facts
         self.pairs: Pairs = pairs
         self.exposures = exposures
         self.single_view_probability, self.foci, self.scenes = single_view_probability, foci, scenes
@@ -208,6 +224,9 @@ class RBSDataModule(CropDataModule):
             counts = [float(view.mean()) for whole, _ in sources for view in whole]
             extremes = zip((min(counts), max(counts)), self.exposures, self.activities, strict=True)
             means = [count * exposure * activity for count, exposure, activity in extremes]
+        # Of the scans that a restorer is given.
+        spacing = [self.scale * mm for mm in spacing]
+        means = [self.scale**2 * mean for mean in means]
         spans = {"spacing_mm": spacing, "counts_per_pixel": means, "exposure": exposures}
         return {name: [round(min(values), 4), round(max(values), 4)] for name, values in spans.items()}
 
@@ -225,11 +244,14 @@ class RBSDataModule(CropDataModule):
             "textures",
             "activities",
             "lesion_crops",
+            "scale",
+            "facts",
         )
         return super()._options() | {name: getattr(self, name) for name in (*names, "places")}
 
     def _whole(self, split: str) -> WholeScans:
-        return WholeScans(self.cases(split), self._kept[split], seed=self.seed)
+        cases, scans = self.cases(split), self._kept[split]
+        return WholeScans(cases, scans, seed=self.seed, scale=self.scale, facts=self.facts)
 
     def _surveyed(self) -> list[LoadedCase]:
         """Training scans that stand for all."""
@@ -243,7 +265,7 @@ class RBSDataModule(CropDataModule):
             )
         bar = tqdm(cases, desc=f"reading {split} scans", unit="case", leave=False)
         register = self._registered(split)
-        scans = [_compact(load_case(case, register=register)) for case in bar]
+        scans = [divisible(_compact(load_case(case, register=register)), self.scale) for case in bar]
         return [self._unblanked(*numbered) for numbered in enumerate(scans)] if split == "train" else scans
 
     def _registered(self, split: str) -> bool:

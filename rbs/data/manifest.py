@@ -29,6 +29,7 @@ import numpy as np
 from rbs.data.fingerprints import Fingerprint, fingerprint, same_counts
 from rbs.errors import ManifestError, RbsError, ScanError
 from rbs.scans.censoring import completed, cut_counts
+from rbs.scans.facts import Facts, facts_of
 from rbs.scans.ranges import VELOCITY
 from rbs.scans.registration import Motion, estimate_motion
 from rbs.scans.scan import REGIONS, Array, Scan, View, align
@@ -140,6 +141,7 @@ class LoadedCase:
         spacing_mm: Row and column spacing, mm.
         motion: From the standard scan to the rapid one; None where no motion was found, or where
             it was not estimated.
+        facts: What the manifest states of the child, or else the header of the standard scan.
     """
 
     rapid: Array | None
@@ -151,6 +153,7 @@ class LoadedCase:
     spacing_mm: tuple[float, float]
     motion: Motion | None = None
     cut: int = 0
+    facts: Facts = field(default_factory=Facts)
 
 
 @dataclass(frozen=True)
@@ -284,6 +287,8 @@ def load_case(case: Case, *, register: bool = False) -> LoadedCase:
         _read_truth(case.truth, case.standard[0], standard, views) if case.truth else (None, None)
     )
     cut = max(scan.cut for scan in (*standards, *rapids))
+    stated = Facts(case.age_y, case.height_cm, case.weight_kg)
+    facts = stated.filled(facts_of(standard.provenance.header))
     standard = _complete(standard, cut)
     rapid = None if rapid is None else _complete(rapid, cut)
     if case.labels:
@@ -299,6 +304,7 @@ def load_case(case: Case, *, register: bool = False) -> LoadedCase:
         spacing_mm=standard.spacing_mm,
         motion=motion,
         cut=cut,
+        facts=facts,
     )
 
 

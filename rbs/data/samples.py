@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,9 +16,11 @@ from rbs.data.augmentation.places import draw_places, flip_places
 from rbs.data.augmentation.scene_mixing import draw_scene
 from rbs.data.augmentation.texture import draw_texture
 from rbs.data.datasets import CaseDataset, CropDataset, Sample, place_crop
+from rbs.data.facts import FactsOf, facts_entry
 from rbs.data.manifest import Case, LoadedCase
 from rbs.degradation.thinning import Thinning, split
 from rbs.scans.censoring import completed, cut_counts
+from rbs.scans.counts import block_sums
 from rbs.scans.scan import Array, Spacing, View
 
 Pairs = Literal["measured", "split", "rapid", "expectation"]
@@ -47,6 +50,8 @@ class Crops(CropDataset):
         textures: Share of crops whose expectation gets texture.
         activities: Range of factors on the expectation of a crop.
         lesion_crops: Share of crops placed on hot spots and growth plates.
+        scale: See `RBSDataModule`, as `facts`.
+        facts: Likewise.
         places: Rows of the entry "places".
         options: Further arguments of `CropDataset`.
     """
@@ -64,10 +69,13 @@ class Crops(CropDataset):
         textures: float = 0.0,
         activities: tuple[float, float] = (1.0, 1.0),
         lesion_crops: float = 0.0,
+        scale: int = 1,
+        facts: FactsOf | None = None,
         places: int = 0,
         **options: Any,
     ) -> None:
         super().__init__(cases, scans, **options)
+        self.scale, self.facts = scale, facts
         self.pairs, self.exposures = pairs, exposures
         self.single_view_probability, self.foci, self.scenes = single_view_probability, foci, scenes
         self.textures, self.activities = textures, activities
@@ -137,12 +145,15 @@ class Crops(CropDataset):
             arrays["displacement"] = displacement(scan, crop)
         arrays, flip = flip_alike(arrays, int(rng.integers(LARGEST_SEED)))
         moved = {"displacement": _turned(arrays.pop("displacement"), flip)} if self.moved else {}
+        # The same counts on coarser pixels: sums of Poisson counts are Poisson.
+        arrays["rapid"] = summed(arrays["rapid"], self.scale)
         channels = [shown.index(view) for view in views]
         arrays = {name: array[channels] for name, array in arrays.items()} | moved
         sample = self.sample(
             row, arrays, exposure=exposure, target_exposure=target_exposure, crop=crop, flip=flip
         )
         sample["spacing_mm"] = torch.tensor(scan.spacing_mm, dtype=torch.float32)
+        sample |= facts_entry(self.facts, self.cases, self.images, row)
         if self.censored:
             sample["cut"] = torch.tensor(scan.cut)
         if self.places:
@@ -208,7 +219,27 @@ class Crops(CropDataset):
 
 
 class WholeScans(CaseDataset):
-    """Whole scans as acquired, for validation and test; rapid ones simulated where missing."""
+    """Whole scans as acquired, for validation and test; rapid ones simulated where missing.
+
+    Args:
+        cases: Cases.
+        scans: Their arrays.
+        seed: Seed of all random choices.
+        scale: See `RBSDataModule`, as `facts`.
+        facts: Likewise.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        scans: Sequence[LoadedCase],
+        *,
+        seed: int,
+        scale: int = 1,
+        facts: FactsOf | None = None,
+    ) -> None:
+        super().__init__(cases, scans, seed=seed)
+        self.scale, self.facts = scale, facts
 
     def __getitem__(self, row: int) -> Sample:
         scan: LoadedCase = self.images[row]
@@ -220,6 +251,7 @@ class WholeScans(CaseDataset):
             rng = np.random.default_rng((self.seed, 2, row))
             parts = split(scan.standard, (exposure, target_exposure), rng, scan.cut)
             rapid, target = (completed(part, scan.cut) for part in parts)
+        rapid = summed(rapid, self.scale)
         arrays = {"rapid": rapid, "target": target, "spacing_mm": np.array(scan.spacing_mm)}
         if scan.labels is not None:
             arrays |= {"labels": scan.labels, **self.other_labels(row)}
@@ -228,12 +260,28 @@ class WholeScans(CaseDataset):
         if scan.motion is not None:
             arrays["displacement"] = displacement(scan, (0, 0, *scan.standard.shape[1:]))
         sample = self.sample(row, arrays, exposure=exposure, target_exposure=target_exposure)
+        sample |= facts_entry(self.facts, self.cases, self.images, row)
         return sample | ({"cut": torch.tensor(scan.cut)} if scan.cut else {})
 
 
 def compact(counts: Array) -> Array:
     """The same counts as uint16, which is what NM files hold, where they fit."""
     return counts.astype(np.uint16 if counts.max() <= np.iinfo(np.uint16).max else np.int32)
+
+
+def summed(counts: Array, scale: int) -> Array:
+    """Counts (V, H, W) on pixels `scale` times as wide."""
+    return counts if scale == 1 else block_sums(counts, scale, scale)
+
+
+def divisible(scan: LoadedCase, scale: int) -> LoadedCase:
+    """The case without the last rows and columns that fill no pixel `scale` times as wide."""
+    rows, columns = (side // scale * scale for side in scan.standard.shape[1:])
+    if (rows, columns) == scan.standard.shape[1:]:
+        return scan
+    names = ("rapid", "standard", "labels", "expectation")
+    arrays = {name: getattr(scan, name) for name in names}
+    return replace(scan, **{n: a if a is None else a[:, :rows, :columns] for n, a in arrays.items()})
 
 
 def source(scan: LoadedCase, pairs: Pairs) -> tuple[Array, float]:

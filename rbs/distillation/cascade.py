@@ -92,6 +92,7 @@ class Cascade(nn.Module):
         exposure: Tensor,
         prior: SemanticPrior | Callable[[Tensor], SemanticPrior] | None = None,
         standard: tuple[Tensor, Tensor] | None = None,
+        facts: Tensor | None = None,
     ) -> CascadeOutput:
         """Restore.
 
@@ -101,12 +102,13 @@ class Cascade(nn.Module):
             prior: Of these pixels, or a function of I1 that makes it; needed where there is an SPI.
             standard: The standard scan at standard scale, (B, V, H, W), and its exposure, (B,),
                 where f2 sees that; without it there is no second restoration.
+            facts: Facts of the children, (B, F), for an f1 that reads them.
 
         Raises:
             ValueError: There is an SPI but no prior.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains != "f2"):
-            i1, features1 = self.f1.restore_with_features(x, exposure)
+            i1, features1 = self.f1.restore_with_features(x, exposure, facts)
         if callable(prior):
             prior = prior(i1.detach())
         if self.f2 is None or (self.sees == "standard" and standard is None):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rbs.errors import ScanError
 from rbs.scans.censoring import expected, local_mean
-from rbs.scans.counts import where_scanned
+from rbs.scans.counts import on_pixels_of, where_scanned
 from rbs.scans.scan import Array, Scan
 
 if TYPE_CHECKING:
@@ -42,5 +42,5 @@ def filled(scan: Scan, loaded: Loaded, exposure: float) -> Scan:
     def given(mean: Array) -> Array:
         return where_scanned(expected(counts, scan.cut, mean), counts)
 
-    first = loaded.restore(given(local_mean(counts, scan.cut)), exposure)
+    first = on_pixels_of(loaded.restore(given(local_mean(counts, scan.cut)), exposure), counts)
     return scan.from_aligned(given(first * exposure))

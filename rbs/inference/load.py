@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from rbs.errors import RbsError
-from rbs.weights.shipped import NAME, SHIPPED, weights_path
+from rbs.weights.shipped import ENLARGING, NAME, SHIPPED, require_scale, weights_path
 
 if TYPE_CHECKING:
     from rbs.inference.onnx import OnnxRestorer
@@ -23,6 +23,7 @@ def load_for_scans(
     fits: Path | None = None,
     uncertainty: bool = False,
     device: str = "cpu",
+    scale: int = 1,
 ) -> Loaded:
     """Load a restorer of scans; ONNX Runtime starts much sooner than PyTorch.
 
@@ -32,21 +33,34 @@ def load_for_scans(
         fits: Folder in which such fits are kept for other scans of the same camera.
         uncertainty: Load into PyTorch, where the uncertainty head reads the network's features.
         device: "cpu", "cuda" or "auto".
+        scale: Rows and columns of a restoration per row and column of a scan; with 2, "shipped" are
+            the weights that enlarge.
 
     Raises:
-        CheckpointError: The file is missing, cannot be read, or does not restore scans.
-        RbsError: `adapt` or `uncertainty` with an ONNX file, or there is no such device.
+        CheckpointError: The file is missing, cannot be read, does not restore scans, or has another
+            scale.
+        RbsError: `adapt` or `uncertainty` with an ONNX file or a scale of 2, or there is no such
+            device.
         OutputError: The folder of the fits cannot be written.
     """
     file = weights_path(checkpoint)
+    if file == SHIPPED and scale > 1:
+        file = ENLARGING
     looks_inside = "--adapt" if adapt else "--uncertainty" if uncertainty else None
+    if looks_inside and scale > 1:
+        fault = f"{looks_inside} compares counts pixel by pixel, which --scale 2 cuts in four"
+        raise RbsError(fault, remedy="leave one of the two out")
     if file.suffix == ".onnx" and looks_inside:
         fault = f"{looks_inside} looks into the network, which an ONNX file does not allow"
         raise RbsError(fault, file=file, remedy="name the weights it was exported from")
-    if file.suffix == ".onnx" or (file == SHIPPED and not looks_inside):
+    if file.suffix == ".onnx" or (file in (SHIPPED, ENLARGING) and not looks_inside):
         from rbs.inference.onnx import load_onnx, load_shipped
 
-        return load_shipped(device) if file == SHIPPED else load_onnx(file, device)
+        if file.suffix != ".onnx":
+            return load_shipped(device, scale)
+        exported = load_onnx(file, device)
+        require_scale(exported.scale, scale, file)
+        return exported
     from rbs.inference.devices import torch_device
     from rbs.restorers.checkpoint import load_restorer
 
@@ -54,7 +68,7 @@ def load_for_scans(
         from rbs.inference.fits import require_writable
 
         require_writable(fits)
-    loaded = load_restorer(file)
+    loaded = load_restorer(file, scale=scale)
     loaded.restorer.to(torch_device(device))
     if adapt:
         from rbs.inference.test_time_adaptation import AdaptingRestorer
@@ -77,4 +91,4 @@ def load_weights(file: Path) -> LoadedRestorer | LoadedSegmenter:
         _, description = read_safetensors(file)
         if description.class_path.startswith("rbs.segmentation."):
             return load_segmenter(file)
-    return load_restorer(file)
+    return load_restorer(file, scale=None)

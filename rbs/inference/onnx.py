@@ -13,7 +13,7 @@ from rbs.errors import ScanError
 from rbs.inference.onnx_network import VIEWS, OnnxNetwork
 from rbs.scans.counts import standard_scale, where_scanned
 from rbs.scans.scan import Array
-from rbs.utils.memory import WHOLE
+from rbs.utils.memory import WHOLE, require_whole
 from rbs.weights import shipped
 
 
@@ -35,18 +35,23 @@ class OnnxRestorer(OnnxNetwork):
             exposure: Exposure relative to the standard scan.
 
         Returns:
-            Standard counts (V, H, W), float32.
+            Standard counts (V, H, W), float32; (V, 2 H, 2 W) of a restorer that enlarges.
 
         Raises:
-            ScanError: It is too large to be restored at once, and the file is an export.
+            ScanError: It is too large to be restored at once, and the file is an export, or it is
+                enlarged.
             CheckpointError: The network, of another making, cannot be run or answers with another
                 shape.
         """
-        if rapid[0].size > WHOLE:
+        if self.scale > 1:
+            require_whole(self.scale * rapid.shape[1], self.scale * rapid.shape[2], "restored")
+        elif rapid[0].size > WHOLE:
             return self._in_tiles(rapid, exposure)
         x = standard_scale(np.asarray(rapid, dtype=np.float32)[None], exposure)
         both = np.repeat(x, VIEWS // len(rapid), axis=1)
-        answer = self.answer(both, np.array([exposure], np.float32), shape=both.shape)
+        rows, columns = (self.scale * side for side in both.shape[2:])
+        shape = (*both.shape[:2], rows, columns)
+        answer = self.answer(both, np.array([exposure], np.float32), shape=shape)
         counts = answer[0] if len(rapid) == VIEWS else answer[0].mean(axis=0, keepdims=True)
         return where_scanned(counts, rapid)
 
@@ -63,8 +68,10 @@ class OnnxRestorer(OnnxNetwork):
         return loaded.restore(rapid, exposure)
 
 
-def load_shipped(device: str = "cpu") -> OnnxRestorer:
-    """The restorer that comes with rbs; see `OnnxNetwork.shipped`."""
+def load_shipped(device: str = "cpu", scale: int = 1) -> OnnxRestorer:
+    """The restorer of a scale that comes with rbs; see `OnnxNetwork.shipped`."""
+    if scale > 1:
+        return OnnxRestorer.shipped(shipped.ENLARGING, shipped.ENLARGING_GRAPH, device)
     return OnnxRestorer.shipped(shipped.SHIPPED, shipped.GRAPH, device)
 
 

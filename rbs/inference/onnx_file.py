@@ -55,6 +55,7 @@ class ExportDescription(Description):
         restores: Kind of image that a restorer restores; empty for a segmenter.
         segments: Kind of image that a segmenter segments; empty for a restorer.
         regions: Names of the regions that a segmenter tells apart.
+        scale: Rows and columns of a restoration per row and column of a scan.
         name: Class and file of the weights.
         weights_sha256: SHA-256 of that file.
     """
@@ -62,6 +63,7 @@ class ExportDescription(Description):
     restores: Literal["scans", "frames", ""] = ""
     segments: Literal["scans", "frames", ""] = ""
     regions: list[str] = field(default_factory=list)
+    scale: Literal[1, 2] = 1
     name: str = ""
     weights_sha256: str = ""
 

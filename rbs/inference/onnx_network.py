@@ -42,6 +42,7 @@ class OnnxNetwork:
         sha256: Of the file of its weights, hexadecimal.
         provenance: What was recorded about their making.
         file: The file it was read from.
+        scale: Rows and columns of its answer per row and column of an image.
         kind: What it is, in a word.
         does: What it does, as the description of an export says.
         takes: Names and numbers of dimensions of its inputs, float32.
@@ -53,6 +54,7 @@ class OnnxNetwork:
     sha256: str
     provenance: dict[str, Any]
     file: Path
+    scale: int = 1
     kind: ClassVar[str]
     does: ClassVar[str]
     takes: ClassVar[Mapping[str, int]]
@@ -92,7 +94,8 @@ class OnnxNetwork:
             raise CheckpointError(fault, file=weights, remedy="install rbs again")
         family = architecture["class_path"].rpartition(".")[2]
         provenance = description.get("provenance", {})
-        return cls(session, f"{family} {weights.name} (ONNX)", sha256, provenance, weights)
+        scale = architecture["init_args"].get("scale", 1)
+        return cls(session, f"{family} {weights.name} (ONNX)", sha256, provenance, weights, scale)
 
     @classmethod
     def exported(cls, path: Path, device: str = "cpu") -> Self:
@@ -127,7 +130,8 @@ class OnnxNetwork:
         except Exception as error:  # ONNX Runtime has kinds of its own for what is no model
             fault = f"it is truncated or not an ONNX file of a whole network ({type(error).__name__})"
             raise CheckpointError(fault, file=path, remedy=EXPORT) from None
-        return cls(session, f"{about.name} (ONNX)", about.weights_sha256, about.provenance, path)
+        name, sha256 = f"{about.name} (ONNX)", about.weights_sha256
+        return cls(session, name, sha256, about.provenance, path, about.scale)
 
     @classmethod
     def _require(cls, about: ExportDescription, path: Path) -> None:

@@ -51,13 +51,14 @@ def apply(
 
     Args:
         strength: Its share is put back.
-        restored: The restorer's own answer, standard counts (V, H, W).
+        restored: The restorer's own answer, standard counts (V, H, W), or (V, 2 H, 2 W) of one that
+            enlarges.
         rapid: The raw counts it was made from, (V, H, W).
         exposure: Their exposure relative to the standard scan.
         spacing_mm: Rows, columns.
 
     Returns:
-        Standard counts (V, H, W), float32.
+        Standard counts of the shape of `restored`, float32.
     """
     import numpy as np
 
@@ -119,22 +120,27 @@ def put_back(
     .. math::
         T' = \max\big(T + \alpha\, G_\sigma (R / p - T),\, 0\big)
 
-    What an estimate lost of the scan is still in the residual, the rest of which is noise.
+    What an estimate lost of the scan is still in the residual, the rest of which is noise. Of an
+    estimate on finer pixels the residual is that of its sums over the pixels of the scan, and what
+    is put back is cut up among them.
 
     Args:
-        estimate: T, standard counts (V, H, W).
+        estimate: T, standard counts (V, H, W), or on pixels twice as fine.
         rapid: Raw counts R (V, H, W).
         exposure: Their exposure p relative to the standard scan.
         spacing_mm: Rows, columns.
         share: How much of it is put back.
 
     Returns:
-        Standard counts, float64 (V, H, W).
+        Standard counts, float64, of the shape of `estimate`.
     """
     import numpy as np
 
     from rbs.scans.body import smooth
-    from rbs.scans.counts import standard_scale
+    from rbs.scans.counts import cut_up, on_pixels_of, standard_scale
 
-    residual = standard_scale(np.asarray(rapid, np.float64), exposure) - estimate
-    return np.maximum(estimate + share * smooth(residual, SIGMA_MM, spacing_mm), 0)
+    rapid = np.asarray(rapid, np.float64)
+    residual = smooth(standard_scale(rapid, exposure) - on_pixels_of(estimate, rapid), SIGMA_MM, spacing_mm)
+    if estimate.shape != rapid.shape:
+        residual = cut_up(residual, estimate.shape[1] // rapid.shape[1])
+    return np.maximum(estimate + share * residual, 0)

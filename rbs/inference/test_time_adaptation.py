@@ -124,7 +124,7 @@ class AdaptingRestorer(LoadedRestorer):
         elif kept and fit.restorer is kept.restorer:
             fit = replace(fit, sha256=kept.sha256)
         name = f"{self.name}, {fit}"
-        return FittedRestorer(fit.restorer, name, self.version, self.sha256, self.provenance, fit)
+        return FittedRestorer(fit.restorer, name, self.version, self.sha256, self.provenance, fit=fit)
 
 
 @dataclass(frozen=True)

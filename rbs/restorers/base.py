@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rbs.restorers.enlarging import cut_in_four
 from rbs.restorers.image_domain import DOMAINS, DomainName
 from rbs.utils.checkpoint import describe
+from rbs.utils.image_ops import gaussian
 
 
 class Restorer(nn.Module, ABC):
@@ -36,8 +39,14 @@ class Restorer(nn.Module, ABC):
 
     Geometry: the restoration of images (B, C, H, W) is (B, C, H scale, W scale) of the same field
     of view, with pixels `spacing_out` wide. Scans keep their counts: with `scale` 2 a pixel is cut
-    into four, which hold its counts together. A subclass that enlarges sets `scale` and overrides
-    `restore_with_features`.
+    into four, which hold its counts together,
+
+    .. math::
+        f(x) = t^{-1}\big(t(U\, G_\sigma x) + \delta\big)
+
+    with U of `rbs.restorers.enlarging`. The backbone works on the pixels of the image; the four
+    :math:`\delta` of a pixel come from one convolution and a pixel shuffle (Shi et al., CVPR 2016,
+    arXiv 1609.05158).
 
     Args:
         feature_channels: Channels C of the feature map the backbone returns.
@@ -47,21 +56,24 @@ class Restorer(nn.Module, ABC):
             by replication.
         domain: Name of the image domain: "roots" and "counts" are scans, "colours" are frames.
         condition_channels: Channels of the condition; 0 for a restorer that has none.
+        scale: Rows and columns of the restoration per row and column of the image: 1, or of scans
+            2.
 
     Raises:
         ValueError: An argument is out of range: weight files from elsewhere may state anything.
 
     Attributes:
-        scale: Rows and columns of the restoration per row and column of the image.
         images: The domain.
         input_channels: Channels the backbone is given: 5 of a scan, 6 of a frame, and those of the
             condition.
         reach: Pixels beyond which a pixel of the image has no effect on one of the restoration,
             except by averages over the whole image; None where there is no such limit.
+        reads_facts: True if its condition is not channels but facts of each child, (B, F), see
+            `rbs.scans.facts`; None where nothing is known.
     """
 
-    scale: int = 1
     reach: int | None = None
+    reads_facts: bool = False
 
     def __init__(
         self,
@@ -71,6 +83,7 @@ class Restorer(nn.Module, ABC):
         multiple: int = 1,
         domain: DomainName = "roots",
         condition_channels: int = 0,
+        scale: int = 1,
     ) -> None:
         super().__init__()
         if feature_channels < 1 or not 0 <= sigma_px <= 64 or not 1 <= multiple <= 256:
@@ -78,14 +91,17 @@ class Restorer(nn.Module, ABC):
             raise ValueError(f"{asked} pixels are out of range")
         if not 0 <= condition_channels <= 4096:
             raise ValueError(f"{condition_channels} channels of a condition are out of range")
+        if scale not in (1, 2) or (scale == 2 and DOMAINS[domain].shows != "scans"):
+            raise ValueError(f"a scale of {scale} of {DOMAINS[domain].shows}: scans may have 1 or 2")
         self.feature_channels = feature_channels
         self.sigma_px = sigma_px
         self.multiple = multiple
         self.domain: DomainName = domain
         self.images = DOMAINS[domain]
-        self.condition_channels = condition_channels
+        self.condition_channels, self.scale = condition_channels, scale
         self.input_channels = self.images.input_channels + condition_channels
-        self.head = nn.Conv2d(feature_channels, self.images.channels, 3, padding=1, padding_mode="replicate")
+        answers = self.images.channels * scale**2
+        self.head = nn.Conv2d(feature_channels, answers, 3, padding=1, padding_mode="replicate")
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
@@ -117,6 +133,12 @@ class Restorer(nn.Module, ABC):
         self, x: Tensor, exposure: Tensor, condition: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Restore, and return the features of the backbone (B, feature_channels, H, W), too."""
+        return self._restored(x, exposure, condition, self.features)
+
+    def _restored(
+        self, x: Tensor, exposure: Tensor, condition: Tensor | None, features_of: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The same by another way from the backbone's input to its features."""
         if not self.images.fits(x):
             raise ValueError(f"{self.images.shows} must be {self.images.shape}, not {tuple(x.shape)}")
         if exposure.shape != x.shape[:1]:
@@ -136,15 +158,19 @@ class Restorer(nn.Module, ABC):
         with torch.autocast(x.device.type, enabled=False):
             x, p = x.float(), exposure.float()[:, None, None, None]
             channels_in, start = self.images.network_input(x, p, self.sigma_px)
+            if self.scale > 1:
+                start = self.images.forward(cut_in_four(gaussian(x, self.sigma_px)))
         if condition is not None:
             channels_in = torch.cat([channels_in, condition], 1)
         bottom, right = -height % self.multiple, -width % self.multiple
         padded = F.pad(channels_in, (0, right, 0, bottom), mode="replicate")
         # Convolutions of few channels run faster with channels last, on a CPU and under bfloat16 on
         # a GPU.
-        features = self.features(padded.contiguous(memory_format=torch.channels_last))
+        features = features_of(padded.contiguous(memory_format=torch.channels_last))
         features = features[..., :height, :width]
         delta = self.head(features)
+        if self.scale > 1:
+            delta = F.pixel_shuffle(delta, self.scale)
         with torch.autocast(x.device.type, enabled=False):
             restored = self.images.inverse(start + delta.float())
         if channels < self.images.channels:
@@ -158,7 +184,8 @@ class Restorer(nn.Module, ABC):
         until training moves them, and their gradient is that of any weight.
 
         Args:
-            other: Of the same class and arguments, but for `sigma_px` and `condition_channels`.
+            other: Of the same class and arguments, but for `sigma_px` and `condition_channels`, and
+                without its head `scale`.
             head: Take the last convolution, too; otherwise it is zero, and this one is the filter
                 it starts from.
 
@@ -166,6 +193,8 @@ class Restorer(nn.Module, ABC):
             RuntimeError: The two are built otherwise.
         """
         given = other.state_dict()
+        if not head:
+            given |= {name: own for name, own in self.state_dict().items() if name.startswith("head.")}
         for name, own in self.state_dict().items():
             further = own.shape[1] - given[name].shape[1] if own.ndim == 4 and name in given else 0
             if further > 0:

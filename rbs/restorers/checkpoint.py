@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rbs.errors import CheckpointError
 from rbs.restorers.base import Restorer
 from rbs.restorers.tiles import restore_scan
 from rbs.scans.counts import standard_scale, where_scanned
+from rbs.scans.facts import Facts
 from rbs.scans.scan import Array
 from rbs.utils.checkpoint import (
     COPY_AGAIN,
@@ -28,7 +30,7 @@ from rbs.utils.checkpoint import (
 )
 from rbs.utils.description import KEY, WeightsDescription
 from rbs.utils.schema import checked, require_plain
-from rbs.weights.shipped import NAME, check_recorded, file_sha256, weights_path
+from rbs.weights.shipped import NAME, check_recorded, file_sha256, require_scale, weights_path
 
 FRAME_TILE = 768
 """Side of the tiles in which large frames are restored, pixels."""
@@ -45,6 +47,7 @@ class LoadedRestorer:
         version: The version of rbs that wrote it; "unknown" where the file does not say.
         sha256: Of the file, hexadecimal.
         provenance: Record of its making.
+        facts: What is known of the child, for a restorer that reads it.
     """
 
     restorer: Restorer
@@ -52,11 +55,21 @@ class LoadedRestorer:
     version: str
     sha256: str
     provenance: dict[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
 
     @property
     def shows(self) -> str:
         """Kind of image it restores: "scans" or "frames"."""
         return self.restorer.images.shows
+
+    @property
+    def scale(self) -> int:
+        """Rows and columns of a restoration per row and column of a scan."""
+        return self.restorer.scale
+
+    def of_child(self, facts: Facts) -> LoadedRestorer:
+        """The same restorer, told facts of the child whose scans it restores."""
+        return replace(self, facts=facts)
 
     def restore_frame(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Restore a colour frame on the device that the restorer is on.
@@ -110,14 +123,19 @@ class LoadedRestorer:
             exposure: Exposure relative to the standard scan.
 
         Returns:
-            Standard counts (V, H, W), float32.
+            Standard counts (V, H, W), float32; (V, 2 H, 2 W) of a restorer that enlarges.
 
         Raises:
             CheckpointError: The restorer restores frames.
+            ScanError: The scan is too large for a restorer that enlarges.
         """
-        return self.apply(self.restorer, rapid, exposure)
+        if not self.restorer.reads_facts:
+            return self.apply(self.restorer, rapid, exposure)
+        facts = torch.from_numpy(self.facts.numbers())[None]
+        facts = facts.to(next(self.restorer.parameters()).device)
+        return self.apply(lambda x, p: self.restorer(x, p, facts), rapid, exposure)
 
-    def apply(self, network: nn.Module, rapid: Array, exposure: float) -> Array:
+    def apply(self, network: Callable[[Tensor, Tensor], Tensor], rapid: Array, exposure: float) -> Array:
         """Restore by the restorer itself, or by a network around it that takes the same input."""
         self._must_restore("scans")
         device = next(self.restorer.parameters()).device
@@ -147,19 +165,20 @@ def save_restorer(path: str | Path, restorer: Restorer, provenance: dict[str, An
     save_modules(path, {"": restorer}, {**restorer.spec(), "provenance": provenance})
 
 
-def load_restorer(path: str | Path = NAME) -> LoadedRestorer:
+def load_restorer(path: str | Path = NAME, *, scale: int | None = 1) -> LoadedRestorer:
     """Read a restorer.
 
     Args:
         path: A .safetensors file of `save_restorer`, a Lightning .ckpt of `RestorationTask` (its
             first restorer, the averaged weights where weights were averaged), or "shipped".
+        scale: Its `Restorer.scale`; None for any.
 
     Returns:
         The restorer and where it comes from.
 
     Raises:
-        CheckpointError: The file is missing, truncated, damaged, not a checkpoint, or holds another
-            architecture.
+        CheckpointError: The file is missing, truncated, damaged, not a checkpoint, holds another
+            architecture, or one of another scale.
     """
     file = weights_path(path)
     shipped = str(path) == NAME
@@ -176,6 +195,7 @@ def load_restorer(path: str | Path = NAME) -> LoadedRestorer:
     spec = {"class_path": description.class_path, "init_args": description.init_args}
     restorer = build_restorer(spec, file, description.version, tensors)
     load_into(restorer, tensors, file)
+    require_scale(restorer.scale, scale, file)
     return LoadedRestorer(
         restorer=restorer.eval(),
         name=f"{type(restorer).__name__} {file.name}",

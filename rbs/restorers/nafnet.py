@@ -23,6 +23,7 @@ class NAFNet(Restorer):
         sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
         domain: Name of the image domain, see `Restorer`.
         condition_channels: Channels of the condition, see `Restorer`.
+        scale: Rows and columns of the restoration per row and column of the image, see `Restorer`.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class NAFNet(Restorer):
         sigma_px: float = 1.5,
         domain: DomainName = "roots",
         condition_channels: int = 0,
+        scale: int = 1,
     ) -> None:
         if len(enc_blocks) != len(dec_blocks):
             raise ValueError(f"enc_blocks has {len(enc_blocks)} levels but dec_blocks {len(dec_blocks)}")
@@ -43,6 +45,7 @@ class NAFNet(Restorer):
             multiple=2 ** len(enc_blocks),
             domain=domain,
             condition_channels=condition_channels,
+            scale=scale,
         )
         self.width, self.middle_blocks = width, middle_blocks
         self.enc_blocks, self.dec_blocks = list(enc_blocks), list(dec_blocks)

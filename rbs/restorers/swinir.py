@@ -25,6 +25,7 @@ class SwinIR(Restorer):
         sigma_px: Width of the Gaussian filter it starts from, pixels; 0 starts from the identity.
         domain: Name of the image domain, see `Restorer`.
         condition_channels: Channels of the condition, see `Restorer`.
+        scale: Rows and columns of the restoration per row and column of the image, see `Restorer`.
     """
 
     def __init__(
@@ -37,11 +38,17 @@ class SwinIR(Restorer):
         sigma_px: float = 1.5,
         domain: DomainName = "roots",
         condition_channels: int = 0,
+        scale: int = 1,
     ) -> None:
         if len(depths) != len(heads):
             raise ValueError(f"depths has {len(depths)} groups but heads {len(heads)}")
         super().__init__(
-            width, sigma_px=sigma_px, multiple=window, domain=domain, condition_channels=condition_channels
+            width,
+            sigma_px=sigma_px,
+            multiple=window,
+            domain=domain,
+            condition_channels=condition_channels,
+            scale=scale,
         )
         self.width, self.window, self.mlp_ratio = width, window, mlp_ratio
         self.depths, self.heads = list(depths), list(heads)

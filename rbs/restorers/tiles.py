@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rbs.restorers.base import Restorer
-from rbs.utils.memory import WHOLE, return_memory
+from rbs.utils.memory import WHOLE, require_whole, return_memory
 
 TILE = 1024
 """Side of a tile, pixels, without its margin."""
@@ -114,7 +114,9 @@ class _GlobalAverages:
         raise _Known
 
 
-def restore_scan(network: nn.Module, restorer: Restorer, x: Tensor, exposure: Tensor) -> Tensor:
+def restore_scan(
+    network: Callable[[Tensor, Tensor], Tensor], restorer: Restorer, x: Tensor, exposure: Tensor
+) -> Tensor:
     r"""Restore a scan of any size.
 
     A scan of more than `WHOLE` pixels is restored in tiles, if the restorer says how far its
@@ -138,9 +140,14 @@ def restore_scan(network: nn.Module, restorer: Restorer, x: Tensor, exposure: Te
 
     Returns:
         The answer of the network for the whole scan, (B, V, H, W).
+
+    Raises:
+        ScanError: The restorer enlarges, and the restoration would have more than `WHOLE` pixels.
     """
     height, width = x.shape[-2:]
-    if height * width <= WHOLE or restorer.reach is None or restorer.scale != 1:
+    if restorer.scale > 1:
+        require_whole(restorer.scale * height, restorer.scale * width, "restored")
+    if height * width <= WHOLE or restorer.reach is None or restorer.scale > 1:
         return network(x, exposure)
     return_memory()
     tiles = list(_tiles(height, width, restorer.reach, restorer.multiple))

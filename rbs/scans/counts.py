@@ -112,6 +112,23 @@ def block_sums(images: Array, rows: int, columns: int) -> Array:
     return cut.reshape(len(cut), down, rows, across, columns).sum(axis=(2, 4))
 
 
+def on_pixels_of(fine: Array, coarse: Array) -> Array:
+    """Counts (V, m H, n W) summed up to the pixels of others, (V, H, W), which are m x n larger."""
+    rows, columns = (f // c for f, c in zip(fine.shape[1:], coarse.shape[1:], strict=True))
+    return fine if rows == columns == 1 else block_sums(fine, rows, columns)
+
+
+def cut_up(image: Array, scale: int) -> Array:
+    """An image (V, H, W) on finer pixels, (V, scale H, scale W), bilinear, its sum kept.
+
+    Unlike `rbs.restorers.enlarging`, which is of counts, it is linear and may be negative.
+    """
+    from scipy.ndimage import zoom
+
+    finer = [zoom(view, scale, order=1, grid_mode=True, mode="nearest") for view in image]
+    return np.stack(finer) / scale**2
+
+
 def poisson_deviance(counted: Array, expected: Array) -> Array:
     """Deviance 2 (r ln(r/m) - (r - m)) of counts r from their means m > 0; 2m where r is 0.
 
@@ -162,12 +179,13 @@ def where_scanned(counts: Array, rapid: Array) -> Array:
 
     Args:
         counts: Restored counts (V, H, W); the rows above the first and below the last count are set
-            to zero.
+            to zero. They may have a whole number of rows for each of the rapid scan.
         rapid: The rapid scan (V, H, W).
 
     Returns:
         `counts`.
     """
-    first, end = scanned_rows(rapid)
+    rows = counts.shape[1] // rapid.shape[1]
+    first, end = (rows * row for row in scanned_rows(rapid))
     counts[:, :first], counts[:, end:] = 0, 0
     return counts

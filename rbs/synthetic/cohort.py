@@ -288,9 +288,20 @@ def _fill(
         later += timedelta(seconds=round(duration) + PAUSE_S)
     exposure = np.float32(acquisition.dose * STANDARD_VELOCITY / acquisition.standard_velocity)
     truth: dict[str, Any] = {"expectation": phantom.expectation * exposure, "labels": phantom.labels}
-    told = {
-        "made_from": made_from,
-        "child": asdict(child),
+    told = {"made_from": made_from, **record_of(phantom)}
+    if acquisition.moving:
+        truth["expectation_rapid"] = patient.phantom_rapid.expectation * exposure
+        told["motion_since_rapid"] = asdict(phantom.motion)
+        told["landmarks_row_column_rapid"] = patient.phantom_rapid.marks
+    np.savez_compressed(folder / "truth.npz", **truth)
+    (folder / "child.json").write_text(json.dumps(told, indent=1) + "\n")
+    return told
+
+
+def record_of(phantom: Phantom) -> dict[str, Any]:
+    """Content of `child.json`: the child, its lesions and its landmarks."""
+    return {
+        "child": asdict(phantom.child),
         "partial": phantom.partial,
         "injection_site": phantom.injected,
         "contamination": phantom.contaminated,
@@ -302,13 +313,6 @@ def _fill(
         "lesions": [asdict(lesion) for lesion in phantom.lesions],
         "landmarks_row_column": phantom.marks,
     }
-    if acquisition.moving:
-        truth["expectation_rapid"] = patient.phantom_rapid.expectation * exposure
-        told["motion_since_rapid"] = asdict(phantom.motion)
-        told["landmarks_row_column_rapid"] = patient.phantom_rapid.marks
-    np.savez_compressed(folder / "truth.npz", **truth)
-    (folder / "child.json").write_text(json.dumps(told, indent=1) + "\n")
-    return told
 
 
 def _read_json(path: Path) -> dict[str, Any]:

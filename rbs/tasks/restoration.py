@@ -87,7 +87,8 @@ class RestorationTask(TrainingTask):
         weight_decay: Its weight decay.
         warmup_steps: Steps of linear warm-up, before a cosine decay to zero over the whole
             training.
-        init_from: Weights of f1 to start from, .safetensors or .ckpt; stage 2 needs them.
+        init_from: Weights of f1 to start from, .safetensors or .ckpt; stage 2 needs them. One that
+            enlarges may start from one of scale 1, but for the head.
         cascade_from: Weights of f2 and SPI to start from, the cascade.safetensors of another
             stage 2; None starts f2 from the weights of f1.
         output: Folder to which the trained restorer is written, as `restorer.safetensors`; stage 2
@@ -130,11 +131,14 @@ class RestorationTask(TrainingTask):
         }
         self.save_hyperparameters(ignore=list(built))
         self.save_hyperparameters(built)
-        self.stage, self.analyser = stage, analyser
+        self.stage, self.analyser, self.enlarges = stage, analyser, f1.scale != 1
         self.init_from, self.cascade_from, self._own_f2 = init_from, cascade_from, f2 is None
         self.losses = nn.ModuleList(losses or [DEFAULTS[f1.images.shows][0]()])
         shares = {"skd": skd_share, "scm": scm_share, "regions": region_share}
         self.balance = GradientBalance(shares)
+        if region_head and self.enlarges:
+            fault = "the region head reads features of the rapid scan's pixels, and labels are finer"
+            raise RbsError(fault, remedy="set --model.region_head false")
         self.region_head = RegionHead(f1.feature_channels, f1.domain) if region_head else None
         if stage == 1:
             self.cascade = Cascade(f1)
@@ -214,13 +218,19 @@ class RestorationTask(TrainingTask):
                     "stage 2 starts from the weights of stage 1, but none are named", remedy=remedy
                 )
             return
-        loaded = load_restorer(self.init_from)
-        if loaded.restorer.spec() != self.cascade.f1.spec():
-            fault = f"it holds {loaded.restorer.spec()}, but the model's f1 is {self.cascade.f1.spec()}"
+        f1 = self.cascade.f1
+        loaded = load_restorer(self.init_from, scale=None)
+        given, wanted = loaded.restorer.spec(), f1.spec()
+        # One that enlarges may start from one that does not: their heads alone differ.
+        enlarged = f1.scale > loaded.restorer.scale
+        if enlarged:
+            given["init_args"]["scale"] = f1.scale
+        if given != wanted:
+            fault = f"it holds {loaded.restorer.spec()}, but the model's f1 is {wanted}"
             raise CheckpointError(fault, file=self.init_from, remedy="make --model.f1 the same")
         self._init_sha256 = loaded.sha256
         if into_f1:
-            self.cascade.f1.load_state_dict(loaded.restorer.state_dict())
+            f1.start_from(loaded.restorer, head=not enlarged)
         if self.stage == 2:
             self.priors.stage1 = loaded.restorer.requires_grad_(False)
 
@@ -238,6 +248,7 @@ class RestorationTask(TrainingTask):
                 exists, or a loss does not suit their targets.
         """
         require_expectation(self.losses, self.datamodule)  # type: ignore[arg-type]
+        _require_scale(self.cascade.f1, self.datamodule)
         self.priors.attach(self.datamodule, self.device)
         self.trainer.strategy.barrier()
 
@@ -245,9 +256,8 @@ class RestorationTask(TrainingTask):
         """One step on a batch of crops."""
         images = self.cascade.f1.images
         x = images_of(batch, images)
-        out = self.cascade(
-            x, batch["exposure"], self._prior(batch, self.priors.of_crops), self._standard(batch)
-        )
+        prior, standard = self._prior(batch, self.priors.of_crops), self._standard(batch)
+        out = self.cascade(x, batch["exposure"], prior, standard, self._facts(batch))
         facts = batch["exposure"], spacing_of(batch)
         further = {}
         if self.region_head is not None:
@@ -285,6 +295,16 @@ class RestorationTask(TrainingTask):
         exposure = batch["exposure"] + batch["target_exposure"]
         return standard_scale(batch["rapid"] + batch["target"], exposure), exposure
 
+    def _facts(self, batch: Batch) -> Tensor | None:
+        """Facts of the children, (B, F), where f1 reads them; None where it does not."""
+        if not self.cascade.f1.reads_facts:
+            return None
+        if "facts" not in batch:
+            fault = "the restorer reads facts of the child, which the data do not carry"
+            raise RbsError(fault, remedy="set --data.facts own")
+        facts: Tensor = batch["facts"]
+        return facts
+
     def _prior(self, batch: Batch, of: Callable[[Batch], PriorArgument]) -> PriorArgument | None:
         """The prior argument of the cascade; None where it needs none."""
         scm = self.training and self.cascade.scm is not None
@@ -306,7 +326,8 @@ class RestorationTask(TrainingTask):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Restore a whole scan or frame and score it."""
         x = images_of(batch, self.cascade.f1.images)
-        out = self.cascade(x, batch["exposure"], self._prior(batch, self.priors.of_scan))
+        prior = self._prior(batch, self.priors.of_scan)
+        out = self.cascade(x, batch["exposure"], prior, facts=self._facts(batch))
         _, score = DEFAULTS[self.cascade.f1.images.shows]
         scores = score(out.i1, batch)
         if out.i2 is not None:
@@ -382,8 +403,19 @@ class RestorationTask(TrainingTask):
         }
 
 
+def _require_scale(f1: Restorer, data: Any) -> None:
+    """Refuse targets of other pixels than the restoration has."""
+    if f1.scale != (scale := getattr(data, "scale", 1)):
+        fault = f"the restorer has scale {f1.scale}, but the data have scale {scale}"
+        remedy = "make --model.f1.init_args.scale and --data.scale the same"
+        raise RbsError(fault, remedy=remedy)
+
+
 def _require_fitting(task: RestorationTask, trains: Trains, sees: Sees, *, spi: bool, teaches: bool) -> None:
     """Refuse combinations in which a part has nothing to train, or nothing to look at."""
+    if task.enlarges:
+        fault = "stage 2 compares two restorations of one pixel size, and the first restorer enlarges"
+        raise RbsError(fault, remedy="train it with --model.stage 1")
     if trains == "f2" and (teaches or task.region_head is not None):
         fault = "SKD, SCM and the region head train the first restorer, which trains: f2 keeps frozen"
         raise RbsError(fault, remedy="set --model.skd, --model.scm and --model.region_head to false")

@@ -10,14 +10,19 @@ WHOLE = 2**21
 """Pixels of the largest scan that a network sees at once, 2048 x 1024: about 3 GB."""
 
 
-def require_whole(height: int, width: int) -> None:
+def require_whole(height: int, width: int, what: str = "segmented") -> None:
     """Refuse a scan that is too large for a network that sees all of it at once.
+
+    Args:
+        height: Rows.
+        width: Columns.
+        what: Done to it, in a word.
 
     Raises:
         ScanError: It is.
     """
     if height * width > WHOLE:
-        fault = f"its views have {height * width:,} pixels, and {WHOLE:,} are segmented at once"
+        fault = f"its views have {height * width:,} pixels, and {WHOLE:,} are {what} at once"
         raise ScanError(fault, remedy="export it with pixels twice as wide")
 
 

@@ -13,9 +13,17 @@ SHIPPED = FOLDER / "restorer.safetensors"
 """The shipped restorer; `restorer.json` beside it holds its SHA-256, licence and making."""
 GRAPH = FOLDER / "restorer_graph.onnx"
 """Its network for ONNX Runtime, without the weights."""
+ENLARGING = FOLDER / "restorer_x2.safetensors"
+"""The shipped restorer of coarse scans, to twice as many rows and columns."""
+ENLARGING_GRAPH = FOLDER / "restorer_x2_graph.onnx"
+"""Its network for ONNX Runtime, without the weights."""
 SEGMENTER = FOLDER / "segmenter.safetensors"
 """The shipped segmenter of scans."""
 SEGMENTER_GRAPH = FOLDER / "segmenter_graph.onnx"
+"""Its network for ONNX Runtime, without the weights."""
+DESCRIBER = FOLDER / "describer.safetensors"
+"""The shipped description network of scans."""
+DESCRIBER_GRAPH = FOLDER / "describer_graph.onnx"
 """Its network for ONNX Runtime, without the weights."""
 NAME = "shipped"
 """Names the shipped weights wherever weights are named."""
@@ -24,6 +32,27 @@ NAME = "shipped"
 def weights_path(name: str | Path) -> Path:
     """Path of a weight file as options name it: "shipped" is the restorer that comes with rbs."""
     return SHIPPED if str(name) == NAME else Path(name)
+
+
+def require_scale(scale: int, wanted: int | None, file: Path) -> None:
+    """Require that a restorer gives as many rows and columns as are asked for.
+
+    Args:
+        scale: Rows and columns of its restorations per row and column of a scan.
+        wanted: Those that are asked for; None for any.
+        file: Its file.
+
+    Raises:
+        CheckpointError: It gives others.
+    """
+    if wanted in (scale, None):
+        return
+    if scale == 1:
+        fault, remedy = "its restorations keep the pixels of the scan", "name weights trained with scale 2"
+    else:
+        fault = "its restorations have twice as many rows and columns as the scan"
+        remedy = "restore with it by `rbs restore --scale 2`, or name other weights"
+    raise CheckpointError(fault, file=file, remedy=remedy)
 
 
 def teacher_folder(name: str | Path) -> Path:

@@ -5,6 +5,7 @@ import importlib
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
 from rbs.restorers.base import Restorer
@@ -12,21 +13,28 @@ from rbs.restorers.diffusion import Diffusion
 from rbs.restorers.dncnn import DnCNN
 from rbs.restorers.nafnet import NAFNet
 from rbs.restorers.restormer import Restormer
+from rbs.restorers.semantic_nafnet import SemanticNAFNet
 from rbs.restorers.swinir import SwinIR
 from rbs.restorers.unet import UNet
 from rbs.utils.image_ops import gaussian
 
+SIZES = {"width": 4, "enc_blocks": [1, 1], "middle_blocks": 1, "dec_blocks": [1, 1]}
+SEMANTIC = {"channels": [4, 6, 8], "blocks": [1, 1, 1]}
 RESTORERS = {
-    "nafnet": lambda **kw: NAFNet(width=4, enc_blocks=[1, 1], middle_blocks=1, dec_blocks=[1, 1], **kw),
+    "nafnet": lambda **kw: NAFNet(**SIZES, **kw),
     "unet": lambda **kw: UNet(channels=[4, 8], **kw),
     "dncnn": lambda **kw: DnCNN(depth=3, width=4, **kw),
     "restormer": lambda **kw: Restormer(width=4, blocks=[1] * 4, heads=[1] * 4, **kw),
     "swinir": lambda **kw: SwinIR(width=8, depths=[2], heads=[2], window=4, **kw),
+    "nafnet x2": lambda **kw: RESTORERS["nafnet"](scale=2, **kw),
+    "swinir x2": lambda **kw: RESTORERS["swinir"](scale=2, **kw),
+    "semantic x2": lambda **kw: SemanticNAFNet(SEMANTIC, **SIZES, **kw),
     "diffusion": lambda **kw: Diffusion(channels=[4, 8], groups=2, steps=3, tile=16, **kw),
 }
 HALF = torch.tensor([0.5])
-CONDITIONED = [name for name in RESTORERS if name != "diffusion"]
-"""The sampler runs its network many times, and is a peer, never a part of the cascade."""
+CONDITIONED = [name for name in RESTORERS if name not in ("diffusion", "semantic x2")]
+"""The sampler runs its network many times, and is a peer, never a part of the cascade; the condition
+of the semantic one are facts."""
 
 
 @pytest.fixture(params=RESTORERS, ids=list(RESTORERS))
@@ -59,7 +67,7 @@ def trained(restorer):
 def test_shape_is_kept_and_counts_are_finite_and_non_negative(make, shape):
     restorer = trained(make())
     out, features = restorer.restore_with_features(scan(*shape), torch.full((shape[0],), 0.5))
-    assert out.shape == shape
+    assert out.shape == (*shape[:2], *(restorer.scale * side for side in shape[2:]))
     assert features.shape == (shape[0], restorer.feature_channels, *shape[2:])
     assert torch.isfinite(out).all()
     assert (out >= 0).all()
@@ -77,39 +85,32 @@ def check_geometry(restorer, height, width):
 
 
 def test_field_of_view_and_counts_stay(make):
-    restorer = make(sigma_px=0.0)
-    assert restorer.scale == 1
-    check_geometry(restorer, 21, 14)
+    check_geometry(make(sigma_px=0.0), 21, 14)
 
 
-class Twofold(DnCNN):
-    """Every pixel repeated in four, with a part of its counts each."""
-
-    scale, part = 2, 0.25
-
-    def restore_with_features(self, x, exposure, condition=None):
-        restored, features = super().restore_with_features(x, exposure, condition)
-        return self.part * restored.repeat_interleave(2, -1).repeat_interleave(2, -2), features
+def test_scans_are_enlarged_twice_or_not_at_all():
+    assert [RESTORERS[name]().scale for name in ("nafnet", "nafnet x2", "swinir x2")] == [1, 2, 2]
+    for wrong in ({"scale": 3}, {"scale": 2, "domain": "colours"}):
+        with pytest.raises(ValueError, match="a scale of"):
+            RESTORERS["nafnet"](**wrong)
 
 
-def test_enlarging_keeps_the_counts():
-    restorer = Twofold(depth=3, width=4, sigma_px=0.0)
-    check_geometry(restorer, 21, 14)
-    restorer.part = 1
-    with pytest.raises(AssertionError):
-        check_geometry(restorer, 21, 14)
+def coarse(restorer, restored):
+    """A restoration summed up to the pixels of its image."""
+    return restorer.scale**2 * F.avg_pool2d(restored, restorer.scale)
 
 
 def test_untrained_it_is_the_gaussian_filter(make):
     x = scan(1, 2, 40, 31)
-    out = make(sigma_px=1.3)(x, HALF).detach().numpy()
+    restorer = make(sigma_px=1.3)
+    out = coarse(restorer, restorer(x, HALF)).detach().numpy()
     expected = gaussian_filter(x.numpy().astype(np.float64), sigma=(0, 0, 1.3, 1.3), mode="nearest")
     np.testing.assert_allclose(out, expected, atol=1e-5)
 
 
 def test_untrained_with_sigma_zero_it_is_the_identity(make):
-    x = scan(1, 2, 21, 13, mean=20.0)
-    torch.testing.assert_close(make(sigma_px=0.0)(x, HALF), x, atol=1e-4, rtol=1e-5)
+    x, restorer = scan(1, 2, 21, 13, mean=20.0), make(sigma_px=0.0)
+    torch.testing.assert_close(coarse(restorer, restorer(x, HALF)), x, atol=1e-4, rtol=1e-5)
 
 
 def test_one_view_is_the_mean_of_showing_it_twice(make):
@@ -123,7 +124,8 @@ def test_gradients_reach_every_parameter_and_the_input(make):
     restorer = trained(make())
     x = scan(1, 2, 16, 16).requires_grad_()
     restorer(x, HALF).square().sum().backward()
-    dead = [n for n, p in restorer.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    trainable = {n: p for n, p in restorer.named_parameters() if p.requires_grad}
+    dead = [n for n, p in trainable.items() if p.grad is None or not p.grad.abs().sum() > 0]
     assert dead == []
     assert x.grad.abs().sum() > 0
 
@@ -152,7 +154,7 @@ def test_it_may_start_as_its_filter_with_the_features_of_another(conditioned):
     restorer, x = conditioned(sigma_px=0.0, condition_channels=7), scan(1, 2, 21, 14, mean=20.0)
     plain = trained(conditioned())
     restorer.start_from(plain, head=False)
-    torch.testing.assert_close(restorer(x, HALF, CONDITION), x, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(coarse(restorer, restorer(x, HALF, CONDITION)), x, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("channels", "given"), [(0, CONDITION), (7, None), (7, CONDITION[:, :3])])
@@ -167,14 +169,14 @@ def test_an_empty_scan_gives_finite_counts_and_gradients(make):
     out = restorer(x, HALF)
     out.sum().backward()
     assert torch.isfinite(out).all()
-    assert all(torch.isfinite(p.grad).all() for p in restorer.parameters())
+    assert all(torch.isfinite(p.grad).all() for p in restorer.parameters() if p.requires_grad)
     assert torch.isfinite(x.grad).all()
 
 
 def test_the_exposure_matters_once_trained(make):
     restorer, x = make(), scan(1, 2, 16, 16)
     torch.testing.assert_close(restorer(x, HALF), restorer(x, HALF / 4))
-    optimizer = torch.optim.SGD(restorer.parameters(), lr=1e-3)
+    optimizer = torch.optim.SGD([p for p in restorer.parameters() if p.requires_grad], lr=1e-3)
     for _ in range(2):
         optimizer.zero_grad()
         (restorer(x, HALF) - 2).square().mean().backward()
@@ -214,7 +216,8 @@ def test_backbones_see_numbers_of_order_one(make, mean):
     restorer, seen = make(), []
     restorer.features = lambda x: seen.append(x) or torch.zeros(1, restorer.feature_channels, *x.shape[2:])
     restorer(scan(1, 2, 64, 64, mean=mean), HALF)
-    assert seen[0].abs().mean(dim=(0, 2, 3)).min() > 0.05
+    of_scan = seen[0][:, : restorer.images.input_channels]
+    assert of_scan.abs().mean(dim=(0, 2, 3)).min() > 0.05
     assert seen[0].abs().max() < 6
 
 
@@ -243,7 +246,8 @@ def test_gaussian_agrees_with_scipy_on_images_smaller_than_the_kernel():
 
 def test_every_restorer_of_the_package_is_under_contract():
     covered = {type(build()) for build in RESTORERS.values()}
-    assert {c for c in Restorer.__subclasses__() if c.__module__.startswith("rbs.")} == covered
+    families = [c for c in Restorer.__subclasses__() if c.__module__.startswith("rbs.")]
+    assert {c for family in families for c in (family, *family.__subclasses__())} == covered
 
 
 def test_a_small_nafnet_beats_the_gaussian_it_starts_from():

@@ -28,14 +28,18 @@ from rbs.multirun.sweep.runner import run_sweep
 from rbs.multirun.sweep.search import propose
 from rbs.restorers.checkpoint import load_restorer
 from rbs.restorers.nafnet import NAFNet
+from rbs.restorers.semantic_features import SemanticNetwork, save_semantic_network
 from rbs.segmentation.checkpoint import load_segmenter, save_segmenter
 from rbs.segmentation.dynunet import DynUNet
 from rbs.utils.experiments import experiment_file
 
+ENLARGING = [ROOT / "experiments" / "enlarge" / f"{part}.yaml" for part in ("swinir", "semantic")]
+"""Those that are added to enlarge/nafnet."""
+
 EXPERIMENTS = sorted(
     path
     for path in (ROOT / "experiments").rglob("*.yaml")
-    if path.parent.name not in ("ablations", "overlays", "peers")
+    if path.parent.name not in ("ablations", "overlays", "peers") and path not in ENLARGING
 )
 PEERS = sorted((ROOT / "experiments" / "peers").glob("*.yaml"))
 ABLATIONS = sorted((ROOT / "experiments" / "ablations").glob("*.yaml"))
@@ -131,6 +135,22 @@ def test_every_peer_runs_on_stage_1(peer, runs, tiny_cohort, capsys):
     f1 = wanted.get("model", {}).get("init_args", {}).get("f1", {"class_path": "rbs.restorers.nafnet.NAFNet"})
     assert trained.restorer.spec()["class_path"] == f1["class_path"]
     assert trained.provenance["steps"] == 2
+
+
+@pytest.mark.parametrize("part", ENLARGING, ids=name_of)
+def test_every_part_of_twice_the_matrix_runs(part, runs, tiny_cohort, tmp_path):
+    arguments = small(ROOT / "experiments" / "enlarge" / "nafnet.yaml", tiny_cohort, runs)
+    arguments = [*arguments[:2], "--config", str(part), *arguments[2:]]
+    if part.stem == "semantic":
+        network = SemanticNetwork(channels=[4, 6, 8], blocks=[1, 1, 1])
+        save_semantic_network(tmp_path / "semantic.safetensors", network, {})
+        arguments += ["--model.init_args.f1.init_args.semantic", str(tmp_path / "semantic.safetensors")]
+    assert main(["fit", *arguments]) == 0
+    trained = load_restorer(runs / "enlarge" / part.stem / "restorer.safetensors", scale=2)
+    wanted = yaml.safe_load(part.read_text())["model"]["init_args"]["f1"]["class_path"]
+    assert trained.restorer.spec()["class_path"] == wanted
+    assert trained.provenance["spacing_mm"] == [19.2, 19.2]
+    assert str(tmp_path) not in str(trained.restorer.spec())
 
 
 @pytest.mark.parametrize("peer", ["unet", "dncnn", "restormer", "swinir"])

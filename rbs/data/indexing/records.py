@@ -36,7 +36,7 @@ from rbs.data.manifest import SEXES
 from rbs.data.residuals import Sketch, sketch_of
 from rbs.errors import RbsError, printable
 from rbs.scans import acceptance as fit
-from rbs.scans import counts
+from rbs.scans import counts, facts
 from rbs.scans.acceptance import too_few_counts
 from rbs.scans.dicom import files as find
 from rbs.scans.dicom import pixels as dicom_pixels
@@ -54,7 +54,6 @@ IN_FLIGHT = 4
 
 _DERIVATION = ("DerivationCodeSequence", "DerivationDescription", "SourceImageSequence")
 _WHOLE_BODY = ("ScanVelocity", "ScanLength", "WholeBodyTechnique")
-_YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 
 # The reader's remedies name options that an index has not.
 _REMEDIES = {
@@ -223,7 +222,7 @@ def rules() -> str:
     """A hash of the code that reads and notes: notes of other code are worth nothing."""
     code = hashlib.sha256(f"{VERSION} {pydicom.__version__}".encode())
     own = residuals, sys.modules[__name__]
-    for module in (counts, dicom, dicom_pixels, dicom_views, find, fit, *own):
+    for module in (counts, dicom, dicom_pixels, dicom_views, facts, find, fit, *own):
         code.update(inspect.getsource(module).encode())
     return code.hexdigest()
 
@@ -255,7 +254,7 @@ def _describe(file: Path, scan: Scan) -> Note:
         velocity=scan.velocity,
         duration_s=scan.duration_s,
         started=_started(header),
-        age_y=_age(str(header.get("PatientAge") or "")),
+        age_y=facts.years_of(str(header.get("PatientAge") or "")),
         sex=sex if sex in SEXES else None,
         height_cm=_number(header.get("PatientSize"), 100),
         weight_kg=_number(header.get("PatientWeight"), 1),
@@ -278,12 +277,6 @@ def _started(header: Dataset) -> datetime | None:
         if day is not None and time is not None:
             return datetime.combine(day, time).replace(microsecond=0)
     return None
-
-
-def _age(text: str) -> float | None:
-    """Years of an age string such as 006Y or 018M."""
-    years = _number(text[:-1], _YEARS.get(text[-1:].upper(), 0))
-    return None if years is None else round(years, 2)
 
 
 def _number(value: Any, factor: float) -> float | None:

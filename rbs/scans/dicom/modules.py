@@ -108,6 +108,19 @@ def complete(ds: Dataset, scan: Scan) -> None:
             setattr(ds, keyword, [] if keyword.endswith("Sequence") else None)
 
 
+def refine(ds: Dataset, spacing_mm: tuple[float, float]) -> None:
+    """State finer pixels of the same field: the centre of the first one moves to its corner."""
+    before = [float(mm) for mm in ds.PixelSpacing]
+    ds.PixelSpacing = [f"{mm:.10g}" for mm in spacing_mm]
+    down, across = ((fine - coarse) / 2 for fine, coarse in zip(spacing_mm, before, strict=True))
+    for item in ds.DetectorInformationSequence:
+        position, directions = item.get("ImagePositionPatient"), item.get("ImageOrientationPatient")
+        if position and directions and len(position) == 3 and len(directions) == 6:
+            rows, columns = np.split(np.array(directions, float), 2)
+            moved = np.array(position, float) + across * rows + down * columns
+            item.ImagePositionPatient = [f"{mm:.10g}" for mm in moved]
+
+
 def set_pixels(ds: Dataset, stored: Array) -> None:
     """Put 16-bit unsigned pixels (frames, rows, columns) and what describes them."""
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"

@@ -31,6 +31,7 @@ from rbs.scans.dicom.modules import (
     detector,
     drop,
     own_codes,
+    refine,
     scale_mapping,
     scan_velocity,
     set_pixels,
@@ -291,8 +292,8 @@ def write_restored_nm(
 
     Args:
         path: The file to write.
-        scan: Restored counts of the frames of `source`; its velocity is the one they are the counts
-            of.
+        scan: Restored counts of the frames of `source`, which may be on finer pixels; its velocity
+            is the one they are the counts of.
         source: The rapid scan, as `read_nm` gave it.
         derivation: What made it.
         overwrite: Whether an existing file may be replaced.
@@ -360,6 +361,11 @@ def _write_result(
     overwrite: bool = False,
 ) -> Stored:
     """Write what a network made of `source`, in counts."""
+    scale_up = scan.counts.shape[1] // source.counts.shape[1]
+    if scale_up > 1:
+        coarse, fine = (" x ".join(f"{mm:.4g}" for mm in s.spacing_mm) for s in (source, scan))
+        note += f"; each pixel of {coarse} mm cut into {scale_up} x {scale_up} of {fine} mm"
+        series = series.replace("restored", f"restored x{scale_up}")
     with blaming_source(source):
         pixels, scale, clipped = _scaled(scan.counts, source.provenance.path)
         ds = _derived_from(source, scan, series)
@@ -368,6 +374,8 @@ def _write_result(
         if source.velocity is not None:  # the one the scale rests on, also where the user stated it
             ds.ScanVelocity = scan_velocity(source.velocity)
         complete(ds, source)
+        if scale_up > 1:
+            refine(ds, scan.spacing_mm)
         made_by = f"{derivation.model}, rbs {derivation.version}, weights sha256 {derivation.weight_hash}"
         exposure = f"of a {scan.velocity or STANDARD_VELOCITY:.4g} cm/min scan"
         _say_how(ds, kind, f"{how} {exposure} by {made_by}; pixel value = {scale:g} x counts{note}")
@@ -418,7 +426,8 @@ def _derived_from(source: Scan, scan: Scan, label: str, uid_seed: str | None = N
         raise ScanError(
             "the source scan has no DICOM header to derive from", file=file, remedy="read it with read_nm"
         )
-    if scan.views != source.views or scan.counts.shape != source.counts.shape:
+    finer, left = np.divmod(scan.counts.shape, source.counts.shape)
+    if scan.views != source.views or left.any() or finer[0] != 1 or finer[1] != finer[2]:
         fault = f"the derived counts {scan.counts.shape} do not match {source.counts.shape}"
         raise ScanError(fault, file=file, remedy="derive counts of the same frames")
     ds = deepcopy(source.provenance.header)
@@ -432,7 +441,7 @@ def _derived_from(source: Scan, scan: Scan, label: str, uid_seed: str | None = N
         reference = Dataset()
         reference.ReferencedSOPClassUID = ds.SOPClassUID
         reference.ReferencedSOPInstanceUID = ds.SOPInstanceUID
-        reference.SpatialLocationsPreserved = "YES"
+        reference.SpatialLocationsPreserved = "YES" if finer[1] == 1 else "NO"
         purpose = code("121322", "DCM", "Source image for image processing operation")
         reference.PurposeOfReferenceCodeSequence = [purpose]
         ds.SourceImageSequence = [reference]

@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import kstest
 
 from rbs.clinic.checks import BLOCK, check, contradictions, poisson_z
+from rbs.scans.counts import block_sums
 from rbs.scans.scan import Scan, View
 
 
@@ -101,6 +102,25 @@ def test_the_range_of_the_weights_warns(rapid: Scan) -> None:
         assert len(warnings) == 1, key
         assert "outside what the weights were trained on" in warnings[0]
     assert check(rapid, trained_on={"spacing_mm": [4.0, 5.0]}).restoring.fit
+
+
+def test_a_scan_of_fine_pixels_is_not_enlarged(rapid: Scan) -> None:
+    fine, coarse = (replace(rapid, spacing_mm=(mm, mm)) for mm in (2.26, 4.52))
+    assert check(coarse, scale=2).restoring.fit
+    assert check(fine, scale=1).restoring.fit
+    (reason,) = check(fine, scale=2).restoring.reasons
+    assert str(reason) == (
+        "its pixels of 2.26 x 2.26 mm are fine already, and --scale 2 is for those of 3.5 mm and more;"
+        " restore it without --scale 2"
+    )
+
+
+def test_a_restoration_on_finer_pixels_is_compared_by_its_sums(rapid: Scan) -> None:
+    even = rapid.with_counts(rapid.counts[:, : rapid.shape[0] // 2 * 2, : rapid.shape[1] // 2 * 2])
+    sums = even.with_counts(block_sums(even.counts, 2, 2))
+    standard = even.with_counts(2.0 * even.counts)
+    assert contradictions(sums, standard, 0.5) == []
+    assert contradictions(sums, standard.with_counts(3 * standard.counts), 0.5)
 
 
 def test_one_view_is_noted(rapid: Scan) -> None:

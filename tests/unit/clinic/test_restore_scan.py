@@ -15,6 +15,7 @@ from rbs.inference.strengths import DEFAULT, Strength, apply
 from rbs.restorers.checkpoint import LoadedRestorer
 from rbs.restorers.nafnet import NAFNet
 from rbs.scans.censoring import cut_counts
+from rbs.scans.counts import block_sums
 from rbs.scans.scan import Provenance, Scan, View
 
 BOTH = (View.ANTERIOR, View.POSTERIOR)
@@ -67,6 +68,29 @@ def test_counts_that_were_cut_are_filled_in(loaded: LoadedRestorer) -> None:
     adapting = replace(loaded, provenance={"adapted": {}})
     with pytest.raises(ScanError, match="up to 3 were cut"):
         restore_scan(cut, adapting)
+
+
+@pytest.fixture(scope="module")
+def enlarging() -> LoadedRestorer:
+    torch.manual_seed(0)
+    net = NAFNet(width=4, enc_blocks=(1,), middle_blocks=1, dec_blocks=(1,), scale=2)
+    return LoadedRestorer(net.eval(), "NAFNet x2", "0", "0" * 64)
+
+
+@pytest.mark.parametrize("views", [BOTH, BOTH[::-1], BOTH[1:]], ids=str)
+def test_on_twice_the_matrix_field_and_counts_stay(enlarging: LoadedRestorer, views) -> None:
+    scan = a_scan(views)
+    restored = restore_scan(scan, enlarging, strength=Strength.STRONG)
+    assert restored.spacing_mm == (1.15, 1.15)
+    assert (restored.views, restored.velocity) == (views, 20)
+    filtered = gaussian_filter(2.0 * scan.counts, (0, 1.5, 1.5), mode="nearest")
+    np.testing.assert_allclose(block_sums(restored.counts, 2, 2), filtered, rtol=1e-3)
+
+
+def test_counts_that_were_cut_are_filled_in_before_they_are_enlarged(enlarging: LoadedRestorer) -> None:
+    scan = a_scan()
+    cut = scan.with_counts(cut_counts(scan.counts, 3), cut=3)
+    assert restore_scan(cut, enlarging).counts.sum() == pytest.approx(2 * scan.counts.sum(), rel=0.03)
 
 
 def test_the_standard_velocity_sets_the_scale(loaded: LoadedRestorer) -> None:

@@ -314,6 +314,58 @@ def test_whole_scans_are_shown_as_acquired(tiny_cohort: Path, stage: str, split:
     assert again.standard.dtype == np.float32
 
 
+def summed(counts):
+    return 4 * avg_pool2d(counts, 2)
+
+
+@pytest.mark.parametrize("pairs", ["measured", "split"])
+def test_coarse_rapid_scans_are_exact_sums_of_fine_ones(tiny_cohort: Path, pairs: str) -> None:
+    fine, coarse = (epoch(module(tiny_cohort, pairs=pairs, scale=scale)) for scale in (1, 2))
+    for one, two in zip(fine, coarse, strict=True):
+        assert two["rapid"].shape == (4, 2, 32, 16)
+        torch.testing.assert_close(two["rapid"], summed(one["rapid"]))
+        for name in set(SHAPES) - {"rapid"}:
+            torch.testing.assert_close(two[name], one[name])
+    (one,), (two,) = (module(tiny_cohort, "test", scale=scale).test_dataloader() for scale in (1, 2))
+    torch.testing.assert_close(two["rapid"], summed(one["rapid"]))
+    torch.testing.assert_close(two["target"], one["target"])
+    ranges = [module(tiny_cohort, scale=scale).training_ranges() for scale in (1, 2)]
+    assert ranges[1]["spacing_mm"] == [19.2, 19.2]
+    for name, factor in (("spacing_mm", 2), ("counts_per_pixel", 4), ("exposure", 1)):
+        assert ranges[1][name] == pytest.approx([factor * value for value in ranges[0][name]], rel=1e-3)
+
+
+def test_rows_that_fill_no_coarse_pixel_are_left_out(make_cohort, tmp_path: Path) -> None:
+    manifest = make_cohort(tmp_path, splits=("train", "val"), shape=(129, 67))
+    (batch,) = module(manifest, scale=2).val_dataloader()
+    assert batch["rapid"].shape == (1, 2, 64, 33)
+    assert batch["target"].shape == batch["expectation"].shape == batch["labels"].shape == (1, 2, 128, 66)
+    torch.testing.assert_close(batch["crop"], torch.tensor([[0, 0, 64, 33]]))
+    with pytest.raises(RbsError, match="a scale of 2 and realisations 4"):
+        module(manifest, scale=2, realisations=4)
+
+
+def test_facts_are_the_childs_own_or_as_a_placebo_anothers(make_cohort, tmp_path: Path) -> None:
+    manifest = make_cohort(tmp_path, splits=("train", "train", "val"))
+    own = {
+        p: f
+        for b in epoch(module(manifest, facts="own"))
+        for p, f in zip(b["patient"], b["facts"], strict=True)
+    }
+    others = {
+        p: f
+        for b in epoch(module(manifest, facts="others"))
+        for p, f in zip(b["patient"], b["facts"], strict=True)
+    }
+    first, second = own
+    assert own[first].shape == (8,)
+    assert torch.equal(others[first], own[second])
+    assert torch.equal(others[second], own[first])
+    (batch,) = module(manifest, facts="others").val_dataloader()
+    assert batch["facts"].shape == (1, 8)
+    assert "facts" not in next(iter(module(manifest).val_dataloader()))
+
+
 def test_scans_of_one_view_without_rapid_or_truth(make_cohort, tmp_path: Path) -> None:
     views = Manifest.read(make_cohort(tmp_path / "both", splits=("train",))).cases[0]
     posterior = (load_case(views).views[1],)

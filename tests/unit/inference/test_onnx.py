@@ -13,7 +13,7 @@ import torch
 
 from rbs.cli.main import main
 from rbs.data.manifest import Manifest
-from rbs.errors import CheckpointError, RbsError
+from rbs.errors import CheckpointError, RbsError, ScanError
 from rbs.inference.onnx import load_onnx, load_shipped
 from rbs.inference.onnx_export import export_onnx
 from rbs.inference.onnx_file import with_description
@@ -86,6 +86,28 @@ def test_the_shipped_weights_need_no_pytorch(make_cohort, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert load_restorer().sha256 in pydicom.dcmread(tmp_path / "a.dcm").DerivationDescription
+
+
+def test_an_export_that_enlarges_gives_what_its_weights_give(tmp_path):
+    torch.manual_seed(0)
+    restorer = NAFNet(width=4, enc_blocks=[1], middle_blocks=1, dec_blocks=[1], scale=2)
+    torch.nn.init.normal_(restorer.head.weight, std=0.05)
+    save_restorer(tmp_path / "x2.safetensors", restorer, RANGES)
+    weights = load_restorer(tmp_path / "x2.safetensors", scale=2)
+    export_onnx(weights, tmp_path / "x2.onnx")
+    exported = load_onnx(tmp_path / "x2.onnx")
+    assert exported.scale == weights.scale == 2
+    for views in (1, 2):
+        rapid = np.random.default_rng(0).poisson(3.0, (views, 31, 20))
+        rapid[:, :7] = 0
+        ours, theirs = (loaded.restore(rapid, 0.5) for loaded in (weights, exported))
+        assert theirs.shape == (views, 62, 40)
+        np.testing.assert_allclose(theirs, ours, atol=1e-4 * ours.max())
+        assert not theirs[:, :14].any()
+        assert theirs[:, 14:].any()
+    for loaded in (weights, exported):
+        with pytest.raises(ScanError, match="2,097,152 are restored at once"):
+            loaded.restore(np.zeros((2, 1025, 512)), 0.5)
 
 
 @pytest.mark.parametrize("shape", [(2, 61, 40), (1, 64, 48)])

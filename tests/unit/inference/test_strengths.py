@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from rbs.inference import strengths
 from rbs.inference.strengths import ERROR_LEFT, SIGMA_MM, Strength, apply, deviation, put_back
+from rbs.scans.counts import block_sums
 
 SPACING = (2.3, 2.2)
 P = 0.5
@@ -122,6 +123,17 @@ def test_the_response_to_a_faint_focus_is_linear() -> None:
 def test_counts_that_a_restorer_lost_come_back_by_its_share() -> None:
     given = apply(Strength.GENTLE, flat(4.0), counted(flat(5.0), 2), P, SPACING)
     assert given.mean() == pytest.approx(4 + Strength.GENTLE.share, rel=0.01)
+
+
+@pytest.mark.parametrize("strength", [Strength.GENTLE, Strength.STANDARD])
+def test_on_finer_pixels_the_sums_get_what_they_would_get(strength: Strength) -> None:
+    rapid, answer = counted(flat(5.0), 2), flat(4.0)
+    coarse = apply(strength, answer, rapid, P, SPACING)
+    quarters = np.repeat(np.repeat(answer / 4, 2, axis=1), 2, axis=2)
+    fine = apply(strength, quarters, rapid, P, SPACING)
+    assert fine.shape == (*rapid.shape[:1], *(2 * side for side in rapid.shape[1:]))
+    assert fine.sum() == pytest.approx(coarse.sum(), rel=1e-4)
+    np.testing.assert_allclose(block_sums(fine, 2, 2), coarse, rtol=0.02)
 
 
 def test_rows_that_were_not_scanned_stay_empty() -> None:

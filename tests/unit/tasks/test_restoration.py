@@ -231,6 +231,45 @@ def test_stage_2_asks_for_what_it_needs(tmp_path, teacher, stage1):
         stage2(tmp_path, stage1, embedding_dim=256).setup("fit")
 
 
+def test_a_restorer_that_enlarges_may_start_from_one_that_does_not(tmp_path):
+    plain = net()
+    torch.nn.init.normal_(plain.head.weight)
+    save_restorer(tmp_path / "plain.safetensors", plain, {})
+    task = RestorationTask(net(scale=2), init_from=tmp_path / "plain.safetensors")
+    task.setup("fit")
+    own, given = task.cascade.f1.state_dict(), plain.state_dict()
+    assert all(torch.equal(own[name], given[name]) for name in given if not name.startswith("head."))
+    assert not own["head.weight"].any()
+    other = RestorationTask(net(scale=2, sigma_px=0.5), init_from=tmp_path / "plain.safetensors")
+    with pytest.raises(CheckpointError, match="make --model.f1 the same"):
+        other.setup("fit")
+
+
+@pytest.mark.parametrize(("of_f1", "of_data"), [(2, 1), (1, 2)])
+def test_restorer_and_data_have_one_scale(tmp_path, of_f1, of_data):
+    data = Cohort()
+    data.scale = of_data
+    with pytest.raises(RbsError, match=f"the restorer has scale {of_f1}, but the data have scale {of_data}"):
+        trainer(tmp_path).fit(RestorationTask(net(scale=of_f1)), data)
+
+
+def test_a_restorer_that_enlarges_trains_against_fine_targets(tmp_path):
+    data = Cohort(pairs="expectation")
+    data.scale = 2
+    task = RestorationTask(net(scale=2), output=tmp_path)
+    fitting = trainer(tmp_path, limit_val_batches=1)
+    fitting.fit(task, data)
+    assert fitting.callback_metrics["val/psnr_truth"] > 0
+    loaded = load_restorer(tmp_path / "restorer.safetensors", scale=2)
+    assert loaded.provenance["spacing_mm"] == [8.0, 8.0]
+    for wanted in (1, 2):
+        if wanted != loaded.scale:
+            with pytest.raises(CheckpointError, match="twice as many rows and columns"):
+                load_restorer(tmp_path / "restorer.safetensors", scale=wanted)
+    with pytest.raises(RbsError, match="stage 2 compares two restorations of one pixel size"):
+        RestorationTask(net(scale=2), stage=2)
+
+
 def test_constructing_reads_no_file(tmp_path):
     missing = tmp_path / "none"
     prior = PriorConfig(teacher=missing, cache=missing)

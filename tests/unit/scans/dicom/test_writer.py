@@ -45,6 +45,10 @@ def restore(source: Scan, path: Path, factor: float = 1.9) -> tuple[Scan, FileDa
     return restored, pydicom.dcmread(path)
 
 
+def counts_of(ds: FileDataset) -> np.ndarray:
+    return ds.pixel_array * float(ds.RealWorldValueMappingSequence[0].RealWorldValueSlope)
+
+
 def test_acquired_objects_conform(nm_file: Path) -> None:
     assert complaints(nm_file) == []
 
@@ -106,6 +110,38 @@ def test_existing_files_stay(nm_file: Path, tmp_path: Path) -> None:
     assert path.read_text() == "mine"
     write_restored_nm(path, source, source, derivation=MADE_BY, overwrite=True)
     assert pydicom.dcmread(path).ContentQualification == "RESEARCH"
+
+
+def test_a_finer_matrix_keeps_field_and_counts(nm_file: Path, tmp_path: Path) -> None:
+    source, path = read_nm(nm_file), tmp_path / "fine.dcm"
+    fine = np.repeat(np.repeat(0.5 * source.counts, 2, 1), 2, 2).astype(np.float32)
+    restored = replace(source, counts=fine, velocity=20.0, spacing_mm=(1.2, 1.1))
+    stored = write_restored_nm(path, restored, source, derivation=MADE_BY)
+    before, after = pydicom.dcmread(nm_file), pydicom.dcmread(path)
+    assert (after.Rows, after.Columns) == (2 * before.Rows, 2 * before.Columns)
+    assert [float(mm) for mm in after.PixelSpacing] == [1.2, 1.1]
+    assert stored.counts == pytest.approx(2 * source.counts.sum(), rel=1e-3)
+    assert counts_of(after).sum() == pytest.approx(stored.counts)
+    assert "each pixel of 2.4 x 2.2 mm cut into 2 x 2 of 1.2 x 1.1 mm" in after.DerivationDescription
+    assert after.SeriesDescription.endswith("restored x2 RESEARCH")
+    assert after.SourceImageSequence[0].SpatialLocationsPreserved == "NO"
+    for view, (one, two) in enumerate(
+        zip(before.DetectorInformationSequence, after.DetectorInformationSequence, strict=True)
+    ):
+        # A quarter of the old pixel nearer to the corner: along the rows, whose direction the views
+        # do not share, and up.
+        side = (1, -1)[view]
+        moved = np.subtract([float(n) for n in two.ImagePositionPatient], one.ImagePositionPatient)
+        np.testing.assert_allclose(moved, [-side * 0.55, 0, 0.6], atol=1e-6)
+    assert all("<SECONDARY>" in line for line in complaints(path))
+
+
+@pytest.mark.parametrize("shape", [(2, 192, 64), (2, 100, 66), (1, 96, 64)])
+def test_counts_of_another_field_are_refused(nm_file: Path, tmp_path: Path, shape: tuple[int, ...]) -> None:
+    source = read_nm(nm_file)
+    other = replace(source, counts=np.ones(shape), views=source.views[: shape[0]])
+    with pytest.raises(ScanError, match="do not match"):
+        write_restored_nm(tmp_path / "a.dcm", other, source, derivation=MADE_BY)
 
 
 def test_thinned_scans_are_derived_yet_read_as_raw(nm_file: Path, tmp_path: Path) -> None:

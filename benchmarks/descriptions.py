@@ -1,0 +1,78 @@
+"""Sentences of `rbs describe` against the truth of phantom children: docs/results/descriptions.csv.
+
+    python benchmarks/descriptions.py data/phantoms/manifest.csv:test data/fresh/manifest.csv \
+        --table docs/results/descriptions.csv
+
+The rapid scan of each child is described; behind the colon stands the split, all without one. A
+second table, `NAME_confidence.csv`, tells how often sentences of a confidence are true.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from rbs.data.anatomy import CHILD_FILE
+from rbs.data.manifest import Case, Manifest
+from rbs.description.coarse import coarse_counts
+from rbs.description.saying import SURE
+from rbs.description.truth import statements_of
+from rbs.evaluation.descriptions import JudgedScan, free_of_claims, judge, reliability, scores
+from rbs.evaluation.statistics.summary import interval
+from rbs.inference.description import load_describer_for
+from rbs.scans.dicom.reader import read_nm
+from rbs.scans.scan import View, align
+from rbs.synthetic.skeleton import SPACING_MM
+from rbs.utils.files import write_csv
+
+
+def cases(listed: str) -> Iterator[Case]:
+    """Cases of MANIFEST or MANIFEST:SPLIT."""
+    path, _, split = listed.partition(":")
+    manifest = Manifest.read(Path(path))
+    for one in [split] if split else ["train", "val", "test"]:
+        yield from manifest.split(one)
+
+
+def main() -> None:
+    """Describe all children and print, or write, how true it is."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("manifests", nargs="+", metavar="MANIFEST[:SPLIT]")
+    parser.add_argument("--describer", default="shipped")
+    parser.add_argument("--confidence", type=float, default=SURE)
+    parser.add_argument("--table", type=Path)
+    args = parser.parse_args()
+    loaded = load_describer_for(args.describer)
+    judged: list[JudgedScan] = []
+    seconds = []
+    for case in (case for listed in args.manifests for case in cases(listed)):
+        assert case.truth is not None, f"{case.patient} is no phantom"
+        scan = read_nm(case.rapid[0])
+        start = time.perf_counter()
+        chances = loaded.chances(coarse_counts(scan), scan.exposure_of())
+        seconds.append(time.perf_counter() - start)
+        with np.load(case.truth) as content:
+            expectation, labels = (
+                align(content[name], (View.ANTERIOR, View.POSTERIOR)) for name in ("expectation", "labels")
+            )
+        record = json.loads(case.truth.with_name(CHILD_FILE).read_text())
+        truth = statements_of(record, expectation, labels, SPACING_MM)
+        judged.append(judge(case.patient, len(record["lesions"]), chances, truth, args.confidence))
+    table, sure = scores(judged).round(3), reliability(judged).round(3)
+    free = free_of_claims(judged)
+    low, high = interval((free,), np.mean)
+    print(table.to_string(index=False))
+    print(sure.to_string(index=False))
+    print(f"{len(judged)} children, {len(free)} without foci; no focus claimed in {free.mean():.3f}")
+    print(f"({low:.3f} to {high:.3f}); {np.median(seconds):.2f} s a scan")
+    if args.table:
+        write_csv(args.table, list(table.columns), table.values.tolist())
+        second = args.table.with_stem(f"{args.table.stem}_confidence")
+        write_csv(second, list(sure.columns), sure.values.tolist())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Scans in, sentences out: what a description network says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rbs.clinic.acquisitions import Acquisition, acquisitions, join_views
+from rbs.clinic.checks import check
+from rbs.clinic.outcomes import Refusal
+from rbs.clinic.sources import Source
+from rbs.description.coarse import coarse_counts
+from rbs.description.saying import SURE, Said, said
+from rbs.errors import CheckpointError, RbsError, ScanError, printable
+from rbs.scans.censoring import completed
+from rbs.scans.dicom.reader import read_nm
+from rbs.scans.quality.check import check_quality
+from rbs.scans.scan import STANDARD_VELOCITY, Scan
+from rbs.utils.guard import attempt
+from rbs.utils.words import counted
+
+if TYPE_CHECKING:
+    from rbs.inference.description import AnyDescriber
+
+NO_REPORT = "Research use only, not a report."
+
+
+@dataclass(frozen=True)
+class Described:
+    """The description of a scan.
+
+    Attributes:
+        name: Its file or files.
+        sentences: Sentences and their confidence.
+        left_out: Topics on which no sentence is sure enough.
+        least: The least confidence.
+        warnings: What makes it doubtful.
+    """
+
+    name: str
+    sentences: tuple[Said, ...]
+    left_out: int
+    least: float
+    warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"{self.name}:", *(f"  {sentence}" for sentence in self.sentences)]
+        if self.left_out:
+            lines.append(f"  left out: {counted(self.left_out, 'sentence')} below {self.least:.2f}")
+        lines += [f"  warning: {warning}" for warning in self.warnings]
+        return "\n".join(map(printable, lines))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "file": self.name,
+            "sentences": [sentence.as_dict() for sentence in self.sentences],
+            "left_out": self.left_out,
+            "least_confidence": self.least,
+            "warnings": self.warnings,
+        }
+
+
+def describe_scan(
+    files: Sequence[Scan],
+    loaded: AnyDescriber,
+    standard_velocity: float = STANDARD_VELOCITY,
+    *,
+    least: float = SURE,
+    name: str = "",
+) -> Described:
+    """Describe a scan.
+
+    Counts that an export cut are drawn anew first (`rbs.scans.censoring.completed`).
+
+    Args:
+        files: Raw counts at any velocity: a scan, or two of a view each (`pair_views`).
+        loaded: The description network.
+        standard_velocity: cm/min of your standard scans, by which exposures are stated.
+        least: Confidence from which on a sentence is said.
+        name: Of the scan.
+
+    Raises:
+        ScanError: Its velocity is unknown, it holds no counts, or its pixels are of another size.
+        CheckpointError: The network gave values that are no probabilities.
+    """
+    scan = join_views(files)
+    if not scan.counts.any():
+        raise ScanError("it holds no counts", file=scan.provenance.path, remedy="acquire or export it again")
+    exposure = scan.exposure_of(standard_velocity)
+    whole = scan.with_counts(completed(scan.counts, scan.cut), cut=0)
+    chances = loaded.chances(coarse_counts(whole), exposure)
+    if not np.isfinite(chances).all():
+        raise CheckpointError(f"{loaded.name} gave values that are not finite", remedy="use other weights")
+    sentences, left_out = said(chances, least)
+    return Described(name, tuple(sentences), left_out, least)
+
+
+def describe_files(
+    sources: Iterable[Source],
+    loaded: AnyDescriber,
+    reading: Mapping[str, Any],
+    standard_velocity: float = STANDARD_VELOCITY,
+    *,
+    least: float = SURE,
+    names: Mapping[Path, str] = MappingProxyType({}),
+) -> Iterator[Described | Refusal]:
+    """Describe DICOM files, study by study; two files that hold a view each are one scan.
+
+    Args:
+        sources: The files. What rbs restored is refused, as by `read_nm`.
+        loaded: The description network.
+        reading: Options of `read_nm` for files that do not say all.
+        standard_velocity: cm/min of your standard scans.
+        least: Confidence from which on a sentence is said.
+        names: Name of each file, by its path; that of the file by default.
+
+    Yields:
+        The description of each scan, or why a file has none.
+    """
+
+    def examine(source: Source) -> tuple[Scan, tuple[str, ...]]:
+        scan = read_nm(source.path, content=source.content, **reading)
+        trained_on = {"exposure": loaded.provenance["exposure"]} if "exposure" in loaded.provenance else {}
+        report = check(scan, standard_velocity=standard_velocity, trained_on=trained_on)
+        report.training.require(source.path)
+        return scan, (*report.restoring.warnings, *map(str, check_quality(scan)))
+
+    def describe(acquired: Acquisition, name: str) -> Described:
+        found = describe_scan(acquired.files, loaded, standard_velocity, least=least, name=name)
+        doubts = dict.fromkeys(w for path in acquired.paths for w in acquired.warnings[path])
+        return replace(found, warnings=tuple(doubts))
+
+    for acquired in acquisitions(sources, examine):
+        if isinstance(acquired, Refusal):
+            yield acquired
+            continue
+        paths = acquired.paths
+        name = " + ".join(names.get(path, path.name) for path in paths)
+        described = attempt(paths[0], describe, acquired, name)
+        if isinstance(described, RbsError):
+            yield from acquired.refusals(described, paths)
+        else:
+            yield described

@@ -1,0 +1,74 @@
+"""The sentences that are said of a scan: the likeliest of each topic, where it is sure enough."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rbs.description.sentences import SENTENCES, TOPICS, Statement, sentence_of
+from rbs.scans.scan import Array
+
+SURE = 0.7
+"""Confidence from which on a sentence is said."""
+
+_topics = np.array([number for number, _, _ in SENTENCES])
+_claims = np.array([statement.claims for _, statement, _ in SENTENCES])
+
+
+@dataclass(frozen=True)
+class Said:
+    """A sentence and how sure it is.
+
+    Attributes:
+        statement: Its meaning.
+        confidence: Its probability, 0 to 1.
+    """
+
+    statement: Statement
+    confidence: float
+
+    def __str__(self) -> str:
+        return f"{self.confidence:.2f}  {sentence_of(self.statement)}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "sentence": sentence_of(self.statement),
+            "confidence": round(self.confidence, 4),
+            **vars(self.statement),
+        }
+
+
+def answers(chances: Array) -> list[Said]:
+    """The likeliest sentence of each topic.
+
+    Args:
+        chances: Probability of each sentence of `SENTENCES` within its topic, (S,).
+    """
+    found = []
+    for number in range(len(TOPICS)):
+        own = np.flatnonzero(_topics == number)
+        best = int(own[chances[own].argmax()])
+        found.append(Said(SENTENCES[best][1], min(float(chances[best]), 1.0)))
+    return found
+
+
+def said(chances: Array, least: float = SURE) -> tuple[list[Said], int]:
+    """Sentences of at least a confidence, and the number of topics that are left out.
+
+    Where several foci are as likely as one, no number is said but that there are some.
+
+    Args:
+        chances: Probability of each sentence of `SENTENCES` within its topic, (S,).
+        least: The confidence.
+    """
+    kept = []
+    for number, (topic, answer) in enumerate(zip(TOPICS, answers(chances), strict=True)):
+        if answer.confidence < least and topic.coarser:
+            claimed = float(chances[(_topics == number) & _claims].sum())
+            answer = Said(topic.coarser[0], min(claimed, 1.0))
+        if answer.confidence >= least:
+            kept.append(answer)
+    return kept, len(TOPICS) - len(kept)
