@@ -270,7 +270,7 @@ class EncodedScansDataModule(DescribedScansDataModule):
         manifest: str = "data/phantoms/manifest.csv",
         *,
         encoder: Path,
-        scans: int = 2400,
+        scans: int = 1600,
         together: int = 32,
         **options: Any,
     ) -> None:

@@ -18,8 +18,8 @@ from rbs.utils.checkpoint import describe
 PLACES = 5
 """Channels that say where a cell lies, and whether it was scanned."""
 
-_CELLS = 64
-"""Cells that a head sums up at first, as if by one."""
+_CELLS = 1024
+"""Cells that a head sums up at first as if they were one: a single cell can stand out then."""
 _SMALL = 0.2
 """Standard deviation of tokens and positions at first: the scan has a part in every word."""
 _NEVER = -1e4
@@ -191,7 +191,6 @@ class _Summing(_Layer):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__(width, heads)
-        # Few enough for what a cell holds to matter from the first step on.
         self.bias = nn.Parameter(torch.full((heads, 1, 1), -math.log(_CELLS)))
 
     def forward(self, state: Tensor, cells: Tensor, scanned: Tensor) -> tuple[Tensor, Tensor]:
