@@ -372,6 +372,7 @@ class RestorationTask(TrainingTask):
             "steps": self.global_step,
             "seed": os.environ.get("PL_GLOBAL_SEED"),
             **manifest_record(getattr(self.datamodule, "manifest", None)),
+            "degrader": _digest_of(getattr(self.datamodule, "degrader", None)),
             "losses": [loss.spec() for loss in self.losses],  # type: ignore[operator]
             "modules": [name for name in ("spi", "skd", "scm") if getattr(self.cascade, name) is not None],
             "init_from": self._init_sha256,
@@ -380,6 +381,10 @@ class RestorationTask(TrainingTask):
             "teacher": self.priors.sha256,
             "prior": self.priors.config.source if self.cascade.spi is not None else None,
         }
+
+
+def _digest_of(file: Path | None) -> str | None:
+    return None if file is None else file_sha256(file)
 
 
 def _require_fitting(task: RestorationTask, trains: Trains, sees: Sees, *, spi: bool, teaches: bool) -> None:
