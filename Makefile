@@ -62,7 +62,7 @@ STAGE2 = $(if $(filter phased,$(RECIPE)),phased_b,stage2)
 EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/restorer.safetensors --stage2 $(2)/$(STAGE2)/restorer.safetensors \
 	--teacher $(2)/adapt_sam/teacher $(SEGMENT) $(addprefix --split ,$(SPLIT)) --output $(2)/evaluation --overwrite
 
-.PHONY: help setup demo test test-slow results docs fuzz lint profile bench data train-segmenter pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 train-uncertainty reproduce-weights ablation sweep evaluate benchmark report \
+.PHONY: help setup demo test test-slow results docs fuzz lint profile bench data train-segmenter pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 train-uncertainty train-degrader reproduce-weights ablation sweep evaluate benchmark report \
 	demo-endoscopy clean-demo anew same-data always
 
 help:  ## List the targets
@@ -178,6 +178,13 @@ train-uncertainty: $(RUNS)/stage1/restorer_uncertainty.safetensors  ## Train wha
 
 $(RUNS)/stage1/restorer_uncertainty.safetensors: $(RUNS)/stage1/restorer.safetensors experiments/uncertainty.yaml $(call ANEW,train-uncertainty) | same-data
 	$(call STEP,uncertainty) $(call FROM,$(MANIFEST)) --model.init_args.f1 $< --model.init_args.output $(@D) $(call ASKED,train-uncertainty)
+
+# How another camera degrades, of good scans with truth and poor scans of other patients; then
+# make train-stage1 MANIFEST=$(GOOD) ARGS='--data.pairs expectation --data.degrader $(RUNS)/degradation/munit/degrader.safetensors'
+MODEL ?= munit
+train-degrader: | $(READY)  ## Learn how poor scans differ from good ones of other patients: GOOD=manifest POOR=manifest (MODEL=munit, diffusion)
+	$(if $(and $(GOOD),$(POOR)),,$(error give GOOD=manifest and POOR=manifest))
+	$(call FIT,experiments/degradation/$(MODEL).yaml) --data.good $(GOOD) --data.poor $(POOR) $(ARGS)
 
 # What has been trained already is not trained again. Stage 1 of the table is what ships, no. 2 what was trained here.
 # PRECISION=32-true where the processor has no bfloat16, which it would imitate ten times as slowly.

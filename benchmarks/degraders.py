@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from hidden_cameras import CAMERAS, EXPOSURE, TEST, read_anatomy, write_children
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
@@ -48,7 +49,7 @@ SHIPPED, GOOD, RANDOM = "shipped", "good scans only", "random blur and scatter"
 MUNIT, BRIDGE, PAIRS = "MUNIT-LQ", "DDPM-LQ", "true pairs"
 LEARNED = {MUNIT: "munit", BRIDGE: "diffusion"}
 ARMS = (SHIPPED, GOOD, RANDOM, MUNIT, BRIDGE, PAIRS)
-STEPS = 300
+STEPS = 200
 """Optimiser steps of each restorer, of 4 crops of 64 x 64 pixels."""
 SCORED = [
     metric
@@ -131,10 +132,13 @@ def main() -> None:
     parser.add_argument("--camera", choices=CAMERAS)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     parser.add_argument("--table", type=Path, metavar="FOLDER", help="write the tables")
+    parser.add_argument("--figure", type=Path, metavar="PNG", help="show a test child of --camera")
     args = parser.parse_args()
     for name in args.children:
         write_children(args.output, name)
-    if args.camera:
+    if args.figure:
+        figure(args.output, args.camera, args.figure)
+    elif args.camera:
         for arm in args.arms:
             if arm in LEARNED:
                 once(degrader_file(args.output, args.camera, arm), train_degrader, args.camera)
@@ -143,7 +147,8 @@ def main() -> None:
             if arm != SHIPPED:
                 once(file, train_restorer, args.output, args.camera, arm)
             score_restorer(args.output, args.camera, arm)
-        score_degraders(args.output, args.camera)
+            if arm not in (SHIPPED, PAIRS):
+                score_degrader(args.output, args.camera, arm)
     if args.table:
         restored, made = (pd.concat(list(read(args.output, kind))) for kind in ("scores", "made"))
         for name, table in {
@@ -213,7 +218,7 @@ def train_restorer(run: Path, folder: Path, camera: str, arm: str) -> None:
                 "f1": loaded.restorer.spec(),
                 "init_from": str(weights_path("shipped")),
                 "lr": 1e-3,
-                "warmup_steps": 30,
+                "warmup_steps": 20,
             },
         },
         "data": {
@@ -271,28 +276,27 @@ def score_restorer(folder: Path, camera: str, arm: str) -> None:
     write_csv(file, ("camera", "arm", "child", *(metric.name for metric in SCORED)), rows)
 
 
-def score_degraders(folder: Path, camera: str) -> None:
-    """Compare what degraders make of test children with what the camera sees of them."""
-    file = folder / camera / "made.csv"
+def score_degrader(folder: Path, camera: str, arm: str) -> None:
+    """Compare what a degrader makes of test children with what the camera sees of them."""
+    file = folder / camera / f"made {arm}.csv"
+    if file.exists():
+        return
     spacing = (CAMERAS[camera].spacing_mm,) * 2
-    degraders: dict[str, Any] = {
-        GOOD: Unlearned(spacing, WHITE, random=False),
-        RANDOM: Unlearned(spacing, WHITE, random=True),
-        **{arm: load_degrader(degrader_file(folder, camera, arm)) for arm in LEARNED},
-    }
+    degrader: Any = Unlearned(spacing, WHITE, random=arm == RANDOM)
+    if arm in LEARNED:
+        degrader = load_degrader(degrader_file(folder, camera, arm))
     rows = []
-    for number, child in tqdm(test_children(folder, camera), desc=f"{camera} degraded", total=TEST):
+    for number, child in test_children(folder, camera):
         target = child.target
         assert target.expectation is not None
         assert target.anatomy is not None
-        for arm, degrader in degraders.items():
-            made = degrader(target.expectation, np.random.default_rng((1, number)))
-            error = relative_error(made, child.hidden, target.mask, target.peak)
-            lesions = score_foci(made, child.hidden, target.labels, target.anatomy.foci, spacing)
-            added = len(compare_foci(made, child.hidden, spacing).hallucinated) / len(made)
-            kept = [lesion.recovery for lesion in lesions]
-            removed = sum(share < REMOVED for share in kept)
-            rows.append([camera, arm, number, error, len(kept), removed, sum(kept), added])
+        made = degrader(target.expectation, np.random.default_rng((1, number)))
+        error = relative_error(made, child.hidden, target.mask, target.peak)
+        lesions = score_foci(made, child.hidden, target.labels, target.anatomy.foci, spacing)
+        added = len(compare_foci(made, child.hidden, spacing).hallucinated) / len(made)
+        kept = [lesion.recovery for lesion in lesions]
+        removed = sum(share < REMOVED for share in kept)
+        rows.append([camera, arm, number, error, len(kept), removed, sum(kept), added])
     write_csv(file, ("camera", "arm", "child", "error", "lesions", "removed", "kept", "added"), rows)
 
 
@@ -301,6 +305,24 @@ def read(folder: Path, kind: str) -> Iterator[pd.DataFrame]:
     for camera in ("A", "B"):
         for file in sorted((folder / camera).glob(f"{kind}*.csv")):
             yield pd.read_csv(file)
+
+
+def figure(folder: Path, camera: str, file: Path, number: int = 0) -> None:
+    """Roots of counts: good, by either model, by the camera; rapid scans of the last three."""
+    child = dict(test_children(folder, camera))[number]
+    good = child.target.expectation
+    assert good is not None
+    rng = np.random.default_rng(0)
+    degraders = [load_degrader(degrader_file(folder, camera, arm)) for arm in LEARNED]
+    made = [degrader(good, rng) for degrader in degraders]
+    scans = [
+        degrader.expose(EXPOSURE * image, rng) / EXPOSURE
+        for degrader, image in zip(degraders, made, strict=True)
+    ]
+    images = [good, *made, child.hidden, *scans, child.rapid / EXPOSURE]
+    brightest = np.sqrt(np.percentile(good, 99.7))
+    shown = np.concatenate([np.sqrt(image[0]) for image in images], axis=1) / brightest
+    Image.fromarray((255 * (1 - shown.clip(0, 1))).astype(np.uint8)).quantize(64).save(file, optimize=True)
 
 
 def decibels(errors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -18,20 +18,29 @@ GOOD, POOR = 0, 1
 
 
 class DiffusionDegrader(DegradationModel):
-    r"""Dual diffusion bridge (Su et al., ICLR 2023, arXiv 2203.08382) from good scans to poor ones.
+    r"""Diffusion bridge from good scans to poor ones, after DDIB (Su et al., arXiv 2203.08382).
 
-    One network knows both: given standardised roots u of a scan with noise,
-    :math:`u_t = \sqrt{\bar\alpha_t}\,u + \sqrt{1 - \bar\alpha_t}\,n`, and whose scan it is, it
-    predicts u. A good scan is taken to the level `depth` by deterministic steps of DDIM (Song et
-    al., arXiv 2010.02502) with the good side of the network, and back with the poor side. Drawn
-    noise, as in SDEdit, would cost the details that noise hides.
+    One network D knows both sides: given standardised roots u of a scan with Gaussian noise of
+    level :math:`\sigma`, and whose scan it is, it predicts u. DDIB takes a good scan to noise by
+    the probability flow of the good side, :math:`dx/d\sigma = (x - D(x)) / \sigma`, and back by
+    that of the poor side. Here the two flows are subtracted level by level, from the deepest to the
+    lowest,
+
+    .. math::
+        u \leftarrow u + \log\frac{\sigma_k}{\sigma_{k+1}}
+        \big(D_{poor}(u + \sigma_k n_k) - D_{good}(u + \sigma_k n_k)\big) ,
+
+    which to first order is the same (of Gaussian images of power P each frequency is multiplied by
+    :math:`\sqrt{P_{poor} / P_{good}}`), and by which errors that both sides share cancel: a network
+    of minutes of training would not find back. SDEdit, which predicts a poor scan from the noised
+    good one, would lose the details that the noise hides.
 
     Poor scans without noise do not exist. A part of the counts of each (`independent_parts`), of
     the same level m for all, is made noisier, from the noise it has to that of a level t, and what
     the network predicts is compared with the rest, by the squared error over its variance: that is
     least for the expectation. Levels below the noise of a part cannot be learned (ambient
-    diffusion: Daras et al., NeurIPS 2023): the bridge ends at the lowest that can, and its last
-    step predicts u. Roots are the mean that roots of counts have,
+    diffusion: Daras et al., NeurIPS 2023): the bridge ends at the lowest that can. Roots are the
+    mean that roots of counts have,
 
     .. math::
         \operatorname{E}\sqrt{N + \tfrac38} \approx
@@ -43,8 +52,8 @@ class DiffusionDegrader(DegradationModel):
         channels: Channels of each level of the U-Net, finest first, multiples of `groups`.
         groups: Groups of channels that are normalised together.
         patch: Side of the blocks of pixels that are laid into channels.
-        stride: Noise levels between steps of the bridge.
-        depth: Noise level at which the bridge turns, a multiple of `stride`.
+        steps: Steps of the bridge.
+        depth: Noise level at which the bridge begins, of 1000.
         tile: Rows and columns of tiles, those of the training crops: the U-Net normalises over what
             it sees.
     """
@@ -53,19 +62,19 @@ class DiffusionDegrader(DegradationModel):
         self,
         channels: Sequence[int] = (32, 48, 64),
         groups: int = 8,
-        patch: int = 2,
-        stride: int = 100,
+        patch: int = 4,
+        steps: int = 5,
         depth: int = 500,
-        tile: Sequence[int] = (96, 192),
+        tile: Sequence[int] = (128, 256),
     ) -> None:
         from monai.networks.nets import DiffusionModelUNet  # monai takes seconds to import
-        from monai.networks.schedulers import DDIMScheduler
+        from monai.networks.schedulers import DDPMScheduler
 
         super().__init__()
-        if not (1 <= patch <= 8 and 1 <= stride <= depth < TRAINING_STEPS) or depth % stride:
-            raise ValueError(f"patches of {patch} pixels, steps of {stride} to level {depth}")
+        if not (1 <= patch <= 8 and 1 <= steps <= depth < TRAINING_STEPS):
+            raise ValueError(f"patches of {patch} pixels, {steps} steps from level {depth}")
         self.channels, self.groups, self.patch = list(channels), groups, patch
-        self.stride, self.depth, self.tile = stride, depth, list(tile)
+        self.steps, self.depth, self.tile = steps, depth, list(tile)
         self.multiple = patch * 2 ** (len(channels) - 1)
         for name in ("mean", "spread", "part", "variance"):
             self.register_buffer(name, torch.ones(()))
@@ -84,15 +93,14 @@ class DiffusionDegrader(DegradationModel):
             num_head_channels=channels[-1],
             num_class_embeds=2,
         )
-        self._scheduler = DDIMScheduler(TRAINING_STEPS, clip_sample=False, prediction_type="v_prediction")
-        self._scheduler.set_timesteps(TRAINING_STEPS // stride)
+        self._scheduler = DDPMScheduler(TRAINING_STEPS, clip_sample=False)
 
     def prepare(
         self, good: Sequence[Array], levels: Sequence[float], spacing_mm: Spacing, noise: NoiseFilter
     ) -> None:
         """See `DegradationModel.prepare`: level of the parts and spread of roots, too."""
         super().prepare(good, levels, spacing_mm, noise)
-        self.part.fill_(0.5 * min(levels))
+        self.part.fill_(0.8 * min(levels))
         self.variance.fill_(float((noise.response_of((256, 256), spacing_mm) ** 2).mean()))
         roots = torch.cat([self._roots(torch.from_numpy(scan)).flatten() for scan in good])
         self.mean.copy_(roots.mean())
@@ -100,7 +108,7 @@ class DiffusionDegrader(DegradationModel):
 
     def losses(self, good: Tensor, poor: Tensor, level: Tensor) -> Terms:
         """See `DegradationModel.losses`."""
-        share = (self.part / level).clamp(max=0.5)
+        share = (self.part / level).clamp(max=0.8)
         first, second = independent_parts(poor, share, self.noise, self.spacing_mm)
         noisy_good, t_good = self._noisy_good(good)
         noisy_poor, t_poor = self._noisy_poor(first)
@@ -110,13 +118,26 @@ class DiffusionDegrader(DegradationModel):
         # Errors of u over 1 - alpha are those of v, of one size at all levels.
         weight_good, weight_poor = (1 / (1 - self._alphas(t))).split([len(good), len(poor)])
         rest = ((1 - share) / share)[:, None, None, None]
-        expected = rest * self.part * self._expectation(found_poor)
-        variance = rest * gaussian(first, 2.0).clamp(min=0) + 0.25
+        mean = self.part * good
         terms = {
-            "good": (weight_good * (found_good - self._standardised(good)) ** 2).mean(),
-            "poor": (weight_poor * (expected - second) ** 2 / variance).mean(),
+            "good": (weight_good * self._error(found_good, mean, mean, 1.0)).mean(),
+            "poor": (weight_poor * self._error(found_poor, second / rest, first, rest)).mean(),
         }
         return {**terms, "total": terms["good"] + terms["poor"]}
+
+    def _error(self, found: Tensor, wanted: Tensor, about: Tensor, times: Tensor | float) -> Tensor:
+        """Squared error of expected counts of a part, over the variance of `times` of them.
+
+        Both sides have the same measure: each would be biased by it in its own way otherwise.
+
+        Args:
+            found: Predicted u.
+            wanted: Counts of a part.
+            about: What they are about, for their variance.
+            times: The exposure of what `wanted` was counted in, relative to the part.
+        """
+        variance = times * gaussian(about, 2.0).clamp(min=0) + 0.25
+        return (times * (self.part * self._expectation(found) - wanted)) ** 2 / variance
 
     def _noisy_good(self, good: Tensor) -> tuple[Tensor, Tensor]:
         t = torch.randint(self.depth + 1, (len(good),), device=good.device)
@@ -183,14 +204,17 @@ class DiffusionDegrader(DegradationModel):
         return alpha.sqrt() * noisy - (1 - alpha).sqrt() * self._velocity(noisy, t, side)
 
     def degrade(self, good: Tensor, generator: torch.Generator) -> Tensor:
-        """See `DegradationModel.degrade`; nothing is drawn."""
+        """See `DegradationModel.degrade`."""
         u = self._standardised(good)
-        for t in range(0, self.depth, self.stride):
-            u = self._scheduler.reversed_step(self._tiled(u, t, GOOD), t, u)[0]
-        last = -(-self.lowest // self.stride) * self.stride
-        for t in range(self.depth, last, -self.stride):
-            u = self._scheduler.step(self._tiled(u, t, POOR), t, u)[0]
-        return self._expectation(self._scheduler.step(self._tiled(u, last, POOR), last, u)[1])
+        levels = torch.linspace(self.depth, self.lowest, self.steps + 1).round().long()
+        sigmas = (1 / self._scheduler.alphas_cumprod[levels] - 1).sqrt()
+        for t, sigma, following in zip(levels[:-1].tolist(), sigmas, sigmas[1:], strict=False):
+            noisy = (u + sigma * torch.randn(u.shape, generator=generator)) / (1 + sigma**2).sqrt()
+            poor, own = (self._tiled(noisy, t, side) for side in (POOR, GOOD))
+            # u is predicted as sqrt(alpha) x - sqrt(1 - alpha) v.
+            share = sigma / (1 + sigma**2).sqrt()
+            u = u + (sigma / following).log() * share * (own - poor)
+        return self._expectation(u)
 
     def _tiled(self, u: Tensor, t: int, side: int) -> Tensor:
         """The network at one level, in tiles where the scan is larger than one."""

@@ -18,6 +18,10 @@ from rbs.utils.image_ops import gaussian
 _STYLE_SHARE = 0.5
 """Weight of the style's reconstruction beside the discriminators."""
 
+_COMMON, _LOCAL = 10.0, 0.3
+"""Factors on the mixture that a style has everywhere, and on what content adds to it in places:
+the first is learned sooner."""
+
 
 class Munit(DegradationModel):
     r"""Unpaired transfer of style after MUNIT (Huang et al., ECCV 2018, arXiv 1804.04732).
@@ -53,8 +57,8 @@ class Munit(DegradationModel):
 
     def __init__(
         self,
-        channels: int = 32,
-        blocks: int = 2,
+        channels: int = 16,
+        blocks: int = 1,
         style: int = 4,
         widths_mm: Sequence[float] = (0, 2.5, 4.5, 8, 16, 36),
     ) -> None:
@@ -71,15 +75,15 @@ class Munit(DegradationModel):
         )
         self.decoder = nn.ModuleList(_Block(channels, style) for _ in range(blocks))
         self.weights = nn.Conv2d(channels, mixed, 3, padding=1, padding_mode="replicate")
-        self.common = nn.Linear(style, mixed)  # what a style changes everywhere
+        self.common = nn.Linear(style, mixed + 1)  # what a style changes everywhere
         nn.init.zeros_(self.weights.weight)
         nn.init.zeros_(self.weights.bias)  # type: ignore[arg-type]
-        nn.init.normal_(self.common.weight, std=0.2)
-        self.common.bias.data = torch.tensor([2.0, *[0.0] * (mixed - 1)])
-        self.style_encoder = nn.Sequential(_features(2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        nn.init.normal_(self.common.weight, std=0.2 / _COMMON)
+        self.common.bias.data = torch.tensor([0.0, 3.0 / _COMMON, *[0.0] * (mixed - 1)])
+        self.style_encoder = nn.Sequential(_features(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.style_head = nn.Linear(64, style)
         self.discriminators = nn.ModuleDict(
-            {str(side): nn.Sequential(_features(2), nn.Conv2d(64, 1, 1)) for side in (1, 2, 4, 8)}
+            {str(side): nn.Sequential(_features(4), nn.Conv2d(64, 1, 1)) for side in (1, 2, 4, 8)}
         )
 
     def filters(self, good: Tensor) -> Tensor:
@@ -94,9 +98,12 @@ class Munit(DegradationModel):
         x = self.content((filters + FLOOR).sqrt())
         for block in self.decoder:
             x = block(x, style)
-        logits = self.weights(x) + self.common(style)[:, :, None, None]
+        # Levels of good and poor scans differ a little, as blur takes counts out of the body.
+        gain, common = (_COMMON * self.common(style))[:, :, None, None].tensor_split([1], dim=1)
+        logits = _LOCAL * self.weights(x) + common
         weights = F.interpolate(logits, scale_factor=2, mode="bilinear").softmax(dim=1)
-        return (weights * filters).sum(dim=1, keepdim=True)[..., :rows, :columns]
+        mixed = (weights * filters).sum(dim=1, keepdim=True)
+        return (0.1 * gain).exp() * mixed[..., :rows, :columns]
 
     def losses(self, good: Tensor, poor: Tensor, level: Tensor) -> Terms:
         """See `DegradationModel.losses`."""
@@ -125,12 +132,18 @@ class Munit(DegradationModel):
 
 
 def _roots(counts: Tensor, level: Tensor, side: int) -> Tensor:
-    """Anscombe's roots of sums over blocks of pixels, relative to the level; and that level."""
+    """What discriminators see of sums over blocks of pixels.
+
+    Anscombe's roots over that of the level, their noise, local means and the logarithm of the local
+    power of what is left of them, over the noise: (B, 4, H / side, W / side).
+    """
     sums = F.avg_pool2d(counts, side) * side**2
     level = level[:, None, None, None] * side**2
     roots = ((sums + 0.375) / (level + 0.375)).sqrt()
-    noise = (0.5 / level.sqrt()).expand_as(roots)
-    return torch.cat([roots, noise], dim=1)
+    noise = 0.5 / level.sqrt()
+    local = gaussian(roots, 1.5)
+    power = gaussian((roots - local) ** 2, 2.0) / noise**2
+    return torch.cat([roots, local, (power + 0.1).log(), noise.expand_as(roots)], dim=1)
 
 
 def _features(channels: int) -> nn.Sequential:

@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rbs.degradation.learned import DegradationModel, save_degrader
-from rbs.tasks.task import Batch, TrainingTask
+from rbs.tasks.task import Batch, TrainingTask, WarmupCosine
 from rbs.utils.checkpoint import describe
 
 
@@ -19,6 +20,7 @@ class LearnDegradation(TrainingTask):
     Args:
         model: The model.
         lr: Peak learning rate of AdamW.
+        lr_discriminators: The same of the model's discriminators, where it has any.
         weight_decay: Its weight decay.
         warmup_steps: Steps of linear warm-up, before a cosine decay to zero.
         betas: AdamW's; adversarial training does with little momentum.
@@ -30,6 +32,7 @@ class LearnDegradation(TrainingTask):
         self,
         model: DegradationModel,
         lr: float = 1e-3,
+        lr_discriminators: float = 4e-3,
         weight_decay: float = 1e-4,
         warmup_steps: int = 50,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -38,7 +41,18 @@ class LearnDegradation(TrainingTask):
         super().__init__(lr, weight_decay, warmup_steps, output, betas)
         self.save_hyperparameters(ignore=["model"])
         self.save_hyperparameters({"model": describe(model)})
-        self.model = model
+        self.model, self.lr_discriminators = model, lr_discriminators
+
+    def configure_optimizers(self) -> Any:
+        """As `TrainingTask`; discriminators have a learning rate of their own."""
+        groups: dict[bool, list[Tensor]] = {False: [], True: []}
+        for name, weight in self.named_parameters():
+            groups[".discriminators." in name].append(weight)
+        rates = {False: self.lr, True: self.lr_discriminators}
+        split = [{"params": groups[own], "lr": rates[own]} for own in groups if groups[own]]
+        optimizer = torch.optim.AdamW(split, self.lr, self.betas, weight_decay=self.weight_decay)
+        schedule = WarmupCosine(optimizer, self.warmup_steps, self._steps())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
         """Take from the scans what is measured, not trained."""

@@ -141,7 +141,7 @@ def trained(sides, tmp_path_factory):
     patch.setattr(unpaired, "FEWEST", 2)
     models = {
         "munit": Munit(channels=8, blocks=1),
-        "diffusion": DiffusionDegrader(channels=(8, 16), stride=250, depth=500, tile=(64, 64)),
+        "diffusion": DiffusionDegrader(channels=(8, 16), steps=2, depth=500, tile=(64, 64)),
     }
     for name, model in models.items():
         task = LearnDegradation(model, output=folder / name)
@@ -203,7 +203,9 @@ def test_a_filter_of_the_noise_shows_in_training_crops(sides, tmp_path):
     rapid = crops[0]["rapid"].numpy()
     white = pairs(sides, None)
     white.setup("fit")
-    rough = [np.abs(np.diff(image[0], axis=1)).mean() for image in (rapid, white._crops()[0]["rapid"].numpy())]
+    rough = [
+        np.abs(np.diff(image[0], axis=1)).mean() for image in (rapid, white._crops()[0]["rapid"].numpy())
+    ]
     assert rough[0] < 0.8 * rough[1]
 
 

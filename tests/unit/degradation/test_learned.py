@@ -37,7 +37,7 @@ def small(kind, noise=WHITE):
     torch.manual_seed(0)
     if kind is Munit:
         return trained(Munit(channels=8, blocks=1), noise)
-    return trained(DiffusionDegrader(channels=(8, 16), stride=250, depth=500, tile=(32, 32)), noise)
+    return trained(DiffusionDegrader(channels=(8, 16), steps=2, depth=500, tile=(32, 32)), noise)
 
 
 @pytest.fixture(params=[Munit, DiffusionDegrader], ids=["munit", "diffusion"])
