@@ -168,7 +168,7 @@ def pairs(sides, degrader, **options):
 def test_rapid_scans_are_drawn_from_the_degraded_expectation(sides, tmp_path):
     model = Munit(channels=8, blocks=1)
     model.prepare([], [2.0], (9.6, 9.6), WHITE)
-    model.common.bias.data = torch.tensor([0.0, 0, 0, 0, 0, 9])  # the widest filter
+    model.common.bias.data = torch.tensor([0.0, 0, 0, 0, 0, 0, 9])  # the widest filter
     save_degrader(tmp_path / "d.safetensors", model, {})
     data = pairs(sides, tmp_path / "d.safetensors", exposures=(0.5, 0.5000001), realisations=1)
     data.setup("fit")
