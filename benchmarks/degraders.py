@@ -113,6 +113,9 @@ class ArmData(RBSDataModule):
         measured = load_degrader(degrader_file(self.folder, self.camera, MUNIT)).noise
         return Unlearned(spacing, measured if self.arm == RANDOM else WHITE, random=self.arm == RANDOM)
 
+    def _read(self, split: str) -> list[LoadedCase]:
+        return super()._read(split) if split == "train" else []  # nothing is validated
+
     def _degraded(self, scans: Sequence[LoadedCase], degrader: Any) -> list[LoadedCase]:
         found = super()._degraded(scans, degrader)
         if self.arm != PAIRS:

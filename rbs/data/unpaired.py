@@ -56,7 +56,8 @@ class UnpairedDataModule(L.LightningDataModule):
     Args:
         good: Manifest of good scans whose expectation is known (truth files).
         poor: Manifest of poor scans; their scans stand in its column "standard".
-        crop: Rows and columns of crops, multiples of 16; best as wide as the body.
+        crop: Rows and columns of crops, multiples of 16, best as wide as the body; narrower where a
+            scan is.
         batch_size: Crops of each side in a batch.
         samples_per_epoch: Crops of each side in an epoch.
         num_workers: Processes that prepare batches.
@@ -64,6 +65,7 @@ class UnpairedDataModule(L.LightningDataModule):
 
     Attributes:
         sides: The scans, after `setup`.
+        shown: Rows and columns of crops, after `setup`.
         spacing_mm: Row and column spacing of all, mm.
         noise: Filter of the noise of the poor scans.
 
@@ -94,6 +96,7 @@ class UnpairedDataModule(L.LightningDataModule):
             fault = f"batches of {batch_size}, {samples_per_epoch} samples an epoch, seed {seed}"
             raise RbsError(fault, remedy="give at least 1, and a seed of 0 or more")
         self.good, self.poor, self.crop = Path(good), Path(poor), crop
+        self.shown = list(crop)
         self.batch_size, self.samples_per_epoch = batch_size, samples_per_epoch
         self.num_workers, self.seed = num_workers, seed
 
@@ -118,11 +121,12 @@ class UnpairedDataModule(L.LightningDataModule):
         expected = [self._expected(case) for case in tqdm(good, desc="good scans", leave=False)]
         relative = [image / np.float32(level_of(image, self.spacing_mm)) for image in expected]
         self.sides = Domain(good, relative, [1.0] * len(good)), Domain(poor, counts, levels)
-        for image, case in zip([*relative, *counts], [*good, *poor], strict=True):
-            if any(size < own for size, own in zip(image.shape[1:], self.crop, strict=True)):
-                fault = f"the scan of patient {case.patient} is smaller than crops of {tuple(self.crop)}"
-                remedy = "set --data.crop to a smaller size, or leave the patient out"
-                raise ManifestError(fault, file=case.standard[0], remedy=remedy)
+        for axis in (0, 1):
+            smallest = min(image.shape[1 + axis] for image in (*relative, *counts))
+            self.shown[axis] = min(self.crop[axis], smallest // GRID * GRID)
+        if not min(self.shown):
+            fault = f"a scan has fewer than {GRID} rows or columns on pixels of {self.spacing_mm} mm"
+            raise ManifestError(fault, file=self.poor, remedy="leave it out")
 
     def _expected(self, case: Case) -> Array:
         """The expectation of a good scan on the pixels of the poor ones."""
@@ -148,7 +152,8 @@ class UnpairedDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of random crops, other ones each epoch."""
-        crops = _Crops(self.sides, self.crop, self.samples_per_epoch, self.seed)
+        rows, columns = self.shown
+        crops = _Crops(self.sides, (rows, columns), self.samples_per_epoch, self.seed)
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         sampler = EpochSampler(crops, num_replicas=ranks, rank=rank)
         return DataLoader(
