@@ -62,7 +62,7 @@ STAGE2 = $(if $(filter phased,$(RECIPE)),phased_b,stage2)
 EVALUATE = $(RBS) evaluate $(1) --stage1 $(2)/stage1/restorer.safetensors --stage2 $(2)/$(STAGE2)/restorer.safetensors \
 	--teacher $(2)/adapt_sam/teacher $(SEGMENT) $(addprefix --split ,$(SPLIT)) --output $(2)/evaluation --overwrite
 
-.PHONY: help setup demo test test-slow results docs fuzz lint profile bench data train-segmenter train-describer pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 train-uncertainty train-x2 reproduce-weights ablation sweep evaluate benchmark report \
+.PHONY: help setup demo test test-slow results docs fuzz lint profile bench data train-segmenter train-describer pretrain-sam adapt-sam adapt-sam-ablation train-stage1 train-stage2 train-uncertainty train-x2 train-degrader reproduce-weights ablation sweep evaluate benchmark report \
 	demo-endoscopy clean-demo anew same-data always
 
 help:  ## List the targets
@@ -192,6 +192,13 @@ train-x2: $(RUNS)/enlarge/$(PART)/restorer.safetensors  ## Train what restores c
 
 $(RUNS)/enlarge/%/restorer.safetensors: $(MANIFEST) experiments/enlarge/nafnet.yaml experiments/enlarge/%.yaml $(call ANEW,train-x2) | $(READY) same-data
 	$(call FIT,experiments/enlarge/nafnet.yaml $(if $(filter nafnet,$*),,--config experiments/enlarge/$*.yaml)) $(call FROM,$(MANIFEST)) $(call ASKED,train-x2)
+
+# How another camera degrades, of good scans with truth and poor scans of other patients; then
+# make train-stage1 MANIFEST=$(GOOD) ARGS='--data.pairs expectation --data.degrader $(RUNS)/degradation/munit/degrader.safetensors'
+MODEL ?= munit
+train-degrader: | $(READY)  ## Learn how poor scans differ from good ones of other patients: GOOD=manifest POOR=manifest (MODEL=munit, diffusion)
+	$(if $(and $(GOOD),$(POOR)),,$(error give GOOD=manifest and POOR=manifest))
+	$(call FIT,experiments/degradation/$(MODEL).yaml) --data.good $(GOOD) --data.poor $(POOR) $(ARGS)
 
 # What has been trained already is not trained again. Stage 1 of the table is what ships, no. 2 what was trained here.
 # PRECISION=32-true where the processor has no bfloat16, which it would imitate ten times as slowly.

@@ -26,6 +26,10 @@ def small(config: Path, manifest: Path, runs: Path) -> list[str]:
     arguments += ["--data.init_args.batch_size", "1", "--data.init_args.samples_per_epoch", "2"]
     if "manifest" in settings["data"]["init_args"]:
         arguments += ["--data.init_args.manifest", str(manifest), "--data.init_args.crop", "[64, 64]"]
+    if "poor" in settings["data"]["init_args"]:
+        for side, file in zip(("good", "poor"), unpaired_manifests(manifest), strict=True):
+            arguments += [f"--data.init_args.{side}", str(file)]
+        arguments += ["--data.init_args.crop", "[64, 64]"]
     if "crops_per_child" in settings["data"]["init_args"]:
         arguments += ["--data.init_args.crops_per_child", "1"]
     if "realisations" in settings["data"]["init_args"]:  # of each a prior is computed
@@ -43,6 +47,16 @@ def small(config: Path, manifest: Path, runs: Path) -> list[str]:
     if "cascade_from" in of_model:
         arguments += ["--model.init_args.cascade_from", str(needed / "phased_a" / "cascade.safetensors")]
     return arguments
+
+
+def unpaired_manifests(manifest: Path) -> list[Path]:
+    """Manifests beside one, of every other training patient: good scans, and poor ones without truth."""
+    head, *rows = manifest.read_text().splitlines()
+    training = [row for row in rows if ",train," in row]
+    files = [manifest.with_name(f"{side}.csv") for side in ("good", "poor")]
+    for place, file in enumerate(files):
+        file.write_text("\n".join([head, *training[place::2]]) + "\n")
+    return files
 
 
 def brief_trainer(folder: Path, steps: int, **options: object) -> Trainer:

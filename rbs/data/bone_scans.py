@@ -8,6 +8,7 @@ scan, or the expectation itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,10 @@ from rbs.data.datasets import GRID
 from rbs.data.facts import FactsOf
 from rbs.data.manifest import Case, LoadedCase, Manifest, load_case
 from rbs.data.samples import Crops, Pairs, WholeScans, compact, divisible, source
+from rbs.degradation.learned import LearnedDegrader, load_degrader
+from rbs.degradation.noise_filter import WHITE, NoiseFilter
 from rbs.errors import ManifestError, RbsError
+from rbs.scans.resampling import resample_labels
 
 
 class RBSDataModule(CropDataModule):
@@ -101,6 +105,10 @@ class RBSDataModule(CropDataModule):
             training cases need labels.
         places: Rows of the batch entry `places`, half of them for foci, which
             `rbs.losses.observer.ObserverLoss` looks at; with `foci` and pairs "expectation".
+        degrader: File of a degrader (`make train-degrader`), with pairs "expectation": training
+            scans are laid on its pixels, rapid scans are drawn from their degraded expectation, and
+            the target stays the good one. Each scan is degraded once, when the data are read.
+            Validation scans stay as acquired.
         blanked: Whether parts of the training scans were painted black, which are then filled
             (`rbs.data.augmentation.blanked`), with pairs "split".
         options: Further arguments of `CropDataModule`: batch_size, samples_per_epoch, num_workers
@@ -127,6 +135,7 @@ class RBSDataModule(CropDataModule):
         activities: tuple[float, float] = (1.0, 1.0),
         lesion_crops: float = 0.0,
         places: int = 0,
+        degrader: str | Path | None = None,
         blanked: bool = False,
         **options: Any,
     ) -> None:
@@ -171,6 +180,14 @@ class RBSDataModule(CropDataModule):
                 f"{places} places, {foci:g} foci a crop and pairs {pairs} do not go together",
                 remedy="give an even number of places, with foci and pairs: expectation",
             )
+        shown = foci or scenes or textures
+        if degrader is not None and (pairs != "expectation" or shown):
+            raise RbsError(
+                f"a degrader, pairs {pairs}, {foci:g} foci and shares of {scenes:g} scenes and {textures:g}"
+                " textures do not go together",
+                remedy="set --data.pairs expectation, and foci, scenes and textures to 0: what they add to a"
+                " crop would not be degraded",
+            )
         if blanked and pairs != "split":
             raise RbsError(f"blanked areas are filled with pairs: split, not {pairs}")
         if scale not in (1, 2) or (scale > 1 and realisations is not None):
@@ -179,6 +196,7 @@ class RBSDataModule(CropDataModule):
                 remedy="set scale to 1, or to 2 with realisations: null",
             )
         self.blanked, self.scale, self.facts = blanked, scale, facts
+        self.degrader = None if degrader is None else Path(degrader)
         self.pairs: Pairs = pairs
         self.exposures = exposures
         self.single_view_probability, self.foci, self.scenes = single_view_probability, foci, scenes
@@ -247,7 +265,16 @@ class RBSDataModule(CropDataModule):
             "scale",
             "facts",
         )
-        return super()._options() | {name: getattr(self, name) for name in (*names, "places")}
+        own = {name: getattr(self, name) for name in (*names, "places")}
+        return super()._options() | own | {"noise": self._noise()}
+
+    def _noise(self) -> NoiseFilter:
+        """Filter of the noise of rapid scans that are drawn from an expectation."""
+        return WHITE if self._degrading is None else self._degrading.noise
+
+    @cached_property
+    def _degrading(self) -> LearnedDegrader | None:
+        return None if self.degrader is None else load_degrader(self.degrader)
 
     def _whole(self, split: str) -> WholeScans:
         cases, scans = self.cases(split), self._kept[split]
@@ -265,8 +292,35 @@ class RBSDataModule(CropDataModule):
             )
         bar = tqdm(cases, desc=f"reading {split} scans", unit="case", leave=False)
         register = self._registered(split)
-        scans = [divisible(_compact(load_case(case, register=register)), self.scale) for case in bar]
+        scans = [_compact(load_case(case, register=register)) for case in bar]
+        if split == "train" and self._degrading is not None:
+            scans = self._degraded(scans, self._degrading)
+        scans = [divisible(scan, self.scale) for scan in scans]
         return [self._unblanked(*numbered) for numbered in enumerate(scans)] if split == "train" else scans
+
+    def _degraded(self, scans: Sequence[LoadedCase], degrader: LearnedDegrader) -> list[LoadedCase]:
+        """Training scans on the pixels of a degrader, with the expectation of their rapid scans."""
+        found = []
+        for number, scan in enumerate(tqdm(scans, desc="degrading", unit="scan", leave=False)):
+            if scan.expectation is None:
+                found.append(scan)  # which `_check_training` refuses
+                continue
+            own, onto = scan.spacing_mm, degrader.spacing_mm
+            expectation = degrader.on_grid(scan.expectation, own)
+            rng = np.random.default_rng((self.seed, 8, number))
+            changed = replace(
+                scan,
+                rapid=None,
+                exposure=None,
+                motion=None,
+                standard=compact(rng.poisson(expectation)),
+                labels=None if scan.labels is None else resample_labels(scan.labels, own, onto),
+                expectation=expectation,
+                spacing_mm=onto,
+                expectation_rapid=degrader(expectation, rng),
+            )
+            found.append(changed)
+        return found
 
     def _registered(self, split: str) -> bool:
         """True where the motion between the two scans must be known."""

@@ -142,6 +142,8 @@ class LoadedCase:
         motion: From the standard scan to the rapid one; None where no motion was found, or where
             it was not estimated.
         facts: What the manifest states of the child, or else the header of the standard scan.
+        expectation_rapid: Expected standard counts of the camera that took the rapid scan, where
+            that is another one, float32 (V, H, W); None where it is not.
     """
 
     rapid: Array | None
@@ -154,6 +156,7 @@ class LoadedCase:
     motion: Motion | None = None
     cut: int = 0
     facts: Facts = field(default_factory=Facts)
+    expectation_rapid: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -248,13 +251,14 @@ def relative_path(file: Path, folder: Path) -> str:
     return relative
 
 
-def load_case(case: Case, *, register: bool = False) -> LoadedCase:
+def load_case(case: Case, *, register: bool = False, require_raw: bool = True) -> LoadedCase:
     """Open the files of a case and lay them on one grid.
 
     Args:
         case: A row of the manifest.
         register: Whether to find out how the patient moved between the two scans, which takes about
             a second.
+        require_raw: Whether to refuse counts that are not raw (see `rbs.scans.noise`).
 
     Raises:
         ScanError: A scan cannot be read or, asked to register, holds next to nothing; or the
@@ -265,8 +269,8 @@ def load_case(case: Case, *, register: bool = False) -> LoadedCase:
     """
     from rbs.data.shared_counts import shared_counts
 
-    standards = _read_files(case.standard, case.standard_velocity, case.stated_views)
-    rapids = _read_files(case.rapid, case.rapid_velocity, case.stated_views)
+    standards = _read_files(case.standard, case.standard_velocity, case.stated_views, require_raw)
+    rapids = _read_files(case.rapid, case.rapid_velocity, case.stated_views, require_raw)
     check_together(case.rapid, rapids, case.standard, standards)
     standard = _join(standards)
     rapid, exposure = None, None
@@ -525,11 +529,15 @@ def _refuse_leaks(path: Path, lines: Sequence[tuple[int, Case]]) -> None:
             raise line_fault(path, line, fault, "they are of one patient: keep both in one split")
 
 
-def _read_files(files: Sequence[Path], velocity: float | None, stated: Mapping[Path, View]) -> list[Scan]:
+def _read_files(
+    files: Sequence[Path], velocity: float | None, stated: Mapping[Path, View], require_raw: bool
+) -> list[Scan]:
     from rbs.scans.dicom.reader import read_nm
 
+    views = [(stated[file],) if file in stated else None for file in files]
     return [
-        read_nm(file, velocity=velocity, views=(stated[file],) if file in stated else None) for file in files
+        read_nm(file, velocity=velocity, views=own, require_raw=require_raw)
+        for file, own in zip(files, views, strict=True)
     ]
 
 

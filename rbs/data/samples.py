@@ -18,6 +18,7 @@ from rbs.data.augmentation.texture import draw_texture
 from rbs.data.datasets import CaseDataset, CropDataset, Sample, place_crop
 from rbs.data.facts import FactsOf, facts_entry
 from rbs.data.manifest import Case, LoadedCase
+from rbs.degradation.noise_filter import WHITE, NoiseFilter
 from rbs.degradation.thinning import Thinning, split
 from rbs.scans.censoring import completed, cut_counts
 from rbs.scans.counts import block_sums
@@ -53,6 +54,7 @@ class Crops(CropDataset):
         scale: See `RBSDataModule`, as `facts`.
         facts: Likewise.
         places: Rows of the entry "places".
+        noise: Filter of the noise of rapid scans drawn from an expectation.
         options: Further arguments of `CropDataset`.
     """
 
@@ -72,10 +74,12 @@ class Crops(CropDataset):
         scale: int = 1,
         facts: FactsOf | None = None,
         places: int = 0,
+        noise: NoiseFilter = WHITE,
         **options: Any,
     ) -> None:
         super().__init__(cases, scans, **options)
         self.scale, self.facts = scale, facts
+        self.noise = noise
         self.pairs, self.exposures = pairs, exposures
         self.single_view_probability, self.foci, self.scenes = single_view_probability, foci, scenes
         self.textures, self.activities = textures, activities
@@ -101,7 +105,7 @@ class Crops(CropDataset):
 
         realisation = None if self.realisations is None else int(rng.integers(self.realisations))
         whole, source_exposure = source(scan, self.pairs)
-        counts, expectation = cut(whole), cut(scan.expectation)
+        counts, expectation, seen = cut(whole), cut(scan.expectation), cut(scan.expectation_rapid)
         if self.scenes and rng.random() < self.scenes:
             assert scan.expectation is not None  # checked in RBSDataModule.setup
             expectation = draw_scene(scan.expectation[shown], self.crop, rng)
@@ -110,7 +114,8 @@ class Crops(CropDataset):
         if self.activities != (1.0, 1.0):
             assert expectation is not None  # checked in RBSDataModule.setup
             own = np.random.default_rng((self.seed, 7, index))  # all else is as without
-            expectation = expectation * np.float32(log_uniform(self.activities, own))
+            activity = np.float32(log_uniform(self.activities, own))
+            expectation, seen = expectation * activity, None if seen is None else seen * activity
         if self.foci:
             known = counts / source_exposure if expectation is None else expectation
             foci = draw_foci(known, scan.spacing_mm, self.foci, rng)
@@ -122,8 +127,8 @@ class Crops(CropDataset):
         if realisation is None:
             # Counts of pixels are independent: thinning the crop is thinning the scan.
             relative = float(rng.uniform(*self.exposures))
-            rapid, exposure = self._simulate(counts, expectation, relative, rng), relative * source_exposure
-            whole_rapid = None
+            rapid = self._simulate(counts, expectation if seen is None else seen, relative, scan, rng)
+            exposure, whole_rapid = relative * source_exposure, None
         else:
             whole_thinned, exposure = self._thinned(row, realisation)
             rapid, whole_rapid = cut(whole_thinned), completed(whole_thinned, self._cut(scan))
@@ -203,18 +208,24 @@ class Crops(CropDataset):
         low, high = self.exposures
         relative = float(low + (high - low) * (number + rng.random()) / (self.realisations or 1))
         whole, source_exposure = source(scan, self.pairs)
-        counts = compact(self._simulate(whole, scan.expectation, relative, rng))
+        expected = scan.expectation if scan.expectation_rapid is None else scan.expectation_rapid
+        counts = compact(self._simulate(whole, expected, relative, scan, rng))
         if len(self._drawn) < _KEPT:
             self._drawn[row, number] = counts, relative * source_exposure
         return counts, relative * source_exposure
 
     def _simulate(
-        self, counts: Array, expectation: Array | None, relative: float, rng: np.random.Generator
+        self,
+        counts: Array,
+        expectation: Array | None,
+        relative: float,
+        scan: LoadedCase,
+        rng: np.random.Generator,
     ) -> Array:
         """A rapid scan of exposure `relative` to that of `counts`."""
         if self.pairs == "expectation":
             assert expectation is not None  # checked in RBSDataModule.setup
-            return rng.poisson(relative * expectation)
+            return self.noise.expose(relative * expectation, scan.spacing_mm, rng)
         return Thinning(relative)(counts, rng)
 
 
@@ -279,7 +290,7 @@ def divisible(scan: LoadedCase, scale: int) -> LoadedCase:
     rows, columns = (side // scale * scale for side in scan.standard.shape[1:])
     if (rows, columns) == scan.standard.shape[1:]:
         return scan
-    names = ("rapid", "standard", "labels", "expectation")
+    names = ("rapid", "standard", "labels", "expectation", "expectation_rapid")
     arrays = {name: getattr(scan, name) for name in names}
     return replace(scan, **{n: a if a is None else a[:, :rows, :columns] for n, a in arrays.items()})
 

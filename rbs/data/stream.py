@@ -57,6 +57,9 @@ class PhantomStreamDataModule(RBSDataModule):
                 " crops",
                 remedy="choose crops_per_child so that it divides both",
             )
+        if self.degrader is not None:
+            fault = "children of a stream are not degraded, each of which is shown once"
+            raise RbsError(fault, remedy="write them with `rbs simulate`, and use RBSDataModule")
         self.crops_per_child = crops_per_child
 
     def train_dataloader(self) -> DataLoader[Any]:

@@ -393,6 +393,7 @@ class RestorationTask(TrainingTask):
             "steps": self.global_step,
             "seed": os.environ.get("PL_GLOBAL_SEED"),
             **manifest_record(getattr(self.datamodule, "manifest", None)),
+            "degrader": _digest_of(getattr(self.datamodule, "degrader", None)),
             "losses": [loss.spec() for loss in self.losses],  # type: ignore[operator]
             "modules": [name for name in ("spi", "skd", "scm") if getattr(self.cascade, name) is not None],
             "init_from": self._init_sha256,
@@ -409,6 +410,10 @@ def _require_scale(f1: Restorer, data: Any) -> None:
         fault = f"the restorer has scale {f1.scale}, but the data have scale {scale}"
         remedy = "make --model.f1.init_args.scale and --data.scale the same"
         raise RbsError(fault, remedy=remedy)
+
+
+def _digest_of(file: Path | None) -> str | None:
+    return None if file is None else file_sha256(file)
 
 
 def _require_fitting(task: RestorationTask, trains: Trains, sees: Sees, *, spi: bool, teaches: bool) -> None:

@@ -18,7 +18,7 @@ from trainings import ROOT, apart, of_frames, small, weights
 from wandb.wandb_agent import Agent
 
 from rbs.cli.main import main
-from rbs.data import labelled_scans, stream
+from rbs.data import labelled_scans, stream, unpaired
 from rbs.data.mucosa import write_mucosa
 from rbs.multirun import runs as multirun
 from rbs.multirun.ablation import compare
@@ -114,6 +114,7 @@ def teacher_of_frames(trained):
 def test_every_experiment_runs(config, trained, request, monkeypatch):
     for module in (stream, labelled_scans):  # children drawn to know the ranges of training
         monkeypatch.setattr(module, "SURVEYED", 2)
+    monkeypatch.setattr(unpaired, "FEWEST", 2)
     # Only what the experiment needs is trained before it.
     for needed in ("stage1", "teacher"):
         request.getfixturevalue(f"{needed}_of_frames" if of_frames(config) else needed)

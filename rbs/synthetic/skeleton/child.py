@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -87,6 +88,7 @@ def make_child(
     rng: np.random.Generator,
     farther_mm: float = 0.0,
     lesions: int | None = None,
+    camera: Callable[[Camera], Camera] | None = None,
 ) -> Phantom:
     """Draw a child and the expectation of its standard scan, 1024 x 256 pixels of 2.26 mm.
 
@@ -99,11 +101,13 @@ def make_child(
         rng: Source of everything random; equal generators make equal children.
         farther_mm: Added distance of both collimators from the child.
         lesions: Number of its lesions; None draws it (`rbs.synthetic.skeleton.disease`).
+        camera: Another camera of the same pixels in place of the one drawn; child and total counts
+            are the same.
 
     Raises:
         RbsError: No such age or sex.
     """
-    return _see(_draw_subject(age_y, sex, rng), rng, farther_mm, lesions=lesions)[0]
+    return _see(_draw_subject(age_y, sex, rng), rng, farther_mm, lesions=lesions, another=camera)[0]
 
 
 def make_passes(
@@ -222,6 +226,7 @@ def _see(
     motion: Motion = STILL,
     first: _FirstPass | None = None,
     lesions: int | None = None,
+    another: Callable[[Camera], Camera] | None = None,
 ) -> tuple[Phantom, _FirstPass]:
     """One pass: draw the child as it lies after `motion` and project it.
 
@@ -262,6 +267,7 @@ def _see(
     per_mm = soft_tissue(outline, body, texture(60, 0.12) * texture(15, 0.06), rng)
 
     camera = _draw_camera(body, rng, farther_mm)
+    camera = camera if another is None else another(camera)
     seen = project(canvas.planes, depths, per_mm, outline.front, outline.back, camera, attenuators)
     seen += np.float32(rng.uniform(0.002, 0.012) * seen.mean())  # room, and what leaks through the septa
     dark = int(rng.integers(0, 12))  # columns beyond the edges of the crystal

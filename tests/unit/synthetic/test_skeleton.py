@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -446,3 +447,14 @@ def test_bladders_fill(passes: list[tuple[Phantom, Phantom]]) -> None:
             return float(phantom.density[window][bladder].sum())
 
         assert held(second) / held(first) == pytest.approx(second.motion.filling, rel=0.12)
+
+
+def test_another_camera_sees_the_same_child_with_as_many_counts():
+    ours, blurred = (
+        make_child(6.0, "F", np.random.default_rng(3), camera=change)
+        for change in (None, lambda camera: replace(camera, blur=2.5, scatter=0.5))
+    )
+    assert ours.lesions == blurred.lesions
+    np.testing.assert_array_equal(ours.labels, blurred.labels)
+    assert blurred.expectation.sum() == pytest.approx(ours.expectation.sum(), rel=1e-4)
+    assert blurred.expectation.max() < 0.8 * ours.expectation.max()

@@ -1,0 +1,216 @@
+"""Degradation learned from good and poor scans that are not of the same patients.
+
+Thinning makes faster scans exactly, and nothing of it needs learning. The blur, scatter and filter
+of another camera do: a model learns them from the expected counts of good scans and from the counts
+of poor ones. It acts on expectations; Poisson counts are drawn afterwards.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rbs.degradation.noise_filter import WHITE, NoiseFilter
+from rbs.errors import CheckpointError, ScanError
+from rbs.scans.body import body_mask
+from rbs.scans.resampling import resample_expectation
+from rbs.scans.scan import Array, Spacing
+from rbs.utils.checkpoint import (
+    RETRAIN,
+    build_from,
+    describe,
+    load_into,
+    read_safetensors,
+    save_modules,
+)
+from rbs.weights.shipped import file_sha256
+
+Terms = dict[str, Tensor]
+
+COARSEST = 1.25
+"""Pixels of good scans may be this many times as wide as those of the poor ones."""
+
+
+class DegradationModel(nn.Module, ABC):
+    """From expectations of good scans to those of poor ones, view by view, in multiples of a level.
+
+    The level of a scan is the mean of its counts over the body (`level_of`): brighter scans are
+    degraded alike.
+
+    Attributes:
+        spacing_mm: Row and column spacing of the scans it was trained on, mm.
+        noise: Filter of the noise of the poor scans.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("grid", torch.ones(2))
+        self.register_buffer("filter", torch.zeros(2))
+        self.grid: Tensor
+        self.filter: Tensor
+
+    @property
+    def spacing_mm(self) -> Spacing:
+        """See the class."""
+        row, column = self.grid.tolist()
+        return row, column
+
+    @property
+    def noise(self) -> NoiseFilter:
+        """See the class."""
+        cutoff, order = self.filter.tolist()
+        return NoiseFilter(cutoff, order) if cutoff > 0 else WHITE
+
+    def prepare(
+        self, good: Sequence[Array], levels: Sequence[float], spacing_mm: Spacing, noise: NoiseFilter
+    ) -> None:
+        """Take what is measured, not trained.
+
+        Args:
+            good: Expectations of good scans in multiples of their level, (V, H, W) each.
+            levels: Levels of the poor scans, counts.
+            spacing_mm: Row and column spacing of all scans, mm.
+            noise: Filter of the noise of the poor ones.
+        """
+        self.grid.copy_(torch.tensor(spacing_mm))
+        if not noise.white:
+            self.filter.copy_(torch.tensor([noise.cutoff_per_mm, noise.order]))
+
+    @abstractmethod
+    def losses(self, good: Tensor, poor: Tensor, level: Tensor) -> Terms:
+        """Terms of the training loss, their sum "total".
+
+        Args:
+            good: Crops of good expectations in multiples of their level, (B, 1, H, W).
+            poor: Crops of counts of poor scans of other patients, (B, 1, H, W).
+            level: Level of the poor scans, counts, (B,).
+        """
+
+    @abstractmethod
+    def degrade(self, good: Tensor, generator: torch.Generator) -> Tensor:
+        """Degrade whole views.
+
+        Args:
+            good: Expectations in multiples of their level, (V, 1, H, W).
+            generator: Source of randomness.
+
+        Returns:
+            The same of a poor scan, but for a factor.
+        """
+
+
+def level_of(counts: Array, spacing_mm: Spacing) -> float:
+    """Mean counts over the body of a scan (V, H, W)."""
+    return float(counts[body_mask(counts, spacing_mm)].mean())
+
+
+@dataclass(frozen=True)
+class LearnedDegrader:
+    """A degradation model from a file: a `rbs.degradation.Degrader` of expected scans.
+
+    Attributes:
+        model: In evaluation mode, on the CPU.
+        name: Its class and file.
+        version: Version of rbs that wrote it.
+        sha256: Of its file, hexadecimal.
+        provenance: Record of its making.
+    """
+
+    model: DegradationModel
+    name: str
+    version: str = "unknown"
+    sha256: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def spacing_mm(self) -> Spacing:
+        """Row and column spacing of the scans that it degrades, mm."""
+        return self.model.spacing_mm
+
+    @property
+    def noise(self) -> NoiseFilter:
+        """Filter of the noise of the poor scans, by which counts are drawn."""
+        return self.model.noise
+
+    def on_grid(self, expectation: Array, spacing_mm: Spacing) -> Array:
+        """The expectation of a scan (V, H, W) on pixels of `spacing_mm`, its counts kept.
+
+        Raises:
+            ScanError: Its own pixels are so coarse that it is no good scan on these.
+        """
+        if max(given / own for given, own in zip(spacing_mm, self.spacing_mm, strict=True)) > COARSEST:
+            given, own = (" x ".join(f"{side:.4g}" for side in s) for s in (spacing_mm, self.spacing_mm))
+            fault = f"pixels of {given} mm are too coarse to stand for the {own} mm that {self.name} degrades"
+            raise ScanError(fault, remedy="give finer scans, or train a degrader on such pixels")
+        return resample_expectation(expectation, spacing_mm, self.spacing_mm)
+
+    def __call__(self, image: Array, rng: np.random.Generator, /) -> Array:
+        """Degrade the expectation of a scan.
+
+        Args:
+            image: Expected counts, aligned (V, H, W), on pixels of `spacing_mm`.
+            rng: Source of all randomness.
+
+        Returns:
+            Expected counts of the poor scan, float32 (V, H, W), whose sum is that of `image`.
+
+        Raises:
+            ScanError: The image is not expected counts of one or two views.
+        """
+        image = np.asarray(image, np.float32)
+        if image.ndim != 3 or len(image) > 2 or not np.isfinite(image).all() or (image < 0).any():
+            fault = f"{self.name} degrades expected counts (1 or 2 views, H, W), not {image.shape}"
+            raise ScanError(fault, remedy="give aligned, finite counts of a scan")
+        if not image.any():
+            raise ScanError("there are no counts to degrade", remedy="give the expectation of a scan")
+        level = level_of(image, self.spacing_mm)
+        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        with torch.inference_mode():
+            found = self.model.degrade(torch.from_numpy(image / level)[:, None], generator)[:, 0].numpy()
+        found = np.maximum(found, 0)
+        return (found * (image.sum(dtype=np.float64) / found.sum(dtype=np.float64))).astype(np.float32)
+
+    def expose(self, expectation: Array, rng: np.random.Generator) -> Array:
+        """Draw the exported counts of a poor scan from its expectation (V, H, W)."""
+        return self.noise.expose(expectation, self.spacing_mm, rng)
+
+
+def save_degrader(path: str | Path, model: DegradationModel, provenance: dict[str, Any]) -> None:
+    """Write a model and the record of its making, replacing an older file whole.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    save_modules(path, {"": model}, {**describe(model), "provenance": provenance})
+
+
+def load_degrader(path: str | Path) -> LearnedDegrader:
+    """Read a degrader from a file of `save_degrader`.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or holds no degrader.
+    """
+    file = Path(path)
+    sha256 = file_sha256(file, "train one with `make train-degrader`")
+    tensors, description = read_safetensors(file)
+    if not description.class_path:
+        raise CheckpointError("it holds no degrader", file=file, remedy=RETRAIN)
+    spec = {"class_path": description.class_path, "init_args": description.init_args}
+    model = build_from(spec, DegradationModel, file, description.version, tensors)  # type: ignore[type-abstract]
+    load_into(model, tensors, file)
+    if not min(model.spacing_mm) > 0:
+        raise CheckpointError("it states no pixel size", file=file, remedy=RETRAIN)
+    return LearnedDegrader(
+        model=model.eval().requires_grad_(False),
+        name=f"{type(model).__name__} {file.name}",
+        version=description.version,
+        sha256=sha256,
+        provenance=description.provenance,
+    )
