@@ -74,6 +74,8 @@ class Row:
         coarse: Whether it restores coarse pixels, which bicubic interpolation then enlarges.
         facts: Whose facts it is told; None for none.
         steps: Steps of its training.
+        trained_on: Whether it is trained as what ships: from the shipped restorer, on all kinds of
+            crops.
     """
 
     label: str
@@ -82,6 +84,7 @@ class Row:
     coarse: bool = False
     facts: FactsOf | None = None
     steps: int = STEPS
+    trained_on: bool = False
 
 
 def semantic(label: str, *parts: str, facts: FactsOf | None = None) -> Row:
@@ -95,6 +98,7 @@ ROWS = {
     "ceiling": Row("coarse scan without noise, bicubic", "", coarse=True),
     "shipped": Row("shipped restorer, bicubic", "", coarse=True),
     "x2": Row("NAFNet x2 that ships, trained on from the shipped restorer", ""),
+    "on": Row("coarse NAFNet, trained on alike, bicubic", coarse=True, steps=600, trained_on=True),
     "coarse": Row("coarse NAFNet, bicubic", arguments=SIZE, coarse=True),
     "nafnet": Row("NAFNet x2", arguments=SIZE | {"scale": 2}),
     "all": semantic("NAFNet x2, all three parts", *ALL, facts="own"),
@@ -196,12 +200,16 @@ def restorer(name: str, seed: int, args: argparse.Namespace, *, reads: bool) -> 
 def experiment(row: Row, network: dict[str, Any], seed: int, manifest: Path) -> dict[str, Any]:
     """The experiment of a row: that of the shipped weights, short and without scenes."""
     config: dict[str, Any] = yaml.safe_load(experiment_file("enlarge/nafnet").read_text())
-    f1 = {"class_path": row.network, "init_args": network}
-    config["model"]["init_args"] |= {"f1": f1, "init_from": None, "lr": 2.0e-3}
+    config["data"]["class_path"] = "enlarge.CoarseScans" if row.coarse else "enlarge.Scans"
+    config["data"]["init_args"] |= {"manifest": str(manifest), "crop": [96, 96], "seed": seed}
+    if row.coarse:
+        config["data"]["init_args"] |= {"scale": 1, "crop": [48, 48]}
+    config["model"]["init_args"]["f1"] = {"class_path": row.network, "init_args": network}
+    config |= {"checkpoint": {"save_last": False, "save_top_k": 0}, "seed_everything": seed}
+    if row.trained_on:
+        return config
+    config["model"]["init_args"] |= {"init_from": None, "lr": 2.0e-3}
     config["data"]["init_args"] |= {
-        "manifest": str(manifest),
-        "crop": [96, 96],
-        "seed": seed,
         "exposures": [0.25, 0.75],
         "samples_per_epoch": 4 * row.steps,
         "foci": 0.0,
@@ -209,12 +217,8 @@ def experiment(row: Row, network: dict[str, Any], seed: int, manifest: Path) -> 
         "textures": 0.0,
         "facts": row.facts,
     }
-    config["data"]["class_path"] = "enlarge.CoarseScans" if row.coarse else "enlarge.Scans"
-    if row.coarse:
-        config["data"]["init_args"] |= {"scale": 1, "crop": [48, 48]}
-    config["checkpoint"] = {"save_last": False, "save_top_k": 0}
     config["ema"] = {"decay": 0.99}
-    return config | {"seed_everything": seed}
+    return config
 
 
 def on(run: Path, row: Row) -> dict[str, Any]:

@@ -89,7 +89,8 @@ def filtered(seen: Seen) -> Suspicion | None:
     """Score the departure of the noise from Poisson's in pixels, and its excess in 2x2 sums.
 
     A filter takes noise from pixels and leaves it in their sums; a scale raises both. Sums see some
-    anatomy, too, and therefore count less. What `rbs.scans.noise.examine` would have the reader
+    anatomy, too, and therefore count less, and coarse pixels see so much of it that nothing else is
+    said of them. What `rbs.scans.noise.examine` would have the reader
     refuse is sure.
     """
     scan = seen.scan
@@ -98,7 +99,7 @@ def filtered(seen: Seen) -> Suspicion | None:
     for view, frame in zip(scan.views, scan.counts, strict=True):
         if fault := examine(frame, cut=scan.cut, recovered=recovered).fault:
             return Suspicion(Kind.FILTERED, SURE, f"{fault}: no raw counts", remedy, str(view))
-    if scan.cut or recovered:  # which changes the noise of low counts by itself
+    if seen.coarse or scan.cut or recovered:  # which changes the noise of low counts by itself
         return None
     signs = []
     for view, counts in zip(seen.views, seen.counts, strict=True):

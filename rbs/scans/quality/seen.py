@@ -16,6 +16,9 @@ FINE_MM, BROAD_MM = 4.0, 9.0
 """Standard deviations of the Gaussian filters, mm: as the collimator's blur, and wide enough for
 0.3 counts a pixel."""
 
+COARSE_MM = 3.2
+"""Pixel size beyond which the signs of noise and of rows were found in every second clean scan."""
+
 WHOLE_BODY_MM = 500.0, 150.0
 """Length and width of a scan below which it shows no whole body, mm."""
 
@@ -46,6 +49,11 @@ class Seen:
     def spacing(self) -> tuple[float, float]:
         """Row and column spacing, mm."""
         return self.scan.spacing_mm
+
+    @property
+    def coarse(self) -> bool:
+        """True for pixels so wide that signs between neighbours show anatomy rather than faults."""
+        return max(self.spacing) > COARSE_MM
 
     @cached_property
     def fine(self) -> Array:

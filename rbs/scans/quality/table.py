@@ -36,6 +36,7 @@ def rows(seen: Seen) -> Suspicion | None:
     Two rows of counts through the body are never equal, and none is empty. Where rows are left out,
     the body breaks off more sharply than the camera's blur allows: the step between slabs above and
     below a row, less what the slopes on either side foretell, is large against that of other rows.
+    On coarse rows anatomy breaks off as sharply, and a break is not looked for.
     """
     first, last = seen.rows
     body = seen.counts[:, first:last]
@@ -55,6 +56,8 @@ def rows(seen: Seen) -> Suspicion | None:
         if same.size:
             fault = f"rows that repeat those {lag} above them: {same.size}"
             return _rows(seen, SURE, fault, first + lag + same[[0, -1]])
+    if seen.coarse:
+        return None
     score, row = _break(seen)
     return _rows(
         seen,

@@ -60,7 +60,8 @@ def test_it_has_strengths(rbs, tmp_path: Path, enlarging: Path, strength: str) -
 def test_two_views_in_two_files_of_a_folder(rbs, tmp_path: Path, enlarging: Path) -> None:
     for view in BOTH:
         write_nm(tmp_path / "in" / f"{view}.dcm", poisson(), views=(view,), study="1.2.3", **COARSE)
-    status, text, _ = rbs("restore", tmp_path / "in", tmp_path / "out", "--scale", 2, "--checkpoint", enlarging)
+    options = ("--scale", 2, "--checkpoint", enlarging)
+    status, text, _ = rbs("restore", tmp_path / "in", tmp_path / "out", *options)
     assert status == 0
     assert text.count(", with ") == 2
     for view in BOTH:
@@ -74,7 +75,7 @@ def test_what_does_not_go_together_is_said(rbs, tmp_path: Path, enlarging: Path,
     x2, plain = ("--checkpoint", enlarging), ("--checkpoint", weights)
     cases = (
         (fine, ("--scale", 2, *x2), "its pixels of 2.30 x 2.30 mm are fine already"),
-        (coarse, x2, "twice as many rows and columns as the scan; restore with it by `rbs restore --scale 2`"),
+        (coarse, x2, "as many rows and columns as the scan; restore with it by `rbs restore --scale 2`"),
         (coarse, ("--scale", 2, *plain), "keep the pixels of the scan; name weights trained with scale 2"),
         (coarse, ("--scale", 2, "--adapt", *x2), "--adapt compares counts pixel by pixel"),
         (coarse, ("--scale", 2, "--uncertainty", *x2), "--uncertainty compares counts pixel by pixel"),
@@ -87,7 +88,7 @@ def test_what_does_not_go_together_is_said(rbs, tmp_path: Path, enlarging: Path,
     assert not (tmp_path / "out.dcm").exists()
 
 
-def test_other_commands_refuse_weights_that_enlarge(rbs, tmp_path: Path, enlarging: Path, make_cohort) -> None:
+def test_other_commands_refuse_such_weights(rbs, tmp_path: Path, enlarging: Path, make_cohort) -> None:
     manifest = make_cohort(tmp_path / "cohort", splits=("test",))
     status, _, errors = rbs("evaluate", manifest, "--stage1", enlarging, "--output", tmp_path / "table")
     assert status == 1

@@ -241,7 +241,7 @@ def test_a_restorer_that_enlarges_may_start_from_one_that_does_not(tmp_path):
     assert all(torch.equal(own[name], given[name]) for name in given if not name.startswith("head."))
     assert not own["head.weight"].any()
     other = RestorationTask(net(scale=2, sigma_px=0.5), init_from=tmp_path / "plain.safetensors")
-    with pytest.raises(CheckpointError, match="make --model.f1 the same"):
+    with pytest.raises(CheckpointError, match=r"make --model\.f1 the same"):
         other.setup("fit")
 
 

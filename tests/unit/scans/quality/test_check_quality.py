@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 
+from rbs.scans.counts import block_sums
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.quality.check import CHECKS, check_quality, suspicions
 from rbs.scans.quality.clean import CLEAN
@@ -33,6 +34,16 @@ def expected() -> list[Scan]:
         assert not (phantom.attenuators)
         scans.append(Scan(phantom.expectation, VIEWS, (SPACING_MM, SPACING_MM), 20.0))
     return scans
+
+
+@pytest.mark.parametrize("number", range(len(CHILDREN)))
+def test_clean_scans_of_coarse_pixels_show_none(expected: list[Scan], number: int) -> None:
+    counts = np.random.default_rng(number).poisson(0.5 * expected[number].counts)
+    coarse = block_sums(counts, 2, 2).astype(int)
+    scan = replace(expected[number], counts=coarse, spacing_mm=(4.52, 4.52), velocity=40.0)
+    assert kinds(scan) == []
+    torn = np.concatenate([coarse[:, :200], coarse[:, 180:]], axis=1)
+    assert Kind.ROWS in kinds(replace(scan, counts=torn))
 
 
 def kinds(scan: Scan) -> list[Kind]:
