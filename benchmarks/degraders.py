@@ -39,6 +39,7 @@ from rbs.evaluation.observers.lesions import score_foci
 from rbs.evaluation.observers.task_metrics import TASK_METRICS
 from rbs.evaluation.scans.metrics import METRICS, Target
 from rbs.restorers.checkpoint import load_restorer
+from rbs.scans.counts import scanned_rows
 from rbs.scans.fidelity import relative_error
 from rbs.scans.scan import Array, Spacing
 from rbs.tasks.fit import fit
@@ -324,7 +325,8 @@ def figure(folder: Path, camera: str, file: Path, number: int = 0) -> None:
     ]
     images = [good, *made, child.hidden, *scans, child.rapid / EXPOSURE]
     brightest = np.sqrt(np.percentile(good, 99.7))
-    shown = np.concatenate([np.sqrt(image[0]) for image in images], axis=1) / brightest
+    rows = slice(*scanned_rows(child.rapid))
+    shown = np.concatenate([np.sqrt(image[0, rows]) for image in images], axis=1) / brightest
     Image.fromarray((255 * (1 - shown.clip(0, 1))).astype(np.uint8)).quantize(64).save(file, optimize=True)
 
 
@@ -351,6 +353,11 @@ def restored_table(scores: pd.DataFrame) -> pd.DataFrame:
                 low, high = np.percentile(share[1], [2.5, 97.5])
                 row |= {"gap_closed_percent": f"{share[0]:.0f}"}
                 row |= {"gap_closed_percent_low": f"{low:.0f}", "gap_closed_percent_high": f"{high:.0f}"}
+            if arm in LEARNED and RANDOM in errors:
+                gain = drawn[arm] - drawn[RANDOM]
+                ends = {"": mean[arm] - mean[RANDOM], "_low": np.percentile(gain, 2.5)}
+                ends["_high"] = np.percentile(gain, 97.5)
+                row |= {f"over_random_db{end}": f"{value:.2f}" for end, value in ends.items()}
             row["lesion_contrast"] = f"{of['lesion_recovery'].mean():.2f}"
             row |= {f"{name}_foci": f"{of[name].mean():.2f}" for name in ("hallucinated", "lost")}
             row["count_bias_percent"] = f"{of['count_bias'].mean():.1f}"
@@ -366,6 +373,7 @@ def closed(arm: Any, shipped: Any, pairs: Any) -> Any:
 def made_table(made: pd.DataFrame) -> pd.DataFrame:
     """A row a camera and degrader: error against the camera, lesions kept, removed and added."""
     rows = []
+    made = made.assign(place=made["arm"].map(ARMS.index)).sort_values(["camera", "place", "child"])
     for (camera, arm), own in made.groupby(["camera", "arm"], sort=False):
         lesions = own["lesions"].sum()
         rows.append(

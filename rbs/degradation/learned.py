@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from rbs.degradation.noise_filter import WHITE, NoiseFilter
 from rbs.errors import CheckpointError, ScanError
 from rbs.scans.body import body_mask
+from rbs.scans.counts import where_scanned
 from rbs.scans.resampling import resample_expectation
 from rbs.scans.scan import Array, Spacing
 from rbs.utils.checkpoint import (
@@ -36,6 +37,9 @@ Terms = dict[str, Tensor]
 
 COARSEST = 1.25
 """Pixels of good scans may be this many times as wide as those of the poor ones."""
+
+UNSEEN = 1e-4
+"""Expected counts over the level of a scan below which, in all of a row, it was not scanned."""
 
 
 class DegradationModel(nn.Module, ABC):
@@ -159,7 +163,8 @@ class LearnedDegrader:
             rng: Source of all randomness.
 
         Returns:
-            Expected counts of the poor scan, float32 (V, H, W), whose sum is that of `image`.
+            Expected counts of the poor scan, float32 (V, H, W), whose sum is that of `image`; none
+            in rows above and below what was scanned.
 
         Raises:
             ScanError: The image is not expected counts of one or two views.
@@ -174,7 +179,7 @@ class LearnedDegrader:
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         with torch.inference_mode():
             found = self.model.degrade(torch.from_numpy(image / level)[:, None], generator)[:, 0].numpy()
-        found = np.maximum(found, 0)
+        found = where_scanned(np.maximum(found, 0), image > UNSEEN * level)
         return (found * (image.sum(dtype=np.float64) / found.sum(dtype=np.float64))).astype(np.float32)
 
     def expose(self, expectation: Array, rng: np.random.Generator) -> Array:

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from rbs.scans.scan import Array, Spacing
 
-_Image = TypeVar("_Image", npt.NDArray[np.floating], Tensor)
+_Image = TypeVar("_Image", Array, Tensor)
 
 _BIN_PER_MM = 0.004
 _WHITE = 0.8

@@ -62,6 +62,15 @@ def test_a_degraded_expectation_keeps_its_counts_and_is_drawn_by_its_rng(degrade
     assert degrader(image[:1], np.random.default_rng(1)).shape == (1, 64, 48)
 
 
+def test_rows_that_were_not_scanned_stay_empty(degrader):
+    image = body(2)
+    image[:, :4] = image[:, -3:] = 1e-6
+    found = degrader(image, np.random.default_rng(1))
+    assert not found[:, :4].any()
+    assert not found[:, -3:].any()
+    assert found[:, 4:-3].sum(dtype=float) == pytest.approx(image.sum(dtype=float), rel=1e-5)
+
+
 @pytest.mark.parametrize(
     "image", [np.full((2, 8, 8), -1.0), np.full((3, 8, 8), 1.0), np.full((8, 8), 1.0), np.zeros((2, 8, 8))]
 )
