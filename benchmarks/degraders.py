@@ -26,7 +26,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from hidden_cameras import CAMERAS, EXPOSURE, TEST, read_anatomy, write_children
-from PIL import Image
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
@@ -38,8 +37,8 @@ from rbs.evaluation.observers.lesion_detection import compare_foci
 from rbs.evaluation.observers.lesions import score_foci
 from rbs.evaluation.observers.task_metrics import TASK_METRICS
 from rbs.evaluation.scans.metrics import METRICS, Target
+from rbs.report.figures import overview_figure, png
 from rbs.restorers.checkpoint import load_restorer
-from rbs.scans.counts import scanned_rows
 from rbs.scans.fidelity import relative_error
 from rbs.scans.scan import Array, Spacing
 from rbs.tasks.fit import fit
@@ -57,6 +56,10 @@ SCORED = [
     for metric in (*METRICS, *TASK_METRICS)
     if metric.name in ("nmse_truth", "nc_nmse", "lesion_recovery", "hallucinated", "lost", "count_bias")
 ]
+DARKEST = 99.0
+"""Percentile of the expected counts that is black in the figure."""
+PIXELS, WIDTH = 1700, 10.0
+"""Width of the figure, pixels and inches."""
 REMOVED = 0.5
 """A lesion that keeps less than this part of the contrast that the camera would show is removed."""
 RESAMPLES = 2000
@@ -312,22 +315,24 @@ def read(folder: Path, kind: str) -> Iterator[pd.DataFrame]:
 
 
 def figure(folder: Path, camera: str, file: Path, number: int = 0) -> None:
-    """Roots of counts: good, by either model, by the camera; rapid scans of the last three."""
+    """Draw what is expected of a child, good, by either model and by the camera, and rapid scans."""
     child = dict(test_children(folder, camera))[number]
     good = child.target.expectation
     assert good is not None
     rng = np.random.default_rng(0)
-    degraders = [load_degrader(degrader_file(folder, camera, arm)) for arm in LEARNED]
-    made = [degrader(good, rng) for degrader in degraders]
-    scans = [
-        degrader.expose(EXPOSURE * image, rng) / EXPOSURE
-        for degrader, image in zip(degraders, made, strict=True)
-    ]
-    images = [good, *made, child.hidden, *scans, child.rapid / EXPOSURE]
-    brightest = np.sqrt(np.percentile(good, 99.7))
-    rows = slice(*scanned_rows(child.rapid))
-    shown = np.concatenate([np.sqrt(image[0, rows]) for image in images], axis=1) / brightest
-    Image.fromarray((255 * (1 - shown.clip(0, 1))).astype(np.uint8)).quantize(64).save(file, optimize=True)
+    panels = {"good": good}
+    scans = {"good, rapid": rng.poisson(EXPOSURE * good) / EXPOSURE}
+    for arm in LEARNED:
+        degrader = load_degrader(degrader_file(folder, camera, arm))
+        panels[arm] = degrader(good, rng)
+        scans[f"{arm}, rapid"] = degrader.expose(EXPOSURE * panels[arm], rng) / EXPOSURE
+    panels[f"camera {camera}"] = child.hidden
+    scans[f"camera {camera}, rapid"] = child.rapid / EXPOSURE
+    shown = {name: image[:1] for name, image in {**panels, **scans}.items()}
+    black = float(np.percentile(good, DARKEST))
+    note = "A drawn phantom, not a patient: anterior view, expected counts and rapid scans drawn from them."
+    drawn = overview_figure(shown, [], black, child.target.spacing_mm, ["anterior"], width=WIDTH, note=note)
+    file.write_bytes(png(drawn, dpi=PIXELS / WIDTH))
 
 
 def decibels(errors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
