@@ -315,7 +315,7 @@ def read(folder: Path, kind: str) -> Iterator[pd.DataFrame]:
 
 
 def figure(folder: Path, camera: str, file: Path, number: int = 0) -> None:
-    """Draw what is expected of a child, good, by either model and by the camera, and rapid scans."""
+    """Draw expected counts of a child, good, by each model and by the camera, and rapid scans."""
     child = dict(test_children(folder, camera))[number]
     good = child.target.expectation
     assert good is not None
