@@ -17,7 +17,7 @@ from rbs.cli.options import (
 from rbs.errors import printable
 from rbs.inference.devices import DEVICES
 from rbs.inference.strengths import DEFAULT, Strength
-from rbs.weights.shipped import SHIPPED, weights_path
+from rbs.weights.shipped import NAME, weights_path
 
 if TYPE_CHECKING:
     from rbs.clinic.outcomes import FileRestorer
@@ -40,8 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--checkpoint",
-        type=weights_path,
-        default="shipped",
+        default=NAME,
         metavar="FILE",
         help=".safetensors or .ckpt, or for scans .onnx, which starts sooner (default: shipped, the"
         " weights that come with rbs, for scans only)",
@@ -126,7 +125,7 @@ def _restorer(kind: str, args: argparse.Namespace) -> FileRestorer:
 
     if kind == "scan":
         return _restorer_of_scans(args)
-    if args.checkpoint == SHIPPED:
+    if args.checkpoint == NAME:
         raise CheckpointError(
             f"no weights for {kind}s come with rbs",
             remedy="train some with `make train-stage1 DATA=endoscopy` and name them with --checkpoint",
@@ -167,6 +166,6 @@ def _restorer_of_scans(args: argparse.Namespace) -> FileRestorer:
     if args.uncertainty:
         from rbs.restorers.uncertainty import head_file, load_uncertainty
 
-        uncertainty = load_uncertainty(loaded, head_file(args.checkpoint))  # type: ignore[arg-type]
+        uncertainty = load_uncertainty(loaded, head_file(weights_path(args.checkpoint)))  # type: ignore[arg-type]
     strength = Strength(args.strength or DEFAULT)
     return ScanRestorer(loaded, uncertainty, reading_options(args), args.standard_velocity, strength)

@@ -56,19 +56,21 @@ def answers(chances: Array) -> list[Said]:
 
 
 def said(chances: Array, least: float = SURE) -> tuple[list[Said], int]:
-    """Sentences of at least a confidence, and the number of topics that are left out.
+    """Sentences of at least a confidence, and the number of topics that are not sure enough.
 
-    Where several foci are as likely as one, no number is said but that there are some.
+    Where several foci are as likely as one, no number is said but that there are some. Nothing is
+    denied: a focus that was not found may be there all the same.
 
     Args:
         chances: Probability of each sentence of `SENTENCES` within its topic, (S,).
         least: The confidence.
     """
-    kept = []
+    kept, sure = [], 0
     for number, (topic, answer) in enumerate(zip(TOPICS, answers(chances), strict=True)):
         if answer.confidence < least and topic.coarser:
             claimed = float(chances[(_topics == number) & _claims].sum())
             answer = Said(topic.coarser[0], min(claimed, 1.0))
         if answer.confidence >= least:
-            kept.append(answer)
-    return kept, len(TOPICS) - len(kept)
+            sure += 1
+            kept += [answer] if answer.statement.claims else []
+    return kept, len(TOPICS) - sure

@@ -90,7 +90,7 @@ def scores(scans: Sequence[JudgedScan]) -> pd.DataFrame:
         found = {"kind": name, "facts": int(counts[:, 2].sum()), "claims": int(counts[:, 1].sum())}
         for score, function in _SCORES.items():
             low, high = interval(tuple(counts.T), function)
-            found |= {score: function(*counts.T), f"{score}_low": low, f"{score}_high": high}
+            found |= {score: float(function(*counts.T)), f"{score}_low": low, f"{score}_high": high}
         rows.append(found)
     return pd.DataFrame(rows)
 

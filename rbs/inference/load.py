@@ -43,9 +43,8 @@ def load_for_scans(
             device.
         OutputError: The folder of the fits cannot be written.
     """
-    file = weights_path(checkpoint)
-    if file == SHIPPED and scale > 1:
-        file = ENLARGING
+    enlarges = str(checkpoint) == NAME and scale > 1
+    file = ENLARGING if enlarges else weights_path(checkpoint)
     looks_inside = "--adapt" if adapt else "--uncertainty" if uncertainty else None
     if looks_inside and scale > 1:
         fault = f"{looks_inside} compares counts pixel by pixel, which --scale 2 cuts in four"
@@ -57,7 +56,9 @@ def load_for_scans(
         from rbs.inference.onnx import load_onnx, load_shipped
 
         if file.suffix != ".onnx":
-            return load_shipped(device, scale)
+            shipped_scale = 2 if file == ENLARGING else 1
+            require_scale(shipped_scale, scale, file)
+            return load_shipped(device, shipped_scale)
         exported = load_onnx(file, device)
         require_scale(exported.scale, scale, file)
         return exported

@@ -12,6 +12,7 @@ from rbs.restorers.checkpoint import save_restorer
 from rbs.restorers.nafnet import NAFNet
 from rbs.restorers.semantic_nafnet import SemanticNAFNet
 from rbs.scans.counts import block_sums
+from rbs.weights.shipped import ENLARGING, SHIPPED
 
 BOTH = ("anterior", "posterior")
 COARSE = {"PixelSpacing": [4.6, 4.6]}
@@ -77,6 +78,8 @@ def test_what_does_not_go_together_is_said(rbs, tmp_path: Path, enlarging: Path,
         (fine, ("--scale", 2, *x2), "its pixels of 2.30 x 2.30 mm are fine already"),
         (coarse, x2, "as many rows and columns as the scan; restore with it by `rbs restore --scale 2`"),
         (coarse, ("--scale", 2, *plain), "keep the pixels of the scan; name weights trained with scale 2"),
+        (coarse, ("--checkpoint", ENLARGING), "restore with it by `rbs restore --scale 2`"),
+        (coarse, ("--scale", 2, "--checkpoint", SHIPPED), "name weights trained with scale 2"),
         (coarse, ("--scale", 2, "--adapt", *x2), "--adapt compares counts pixel by pixel"),
         (coarse, ("--scale", 2, "--uncertainty", *x2), "--uncertainty compares counts pixel by pixel"),
     )
