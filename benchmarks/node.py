@@ -119,15 +119,10 @@ def _last_byte(port: int, path: Path) -> float:
     return last
 
 
-def rate(work: Path, phantoms: Path, number: int) -> dict[str, Any]:
-    """Scans of the size of a whole body from eight senders at once."""
-    return load(work, phantoms, number, binned=1)
-
-
-def load(work: Path, phantoms: Path, number: int, binned: int = 2) -> dict[str, Any]:
+def load(work: Path, phantoms: Path, number: int) -> dict[str, Any]:
     """Many scans from eight senders at once."""
     own = sorted((work.parent / "idle" / "archive").glob("*.dcm"))
-    made = scans(work / "scans", phantoms, number, binned=binned, own=own)
+    made = scans(work / "scans", phantoms, number, binned=1, own=own)
     with NodeProgram(work, Archive(work / "archive")).running() as node:
         begun = time.time()
         senders = Senders(node.port, made)
@@ -305,13 +300,12 @@ def _screenshot(url: str, path: Path) -> None:
 
 PARTS: dict[str, tuple[Callable[[Path, Path, int], dict[str, Any]], int, str]] = {
     "idle": (idle, 30, "one scan at a time"),
-    "rate": (rate, 100, "8 senders at once, 1024 x 256 pixels"),
-    "load": (load, 500, "8 senders at once, 512 x 128 pixels"),
+    "load": (load, 500, "8 senders at once"),
     "kills": (kills, 60, "kill -9 at 20 random moments"),
     "down": (down, 40, "destination down for a minute"),
     "full": (full, 60, "disk full"),
     "breaks": (breaks, 40, "senders that break off, are unknown or not encrypted"),
-    "long": (long, 20, "left alone"),
+    "long": (long, 30, "left alone"),
 }
 """Each part, how many scans or minutes it takes, and its row in the table."""
 
@@ -330,9 +324,9 @@ def table(work: Path, path: Path) -> None:
         row |= {key: found[key] for key in ("sent", "acknowledged", "turned_away", "refused", "delivered")}
         row |= {"lost": len(found["lost"]), "doubled": found["doubled"], "sent_again": found["sent_again"]}
         row["kills"] = sum(found["kills"].values())
-        row["scans_per_hour"] = f"{found['scans_per_hour']:.0f}" if name in ("rate", "load") else ""
+        row["scans_per_hour"] = f"{found['scans_per_hour']:.0f}" if name == "load" else ""
         row |= {"median_s": "", "late_s": ""}
-        if name in ("idle", "rate", "load"):  # elsewhere it says how long the trouble was
+        if name in ("idle", "load"):  # elsewhere it says how long the trouble was
             row["median_s"], row["late_s"] = (f"{q:.1f}" for q in np.quantile(found["seconds"], (0.5, 0.95)))
         for process in ("node", "worker"):
             row |= _memory_of(found["memory"], process, steady=name == "load")

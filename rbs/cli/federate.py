@@ -1,4 +1,4 @@
-"""`rbs federate`: train one restorer at several hospitals; scans stay where they are."""
+"""`rbs federate`: train one network at several hospitals; scans stay where they are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from rbs.cli.options import positive, whole_positive
 from rbs.federated import NAME
 
-HELP = "train a restorer across hospitals: weights travel, scans stay (server, client, or all simulated)"
+HELP = "train a network across hospitals: weights travel, scans stay (server, client, or all simulated)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--config",
             default="federated",
             metavar="FILE",
-            help="experiment of stage 1, or its name in rbs; the same everywhere (default: %(default)s)",
+            help="experiment of stage 1 or of a segmenter, or its name in rbs; the same everywhere"
+            " (default: %(default)s)",
         )
         role.add_argument(
             "--output",
@@ -123,7 +124,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
         "--delta", type=positive, default=1e-5, help="of differential privacy (default: %(default)g)"
     )
     plan.add_argument(
-        "--init-from", type=Path, metavar="FILE", help="restorer that the first round starts from"
+        "--init-from", type=Path, metavar="FILE", help="weights that the first round starts from"
     )
 
 
@@ -165,7 +166,7 @@ def run(args: argparse.Namespace) -> None:
     if args.role == "client":
         site = Site(experiment, args.manifest, args.output, local=args.local, clip=args.clip)
         join(SiteClient(site, args.name, _key(args.key)), args.server, args.authority, args.wait)
-        print(printable(f"restorer of this site: {site.file}"))
+        print(printable(f"weights of this site: {site.file}"))
         return
     if args.role == "simulate":
         names = [f"site{number}" for number in range(1, len(args.manifests) + 1)]
@@ -197,18 +198,18 @@ def _plan(args: argparse.Namespace, clients: int, **others: Any) -> Any:
 
 
 def _first(experiment: Any, init_from: Path | None) -> Any:
-    """The restorer that the first round starts from."""
+    """The network that the first round starts from."""
     from rbs.errors import CheckpointError
+    from rbs.federated.networks import kind_of
     from rbs.federated.site import untrained
-    from rbs.restorers.checkpoint import load_restorer
 
-    restorer = untrained(experiment)
+    network = untrained(experiment)
     if init_from is None:
-        return restorer
-    given = load_restorer(init_from).restorer
-    if given.spec() != restorer.spec():
-        fault = f"it holds {given.spec()}, but the experiment trains {restorer.spec()}"
-        raise CheckpointError(fault, file=init_from, remedy="name an experiment with the same f1")
+        return network
+    given = kind_of(network).read(init_from)
+    if given.spec() != network.spec():
+        fault = f"it holds {given.spec()}, but the experiment trains {network.spec()}"
+        raise CheckpointError(fault, file=init_from, remedy="name an experiment with the same network")
     return given
 
 

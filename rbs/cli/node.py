@@ -142,8 +142,11 @@ def _retry_or_drop(args: argparse.Namespace, settings: Settings) -> int:
     spool = Spool(settings, queue)
     ids: list[int] = [id for id in args.ids if id is not None]
     if None in args.ids:
-        ids += [entry.id for entry in queue.entries(State.REFUSED)]
-        if args.action == "retry":
+        refused = queue.entries(State.REFUSED)
+        if args.action == "drop":
+            ids += [entry.id for entry in refused]
+        else:
+            ids += [entry.id for entry in refused if entry.path.is_file()]
             ids += [delivery.entry for delivery in queue.deliveries("failed")]
     for id in dict.fromkeys(ids):
         entry = queue.get(id)
@@ -151,7 +154,8 @@ def _retry_or_drop(args: argparse.Namespace, settings: Settings) -> int:
             audit.record("dropped" if args.action == "drop" else "retried", entry=id, uid=entry.uid)
             print(f"{id}: {'dropped' if args.action == 'drop' else 'is tried again'}")
         else:
-            fault = "there is nothing to try again" if entry else "there is no such scan"
+            again = entry and args.action == "retry"
+            fault = "there is nothing to try again" if again else "there is no such scan"
             print(f"{id}: {fault}", file=sys.stderr)
             unknown += 1
     return int(unknown > 0)

@@ -1,4 +1,4 @@
-"""The weights of a restorer that sites share, as arrays without names, and those that stay."""
+"""The weights of a network that sites share, as arrays without names, and those that stay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from rbs.errors import RbsError
-from rbs.restorers.base import Restorer
+from rbs.federated.networks import Network
 
 Arrays = list[npt.NDArray[np.float32]]
 
@@ -25,27 +25,34 @@ _NORMS = (
 )
 
 
-def shared_names(restorer: Restorer, local: Sequence[str] = ()) -> list[str]:
+def shared_names(network: Network, local: Sequence[str] = ()) -> list[str]:
     """Names of the weights that travel.
 
     Args:
-        restorer: Their restorer.
+        network: Their network.
         local: Kinds of layers that stay: "norms", all normalisations; "first", the convolution of
             the input, which takes the noise level beside the counts.
+
+    Raises:
+        RbsError: The input meets no convolution of its own.
     """
-    modules = dict(restorer.named_modules())
+    modules = dict(network.named_modules())
     kept = [name for name, module in modules.items() if "norms" in local and isinstance(module, _NORMS)]
     if "first" in local:
-        takes = (
+        channels = getattr(network, "input_channels", None)
+        takes = [
             name
             for name, module in modules.items()
-            if isinstance(module, nn.Conv2d) and module.in_channels == restorer.input_channels
-        )
-        kept += [next(takes)]
+            if isinstance(module, nn.Conv2d) and module.in_channels == channels and name != "head"
+        ]
+        if not takes:
+            fault = f"the input of {type(network).__name__} meets no convolution of its own"
+            raise RbsError(fault, remedy="leave `first` out of --local")
+        kept += takes[:1]
     prefixes = tuple(f"{name}." for name in kept)
     return [
         name
-        for name, tensor in restorer.state_dict().items()
+        for name, tensor in network.state_dict().items()
         if tensor.is_floating_point() and not name.startswith(prefixes or ("\0",))
     ]
 
@@ -61,22 +68,22 @@ def require_kinds(local: Sequence[str]) -> None:
         raise RbsError(fault, remedy=f"name {' or '.join(LOCAL)} as --local")
 
 
-def arrays_of(restorer: Restorer, names: Sequence[str]) -> Arrays:
+def arrays_of(network: Network, names: Sequence[str]) -> Arrays:
     """Copies of the weights of those names, in their order."""
-    state = restorer.state_dict()
+    state = network.state_dict()
     return [state[name].detach().cpu().numpy().astype(np.float32) for name in names]
 
 
-def put(restorer: Restorer, names: Sequence[str], arrays: Sequence[npt.NDArray[np.float32]]) -> None:
+def put(network: Network, names: Sequence[str], arrays: Sequence[npt.NDArray[np.float32]]) -> None:
     """Set the weights of those names; all others stay."""
-    state = restorer.state_dict()
+    state = network.state_dict()
     tensors = {name: torch.from_numpy(array) for name, array in zip(names, arrays, strict=True)}
-    restorer.load_state_dict(state | tensors)
+    network.load_state_dict(state | tensors)
 
 
-def layout(restorer: Restorer, names: Sequence[str]) -> str:
+def layout(network: Network, names: Sequence[str]) -> str:
     """Digest of names and shapes, by which two sites know that they mean the same network."""
-    state = restorer.state_dict()
+    state = network.state_dict()
     text = "\n".join(f"{name} {tuple(state[name].shape)}" for name in names)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -40,10 +40,10 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.supercore import telemetry
 
 from rbs.errors import RbsError, printable
+from rbs.federated.networks import Network
 from rbs.federated.plan import Order, Plan
 from rbs.federated.rounds import FederationServer, Rounds
 from rbs.federated.site import Site
-from rbs.restorers.base import Restorer
 
 log = logging.getLogger("rbs.federated")
 logging.getLogger("flwr").setLevel(logging.CRITICAL)  # what matters is told by that
@@ -129,7 +129,7 @@ class _Here(ClientProxy):
         return DisconnectRes("")
 
 
-def simulate(plan: Plan, restorer: Restorer, sites: Mapping[str, Site], folder: Path) -> Path:
+def simulate(plan: Plan, network: Network, sites: Mapping[str, Site], folder: Path) -> Path:
     """Run a federation in this process, one site after the other.
 
     Returns:
@@ -138,7 +138,7 @@ def simulate(plan: Plan, restorer: Restorer, sites: Mapping[str, Site], folder: 
     Raises:
         RbsError: Too few sites can train, or the folder holds another federation.
     """
-    rounds = Rounds(plan, restorer, folder)
+    rounds = Rounds(plan, network, folder)
     manager = SimpleClientManager()
     for name, site in sites.items():
         manager.register(_Here(SiteClient(site, name, plan.key)))
@@ -157,7 +157,7 @@ class Tls:
     key: Path
 
 
-def serve(plan: Plan, restorer: Restorer, folder: Path, address: str, tls: Tls | None = None) -> Path:
+def serve(plan: Plan, network: Network, folder: Path, address: str, tls: Tls | None = None) -> Path:
     """Run the server of a federation until the last round is over.
 
     Returns:
@@ -170,8 +170,8 @@ def serve(plan: Plan, restorer: Restorer, folder: Path, address: str, tls: Tls |
         fault = f"{address} is reached from other machines, but certificates or a key are missing"
         raise RbsError(fault, remedy="give --certificates and --key, or --address 127.0.0.1:PORT")
     certificates = tls and tuple(_read(file) for file in (tls.authority, tls.certificate, tls.key))
-    rounds = Rounds(plan, restorer, folder)
-    size = sum(array.nbytes for array in restorer.state_dict().values())
+    rounds = Rounds(plan, network, folder)
+    size = sum(array.nbytes for array in network.state_dict().values())
     server = FederationServer(client_manager=SimpleClientManager(), strategy=rounds)
     try:
         start_server(
@@ -204,7 +204,7 @@ def join(client: SiteClient, address: str, authority: Path | None, wait_s: float
     """
     insecure = authority is None and not _reached_by_others(address)
     root = None if authority is None else _read(authority)
-    last = time.monotonic()
+    last, told = time.monotonic(), False
     while True:
         began = time.monotonic()
         try:
@@ -215,7 +215,10 @@ def join(client: SiteClient, address: str, authority: Path | None, wait_s: float
             return
         except (grpc.RpcError, queue.Full) as error:
             now = time.monotonic()
-            last = now if now - began > 2 * _RETRY_S else last
+            last, told = (now, False) if now - began > 2 * _RETRY_S else (last, told)
+            if not told:
+                log.warning("%s: the server %s cannot be reached; it is tried again", client.name, address)
+                told = True
             if now - last > wait_s:
                 fault = f"the server {address} cannot be reached"
                 raise RbsError(fault, remedy="check that it runs, its address and certificate") from error

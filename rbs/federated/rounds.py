@@ -27,12 +27,11 @@ from flwr.server.strategy import FedAvg
 from rbs.errors import CheckpointError, RbsError, printable
 from rbs.federated import NAME
 from rbs.federated.layers import arrays_of, layout, put, shared_names
+from rbs.federated.networks import Network, kind_of
 from rbs.federated.plan import Plan
 from rbs.federated.privacy import epsilon
-from rbs.federated.site import RESTORER
 from rbs.federated.updates import Update, averaged, outliers, read_update
-from rbs.restorers.base import Restorer
-from rbs.restorers.checkpoint import load_restorer, save_restorer
+from rbs.utils.checkpoint import read_safetensors
 from rbs.utils.files import write_csv
 
 log = logging.getLogger("rbs.federated")
@@ -53,20 +52,20 @@ class Rounds(FedAvg):
 
     Args:
         plan: The plan.
-        restorer: The restorer that the first round starts from.
+        network: The network that the first round starts from.
         folder: Folder of the weights and of `rounds.csv`; a federation in it is gone on with.
 
     Raises:
         CheckpointError: The folder holds another federation.
     """
 
-    def __init__(self, plan: Plan, restorer: Restorer, folder: Path) -> None:
+    def __init__(self, plan: Plan, network: Network, folder: Path) -> None:
         super().__init__()
-        self.plan, self.restorer, self.folder = plan, restorer, folder
-        # With local layers no site has all of its weights, so it is no restorer to be used.
-        self.file = folder / ("shared.safetensors" if plan.local else RESTORER)
-        self.names = shared_names(restorer, plan.local)
-        self.layout = layout(restorer, self.names)
+        self.plan, self.network, self.folder, self.kind = plan, network, folder, kind_of(network)
+        # With local layers no site has all of its weights, so it is no network to be used.
+        self.file = folder / ("shared.safetensors" if plan.local else self.kind.file)
+        self.names = shared_names(network, plan.local)
+        self.layout = layout(network, self.names)
         self.done = 0
         self._rows: list[dict[str, Any]] = []
         self._sites: dict[str, str | None] = {}
@@ -77,12 +76,12 @@ class Rounds(FedAvg):
             self._resume()
 
     def _resume(self) -> None:
-        loaded = load_restorer(self.file)
-        told = loaded.provenance.get("federated", {})
-        if told.get("strategy") != self.plan.strategy() or loaded.restorer.spec() != self.restorer.spec():
+        told = read_safetensors(self.file)[1].provenance.get("federated", {})
+        loaded = self.kind.read(self.file)
+        if told.get("strategy") != self.plan.strategy() or loaded.spec() != self.network.spec():
             fault = "it is of a federation with other settings or another network"
             raise CheckpointError(fault, file=self.file, remedy="repeat its settings, or name a new folder")
-        self.restorer, self.done = loaded.restorer, int(told["round"])
+        self.network, self.done = loaded, int(told["round"])
         table = self.folder / ROUNDS
         if not table.exists():
             raise CheckpointError("the table of its rounds is gone", file=table, remedy="name a new folder")
@@ -131,7 +130,7 @@ class Rounds(FedAvg):
 
     def initialize_parameters(self, client_manager: ClientManager | None) -> Parameters:
         """The weights that the next round starts from."""
-        return ndarrays_to_parameters(arrays_of(self.restorer, self.names))
+        return ndarrays_to_parameters(arrays_of(self.network, self.names))
 
     def configure_fit(
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
@@ -152,7 +151,7 @@ class Rounds(FedAvg):
         failures: list[tuple[ClientProxy, FitRes] | BaseException],
     ) -> tuple[Parameters | None, dict[str, Any]]:
         """Average the usable updates, and keep the weights; None where there are too few."""
-        before = arrays_of(self.restorer, self.names)
+        before = arrays_of(self.network, self.names)
         names = {proxy.cid: name for name, proxy in self._asked.items()}
         reasons = dict.fromkeys(self._asked, "it vanished or was too late")
         for failure in failures:
@@ -188,7 +187,7 @@ class Rounds(FedAvg):
             log.warning("round %d failed: %d of at least %d usable updates", *told)
             self._write_rows()
             return None, {}
-        put(self.restorer, self.names, averaged(before, usable, self.plan))
+        put(self.network, self.names, averaged(before, usable, self.plan))
         self.done = server_round
         self._keep()
         return self.initialize_parameters(client_manager=None), {}
@@ -206,8 +205,7 @@ class Rounds(FedAvg):
         }
         if self.plan.noise:
             told["epsilon"] = epsilon(self.plan.noise, self.done, self.plan.delta)
-        provenance = {"stage": 1, "steps": self.done * self.plan.steps, "federated": told}
-        save_restorer(self.file, self.restorer, provenance)
+        self.kind.save(self.file, self.network, {"steps": self.done * self.plan.steps, "federated": told})
         losses = ", ".join(f"{row['site']} {row['loss']:.4g}" for row in used)
         log.warning("round %d of %d: loss %s", self.done, self.plan.rounds, losses)
 
@@ -229,7 +227,7 @@ class Rounds(FedAvg):
 
 def rounds_of(file: Path) -> int:
     """Rounds that the weights of a federation have behind them."""
-    return int(load_restorer(file).provenance["federated"]["round"])
+    return int(read_safetensors(file)[1].provenance["federated"]["round"])
 
 
 def _size(parameters: Parameters) -> int:

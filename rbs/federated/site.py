@@ -16,12 +16,11 @@ import yaml
 from rbs.data.manifest import Manifest
 from rbs.errors import RbsError
 from rbs.federated.layers import Arrays, arrays_of, clipped, layout, put, require_kinds, shared_names
+from rbs.federated.networks import Network, kind_trained
 from rbs.federated.plan import Order
-from rbs.restorers.base import Restorer
-from rbs.restorers.checkpoint import load_restorer, save_restorer
 from rbs.utils.experiments import experiment_file
+from rbs.utils.guard import concerning
 
-RESTORER = "restorer.safetensors"
 MOST_STEPS = 100_000
 """Steps of a round that a server may order."""
 _ROUND = ".round-"
@@ -41,31 +40,33 @@ class Answer:
 
 
 def read_experiment(name: str | Path) -> dict[str, Any]:
-    """An experiment of stage 1, by file or by name.
+    """An experiment of a restorer or a segmenter, by file or by name.
 
     Raises:
         RbsError: There is none, or it trains something else.
     """
     file = experiment_file(name)
     settings: dict[str, Any] = yaml.safe_load(file.read_text())
-    task = settings.get("model", {})
-    if not str(task.get("class_path")).endswith(".RestorationTask") or "f1" not in task.get("init_args", {}):
-        raise RbsError("it does not train a restorer", file=file, remedy="name an experiment of stage 1")
+    try:
+        kind_trained(settings)
+    except RbsError as error:
+        raise concerning(error, file) from None
     return settings
 
 
-def untrained(experiment: Mapping[str, Any]) -> Restorer:
-    """The first restorer of an experiment, the same each time."""
+def untrained(experiment: Mapping[str, Any]) -> Network:
+    """The network of an experiment, the same each time."""
     import torch
     from jsonargparse import ArgumentParser
 
+    kind = kind_trained(experiment)
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Restorer, "f1")
-    f1 = experiment["model"]["init_args"]["f1"]
+    parser.add_subclass_arguments(kind.base, "network")
+    spec = {"network": experiment["model"]["init_args"][kind.argument]}
     with torch.random.fork_rng():
         torch.manual_seed(int(experiment.get("seed_everything", 1)))
-        restorer: Restorer = parser.instantiate_classes(parser.parse_object({"f1": f1})).f1
-    return restorer
+        network: Network = parser.instantiate_classes(parser.parse_object(spec)).network
+    return network
 
 
 class Site:
@@ -76,15 +77,15 @@ class Site:
     decay of the learning rate, whose peaks decrease linearly over the rounds.
 
     Args:
-        experiment: Settings of a stage 1.
+        experiment: Settings of `read_experiment`.
         manifest: Manifest of the site.
-        folder: Folder of the site: the restorer with its own local layers, and the runs.
+        folder: Folder of the site: the network with its own local layers, and the runs.
         local: Kinds of layers that never leave the site; the server must mean the same.
         clip: The longest update that leaves the site, whatever the server orders; None for any.
         settings: Settings that replace those of the experiment, by dotted names.
 
     Raises:
-        RbsError: The manifest cannot be used, or has no training patients.
+        RbsError: The manifest cannot be used, or has no patients to train on or to validate on.
     """
 
     def __init__(
@@ -98,18 +99,22 @@ class Site:
         **settings: Any,
     ) -> None:
         require_kinds(local)
-        patients = {case.patient for case in Manifest.read(manifest).split("train")}
+        cases = Manifest.read(manifest)
+        patients, validating = ({case.patient for case in cases.split(name)} for name in ("train", "val"))
         if not patients:
             raise RbsError("no patient of it is for training", file=manifest, remedy="give some split train")
+        if not validating:  # as every training wants
+            raise RbsError("no patient of it is for validation", file=manifest, remedy="give some split val")
         self.experiment, self.manifest, self.folder = experiment, manifest.resolve(), folder
-        self.settings, self.patients, self.file = settings, len(patients), folder / RESTORER
+        self.kind = kind_trained(experiment)
+        self.settings, self.patients, self.file = settings, len(patients), folder / self.kind.file
         self.local, self.clip = tuple(local), clip
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(f"{_ROUND}*"):  # of a round that was killed
             shutil.rmtree(left)
-        self.restorer = untrained(experiment)
+        self.network = untrained(experiment)
         if self.file.exists():  # local layers of a session before
-            self.restorer = load_restorer(self.file).restorer
+            self.network = self.kind.read(self.file)
 
     def train(self, arrays: Arrays, order: Order) -> Answer:
         """Train for one round from the weights of the server.
@@ -121,12 +126,12 @@ class Site:
             fault = f"the server orders {order.steps} steps"
             raise RbsError(fault, remedy=f"let the server order 1 to {MOST_STEPS}")
         names = self.take(arrays, order)
-        update_from = arrays_of(self.restorer, names)
+        update_from = arrays_of(self.network, names)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=_ROUND) as work:
             loss = self._fit(Path(work), order)
-            self.restorer = load_restorer(Path(work) / "round" / RESTORER).restorer
+            self.network = self.kind.read(Path(work) / "round" / self.kind.file)
         self.keep(order)
-        after = arrays_of(self.restorer, names)
+        after = arrays_of(self.network, names)
         update = [new - old for new, old in zip(after, update_from, strict=True)]
         longest = min(filter(None, (order.clip, self.clip)), default=None)
         sent = [o + u for o, u in zip(update_from, clipped(update, longest), strict=True)]
@@ -138,24 +143,24 @@ class Site:
         Raises:
             RbsError: The server means another network.
         """
-        names = shared_names(self.restorer, self.local)
-        if layout(self.restorer, names) != order.layout:
+        names = shared_names(self.network, self.local)
+        if layout(self.network, names) != order.layout:
             fault = "the network of this site's experiment, or what stays of it, is not that of the server"
             raise RbsError(fault, remedy="use the --config and the --local that the server was started with")
-        put(self.restorer, names, arrays)
+        put(self.network, names, arrays)
         return names
 
     def keep(self, order: Order) -> None:
-        """Write the restorer of the site: the shared weights and its own local layers."""
+        """Write the network of the site: the shared weights and its own local layers."""
         provenance = {"federated": {"round": order.round, "rounds": order.rounds, "local": self.local}}
-        save_restorer(self.file, self.restorer, provenance)
+        self.kind.save(self.file, self.network, provenance)
 
     def _fit(self, work: Path, order: Order) -> float:
         """One training; returns the mean loss of its second half."""
         from rbs.tasks.fit import fit
 
         start = work / "start.safetensors"
-        save_restorer(start, self.restorer, {})
+        self.kind.save(start, self.network, {})
         own = self.experiment
         task, seed = own["model"]["init_args"], int(own.get("seed_everything", 1))
         remaining = (order.rounds - order.round + 1) / order.rounds
@@ -186,7 +191,7 @@ class Site:
             "ema.decay": min(float(own.get("ema", {}).get("decay", 0.999)), averaged),
             "trainer": trainer,
         }
-        run = fit(own, **settings, **self.settings)
+        run = fit(own, **settings, **self.kind.settings, **self.settings)
         with next(run.glob("version_*/metrics.csv")).open(newline="") as file:
             losses = [float(row["train/total"]) for row in csv.DictReader(file) if row.get("train/total")]
         return fmean(losses[len(losses) // 2 :])

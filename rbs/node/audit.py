@@ -32,6 +32,7 @@ Event = Literal[
     "sent",
     "retried",
     "dropped",
+    "deleted",
     "committed",
 ]
 

@@ -20,7 +20,13 @@ import requests
 from dicomweb_client.api import DICOMwebClient
 from dicomweb_client.session_utils import create_session
 from pydicom.filereader import read_file_meta_info
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, NuclearMedicineImageStorage
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    NuclearMedicineImageStorage,
+    generate_uid,
+)
 from pynetdicom import AE, _config
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
@@ -42,8 +48,9 @@ RESTORED = [(NuclearMedicineImageStorage, ExplicitVRLittleEndian)]
 """Class and transfer syntax of restored scans."""
 REFUSALS = (401, 403, 404, 429)
 """HTTP statuses that concern the service, and not the file."""
-CONFLICT = 409
-"""HTTP status of an answer that says of each file why it was not stored."""
+NOT_FOUND, CONFLICT = 404, 409
+"""HTTP statuses of an address that is not known, and of an answer that says of each file why it was
+not stored."""
 DUPLICATE = 0x0111
 """Status of an instance that the destination holds: an earlier answer was lost, as its UID is
 the node's own."""
@@ -323,6 +330,9 @@ class _DicomWeb:
         """
         with self._told():
             answer = self._session.options(f"{self._url}/studies", timeout=CONNECT)
+            if answer.status_code == NOT_FOUND:  # Orthanc knows no OPTIONS: search for what nobody has
+                nothing = {"StudyInstanceUID": generate_uid(), "limit": "1"}
+                answer = self._session.get(f"{self._url}/studies", params=nothing, timeout=CONNECT)
             if answer.status_code in REFUSALS or answer.status_code >= 500:
                 answer.raise_for_status()
 

@@ -46,6 +46,14 @@ class KnownUidError(RbsError):
     """Other content under an SOP Instance UID that is in the queue."""
 
 
+def other_content(id: int) -> KnownUidError:
+    """The error of a scan whose UID is that of another one, with that number."""
+    return KnownUidError(
+        f"another scan with its SOP Instance UID was received before, as number {id}",
+        remedy=f"to replace that one, run `rbs node drop {id}` and send again",
+    )
+
+
 @dataclass(frozen=True)
 class Entry:
     """A scan.
@@ -155,6 +163,10 @@ CREATE INDEX delivery_state ON delivery (state, destination, study);
 """
 
 
+_GONE = f"(state = '{State.DROPPED}' OR state = '{State.REFUSED}' AND path = '')"
+"""Condition of rows of scans that the node has no longer, and takes in again."""
+
+
 class Queue:
     """The queue in a spool folder; each thread and each process opens its own connection.
 
@@ -184,8 +196,8 @@ class Queue:
         """Take a scan in.
 
         Returns:
-            Its entry; None if this content is known already under this UID. A scan that was dropped
-            is taken in again.
+            Its entry; None if this content is known already under this UID. A scan that was
+            dropped, or refused and deleted, is taken in again.
 
         Raises:
             KnownUidError: There is other content under this UID.
@@ -193,16 +205,12 @@ class Queue:
         """
         now = self.clock()
         with self._transaction() as db:
-            known = db.execute("SELECT id, sha256, state FROM scan WHERE uid = ?", (uid,)).fetchone()
-            if known and known["state"] == State.DROPPED:
-                db.execute("DELETE FROM scan WHERE id = ?", (known["id"],))
-            elif known and known["sha256"] == sha256:
+            db.execute(f"DELETE FROM scan WHERE uid = ? AND {_GONE}", (uid,))
+            known = db.execute("SELECT id, sha256 FROM scan WHERE uid = ?", (uid,)).fetchone()
+            if known and known["sha256"] == sha256:
                 return None
             elif known:
-                raise KnownUidError(
-                    f"another scan with its SOP Instance UID was received before, as number {known['id']}",
-                    remedy=f"to replace that one, run `rbs node drop {known['id']}` and send again",
-                )
+                raise other_content(known["id"])
             stored = self._stored(path), os.fsencode(name)
             row = (uid, study, stored[0], sha256, size, origin, now, now, State.RECEIVED, stored[1])
             id = db.execute(
@@ -213,9 +221,9 @@ class Queue:
             return self._entries(db, "id = ?", id)[0]
 
     def find(self, uid: str) -> Entry | None:
-        """The scan with an SOP Instance UID, unless it was dropped."""
+        """The scan with an SOP Instance UID, unless it was dropped, or refused and deleted."""
         with self._connection() as db:
-            return next(iter(self._entries(db, "uid = ? AND state != ?", uid, State.DROPPED)), None)
+            return next(iter(self._entries(db, f"uid = ? AND NOT {_GONE}", uid)), None)
 
     def get(self, id: int) -> Entry | None:
         """The scan with a number."""
@@ -245,6 +253,26 @@ class Queue:
         with self._connection() as db:
             sums = "SELECT ifnull(sum(size + output_size), 0) FROM scan WHERE state != ?"
             return db.execute(sums, (State.DROPPED,)).fetchone()[0]
+
+    def bytes_waiting(self, origin: str) -> int:
+        """Bytes of the scans of a sender that are not restored yet."""
+        with self._connection() as db:
+            sums = f"SELECT ifnull(sum(size), 0) FROM scan WHERE origin = ? AND state IN ({_marks(OPEN)})"
+            return db.execute(sums, (origin, *OPEN)).fetchone()[0]
+
+    def surplus_refused(self, most: int) -> Entry | None:
+        """A refused scan to delete while refused scans hold more than `most` bytes.
+
+        It is the oldest of the sender that has most there: one that sends bad scans without end
+        crowds out no others.
+        """
+        with self._connection() as db:
+            sums = "SELECT origin, sum(size) FROM scan WHERE state = ? GROUP BY origin ORDER BY 2"
+            senders = db.execute(sums, (State.REFUSED,)).fetchall()
+            if sum(size for _, size in senders) <= most:
+                return None
+            condition = "state = ? AND origin = ? AND path != '' LIMIT 1"
+            return self._entries(db, condition, State.REFUSED, senders[-1][0])[0]
 
     # The worker.
 
@@ -416,7 +444,7 @@ class Queue:
         """
         now = self.clock()
         with self._transaction() as db:
-            for entry in self._entries(db, "id = ? AND state = ?", id, State.REFUSED):
+            for entry in self._entries(db, "id = ? AND state = ? AND path != ''", id, State.REFUSED):
                 new = {"reason": "", "attempts": 0, "path": self._stored(path or entry.path)}
                 new |= {"partner": None, "acquisition": None, "view": None}
                 return self._move(db, id, State.REFUSED, State.RECEIVED, **new)
@@ -446,16 +474,24 @@ class Queue:
             )
             return [self.folder / row[0] for row in found if row[0]]
 
+    def delete_refused(self, id: int, remark: str) -> bool:
+        """Enter that the file of a refused scan is deleted; its reason stays, with a remark."""
+        with self._transaction() as db:
+            for entry in self._entries(db, "id = ? AND state = ?", id, State.REFUSED):
+                new = {"path": "", "size": 0, "reason": f"{entry.reason} {remark}"}
+                return self._move(db, id, State.REFUSED, State.REFUSED, **new)
+            return False
+
     def old(self, before: float) -> list[Entry]:
-        """Scans that were sent or dropped before a time and have files still."""
+        """Scans sent before a time that have files still, and rows of scans that went before it."""
         with self._connection() as db:
-            condition = "state IN (?, ?) AND changed < ? AND path != ''"
-            return self._entries(db, condition, State.SENT, State.DROPPED, before)
+            condition = f"changed < ? AND (state = ? AND path != '' OR {_GONE})"
+            return self._entries(db, condition, before, State.SENT)
 
     def forget(self, id: int) -> bool:
-        """Forget the files of a scan that was sent, or all about one that was dropped."""
+        """Forget the files of a scan that was sent, or all about one that is gone."""
         with self._transaction() as db:
-            dropped = db.execute("DELETE FROM scan WHERE id = ? AND state = ?", (id, State.DROPPED))
+            dropped = db.execute(f"DELETE FROM scan WHERE id = ? AND {_GONE}", (id,))
             sent = db.execute(
                 "UPDATE scan SET path = '', output = NULL, size = 0, output_size = 0"
                 " WHERE id = ? AND state = ? AND path != ''",

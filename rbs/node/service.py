@@ -15,12 +15,12 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from rbs.errors import DiskFullError, RbsError
+from rbs.errors import RbsError
 from rbs.node.queue import TRIES, Queue
 from rbs.node.settings import MIB, Settings
 from rbs.node.spool import Spool
 from rbs.node.worker import MEMORY, Job, alone
-from rbs.utils.guard import attempt, explained, system_error
+from rbs.utils.guard import explained, system_error
 
 HOUSEKEEPING_S = 3600.0
 LONGEST_S = 60.0
@@ -176,7 +176,7 @@ def serve(settings: Settings, stop: threading.Event, started: Callable[[str], No
 
 
 def housekeeping(settings: Settings, spool: Spool) -> None:
-    """Delete scans that were sent longer ago than `keep_days`, and files that a death left."""
+    """Delete scans that were sent `keep_days` ago, and files that a death left."""
     try:
         purged = spool.purge(spool.queue.clock() - settings.keep_days * 86400)
         spool.sweep(max(3600, 2 * settings.job_s))
@@ -184,7 +184,7 @@ def housekeeping(settings: Settings, spool: Spool) -> None:
         _LOG.error("%s", error)
         return
     if purged:
-        _LOG.info("scans sent more than %g days ago were deleted: %d", settings.keep_days, purged)
+        _LOG.info("scans deleted or forgotten after %g days: %d", settings.keep_days, purged)
 
 
 def checks(settings: Settings) -> Iterator[tuple[str, RbsError | None]]:
@@ -200,10 +200,12 @@ def checks(settings: Settings) -> Iterator[tuple[str, RbsError | None]]:
 
     def tried(need: str, work: Callable[[], object]) -> tuple[str, RbsError | None]:
         try:
-            result = attempt(settings.spool, work)
-        except DiskFullError as error:
+            work()
+        except RbsError as error:
             return need, error
-        return need, result if isinstance(result, RbsError) else None
+        except Exception as error:  # the other needs are tried all the same
+            return need, explained(error, None)
+        return need, None
 
     yield tried(f"weights {settings.checkpoint}", lambda: restorer_of(settings))
     yield tried(f"spool {settings.spool}", lambda: _require_room(settings))

@@ -13,11 +13,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from rbs.errors import DiskFullError, RbsError
-from rbs.node.queue import Entry, Queue, State
+from rbs.errors import DiskFullError, RbsError, printable
+from rbs.node.queue import Entry, Queue, State, other_content
 from rbs.node.settings import MIB, Settings
-from rbs.utils.guard import system_error
+from rbs.scans.dicom.content import content_digest
+from rbs.utils.guard import attempt, system_error
 
+DELETED = "Its file was deleted, as refused scans held a quarter of the spool; send it again to retry."
+"""Remark on the reason of a refused scan."""
 _UNFINISHED = ".writing-"
 
 
@@ -31,26 +34,33 @@ class Spool:
 
     def __init__(self, settings: Settings, queue: Queue) -> None:
         self.limits = settings.limits
+        self._shared = len({peer.ae_title for peer in settings.peers}) > 1
         self.queue = queue
         self.received = settings.spool / "received"
         self.restored = settings.spool / "restored"
         self.refused = settings.refused_folder
-        self._taking = threading.Lock()
+        self._taking, self._comparing = threading.Lock(), threading.Lock()
         for folder in (self.received, self.restored, self.refused):
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
                 raise system_error(error, folder) from error
 
-    def room(self, needed: int) -> None:
+    def room(self, needed: int, origin: str = "") -> None:
         """Refuse what the spool or its disk has no room for.
 
         Args:
             needed: Bytes to be written.
+            origin: AE title of the sender.
 
         Raises:
-            DiskFullError: There is none, by `limits.spool_mib` or `limits.reserve_mib`.
+            DiskFullError: There is none, by `limits.spool_mib` or `limits.reserve_mib`; or what
+                waits of one of several senders fills half of the spool.
         """
+        half = self.limits.spool_mib * MIB // 2
+        if self._shared and self.queue.bytes_waiting(origin) + needed > half:
+            fault = f"half of limits.spool_mib = {self.limits.spool_mib} waits from this sender"
+            raise DiskFullError(fault, file=self.received.parent, remedy="send again later")
         if self.queue.bytes_held() + needed > self.limits.spool_mib * MIB:
             fault = f"the spool holds {self.limits.spool_mib} MiB, the most it may"
             remedy = "drop refused scans, or raise limits.spool_mib"
@@ -79,7 +89,7 @@ class Spool:
             name: Name of the file in a folder that is watched.
 
         Returns:
-            Its entry; None if this content is known already.
+            Its entry; None if this content is known already, be it in another transfer syntax.
 
         Raises:
             KnownUidError: There is other content under this UID.
@@ -89,27 +99,36 @@ class Spool:
         with self._taking:
             sha256, size = _content(content)
             known = self.queue.find(uid or sha256)
-            if known and known.sha256 == sha256:
-                return None
-            self.room(size)
-            path = self._place(sha256)
-            _kept(path, content)
-            try:
-                entry = self.queue.add(
-                    uid=uid or sha256,
-                    study=study or uid or sha256,
-                    path=path,
-                    sha256=sha256,
-                    size=size,
-                    origin=origin,
-                    name=name,
-                )
-            except RbsError:
-                remove([path])
-                raise
-            if entry is None:  # another process took it meanwhile
-                remove([path])
-            return entry
+            if known is None:
+                self.room(size, origin)
+                path = self._place(sha256)
+                _kept(path, content)
+                try:
+                    entry = self.queue.add(
+                        uid=uid or sha256,
+                        study=study or uid or sha256,
+                        path=path,
+                        sha256=sha256,
+                        size=size,
+                        origin=origin,
+                        name=name,
+                    )
+                except RbsError:
+                    remove([path])
+                    raise
+                if entry is None:  # another process took it meanwhile
+                    remove([path])
+                return entry
+        if known.sha256 != sha256 and not self._same(known, content):
+            raise other_content(known.id)
+        return None
+
+    def _same(self, known: Entry, content: bytes | Path) -> bool:
+        """True for a known scan in another transfer syntax, while its file is kept."""
+        file, given = (content, None) if isinstance(content, Path) else (known.path, content)
+        with self._comparing:  # as both are decoded, one at a time for the sake of memory
+            old, new = (attempt(known.path, content_digest, *one) for one in ((known.path,), (file, given)))
+        return isinstance(old, str) and old == new
 
     def output(self, entry: Entry) -> Path:
         """Where the restoration of a scan goes; what an interrupted attempt left is removed."""
@@ -128,7 +147,8 @@ class Spool:
         """
         copy = self.refused / entry.path.name
         told = copy.with_suffix(".txt")
-        _written(told, f"{reason}\n".encode())
+        what = printable(entry.name) or f"scan {entry.id} from {entry.origin}"
+        _written(told, f"{what}: {reason}\n".encode())
         _copy(entry.path, copy)
         if not self.queue.refuse(entry.id, reason, copy):
             remove([told, copy])
@@ -136,6 +156,23 @@ class Spool:
         if entry.path != copy:
             remove([entry.path])
         return True
+
+    def bound_refused(self) -> list[Entry]:
+        """Delete refused scans that hold more than a quarter of what the spool may; returns them.
+
+        The reason stays in the queue. So bad scans never leave good ones without room.
+        """
+        deleted = []
+        while entry := self.queue.surplus_refused(self._largest() // 4):
+            if self.queue.delete_refused(entry.id, DELETED):
+                self._remove(entry, [entry.path])
+                deleted.append(entry)
+        return deleted
+
+    def _largest(self) -> int:
+        """Bytes that the spool may hold, by its limit and by what its disk has room for."""
+        free = shutil.disk_usage(self.received).free - self.limits.reserve_mib * MIB
+        return min(self.limits.spool_mib * MIB, self.queue.bytes_held() + max(free, 0))
 
     def retry(self, entry: Entry) -> bool:
         """Begin anew with a refused scan or with failed deliveries; False where neither is."""
@@ -157,9 +194,12 @@ class Spool:
         return entry
 
     def purge(self, before: float) -> int:
-        """Delete the files of scans that were sent or dropped before a time; returns how many.
+        """Delete the files of scans that were sent before a time, and rows of those that are gone.
 
         Of a sent scan the queue keeps UID and hash: when it comes again it is not done again.
+
+        Returns:
+            Scans.
         """
         done = 0
         for entry in self.queue.old(before):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from statistics import median
 from string import Template
 from typing import Self
 
@@ -125,7 +126,7 @@ class Status:
         ]
         held = f"{self.size / MIB:.0f} MiB held"
         if self.seconds:
-            held += f"; restored in {self.seconds[len(self.seconds) // 2]:.1f} s (median)"
+            held += f"; restored in {median(self.seconds):.1f} s (median)"
         return Template(_PAGE.read_text(encoding="utf-8")).substitute(
             kind="bad" if problems else "good",
             verdict=verdict[0].upper() + verdict[1:],

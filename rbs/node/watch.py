@@ -164,6 +164,7 @@ class Watch:
             if entry := self.spool.take(content, uid="", study="", origin=ORIGIN, name=name):
                 reason = "its SOP Instance UID is that of another scan; keep one of them."
                 self.spool.refuse(entry, reason)
+                self.spool.bound_refused()
                 _LOG.warning("%s is refused: %s", printable(name), reason)
 
     def deliver(self) -> None:

@@ -185,6 +185,9 @@ class Worker:
             name = printable(entry.name) or f"scan {entry.id}"
             _LOG.warning("%s is refused: %s", name, told(error))
             self.audit.record("refused", entry=entry.id, uid=entry.uid, reason=type(error).__name__)
+            for one in self.spool.bound_refused():
+                _LOG.warning("refused scan %d, of %s, was deleted: too many are kept", one.id, one.origin)
+                self.audit.record("deleted", entry=one.id, uid=one.uid, reason="limits.spool_mib")
 
 
 def told(error: RbsError) -> str:

@@ -1,17 +1,19 @@
 """The node among programs of hospitals: dcmtk and Orthanc send to it, and take what it sends.
 
-Both are Debian packages (`dcmtk`, `orthanc`); without them these tests are skipped. Their logs must
-hold no warning.
+They are Debian packages (`dcmtk`, `orthanc`, `orthanc-dicomweb`); without them these tests are
+skipped. Their logs must hold no warning.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from node_peers import Node, certificates, restored, scan, sending
 from servers import free_port, until
 
 from rbs.errors import RbsError
-from rbs.node.delivery import echo
+from rbs.node.delivery import _DicomWeb, echo
 from rbs.node.settings import Settings
 from rbs.scans.dicom.reader import read_nm
 
@@ -92,6 +94,27 @@ def test_dcmtk_is_told_why_an_instance_is_not_taken(tmp_path: Path) -> None:
         assert ["Success" in answer for answer in answers] == [True, False, True], done
         assert "0x111" in answers[1]
         assert len(node.queue.entries()) == 1
+
+
+def test_a_known_scan_in_another_encoding_is_taken_for_known(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    counts = np.random.default_rng(0).poisson(5, (1, 64, 32))
+    file = write_nm(tmp_path / "plain.dcm", counts, SmallestImagePixelValue=0)
+    with Node(tmp_path).receiving() as node:
+        for (command, option), name in zip(ENCODINGS.values(), ENCODINGS, strict=True):
+            sent, changed = file, tmp_path / "out" / f"{name} changed.dcm"
+            if command:
+                sent = tmp_path / "out" / f"{name}.dcm"
+                subprocess.run([judge(command[0]), *command[1:], file, sent], check=True)
+            done = storescu(node.port, option, sent)
+            assert (done.returncode, complaints(done.stdout + done.stderr)) == (0, []), name
+            changed.write_bytes(sent.read_bytes())
+            subprocess.run([judge("dcmodify"), "-nb", "-m", "PatientID=P8", changed], check=True)
+            done = storescu(node.port, option, changed)
+            assert "0x111" in done.stdout + done.stderr, name
+        (entry,) = node.queue.entries()
+        assert [event["event"] for event in node.events()].count("duplicate") == len(ENCODINGS) - 1
+    assert pydicom.dcmread(entry.path) == pydicom.dcmread(file)
 
 
 def test_dcmtk_killed_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
@@ -204,10 +227,13 @@ def test_dcmtk_takes_it_encrypted(tmp_path: Path) -> None:
     assert complaints(log.read_text()) == []
 
 
-class Orthanc:
-    """An Orthanc server in a folder."""
+PASSWORD = f"Basic {base64.b64encode(b'rbs:secret').decode()}"
 
-    def __init__(self, folder: Path, node_port: int) -> None:
+
+class Orthanc:
+    """An Orthanc server in a folder; `changes` are further settings."""
+
+    def __init__(self, folder: Path, node_port: int, **changes: Any) -> None:
         self.folder, self.dicom, self.web = folder, free_port(), free_port()
         folder.mkdir()
         self.settings = {
@@ -221,6 +247,7 @@ class Orthanc:
             "DicomCheckCalledAet": True,
             "DicomModalities": {"rbs": ["RBS", "127.0.0.1", node_port]},
             "Plugins": [],
+            **changes,
         }
 
     def __enter__(self) -> Orthanc:
@@ -244,8 +271,14 @@ class Orthanc:
             return False
 
     def ask(self, path: str, data: bytes | None = None) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.web}/{path}", data, timeout=30) as answer:
-            return json.loads(answer.read())
+        return json.loads(self.read(path, data))
+
+    def read(self, path: str, data: bytes | None = None) -> bytes:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.web}/{path}", data)
+        request.add_header("Authorization", PASSWORD)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            content: bytes = answer.read()
+        return content
 
     def log(self) -> str:
         return (self.folder / "log").read_text()
@@ -289,4 +322,38 @@ def test_orthanc_sends_to_the_node_and_takes_from_it(tmp_path: Path) -> None:
         assert len(orthanc.ask("instances")) == 2
         found = orthanc.ask("tools/lookup", str(ds.SOPInstanceUID).encode())
         assert len(found) == 1
+        assert orthanc.complaints() == []
+
+
+PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+
+
+def test_orthanc_takes_what_the_node_sends_by_dicomweb(tmp_path: Path) -> None:
+    if not PLUGIN.exists():
+        pytest.skip("orthanc-dicomweb is not installed")
+    headers = tmp_path / "headers.txt"
+    users = {"AuthenticationEnabled": True, "RegisteredUsers": {"rbs": "secret"}}
+    with Orthanc(tmp_path / "orthanc", free_port(), Plugins=[str(PLUGIN)], **users) as orthanc:
+        url = f"http://127.0.0.1:{orthanc.web}/dicom-web"
+        destination = {"name": "research", "url": url, "headers": str(headers)}
+        node = Node(tmp_path, destinations=[destination], retries=SHORT)
+        headers.write_text("Authorization: Basic bm9ib2R5OnNlY3JldA==\n")
+        with pytest.raises(RbsError, match=r"HTTP status 401\); check its `url` and `headers`"):
+            echo(node.settings.destinations[0], node.settings)
+        headers.write_text(f"Authorization: {PASSWORD}\n")
+        echo(node.settings.destinations[0], node.settings)
+        files = restored(node, "a", "b")
+        with sending(node):
+            until(lambda: len(node.queue.deliveries("sent")) == 2)
+        assert [delivery.attempts for delivery in node.queue.deliveries()] == [0, 0]
+        for file in files:
+            ds = pydicom.dcmread(file)
+            (found,) = orthanc.ask("tools/lookup", str(ds.SOPInstanceUID).encode())
+            kept = pydicom.dcmread(BytesIO(orthanc.read(f"instances/{found['ID']}/file")))
+            assert kept == ds
+            np.testing.assert_array_equal(kept.pixel_array, ds.pixel_array)
+        # What it holds already it takes again, as after an answer that was lost.
+        (first, _) = node.queue.deliveries()
+        _DicomWeb(node.settings.destinations[0]).send(first.path)
+        assert len(orthanc.ask("instances")) == 2
         assert orthanc.complaints() == []

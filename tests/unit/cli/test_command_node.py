@@ -55,6 +55,7 @@ def test_retry_and_drop(node, rbs_node):
     assert node.queue.due()
     node.work()
     assert rbs_node("drop", "all")[1] == "1: dropped\n2: dropped\n"
+    assert rbs_node("drop", 2) == (1, "", "2: there is no such scan\n")
     assert list(node.spool.refused.iterdir()) == []
     assert [entry.id for entry in node.queue.entries(State.RESTORED)] == [3]
     assert node.spool.received.joinpath(node.queue.get(3).path.name).exists()

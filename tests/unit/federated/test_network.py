@@ -173,10 +173,11 @@ def test_open_connections_are_for_this_machine_only(tmp_path):
         join(SiteClient(Shift(0), "a"), "127.0.0.1:1", tmp_path / "none.pem", 1)
 
 
-def test_a_server_that_is_not_there_is_waited_for_and_then_named(tmp_path):
+def test_a_server_that_is_not_there_is_waited_for_and_then_named(tmp_path, caplog):
     port = free_port()
     with pytest.raises(RbsError, match=f"the server 127.0.0.1:{port} cannot be reached"):
-        join(SiteClient(Shift(0), "a"), f"127.0.0.1:{port}", None, 1)
+        join(SiteClient(Shift(0), "a"), f"127.0.0.1:{port}", None, 3)
+    assert caplog.text.count("cannot be reached; it is tried again") == 1
 
 
 def test_a_port_that_is_taken_is_named(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -269,7 +269,7 @@ JSON = "application/dicom+json; charset=utf-8"
 
 @contextmanager
 def web(
-    status: int = 200, body: bytes = TAKEN, kind: str = JSON
+    status: int = 200, body: bytes = TAKEN, kind: str = JSON, search: int = 404
 ) -> Iterator[tuple[str, list[tuple[Any, bytes]]]]:
     """A DICOMweb service: its URL, and the header and body of each request."""
     requests: list[tuple[Any, bytes]] = []
@@ -283,7 +283,11 @@ def web(
         def do_OPTIONS(self) -> None:
             self.answer()
 
-        def answer(self) -> None:
+        def do_GET(self) -> None:
+            assert self.path.startswith("/dicom-web/studies?StudyInstanceUID=")  # which nobody has
+            self.answer(search)
+
+        def answer(self, status: int = status) -> None:
             self.send_response(status)
             self.send_header("Content-Type", kind)
             if 300 <= status < 400:
@@ -320,6 +324,15 @@ def test_scans_go_to_dicomweb_with_the_headers_given(tmp_path: Path) -> None:
     assert (headers["Authorization"], headers["X-Site"]) == ("Bearer x:y", "7")
     assert pydicom.dcmread(files[0]).PixelData in body
     assert b"application/dicom" in body
+
+
+@pytest.mark.parametrize(("search", "answers"), [(200, True), (204, True), (401, False), (404, False)])
+def test_a_dicomweb_that_knows_no_options_is_searched(search: int, answers: bool, tmp_path: Path) -> None:
+    with web(404, search=search) as (url, requests):
+        node = Node(tmp_path, destinations=[{"name": "web", "url": url}])
+        with nullcontext() if answers else pytest.raises(RbsError, match=f"HTTP status {search}"):
+            echo(node.settings.destinations[0], node.settings)
+    assert requests == []
 
 
 FAILED = b'{"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [43264]}}]}}'

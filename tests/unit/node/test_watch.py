@@ -152,7 +152,7 @@ def test_a_copy_that_a_death_cut_short_is_made_once(folder, monkeypatch):
 def test_a_full_disk_is_waited_for(folder, monkeypatch):
     write_scan(folder.input / "a.dcm", views=BOTH)
 
-    def full(needed):
+    def full(*_):
         raise DiskFullError("full", remedy="free some space")
 
     with monkeypatch.context() as patched:

@@ -79,7 +79,7 @@ def test_a_refused_scan_lies_beside_the_sentence_and_can_be_tried_again(tmp_path
     (refused,) = node.queue.entries(State.REFUSED)
     told = node.spool.refused / f"{entry.path.stem}.txt"
     assert "velocity is unknown" in told.read_text()
-    assert told.read_text() == refused.reason + "\n"
+    assert told.read_text() == f"scan {entry.id} from CAM: {refused.reason}\n"
     assert "Secret" not in refused.reason
     assert str(tmp_path) not in refused.reason
     assert refused.path == told.with_suffix(".dcm")
@@ -213,3 +213,18 @@ def test_a_lock_is_released_by_death_alone(tmp_path):
     os.waitpid(child, 0)
     with alone(lock, wait=False) as free:
         assert free
+
+
+def test_a_sender_of_bad_scans_does_not_close_the_queue_to_good_ones(tmp_path):
+    node = Node(tmp_path, limits={"spool_mib": 1, "reserve_mib": 0})
+    for number in range(30):
+        node.receive(f"bad{number}", velocity=20.0, views=BOTH, seed=number, PatientComments="x" * 60_000)
+        node.work()
+    assert len(node.queue.entries(State.REFUSED)) == 30
+    deleted = [id for event, id in node.audit.events if event == "deleted"]
+    assert deleted == list(range(1, len(deleted) + 1))
+    assert 20 < len(deleted) < 30
+    for number in range(3):
+        node.receive(f"good{number}", views=BOTH, seed=number)
+    node.work()
+    assert len(node.queue.entries(State.RESTORED)) == 3
