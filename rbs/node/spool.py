@@ -14,10 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from rbs.errors import DiskFullError, RbsError, printable
+from rbs.node.comparison import same_scan
 from rbs.node.queue import Entry, Queue, State, other_content
 from rbs.node.settings import MIB, Settings
-from rbs.scans.dicom.content import content_digest
-from rbs.utils.guard import attempt, system_error
+from rbs.utils.guard import system_error
 
 DELETED = "Its file was deleted, as refused scans held a quarter of the spool; send it again to retry."
 """Remark on the reason of a refused scan."""
@@ -125,10 +125,13 @@ class Spool:
 
     def _same(self, known: Entry, content: bytes | Path) -> bool:
         """True for a known scan in another transfer syntax, while its file is kept."""
-        file, given = (content, None) if isinstance(content, Path) else (known.path, content)
-        with self._comparing:  # as both are decoded, one at a time for the sake of memory
-            old, new = (attempt(known.path, content_digest, *one) for one in ((known.path,), (file, given)))
-        return isinstance(old, str) and old == new
+        with self._comparing:  # one at a time, for the sake of memory
+            if isinstance(content, Path):
+                return same_scan(known.path, content)
+            with tempfile.NamedTemporaryFile(dir=self.received, prefix=_UNFINISHED) as file:
+                file.write(content)
+                file.flush()
+                return same_scan(known.path, Path(file.name))
 
     def output(self, entry: Entry) -> Path:
         """Where the restoration of a scan goes; what an interrupted attempt left is removed."""

@@ -21,17 +21,16 @@ _PADDING = 0xFFFCFFFC
 
 
 @quiet()
-def content_digest(path: Path, content: bytes | None = None) -> str:
+def content_digest(path: Path) -> str:
     """SHA-256 of pixels and header, hexadecimal: the same in every lossless transfer syntax.
 
     Args:
         path: The file.
-        content: Its bytes, where they were read before; the file is not opened then.
 
     Raises:
         Exception: Nearly any, where the file is damaged.
     """
-    ds, damaged = decoded(path, content)
+    ds, damaged = decoded(path)
     digest = hashlib.sha256(repr(damaged).encode())
     pixels = stored_pixels(ds, path)
     digest.update(f"{pixels.shape} {pixels.dtype}".encode())

@@ -81,7 +81,7 @@ def test_a_graph_alone_is_good_for_other_weights(weights, tmp_path):
 @pytest.mark.parametrize("weights", ["roots"], indirect=True)
 def test_a_graph_whose_weights_have_other_names_is_refused(weights, tmp_path, monkeypatch):
     model = SimpleNamespace(metadata_props={}, graph=SimpleNamespace(initializers={}))
-    monkeypatch.setattr("rbs.inference.onnx_export._exported", lambda _: SimpleNamespace(model=model))
+    monkeypatch.setattr("rbs.inference.onnx_export._exported", lambda *_: SimpleNamespace(model=model))
     with pytest.raises(CheckpointError, match="under no name of their own"):
         export_onnx(load_restorer(weights), tmp_path / "graph.onnx", graph_only=True)
 
@@ -90,7 +90,7 @@ def test_a_graph_whose_weights_have_other_names_is_refused(weights, tmp_path, mo
 def test_another_answer_is_no_export(weights, tmp_path, monkeypatch, capsys):
     program = SimpleNamespace(model=SimpleNamespace(metadata_props={}), save=lambda path: path.touch())
     identity = SimpleNamespace(run=lambda _, inputs: [inputs["rapid"]])
-    monkeypatch.setattr("rbs.inference.onnx_export._exported", lambda _: program)
+    monkeypatch.setattr("rbs.inference.onnx_export._exported", lambda *_: program)
     monkeypatch.setattr("rbs.inference.onnx_export.session_of", lambda *_: identity)
     assert main(["export", str(tmp_path / "restorer.onnx"), "--checkpoint", str(weights)]) == 1
     assert "ONNX Runtime differs from PyTorch by" in capsys.readouterr().err

@@ -211,7 +211,7 @@ def test_another_answer_is_no_export(weights, tmp_path, monkeypatch):
             views, k = given["rapid"], 1 + len(LABEL_MAPS["scans"])
             return [np.repeat(views[:, :, None], k, axis=2)]
 
-    monkeypatch.setattr("rbs.inference.onnx_export._exported", lambda _: Program())
+    monkeypatch.setattr("rbs.inference.onnx_export._exported", lambda *_: Program())
     monkeypatch.setattr("rbs.inference.onnx_export.session_of", lambda *_: Wrong())
     with pytest.raises(CheckpointError, match="ONNX Runtime differs from PyTorch by"):
         export_onnx(load_segmenter(weights), tmp_path / "segmenter.onnx")
