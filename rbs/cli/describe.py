@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rbs.cli.file_by_file import originals, scans_at
+from rbs.cli.file_by_file import originals_at
 from rbs.cli.options import (
     add_reading_options,
     add_standard_velocity,
@@ -49,18 +49,13 @@ def run(args: argparse.Namespace) -> None:
     from rbs.clinic.describe_scans import NO_REPORT, describe_files
     from rbs.clinic.outcomes import Refusal
     from rbs.description.saying import SURE
-    from rbs.errors import OutputError, printable
+    from rbs.errors import OutputError
     from rbs.inference.description import load_describer_for
     from rbs.utils.files import whole_file
 
     if args.json and args.json.exists():
         raise OutputError("it exists already", file=args.json, remedy="name another file with --json")
-    sources, names = scans_at(args.source).sources, {}
-    if root := args.source if args.source.is_dir() else None:
-        sources, skipped = originals(sources, root)
-        for skip in skipped:
-            print(printable(f"skipped: {skip.source} {skip.reason}"), file=sys.stderr)
-        names = {source.path: str(source.path.relative_to(root)) for source in sources}
+    sources, names = originals_at(args.source)
     loaded = load_describer_for(args.describer)
     print(NO_REPORT)
     described, refused = [], []
@@ -74,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     ):
         if isinstance(outcome, Refusal):
             refused.append(outcome)
-            if root:
+            if names:
                 print(f"refused: {outcome.error}", file=sys.stderr)
             continue
         described.append(outcome)
@@ -87,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
         }
         with whole_file(args.json) as path:
             path.write_text(as_json(document) + "\n", encoding="utf-8")
-    if refused and not root:
+    if refused and not names:
         raise refused[0].error
     if refused:
         raise refusals_error(len(refused), len(sources))

@@ -116,6 +116,21 @@ def scans_at(path: Path) -> Folder:
     return found
 
 
+def originals_at(path: Path) -> tuple[Sequence[Source], dict[Path, str]]:
+    """The scans that IN names but those rbs restored, and their names within a folder.
+
+    Raises:
+        ScanError: It names none, or pictures or videos, or only scans that rbs restored.
+    """
+    sources = scans_at(path).sources
+    if not path.is_dir():
+        return sources, {}
+    sources, skipped = originals(sources, path)
+    for skip in skipped:
+        print(printable(f"skipped: {skip.source} {skip.reason}"), file=sys.stderr)
+    return sources, {source.path: str(source.path.relative_to(path)) for source in sources}
+
+
 def names_a_folder(target: str) -> bool:
     """True for an OUT that is a folder: it is one, ends in /, or is new and has no suffix."""
     path = Path(target)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rbs.cli.file_by_file import originals, scans_at
+from rbs.cli.file_by_file import originals_at
 from rbs.cli.options import (
     add_allow_option,
     add_json,
@@ -59,18 +59,13 @@ def run(args: argparse.Namespace) -> None:
     for name in TABLES:
         if (table := args.target / name).exists() and not args.overwrite:
             raise OutputError("the table exists already", file=table, remedy="add --overwrite")
-    sources, names = scans_at(args.source).sources, {}
-    if root := args.source if args.source.is_dir() else None:
-        sources, skipped = originals(sources, root)
-        for skip in skipped:
-            print(printable(f"skipped: {skip.source} {skip.reason}"), file=sys.stderr)
-        names = {source.path: str(source.path.relative_to(root)) for source in sources}
+    sources, names = originals_at(args.source)
     segmenter = load_segmenter_for(args.segmenter)
     quantified, refused = [], []
     for outcome in quantify_files(sources, segmenter, reading_options(args), args.standard_velocity, names):
         if isinstance(outcome, Refusal):
             refused.append(outcome)
-            if root:
+            if names:
                 print(f"refused: {outcome.error}", file=sys.stderr)
             continue
         quantified.append(outcome)
@@ -87,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         told = [vars(refusal) for refusal in refused]
         print_result(args, {"index": index, "hot_spots": spots, "regions": regions, "refused": told}, "")
-    if refused and not root:
+    if refused and not names:
         raise refused[0].error
     if refused:
         raise refusals_error(len(refused), len(sources))

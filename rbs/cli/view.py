@@ -154,7 +154,7 @@ def _write_study(args: argparse.Namespace) -> None:
 
 
 def _view(args: argparse.Namespace) -> None:
-    from rbs.cli.file_by_file import originals, scans_at
+    from rbs.cli.file_by_file import originals_at
     from rbs.clinic.outcomes import Refusal
     from rbs.clinic.restore_scans import ScanRestorer
     from rbs.clinic.view_scans import ScanViewer, read_standard
@@ -163,14 +163,7 @@ def _view(args: argparse.Namespace) -> None:
     from rbs.inference.segmentation import load_segmenter_for
     from rbs.report.viewer import write_viewer_page
 
-    sources = []
-    for path in args.sources:
-        found = scans_at(path).sources
-        if path.is_dir():
-            found, skipped = originals(found, path)
-            for skip in skipped:
-                print(printable(f"skipped: {skip.source} {skip.reason}"), file=sys.stderr)
-        sources += found
+    sources = [source for path in args.sources for source in originals_at(path)[0]]
     loaded = load_for_scans(args.checkpoint)
     restorer = ScanRestorer(loaded, None, reading_options(args), args.standard_velocity)
     segmenter = None if args.segmenter == "off" else load_segmenter_for(args.segmenter)
