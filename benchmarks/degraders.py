@@ -159,7 +159,7 @@ def main() -> None:
     if args.table:
         restored, made = (pd.concat(list(read(args.output, kind))) for kind in ("scores", "made"))
         for name, table in {
-            "degraders": restored_table(restored),
+            "degraders": restored_table(restored, args.output),
             "degraders_disease": made_table(made),
         }.items():
             with whole_file(args.table / f"{name}.csv", overwrite=True) as path:
@@ -340,7 +340,12 @@ def decibels(errors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return -10 * np.log10(errors.mean(axis=-1))
 
 
-def restored_table(scores: pd.DataFrame) -> pd.DataFrame:
+def minutes(product: Path) -> str:
+    """Minutes that a training took, with all that it made of its data."""
+    return f"{json.loads((product.parent / 'seconds.json').read_text()) / 60:.1f}"
+
+
+def restored_table(scores: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """A row a camera and arm: means over children, with 95 % intervals of PSNR and of the gap."""
     rows = []
     for camera, own in scores.groupby("camera"):
@@ -366,6 +371,10 @@ def restored_table(scores: pd.DataFrame) -> pd.DataFrame:
             row["lesion_contrast"] = f"{of['lesion_recovery'].mean():.2f}"
             row |= {f"{name}_foci": f"{of[name].mean():.2f}" for name in ("hallucinated", "lost")}
             row["count_bias_percent"] = f"{of['count_bias'].mean():.1f}"
+            if arm in LEARNED:
+                row["degrader_minutes"] = minutes(degrader_file(folder, str(camera), arm))
+            if arm != SHIPPED:
+                row["restorer_minutes"] = minutes(restorer_file(folder, str(camera), arm))
             rows.append(row)
     return pd.DataFrame(rows)
 

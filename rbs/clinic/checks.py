@@ -187,7 +187,7 @@ def check(
         standard_velocity: Velocity restored scans shall have, cm/min.
         trained_on: Provenance of the weights that would restore it. Warns where it holds the ranges
             "spacing_mm", "counts_per_pixel" or "exposure" as (lowest, highest) and the scan lies
-            outside.
+            outside, or names the "noise_filter" of filtered training scans.
         scale: Rows and columns of the restoration per row and column of the scan.
     """
     frames, rows, columns = scan.counts.shape
@@ -227,7 +227,7 @@ def check(
         energy_window_kev=window,
         restoring=Verdict(
             restoring,
-            warnings=(*doubts, *_out_of_range(scan, standard_velocity, trained_on or {})),
+            warnings=(*doubts, *_unlike_training(scan, standard_velocity, trained_on or {})),
             notes=((alone,) if frames == 1 else ()) + ((f"{cut}; they are estimated",) if scan.cut else ()),
         ),
         training=Verdict(
@@ -294,7 +294,9 @@ def _doubts(scan: Scan, window: tuple[float, float] | None) -> Iterator[str]:
             yield f"{moves}, but ScanLength is {length / 10:.0f} cm: does ScanVelocity hold mm/s, as it must?"
 
 
-def _out_of_range(scan: Scan, standard_velocity: float, trained_on: Mapping[str, Any]) -> Iterator[str]:
+def _unlike_training(scan: Scan, standard_velocity: float, trained_on: Mapping[str, Any]) -> Iterator[str]:
+    if trained_on.get("noise_filter"):
+        yield "the weights were trained on scans filtered before export, whose noise raw counts do not have"
     measured: dict[str, tuple[str, Any]] = {
         "spacing_mm": ("pixels of {} mm", scan.spacing_mm),
         "counts_per_pixel": ("{} counts per pixel", scan.counts.mean(axis=(1, 2))),

@@ -108,7 +108,7 @@ class RBSDataModule(CropDataModule):
         degrader: File of a degrader (`make train-degrader`), with pairs "expectation": training
             scans are laid on its pixels, rapid scans are drawn from their degraded expectation, and
             the target stays the good one. Each scan is degraded once, when the data are read.
-            Validation scans stay as acquired.
+            Validation scans stay as acquired. Not with `scale` 2.
         blanked: Whether parts of the training scans were painted black, which are then filled
             (`rbs.data.augmentation.blanked`), with pairs "split".
         options: Further arguments of `CropDataModule`: batch_size, samples_per_epoch, num_workers
@@ -188,6 +188,11 @@ class RBSDataModule(CropDataModule):
                 remedy="set --data.pairs expectation, and foci, scenes and textures to 0: what they add to a"
                 " crop would not be degraded",
             )
+        if degrader is not None and scale != 1:
+            raise RbsError(
+                f"a degrader and scale {scale} do not go together",
+                remedy="set --data.scale 1: a degrader has the pixels of the scans it was trained on",
+            )
         if blanked and pairs != "split":
             raise RbsError(f"blanked areas are filled with pairs: split, not {pairs}")
         if scale not in (1, 2) or (scale > 1 and realisations is not None):
@@ -266,9 +271,10 @@ class RBSDataModule(CropDataModule):
             "facts",
         )
         own = {name: getattr(self, name) for name in (*names, "places")}
-        return super()._options() | own | {"noise": self._noise()}
+        return super()._options() | own | {"noise": self.noise}
 
-    def _noise(self) -> NoiseFilter:
+    @property
+    def noise(self) -> NoiseFilter:
         """Filter of the noise of rapid scans that are drawn from an expectation."""
         return WHITE if self._degrading is None else self._degrading.noise
 

@@ -16,16 +16,18 @@ from tqdm import tqdm
 from rbs.data.datasets import GRID, EpochSampler, place_crop
 from rbs.data.fingerprints import fingerprint, same_counts
 from rbs.data.manifest import Case, LoadedCase, Manifest, load_case, manifest_record, patient_key
-from rbs.degradation.learned import level_of
-from rbs.degradation.noise_filter import NoiseFilter, estimate_noise_filter
-from rbs.errors import ManifestError, RbsError
-from rbs.scans.resampling import resample_expectation, same_spacing
+from rbs.degradation.learned import good_on_grid, level_of
+from rbs.degradation.noise_filter import NoiseFilter, estimate_noise_filter, finest_power
+from rbs.errors import ManifestError, RbsError, ScanError
+from rbs.scans.resampling import same_spacing
 from rbs.scans.scan import Array, Spacing
 
 FEWEST = 10
 """Scans of a side without which what is learned is those patients, not their camera."""
 
 _TRIES = 4
+_RESCALED = 1.2
+"""Power near the highest frequency, relative to that of raw counts, above which it is of others."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class UnpairedDataModule(L.LightningDataModule):
 
     Pixel size is a fact of the header: good expectations are laid on the pixels of the poor scans,
     counts kept, before anything is learned. Counts of poor scans may have been filtered before
-    export; the filter is found in their noise. Patients of the split "train" are used.
+    export; the filter is found in their noise. Patients of the split "train" are used, and those of
+    the poor scans are in no split of the good ones: restorers are trained and tested on these.
 
     Training batches hold "good" and "poor", float32 (B, 1, h, w), one view each, and "level" (B,),
     the level of the poor scans.
@@ -106,16 +109,20 @@ class UnpairedDataModule(L.LightningDataModule):
         Raises:
             ManifestError: A manifest is not usable, a side has too few scans or scans of several
                 pixel sizes, a good scan has no truth, or both sides have a patient in common.
-            ScanError: A scan cannot be read.
+            ScanError: A scan cannot be read; a poor one was rescaled, or the pixels of a good one
+                are too coarse.
         """
         if hasattr(self, "sides"):
             return
-        good, poor = (_training_cases(file) for file in (self.good, self.poor))
-        refuse_common_patients(good, poor, self.poor)
+        listed, other = (_listed(file) for file in (self.good, self.poor))
+        good, poor = listed.split("train"), other.split("train")
+        refuse_common_patients(list(listed.cases), poor, self.poor)
         bar = tqdm(poor, desc="poor scans", leave=False)
         counted = [load_case(case, require_raw=False) for case in bar]
         self.spacing_mm = _one_spacing(poor, counted)
         counts = [scan.standard for scan in counted]
+        for case, image in zip(poor, counts, strict=True):
+            _refuse_rescaled(image, self.spacing_mm, case.standard[0])
         self.noise = estimate_noise_filter(counts, self.spacing_mm)
         levels = [level_of(image, self.spacing_mm) for image in counts]
         expected = [self._expected(case) for case in tqdm(good, desc="good scans", leave=False)]
@@ -136,7 +143,10 @@ class UnpairedDataModule(L.LightningDataModule):
             raise ManifestError(fault, file=self.good, remedy=remedy)
         scan = load_case(case)
         assert scan.expectation is not None  # of a case with a truth file
-        return resample_expectation(scan.expectation, scan.spacing_mm, self.spacing_mm)
+        try:
+            return good_on_grid(scan.expectation, scan.spacing_mm, self.spacing_mm)
+        except ScanError as error:
+            raise ScanError(error.fault, file=case.standard[0], remedy=error.remedy) from error
 
     def provenance(self) -> dict[str, Any]:
         """Record of the scans, for weights: no patient is named."""
@@ -190,23 +200,23 @@ class _Crops(Dataset[dict[str, torch.Tensor]]):
         return torch.from_numpy(np.ascontiguousarray(shown, dtype=np.float32))
 
 
-def _training_cases(file: Path) -> list[Case]:
-    """Cases of the split "train".
+def _listed(file: Path) -> Manifest:
+    """A manifest with enough scans in the split "train".
 
     Raises:
         ManifestError: They are too few, or the manifest lists frames.
     """
     try:
-        cases = Manifest.read(file).split("train")
+        listed = Manifest.read(file)
     except ManifestError as error:
         if "frame" in _first_line(file):
             fault = "it lists frames, and a degradation of counts is learned from scans"
             raise ManifestError(fault, file=file, remedy="give a manifest of scans") from error
         raise
-    if len(cases) < FEWEST:
-        fault = f"{len(cases)} of its scans are in split train, and a degradation is learned from {FEWEST}"
+    if (number := len(listed.split("train"))) < FEWEST:
+        fault = f"{number} of its scans are in split train, and a degradation is learned from {FEWEST}"
         raise ManifestError(fault, file=file, remedy="add scans, or give more of them the split train")
-    return cases
+    return listed
 
 
 def _first_line(file: Path) -> list[str]:
@@ -225,6 +235,15 @@ def _one_spacing(cases: list[Case], scans: list[LoadedCase]) -> Spacing:
             remedy = "train a degrader for each pixel size"
             raise ManifestError(fault, file=case.standard[0], remedy=remedy)
     return first
+
+
+def _refuse_rescaled(counts: Array, spacing_mm: Spacing, file: Path) -> None:
+    """Refuse counts (V, H, W) whose noise is that of no counts, filtered or not."""
+    power = finest_power(counts, spacing_mm)
+    if power > _RESCALED:
+        fault = f"its finest detail has {power:.1f} times the noise of raw counts: they were rescaled"
+        remedy = "export them without a factor; leave a scan with hot pixels out"
+        raise ScanError(fault, file=file, remedy=remedy)
 
 
 def refuse_common_patients(good: list[Case], poor: list[Case], manifest: Path) -> None:

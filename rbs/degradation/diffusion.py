@@ -102,7 +102,7 @@ class DiffusionDegrader(DegradationModel):
         super().prepare(good, levels, spacing_mm, noise)
         self.part.fill_(0.8 * min(levels))
         self.variance.fill_(float((noise.response_of((256, 256), spacing_mm) ** 2).mean()))
-        roots = torch.cat([self._roots(torch.from_numpy(scan)).flatten() for scan in good])
+        roots = torch.cat([self._roots(self.part.new_tensor(scan)).flatten() for scan in good])
         self.mean.copy_(roots.mean())
         self.spread.copy_(roots.std().clamp(min=1e-3))
 

@@ -31,7 +31,7 @@ from rbs.utils.checkpoint import (
     read_safetensors,
     save_modules,
 )
-from rbs.weights.shipped import file_sha256
+from rbs.weights.shipped import check_recorded, file_sha256
 
 Terms = dict[str, Tensor]
 
@@ -115,6 +115,24 @@ def level_of(counts: Array, spacing_mm: Spacing) -> float:
     return float(counts[body_mask(counts, spacing_mm)].mean())
 
 
+def good_on_grid(expectation: Array, spacing_mm: Spacing, onto: Spacing) -> Array:
+    """The expectation of a good scan (V, H, W) on the pixels of poor scans, its counts kept.
+
+    Args:
+        expectation: Expected counts.
+        spacing_mm: Its row and column spacing, mm.
+        onto: That of the poor scans, mm.
+
+    Raises:
+        ScanError: Its own pixels are so coarse that it is no good scan on these.
+    """
+    if max(given / own for given, own in zip(spacing_mm, onto, strict=True)) > COARSEST:
+        given, own = (" x ".join(f"{side:.4g}" for side in sides) for sides in (spacing_mm, onto))
+        fault = f"pixels of {given} mm are too coarse to stand for the {own} mm of the poor scans"
+        raise ScanError(fault, remedy="give finer good scans, or learn from poor scans of such pixels")
+    return resample_expectation(expectation, spacing_mm, onto)
+
+
 @dataclass(frozen=True)
 class LearnedDegrader:
     """A degradation model from a file: a `rbs.degradation.Degrader` of expected scans.
@@ -147,13 +165,9 @@ class LearnedDegrader:
         """The expectation of a scan (V, H, W) on pixels of `spacing_mm`, its counts kept.
 
         Raises:
-            ScanError: Its own pixels are so coarse that it is no good scan on these.
+            ScanError: As `good_on_grid`.
         """
-        if max(given / own for given, own in zip(spacing_mm, self.spacing_mm, strict=True)) > COARSEST:
-            given, own = (" x ".join(f"{side:.4g}" for side in s) for s in (spacing_mm, self.spacing_mm))
-            fault = f"pixels of {given} mm are too coarse to stand for the {own} mm that {self.name} degrades"
-            raise ScanError(fault, remedy="give finer scans, or train a degrader on such pixels")
-        return resample_expectation(expectation, spacing_mm, self.spacing_mm)
+        return good_on_grid(expectation, spacing_mm, self.spacing_mm)
 
     def __call__(self, image: Array, rng: np.random.Generator, /) -> Array:
         """Degrade the expectation of a scan.
@@ -200,10 +214,12 @@ def load_degrader(path: str | Path) -> LearnedDegrader:
     """Read a degrader from a file of `save_degrader`.
 
     Raises:
-        CheckpointError: The file is missing or damaged, or holds no degrader.
+        CheckpointError: The file is missing, damaged or not that of the card beside it, or holds no
+            degrader.
     """
     file = Path(path)
     sha256 = file_sha256(file, "train one with `make train-degrader`")
+    check_recorded(file, sha256)
     tensors, description = read_safetensors(file)
     if not description.class_path:
         raise CheckpointError("it holds no degrader", file=file, remedy=RETRAIN)

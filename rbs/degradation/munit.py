@@ -36,8 +36,8 @@ class Munit(DegradationModel):
           \hat\lambda(x) = \sum_k w_k(x)\,(G_{\sigma_k} \lambda)(x), \qquad
           w_k \ge 0,\; \sum_k w_k = 1,
 
-      and the weights are what content and style decide. Counts are spread and nothing else: no
-      mixture has a focus where the good scan has none.
+      and the weights are what content and style decide. Counts are spread and nothing else: but
+      for one factor for the whole scan, no pixel exceeds the brightest around it.
     * A discriminator compares poor scans with counts drawn from :math:`\hat\lambda`, not with
       :math:`\hat\lambda`, as in AmbientGAN (Bora et al., ICLR 2018): the expectation of a poor
       scan is never seen. Their roots, whose noise is the same everywhere, are compared on pixels

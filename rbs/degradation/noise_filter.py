@@ -130,6 +130,18 @@ def noise_power(scans: Sequence[Array], spacing_mm: Spacing) -> tuple[Array, Arr
     return (edges[:-1] + edges[1:]) / 2, power[inner] / np.maximum(bins[inner], 1)
 
 
+def finest_power(scan: Array, spacing_mm: Spacing) -> float:
+    """Power near the highest frequency of a scan (V, H, W) relative to that of raw counts.
+
+    It is 1 of raw counts, less of filtered ones, and the factor of rescaled ones.
+    """
+    return _finest(*noise_power([scan], spacing_mm))
+
+
+def _finest(frequency: Array, power: Array) -> float:
+    return float(np.median(power[frequency > 0.8 * frequency[-1]]))
+
+
 def estimate_noise_filter(scans: Sequence[Array], spacing_mm: Spacing) -> NoiseFilter:
     r"""The filter that scans went through before export, or `WHITE`.
 
@@ -148,7 +160,7 @@ def estimate_noise_filter(scans: Sequence[Array], spacing_mm: Spacing) -> NoiseF
     from scipy.optimize import least_squares
 
     frequency, power = noise_power(scans, spacing_mm)
-    if np.median(power[frequency > 0.8 * frequency[-1]]) > _WHITE:
+    if _finest(frequency, power) > _WHITE:
         return WHITE
     used = (power < _MOST_SIGNAL) & (frequency > frequency[power.argmax()])
     frequency, power = frequency[used], power[used]

@@ -15,6 +15,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from rbs.data.manifest import manifest_record
+from rbs.degradation.noise_filter import WHITE, NoiseFilter
 from rbs.distillation.balance import GradientBalance
 from rbs.distillation.cascade import Cascade, Sees, Trains, load_cascade, save_cascade, second_restorer
 from rbs.distillation.objective import cascade_losses
@@ -394,6 +395,7 @@ class RestorationTask(TrainingTask):
             "seed": os.environ.get("PL_GLOBAL_SEED"),
             **manifest_record(getattr(self.datamodule, "manifest", None)),
             "degrader": _digest_of(getattr(self.datamodule, "degrader", None)),
+            "noise_filter": _told(getattr(self.datamodule, "noise", WHITE)),
             "losses": [loss.spec() for loss in self.losses],  # type: ignore[operator]
             "modules": [name for name in ("spi", "skd", "scm") if getattr(self.cascade, name) is not None],
             "init_from": self._init_sha256,
@@ -410,6 +412,11 @@ def _require_scale(f1: Restorer, data: Any) -> None:
         fault = f"the restorer has scale {f1.scale}, but the data have scale {scale}"
         remedy = "make --model.f1.init_args.scale and --data.scale the same"
         raise RbsError(fault, remedy=remedy)
+
+
+def _told(noise: NoiseFilter) -> dict[str, float] | None:
+    """A filter of the noise of training scans for weights, None for raw counts."""
+    return None if noise.white else {name: round(value, 4) for name, value in asdict(noise).items()}
 
 
 def _digest_of(file: Path | None) -> str | None:

@@ -104,6 +104,13 @@ def test_the_range_of_the_weights_warns(rapid: Scan) -> None:
     assert check(rapid, trained_on={"spacing_mm": [4.0, 5.0]}).restoring.fit
 
 
+def test_weights_trained_on_filtered_scans_warn(rapid: Scan) -> None:
+    assert check(rapid, trained_on={"noise_filter": None}).restoring.warnings == ()
+    filtered = {"noise_filter": {"cutoff_per_mm": 0.08, "order": 6.0}}
+    (warning,) = check(rapid, trained_on=filtered).restoring.warnings
+    assert "trained on scans filtered before export" in warning
+
+
 def test_a_scan_of_fine_pixels_is_not_enlarged(rapid: Scan) -> None:
     fine, coarse = (replace(rapid, spacing_mm=(mm, mm)) for mm in (2.26, 4.52))
     assert check(coarse, scale=2).restoring.fit

@@ -16,11 +16,13 @@ from rbs.degradation.diffusion import DiffusionDegrader
 from rbs.degradation.learned import level_of, load_degrader, save_degrader
 from rbs.degradation.munit import Munit
 from rbs.degradation.noise_filter import WHITE, NoiseFilter
-from rbs.errors import ManifestError, RbsError
+from rbs.errors import ManifestError, RbsError, ScanError
 from rbs.restorers.checkpoint import load_restorer
 from rbs.restorers.diffusion import Diffusion
+from rbs.restorers.nafnet import NAFNet
 from rbs.tasks.degradation import LearnDegradation
 from rbs.tasks.diffusion import DiffusionTask
+from rbs.tasks.restoration import RestorationTask
 
 
 @pytest.fixture(autouse=True)
@@ -71,33 +73,62 @@ def test_batches_hold_one_view_of_either_side(sides):
 
 
 def test_good_scans_are_laid_on_the_pixels_of_the_poor_ones(sides, tmp_path):
+    poor = changed(sides[1], tmp_path, lambda counts: counts[:, ::2], spacing_mm=(12.0, 12.0))
+    data = module((sides[0], poor), crop=(64, 48))
+    data.setup("fit")
+    assert data.spacing_mm == (12.0, 12.0)
+    assert data.sides[0].images[0].shape == (2, 103, 52)
+
+
+def changed(manifest, folder, change, spacing_mm=(9.6, 9.6)):
+    """Training scans with changed counts under other names; their manifest."""
     from datetime import datetime
 
     from rbs.scans.dicom.writer import PatientHeader, StudyHeader, write_acquired_nm
     from rbs.scans.scan import Scan
 
     lines = ["patient,split,standard"]
-    for case in Manifest.read(sides[1]).split("train"):
+    for case in Manifest.read(manifest).split("train"):
         scan = load_case(case)
         name = f"R{case.patient}"
+        counts = change(scan.standard).astype(np.uint16)
         write_acquired_nm(
-            tmp_path / f"{name}.dcm",
-            Scan(scan.standard[:, ::2].astype(np.uint16), scan.views, (12.0, 12.0), 40.0, patient_id=name),
+            folder / f"{name}.dcm",
+            Scan(counts, scan.views, spacing_mm, 40.0, patient_id=name),
             patient=PatientHeader(name),
             study=StudyHeader(name, datetime(2025, 1, 1)),
             uid_seed=name,
         )
         lines.append(f"{name},train,{name}.dcm")
-    (tmp_path / "poor.csv").write_text("\n".join(lines))
-    data = module((sides[0], tmp_path / "poor.csv"), crop=(64, 48))
-    data.setup("fit")
-    assert data.spacing_mm == (12.0, 12.0)
-    assert data.sides[0].images[0].shape == (2, 103, 52)
+    (folder / "poor.csv").write_text("\n".join(lines))
+    return folder / "poor.csv"
+
+
+def test_rescaled_counts_are_refused(sides, tmp_path):
+    poor = changed(sides[1], tmp_path, lambda counts: 4 * counts)
+    with pytest.raises(ScanError, match=r"RQP0001.dcm: its finest detail has [34]\.\d times the noise"):
+        module((sides[0], poor)).setup("fit")
+
+
+def test_good_scans_of_coarse_pixels_are_refused(sides, tmp_path):
+    poor = changed(sides[1], tmp_path, lambda counts: counts, spacing_mm=(4.8, 4.8))
+    with pytest.raises(ScanError, match=r"standard.dcm: pixels of 9.6 x 9.6 mm are too coarse"):
+        module((sides[0], poor)).setup("fit")
 
 
 def test_a_patient_on_both_sides_is_refused(sides):
     with pytest.raises(ManifestError, match="patient P0001 is patient P0001 of the good scans"):
         module((sides[0], sides[0])).setup("fit")
+
+
+def test_poor_scans_share_no_patient_with_any_split_of_the_good_ones(sides, tmp_path):
+    case = next(case for case in Manifest.read(sides[0]).cases if case.split == "test")
+    lines = ["patient,split,standard", f"{case.patient},train,{case.standard[0]}"]
+    for other in Manifest.read(sides[1]).split("train"):
+        lines.append(f"{other.patient},train,{other.standard[0]}")
+    (tmp_path / "poor.csv").write_text("\n".join(lines))
+    with pytest.raises(ManifestError, match=f"patient {case.patient} is patient {case.patient} of the good"):
+        module((sides[0], tmp_path / "poor.csv")).setup("fit")
 
 
 def test_a_renamed_patient_is_known_by_the_counts(sides, make_cohort, tmp_path):
@@ -128,9 +159,16 @@ def test_few_scans_frames_and_good_scans_without_truth_are_refused(sides, tmp_pa
         module(sides).setup("fit")
 
 
-@pytest.mark.parametrize("options", [{"crop": (60, 64)}, {"batch_size": 0}, {"seed": -1}])
-def test_arguments_out_of_range_are_refused(sides, options):
-    with pytest.raises(RbsError):
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"crop": (60, 64)}, "not made of multiples of 16"),
+        ({"batch_size": 0}, "batches of 0"),
+        ({"seed": -1}, "seed -1"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(sides, options, fault):
+    with pytest.raises(RbsError, match=fault):
         module(sides, **options)
 
 
@@ -216,12 +254,26 @@ def test_the_diffusion_restorer_trains_on_such_pairs(sides, trained, tmp_path):
     brief_trainer(tmp_path, 2).fit(DiffusionTask(restorer, output=tmp_path), data)
     told = load_restorer(tmp_path / "restorer.safetensors").provenance
     assert told["degrader"] == load_degrader(trained["munit"]).sha256
+    assert told["noise_filter"] is None
+
+
+def test_weights_tell_the_filter_of_the_scans_that_they_were_trained_on(sides, tmp_path):
+    model = Munit(channels=8, blocks=1)
+    model.prepare([], [2.0], (9.6, 9.6), NoiseFilter(0.02, 6.0))
+    save_degrader(tmp_path / "d.safetensors", model, {})
+    restorer = NAFNet(width=4, enc_blocks=[1], middle_blocks=1, dec_blocks=[1])
+    task = RestorationTask(restorer, output=tmp_path)
+    brief_trainer(tmp_path, 1).fit(task, pairs(sides, tmp_path / "d.safetensors"))
+    told = load_restorer(tmp_path / "restorer.safetensors").provenance
+    assert told["noise_filter"] == {"cutoff_per_mm": 0.02, "order": 6.0}
 
 
 def test_what_would_not_be_degraded_is_refused(sides, trained):
     for options in ({"foci": 1.0}, {"scenes": 0.5}, {"textures": 0.5}):
         with pytest.raises(RbsError, match="a degrader, pairs expectation"):
             pairs(sides, trained["munit"], **options)
+    with pytest.raises(RbsError, match="a degrader and scale 2 do not go together"):
+        pairs(sides, trained["munit"], scale=2)
     with pytest.raises(RbsError, match="a degrader, pairs split"):
         RBSDataModule(sides[0], degrader=trained["munit"])
     with pytest.raises(RbsError, match="children of a stream are not degraded"):

@@ -95,9 +95,14 @@ def test_styles_differ_and_no_focus_is_added():
     image = body(5)
     one, other = (degrader(image, np.random.default_rng(seed)) for seed in (1, 2))
     assert np.abs(one - other).max() > 0.05
-    # A mixture of averages is nowhere above the largest count.
-    mixed = model.mix(torch.from_numpy(image)[:, None], torch.randn(2, model.style))
-    assert float(mixed.max()) <= image.max()
+    # Whatever content and style say, a pixel lies between its averages, but for the gain of a style,
+    # which a flat image shows.
+    torch.nn.init.normal_(model.weights.weight)
+    good, style = torch.from_numpy(image)[:, None], torch.randn(2, model.style)
+    gain = model.mix(torch.ones_like(good), style)[..., :1, :1]
+    mixed, averages = model.mix(good, style) / gain, model.filters(good)
+    assert (mixed <= averages.amax(dim=1, keepdim=True) + 1e-4).all()
+    assert (mixed >= averages.amin(dim=1, keepdim=True) - 1e-4).all()
 
 
 @pytest.mark.parametrize("kind", [Munit, DiffusionDegrader])
@@ -124,6 +129,9 @@ def test_other_files_are_no_degraders(tmp_path):
     with pytest.raises(CheckpointError):
         load_degrader(tmp_path / "x.safetensors")
     save_degrader(tmp_path / "d.safetensors", Munit(channels=8, blocks=1), {})
+    (tmp_path / "d.json").write_text('{"sha256": "of another file"}')
+    with pytest.raises(CheckpointError, match="differs from the hash recorded beside it"):
+        load_degrader(tmp_path / "d.safetensors")
     model = small(Munit)
     model.grid.zero_()
     save_degrader(tmp_path / "e.safetensors", model, {})
@@ -164,7 +172,27 @@ def test_roots_of_the_bridge_are_the_mean_of_those_of_counts():
     torch.testing.assert_close(model._expectation(model._standardised(mean)), mean, atol=1e-3, rtol=1e-3)
 
 
-def test_the_bridge_ends_above_the_noise_of_a_part():
+@pytest.mark.parametrize("noise", [WHITE, NoiseFilter(0.06, 5.0)], ids=["white", "filtered"])
+def test_parts_get_the_white_noise_of_their_level(noise):
+    model = small(DiffusionDegrader, noise)
+    flat = torch.full((32, 1, 48, 48), 8 * float(model.part))
+    noisy, t = model._noisy_poor(flat + noise.filtered(torch.poisson(flat) - flat, SPACING))
+    power = (torch.fft.fft2(noisy - noisy.mean(dim=(2, 3), keepdim=True)).abs() ** 2 / 48**2)[:, 0]
+    ratio = power / (1 - model._alphas(t))[:, 0]
+    frequency = torch.fft.fftfreq(48).abs()
+    low = (frequency[:, None] < 0.2) & (frequency < 0.2)
+    for part in (low, ~low):
+        assert float(ratio[:, part].mean()) == pytest.approx(1, abs=0.05)
+
+
+def test_the_lowest_level_is_the_first_that_has_the_noise_of_a_part():
     model = small(DiffusionDegrader)
-    alpha = float(model._scheduler.alphas_cumprod[model.lowest])
-    assert (1 - alpha) / alpha >= model._sigma() ** 2
+    noise = 0.25 / float(model.part * model.spread**2)
+    below, lowest = (1 / model._scheduler.alphas_cumprod[model.lowest - 1 : model.lowest + 1] - 1).tolist()
+    assert below < noise <= lowest
+
+
+def test_a_model_on_an_accelerator_takes_scans_from_the_processor():
+    model = DiffusionDegrader(channels=(8, 16)).to("meta")  # which refuses tensors of others, too
+    model.prepare([body(0)], [2.0, 3.0], SPACING, NoiseFilter(0.06, 5.0))
+    assert model._roots(model.part).is_meta

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from rbs.degradation.noise_filter import WHITE, NoiseFilter, estimate_noise_filter
+from rbs.degradation.noise_filter import WHITE, NoiseFilter, estimate_noise_filter, finest_power
 from rbs.degradation.parts import independent_parts
 
 SPACING = (2.8, 2.8)
@@ -32,7 +32,10 @@ def test_a_butterworth_filter_is_found_in_noise(expected):
 
 
 def test_raw_counts_are_white(expected):
-    assert estimate_noise_filter([np.random.default_rng(2).poisson(expected)], SPACING) is WHITE
+    counts = np.random.default_rng(2).poisson(expected)
+    assert estimate_noise_filter([counts], SPACING) is WHITE
+    assert finest_power(counts, SPACING) == pytest.approx(1, abs=0.05)
+    assert finest_power(3 * counts, SPACING) == pytest.approx(3, abs=0.15)
 
 
 def test_exposed_counts_have_the_mean_and_the_filtered_noise(expected):
@@ -71,7 +74,7 @@ def test_parts_expect_their_share_and_have_independent_noise(noise):
     flat = np.full((100, 1, 48, 48), 12.0, np.float32)
     counts = torch.from_numpy(noise.expose(flat, SPACING, np.random.default_rng(4)).astype(np.float32))
     first, second = independent_parts(counts, torch.full((100,), 0.3), noise, SPACING)
-    torch.testing.assert_close(first + second, counts, atol=1e-3, rtol=0) if noise.white else None
+    torch.testing.assert_close(first + second, counts, atol=1e-3, rtol=0)
     assert float(first.mean()) == pytest.approx(0.3 * 12, rel=0.01)
     assert float(second.mean()) == pytest.approx(0.7 * 12, rel=0.01)
     pair = np.corrcoef(first.flatten().numpy(), second.flatten().numpy())
