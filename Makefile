@@ -144,7 +144,7 @@ $(RUNS)/segment/segmenter.safetensors: $(TEACHER_MANIFEST) $(EXPERIMENTS)segment
 # FURTHER: phantoms that train, all of them, beside those of the split train.
 DESCRIBED = $(call FROM,$(PHANTOMS)) $(if $(FURTHER),--data.init_args.more '["$(FURTHER)"]')
 ENCODER = $(RUNS)/describe/semantic.safetensors
-train-describer: $(PHANTOMS) | $(READY)  ## Train the network of `rbs describe`: encoder and decoder, then the decoder alone (30 minutes of one core)
+train-describer: $(PHANTOMS) | $(READY)  ## Train the network of `rbs describe`: encoder and decoder, then the decoder alone (an hour of one core)
 	$(call FIT,experiments/describe.yaml) $(DESCRIBED) $(ARGS)
 	$(call FIT,experiments/describe_decoder.yaml) $(DESCRIBED) --model.init_args.encoder $(ENCODER) --data.init_args.encoder $(ENCODER) $(ARGS)
 

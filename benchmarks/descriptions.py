@@ -1,10 +1,12 @@
 """Sentences of `rbs describe` against the truth of phantom children: docs/results/descriptions.csv.
 
-    python benchmarks/descriptions.py data/phantoms/manifest.csv:test data/fresh/manifest.csv \
+    python benchmarks/descriptions.py data/ship/manifest.csv:test data/fresh/manifest.csv \
         --table docs/results/descriptions.csv
 
-The rapid scan of each child is described; behind the colon stands the split, all without one. A
-second table, `NAME_confidence.csv`, tells how often sentences of a confidence are true.
+The rapid scan of each child is described; behind the colon stands the split, all without one. The
+shipped weights were trained on split train of data/ship (seed 2026) and on all of data/phantoms
+(seed 1): do not test them on these. A second table, `NAME_confidence.csv`, tells how often
+sentences of a confidence are true.
 """
 
 import argparse

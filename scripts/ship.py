@@ -5,7 +5,7 @@
     python scripts/ship.py --describer runs/describe/describer.safetensors
     python scripts/ship.py --enlarging runs/enlarge/nafnet
 
-The graphs of their networks are written with them. All weights that ship may take 16 MB, those of
+The graphs of their networks are written with them. All weights that ship may take 17 MB, those of
 segmenter and describer 2 MB each. Half precision rounds a weight by 2e-4 of itself; what that
 changes in a restored scan, its regions or its sentences is printed. Hashes, seed, steps and ranges
 go to the cards, whose other facts (data, commands, figures) are written by hand.

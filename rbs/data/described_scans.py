@@ -19,7 +19,8 @@ from tqdm import tqdm
 from rbs.data.anatomy import CHILD_FILE
 from rbs.data.augmentation.geometric import log_uniform
 from rbs.data.datasets import EpochSampler
-from rbs.data.manifest import Case, Manifest
+from rbs.data.fingerprints import fingerprint, same_counts
+from rbs.data.manifest import Case, Manifest, patient_key
 from rbs.description.coarse import FINE
 from rbs.description.describer import places_of
 from rbs.description.sentences import LEFT, PARTS, RIGHT, SENTENCES, TOPICS, Statement
@@ -153,7 +154,8 @@ class DescribedScansDataModule(L.LightningDataModule):
 
     Args:
         manifest: CSV of phantoms; its split "train" trains, "val" validates.
-        more: CSVs of phantoms all of which train.
+        more: CSVs of phantoms all of which train; none of them may be a child that `manifest` keeps
+            for validation or testing.
         exposures: Smallest and largest exposure; its logarithm is uniform between.
         zoom: Smallest and largest factor on rows and columns.
         single_view_probability: Share of samples that show one of their views twice.
@@ -182,6 +184,12 @@ class DescribedScansDataModule(L.LightningDataModule):
         super().__init__()
         if not 0 < exposures[0] <= exposures[1] or not 0.5 <= zoom[0] <= zoom[1] <= 2:
             raise RbsError(f"exposures {exposures} or the zoom {zoom} do not rise within their range")
+        if not 0 <= min(single_view_probability, added) <= max(single_view_probability, added) <= 1:
+            fault = f"shares of {single_view_probability} with one view, {added} with further foci"
+            raise RbsError(fault, remedy="give shares from 0 to 1")
+        if min(batch_size, samples_per_epoch) < 1 or seed < 0:
+            fault = f"batches of {batch_size}, {samples_per_epoch} samples an epoch, seed {seed}"
+            raise RbsError(fault, remedy="give at least 1, and a seed of 0 or more")
         self.manifest, self.more = Path(manifest), [Path(one) for one in more]
         self.exposures, self.zoom = exposures, zoom
         self.single_view_probability, self.added = single_view_probability, added
@@ -192,12 +200,20 @@ class DescribedScansDataModule(L.LightningDataModule):
         """The cases of a split; "train" has all of the further manifests.
 
         Raises:
-            ManifestError: A manifest is not usable.
+            ManifestError: A manifest is not usable, or a further one has a child that the first
+                keeps for validation or testing.
         """
-        further = [Manifest.read(one) for one in self.more] if split == "train" else []
-        splits = ("train", "val", "test")
-        listed = Manifest.read(self.manifest).split(split)
-        return [*listed, *(case for one in further for each in splits for case in one.split(each))]
+        listed = Manifest.read(self.manifest)
+        if split != "train":
+            return listed.split(split)
+        kept = [*listed.split("val"), *listed.split("test")]
+        cases = listed.split(split)
+        for file in self.more:
+            more = Manifest.read(file)
+            further = [case for each in ("train", "val", "test") for case in more.split(each)]
+            _refuse_kept(further, kept, file)
+            cases += further
+        return cases
 
     def setup(self, stage: str) -> None:
         """Read the children.
@@ -263,6 +279,9 @@ class EncodedScansDataModule(DescribedScansDataModule):
         scans: Samples that are drawn and encoded.
         together: Encoded samples a batch.
         options: Further arguments of `DescribedScansDataModule`.
+
+    Raises:
+        RbsError: An argument is out of range, or the samples make no batch.
     """
 
     def __init__(
@@ -275,6 +294,10 @@ class EncodedScansDataModule(DescribedScansDataModule):
         **options: Any,
     ) -> None:
         super().__init__(manifest, **options)
+        encoded = scans // self.batch_size * self.batch_size
+        if not 1 <= together <= encoded:
+            fault = f"{scans} scans, encoded {self.batch_size} at a time, make no batch of {together}"
+            raise RbsError(fault, remedy="encode more scans, or train on fewer together")
         self.encoder, self.scans, self.together = encoder, scans, together
         self._encoded: list[tuple[Tensor, ...]] = []
 
@@ -302,6 +325,28 @@ class EncodedScansDataModule(DescribedScansDataModule):
         return DataLoader(
             self._encoded, self.together, shuffle=True, generator=order, collate_fn=_collate, drop_last=True
         )
+
+
+def _refuse_kept(further: Sequence[Case], kept: Sequence[Case], manifest: Path) -> None:
+    """Refuse children that are kept from training, by Patient ID, study or counts.
+
+    Their names say nothing: phantoms of every seed are P0001 and so on.
+
+    Raises:
+        ManifestError: There is one.
+    """
+    files = [(case, fingerprint(file)) for case in (*kept, *further) for file in case.scans]
+    own = sum(len(case.scans) for case in kept)
+    pairs = [(one, two) for one, two in same_counts([file.sketches for _, file in files]) if one < own <= two]
+    known: dict[tuple[str, str], int] = {}
+    for place, (_, file) in enumerate(files):
+        for key in (("ID", patient_key(file.patient_id)), ("study", file.study)):
+            if key[1] and known.setdefault(key, place) < own <= place:
+                pairs.append((known[key], place))
+    for one, two in pairs:
+        first, second = files[one][0], files[two][0]
+        fault = f"its patient {second.patient} is {first.patient} of split {first.split} of the manifest"
+        raise ManifestError(fault, file=manifest, remedy="train on children of another seed")
 
 
 def _collate(samples: Sequence[tuple[Tensor, ...]]) -> dict[str, Any]:

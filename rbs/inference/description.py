@@ -29,6 +29,7 @@ class OnnxDescriber(OnnxNetwork):
     """A description network in ONNX Runtime, used as `LoadedDescriber` is."""
 
     kind = "description network"
+    option = "--describer"
     does = "describes scans"
     takes = MappingProxyType({"rapid": 4, "exposure": 1})
     answers = 2
@@ -40,7 +41,7 @@ class OnnxDescriber(OnnxNetwork):
             ScanError: It is too large.
             CheckpointError: The network cannot be run.
         """
-        require_whole(*counts.shape[1:])
+        require_whole(*counts.shape[1:], "described")
         x = standard_scale(np.asarray(counts, np.float32)[None], exposure)
         both = np.repeat(x, VIEWS // len(counts), axis=1)
         return np.exp(self.answer(both, np.array([exposure], np.float32), shape=(1, len(SENTENCES)))[0])

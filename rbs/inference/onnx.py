@@ -22,6 +22,7 @@ class OnnxRestorer(OnnxNetwork):
     """A restorer of scans in ONNX Runtime, used as `rbs.restorers.checkpoint.LoadedRestorer` is."""
 
     kind = "restorer"
+    option = "--checkpoint"
     does = "restores scans"
     takes = MappingProxyType({"rapid": 4, "exposure": 1})
     answers = 4

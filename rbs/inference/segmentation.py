@@ -34,6 +34,7 @@ class OnnxSegmenter(OnnxNetwork):
     """
 
     kind = "segmenter"
+    option = "--segmenter"
     does = "segments scans"
     takes = MappingProxyType({"rapid": 4, "exposure": 1, "spacing_mm": 2})
     answers = 5

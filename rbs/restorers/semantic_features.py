@@ -21,9 +21,6 @@ from rbs.weights.shipped import check_recorded, file_sha256
 STRIDE = 8
 """Side of a cell of the features, coarse pixels."""
 
-COARSE_MM = 4.52
-"""Side of the pixels that the network was made for, mm; finer scans are summed up before."""
-
 
 class SemanticNetwork(nn.Module):
     """An encoder of residual blocks on three levels. The defaults have 0.29 M parameters.

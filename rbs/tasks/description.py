@@ -30,7 +30,6 @@ class DescriptionTask(TrainingTask):
     The loss is the sum of their negative log-likelihoods. Beside it two convolutions of 1 x 1 tell
     from the encoder's features, of each cell, the regions in it and whether it holds a focus, with
     cross-entropies: a sentence alone says too little of where to look. They are not kept. For the
-    cross-entropies: a sentence alone says too little of where to look. They are not kept. For the
     same reason the first head of the decoder is told where the foci of a part lie. Batches that
     hold what the encoder has `seen` train the decoder alone.
     At the end `describer.safetensors` is written, its temperatures fitted to the validation

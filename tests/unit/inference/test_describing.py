@@ -10,7 +10,7 @@ import torch
 from rbs.description.checkpoint import load_describer, save_describer
 from rbs.description.describer import Describer
 from rbs.description.sentences import SENTENCES
-from rbs.errors import CheckpointError
+from rbs.errors import CheckpointError, ScanError
 from rbs.inference.description import OnnxDescriber, load_describer_for
 from rbs.inference.onnx_export import export_description_graph
 from rbs.weights.shipped import DESCRIBER, file_sha256
@@ -45,6 +45,16 @@ def test_weights_of_another_network_do_not_fit_the_graph(graph, tmp_path) -> Non
     save_describer(other, Describer((4, 6, 8), (0, 1, 2), heads=2), {})
     with pytest.raises(CheckpointError, match=r"another architecture than|does not fit"):
         OnnxDescriber.shipped(other, graph)
+
+
+def test_missing_weights_are_named_by_the_option_of_rbs_describe(graph, tmp_path) -> None:
+    with pytest.raises(CheckpointError, match="name a weight file with --describer"):
+        OnnxDescriber.shipped(tmp_path / "describer.safetensors", graph)
+
+
+def test_a_scan_that_is_too_large_is_refused(weights, graph) -> None:
+    with pytest.raises(ScanError, match="2,097,152 are described at once"):
+        OnnxDescriber.shipped(weights, graph).chances(np.zeros((1, 2049, 1024)), 0.5)
 
 
 def test_the_shipped_network_is_run_without_pytorch_and_gives_what_pytorch_gives() -> None:
