@@ -30,6 +30,7 @@ class OnnxDescriber(OnnxNetwork):
 
     kind = "description network"
     does = "describes scans"
+    option = "--describer"
     takes = MappingProxyType({"rapid": 4, "exposure": 1})
     answers = 2
 

@@ -45,6 +45,7 @@ class OnnxNetwork:
         scale: Rows and columns of its answer per row and column of an image.
         kind: What it is, in a word.
         does: What it does, as the description of an export says.
+        option: Option of the command line that names a weight file of this kind.
         takes: Names and numbers of dimensions of its inputs, float32.
         answers: Number of dimensions of its answer.
     """
@@ -57,6 +58,7 @@ class OnnxNetwork:
     scale: int = 1
     kind: ClassVar[str]
     does: ClassVar[str]
+    option: ClassVar[str] = "--checkpoint"
     takes: ClassVar[Mapping[str, int]]
     answers: ClassVar[int]
 
@@ -75,7 +77,7 @@ class OnnxNetwork:
         """
         from safetensors import safe_open
 
-        sha256 = file_sha256(weights, "name a weight file with --checkpoint")
+        sha256 = file_sha256(weights, f"name a weight file with {cls.option}")
         check_recorded(weights, sha256)
         check_recorded(graph, file_sha256(graph, "install rbs again"))
         try:

@@ -47,6 +47,11 @@ def test_weights_of_another_network_do_not_fit_the_graph(graph, tmp_path) -> Non
         OnnxDescriber.shipped(other, graph)
 
 
+def test_missing_weights_are_named_by_the_option_of_the_command(graph, tmp_path) -> None:
+    with pytest.raises(CheckpointError, match="name a weight file with --describer"):
+        OnnxDescriber.shipped(tmp_path / "none.safetensors", graph)
+
+
 def test_the_shipped_network_is_run_without_pytorch_and_gives_what_pytorch_gives() -> None:
     counts = np.random.default_rng(1).poisson(3.0, (2, 200, 128))
     shipped = load_describer_for()
