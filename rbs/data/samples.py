@@ -290,9 +290,18 @@ def divisible(scan: LoadedCase, scale: int) -> LoadedCase:
     rows, columns = (side // scale * scale for side in scan.standard.shape[1:])
     if (rows, columns) == scan.standard.shape[1:]:
         return scan
-    names = ("rapid", "standard", "labels", "expectation", "expectation_rapid")
-    arrays = {name: getattr(scan, name) for name in names}
-    return replace(scan, **{n: a if a is None else a[:, :rows, :columns] for n, a in arrays.items()})
+
+    def cut(array: Array | None) -> Any:
+        return None if array is None else array[:, :rows, :columns]
+
+    return replace(
+        scan,
+        rapid=cut(scan.rapid),
+        standard=cut(scan.standard),
+        labels=cut(scan.labels),
+        expectation=cut(scan.expectation),
+        expectation_rapid=cut(scan.expectation_rapid),
+    )
 
 
 def source(scan: LoadedCase, pairs: Pairs) -> tuple[Array, float]:

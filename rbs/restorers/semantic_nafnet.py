@@ -65,10 +65,11 @@ class SemanticNAFNet(NAFNet):
         super().__init__(
             width, enc_blocks, middle_blocks, dec_blocks, sigma_px, condition_channels=entering, scale=2
         )
+        network: SemanticNetwork | None = None
         if isinstance(semantic, Path):
             network = load_semantic_network(semantic)
-        else:
-            network = SemanticNetwork(**semantic) if semantic is not None else None
+        elif semantic is not None:
+            network = SemanticNetwork(**semantic)
         reads = transfer or dynamic
         self.network = network.requires_grad_(False) if network is not None and reads else None
         self.semantic = self.network.spec()["init_args"] if self.network is not None else None
