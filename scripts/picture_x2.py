@@ -47,8 +47,8 @@ def main() -> None:
         (SPACING_MM, SPACING_MM),
         [str(view) for view in VIEWS],
         width=WIDTH,
-        note="A drawn phantom, not a patient: a child of 8 years, anterior and posterior view; "
-        "below, the growth plates at the knees.",
+        note="A drawn phantom child of 8 years, anterior and posterior view. "
+        f"Counts per {SPACING_MM:g} mm pixel at standard exposure.",
     )
     OUTPUT.write_bytes(png(figure, dpi=PIXELS / WIDTH))
 

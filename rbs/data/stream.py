@@ -36,7 +36,8 @@ class PhantomStreamDataModule(RBSDataModule):
         manifest: The CSV of the validation and test cases.
         crops_per_child: Crops of each child, in one batch; divides `batch_size` and
             `samples_per_epoch`.
-        options: Further arguments of `RBSDataModule`, all but `realisations`.
+        options: Further arguments of `RBSDataModule`, all but `realisations`; no `degrader`
+            and no `facts`.
 
     Raises:
         RbsError: An argument is out of range.
@@ -57,6 +58,9 @@ class PhantomStreamDataModule(RBSDataModule):
                 " crops",
                 remedy="choose crops_per_child so that it divides both",
             )
+        if self.facts is not None:
+            fault = "the facts of children of a stream are not kept"
+            raise RbsError(fault, remedy="write them with `rbs simulate`, and use RBSDataModule")
         if self.degrader is not None:
             fault = "children of a stream are not degraded, each of which is shown once"
             raise RbsError(fault, remedy="write them with `rbs simulate`, and use RBSDataModule")

@@ -48,7 +48,7 @@ RESTORERS = Kind(
     data="RBSDataModule",
     file="restorer.safetensors",
     save=save_restorer,
-    read=lambda file: load_restorer(file).restorer,
+    read=lambda file: load_restorer(file, scale=None).restorer,
 )
 SEGMENTERS = Kind(
     base=Segmenter,

@@ -46,6 +46,7 @@ class OnnxNetwork:
         kind: What it is, in a word.
         option: Option that names weights of it.
         does: What it does, as the description of an export says.
+        option: Option of the command line that names a weight file of this kind.
         takes: Names and numbers of dimensions of its inputs, float32.
         answers: Number of dimensions of its answer.
     """
@@ -59,6 +60,7 @@ class OnnxNetwork:
     kind: ClassVar[str]
     option: ClassVar[str]
     does: ClassVar[str]
+    option: ClassVar[str] = "--checkpoint"
     takes: ClassVar[Mapping[str, int]]
     answers: ClassVar[int]
 

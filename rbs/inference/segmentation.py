@@ -36,6 +36,7 @@ class OnnxSegmenter(OnnxNetwork):
     kind = "segmenter"
     option = "--segmenter"
     does = "segments scans"
+    option = "--segmenter"
     takes = MappingProxyType({"rapid": 4, "exposure": 1, "spacing_mm": 2})
     answers = 5
     labels: ClassVar[LabelMap] = LABEL_MAPS["scans"]

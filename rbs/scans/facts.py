@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rbs.scans.dicom.reader import positive_number
+from rbs.scans.ranges import ACTIVITY, AGE, HEIGHT, WEIGHT
 from rbs.scans.scan import Array
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ _SPREAD = {"age_y": 0.8, "height_cm": 0.25, "weight_kg": 0.6, "activity_mbq": 0.
 NUMBERS = 2 * len(_TYPICAL)
 """Numbers that `Facts.numbers` gives."""
 
+_RANGES = {"age_y": AGE, "height_cm": HEIGHT, "weight_kg": WEIGHT, "activity_mbq": ACTIVITY}
+
 _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 """Years of a unit of a DICOM age."""
 
@@ -29,7 +32,8 @@ _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 class Facts:
     """What is known of a child; None for what is not, which is never guessed.
 
-    The velocity of its scan is not among them: restorers are given the exposure.
+    A value outside its range (`rbs.scans.ranges`) is a mistake or in another unit, and counts as
+    unknown. The velocity of its scan is not among them: restorers are given the exposure.
 
     Attributes:
         age_y: Age, years.
@@ -43,6 +47,11 @@ class Facts:
     weight_kg: float | None = None
     activity_mbq: float | None = None
 
+    def __post_init__(self) -> None:
+        for name, usual in _RANGES.items():
+            if (value := getattr(self, name)) is not None and value not in usual:
+                object.__setattr__(self, name, None)
+
     def numbers(self) -> Array:
         r"""The facts as a network reads them, float32 (NUMBERS,).
 
@@ -53,7 +62,7 @@ class Facts:
         """
         values, known = np.zeros(len(_TYPICAL)), np.zeros(len(_TYPICAL))
         for place, (name, typical) in enumerate(_TYPICAL.items()):
-            if (value := getattr(self, name)) is not None and value > 0:
+            if (value := getattr(self, name)) is not None:
                 values[place] = math.log(value / typical) / _SPREAD[name]
                 known[place] = 1
         return np.concatenate([values, known]).astype(np.float32)

@@ -38,3 +38,10 @@ VELOCITY = Range("scan velocity", 1.0, 1000.0, "cm/min")
 
 DURATION = Range("duration", 0.1, 36_000.0, "s")
 """Acquisitions take minutes, the slowest an hour; thinning shortens them with the counts."""
+
+AGE = Range("age", 0.01, 120.0, "years")
+HEIGHT = Range("height", 30.0, 250.0, "cm")
+WEIGHT = Range("weight", 0.5, 400.0, "kg")
+
+ACTIVITY = Range("activity", 10.0, 5000.0, "MBq")
+"""Children are given 40 MBq and more, adults up to about 1000."""

@@ -246,10 +246,11 @@ class RestorationTask(TrainingTask):
 
         Raises:
             RbsError: The training pairs are drawn afresh each time, so that no whole rapid scan
-                exists, or a loss does not suit their targets.
+                exists, or a loss or the restorer does not suit the data.
         """
         require_expectation(self.losses, self.datamodule)  # type: ignore[arg-type]
         _require_scale(self.cascade.f1, self.datamodule)
+        _require_use_of_facts(self.cascade.f1, self.datamodule)
         self.priors.attach(self.datamodule, self.device)
         self.trainer.strategy.barrier()
 
@@ -417,6 +418,13 @@ def _require_scale(f1: Restorer, data: Any) -> None:
 def _told(noise: NoiseFilter) -> dict[str, float] | None:
     """A filter of the noise of training scans for weights, None for raw counts."""
     return None if noise.white else {name: round(value, 4) for name, value in asdict(noise).items()}
+
+
+def _require_use_of_facts(f1: Restorer, data: Any) -> None:
+    """Refuse facts of children that nothing reads."""
+    if getattr(data, "facts", None) is not None and not f1.reads_facts:
+        fault = f"--data.facts is {data.facts}, but the restorer reads no facts of children"
+        raise RbsError(fault, remedy="set --data.facts null, or train a restorer with --model.f1 that does")
 
 
 def _digest_of(file: Path | None) -> str | None:

@@ -137,12 +137,13 @@ WORDS = {
 """Words of which a text must wholly consist; any other text is emptied."""
 
 _NUMBER = r"\d+(?:\.\d+)?"
+_SPACING = rf"{_NUMBER} x {_NUMBER} mm"
 PHRASES = {
     keyword: re.compile(pattern)
     for keyword, pattern in {
         # The texts of rbs's own objects, which say what they are. The name of the weight file is
         # not kept.
-        "SeriesDescription": "(restored RESEARCH|thinned SIMULATED)$",
+        "SeriesDescription": "(restored(?: x2)? RESEARCH|thinned SIMULATED)$",
         "ImageComments": r"^(Research use only\. Not for diagnostic use\.)$",
         "LUTLabel": "^(COUNTS)$",
         "LUTExplanation": rf"^(Counts of a {_NUMBER} cm/min scan)$",
@@ -150,7 +151,8 @@ PHRASES = {
             rf"^({_NUMBER} % of the counts of a {_NUMBER} cm/min scan, (?:kept|left over)"
             r" by binomial thinning, seed -?\d+)$"
             rf"|^(Restored to the counts of a {_NUMBER} cm/min scan by ).*"
-            r"(rbs [\d.]+, weights sha256 [0-9a-f]{64}; pixel value = \d+ x counts)$"
+            r"(rbs [\d.]+, weights sha256 [0-9a-f]{64}; pixel value = \d+ x counts"
+            rf"(?:; each pixel of {_SPACING} cut into 2 x 2 of {_SPACING})?)$"
         ),
     }.items()
 }

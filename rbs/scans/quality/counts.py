@@ -11,6 +11,7 @@ from rbs.scans.dicom.reader import from_picture
 from rbs.scans.noise import examine
 from rbs.scans.quality.findings import SURE, Kind, Suspicion
 from rbs.scans.quality.seen import Seen
+from rbs.scans.ranges import ACTIVITY
 from rbs.scans.scan import STANDARD_VELOCITY
 
 USUAL_PER_CM2 = 120.0
@@ -55,7 +56,7 @@ def _activity_at_scan(header: Any) -> float | None:
     try:
         drug = header.RadiopharmaceuticalInformationSequence[0]
         activity = float(drug.RadionuclideTotalDose)
-        if not 10 < activity < 5000:
+        if activity not in ACTIVITY:
             return None
         hours = (_hour(header.AcquisitionTime) - _hour(drug.RadiopharmaceuticalStartTime)) % 24
     except (AttributeError, IndexError, TypeError, ValueError):

@@ -114,6 +114,11 @@ def test_ranges_span_the_first_children(tiny_cohort, monkeypatch):
     assert 0.1 < low < high < 4
 
 
+def test_facts_of_a_stream_are_refused(tiny_cohort):
+    with pytest.raises(RbsError, match="facts of children of a stream are not kept"):
+        stream(tiny_cohort, facts="own")
+
+
 def test_crops_that_do_not_divide_a_batch_are_refused(tiny_cohort):
     with pytest.raises(RbsError, match="do not divide"):
         stream(tiny_cohort, crops_per_child=3)

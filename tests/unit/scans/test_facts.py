@@ -51,6 +51,19 @@ def test_zeros_and_gaps_are_unknown(ds: Dataset | None) -> None:
     assert not facts_of(ds).numbers().any()
 
 
+def test_values_in_other_units_are_unknown() -> None:
+    """Size in cm where DICOM has m, weight in g, dose in Bq, a year of birth for an age."""
+    told = header(
+        PatientAge="999Y",
+        PatientSize=118,
+        PatientWeight=22_000,
+        RadiopharmaceuticalInformationSequence=tracer(190e6),
+    )
+    assert facts_of(told) == Facts()
+    assert facts_of(told).missing == ("age", "height", "weight", "activity")
+    assert Facts(height_cm=1.18).filled(Facts(height_cm=118.0)) == Facts(height_cm=118.0)
+
+
 def test_numbers_say_which_facts_are_known() -> None:
     typical = Facts(age_y=7.0, weight_kg=24.0).numbers()
     assert typical.dtype == np.float32

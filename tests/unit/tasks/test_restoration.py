@@ -253,6 +253,13 @@ def test_restorer_and_data_have_one_scale(tmp_path, of_f1, of_data):
         trainer(tmp_path).fit(RestorationTask(net(scale=of_f1)), data)
 
 
+def test_facts_that_no_restorer_reads_are_refused(tmp_path):
+    data = Cohort()
+    data.facts = "own"
+    with pytest.raises(RbsError, match=r"data\.facts is own, but the restorer reads no facts"):
+        trainer(tmp_path).fit(RestorationTask(net()), data)
+
+
 def test_a_restorer_that_enlarges_trains_against_fine_targets(tmp_path):
     data = Cohort(pairs="expectation")
     data.scale = 2

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from io import BytesIO
 from pathlib import Path
@@ -212,6 +213,25 @@ def test_own_objects_are_still_known(acquired, nm_file: Path, tmp_path: Path) ->
     assert clean.SourceImageSequence[0].ReferencedSOPInstanceUID == KEY.uid(scan.provenance.sop_instance_uid)
     with pytest.raises(ScanError, match="derived"):
         read_nm(tmp_path / "r_clean.dcm")
+
+
+def test_a_restoration_on_finer_pixels_still_says_so(tmp_path: Path) -> None:
+    scan = read_nm(write_nm(tmp_path / "in.dcm", poisson()))
+    row, column = scan.spacing_mm
+    finer = replace(
+        scan,
+        counts=np.repeat(np.repeat(scan.counts / 2, 2, axis=1), 2, axis=2),
+        spacing_mm=(row / 2, column / 2),
+        velocity=20.0,
+    )
+    by = Derivation("NAFNet secret_ward.safetensors", "0.1.0", "5a" * 32)
+    write_restored_nm(tmp_path / "r.dcm", finer, scan, derivation=by)
+    source, clean = pydicom.dcmread(tmp_path / "r.dcm"), cleaned(tmp_path / "r.dcm")
+    assert clean.SeriesDescription == "restored x2 RESEARCH"
+    _, between, said = source.DerivationDescription.partition("x counts; each pixel of ")
+    assert "cut into 2 x 2 of" in said
+    assert clean.DerivationDescription.endswith(between + said)
+    assert "secret_ward" not in clean.DerivationDescription
 
 
 def test_it_is_idempotent_but_for_the_pseudonyms(tmp_path: Path) -> None:
