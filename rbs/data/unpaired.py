@@ -27,7 +27,7 @@ FEWEST = 10
 
 _TRIES = 4
 _RESCALED = 1.2
-"""Power near the highest frequency, relative to that of raw counts, above which it is of others."""
+"""Power near the highest frequency over that of raw counts, above which a scan was rescaled."""
 
 
 @dataclass(frozen=True)
