@@ -31,7 +31,6 @@ class OnnxDescriber(OnnxNetwork):
     kind = "description network"
     option = "--describer"
     does = "describes scans"
-    option = "--describer"
     takes = MappingProxyType({"rapid": 4, "exposure": 1})
     answers = 2
 

@@ -44,7 +44,6 @@ class OnnxNetwork:
         file: The file it was read from.
         scale: Rows and columns of its answer per row and column of an image.
         kind: What it is, in a word.
-        option: Option that names weights of it.
         does: What it does, as the description of an export says.
         option: Option of the command line that names a weight file of this kind.
         takes: Names and numbers of dimensions of its inputs, float32.
@@ -58,7 +57,6 @@ class OnnxNetwork:
     file: Path
     scale: int = 1
     kind: ClassVar[str]
-    option: ClassVar[str]
     does: ClassVar[str]
     option: ClassVar[str] = "--checkpoint"
     takes: ClassVar[Mapping[str, int]]
