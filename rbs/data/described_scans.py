@@ -323,7 +323,12 @@ class EncodedScansDataModule(DescribedScansDataModule):
         """Batches of encoded samples in random order."""
         order = torch.Generator().manual_seed(self.seed)
         return DataLoader(
-            self._encoded, self.together, shuffle=True, generator=order, collate_fn=_collate, drop_last=True
+            self._encoded,  # type: ignore[arg-type]  # a list is a map-style data set
+            self.together,
+            shuffle=True,
+            generator=order,
+            collate_fn=_collate,
+            drop_last=True,
         )
 
 
@@ -384,7 +389,7 @@ class AlikeScans(Dataset[dict[str, Any]]):
         return padded([self.scans[number] for number in own])
 
 
-def padded(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def padded(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """A batch of samples, rows added below the shorter ones."""
     rows = max(sample["foci"].shape[1] for sample in samples)
     for sample in samples:

@@ -46,7 +46,8 @@ class LoadedDescriber:
         Raises:
             ScanError: It is too large.
         """
-        require_whole(*counts.shape[1:], "described")
+        _, rows, columns = counts.shape
+        require_whole(rows, columns, "described")
         x = torch.as_tensor(standard_scale(np.asarray(counts, np.float32), exposure))
         with torch.inference_mode():
             given = x.expand(2, -1, -1)[None], torch.tensor([exposure], dtype=torch.float32)

@@ -81,6 +81,11 @@ class Describer(nn.Module):
         self.state_norm = nn.LayerNorm(width)
         self.words = nn.Linear(width, len(TOKENS))
         self.temperature: Tensor
+        self.starts: Tensor
+        self.lengths: Tensor
+        self.allowed: Tensor
+        self.ways: Tensor
+        self.taken: Tensor
         self.register_buffer("temperature", torch.ones(len(CHOICES)))
         # All below is the grammar's and no weight.
         starts, lengths, allowed = _choices()

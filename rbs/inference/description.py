@@ -41,7 +41,8 @@ class OnnxDescriber(OnnxNetwork):
             ScanError: It is too large.
             CheckpointError: The network cannot be run.
         """
-        require_whole(*counts.shape[1:], "described")
+        _, rows, columns = counts.shape
+        require_whole(rows, columns, "described")
         x = standard_scale(np.asarray(counts, np.float32)[None], exposure)
         both = np.repeat(x, VIEWS // len(counts), axis=1)
         return np.exp(self.answer(both, np.array([exposure], np.float32), shape=(1, len(SENTENCES)))[0])

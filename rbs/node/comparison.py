@@ -21,7 +21,7 @@ MEMORY_MIB = 1024
 
 def same_scan(one: Path, other: Path) -> bool:
     """True where two files hold the same pixels and header; False also where one is damaged."""
-    command = [sys.executable, "-m", __name__, one, other, str(MEMORY_MIB)]
+    command = [sys.executable, "-m", __name__, str(one), str(other), str(MEMORY_MIB)]
     try:
         compared = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIME_S)
     except (OSError, subprocess.TimeoutExpired):
