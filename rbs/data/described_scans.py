@@ -322,8 +322,9 @@ class EncodedScansDataModule(DescribedScansDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of encoded samples in random order."""
         order = torch.Generator().manual_seed(self.seed)
+        encoded: Any = self._encoded
         return DataLoader(
-            self._encoded, self.together, shuffle=True, generator=order, collate_fn=_collate, drop_last=True
+            encoded, self.together, shuffle=True, generator=order, collate_fn=_collate, drop_last=True
         )
 
 
@@ -390,7 +391,7 @@ def padded(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for sample in samples:
         for name, each in (("rapid", STRIDE), ("labels", STRIDE), ("foci", 1), ("where", 1)):
             sample[name] = F.pad(sample[name], (0, 0, 0, rows * each - sample[name].shape[1]))
-    batch: dict[str, Any] = default_collate(samples)
+    batch: dict[str, Any] = default_collate(list(samples))
     return batch
 
 
