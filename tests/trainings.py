@@ -15,6 +15,11 @@ def of_frames(config: Path) -> bool:
     return "endoscopy" in yaml.safe_load(config.read_text())["data"]["class_path"]
 
 
+def of_phantoms(config: Path) -> bool:
+    """True for an experiment that reads more of a phantom than its scans and truth."""
+    return ".described_scans." in yaml.safe_load(config.read_text())["data"]["class_path"]
+
+
 def small(config: Path, manifest: Path, runs: Path) -> list[str]:
     """Arguments that shrink an experiment to two steps on a tiny cohort, with the same parts."""
     settings = yaml.safe_load(config.read_text())
@@ -25,7 +30,14 @@ def small(config: Path, manifest: Path, runs: Path) -> list[str]:
     arguments += ["--trainer.val_check_interval", "null", "--trainer.check_val_every_n_epoch", "1"]
     arguments += ["--data.init_args.batch_size", "1", "--data.init_args.samples_per_epoch", "2"]
     if "manifest" in settings["data"]["init_args"]:
-        arguments += ["--data.init_args.manifest", str(manifest), "--data.init_args.crop", "[64, 64]"]
+        arguments += ["--data.init_args.manifest", str(manifest)]
+        if not of_phantoms(config):  # shown whole
+            arguments += ["--data.init_args.crop", "[64, 64]"]
+    if "encoder" in settings["data"]["init_args"]:
+        for part in ("data", "model"):
+            encoder = needed / "describe" / "semantic.safetensors"
+            arguments += [f"--{part}.init_args.encoder", str(encoder)]
+        arguments += ["--data.init_args.scans", "2", "--data.init_args.together", "1"]
     if "poor" in settings["data"]["init_args"]:
         for side, file in zip(("good", "poor"), unpaired_manifests(manifest), strict=True):
             arguments += [f"--data.init_args.{side}", str(file)]

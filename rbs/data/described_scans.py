@@ -162,6 +162,7 @@ class DescribedScansDataModule(L.LightningDataModule):
         added: Share of samples that show further hot foci, in bones.
         batch_size: Samples a batch.
         samples_per_epoch: Samples an epoch.
+        num_workers: Processes that prepare batches.
         seed: Seed of all random choices.
 
     Raises:
@@ -179,6 +180,7 @@ class DescribedScansDataModule(L.LightningDataModule):
         added: float = 0.6,
         batch_size: int = 4,
         samples_per_epoch: int = 800,
+        num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -187,13 +189,15 @@ class DescribedScansDataModule(L.LightningDataModule):
         if not 0 <= min(single_view_probability, added) <= max(single_view_probability, added) <= 1:
             fault = f"shares of {single_view_probability} with one view, {added} with further foci"
             raise RbsError(fault, remedy="give shares from 0 to 1")
-        if min(batch_size, samples_per_epoch) < 1 or seed < 0:
-            fault = f"batches of {batch_size}, {samples_per_epoch} samples an epoch, seed {seed}"
-            raise RbsError(fault, remedy="give at least 1, and a seed of 0 or more")
+        if min(batch_size, samples_per_epoch) < 1 or min(num_workers, seed) < 0:
+            asked = f"batches of {batch_size}, {samples_per_epoch} samples an epoch"
+            fault = f"{asked}, {num_workers} workers, seed {seed}"
+            raise RbsError(fault, remedy="give at least 1, and 0 or more workers and as seed")
         self.manifest, self.more = Path(manifest), [Path(one) for one in more]
         self.exposures, self.zoom = exposures, zoom
         self.single_view_probability, self.added = single_view_probability, added
         self.batch_size, self.samples_per_epoch, self.seed = batch_size, samples_per_epoch, seed
+        self.num_workers = num_workers
         self._kept: dict[str, list[tuple[str, DescribedChild]]] = {}
 
     def cases(self, split: str) -> list[Case]:
@@ -246,7 +250,13 @@ class DescribedScansDataModule(L.LightningDataModule):
         alike = AlikeScans(self._drawn(), self.batch_size)
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         sampler = EpochSampler(alike, num_replicas=ranks, rank=rank)
-        return DataLoader(alike, None, sampler=sampler, num_workers=0)
+        return DataLoader(
+            alike,
+            None,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
 
     def _drawn(self) -> DrawnScans:
         """Samples of the training children."""
@@ -264,7 +274,7 @@ class DescribedScansDataModule(L.LightningDataModule):
         """The validation children as they are, in batches."""
         kept = sorted(self._kept["val"], key=lambda one: one[1].expectation.shape[1])
         whole = DrawnScans(kept, length=len(kept), seed=self.seed, exposures=None, zoom=(1.0, 1.0))
-        return DataLoader(whole, self.batch_size, num_workers=0, collate_fn=padded)
+        return DataLoader(whole, self.batch_size, num_workers=self.num_workers, collate_fn=padded)
 
 
 class EncodedScansDataModule(DescribedScansDataModule):

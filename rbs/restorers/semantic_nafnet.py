@@ -26,8 +26,9 @@ class SemanticNAFNet(NAFNet):
     """NAFNet x2 that may read a frozen semantic network, and facts of the child.
 
     Its condition are no channels but facts, (B, F), see `rbs.scans.facts`; without them they count
-    as unknown. The semantic network is a part of it, and of its weight file. It restores scans
-    only.
+    as unknown. The semantic network is a part of it, and of its weight file.
+
+    It restores scans only.
 
     Args:
         semantic: File of a trained semantic network; or, as weight files hold it, the arguments of

@@ -14,7 +14,7 @@ import pytest
 import wandb.wandb_agent
 import wandb_file
 import yaml
-from trainings import ROOT, apart, of_frames, small, weights
+from trainings import ROOT, apart, of_frames, of_phantoms, small, weights
 from wandb.wandb_agent import Agent
 
 from rbs.cli.main import main
@@ -31,6 +31,7 @@ from rbs.restorers.nafnet import NAFNet
 from rbs.restorers.semantic_features import SemanticNetwork, save_semantic_network
 from rbs.segmentation.checkpoint import load_segmenter, save_segmenter
 from rbs.segmentation.dynunet import DynUNet
+from rbs.synthetic.cohort import write_cohort
 from rbs.utils.experiments import experiment_file
 
 ENLARGING = [ROOT / "experiments" / "enlarge" / f"{part}.yaml" for part in ("swinir", "semantic")]
@@ -74,12 +75,18 @@ def frames(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def trained(runs, tiny_cohort, frames):
+def phantoms(tmp_path_factory):
+    return write_cohort(tmp_path_factory.mktemp("phantoms"), 3, 11, workers=1, progress=False)
+
+
+@pytest.fixture(scope="session")
+def trained(runs, tiny_cohort, frames, phantoms):
     """A function that trains an experiment, once a session, and gives the folder of its run."""
 
     @cache
     def train(config):
-        assert main(["fit", *small(config, frames if of_frames(config) else tiny_cohort, runs)]) == 0
+        manifest = phantoms if of_phantoms(config) else frames if of_frames(config) else tiny_cohort
+        assert main(["fit", *small(config, manifest, runs)]) == 0
         return runs / yaml.safe_load(config.read_text())["name"]
 
     return train
@@ -98,6 +105,11 @@ def teacher(trained):
 @pytest.fixture(scope="session")
 def phase_a(trained, stage1, teacher):
     return trained(ROOT / "experiments" / "phased_a.yaml")
+
+
+@pytest.fixture(scope="session")
+def describer(trained):
+    return trained(ROOT / "experiments" / "describe.yaml")
 
 
 @pytest.fixture(scope="session")
@@ -120,6 +132,8 @@ def test_every_experiment_runs(config, trained, request, monkeypatch):
         request.getfixturevalue(f"{needed}_of_frames" if of_frames(config) else needed)
     if config.stem == "phased_b":
         request.getfixturevalue("phase_a")
+    if config.stem == "describe_decoder":
+        request.getfixturevalue("describer")
     versions = list(trained(config).glob("version_*"))
     assert versions
     assert all((version / "config.yaml").is_file() for version in versions)
