@@ -142,8 +142,8 @@ def test_validation_looks_at_valid_pixels_only(manifest, tmp_path, monkeypatch):
     spoilt = RestorationTask(net())
     restore = spoilt.cascade.f1.restore_with_features
 
-    def spoil(x, exposure):
-        out, features = restore(x, exposure)
+    def spoil(x, exposure, condition):
+        out, features = restore(x, exposure, condition)
         # SSIM's window reaches five pixels beyond what is valid.
         valid = data._kept["val"][spoil.seen].valid[0]
         spoil.seen += 1
