@@ -19,10 +19,10 @@ import numpy as np
 
 from rbs.data.anatomy import CHILD_FILE
 from rbs.data.manifest import Case, Manifest
+from rbs.description.answers import LEAST_CONFIDENCE
 from rbs.description.coarse import coarse_counts
-from rbs.description.saying import SURE
 from rbs.description.truth import statements_of
-from rbs.evaluation.descriptions import JudgedScan, free_of_claims, judge, reliability, scores
+from rbs.evaluation.descriptions import DescriptionPair, compare, free_of_claims, reliability, scores
 from rbs.evaluation.statistics.summary import interval
 from rbs.inference.description import load_describer_for
 from rbs.scans.dicom.reader import read_nm
@@ -44,11 +44,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("manifests", nargs="+", metavar="MANIFEST[:SPLIT]")
     parser.add_argument("--describer", default="shipped")
-    parser.add_argument("--confidence", type=float, default=SURE)
+    parser.add_argument("--confidence", type=float, default=LEAST_CONFIDENCE)
     parser.add_argument("--table", type=Path)
     args = parser.parse_args()
     loaded = load_describer_for(args.describer)
-    judged: list[JudgedScan] = []
+    pairs: list[DescriptionPair] = []
     seconds = []
     for case in (case for listed in args.manifests for case in cases(listed)):
         assert case.truth is not None, f"{case.patient} is no phantom"
@@ -62,13 +62,13 @@ def main() -> None:
             )
         record = json.loads(case.truth.with_name(CHILD_FILE).read_text())
         truth = statements_of(record, expectation, labels, SPACING_MM)
-        judged.append(judge(case.patient, len(record["lesions"]), chances, truth, args.confidence))
-    table, sure = scores(judged).round(3), reliability(judged).round(3)
-    free = free_of_claims(judged)
+        pairs.append(compare(case.patient, len(record["lesions"]), chances, truth, args.confidence))
+    table, sure = scores(pairs).round(3), reliability(pairs).round(3)
+    free = free_of_claims(pairs)
     low, high = interval((free,), np.mean)
     print(table.to_string(index=False))
     print(sure.to_string(index=False))
-    print(f"{len(judged)} children, {len(free)} without foci; no focus claimed in {free.mean():.3f}")
+    print(f"{len(pairs)} children, {len(free)} without foci; no focus claimed in {free.mean():.3f}")
     print(f"({low:.3f} to {high:.3f}); {np.median(seconds):.2f} s a scan")
     if args.table:
         write_csv(args.table, list(table.columns), table.values.tolist())

@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 from rbs.data.anatomy import read_anatomy
 from rbs.data.bone_scans import RBSDataModule
-from rbs.data.facts import FactsOf, whose
+from rbs.data.facts import FactsOf, facts_row
 from rbs.data.labelled_scans import binned
 from rbs.data.manifest import Case, LoadedCase, Manifest, load_case
 from rbs.evaluation.observers.task_metrics import TASK_METRICS
@@ -274,7 +274,7 @@ def scored(row: Row, loaded: LoadedRestorer | None, children: list[Child], numbe
     child, p = children[number], children[number].scan.exposure
     assert p is not None
     if loaded and loaded.restorer.reads_facts:
-        told = children[whose(row.facts or "own", children, number)].scan.facts
+        told = children[facts_row(row.facts or "own", children, number)].scan.facts
         loaded = loaded.of_child(told)
     began = time.process_time()
     assert child.target.expectation is not None

@@ -5,52 +5,34 @@
 The restorers are those that ship. Same seed, same picture.
 """
 
-from pathlib import Path
-
 import numpy as np
+from picture import EXPOSURE, FIGURES, draw, scans_of_a_child
 from scipy.ndimage import zoom
 
-from rbs.report.figures import knees, overview_figure, png
 from rbs.restorers.checkpoint import load_restorer
 from rbs.scans.counts import block_sums
-from rbs.scans.scan import Array, align
-from rbs.synthetic.skeleton import SPACING_MM, VIEWS, make_child
+from rbs.scans.scan import Array
+from rbs.synthetic.skeleton import SPACING_MM
 from rbs.weights.shipped import ENLARGING
-
-OUTPUT = Path(__file__).resolve().parents[1] / "docs" / "figures" / "enlarge.png"
-SEED = 8
-EXPOSURE = 0.5
-DARKEST = 99.5
-"""Percentile of the expected counts that is black: the bladder is not to dim the bones."""
-PIXELS, WIDTH = 1700, 10.0
-"""Width of the picture, pixels and inches."""
 
 
 def main() -> None:
     """Draw it."""
-    rng = np.random.default_rng(SEED)
-    truth = align(make_child(8.0, "F", rng).expectation, VIEWS)
-    rapid, standard = rng.poisson(EXPOSURE * truth), rng.poisson(truth)
+    rapid, standard, truth = scans_of_a_child()
     coarse = block_sums(rapid, 2, 2)
     smooth = load_restorer().restore(coarse, EXPOSURE)
-    scans = {
+    panels = {
         "coarse rapid scan": finer(coarse / EXPOSURE, order=0),
         "restored, bicubic": finer(smooth, order=3).clip(min=0),
         "restored x2": load_restorer(ENLARGING, scale=2).restore(coarse, EXPOSURE),
         "fine standard scan": standard,
         "truth": truth,
     }
-    figure = overview_figure(
-        scans,
-        [knees(scans)],
-        float(np.percentile(truth, DARKEST)),
-        (SPACING_MM, SPACING_MM),
-        [str(view) for view in VIEWS],
-        width=WIDTH,
-        note="A drawn phantom child of 8 years, anterior and posterior view. "
-        f"Counts per {SPACING_MM:g} mm pixel at standard exposure.",
+    note = (
+        "A drawn phantom child of 8 years, anterior and posterior view. "
+        f"Counts per {SPACING_MM:g} mm pixel at standard exposure."
     )
-    OUTPUT.write_bytes(png(figure, dpi=PIXELS / WIDTH))
+    draw(panels, FIGURES / "enlarge.png", note, pixels=1700, width=10.0)
 
 
 def finer(counts: Array, order: int) -> Array:

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     """
     from rbs.clinic.describe_scans import NO_REPORT, describe_files
     from rbs.clinic.outcomes import Refusal
-    from rbs.description.saying import SURE
+    from rbs.description.answers import LEAST_CONFIDENCE
     from rbs.errors import OutputError
     from rbs.inference.description import load_describer_for
     from rbs.utils.files import whole_file
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
         loaded,
         reading_options(args),
         args.standard_velocity,
-        least=SURE if args.confidence is None else args.confidence,
+        least=LEAST_CONFIDENCE if args.confidence is None else args.confidence,
         names=names,
     ):
         if isinstance(outcome, Refusal):

@@ -7,17 +7,23 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from types import MappingProxyType
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from rbs.clinic.checks import check
 from rbs.clinic.outcomes import Outputs, Refusal
 from rbs.clinic.sources import Source
-from rbs.errors import OutputError, RbsError
+from rbs.errors import OutputError, RbsError, ScanError
 from rbs.scans.acceptance import ONE_FRAME, one_frame_twice
-from rbs.scans.censoring import cut_counts
-from rbs.scans.scan import Scan, View
+from rbs.scans.censoring import completed, cut_counts
+from rbs.scans.dicom.reader import read_nm
+from rbs.scans.quality.check import check_quality
+from rbs.scans.scan import STANDARD_VELOCITY, Scan, View
 from rbs.utils.guard import attempt, concerning
+
+_Result = TypeVar("_Result")
 
 Examine: TypeAlias = Callable[[Source], tuple[Scan, tuple[str, ...]]]
 """Reads a file that may be used, with its warnings, or raises an `RbsError`."""
@@ -93,6 +99,61 @@ def acquisitions(
             more = (ONE_FRAME,) if twice else ()
             paths = map(path_of, group)
             yield Acquisition(tuple(group), {path: (*warnings[path], *more) for path in paths})
+
+
+def examiner(
+    trained_on: Mapping[str, Any],
+    reading: Mapping[str, Any],
+    standard_velocity: float = STANDARD_VELOCITY,
+    stated: Mapping[Path, Mapping[str, Any]] = MappingProxyType({}),
+) -> Examine:
+    """Reader of scans of raw counts, and enough of them, at a known velocity.
+
+    Args:
+        trained_on: Provenance of the weights, see `check`.
+        reading: Options of `read_nm` for files that do not say all.
+        standard_velocity: cm/min of the standard scans.
+        stated: Options of single files, by their path.
+    """
+
+    def examine(source: Source) -> tuple[Scan, tuple[str, ...]]:
+        options = {**reading, **stated.get(source.path, {})}
+        scan = read_nm(source.path, content=source.content, **options)
+        report = check(scan, standard_velocity=standard_velocity, trained_on=trained_on)
+        report.training.require(source.path)
+        return scan, (*report.restoring.warnings, *map(str, check_quality(scan)))
+
+    return examine
+
+
+def results_of(
+    sources: Iterable[Source],
+    examine: Examine,
+    measure: Callable[[Acquisition, str], _Result],
+    names: Mapping[Path, str],
+) -> Iterator[_Result | Refusal]:
+    """Measure what was acquired, study by study.
+
+    Args:
+        sources: The files.
+        examine: Reads one of them.
+        measure: Called with each acquisition and its name.
+        names: Name of each file, by its path; that of the file by default.
+
+    Yields:
+        The result of each acquisition, or why a file has none.
+    """
+    for acquired in acquisitions(sources, examine):
+        if isinstance(acquired, Refusal):
+            yield acquired
+            continue
+        paths = acquired.paths
+        name = " + ".join(names.get(path, path.name) for path in paths)
+        result = attempt(paths[0], measure, acquired, name)
+        if isinstance(result, RbsError):
+            yield from acquired.refusals(result, paths)
+        else:
+            yield result
 
 
 def acquisitions_to_write(
@@ -175,6 +236,17 @@ def join_views(group: Sequence[Scan]) -> Scan:
     cut = max(scan.cut for scan in group)
     both = np.concatenate([cut_counts(scan.counts, cut) for scan in group])
     return replace(group[0], counts=both, views=(group[0].views[0], group[1].views[0]), cut=cut)
+
+
+def complete_counts(scan: Scan) -> Scan:
+    """The scan with counts that an export cut drawn anew (`rbs.scans.censoring.completed`).
+
+    Raises:
+        ScanError: It holds no counts.
+    """
+    if not scan.counts.any():
+        raise ScanError("it holds no counts", file=scan.provenance.path, remedy="acquire or export it again")
+    return scan.with_counts(completed(scan.counts, scan.cut), cut=0)
 
 
 def acquisition_key(scan: Scan) -> Hashable:

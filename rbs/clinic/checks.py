@@ -25,7 +25,7 @@ LONGEST = 2.0
 """Largest ratio of the length covered in the scan time to the stated length; run-in and run-out
 take some, too."""
 
-COARSE_MM = 3.5
+ENLARGED_FROM_MM = 3.5
 """Least spacing of scans that are enlarged: 128 columns over a field of 450 mm and more."""
 
 BLOCK = 16
@@ -203,7 +203,7 @@ def check(
     restoring = shared
     if scan.velocity is not None and scan.velocity <= SAME_VELOCITY * standard_velocity:
         restoring += (nothing_to_restore(scan.velocity, standard_velocity),)
-    if scale > 1 and min(scan.spacing_mm) < COARSE_MM:
+    if scale > 1 and min(scan.spacing_mm) < ENLARGED_FROM_MM:
         restoring += (_fine_already(scan),)
     window = energy_window(header)
     doubts = (*_steep_sources(names, noises), *_doubts(scan, window))
@@ -250,9 +250,8 @@ def nothing_to_restore(velocity: float, standard: float) -> Reason:
 def _fine_already(scan: Scan) -> Reason:
     """Why a scan of a fine matrix is not enlarged."""
     spacing = " x ".join(f"{mm:.2f}" for mm in scan.spacing_mm)
-    fault = (
-        f"its pixels of {spacing} mm are fine already, and --scale 2 is for those of {COARSE_MM} mm and more"
-    )
+    wide = f"those of {ENLARGED_FROM_MM} mm and more"
+    fault = f"its pixels of {spacing} mm are fine already, and --scale 2 is for {wide}"
     return Reason(fault, "restore it without --scale 2")
 
 

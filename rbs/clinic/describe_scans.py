@@ -10,18 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rbs.clinic.acquisitions import Acquisition, acquisitions, join_views
-from rbs.clinic.checks import check
+from rbs.clinic.acquisitions import Acquisition, complete_counts, examiner, join_views, results_of
 from rbs.clinic.outcomes import Refusal
 from rbs.clinic.sources import Source
+from rbs.description.answers import LEAST_CONFIDENCE, Answer, confident_answers
 from rbs.description.coarse import coarse_counts
-from rbs.description.saying import SURE, Said, said
-from rbs.errors import CheckpointError, RbsError, ScanError, printable
-from rbs.scans.censoring import completed
-from rbs.scans.dicom.reader import read_nm
-from rbs.scans.quality.check import check_quality
+from rbs.errors import CheckpointError, printable
 from rbs.scans.scan import STANDARD_VELOCITY, Scan
-from rbs.utils.guard import attempt
 from rbs.utils.words import counted
 
 if TYPE_CHECKING:
@@ -31,7 +26,7 @@ NO_REPORT = "Research use only, not a report."
 
 
 @dataclass(frozen=True)
-class Described:
+class ScanDescription:
     """The description of a scan.
 
     Attributes:
@@ -43,7 +38,7 @@ class Described:
     """
 
     name: str
-    sentences: tuple[Said, ...]
+    sentences: tuple[Answer, ...]
     left_out: int
     least: float
     warnings: tuple[str, ...] = ()
@@ -71,18 +66,18 @@ def describe_scan(
     loaded: AnyDescriber,
     standard_velocity: float = STANDARD_VELOCITY,
     *,
-    least: float = SURE,
+    least: float = LEAST_CONFIDENCE,
     name: str = "",
-) -> Described:
+) -> ScanDescription:
     """Describe a scan.
 
-    Counts that an export cut are drawn anew first (`rbs.scans.censoring.completed`).
+    Counts that an export cut are drawn anew first.
 
     Args:
         files: Raw counts at any velocity: a scan, or two of a view each (`pair_views`).
         loaded: The description network.
         standard_velocity: cm/min of your standard scans, by which exposures are stated.
-        least: Confidence from which on a sentence is said.
+        least: Confidence from which on a sentence is written.
         name: Of the scan.
 
     Raises:
@@ -90,15 +85,12 @@ def describe_scan(
         CheckpointError: The network gave values that are no probabilities.
     """
     scan = join_views(files)
-    if not scan.counts.any():
-        raise ScanError("it holds no counts", file=scan.provenance.path, remedy="acquire or export it again")
-    exposure = scan.exposure_of(standard_velocity)
-    whole = scan.with_counts(completed(scan.counts, scan.cut), cut=0)
+    whole, exposure = complete_counts(scan), scan.exposure_of(standard_velocity)
     chances = loaded.chances(coarse_counts(whole), exposure)
     if not np.isfinite(chances).all():
         raise CheckpointError(f"{loaded.name} gave values that are not finite", remedy="use other weights")
-    sentences, left_out = said(chances, least)
-    return Described(name, tuple(sentences), left_out, least)
+    sentences, left_out = confident_answers(chances, least)
+    return ScanDescription(name, tuple(sentences), left_out, least)
 
 
 def describe_files(
@@ -107,9 +99,9 @@ def describe_files(
     reading: Mapping[str, Any],
     standard_velocity: float = STANDARD_VELOCITY,
     *,
-    least: float = SURE,
+    least: float = LEAST_CONFIDENCE,
     names: Mapping[Path, str] = MappingProxyType({}),
-) -> Iterator[Described | Refusal]:
+) -> Iterator[ScanDescription | Refusal]:
     """Describe DICOM files, study by study; two files that hold a view each are one scan.
 
     Args:
@@ -117,33 +109,19 @@ def describe_files(
         loaded: The description network.
         reading: Options of `read_nm` for files that do not say all.
         standard_velocity: cm/min of your standard scans.
-        least: Confidence from which on a sentence is said.
+        least: Confidence from which on a sentence is written.
         names: Name of each file, by its path; that of the file by default.
 
     Yields:
         The description of each scan, or why a file has none.
     """
 
-    def examine(source: Source) -> tuple[Scan, tuple[str, ...]]:
-        scan = read_nm(source.path, content=source.content, **reading)
-        trained_on = {"exposure": loaded.provenance["exposure"]} if "exposure" in loaded.provenance else {}
-        report = check(scan, standard_velocity=standard_velocity, trained_on=trained_on)
-        report.training.require(source.path)
-        return scan, (*report.restoring.warnings, *map(str, check_quality(scan)))
-
-    def describe(acquired: Acquisition, name: str) -> Described:
+    def describe(acquired: Acquisition, name: str) -> ScanDescription:
         found = describe_scan(acquired.files, loaded, standard_velocity, least=least, name=name)
         doubts = dict.fromkeys(w for path in acquired.paths for w in acquired.warnings[path])
         return replace(found, warnings=tuple(doubts))
 
-    for acquired in acquisitions(sources, examine):
-        if isinstance(acquired, Refusal):
-            yield acquired
-            continue
-        paths = acquired.paths
-        name = " + ".join(names.get(path, path.name) for path in paths)
-        described = attempt(paths[0], describe, acquired, name)
-        if isinstance(described, RbsError):
-            yield from acquired.refusals(described, paths)
-        else:
-            yield described
+    # Spacing and counts of its training are those of coarse pixels.
+    trained_on = {name: span for name, span in loaded.provenance.items() if name == "exposure"}
+    examine = examiner(trained_on, reading, standard_velocity)
+    yield from results_of(sources, examine, describe, names)

@@ -8,16 +8,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from rbs.clinic.acquisitions import Acquisition, acquisitions
+from rbs.clinic.acquisitions import Acquisition, examiner, results_of
 from rbs.clinic.outcomes import Refusal
-from rbs.clinic.segment_scans import Segmented, examiner, segment_acquisition
+from rbs.clinic.segment_scans import Segmented, segment_acquisition
 from rbs.clinic.sources import Source
-from rbs.errors import RbsError, printable
+from rbs.errors import printable
 from rbs.scans.scan import STANDARD_VELOCITY, View
 from rbs.segmentation.measures.bone_index import BoneIndex, bone_index
 from rbs.segmentation.measures.hot_spots import HotSpot, find_hot_spots
 from rbs.segmentation.measures.regions import RegionRow, region_table
-from rbs.utils.guard import attempt
 from rbs.utils.words import counted as counted_words
 
 if TYPE_CHECKING:
@@ -141,14 +140,5 @@ def quantify_files(
     def measure(acquired: Acquisition, name: str) -> Quantified:
         return quantify_scan(segment_acquisition(acquired, segmenter, standard_velocity, name))
 
-    for acquired in acquisitions(sources, examiner(segmenter, reading, standard_velocity)):
-        if isinstance(acquired, Refusal):
-            yield acquired
-            continue
-        paths = acquired.paths
-        name = " + ".join(names.get(path, path.name) for path in paths)
-        measured = attempt(paths[0], measure, acquired, name)
-        if isinstance(measured, RbsError):
-            yield from acquired.refusals(measured, paths)
-        else:
-            yield measured
+    examine = examiner(segmenter.provenance, reading, standard_velocity)
+    yield from results_of(sources, examine, measure, names)

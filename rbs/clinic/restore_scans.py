@@ -127,7 +127,7 @@ def restore_scan(
     if exposure * SAME_VELOCITY >= 1:
         reason = nothing_to_restore(standard_velocity / exposure, standard_velocity)
         raise ScanError(reason.fault, file=scan.provenance.path, remedy=reason.remedy)
-    loaded = told(loaded, scan)
+    loaded = with_facts(loaded, scan)
     scan = filled(scan, loaded, exposure)
     counts = loaded.restore(scan.aligned(), exposure)
     counts = strengths.apply(strength, counts, scan.aligned(), exposure, scan.spacing_mm)
@@ -137,8 +137,8 @@ def restore_scan(
     return replace(scan.from_aligned(counts), velocity=standard_velocity, spacing_mm=(rows, columns))
 
 
-def told(loaded: Loaded, scan: Scan) -> Loaded:
-    """The restorer, told the facts that the header of a scan states, where it reads them."""
+def with_facts(loaded: Loaded, scan: Scan) -> Loaded:
+    """The restorer with the facts that the header of a scan states, where it reads them."""
     return loaded.of_child(facts_of(scan.provenance.header)) if reads_facts(loaded) else loaded
 
 
@@ -268,7 +268,7 @@ class ScanRestorer:
     def _answer(self, acquired: Acquisition) -> _Answer:
         """Restore a scan and check the result against its counts."""
         rapid, velocity = acquired.scan, self.standard_velocity
-        loaded = told(self.loaded, rapid)
+        loaded = with_facts(self.loaded, rapid)
         rapid = filled(rapid, loaded, rapid.exposure_of(velocity))
         exposure = rapid.exposure_of(velocity)
         fit = _fitted(self.loaded, rapid, exposure)

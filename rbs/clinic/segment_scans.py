@@ -6,22 +6,23 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
-from rbs.clinic.acquisitions import Acquisition, Examine, acquisitions_to_write, join_views
-from rbs.clinic.checks import check
+from rbs.clinic.acquisitions import (
+    Acquisition,
+    acquisitions_to_write,
+    complete_counts,
+    examiner,
+    join_views,
+)
 from rbs.clinic.label_formats import FORMATS, LabelFormat
 from rbs.clinic.outcomes import Refusal
 from rbs.clinic.sources import Source
 from rbs.errors import CheckpointError, RbsError, ScanError, printable
-from rbs.scans.censoring import completed
 from rbs.scans.counts import scanned_ends
-from rbs.scans.dicom.reader import read_nm
 from rbs.scans.dicom.writer import Derivation
-from rbs.scans.quality.check import check_quality
 from rbs.scans.regions import BONES, label_of
 from rbs.scans.scan import REGIONS, STANDARD_VELOCITY, Array, Scan, View
 from rbs.utils.guard import attempt
@@ -131,7 +132,7 @@ def segment_scan(
 ) -> Segmented:
     """Find the regions of a scan.
 
-    Counts that an export cut are drawn anew first (`rbs.scans.censoring.completed`).
+    Counts that an export cut are drawn anew first.
 
     Args:
         files: Raw counts at any velocity: a scan, or two of a view each (`pair_views`).
@@ -144,10 +145,7 @@ def segment_scan(
         CheckpointError: The segmenter gave values that are no probabilities.
     """
     scan = join_views(files)
-    if not scan.counts.any():
-        raise ScanError("it holds no counts", file=scan.provenance.path, remedy="acquire or export it again")
-    exposure = scan.exposure_of(standard_velocity)
-    whole = scan.with_counts(completed(scan.counts, scan.cut), cut=0)
+    whole, exposure = complete_counts(scan), scan.exposure_of(standard_velocity)
     probabilities = loaded.probabilities(whole.aligned(), exposure, scan.spacing_mm)
     if not np.isfinite(probabilities).all():
         raise CheckpointError(f"{loaded.name} gave values that are not finite", remedy="use other weights")
@@ -173,31 +171,6 @@ def _coverage_doubts(scan: Scan, labels: Array) -> Iterator[str]:
         wide = {name: mask[:, rows].any(axis=1).sum(axis=1).max() for name, mask in there.items()}
         if cut := [name for name, pixels in wide.items() if pixels * scan.spacing_mm[1] > CUT_MM]:
             yield f"cut off at the {end} scanned row, and not scanned beyond: {', '.join(cut)}"
-
-
-def examiner(
-    loaded: AnySegmenter,
-    reading: Mapping[str, Any],
-    standard_velocity: float = STANDARD_VELOCITY,
-    stated: Mapping[Path, Mapping[str, Any]] = MappingProxyType({}),
-) -> Examine:
-    """Reader of scans of raw counts, and enough of them, at a known velocity.
-
-    Args:
-        loaded: The segmenter; its provenance tells the scans that it was trained on.
-        reading: Options of `read_nm` for files that do not say all.
-        standard_velocity: cm/min of the standard scans.
-        stated: Options of single files, by their path.
-    """
-
-    def examine(source: Source) -> tuple[Scan, tuple[str, ...]]:
-        options = {**reading, **stated.get(source.path, {})}
-        scan = read_nm(source.path, content=source.content, **options)
-        report = check(scan, standard_velocity=standard_velocity, trained_on=loaded.provenance)
-        report.training.require(source.path)
-        return scan, (*report.restoring.warnings, *map(str, check_quality(scan)))
-
-    return examine
 
 
 def segment_acquisition(
@@ -250,7 +223,7 @@ class ScanSegmenter:
         Raises:
             DiskFullError: There is no room for an output.
         """
-        examine = examiner(self.loaded, self.reading, self.standard_velocity, self.stated)
+        examine = examiner(self.loaded.provenance, self.reading, self.standard_velocity, self.stated)
         for found in acquisitions_to_write(outputs, existing, examine, self.form):
             if isinstance(found, Refusal):
                 yield found

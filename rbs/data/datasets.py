@@ -24,6 +24,13 @@ GRID = 16
 _TYPES: dict[str, Any] = {"labels": np.int64, "other_labels": np.int64, "valid": np.bool_}
 
 
+def other_patients(cases: Sequence[Any], row: int) -> Iterator[int]:
+    """Rows of other patients, the next one first."""
+    for number in range(row + 1, row + len(cases)):
+        if cases[number % len(cases)].patient != cases[row].patient:
+            yield number % len(cases)
+
+
 class EpochSampler(DistributedSampler):
     """Numbers of samples through all epochs: e n to (e + 1) n - 1 in epoch e, over the ranks.
 
@@ -75,12 +82,11 @@ class CaseDataset(Dataset[Sample], ABC):
 
         They are those of the next patient (`laid_on`).
         """
-        own, patient = self.images[row].labels, self.cases[row].patient
+        own = self.images[row].labels
         if not self.placebo or own is None:
             return {}
-        following = [number % len(self.images) for number in range(row + 1, row + len(self.images))]
-        others = (self.images[number] for number in following if self.cases[number].patient != patient)
-        other = next((image.labels for image in others), None)
+        number = next(other_patients(self.cases, row), None)
+        other = None if number is None else self.images[number].labels
         if other is None:
             return {}
         return {"other_labels": laid_on(own.shape, other)}

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from rbs.data.datasets import other_patients
 from rbs.data.manifest import Case, LoadedCase
 
 FactsOf = Literal["own", "others"]
@@ -27,11 +28,9 @@ def facts_entry(
     """
     if of is None:
         return {}
-    return {"facts": torch.from_numpy(scans[whose(of, cases, row)].facts.numbers())}
+    return {"facts": torch.from_numpy(scans[facts_row(of, cases, row)].facts.numbers())}
 
 
-def whose(of: FactsOf, cases: Sequence[Any], row: int) -> int:
-    """Number of the case whose facts a case is given; its own where there is no other patient."""
-    following = [number % len(cases) for number in range(row + 1, row + len(cases))]
-    others = (n for n in following if cases[n].patient != cases[row].patient)
-    return row if of == "own" else next(others, row)
+def facts_row(of: FactsOf, cases: Sequence[Any], row: int) -> int:
+    """Row of the case whose facts a case is given; its own where there is no other patient."""
+    return row if of == "own" else next(other_patients(cases, row), row)

@@ -105,7 +105,7 @@ class Crops(CropDataset):
 
         realisation = None if self.realisations is None else int(rng.integers(self.realisations))
         whole, source_exposure = source(scan, self.pairs)
-        counts, expectation, seen = cut(whole), cut(scan.expectation), cut(scan.expectation_rapid)
+        counts, expectation, degraded = cut(whole), cut(scan.expectation), cut(scan.expectation_rapid)
         if self.scenes and rng.random() < self.scenes:
             assert scan.expectation is not None  # checked in RBSDataModule.setup
             expectation = draw_scene(scan.expectation[shown], self.crop, rng)
@@ -115,7 +115,8 @@ class Crops(CropDataset):
             assert expectation is not None  # checked in RBSDataModule.setup
             own = np.random.default_rng((self.seed, 7, index))  # all else is as without
             activity = np.float32(log_uniform(self.activities, own))
-            expectation, seen = expectation * activity, None if seen is None else seen * activity
+            expectation = expectation * activity
+            degraded = None if degraded is None else degraded * activity
         if self.foci:
             known = counts / source_exposure if expectation is None else expectation
             foci = draw_foci(known, scan.spacing_mm, self.foci, rng)
@@ -127,7 +128,7 @@ class Crops(CropDataset):
         if realisation is None:
             # Counts of pixels are independent: thinning the crop is thinning the scan.
             relative = float(rng.uniform(*self.exposures))
-            rapid = self._simulate(counts, expectation if seen is None else seen, relative, scan, rng)
+            rapid = self._simulate(counts, expectation if degraded is None else degraded, relative, scan, rng)
             exposure, whole_rapid = relative * source_exposure, None
         else:
             whole_thinned, exposure = self._thinned(row, realisation)

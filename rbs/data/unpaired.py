@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from rbs.data.common_patients import common_patients
 from rbs.data.datasets import GRID, EpochSampler, place_crop
-from rbs.data.fingerprints import fingerprint, same_counts
-from rbs.data.manifest import Case, LoadedCase, Manifest, load_case, manifest_record, patient_key
+from rbs.data.manifest import Case, LoadedCase, Manifest, load_case, manifest_record
 from rbs.degradation.learned import good_on_grid, level_of
 from rbs.degradation.noise_filter import NoiseFilter, estimate_noise_filter, finest_power
 from rbs.errors import ManifestError, RbsError, ScanError
@@ -116,7 +116,7 @@ class UnpairedDataModule(L.LightningDataModule):
             return
         listed, other = (_listed(file) for file in (self.good, self.poor))
         good, poor = listed.split("train"), other.split("train")
-        refuse_common_patients(list(listed.cases), poor, self.poor)
+        refuse_common_patients(listed.cases, poor, self.poor)
         bar = tqdm(poor, desc="poor scans", leave=False)
         counted = [load_case(case, require_raw=False) for case in bar]
         self.spacing_mm = _one_spacing(poor, counted)
@@ -246,35 +246,13 @@ def _refuse_rescaled(counts: Array, spacing_mm: Spacing, file: Path) -> None:
         raise ScanError(fault, file=file, remedy=remedy)
 
 
-def refuse_common_patients(good: list[Case], poor: list[Case], manifest: Path) -> None:
-    """Refuse a patient on both sides, by identifier, Patient ID, study or counts.
+def refuse_common_patients(good: Sequence[Case], poor: Sequence[Case], manifest: Path) -> None:
+    """Refuse a patient on both sides.
 
     Raises:
         ManifestError: There is one.
     """
-    for case, other in _common(good, poor):
+    for case, other in common_patients(good, poor):
         fault = f"patient {other.patient} is patient {case.patient} of the good scans"
         remedy = "give good and poor scans of different patients, or train on the pairs themselves"
         raise ManifestError(fault, file=manifest, remedy=remedy)
-
-
-def _common(good: list[Case], poor: list[Case]) -> Iterator[tuple[Case, Case]]:
-    known: dict[tuple[str, str], Case] = {}
-    sketches, owners = [], []
-    for side, cases in enumerate((good, poor)):
-        for case in cases:
-            files = [fingerprint(file) for file in case.scans]
-            keys = {("patient", patient_key(case.patient))}
-            for file in files:
-                keys |= {("ID", patient_key(file.patient_id)), ("study", file.study)}
-                sketches.append(file.sketches)
-                owners.append((side, case))
-            for key in keys:
-                if side and key[1] and key in known:
-                    yield known[key], case
-                elif not side:
-                    known[key] = case
-    for first, second in same_counts(sketches):
-        if owners[first][0] != owners[second][0]:
-            pair = sorted((owners[first], owners[second]), key=lambda owner: owner[0])
-            yield pair[0][1], pair[1][1]

@@ -23,15 +23,8 @@ from rbs.scans.body import body_mask
 from rbs.scans.counts import where_scanned
 from rbs.scans.resampling import resample_expectation
 from rbs.scans.scan import Array, Spacing
-from rbs.utils.checkpoint import (
-    RETRAIN,
-    build_from,
-    describe,
-    load_into,
-    read_safetensors,
-    save_modules,
-)
-from rbs.weights.shipped import check_recorded, file_sha256
+from rbs.utils.checkpoint import RETRAIN, describe, save_modules
+from rbs.weights.module_file import read_module
 
 Terms = dict[str, Tensor]
 
@@ -217,21 +210,7 @@ def load_degrader(path: str | Path) -> LearnedDegrader:
         CheckpointError: The file is missing, damaged or not that of the card beside it, or holds no
             degrader.
     """
-    file = Path(path)
-    sha256 = file_sha256(file, "train one with `make train-degrader`")
-    check_recorded(file, sha256)
-    tensors, description = read_safetensors(file)
-    if not description.class_path:
-        raise CheckpointError("it holds no degrader", file=file, remedy=RETRAIN)
-    spec = {"class_path": description.class_path, "init_args": description.init_args}
-    model = build_from(spec, DegradationModel, file, description.version, tensors)  # type: ignore[type-abstract]
-    load_into(model, tensors, file)
-    if not min(model.spacing_mm) > 0:
-        raise CheckpointError("it states no pixel size", file=file, remedy=RETRAIN)
-    return LearnedDegrader(
-        model=model.eval().requires_grad_(False),
-        name=f"{type(model).__name__} {file.name}",
-        version=description.version,
-        sha256=sha256,
-        provenance=description.provenance,
-    )
+    found = read_module(path, DegradationModel, "train one with `make train-degrader`")  # type: ignore[type-abstract]
+    if not min(found.module.spacing_mm) > 0:
+        raise CheckpointError("it states no pixel size", file=Path(path), remedy=RETRAIN)
+    return LearnedDegrader(found.module, found.name, found.version, found.sha256, found.provenance)

@@ -13,9 +13,9 @@ from rbs.description.describer import Describer
 from rbs.description.grammar import grammar_digest, require_grammar
 from rbs.scans.counts import standard_scale
 from rbs.scans.scan import Array
-from rbs.utils.checkpoint import build_from, load_into, read_safetensors, save_modules
+from rbs.utils.checkpoint import save_modules
 from rbs.utils.memory import require_whole
-from rbs.weights.shipped import check_recorded, file_sha256
+from rbs.weights.module_file import read_module
 
 
 @dataclass(frozen=True)
@@ -71,18 +71,6 @@ def load_describer(path: str | Path) -> LoadedDescriber:
     Raises:
         CheckpointError: The file is missing, truncated, damaged, or holds something else.
     """
-    file = Path(path)
-    sha256 = file_sha256(file, "train one with `make train-describer`, or check the path")
-    check_recorded(file, sha256)
-    tensors, description = read_safetensors(file)
-    spec = {"class_path": description.class_path, "init_args": description.init_args}
-    describer = build_from(spec, Describer, file, description.version, tensors)
-    load_into(describer, tensors, file)
-    require_grammar(description.provenance, file)
-    return LoadedDescriber(
-        describer=describer.requires_grad_(False).eval(),
-        name=f"{type(describer).__name__} {file.name}",
-        version=description.version,
-        sha256=sha256,
-        provenance=description.provenance,
-    )
+    found = read_module(path, Describer, "train one with `make train-describer`, or check the path")
+    require_grammar(found.provenance, Path(path))
+    return LoadedDescriber(found.module, found.name, found.version, found.sha256, found.provenance)

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from rbs.description.saying import Said, answers, said
+from rbs.description.answers import Answer, confident_answers, likeliest_answers
 from rbs.description.sentences import MIDDLE, SOME, TOPICS, Statement
 from rbs.evaluation.statistics.summary import interval
 from rbs.scans.scan import Array
@@ -27,39 +27,42 @@ BINS = (0.0, 0.5, 0.7, 0.9, 0.97, 1.0)
 
 
 @dataclass(frozen=True)
-class JudgedScan:
-    """A description and the truth.
+class DescriptionPair:
+    """Answers of a description network on a child, and the truth.
 
     Attributes:
         patient: The child.
         foci: Number of its foci, those that do not stand out with them.
-        said: Sentences that are said.
-        answers: The likeliest sentence of each topic, said or not.
+        confident: Answers of enough confidence.
+        likeliest: The likeliest answer to each topic.
         truth: True statement of each topic.
     """
 
     patient: str
     foci: int
-    said: tuple[Said, ...]
-    answers: tuple[Said, ...]
+    confident: tuple[Answer, ...]
+    likeliest: tuple[Answer, ...]
     truth: tuple[Statement, ...]
 
 
-def judge(patient: str, foci: int, chances: Array, truth: Sequence[Statement], least: float) -> JudgedScan:
-    """Compare what is said of a scan with the truth.
+def compare(
+    patient: str, foci: int, chances: Array, truth: Sequence[Statement], least: float
+) -> DescriptionPair:
+    """Put answers beside the truth.
 
     Args:
         patient: The child.
         foci: Number of its foci.
         chances: Probability of each sentence, (S,).
         truth: True statement of each topic.
-        least: Confidence from which on a sentence is said.
+        least: Confidence from which on an answer is given.
     """
-    return JudgedScan(patient, foci, tuple(said(chances, least)[0]), tuple(answers(chances)), tuple(truth))
+    confident, _ = confident_answers(chances, least)
+    return DescriptionPair(patient, foci, tuple(confident), tuple(likeliest_answers(chances)), tuple(truth))
 
 
 def right(one: Statement, true: Statement) -> bool:
-    """True for a statement that is true; of a number that is not told, where there are some."""
+    """True for a statement that is true; where no number is given, one where there are some."""
     return one == true or (one.grade == SOME and true.claims)
 
 
@@ -68,8 +71,8 @@ def place_right(one: Statement, true: Statement) -> bool:
     return one.claims == true.claims and (one.kind == "hot foci" or right(one, true))
 
 
-def scores(scans: Sequence[JudgedScan]) -> pd.DataFrame:
-    """Precision, recall and F1 of the facts that are said, by kind, with intervals over children.
+def scores(scans: Sequence[DescriptionPair]) -> pd.DataFrame:
+    """Precision, recall and F1 of confident answers, by kind of fact, with intervals over children.
 
     Sentences that deny (no focus) are no claims: they count where they should have claimed. Of hot
     foci the part of the body counts, and in a row of its own the number, too.
@@ -102,13 +105,13 @@ def _unusual(one: Statement) -> bool:
 
 
 def _counts(
-    scan: JudgedScan,
+    scan: DescriptionPair,
     asked: Callable[[Statement], bool],
     agrees: Callable[[Statement, Statement], bool],
 ) -> tuple[int, int, int]:
     """True claims, claims and facts of one child."""
     true = {(one.kind, *_place(one)): one for one in scan.truth}
-    claims = [one.statement for one in scan.said if one.statement.claims and asked(one.statement)]
+    claims = [one.statement for one in scan.confident if one.statement.claims and asked(one.statement)]
     facts = sum(one.claims and asked(one) for one in scan.truth)
     return sum(agrees(one, true[one.kind, *_place(one)]) for one in claims), len(claims), facts
 
@@ -139,38 +142,35 @@ def _ratio(part: Array, whole: Array) -> Array:
 _SCORES = {"precision": _precision, "recall": _recall, "f1": _f1}
 
 
-def free_of_claims(scans: Iterable[JudgedScan]) -> Array:
+def free_of_claims(scans: Iterable[DescriptionPair]) -> Array:
     """Of each child without any focus 1 where no focus is claimed, (n,)."""
-    return np.array(
-        [
-            not any(
-                one.statement.claims for one in scan.said if one.statement.kind in ("hot foci", "cold foci")
-            )
-            for scan in scans
-            if not scan.foci
-        ],
-        float,
-    )
+    kinds = ("hot foci", "cold foci")
+    claims = [
+        [one for one in scan.confident if one.statement.claims and one.statement.kind in kinds]
+        for scan in scans
+        if not scan.foci
+    ]
+    return np.array([not own for own in claims], float)
 
 
-def reliability(scans: Sequence[JudgedScan]) -> pd.DataFrame:
+def reliability(scans: Sequence[DescriptionPair]) -> pd.DataFrame:
     """Confidence of all answers and the share of them that is true, by bins of confidence.
 
     Returns:
         Columns confidence_from, confidence_to, sentences, confidence (mean) and right.
     """
-    told = np.array(
+    rated = np.array(
         [
             (one.confidence, one.statement == true)
             for scan in scans
-            for one, true in zip(scan.answers, scan.truth, strict=True)
+            for one, true in zip(scan.likeliest, scan.truth, strict=True)
         ],
         float,
     )
-    bins = np.clip(np.digitize(told[:, 0], BINS) - 1, 0, len(BINS) - 2)
+    bins = np.clip(np.digitize(rated[:, 0], BINS) - 1, 0, len(BINS) - 2)
     rows = []
     for number, (low, high) in enumerate(pairwise(BINS)):
-        own = told[bins == number]
+        own = rated[bins == number]
         mean, share = own.mean(axis=0) if len(own) else (np.nan, np.nan)
         rows.append((low, high, len(own), mean, share))
     return pd.DataFrame(

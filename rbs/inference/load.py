@@ -55,13 +55,10 @@ def load_for_scans(
     if file.suffix == ".onnx" or (file in (SHIPPED, ENLARGING) and not looks_inside):
         from rbs.inference.onnx import load_onnx, load_shipped
 
-        if file.suffix != ".onnx":
-            shipped_scale = 2 if file == ENLARGING else 1
-            require_scale(shipped_scale, scale, file)
-            return load_shipped(device, shipped_scale)
-        exported = load_onnx(file, device)
-        require_scale(exported.scale, scale, file)
-        return exported
+        exported = file.suffix == ".onnx"
+        found = load_onnx(file, device) if exported else load_shipped(device, enlarging=file == ENLARGING)
+        require_scale(found.scale, scale, file)
+        return found
     from rbs.inference.devices import torch_device
     from rbs.restorers.checkpoint import load_restorer
 

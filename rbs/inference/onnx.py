@@ -69,9 +69,9 @@ class OnnxRestorer(OnnxNetwork):
         return loaded.restore(rapid, exposure)
 
 
-def load_shipped(device: str = "cpu", scale: int = 1) -> OnnxRestorer:
-    """The restorer of a scale that comes with rbs; see `OnnxNetwork.shipped`."""
-    if scale > 1:
+def load_shipped(device: str = "cpu", *, enlarging: bool = False) -> OnnxRestorer:
+    """The restorer that comes with rbs, or the one that enlarges; see `OnnxNetwork.shipped`."""
+    if enlarging:
         return OnnxRestorer.shipped(shipped.ENLARGING, shipped.ENLARGING_GRAPH, device)
     return OnnxRestorer.shipped(shipped.SHIPPED, shipped.GRAPH, device)
 

@@ -60,11 +60,10 @@ def export_onnx(
     and `exposure` 1. A segmenter takes `spacing_mm`, too, (B, 2); of frames 1.
 
     A restorer answers `restored`, of the shape of `rapid`, or (B, 2, 2 H, 2 W) where it enlarges; a
-    scan of one view is given twice, and
-    the mean of the two answers taken. Rows that were not scanned are not taken out, see
-    `LoadedRestorer.restore`. A segmenter answers `probabilities`, (B, V, 1 + K, H, W); of a scan of
-    one view, given twice, the normalised geometric mean of the two answers is taken, see
-    `rbs.inference.segmentation.OnnxSegmenter.probabilities`.
+    scan of one view is given twice, and the mean of the two answers taken. Rows that were not
+    scanned are not taken out, see `LoadedRestorer.restore`. A segmenter answers `probabilities`,
+    (B, V, 1 + K, H, W); of a scan of one view, given twice, the normalised geometric mean of the
+    two answers is taken, see `rbs.inference.segmentation.OnnxSegmenter.probabilities`.
 
     Args:
         loaded: The restorer or segmenter.

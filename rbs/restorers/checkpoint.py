@@ -68,7 +68,7 @@ class LoadedRestorer:
         return self.restorer.scale
 
     def of_child(self, facts: Facts) -> LoadedRestorer:
-        """The same restorer, told facts of the child whose scans it restores."""
+        """The same restorer with facts of the child whose scans it restores."""
         return replace(self, facts=facts)
 
     def restore_frame(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

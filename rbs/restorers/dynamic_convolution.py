@@ -1,6 +1,6 @@
 r"""Dynamic perceptual convolution: kernels mixed by what is known of a scan as a whole.
 
-With s a description of the scan (pooled semantic features, facts of the child, exposure) and K
+With s the context of the scan (pooled semantic features, facts of the child, exposure) and K
 kernels :math:`W_k`,
 
 .. math::
@@ -28,25 +28,25 @@ class DynamicConvolution(nn.Module):
 
     Args:
         channels: Channels of the features.
-        told: Numbers in the description of a scan.
+        context_size: Numbers in the context of a scan.
         kernels: K.
         hidden: Hidden units of the perceptron.
     """
 
-    def __init__(self, channels: int, told: int, kernels: int = 4, hidden: int = 16) -> None:
+    def __init__(self, channels: int, context_size: int, kernels: int = 4, hidden: int = 16) -> None:
         super().__init__()
         self.kernels = nn.Parameter(torch.empty(kernels, channels, channels, 3, 3))
         nn.init.normal_(self.kernels, std=_FIRST / (3 * channels**0.5))
-        self.mixing = nn.Sequential(nn.Linear(told, hidden), nn.GELU(), nn.Linear(hidden, kernels))
+        self.mixing = nn.Sequential(nn.Linear(context_size, hidden), nn.GELU(), nn.Linear(hidden, kernels))
 
-    def shares(self, told: Tensor) -> Tensor:
-        """Shares of the kernels, (B, K), of descriptions (B, told)."""
-        return torch.softmax(self.mixing(told) / TEMPERATURE, dim=1)
+    def shares(self, context: Tensor) -> Tensor:
+        """Shares of the kernels, (B, K), of contexts (B, context_size)."""
+        return torch.softmax(self.mixing(context) / TEMPERATURE, dim=1)
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
-        """(B, channels, H, W) and descriptions (B, told) to features of the same shape."""
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """(B, channels, H, W) and contexts (B, context_size) to features of the same shape."""
         batch, channels, height, width = x.shape
-        mixed = torch.einsum("bk,koihw->boihw", self.shares(told), self.kernels)
+        mixed = torch.einsum("bk,koihw->boihw", self.shares(context), self.kernels)
         padded = F.pad(x, (1, 1, 1, 1), mode="replicate").reshape(1, -1, height + 2, width + 2)
         y = F.conv2d(padded, mixed.reshape(-1, channels, 3, 3).to(x.dtype), groups=batch)
         return x + y.reshape(batch, channels, height, width)

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rbs.restorers.image_domain import SquareRoots
-from rbs.utils.checkpoint import build_from, describe, load_into, read_safetensors, save_modules
-from rbs.weights.shipped import check_recorded, file_sha256
+from rbs.utils.checkpoint import describe, save_modules
+from rbs.weights.module_file import read_module
 
 STRIDE = 8
 """Side of a cell of the features, coarse pixels."""
@@ -123,15 +123,10 @@ def save_semantic_network(path: str | Path, network: SemanticNetwork, provenance
 
 
 def load_semantic_network(path: str | Path) -> SemanticNetwork:
-    """Read a network, in evaluation mode, on the CPU.
+    """Read a network, in evaluation mode, frozen, on the CPU.
 
     Raises:
         CheckpointError: The file is missing, truncated, damaged, or holds something else.
     """
-    file = Path(path)
-    check_recorded(file, file_sha256(file, "train one with `make train-describer`, or check the path"))
-    tensors, description = read_safetensors(file)
-    spec = {"class_path": description.class_path, "init_args": description.init_args}
-    network = build_from(spec, SemanticNetwork, file, description.version, tensors)
-    load_into(network, tensors, file)
-    return network.eval()
+    missing = "train one with `make train-describer`, or check the path"
+    return read_module(path, SemanticNetwork, missing).module

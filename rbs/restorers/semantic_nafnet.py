@@ -25,7 +25,7 @@ from rbs.scans.facts import NUMBERS
 class SemanticNAFNet(NAFNet):
     """NAFNet x2 that may read a frozen semantic network, and facts of the child.
 
-    Its condition are no channels but facts, (B, F), see `rbs.scans.facts`; without them they count
+    Its condition is facts (B, F) instead of channels, see `rbs.scans.facts`; without it all count
     as unknown. The semantic network is a part of it, and of its weight file.
 
     It restores scans only.
@@ -88,7 +88,7 @@ class SemanticNAFNet(NAFNet):
     def restore_with_features(
         self, x: Tensor, exposure: Tensor, condition: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """See `Restorer`; the condition are facts of the children, (B, F), or None."""
+        """See `Restorer`; the condition is facts of the children, (B, F), or None."""
         if not self.images.fits(x) or exposure.shape != x.shape[:1]:
             return super().restore_with_features(x, exposure)  # which refuses it
         semantic = None if self.network is None else self._semantic(x, exposure)

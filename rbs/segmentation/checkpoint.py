@@ -13,9 +13,9 @@ from rbs.scans.counts import standard_scale
 from rbs.scans.scan import Array
 from rbs.segmentation.label_map import LabelMap
 from rbs.segmentation.segmenter import Segmenter, facts_of
-from rbs.utils.checkpoint import build_from, load_into, read_safetensors, save_modules
+from rbs.utils.checkpoint import save_modules
 from rbs.utils.memory import require_whole
-from rbs.weights.shipped import check_recorded, file_sha256
+from rbs.weights.module_file import read_module
 
 
 @dataclass(frozen=True)
@@ -88,16 +88,5 @@ def load_segmenter(path: str | Path, base_checkpoint: Path | None = None) -> Loa
         teacher = load_teacher(file, base_checkpoint)
         return LoadedSegmenter(teacher, f"Teacher {file.name}", version="", sha256=teacher.digest)
     remedy = "train one with `make train-segmenter`, adapt SAM with `make adapt-sam`, or check the path"
-    sha256 = file_sha256(file, remedy)
-    check_recorded(file, sha256)
-    tensors, description = read_safetensors(file)
-    spec = {"class_path": description.class_path, "init_args": description.init_args}
-    segmenter = build_from(spec, Segmenter, file, description.version, tensors)  # type: ignore[type-abstract]
-    load_into(segmenter, tensors, file)
-    return LoadedSegmenter(
-        segmenter=segmenter.requires_grad_(False).eval(),
-        name=f"{type(segmenter).__name__} {file.name}",
-        version=description.version,
-        sha256=sha256,
-        provenance=description.provenance,
-    )
+    found = read_module(file, Segmenter, remedy)  # type: ignore[type-abstract]
+    return LoadedSegmenter(found.module, found.name, found.version, found.sha256, found.provenance)

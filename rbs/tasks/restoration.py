@@ -396,7 +396,7 @@ class RestorationTask(TrainingTask):
             "seed": os.environ.get("PL_GLOBAL_SEED"),
             **manifest_record(getattr(self.datamodule, "manifest", None)),
             "degrader": _digest_of(getattr(self.datamodule, "degrader", None)),
-            "noise_filter": _told(getattr(self.datamodule, "noise", WHITE)),
+            "noise_filter": _filter_record(getattr(self.datamodule, "noise", WHITE)),
             "losses": [loss.spec() for loss in self.losses],  # type: ignore[operator]
             "modules": [name for name in ("spi", "skd", "scm") if getattr(self.cascade, name) is not None],
             "init_from": self._init_sha256,
@@ -415,7 +415,7 @@ def _require_scale(f1: Restorer, data: Any) -> None:
         raise RbsError(fault, remedy=remedy)
 
 
-def _told(noise: NoiseFilter) -> dict[str, float] | None:
+def _filter_record(noise: NoiseFilter) -> dict[str, float] | None:
     """A filter of the noise of training scans for weights, None for raw counts."""
     return None if noise.white else {name: round(value, 4) for name, value in asdict(noise).items()}
 

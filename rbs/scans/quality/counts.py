@@ -90,9 +90,8 @@ def filtered(seen: Seen) -> Suspicion | None:
     """Score the departure of the noise from Poisson's in pixels, and its excess in 2x2 sums.
 
     A filter takes noise from pixels and leaves it in their sums; a scale raises both. Sums see some
-    anatomy, too, and therefore count less, and coarse pixels see so much of it that nothing else is
-    said of them. What `rbs.scans.noise.examine` would have the reader
-    refuse is sure.
+    anatomy, too, and therefore count less; coarse pixels see so much of it that none is scored.
+    What `rbs.scans.noise.examine` would have the reader refuse is sure.
     """
     scan = seen.scan
     remedy = "export the raw counts, before any filter, zoom or rescaling"

@@ -17,7 +17,7 @@ FINE_MM, BROAD_MM = 4.0, 9.0
 0.3 counts a pixel."""
 
 COARSE_MM = 3.2
-"""Pixel size beyond which the signs of noise and of rows were found in every second clean scan."""
+"""Pixel size beyond which the signs of noise and of rows were found in half of the clean scans."""
 
 WHOLE_BODY_MM = 500.0, 150.0
 """Length and width of a scan below which it shows no whole body, mm."""

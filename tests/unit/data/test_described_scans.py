@@ -7,15 +7,9 @@ import pytest
 import torch
 from pydicom.uid import generate_uid
 
-from rbs.data.described_scans import (
-    AlikeScans,
-    DescribedScansDataModule,
-    DrawnScans,
-    EncodedScansDataModule,
-    mirrored,
-    read_child,
-    with_more_foci,
-)
+from rbs.data.described_children import read_child, with_more_foci
+from rbs.data.described_samples import DescribedSamples, LengthBatches, mirrored
+from rbs.data.described_scans import DescribedScansDataModule, EncodedScansDataModule
 from rbs.data.manifest import Case, Manifest, write_manifest
 from rbs.description.sentences import PARTS, SENTENCES, TOPICS
 from rbs.errors import ManifestError, RbsError
@@ -38,7 +32,7 @@ def children(phantoms):
 
 def drawn(children, **changes):
     settings = {"length": 8, "seed": 3, "exposures": (0.2, 1.0), "zoom": (0.93, 1.07)}
-    return DrawnScans(children, **settings | changes)
+    return DescribedSamples(children, **settings | changes)
 
 
 def test_a_sample_holds_the_true_sentence_of_each_topic(children) -> None:
@@ -51,7 +45,7 @@ def test_a_sample_holds_the_true_sentence_of_each_topic(children) -> None:
 def test_counts_are_those_of_the_exposure(children) -> None:
     _, child = children[0]
     scan = drawn(children, exposures=None, zoom=(1.0, 1.0))[0]
-    expected = float(child.expectation.astype(np.float32).sum()) * DrawnScans.RAPID
+    expected = float(child.expectation.astype(np.float32).sum()) * DescribedSamples.RAPID
     assert float(scan["rapid"].sum()) == pytest.approx(expected, abs=5 * expected**0.5)
 
 
@@ -116,10 +110,10 @@ def test_added_foci_are_brighter_counted_and_labelled(children) -> None:
 
 
 def test_children_of_one_length_share_a_batch_and_all_are_shown(children) -> None:
-    alike = AlikeScans(drawn(children, length=16), 1)
+    alike = LengthBatches(drawn(children, length=16), 1)
     patients = [alike[index]["patient"][0] for index in range(4)]
     assert sorted(patients) == sorted(name for name, _ in children)
-    pairs = AlikeScans(drawn(children, length=16), 2)
+    pairs = LengthBatches(drawn(children, length=16), 2)
     batch = pairs[0]
     assert batch["rapid"].shape[0] == batch["sentences"].shape[0] == 2
     assert batch["foci"].shape[2] * 8 == batch["rapid"].shape[2] == batch["labels"].shape[2]

@@ -3,10 +3,10 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from rbs.description.answers import LEAST_CONFIDENCE, confident_answers
 from rbs.description.calibration import fit_temperatures
 from rbs.description.checkpoint import load_describer, save_describer
 from rbs.description.describer import Describer
-from rbs.description.saying import SURE, said
 from rbs.description.sentences import SENTENCES, TOPICS
 from rbs.errors import CheckpointError, ScanError
 from rbs.restorers.semantic_features import SemanticNetwork, save_semantic_network
@@ -102,11 +102,11 @@ def test_sentences_below_a_confidence_are_left_out_and_counted() -> None:
     chances[firsts] = 1.0
     claims = sum(SENTENCES[n][1].claims for n in firsts)
     assert 0 < claims < len(TOPICS)  # nothing is denied
-    assert (len(said(chances)[0]), said(chances)[1]) == (claims, 0)
-    chances[firsts[0]], chances[firsts[0] + 1] = SURE - 0.01, 0.31
-    kept, left_out = said(chances)
+    assert (len(confident_answers(chances)[0]), confident_answers(chances)[1]) == (claims, 0)
+    chances[firsts[0]], chances[firsts[0] + 1] = LEAST_CONFIDENCE - 0.01, 0.31
+    kept, left_out = confident_answers(chances)
     assert (len(kept), left_out) == (claims - 1, 1)
-    assert len(said(chances, 0.5)[0]) == claims
+    assert len(confident_answers(chances, 0.5)[0]) == claims
 
 
 def test_where_the_number_of_foci_is_not_sure_that_there_are_some_may_be() -> None:
@@ -114,5 +114,5 @@ def test_where_the_number_of_foci_is_not_sure_that_there_are_some_may_be() -> No
     spine = next(number for number, topic in enumerate(TOPICS) if topic.name == "<hot foci spine>")
     own = [n for n, one in enumerate(SENTENCES) if one[0] == spine]
     chances[own] = [0.1, 0.4, 0.4, 0.1]
-    (only,) = said(chances)[0]
+    (only,) = confident_answers(chances)[0]
     assert str(only) == "0.90  One or more foci of raised uptake in the spine."

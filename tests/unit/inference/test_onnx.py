@@ -120,7 +120,7 @@ def test_the_shipped_weights_give_what_pytorch_gives(shape):
 
 def test_the_shipped_weights_that_enlarge_give_what_pytorch_gives():
     rapid = np.random.default_rng(0).poisson(12.0, (2, 33, 20))
-    by_onnx, by_pytorch = load_shipped(scale=2), load_restorer(shipped.ENLARGING, scale=2)
+    by_onnx, by_pytorch = load_shipped(enlarging=True), load_restorer(shipped.ENLARGING, scale=2)
     ours, theirs = (restorer.restore(rapid, 0.5) for restorer in (by_pytorch, by_onnx))
     assert theirs.shape == (2, 66, 40)
     np.testing.assert_allclose(theirs, ours, atol=1e-5 * ours.max())

@@ -1,4 +1,4 @@
-"""The sentences that are said of a scan: the likeliest of each topic, where it is sure enough."""
+"""Answers of a description network: the likeliest sentence of each topic, if it is sure enough."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 from rbs.description.sentences import SENTENCES, TOPICS, Statement, sentence_of
 from rbs.scans.scan import Array
 
-SURE = 0.7
-"""Confidence from which on a sentence is said."""
+LEAST_CONFIDENCE = 0.7
+"""Confidence from which on an answer is given."""
 
 _topics = np.array([number for number, _, _ in SENTENCES])
 _claims = np.array([statement.claims for _, statement, _ in SENTENCES])
 
 
 @dataclass(frozen=True)
-class Said:
-    """A sentence and how sure it is.
+class Answer:
+    """A statement on a topic and its confidence.
 
     Attributes:
         statement: Its meaning.
@@ -41,8 +41,8 @@ class Said:
         }
 
 
-def answers(chances: Array) -> list[Said]:
-    """The likeliest sentence of each topic.
+def likeliest_answers(chances: Array) -> list[Answer]:
+    """The likeliest answer to each topic.
 
     Args:
         chances: Probability of each sentence of `SENTENCES` within its topic, (S,).
@@ -51,12 +51,12 @@ def answers(chances: Array) -> list[Said]:
     for number in range(len(TOPICS)):
         own = np.flatnonzero(_topics == number)
         best = int(own[chances[own].argmax()])
-        found.append(Said(SENTENCES[best][1], min(float(chances[best]), 1.0)))
+        found.append(Answer(SENTENCES[best][1], min(float(chances[best]), 1.0)))
     return found
 
 
-def said(chances: Array, least: float = SURE) -> tuple[list[Said], int]:
-    """Sentences of at least a confidence, and the number of topics that are not sure enough.
+def confident_answers(chances: Array, least: float = LEAST_CONFIDENCE) -> tuple[list[Answer], int]:
+    """Answers of at least a confidence, and the number of topics that are not sure enough.
 
     Where several foci are as likely as one, no number is said but that there are some. Nothing is
     denied: a focus that was not found may be there all the same.
@@ -66,10 +66,10 @@ def said(chances: Array, least: float = SURE) -> tuple[list[Said], int]:
         least: The confidence.
     """
     kept, sure = [], 0
-    for number, (topic, answer) in enumerate(zip(TOPICS, answers(chances), strict=True)):
+    for number, (topic, answer) in enumerate(zip(TOPICS, likeliest_answers(chances), strict=True)):
         if answer.confidence < least and topic.coarser:
             claimed = float(chances[(_topics == number) & _claims].sum())
-            answer = Said(topic.coarser[0], min(claimed, 1.0))
+            answer = Answer(topic.coarser[0], min(claimed, 1.0))
         if answer.confidence >= least:
             sure += 1
             kept += [answer] if answer.statement.claims else []
