@@ -72,7 +72,7 @@ class Row:
         network: Class of the restorer; empty for the one that ships.
         arguments: Its arguments.
         coarse: Whether it restores coarse pixels, which bicubic interpolation then enlarges.
-        facts: Whose facts it is told; None for none.
+        facts: Whose facts it is given; None for none.
         steps: Steps of its training.
         trained_on: Whether it is trained as what ships: from the shipped restorer, on all kinds of
             crops.
@@ -274,8 +274,8 @@ def scored(row: Row, loaded: LoadedRestorer | None, children: list[Child], numbe
     child, p = children[number], children[number].scan.exposure
     assert p is not None
     if loaded and loaded.restorer.reads_facts:
-        told = children[facts_row(row.facts or "own", children, number)].scan.facts
-        loaded = loaded.of_child(told)
+        facts = children[facts_row(row.facts or "own", children, number)].scan.facts
+        loaded = loaded.of_child(facts)
     began = time.process_time()
     assert child.target.expectation is not None
     restored = loaded.restore(child.rapid, p) if loaded else block_sums(child.target.expectation, 2, 2)

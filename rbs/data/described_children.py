@@ -144,7 +144,7 @@ def with_more_foci(child: DescribedChild, rng: np.random.Generator) -> Described
             parts.append(PART_NUMBERS[part])
             numbers[part] = numbers.get(part, 0) + 1
     foci = Foci(numbers, child.foci.cold)
-    told = {(one.kind, one.region, one.side): one for one in foci.statements()}
+    of_foci = {(one.kind, one.region, one.side): one for one in foci.statements()}
     return replace(
         child,
         expectation=expectation,
@@ -152,7 +152,7 @@ def with_more_foci(child: DescribedChild, rng: np.random.Generator) -> Described
         hot=np.array(hot, float).reshape(-1, 2),
         parts=np.array(parts, int),
         foci=foci,
-        statements=tuple(told.get((one.kind, one.region, one.side), one) for one in child.statements),
+        statements=tuple(of_foci.get((one.kind, one.region, one.side), one) for one in child.statements),
     )
 
 

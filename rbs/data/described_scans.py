@@ -20,7 +20,7 @@ from rbs.data.described_children import DescribedChild, read_child
 from rbs.data.described_samples import DescribedSamples, LengthBatches, padded
 from rbs.data.manifest import Case, Manifest
 from rbs.description.coarse import FINE
-from rbs.description.describer import places_of
+from rbs.description.describer import encode
 from rbs.errors import ManifestError, RbsError
 from rbs.restorers.semantic_features import load_semantic_network
 from rbs.scans.counts import standard_scale
@@ -175,7 +175,7 @@ class DescribedScansDataModule(L.LightningDataModule):
 class EncodedScansDataModule(DescribedScansDataModule):
     """Scans as an encoder sees them, which is computed once: a decoder trains ten times as fast.
 
-    Training batches hold `seen`, float16 (B, C + 5, h, w), see `Describer.seen`, `sentences` and
+    Training batches hold `encoded`, float16 (B, C + 5, h, w), see `encode`, `sentences` and
     `where`; validation batches are those of `DescribedScansDataModule`.
 
     Args:
@@ -221,8 +221,8 @@ class EncodedScansDataModule(DescribedScansDataModule):
             for number in tqdm(range(self.scans // self.batch_size), desc="encoding", leave=False):
                 batch = batches[number]
                 x = standard_scale(batch["rapid"], batch["exposure"])
-                seen = torch.cat([encoder(x, batch["exposure"]), places_of(x)], 1).half()
-                self._encoded += zip(seen, batch["sentences"], batch["where"].bool(), strict=True)
+                encoded = encode(encoder, x, batch["exposure"]).half()
+                self._encoded += zip(encoded, batch["sentences"], batch["where"].bool(), strict=True)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of encoded samples in random order."""
@@ -250,10 +250,10 @@ def _refuse_kept(further: Sequence[Case], kept: Sequence[Case], manifest: Path) 
 
 def _collate(samples: Sequence[tuple[Tensor, ...]]) -> dict[str, Any]:
     """A batch of encoded samples, cells that were not scanned added below the shorter ones."""
-    rows = max(seen.shape[1] for seen, _, _ in samples)
+    rows = max(encoded.shape[1] for encoded, _, _ in samples)
 
     def joined(images: Sequence[Tensor]) -> Tensor:
         return torch.stack([F.pad(image, (0, 0, 0, rows - image.shape[1])) for image in images])
 
-    seen, sentences, where = zip(*samples, strict=True)
-    return {"seen": joined(seen), "sentences": torch.stack(sentences), "where": joined(where).float()}
+    encoded, sentences, where = zip(*samples, strict=True)
+    return {"encoded": joined(encoded), "sentences": torch.stack(sentences), "where": joined(where).float()}

@@ -96,25 +96,24 @@ class Describer(nn.Module):
         self.register_buffer("ways", places, persistent=False)
         self.register_buffer("taken", taken, persistent=False)
 
-    def seen(self, x: Tensor, exposure: Tensor) -> Tensor:
+    def encode(self, x: Tensor, exposure: Tensor) -> Tensor:
         """Features of the encoder and places, (B, C + 5, h, w); arguments as of `forward`."""
-        features = self.encoder.features(x, exposure)
-        return torch.cat([features, places_of(x).to(features)], 1)
+        return encode(self.encoder, x, exposure)
 
-    def word_logits(self, seen: Tensor) -> Tensor:
-        """Logits of all tokens at each choice, (B, N, V), before temperatures, from `seen`."""
-        return self.read(seen)[0]
+    def word_logits(self, encoded: Tensor) -> Tensor:
+        """Logits of all tokens at each choice, (B, N, V), before temperatures, from `encode`."""
+        return self.read(encoded)[0]
 
-    def read(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of all tokens at each choice, and how much its first head looks at each cell.
 
         Args:
-            seen: Of the method of that name, (B, C + 5, h, w).
+            encoded: Of `encode`, (B, C + 5, h, w).
 
         Returns:
             (B, N, V), before temperatures; and logits of weights, (B, N, h w).
         """
-        given, scanned = seen.flatten(2).transpose(1, 2), seen[:, -1].flatten(1)
+        given, scanned = encoded.flatten(2).transpose(1, 2), encoded[:, -1].flatten(1)
         features, places = given[..., :-PLACES], given[..., -PLACES:]
         cells = self.memory(torch.cat([self.feature_norm(features), places], 2))
         words = self.tokens(self.starts) + self.positions
@@ -148,7 +147,7 @@ class Describer(nn.Module):
                 scan of one view is given twice.
             exposure: Exposure relative to the standard scan, (B,).
         """
-        return self.rated(self.word_logits(self.seen(x, exposure)), self.temperature)
+        return self.rated(self.word_logits(self.encode(x, exposure)), self.temperature)
 
     def spec(self) -> dict[str, Any]:
         """Class path and arguments to build it again, untrained: {"class_path", "init_args"}."""
@@ -206,6 +205,12 @@ class _Summing(_Layer):
         """
         match = self.match(state, cells) + self.bias
         return self.added(state, match.sigmoid() * scanned[:, None, None], cells), match[:, 0].float()
+
+
+def encode(encoder: SemanticNetwork, x: Tensor, exposure: Tensor) -> Tensor:
+    """Features of an encoder and places, (B, C + 5, h, w), of counts as `SemanticNetwork` takes."""
+    features = encoder.features(x, exposure)
+    return torch.cat([features, places_of(x).to(features)], 1)
 
 
 def places_of(x: Tensor) -> Tensor:

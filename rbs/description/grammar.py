@@ -70,8 +70,8 @@ LONGEST = max(len(choice.beginning) for choice in CHOICES)
 
 def grammar_digest() -> str:
     """Hash of all sentences and their meanings, by which weights say what they were taught."""
-    told = "\n".join(f"{number} {statement} {text}" for number, statement, text in SENTENCES)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    sentences = "\n".join(f"{number} {statement} {text}" for number, statement, text in SENTENCES)
+    return hashlib.sha256(sentences.encode()).hexdigest()[:16]
 
 
 def require_grammar(provenance: Mapping[str, Any], file: Path) -> None:

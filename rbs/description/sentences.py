@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 LEFT, RIGHT, MIDDLE = "left", "right", "middle"
 NONE, OUTSIDE, SOME = "none", "outside", "some"
-"""Grades: nothing of the kind, not scanned, and a number that is not told."""
+"""Grades: nothing of the kind, not scanned, and an unknown number above zero."""
 
 AGES = {"infant": 0.0, "young child": 2.0, "school child": 6.0, "adolescent": 12.0}
 """Age groups and the age at which each begins, years."""

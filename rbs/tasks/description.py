@@ -31,7 +31,7 @@ class DescriptionTask(TrainingTask):
     from the encoder's features, of each cell, the regions in it and whether it holds a focus, with
     cross-entropies: a sentence alone says too little of where to look. They are not kept. For the
     same reason the first head of the decoder is told where the foci of a part lie. Batches that
-    hold what the encoder has `seen` train the decoder alone.
+    hold scans that are `encoded` already train the decoder alone.
     At the end `describer.safetensors` is written, its temperatures fitted to the validation
     children, and its encoder alone as `semantic.safetensors`.
 
@@ -78,27 +78,27 @@ class DescriptionTask(TrainingTask):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Terms of the loss, "total" among them."""
-        seen = self._seen(batch)
-        logits, looks = self.describer.read(seen)
+        encoded = self._encoded(batch)
+        logits, looks = self.describer.read(encoded)
         written = self.describer.rated(logits, self.describer.temperature)
         sentences = -written.gather(1, batch["sentences"]).sum(dim=1).mean()
         where = F.binary_cross_entropy_with_logits(looks[:, FOCI_CHOICES], batch["where"].flatten(2))
         total = _PER_SENTENCE * sentences + _PER_PLACE * where
         terms = {"sentences": sentences, "where": where, "total": total}
-        if "seen" in batch:
+        if "encoded" in batch:
             return terms
-        features = seen[:, :-PLACES]
+        features = encoded[:, :-PLACES]
         regions = F.cross_entropy(self.regions(features).float(), region_shares(batch["labels"]))
         foci = F.binary_cross_entropy_with_logits(self.foci(features).float(), batch["foci"])
         cells = regions + _PER_FOCUS * foci
         return terms | {"regions": regions, "foci": foci, "total": terms["total"] + self.cells_weight * cells}
 
-    def _seen(self, batch: Batch) -> Tensor:
+    def _encoded(self, batch: Batch) -> Tensor:
         """What the decoder reads, computed now or before."""
-        if "seen" in batch:
-            kept: Tensor = batch["seen"].float()
+        if "encoded" in batch:
+            kept: Tensor = batch["encoded"].float()
             return kept
-        return self.describer.seen(images_of(batch, self.describer.encoder.domain), batch["exposure"])
+        return self.describer.encode(images_of(batch, self.describer.encoder.domain), batch["exposure"])
 
     def on_validation_epoch_start(self) -> None:
         """Count anew."""
@@ -106,7 +106,7 @@ class DescriptionTask(TrainingTask):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Rate the words of all sentences of the scans."""
-        self._validated.append((self.describer.word_logits(self._seen(batch)), batch["sentences"]))
+        self._validated.append((self.describer.word_logits(self._encoded(batch)), batch["sentences"]))
 
     def on_validation_epoch_end(self) -> None:
         """Log likelihood, and the share of claims that are right and of facts that are found."""
@@ -131,7 +131,7 @@ class DescriptionTask(TrainingTask):
         with torch.inference_mode():
             for batch in self.datamodule.val_dataloader():
                 batch = {n: part.to(self.device) if n != "patient" else part for n, part in batch.items()}
-                found.append((self.describer.word_logits(self._seen(batch)), batch["sentences"]))
+                found.append((self.describer.word_logits(self._encoded(batch)), batch["sentences"]))
         logits, truth = (torch.cat(parts) for parts in zip(*found, strict=True))
         self.describer.temperature.copy_(fit_temperatures(self.describer, logits, truth))
 

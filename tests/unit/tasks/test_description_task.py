@@ -49,7 +49,7 @@ def test_the_decoder_alone_is_trained_on_what_the_encoder_sees(tmp_path) -> None
         assert torch.equal(weight, first.encoder.state_dict()[name])
     assert not torch.equal(task.describer.words.weight, before)
     batch = next(iter(data.train_dataloader()))
-    assert batch["seen"].shape[:2] == (2, 8 + PLACES)
+    assert batch["encoded"].shape[:2] == (2, 8 + PLACES)
 
 
 def test_the_loss_falls_on_a_scan_that_is_shown_again() -> None:
