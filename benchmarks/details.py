@@ -6,8 +6,8 @@
         --runs "f2, true masks=runs/ablation/semantics/many_expect/f2_truth/seed_1" ...
 
 Test children alone. Columns: the truth, the rapid scan, the tuned Gaussian, Anscombe + BM3D
-(non-local means where the package of BM3D is missing), the shipped f1 at each strength, f1
-adapted to the scan, and the acquired standard scan. With `--runs`, trainings of an ablation take
+(non-local means where the package of BM3D is missing), the shipped restorer at each strength, and
+fitted to the scan, and the acquired standard scan. With `--runs`, trainings of an ablation take
 the places between the rapid and the standard scan: f2 of those that have one, f1 of the others.
 Each row has one window of grey for all columns. Stated under a picture is the contrast that is left
 of the lesion, or the peak that is left of the growth plates.
@@ -106,8 +106,8 @@ def shipped_beside_peers() -> dict[str, Restore]:
     return {
         gaussian.label: gaussian.restore,
         classical.label: classical.restore,
-        **{f"f1, {strength}": partial(of_strength, strength, loaded) for strength in Strength},
-        "f1, adapted": lambda p: p.restored(adapting),
+        **{f"restored, {strength}": partial(of_strength, strength, loaded) for strength in Strength},
+        "restored, fitted": lambda p: p.restored(adapting),
     }
 
 
