@@ -47,9 +47,9 @@ def main() -> None:
     for case in (case for listed in args.manifests for case in cases_of(listed)):
         assert case.truth is not None, f"{case.patient} is no phantom"
         scan = read_nm(case.rapid[0])
-        start = time.perf_counter()
+        start = time.process_time()
         chances = loaded.chances(scan, scan.exposure_of())
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
         with np.load(case.truth) as content:
             expectation, labels = (
                 align(content[name], (View.ANTERIOR, View.POSTERIOR)) for name in ("expectation", "labels")
@@ -70,11 +70,23 @@ def main() -> None:
         low, high = interval((free,), np.mean)
         print(f"{name}: of {len(free)} of {len(pairs)} children, without foci, no focus is claimed")
         print(f"in {free.mean():.3f} ({low:.3f} to {high:.3f})")
-    print(f"{np.median(seconds):.2f} s a scan")
+    print(f"{np.median(seconds):.2f} s of a core a scan")
     if args.table:
-        write_csv(args.table, list(table.columns), table.values.tolist())
-        second = args.table.with_stem(f"{args.table.stem}_confidence")
-        write_csv(second, list(sure.columns), sure.values.tolist())
+        write(args.table, table)
+        write(args.table.with_stem(f"{args.table.stem}_confidence"), sure)
+
+
+def write(path: Path, table: pd.DataFrame) -> None:
+    """Write a table; the precision of no claims is left blank."""
+    if "claims" in table:
+        table = table.mask(
+            (table["claims"] == 0).to_numpy()[:, None] & table.columns.str.startswith("precision")
+        )
+    cells = [
+        ["" if pd.isna(cell) else cell if isinstance(cell, str) else f"{cell:g}" for cell in row]
+        for row in table.values.tolist()
+    ]
+    write_csv(path, list(table.columns), cells)
 
 
 if __name__ == "__main__":
