@@ -141,7 +141,10 @@ def fit_odds(children: Sequence[tuple[Sequence[SeenFocus], Mapping[Part, int]]])
     """
     from scipy.optimize import minimize
 
-    peaks, limbs, part, there = [], [], [], []
+    peaks: list[float] = []
+    limbs: list[bool] = []
+    part: list[int] = []
+    there: list[bool] = []
     for foci, numbers in children:
         for place, own in _by_part(foci).items():
             peaks += [_logit(focus.peak) for focus in own]

@@ -17,7 +17,9 @@ BOTH = (View.ANTERIOR, View.POSTERIOR)
 MM = (2.26, 2.26)
 
 
-def body(bones: dict[str, tuple[slice, slice]], spots: dict[int, tuple[int, int, float]]):
+def body(
+    bones: dict[str, tuple[slice, slice]], spots: dict[int, tuple[int, int, float]]
+) -> tuple[np.ndarray, np.ndarray]:
     """Counts and probabilities of both views: bones in each, and a hot spot in some views.
 
     Args:
