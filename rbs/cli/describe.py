@@ -50,13 +50,13 @@ def run(args: argparse.Namespace) -> None:
     from rbs.clinic.outcomes import Refusal
     from rbs.description.answers import LEAST_CONFIDENCE
     from rbs.errors import OutputError
-    from rbs.inference.description import load_describer_for
+    from rbs.inference.description import load_scan_describer
     from rbs.utils.files import whole_file
 
     if args.json and args.json.exists():
         raise OutputError("it exists already", file=args.json, remedy="name another file with --json")
     sources, names = originals_at(args.source)
-    loaded = load_describer_for(args.describer)
+    loaded = load_scan_describer(args.describer)
     print(NO_REPORT)
     described, refused = [], []
     for outcome in describe_files(
@@ -77,7 +77,10 @@ def run(args: argparse.Namespace) -> None:
     if args.json and described:
         document = {
             "use": NO_REPORT,
-            "weights": {"name": loaded.name, "sha256": loaded.sha256},
+            "weights": {
+                name: {"name": network.name, "sha256": network.sha256}
+                for name, network in (("describer", loaded.network), ("segmenter", loaded.segmenter))
+            },
             "scans": [one.as_dict() for one in described],
         }
         with whole_file(args.json) as path:

@@ -1,4 +1,4 @@
-"""Scans in, sentences out: what a description network says of them."""
+"""Scans in, sentences out: what a description network, and hot spots, say of them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from rbs.clinic.acquisitions import Acquisition, complete_counts, examiner, join_views, results_of
 from rbs.clinic.outcomes import Refusal
 from rbs.clinic.sources import Source
 from rbs.description.answers import LEAST_CONFIDENCE, Answer, confident_answers
-from rbs.description.coarse import coarse_counts
-from rbs.errors import CheckpointError, printable
+from rbs.errors import printable
 from rbs.scans.scan import STANDARD_VELOCITY, Scan
 from rbs.utils.words import counted
 
 if TYPE_CHECKING:
-    from rbs.inference.description import AnyDescriber
+    from rbs.inference.description import ScanDescriber
 
 NO_REPORT = "Research use only, not a report."
 
@@ -34,6 +31,7 @@ class ScanDescription:
         sentences: Sentences and their confidence.
         left_out: Topics on which no sentence is sure enough.
         least: The least confidence.
+        foci_by: What foci of raised uptake, and their confidence, were told by.
         warnings: What makes it doubtful.
     """
 
@@ -41,12 +39,14 @@ class ScanDescription:
     sentences: tuple[Answer, ...]
     left_out: int
     least: float
+    foci_by: str
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{self.name}:", *(f"  {sentence}" for sentence in self.sentences)]
         if self.left_out:
             lines.append(f"  left out: {counted(self.left_out, 'sentence')} below {self.least:.2f}")
+        lines.append(f"  foci of raised uptake by: {self.foci_by}")
         lines += [f"  warning: {warning}" for warning in self.warnings]
         return "\n".join(map(printable, lines))
 
@@ -57,13 +57,14 @@ class ScanDescription:
             "sentences": [sentence.as_dict() for sentence in self.sentences],
             "left_out": self.left_out,
             "least_confidence": self.least,
+            "foci_of_raised_uptake_by": self.foci_by,
             "warnings": self.warnings,
         }
 
 
 def describe_scan(
     files: Sequence[Scan],
-    loaded: AnyDescriber,
+    loaded: ScanDescriber,
     standard_velocity: float = STANDARD_VELOCITY,
     *,
     least: float = LEAST_CONFIDENCE,
@@ -75,27 +76,26 @@ def describe_scan(
 
     Args:
         files: Raw counts at any velocity: a scan, or two of a view each (`pair_views`).
-        loaded: The description network.
+        loaded: The description network and the segmenter.
         standard_velocity: cm/min of your standard scans, by which exposures are stated.
         least: Confidence from which on a sentence is written.
         name: Of the scan.
 
     Raises:
         ScanError: Its velocity is unknown, it holds no counts, or its pixels are of another size.
-        CheckpointError: The network gave values that are no probabilities.
+        CheckpointError: A network gave values that are no probabilities.
     """
     scan = join_views(files)
     whole, exposure = complete_counts(scan), scan.exposure_of(standard_velocity)
-    chances = loaded.chances(coarse_counts(whole), exposure)
-    if not np.isfinite(chances).all():
-        raise CheckpointError(f"{loaded.name} gave values that are not finite", remedy="use other weights")
-    sentences, left_out = confident_answers(chances, least)
-    return ScanDescription(name, tuple(sentences), left_out, least)
+    sentences, left_out = confident_answers(loaded.chances(whole, exposure), least)
+    by_spots = loaded.sees_hot_spots(whole)
+    foci_by = f"hot spots of {loaded.segmenter.name}" if by_spots else "the description network alone"
+    return ScanDescription(name, tuple(sentences), left_out, least, foci_by)
 
 
 def describe_files(
     sources: Iterable[Source],
-    loaded: AnyDescriber,
+    loaded: ScanDescriber,
     reading: Mapping[str, Any],
     standard_velocity: float = STANDARD_VELOCITY,
     *,
@@ -106,7 +106,7 @@ def describe_files(
 
     Args:
         sources: The files. What rbs restored is refused, as by `read_nm`.
-        loaded: The description network.
+        loaded: The description network and the segmenter.
         reading: Options of `read_nm` for files that do not say all.
         standard_velocity: cm/min of your standard scans.
         least: Confidence from which on a sentence is written.
@@ -122,6 +122,6 @@ def describe_files(
         return replace(found, warnings=tuple(doubts))
 
     # Spacing and counts of its training are those of coarse pixels.
-    trained_on = {name: span for name, span in loaded.provenance.items() if name == "exposure"}
+    trained_on = {name: span for name, span in loaded.network.provenance.items() if name == "exposure"}
     examine = examiner(trained_on, reading, standard_velocity)
     yield from results_of(sources, examine, describe, names)

@@ -201,6 +201,17 @@ class Manifest:
         return [case for case in self.cases if case.split == name]
 
 
+def cases_of(listed: str) -> list[Case]:
+    """Cases of MANIFEST:SPLIT, or all of MANIFEST.
+
+    Raises:
+        ManifestError: See `Manifest.read`; or there is no such split.
+    """
+    path, _, split = listed.partition(":")
+    manifest = Manifest.read(path)
+    return manifest.split(split) if split else list(manifest.cases)
+
+
 def write_manifest(path: str | Path, cases: Sequence[Case], *, overwrite: bool = False) -> None:
     """Write cases as a CSV, their paths relative to its folder.
 

@@ -12,6 +12,12 @@ COARSE_SPACINGS_MM = (4.1, 5.0)
 """Pixels that are described as they are; those of half the size are summed up."""
 
 
+def is_fine(scan: Scan) -> bool:
+    """True for a scan whose pixels are summed up before it is described."""
+    low, high = COARSE_SPACINGS_MM
+    return all(low <= mm * FINE <= high for mm in scan.spacing_mm)
+
+
 def coarse_counts(scan: Scan) -> Array:
     """Aligned counts of the scanned rows on coarse pixels, float32 (V, H, W).
 
@@ -24,7 +30,7 @@ def coarse_counts(scan: Scan) -> Array:
     counts = counts[:, first:end]
     if all(low <= mm <= high for mm in scan.spacing_mm):
         return counts
-    if all(low <= mm * FINE <= high for mm in scan.spacing_mm):
+    if is_fine(scan):
         return block_sums(counts, FINE, FINE).astype(counts.dtype)
     stated = " x ".join(f"{mm:.3g}" for mm in scan.spacing_mm)
     fault = (

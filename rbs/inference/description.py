@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from rbs.description.coarse import coarse_counts, is_fine
+from rbs.description.foci import FocusOdds, seen_foci, with_foci
 from rbs.description.grammar import require_grammar
 from rbs.description.sentences import SENTENCES
+from rbs.errors import CheckpointError
 from rbs.inference.onnx_network import VIEWS, OnnxNetwork
+from rbs.inference.segmentation import AnySegmenter, load_segmenter_for
 from rbs.scans.counts import standard_scale
-from rbs.scans.scan import Array
+from rbs.scans.scan import Array, Scan
 from rbs.utils.memory import require_whole
+from rbs.utils.schema import checked, parsed
 from rbs.weights import shipped
 from rbs.weights.shipped import NAME
 
@@ -65,3 +70,67 @@ def load_describer_for(checkpoint: str | Path = NAME) -> AnyDescriber:
     from rbs.description.checkpoint import load_describer
 
     return load_describer(checkpoint)
+
+
+@dataclass(frozen=True)
+class ScanDescriber:
+    """A description network, and a segmenter by whose hot spots foci of raised uptake are told.
+
+    Attributes:
+        network: The description network.
+        segmenter: Finds hot spots.
+        odds: How often these are foci.
+    """
+
+    network: AnyDescriber
+    segmenter: AnySegmenter
+    odds: FocusOdds
+
+    def chances(self, scan: Scan, exposure: float) -> Array:
+        """Probability of each sentence of the grammar within its topic, float32 (S,).
+
+        Args:
+            scan: Raw counts.
+            exposure: Exposure relative to the standard scan.
+
+        Raises:
+            ScanError: It is too large, or its pixels are of another size.
+            CheckpointError: A network cannot be run, or gave values that are no probabilities.
+        """
+        chances = self.network.chances(coarse_counts(scan), exposure)
+        _require_finite(self.network.name, chances)
+        if not self.sees_hot_spots(scan):
+            return chances
+        counts = scan.aligned()
+        probabilities = self.segmenter.probabilities(counts, exposure, scan.spacing_mm)
+        _require_finite(self.segmenter.name, probabilities)
+        views = tuple(sorted(scan.views))  # "anterior" before "posterior", as `Scan.aligned`
+        return with_foci(chances, seen_foci(counts, probabilities, scan.spacing_mm, views), self.odds)
+
+    def sees_hot_spots(self, scan: Scan) -> bool:
+        """True where the segmenter tells of foci: it was trained on fine pixels alone."""
+        return is_fine(scan)
+
+
+def _require_finite(name: str, values: Array) -> None:
+    if not np.isfinite(values).all():
+        raise CheckpointError(f"{name} gave values that are not finite", remedy="use other weights")
+
+
+def load_scan_describer(checkpoint: str | Path = NAME) -> ScanDescriber:
+    """Load a description network and the shipped segmenter.
+
+    Args:
+        checkpoint: Weights of the description network as .safetensors, or "shipped".
+
+    Raises:
+        CheckpointError: A file is missing, cannot be read, or does not describe scans.
+        RbsError: ONNX Runtime is not installed.
+    """
+    card = shipped.DESCRIBER.with_suffix(".json")
+    try:
+        odds = checked(FocusOdds, parsed(card.read_bytes())["foci"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        fault = f"it does not say how often hot spots are foci ({type(error).__name__})"
+        raise CheckpointError(fault, file=card, remedy="install rbs again") from error
+    return ScanDescriber(load_describer_for(checkpoint), load_segmenter_for(), odds)

@@ -1,4 +1,4 @@
-"""`rbs describe`, with a network whose answers are known."""
+"""`rbs describe`, with networks whose answers are known."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ import pytest
 
 from rbs.description.sentences import SENTENCES, Statement
 from rbs.scans.dicom.writer import PatientHeader, StudyHeader, write_acquired_nm
-from rbs.scans.scan import Scan, View, align
+from rbs.scans.regions import HOT, label_of
+from rbs.scans.scan import REGIONS, Scan, View, align
 
 VIEWS = (View.ANTERIOR, View.POSTERIOR)
 SHAPE = (256, 128)
 
 
-class Known:
-    """A network that sees a focus on the side of the body where most counts lie."""
+class Describes:
+    """A network that is sure of one focus in the spine, and sees no metal with 0.5."""
 
     name, sha256, provenance = "known answers", "0" * 64, {"exposure": [0.2, 1.0]}
 
     def chances(self, counts: np.ndarray, exposure: float) -> np.ndarray:
         assert counts.shape[1:] == (SHAPE[0] // 2, SHAPE[1] // 2)
         assert exposure == pytest.approx(0.5)
-        middle = counts.shape[2] // 2
-        side = "left" if counts[..., middle:].sum() > counts[..., :middle].sum() else "right"
-        seen = Statement("hot foci", "legs", side, "one")
+        seen = Statement("hot foci", "spine", "", "one")
         found, topics = np.zeros(len(SENTENCES), np.float32), set()
         for number, (topic, statement, _) in enumerate(SENTENCES):
             if topic not in topics:
@@ -39,11 +38,36 @@ class Known:
         return found
 
 
-def write(path: Path, views: tuple[View, ...] = VIEWS, mm: float = 2.26, side: str = "left") -> Path:
+class Segments:
+    """A segmenter that sees a pelvis with a hot spot on the side where most counts lie."""
+
+    name, sha256, provenance = "known regions", "1" * 64, {}
+
+    def probabilities(self, counts: np.ndarray, exposure: float, spacing_mm: tuple) -> np.ndarray:
+        assert counts.shape[1:] == SHAPE
+        assert exposure == pytest.approx(0.5)
+        middle = SHAPE[1] // 2
+        left = counts[..., middle:].sum() > counts[..., :middle].sum()
+        column = middle + (20 if left else -20)
+        found = np.zeros((len(counts), 1 + len(REGIONS), *SHAPE), np.float32)
+        labels = np.zeros(SHAPE, int)
+        labels[100:150, middle - 30 : middle + 30] = label_of("pelvis")
+        labels[120:125, column : column + 5] = HOT
+        found[:, labels, np.arange(SHAPE[0])[:, None], np.arange(SHAPE[1])] = 1
+        return found
+
+
+def write(
+    path: Path,
+    views: tuple[View, ...] = VIEWS,
+    mm: float = 2.26,
+    side: str = "left",
+    shape: tuple[int, int] = SHAPE,
+) -> Path:
     """A scan at 40 cm/min with most counts on one side of the patient."""
     rng = np.random.default_rng(0)
-    mean = np.full((2, *SHAPE), 3.0)
-    half = slice(SHAPE[1] // 2, None) if side == "left" else slice(0, SHAPE[1] // 2)
+    mean = np.full((2, *shape), 3.0)
+    half = slice(shape[1] // 2, None) if side == "left" else slice(0, shape[1] // 2)
     mean[..., half] = 6.0
     counts = align(rng.poisson(mean).astype(np.uint16), VIEWS)
     kept = [VIEWS.index(view) for view in views]
@@ -55,8 +79,9 @@ def write(path: Path, views: tuple[View, ...] = VIEWS, mm: float = 2.26, side: s
 
 
 @pytest.fixture(autouse=True)
-def known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rbs.inference.description.load_describer_for", lambda *_: Known())
+def known_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rbs.inference.description.load_describer_for", lambda *_: Describes())
+    monkeypatch.setattr("rbs.inference.description.load_segmenter_for", lambda *_: Segments())
 
 
 def test_sentences_of_a_scan(rbs, tmp_path: Path) -> None:
@@ -65,13 +90,17 @@ def test_sentences_of_a_scan(rbs, tmp_path: Path) -> None:
     assert (status, errors) == (0, "")
     lines = text.splitlines()
     assert lines[0] == "Research use only, not a report."
-    assert "  0.90  One focus of raised uptake in the left leg." in lines
+    assert "  0.93  One focus of raised uptake in the left side of the pelvis." in lines
+    assert "spine" not in text
     assert "  left out: 5 sentences below 0.70" in lines
+    assert "  foci of raised uptake by: hot spots of known regions" in lines
     assert "Secret" not in text
     told = json.loads(out.read_text())
     assert told["use"] == lines[0]
     facts = told["scans"][0]["sentences"]
-    assert {"kind": "hot foci", "region": "legs", "side": "left", "grade": "one"}.items() <= next(
+    assert told["weights"]["segmenter"] == {"name": "known regions", "sha256": "1" * 64}
+    assert told["scans"][0]["foci_of_raised_uptake_by"] == "hot spots of known regions"
+    assert {"kind": "hot foci", "region": "pelvis", "side": "left", "grade": "one"}.items() <= next(
         one for one in facts if one["grade"] == "one"
     ).items()
     assert told["scans"][0]["left_out"] == 5
@@ -84,7 +113,7 @@ def test_sentences_of_a_scan(rbs, tmp_path: Path) -> None:
 def test_left_is_the_patients_left_in_both_views(rbs, tmp_path: Path, side: str) -> None:
     for view in VIEWS:
         file = write(tmp_path / f"{view}.dcm", (view,), side=side)
-        assert f"in the {side} leg." in rbs("describe", file)[1]
+        assert f"in the {side} side of the pelvis." in rbs("describe", file)[1]
 
 
 def test_two_files_of_a_view_each_are_one_scan(rbs, tmp_path: Path) -> None:
@@ -100,9 +129,16 @@ def test_two_files_of_a_view_each_are_one_scan(rbs, tmp_path: Path) -> None:
 def test_confidence_is_asked_for(rbs, tmp_path: Path) -> None:
     file = write(tmp_path / "scan.dcm")
     assert "left out" not in rbs("describe", file, "--confidence", "0.4")[1]
-    assert "0.90  One focus" not in rbs("describe", file, "--confidence", "0.95")[1]
+    assert "One focus" not in rbs("describe", file, "--confidence", "0.95")[1]
     with pytest.raises(SystemExit):
         rbs("describe", file, "--confidence", "1.5")
+
+
+def test_on_coarse_pixels_foci_are_told_by_the_description_network(rbs, tmp_path: Path) -> None:
+    shape = SHAPE[0] // 2, SHAPE[1] // 2
+    text = rbs("describe", write(tmp_path / "scan.dcm", mm=4.52, shape=shape))[1]
+    assert "  0.90  One focus of raised uptake in the spine." in text
+    assert "  foci of raised uptake by: the description network alone" in text
 
 
 def test_other_pixels_are_refused_and_the_others_of_a_folder_go_on(rbs, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from rbs.description.checkpoint import load_describer, save_describer
 from rbs.description.describer import Describer
 from rbs.description.sentences import SENTENCES
 from rbs.errors import CheckpointError, ScanError
-from rbs.inference.description import OnnxDescriber, load_describer_for
+from rbs.inference.description import OnnxDescriber, load_describer_for, load_scan_describer
 from rbs.inference.onnx_export import export_description_graph
 from rbs.weights.shipped import DESCRIBER, file_sha256
 
@@ -66,7 +66,16 @@ def test_the_shipped_network_is_run_without_pytorch_and_gives_what_pytorch_gives
     )
     script = (
         "import sys; from rbs.clinic.describe_scans import describe_scan;"
-        "from rbs.inference.description import load_describer_for; load_describer_for();"
+        "from rbs.inference.description import load_scan_describer; load_scan_describer();"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+def test_weights_that_are_not_whole_are_named(tmp_path, monkeypatch) -> None:
+    card = tmp_path / "describer.json"
+    for text in ("{", "{}", '{"foci": {"trunk": [1.0], "limbs": [0.0, 1.0], "missed": 0.1}}'):
+        card.write_text(text)
+        monkeypatch.setattr("rbs.weights.shipped.DESCRIBER", card.with_suffix(".safetensors"))
+        with pytest.raises(CheckpointError, match="does not say how often hot spots are foci"):
+            load_scan_describer()
