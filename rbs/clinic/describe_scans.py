@@ -12,7 +12,9 @@ from rbs.clinic.acquisitions import Acquisition, complete_counts, examiner, join
 from rbs.clinic.outcomes import Refusal
 from rbs.clinic.sources import Source
 from rbs.description.answers import LEAST_CONFIDENCE, Answer, confident_answers
+from rbs.description.sentences import OLDEST
 from rbs.errors import printable
+from rbs.scans.facts import facts_of
 from rbs.scans.scan import STANDARD_VELOCITY, Scan
 from rbs.utils.words import counted
 
@@ -119,9 +121,20 @@ def describe_files(
     def describe(acquired: Acquisition, name: str) -> ScanDescription:
         found = describe_scan(acquired.files, loaded, standard_velocity, least=least, name=name)
         doubts = dict.fromkeys(w for path in acquired.paths for w in acquired.warnings[path])
-        return replace(found, warnings=tuple(doubts))
+        return replace(found, warnings=(*adult(acquired.scan), *doubts))
 
     # Spacing and counts of its training are those of coarse pixels.
     trained_on = {name: span for name, span in loaded.network.provenance.items() if name == "exposure"}
     examine = examiner(trained_on, reading, standard_velocity)
     yield from results_of(sources, examine, describe, names)
+
+
+def adult(scan: Scan) -> tuple[str, ...]:
+    """A warning about a patient older than all of whom sentences are learned, or nothing."""
+    age = facts_of(scan.provenance.header).age_y
+    if age is None or age <= OLDEST:
+        return ()
+    return (
+        f"the patient is {age:g} years old, and sentences are learned from children: growth plates and"
+        " foci may be made up",
+    )

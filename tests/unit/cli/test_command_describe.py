@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rbs.description.sentences import SENTENCES, Statement
+from rbs.description.sentences import OLDEST, SENTENCES, Statement
 from rbs.scans.dicom.writer import PatientHeader, StudyHeader, write_acquired_nm
 from rbs.scans.regions import HOT, label_of
 from rbs.scans.scan import REGIONS, Scan, View, align
+from rbs.synthetic.skeleton import growth
 
 VIEWS = (View.ANTERIOR, View.POSTERIOR)
 SHAPE = (256, 128)
@@ -63,6 +64,7 @@ def write(
     mm: float = 2.26,
     side: str = "left",
     shape: tuple[int, int] = SHAPE,
+    age_y: float = 9.0,
 ) -> Path:
     """A scan at 40 cm/min with most counts on one side of the patient."""
     rng = np.random.default_rng(0)
@@ -72,7 +74,9 @@ def write(
     counts = align(rng.poisson(mean).astype(np.uint16), VIEWS)
     kept = [VIEWS.index(view) for view in views]
     scan = Scan(counts[kept], views, (mm, mm), 40.0, 190.0, "Secret-7")
-    patient = PatientHeader("Secret-7", sex="F", age_y=9.0, height_m=1.3, weight_kg=30.0, activity_mbq=280.0)
+    patient = PatientHeader(
+        "Secret-7", sex="F", age_y=age_y, height_m=1.3, weight_kg=30.0, activity_mbq=280.0
+    )
     of = StudyHeader("study", datetime(2024, 1, 2, 9))
     write_acquired_nm(path, scan, patient=patient, study=of, uid_seed=path.name)
     return path
@@ -153,3 +157,14 @@ def test_other_pixels_are_refused_and_the_others_of_a_folder_go_on(rbs, tmp_path
         "its pixels are 3.3 x 3.3 mm, and scans of 2.05 to 2.5 mm, or of 4.1 to 5 mm, are described" in errors
     )
     assert "1 of 2 files were refused" in errors
+
+
+def test_an_adult_is_described_with_a_warning(rbs, tmp_path: Path) -> None:
+    assert "years old" not in rbs("describe", write(tmp_path / "child.dcm", age_y=OLDEST - 1))[1]
+    status, text, _ = rbs("describe", write(tmp_path / "adult.dcm", age_y=60))
+    assert status == 0
+    assert "  warning: the patient is 60 years old, and sentences are learned from children" in text
+
+
+def test_no_phantom_is_older_than_the_oldest_described() -> None:
+    assert growth.OLDEST == OLDEST
