@@ -29,6 +29,7 @@ from rbs.multirun.sweep.search import propose
 from rbs.restorers.checkpoint import load_restorer
 from rbs.restorers.nafnet import NAFNet
 from rbs.restorers.semantic_features import SemanticNetwork, save_semantic_network
+from rbs.segmentation import atlas
 from rbs.segmentation.checkpoint import load_segmenter, save_segmenter
 from rbs.segmentation.dynunet import DynUNet
 from rbs.synthetic.cohort import write_cohort
@@ -127,6 +128,7 @@ def test_every_experiment_runs(config, trained, request, monkeypatch):
     for module in (stream, labelled_scans):  # children drawn to know the ranges of training
         monkeypatch.setattr(module, "SURVEYED", 2)
     monkeypatch.setattr(unpaired, "FEWEST", 2)
+    monkeypatch.setattr(atlas, "LEVELS", ((4, 32, 2),))  # carrying labels is tested by itself
     # Only what the experiment needs is trained before it.
     for needed in ("stage1", "teacher"):
         request.getfixturevalue(f"{needed}_of_frames" if of_frames(config) else needed)
