@@ -37,8 +37,13 @@ AGES = (0.5, 1, 2, 3.5, 5, 7, 9, 11, 12, 13, 14, 16)
 def healthy(age: float, sex: Sex, seed: int) -> Phantom:
     """Scanned from head to toe, without disease of whole bones; there may be foci."""
     for attempt in range(100):
-        phantom = make_child(age, sex, np.random.default_rng([seed, attempt]))
-        if not phantom.partial and not phantom.disease.name:
+        rng = np.random.default_rng([seed, attempt])
+        subject = drawing._draw_subject(age, sex, rng)  # all of a child takes a hundred times as long
+        field = drawing._draw_field(subject, rng)
+        if not subject.disease.name and field.scanned == slice(0, field.rows):
+            phantom = make_child(age, sex, np.random.default_rng([seed, attempt]))
+            assert not phantom.partial
+            assert not phantom.disease.name
             return phantom
     raise AssertionError
 
