@@ -14,7 +14,7 @@ import pytest
 import wandb.wandb_agent
 import wandb_file
 import yaml
-from trainings import ROOT, apart, of_frames, of_phantoms, small, weights
+from trainings import ROOT, apart, of_frames, of_phantoms, small, weights, with_small_nafnet
 from wandb.wandb_agent import Agent
 
 from rbs.cli.main import main
@@ -452,9 +452,8 @@ def test_an_ablation_of_regimes_and_recipes(
     monkeypatch.delenv("RBS_WEIGHTS", raising=False)  # LPIPS takes as long as all other metrics
     extra = small(ROOT / "experiments" / "stage2.yaml", manifest, runs)[2:]  # without the experiment
     place = extra.index("--model.init_args.init_from")
-    extra = [*extra[:place], *extra[place + 6 :]]  # that, the teacher and the cache are the ablation's
-    for name, value in (("width", "8"), ("enc_blocks", "[1]"), ("middle_blocks", "1"), ("dec_blocks", "[1]")):
-        extra += [f"--model.init_args.f1.init_args.{name}", value]
+    # That, the teacher and the cache are the ablation's.
+    extra = with_small_nafnet([*extra[:place], *extra[place + 6 :]])
     alone = {"model.skd": False, "model.scm": False}
     command = ablation_of(
         tmp_path,
