@@ -1,6 +1,7 @@
 """What several tests share: a small cohort of real NM DICOM files, and the places of outside material."""
 
 import gc
+import hashlib
 import os
 import subprocess
 import sys
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from rbs.data import manifest as manifests
 from rbs.data.manifest import Case, write_manifest
 from rbs.scans.dicom.writer import PatientHeader, StudyHeader, write_acquired_nm
+from rbs.scans.registration import Motion
 from rbs.scans.scan import REGIONS, Scan, View
 
 # Keeps the augmentation library from asking the internet for its newest version.
@@ -31,6 +34,23 @@ def pytest_collection_finish() -> None:
     """What all test files imported stays: no garbage collection need look through it again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def registered_once() -> Iterator[None]:
+    """Scans of a manifest are registered once a session, however often they are read."""
+    register, known = manifests.estimate_motion, dict[bytes, Motion]()
+
+    def remembered(fixed: np.ndarray, moving: np.ndarray, spacing_mm: tuple[float, float]) -> Motion:
+        about = f"{fixed.shape} {fixed.dtype} {moving.shape} {moving.dtype} {spacing_mm}".encode()
+        key = hashlib.sha256(about + fixed.tobytes() + moving.tobytes()).digest()
+        if key not in known:
+            known[key] = register(fixed, moving, spacing_mm)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifests, "estimate_motion", remembered)
+        yield
 
 
 @pytest.fixture

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import socket
+import socketserver
 import time
 from collections.abc import Callable
 from typing import Any
+
+# Servers of Python and of pynetdicom look twice a second whether they are to end.
+socketserver.BaseServer.serve_forever.__defaults__ = (0.02,)
 
 
 def free_ports(number: int) -> list[int]:

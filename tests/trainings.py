@@ -1,5 +1,6 @@
 """Trainings of seconds for tests, and how far apart two of them ended."""
 
+from itertools import chain
 from pathlib import Path
 
 import yaml
@@ -59,6 +60,13 @@ def small(config: Path, manifest: Path, runs: Path) -> list[str]:
     if "cascade_from" in of_model:
         arguments += ["--model.init_args.cascade_from", str(needed / "phased_a" / "cascade.safetensors")]
     return arguments
+
+
+def with_small_nafnet(arguments: list[str]) -> list[str]:
+    """The same, of an experiment with a NAFNet, which gets two levels of one block and 8 channels."""
+    sizes = {"width": "8", "enc_blocks": "[1]", "middle_blocks": "1", "dec_blocks": "[1]"}
+    words = ([f"--model.init_args.f1.init_args.{name}", value] for name, value in sizes.items())
+    return [*arguments, *chain(*words)]
 
 
 def unpaired_manifests(manifest: Path) -> list[Path]:

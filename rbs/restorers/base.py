@@ -162,8 +162,10 @@ class Restorer(nn.Module, ABC):
                 start = self.images.forward(cut_in_four(gaussian(x, self.sigma_px)))
         if condition is not None:
             channels_in = torch.cat([channels_in, condition], 1)
-        bottom, right = -height % self.multiple, -width % self.multiple
-        padded = F.pad(channels_in, (0, right, 0, bottom), mode="replicate")
+        # Padded sizes are written as multiples: an export is slow to compare sums with a remainder.
+        each = self.multiple
+        rows, columns = ((side + each - 1) // each * each for side in (height, width))
+        padded = F.pad(channels_in, (0, columns - width, 0, rows - height), mode="replicate")
         # Convolutions of few channels run faster with channels last, on a CPU and under bfloat16 on
         # a GPU.
         features = features_of(padded.contiguous(memory_format=torch.channels_last))

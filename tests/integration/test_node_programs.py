@@ -108,6 +108,8 @@ def test_a_known_scan_in_another_encoding_is_taken_for_known(tmp_path: Path) -> 
                 subprocess.run([judge(command[0]), *command[1:], file, sent], check=True)
             done = storescu(node.port, option, sent)
             assert (done.returncode, complaints(done.stdout + done.stderr)) == (0, []), name
+            if name not in ("explicit", "JPEG Lossless"):  # of the others see test_content
+                continue
             changed.write_bytes(sent.read_bytes())
             subprocess.run([judge("dcmodify"), "-nb", "-m", "PatientID=P8", changed], check=True)
             done = storescu(node.port, option, changed)

@@ -201,7 +201,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_told_to_senders_and_loses_nothing(tmp_path: Path, disk: Path) -> None:
-    scans, bad = write_scans(tmp_path, 40)
+    scans, bad = write_scans(tmp_path, 20)
     with Killable(tmp_path) as node:
         until(lambda: sent(node.port, scans[1]) == 0, START_S)
         other = disk / "of_another_program"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from trainings import ROOT, apart, small, weights
+from trainings import ROOT, apart, small, weights, with_small_nafnet
 
 from rbs.cli.main import main
 
@@ -27,7 +27,8 @@ def training(tmp_path_factory, make_cohort):
     manifest = make_cohort(runs / "cohort", splits=("train", "train", "val", "val", "val"))
 
     def arguments(name):
-        given = [*small(ROOT / "experiments" / "stage1.yaml", manifest, runs), "--name", name]
+        stage1 = small(ROOT / "experiments" / "stage1.yaml", manifest, runs)
+        given = [*with_small_nafnet(stage1), "--name", name]
         given += ["--trainer.max_steps", str(STEPS), "--trainer.limit_val_batches", "1.0"]
         given += ["--data.init_args.samples_per_epoch", "4", "--ema.decay", "0.5"]
         return [*given, "--checkpoint.save_top_k", "-1", "--ckpt_path", "last"], runs / name

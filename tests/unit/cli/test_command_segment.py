@@ -50,14 +50,21 @@ def cohort(make_cohort, tmp_path_factory):
     return make_cohort(folder, splits=("train", "val", "test", "test"), shape=SHAPE)
 
 
-@pytest.fixture
-def oracle(cohort, monkeypatch):
-    """The segmenter of the command, which knows the rapid scans of the cohort."""
-    oracle = Oracle()
+@pytest.fixture(scope="module")
+def known(cohort):
+    """Labels of the rapid scans of the cohort, and of their views, by their bytes."""
+    known = {}
     for case in Manifest.read(cohort).cases:
         loaded = load_case(case)
         for views in (slice(None), slice(0, 1), slice(1, 2)):
-            oracle.known[loaded.rapid[views].tobytes()] = loaded.labels[views]
+            known[loaded.rapid[views].tobytes()] = loaded.labels[views]
+    return known
+
+
+@pytest.fixture
+def oracle(known, monkeypatch):
+    """The segmenter of the command, which knows the rapid scans of the cohort."""
+    oracle = Oracle(dict(known))
     monkeypatch.setattr("rbs.inference.segmentation.load_segmenter_for", lambda *_: oracle)
     return oracle
 

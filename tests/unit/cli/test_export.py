@@ -1,4 +1,4 @@
-"""ONNX: what ONNX Runtime computes is what PyTorch computes, whatever the size."""
+"""ONNX: what ONNX Runtime computes is what PyTorch computes; of scans, see test_onnx."""
 
 from __future__ import annotations
 
@@ -30,24 +30,14 @@ def weights(tmp_path, request):
     return tmp_path / "restorer.safetensors"
 
 
-@pytest.mark.parametrize(
-    ("weights", "shape", "exposure"),
-    [("roots", (2, 2, 70, 33), 0.25), ("colours", (1, 3, 51, 64), 1.0)],
-    indirect=["weights"],
-)
-def test_any_size_gives_the_same_numbers(weights, shape, exposure, tmp_path, capsys):
+@pytest.mark.parametrize("weights", ["colours"], indirect=True)
+def test_frames_of_any_size_give_the_same_colours(weights, tmp_path, capsys):
     file = tmp_path / "restorer.onnx"
     assert main(["export", str(file), "--checkpoint", str(weights)]) == 0
     assert "of the peak" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir() if path.suffix != ".safetensors"] == ["restorer.onnx"]
     loaded = load_restorer(weights)
-    rng = np.random.default_rng(0)
-    x = (
-        rng.poisson(3, shape).astype(np.float32) / exposure
-        if shape[1] == 2
-        else rng.random(shape, np.float32)
-    )
-    p = np.full(shape[0], exposure, np.float32)
+    x, p = np.random.default_rng(0).random((1, 3, 51, 64), np.float32), np.ones(1, np.float32)
     with torch.inference_mode():
         ours = loaded.restorer(torch.from_numpy(x), torch.from_numpy(p)).numpy()
     (theirs,) = onnxruntime.InferenceSession(file).run(None, {"rapid": x, "exposure": p})

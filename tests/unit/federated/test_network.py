@@ -92,7 +92,7 @@ def test_nothing_is_reported_to_the_makers_of_flower():
 def test_a_site_that_is_late_does_not_hold_up_the_round(tmp_path, caplog):
     class Slow(Shift):
         def train(self, arrays, order):
-            time.sleep(6)
+            time.sleep(3.5)
             return super().train(arrays, order)
 
     port = free_port()

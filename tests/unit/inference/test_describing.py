@@ -20,7 +20,7 @@ from rbs.weights.shipped import DESCRIBER, file_sha256
 def weights(tmp_path_factory):
     torch.manual_seed(0)
     file = tmp_path_factory.mktemp("weights") / "describer.safetensors"
-    save_describer(file, Describer((4, 6, 8), (0, 1, 1), heads=2), {"exposure": [0.2, 1.0]})
+    save_describer(file, Describer((4, 6, 8), (0, 0, 1), heads=2, layers=1), {"exposure": [0.2, 1.0]})
     return file
 
 
@@ -42,7 +42,7 @@ def test_the_graph_gives_what_the_weights_give(weights, graph, shape) -> None:
 
 def test_weights_of_another_network_do_not_fit_the_graph(graph, tmp_path) -> None:
     other = tmp_path / "describer.safetensors"
-    save_describer(other, Describer((4, 6, 8), (0, 1, 2), heads=2), {})
+    save_describer(other, Describer((4, 6, 8), (0, 0, 2), heads=2, layers=1), {})
     with pytest.raises(CheckpointError, match=r"another architecture than|does not fit"):
         OnnxDescriber.shipped(other, graph)
 

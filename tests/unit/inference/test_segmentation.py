@@ -31,7 +31,7 @@ SPACING = (2.4, 1.8)
 
 def save(path, domain):
     torch.manual_seed(0)
-    segmenter = DynUNet(filters=[4, 4, 6, 6], domain=domain)
+    segmenter = DynUNet(filters=[4, 4, 6], patch=4, domain=domain)
     for parameter in segmenter.parameters():  # untrained, all regions would be as likely everywhere
         torch.nn.init.normal_(parameter, std=0.5)
     save_segmenter(path, segmenter, RANGES)

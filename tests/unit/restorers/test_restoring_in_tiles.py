@@ -107,7 +107,7 @@ def test_the_deviation_is_that_of_the_whole_scan(small_tiles) -> None:
 def test_the_shipped_weights_in_tiles(small_tiles) -> None:
     from rbs.inference.onnx import load_shipped
 
-    rapid = counts(shape=(384, 160))
+    rapid = counts(shape=(200, 136))
     small_tiles.setattr("rbs.inference.onnx.WHOLE", 128 * 128)
     tiled = load_shipped().restore(rapid, 0.5)
     small_tiles.setattr("rbs.inference.onnx.WHOLE", 2**30)

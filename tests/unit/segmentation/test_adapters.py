@@ -1,4 +1,6 @@
 import json
+import shutil
+from functools import cache
 
 import pytest
 import torch
@@ -16,8 +18,9 @@ MODES = ("decoder", "lora", "dora", "ia3", "full")
 ADAPTERS = ("lora", "dora", "ia3")
 
 
+@cache
 def trained(base, mode):
-    """A teacher after two steps of training on noise."""
+    """A teacher after two steps of training on noise. Read only."""
     torch.manual_seed(0)
     teacher = trainable_teacher("vit_t", mode, rank=4)
     start(teacher, build_sam("vit_t", base))
@@ -28,6 +31,20 @@ def trained(base, mode):
         teacher.logits(*given(torch.rand(1, 1, 64, 64) * 9)).square().mean().backward()
         optimizer.step()
     return teacher.eval()
+
+
+@pytest.fixture(scope="module")
+def kept(base, tmp_path_factory):
+    """Where a teacher with LoRA is saved. Read only."""
+    folder = tmp_path_factory.mktemp("lora")
+    save_teacher(folder, trained(base, "lora"), mode="lora", rank=4, base=base)
+    return folder
+
+
+@pytest.fixture
+def saved(kept, tmp_path):
+    """A copy of it, to be changed."""
+    return shutil.copytree(kept, tmp_path / "teacher")
 
 
 @pytest.mark.parametrize("mode", ADAPTERS)
@@ -68,10 +85,9 @@ def test_round_trip(base, tmp_path, counts, mode):
     assert torch.allclose(got.masks, wanted.masks, atol=1e-3)
 
 
-def test_only_adapter_and_decoder_are_saved(base, tmp_path):
+def test_only_adapter_and_decoder_are_saved(base, saved):
     teacher = trained(base, "lora")
-    save_teacher(tmp_path, teacher, mode="lora", rank=4, base=base)
-    names = load_file(tmp_path / "teacher.safetensors")
+    names = load_file(saved / "teacher.safetensors")
     reached = {name for name, weight in teacher.mask_decoder.named_parameters() if weight.requires_grad}
     assert {n.removeprefix("mask_decoder.") for n in names if n.startswith("mask_decoder.")} == reached
     assert {tensor.dtype for tensor in names.values()} == {torch.half}
@@ -85,47 +101,43 @@ def test_digest_tells_weights_apart(base, tmp_path):
     assert len(digests) == len(MODES)
 
 
-def test_other_base_weights_are_refused(base, tmp_path):
-    save_teacher(tmp_path / "teacher", trained(base, "lora"), mode="lora", rank=4, base=base)
+def test_other_base_weights_are_refused(base, saved, tmp_path):
     state = load_file(base)
     state["image_encoder.pos_embed"] += 1
     save_file(state, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match=r"teacher\.json: .*base_sha256.*; name the base weights"):
-        load_teacher(tmp_path / "teacher", tmp_path / "other.safetensors")
+        load_teacher(saved, tmp_path / "other.safetensors")
 
 
-def test_a_teacher_from_before_there_were_frames_is_of_scans(base, tmp_path, counts):
+def test_a_teacher_from_before_there_were_frames_is_of_scans(base, saved, counts):
     teacher = trained(base, "lora")
-    save_teacher(tmp_path, teacher, mode="lora", rank=4, base=base)
-    settings = json.loads((tmp_path / "teacher.json").read_text())
+    settings = json.loads((saved / "teacher.json").read_text())
     assert settings.pop("domain") == "roots"
     settings["digest"] = adapters._digest(settings)
-    (tmp_path / "teacher.json").write_text(json.dumps(settings))
-    again = load_teacher(tmp_path, base)
+    (saved / "teacher.json").write_text(json.dumps(settings))
+    again = load_teacher(saved, base)
     assert again.images is DOMAINS["roots"]
     with torch.no_grad():
         assert torch.allclose(again(*given(counts)), teacher(*given(counts)), atol=1e-3)
 
 
-def test_a_teacher_that_was_written_whole_is_read(base, tmp_path, counts):
+def test_a_teacher_that_was_written_whole_is_read(base, saved, counts):
     teacher = trained(base, "lora")
-    save_teacher(tmp_path, teacher, mode="lora", rank=4, base=base)
-    state = load_file(tmp_path / "teacher.safetensors")
+    state = load_file(saved / "teacher.safetensors")
     state |= {f"mask_decoder.{name}": tensor for name, tensor in teacher.mask_decoder.state_dict().items()}
-    rewrite(tmp_path, state)
+    rewrite(saved, state)
     with torch.no_grad():
-        again = load_teacher(tmp_path, base)
+        again = load_teacher(saved, base)
         assert torch.allclose(again(*given(counts)), teacher(*given(counts)), atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["mask_decoder.mask_tokens.weight", "mask_decoder.more"])
-def test_a_decoder_of_another_kind_is_refused(base, tmp_path, name):
-    save_teacher(tmp_path, trained(base, "lora"), mode="lora", rank=4, base=base)
-    state = load_file(tmp_path / "teacher.safetensors")
+def test_a_decoder_of_another_kind_is_refused(base, saved, name):
+    state = load_file(saved / "teacher.safetensors")
     state = {name: torch.ones(1), **state} if name not in state else {n: state[n] for n in state if n != name}
-    rewrite(tmp_path, state)
+    rewrite(saved, state)
     with pytest.raises(CheckpointError, match=f"do not fit SAM vit_t .*{name}"):
-        load_teacher(tmp_path, base)
+        load_teacher(saved, base)
 
 
 def rewrite(folder, state):
@@ -137,28 +149,26 @@ def rewrite(folder, state):
     (folder / "teacher.json").write_text(json.dumps(settings))
 
 
-def test_a_teacher_of_other_regions_is_refused(base, tmp_path):
-    save_teacher(tmp_path, trained(base, "lora"), mode="lora", rank=4, base=base)
-    settings = json.loads((tmp_path / "teacher.json").read_text())
+def test_a_teacher_of_other_regions_is_refused(base, saved):
+    settings = json.loads((saved / "teacher.json").read_text())
     settings["regions"] = settings["regions"][:-1]
     settings["digest"] = adapters._digest(settings)
-    (tmp_path / "teacher.json").write_text(json.dumps(settings))
+    (saved / "teacher.json").write_text(json.dumps(settings))
     with pytest.raises(CheckpointError, match=r"adapted with regions \['skull'.*adapt it anew"):
-        load_teacher(tmp_path, base)
+        load_teacher(saved, base)
 
 
-def test_damage_is_refused(base, tmp_path):
-    save_teacher(tmp_path, trained(base, "lora"), mode="lora", rank=4, base=base)
-    settings = json.loads((tmp_path / "teacher.json").read_text())
-    (tmp_path / "teacher.json").write_text(json.dumps(settings | {"rank": 8}))
+def test_damage_is_refused(base, saved):
+    settings = json.loads((saved / "teacher.json").read_text())
+    (saved / "teacher.json").write_text(json.dumps(settings | {"rank": 8}))
     with pytest.raises(CheckpointError, match="do not belong together"):
-        load_teacher(tmp_path, base)
-    (tmp_path / "teacher.json").write_text("{")
+        load_teacher(saved, base)
+    (saved / "teacher.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot be read"):
-        load_teacher(tmp_path, base)
-    (tmp_path / "teacher.json").unlink()
+        load_teacher(saved, base)
+    (saved / "teacher.json").unlink()
     with pytest.raises(CheckpointError, match="no such file; adapt a teacher"):
-        load_teacher(tmp_path, base)
+        load_teacher(saved, base)
 
 
 @pytest.mark.parametrize(
@@ -174,30 +184,27 @@ def test_damage_is_refused(base, tmp_path):
         ({"target_modules": ["qkv"]}, "'target_modules', which is unknown here"),
     ],
 )
-def test_settings_of_other_types_are_refused(base, tmp_path, changes, fault):
-    save_teacher(tmp_path, trained(base, "lora"), mode="lora", rank=4, base=base)
-    settings = json.loads((tmp_path / "teacher.json").read_text()) | changes
+def test_settings_of_other_types_are_refused(base, saved, changes, fault):
+    settings = json.loads((saved / "teacher.json").read_text()) | changes
     settings["digest"] = adapters._digest(settings)
-    (tmp_path / "teacher.json").write_text(json.dumps(settings))
+    (saved / "teacher.json").write_text(json.dumps(settings))
     with pytest.raises(CheckpointError, match=fault):
-        load_teacher(tmp_path, base)
+        load_teacher(saved, base)
 
 
-def test_weights_of_a_teacher_that_are_none(base, tmp_path):
-    save_teacher(tmp_path, trained(base, "lora"), mode="lora", rank=4, base=base)
-    intact = load_file(tmp_path / "teacher.safetensors")
+def test_weights_of_a_teacher_that_are_none(base, saved):
+    intact = load_file(saved / "teacher.safetensors")
     name = "no_mask_embed.weight"
     for wrong, fault in ((intact[name].int(), "are int32"), (intact[name] * float("nan"), "not finite")):
-        rewrite(tmp_path, intact | {name: wrong})
+        rewrite(saved, intact | {name: wrong})
         with pytest.raises(CheckpointError, match=fault):
-            load_teacher(tmp_path, base)
+            load_teacher(saved, base)
 
 
-def test_brackets_without_end_in_the_settings(base, tmp_path):
-    save_teacher(tmp_path, trained(base, "lora"), mode="lora", rank=4, base=base)
-    (tmp_path / "teacher.json").write_text("[" * 100_000)
+def test_brackets_without_end_in_the_settings(base, saved):
+    (saved / "teacher.json").write_text("[" * 100_000)
     with pytest.raises(CheckpointError, match=r"it cannot be read \(it is nested too deeply\)"):
-        load_teacher(tmp_path, base)
+        load_teacher(saved, base)
 
 
 def _plain(name):

@@ -1,5 +1,8 @@
 """Training of description networks."""
 
+from pathlib import Path
+
+import pytest
 import torch
 from trainings import brief_trainer
 
@@ -15,12 +18,17 @@ FIRSTS = [next(n for n, one in enumerate(SENTENCES) if one[0] == number) for num
 """The first sentence of each topic."""
 
 
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three phantoms, one of each split. Read only."""
+    return write_cohort(tmp_path_factory.mktemp("phantoms"), 3, 12, workers=1, progress=False)
+
+
 def network() -> Describer:
     return Describer((4, 6, 8), (0, 1, 1), heads=2)
 
 
-def test_a_training_writes_the_network_and_its_encoder(tmp_path) -> None:
-    manifest = write_cohort(tmp_path / "children", 3, 12, workers=1, progress=False)
+def test_a_training_writes_the_network_and_its_encoder(manifest, tmp_path) -> None:
     data = DescribedScansDataModule(str(manifest), batch_size=1, samples_per_epoch=2)
     torch.manual_seed(0)
     task = DescriptionTask(network(), output=tmp_path)
@@ -34,8 +42,7 @@ def test_a_training_writes_the_network_and_its_encoder(tmp_path) -> None:
         assert torch.equal(weight, encoder.state_dict()[name])
 
 
-def test_the_decoder_alone_is_trained_on_what_the_encoder_sees(tmp_path) -> None:
-    manifest = write_cohort(tmp_path / "children", 3, 12, workers=1, progress=False)
+def test_the_decoder_alone_is_trained_on_what_the_encoder_sees(manifest, tmp_path) -> None:
     torch.manual_seed(0)
     first = network()
     save_semantic_network(tmp_path / "semantic.safetensors", first.encoder, {})

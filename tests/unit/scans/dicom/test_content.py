@@ -52,6 +52,10 @@ def test_the_encoding_makes_no_difference(file, tmp_path, syntax):
     )
     assert (tmp_path / "b.dcm").read_bytes() != file.read_bytes()
     assert content_digest(tmp_path / "b.dcm") == content_digest(file)
+    changed = pydicom.dcmread(tmp_path / "b.dcm")
+    changed.PatientID = "P8"
+    changed.save_as(tmp_path / "c.dcm")
+    assert content_digest(tmp_path / "c.dcm") != content_digest(file)
 
 
 def other_pixel(ds):
