@@ -385,9 +385,7 @@ def restored_table(scores: pd.DataFrame, folder: Path) -> pd.DataFrame:
             row: dict[str, Any] = {"camera": camera, "training": arm, "children": of["child"].nunique()}
             row["seeds"] = "" if arm == SHIPPED else len(seeds)
             row["psnr_truth_db"] = f"{decibels(of['nmse_truth'].to_numpy()):.2f}"
-            row["psnr_of_seeds_db"] = ""
-            if len(seeds) > 1:
-                row["psnr_of_seeds_db"] = each(decibels(errors(own, [arm], [seed])[0]) for seed in seeds)
+            row["psnr_of_seeds_db"] = each(decibels(errors(own, [arm], [seed])[0]) for seed in seeds)
             row["nc_psnr_db"] = f"{decibels(of['nc_nmse'].to_numpy()):.2f}"
             if arm not in (SHIPPED, PAIRS):
                 row |= ends("gap_closed_percent", own, (arm, SHIPPED, PAIRS), closed, 0)
@@ -423,12 +421,13 @@ def ends(
     row = columns(name, values, digits)
     single = (statistic(*decibels(errors(own, arms, [seed]))) for seed in seeds)
     stem, _, unit = name.rpartition("_")
-    return row | {f"{stem}_of_seeds_{unit}": each(single, digits) if len(seeds) > 1 else ""}
+    return row | {f"{stem}_of_seeds_{unit}": each(single, digits)}
 
 
 def each(values: Iterable[Any], digits: int = 2) -> str:
-    """Values of the seeds, in a cell."""
-    return "; ".join(f"{value:.{digits}f}" for value in values)
+    """Values of the seeds, in a cell; empty with one."""
+    listed = [f"{value:.{digits}f}" for value in values]
+    return "; ".join(listed) if len(listed) > 1 else ""
 
 
 def closed(arm: Any, shipped: Any, pairs: Any) -> Any:
