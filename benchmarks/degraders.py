@@ -7,8 +7,10 @@
 
 Cameras and children: `hidden_cameras.py`. Of each camera, degraders are trained on 40 good scans of
 ours and 40 poor scans of other children; the shipped restorer is trained on equally with the pairs
-that each makes, and restores 12 further children. Every training and every restorer's scores have a
-file of their own, so the command may be interrupted. A camera needs 25 minutes of one core.
+that each makes, and restores 12 further children. A seed is that of a degrader's training, of the
+pairs it makes, and of the restorer's training on them; scans are the same. Every training and every
+restorer's scores have a file of their own, so the command may be interrupted. A camera and seed
+need 25 minutes of one core.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +39,7 @@ from rbs.evaluation.observers.lesion_detection import compare_foci
 from rbs.evaluation.observers.lesions import score_foci
 from rbs.evaluation.observers.task_metrics import TASK_METRICS
 from rbs.evaluation.scans.metrics import METRICS, Target
+from rbs.evaluation.statistics.summary import interval
 from rbs.report.figures import overview_figure, png
 from rbs.restorers.checkpoint import load_restorer
 from rbs.scans.fidelity import relative_error
@@ -63,6 +66,7 @@ PIXELS, WIDTH = 1700, 10.0
 REMOVED = 0.5
 """A lesion that keeps less than this part of the contrast that the camera would show is removed."""
 RESAMPLES = 2000
+SEEDS = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -100,21 +104,22 @@ class ArmData(RBSDataModule):
         folder: Where cameras and degraders lie.
         camera: Name of the camera.
         arm: Name of the arm.
+        trained: Seed of the degraders.
         options: Of `RBSDataModule`.
     """
 
-    def __init__(self, folder: Path, camera: str, arm: str, **options: Any) -> None:
+    def __init__(self, folder: Path, camera: str, arm: str, trained: int, **options: Any) -> None:
         super().__init__(Path(folder) / "good" / "manifest.csv", pairs="expectation", **options)
-        self.folder, self.camera, self.arm = Path(folder), camera, arm
+        self.folder, self.camera, self.arm, self.trained = Path(folder), camera, arm, trained
 
     @cached_property
     def _degrading(self) -> Any:
         spacing = (CAMERAS[self.camera].spacing_mm,) * 2
         if self.arm in LEARNED:
-            return load_degrader(degrader_file(self.folder, self.camera, self.arm))
+            return load_degrader(degrader_file(self.folder, self.camera, self.arm, self.trained))
         if self.arm == PAIRS:
             return Unlearned(spacing, CAMERAS[self.camera].noise, random=False)
-        measured = load_degrader(degrader_file(self.folder, self.camera, MUNIT)).noise
+        measured = load_degrader(degrader_file(self.folder, self.camera, MUNIT, self.trained)).noise
         return Unlearned(spacing, measured if self.arm == RANDOM else WHITE, random=self.arm == RANDOM)
 
     def _read(self, split: str) -> list[LoadedCase]:
@@ -138,6 +143,7 @@ def main() -> None:
     parser.add_argument("--children", nargs="+", choices=CAMERAS, metavar="CAMERA", default=[])
     parser.add_argument("--camera", choices=CAMERAS)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--table", type=Path, metavar="FOLDER", help="write the tables")
     parser.add_argument("--figure", type=Path, metavar="PNG", help="show a test child of --camera")
     args = parser.parse_args()
@@ -146,16 +152,8 @@ def main() -> None:
     if args.figure:
         figure(args.output, args.camera, args.figure)
     elif args.camera:
-        for arm in args.arms:
-            if arm in LEARNED:
-                once(degrader_file(args.output, args.camera, arm), train_degrader, args.camera)
-        for arm in args.arms:
-            file = restorer_file(args.output, args.camera, arm)
-            if arm != SHIPPED:
-                once(file, train_restorer, args.output, args.camera, arm)
-            score_restorer(args.output, args.camera, arm)
-            if arm not in (SHIPPED, PAIRS):
-                score_degrader(args.output, args.camera, arm)
+        for seed in args.seeds:
+            run_arms(args.output, args.camera, args.arms, seed)
     if args.table:
         restored, made = (pd.concat(list(read(args.output, kind))) for kind in ("scores", "made"))
         for name, table in {
@@ -167,24 +165,43 @@ def main() -> None:
             print(table.to_string(index=False))
 
 
-def degrader_file(folder: Path, camera: str, arm: str) -> Path:
+def run_arms(folder: Path, camera: str, arms: Sequence[str], seed: int) -> None:
+    """Train and score what is missing of a camera and seed."""
+    for arm in arms:
+        if arm in LEARNED:
+            once(degrader_file(folder, camera, arm, seed), train_degrader, folder, camera, seed)
+    for arm in arms:
+        if arm != SHIPPED:
+            once(restorer_file(folder, camera, arm, seed), train_restorer, folder, camera, arm, seed)
+        score_restorer(folder, camera, arm, seed)
+        if arm not in (SHIPPED, PAIRS):
+            score_degrader(folder, camera, arm, seed)
+
+
+def place(folder: Path, camera: str, arm: str, seed: int) -> Path:
+    """Folder of what was made with a seed; the shipped restorer has none."""
+    return folder / camera if arm == SHIPPED else folder / camera / f"seed {seed}"
+
+
+def degrader_file(folder: Path, camera: str, arm: str, seed: int) -> Path:
     """File of a trained degrader."""
-    return folder / camera / LEARNED[arm] / "degrader.safetensors"
+    return place(folder, camera, arm, seed) / LEARNED[arm] / "degrader.safetensors"
 
 
-def restorer_file(folder: Path, camera: str, arm: str) -> Path:
+def restorer_file(folder: Path, camera: str, arm: str, seed: int) -> Path:
     """File of a trained restorer."""
-    return folder / camera / f"restorer {arm}" / "restorer.safetensors"
+    return place(folder, camera, arm, seed) / f"restorer {arm}" / "restorer.safetensors"
 
 
 def once(product: Path, train: Callable[..., None], *args: Any) -> None:
-    """Train what does not exist, and keep the seconds it took."""
+    """Train what does not exist, and keep the core seconds it took."""
     if product.exists():
         return
-    began = time.monotonic()
+    began = time.process_time()
     train(product.parent, *args)
-    (product.parent / "seconds.json").write_text(json.dumps(round(time.monotonic() - began)))
-    print(product, (product.parent / "seconds.json").read_text(), "s", flush=True)
+    took = round(time.process_time() - began)
+    (product.parent / "core_seconds.json").write_text(json.dumps(took))
+    print(product, took, "core seconds", flush=True)
 
 
 def quiet(run: Path, **options: Any) -> dict[str, Any]:
@@ -206,19 +223,24 @@ def quiet(run: Path, **options: Any) -> dict[str, Any]:
     }
 
 
-def train_degrader(run: Path, camera: str) -> None:
+def seeds_of(seed: int) -> dict[str, int]:
+    """Seeds of a training and of its data; seed 1 is that of the experiment files."""
+    return {"seed_everything": seed, "data.init_args.seed": seed - 1}
+
+
+def train_degrader(run: Path, folder: Path, camera: str, seed: int) -> None:
     """Train a degrader as its experiment says."""
     sides = {
-        side: run.parent.parent / name / "manifest.csv" for side, name in (("good", "good"), ("poor", camera))
+        f"data.init_args.{side}": folder / name / "manifest.csv"
+        for side, name in (("good", "good"), ("poor", camera))
     }
-    fit(f"degradation/{run.name}", **quiet(run, **{f"data.init_args.{k}": v for k, v in sides.items()}))
+    fit(f"degradation/{run.name}", **quiet(run, **sides, **seeds_of(seed)))
 
 
-def train_restorer(run: Path, folder: Path, camera: str, arm: str) -> None:
+def train_restorer(run: Path, folder: Path, camera: str, arm: str, seed: int) -> None:
     """Train the shipped restorer on with the pairs of an arm."""
     loaded = load_restorer()
     config = {
-        "seed_everything": 1,
         "model": {
             "class_path": "rbs.tasks.restoration.RestorationTask",
             "init_args": {
@@ -228,21 +250,27 @@ def train_restorer(run: Path, folder: Path, camera: str, arm: str) -> None:
                 "warmup_steps": 20,
             },
         },
-        "data": {
-            "class_path": "degraders.ArmData",
-            "init_args": {
-                "folder": str(folder),
-                "camera": camera,
-                "arm": arm,
-                "exposures": [0.35, 0.7],
-                "crop": [64, 64],
-                "batch_size": 4,
-                "samples_per_epoch": 4 * STEPS,
-                "num_workers": 0,
-            },
+        "data": pairs_of(folder, camera, arm, seed, STEPS),
+    }
+    fit(config, **quiet(run, **seeds_of(seed), **{"ema.decay": 0.98, "trainer.max_steps": STEPS}))
+
+
+def pairs_of(folder: Path, camera: str, arm: str, seed: int, steps: int) -> dict[str, Any]:
+    """Settings of the pairs of an arm, as many as a number of steps takes."""
+    return {
+        "class_path": "degraders.ArmData",
+        "init_args": {
+            "folder": str(folder),
+            "camera": camera,
+            "arm": arm,
+            "trained": seed,
+            "exposures": [0.35, 0.7],
+            "crop": [64, 64],
+            "batch_size": 4,
+            "samples_per_epoch": 4 * steps,
+            "num_workers": 0,
         },
     }
-    fit(config, **quiet(run, **{"ema.decay": 0.98, "trainer.max_steps": STEPS}))
 
 
 @dataclass(frozen=True)
@@ -270,12 +298,12 @@ def test_children(folder: Path, camera: str) -> Iterator[tuple[int, Child]]:
         yield number, Child(content["rapid"], content["hidden"], Target(*own))
 
 
-def score_restorer(folder: Path, camera: str, arm: str) -> None:
+def score_restorer(folder: Path, camera: str, arm: str, seed: int) -> None:
     """Score a restorer on the test children, if it was not."""
-    file = folder / camera / f"scores {arm}.csv"
+    file = place(folder, camera, arm, seed) / f"scores {arm}.csv"
     if file.exists():
         return
-    loaded = load_restorer() if arm == SHIPPED else load_restorer(restorer_file(folder, camera, arm))
+    loaded = load_restorer() if arm == SHIPPED else load_restorer(restorer_file(folder, camera, arm, seed))
     rows = []
     for number, child in tqdm(test_children(folder, camera), desc=f"{camera} {arm}", total=TEST):
         restored = loaded.restore(child.rapid, EXPOSURE)
@@ -283,21 +311,21 @@ def score_restorer(folder: Path, camera: str, arm: str) -> None:
     write_csv(file, ("camera", "arm", "child", *(metric.name for metric in SCORED)), rows)
 
 
-def score_degrader(folder: Path, camera: str, arm: str) -> None:
+def score_degrader(folder: Path, camera: str, arm: str, seed: int) -> None:
     """Compare what a degrader makes of test children with what the camera sees of them."""
-    file = folder / camera / f"made {arm}.csv"
+    file = place(folder, camera, arm, seed) / f"made {arm}.csv"
     if file.exists():
         return
     spacing = (CAMERAS[camera].spacing_mm,) * 2
     degrader: Any = Unlearned(spacing, WHITE, random=arm == RANDOM)
     if arm in LEARNED:
-        degrader = load_degrader(degrader_file(folder, camera, arm))
+        degrader = load_degrader(degrader_file(folder, camera, arm, seed))
     rows = []
     for number, child in test_children(folder, camera):
         target = child.target
         assert target.expectation is not None
         assert target.anatomy is not None
-        made = degrader(target.expectation, np.random.default_rng((1, number)))
+        made = degrader(target.expectation, np.random.default_rng((seed, number)))
         error = relative_error(made, child.hidden, target.mask, target.peak)
         lesions = score_foci(made, child.hidden, target.labels, target.anatomy.foci, spacing)
         added = len(compare_foci(made, child.hidden, spacing).hallucinated) / len(made)
@@ -308,10 +336,11 @@ def score_degrader(folder: Path, camera: str, arm: str) -> None:
 
 
 def read(folder: Path, kind: str) -> Iterator[pd.DataFrame]:
-    """Scores of the cameras of the table."""
+    """Scores of the cameras of the table, with their seeds; 0 for none."""
     for camera in ("A", "B"):
-        for file in sorted((folder / camera).glob(f"{kind}*.csv")):
-            yield pd.read_csv(file)
+        for file in sorted((folder / camera).glob(f"**/{kind} *.csv")):
+            _, _, seed = file.parent.name.partition("seed ")
+            yield pd.read_csv(file).assign(seed=int(seed or 0))
 
 
 def figure(folder: Path, camera: str, file: Path, number: int = 0) -> None:
@@ -323,7 +352,7 @@ def figure(folder: Path, camera: str, file: Path, number: int = 0) -> None:
     panels = {"good": good}
     scans = {"good, rapid": rng.poisson(EXPOSURE * good) / EXPOSURE}
     for arm in LEARNED:
-        degrader = load_degrader(degrader_file(folder, camera, arm))
+        degrader = load_degrader(degrader_file(folder, camera, arm, SEEDS[0]))
         panels[arm] = degrader(good, rng)
         scans[f"{arm}, rapid"] = degrader.expose(EXPOSURE * panels[arm], rng) / EXPOSURE
     panels[f"camera {camera}"] = child.hidden
@@ -335,48 +364,70 @@ def figure(folder: Path, camera: str, file: Path, number: int = 0) -> None:
     file.write_bytes(png(drawn, dpi=PIXELS / WIDTH))
 
 
-def decibels(errors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def decibels(errors: npt.NDArray[np.float64], axis: int = -1) -> npt.NDArray[np.float64]:
     """PSNR of the mean of relative errors."""
-    return -10 * np.log10(errors.mean(axis=-1))
+    return -10 * np.log10(errors.mean(axis=axis))
 
 
-def minutes(product: Path) -> str:
-    """Minutes that a training took, with all that it made of its data."""
-    return f"{json.loads((product.parent / 'seconds.json').read_text()) / 60:.1f}"
+def minutes(products: Sequence[Path]) -> str:
+    """Core minutes of a training, with all that it made of its data: the mean of those kept."""
+    kept = [file for product in products if (file := product.parent / "core_seconds.json").exists()]
+    return f"{np.mean([json.loads(file.read_text()) for file in kept]) / 60:.1f}" if kept else ""
 
 
 def restored_table(scores: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """A row a camera and arm: means over children, with 95 % intervals of PSNR and of the gap."""
+    """A row a camera and arm: means over children and seeds; 95 % intervals resample children."""
     rows = []
     for camera, own in scores.groupby("camera"):
-        errors = own.pivot_table(index="child", columns="arm", values="nmse_truth")
-        picked = np.random.default_rng(0).integers(0, len(errors), (RESAMPLES, len(errors)))
-        drawn = {arm: decibels(errors[arm].to_numpy()[picked]) for arm in errors}
-        mean = {arm: decibels(errors[arm].to_numpy()) for arm in errors}
-        for arm in (arm for arm in ARMS if arm in errors):
+        for arm in (arm for arm in ARMS if arm in set(own["arm"])):
             of = own[own["arm"] == arm]
-            row: dict[str, Any] = {"camera": camera, "training": arm, "children": len(of)}
-            row["psnr_truth_db"] = f"{mean[arm]:.2f}"
-            row["nc_psnr_db"] = f"{-10 * np.log10(of['nc_nmse'].mean()):.2f}"
+            seeds = sorted(set(of["seed"]))
+            row: dict[str, Any] = {"camera": camera, "training": arm, "children": of["child"].nunique()}
+            row["seeds"] = "" if arm == SHIPPED else len(seeds)
+            row["psnr_truth_db"] = f"{decibels(of['nmse_truth'].to_numpy()):.2f}"
+            row["psnr_of_seeds_db"] = each(decibels(errors(own, [arm], [seed])[0]) for seed in seeds)
+            row["nc_psnr_db"] = f"{decibels(of['nc_nmse'].to_numpy()):.2f}"
             if arm not in (SHIPPED, PAIRS):
-                share = [closed(x[arm], x[SHIPPED], x[PAIRS]) for x in (mean, drawn)]
-                low, high = np.percentile(share[1], [2.5, 97.5])
-                row |= {"gap_closed_percent": f"{share[0]:.0f}"}
-                row |= {"gap_closed_percent_low": f"{low:.0f}", "gap_closed_percent_high": f"{high:.0f}"}
-            if arm in LEARNED and RANDOM in errors:
-                gain = drawn[arm] - drawn[RANDOM]
-                ends = {"": mean[arm] - mean[RANDOM], "_low": np.percentile(gain, 2.5)}
-                ends["_high"] = np.percentile(gain, 97.5)
-                row |= {f"over_random_db{end}": f"{value:.2f}" for end, value in ends.items()}
+                row |= ends("gap_closed_percent", own, (arm, SHIPPED, PAIRS), closed, 0)
+            if arm in LEARNED:
+                row |= ends("over_random_db", own, (arm, RANDOM), np.subtract, 2)
             row["lesion_contrast"] = f"{of['lesion_recovery'].mean():.2f}"
             row |= {f"{name}_foci": f"{of[name].mean():.2f}" for name in ("hallucinated", "lost")}
             row["count_bias_percent"] = f"{of['count_bias'].mean():.1f}"
-            if arm in LEARNED:
-                row["degrader_minutes"] = minutes(degrader_file(folder, str(camera), arm))
-            if arm != SHIPPED:
-                row["restorer_minutes"] = minutes(restorer_file(folder, str(camera), arm))
+            for product, file in (("degrader", degrader_file), ("restorer", restorer_file)):
+                if arm != SHIPPED and (arm in LEARNED or product == "restorer"):
+                    row[f"{product}_minutes"] = minutes([file(folder, str(camera), arm, s) for s in seeds])
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def errors(own: pd.DataFrame, arms: Sequence[str], seeds: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Squared errors of restorers (arms, children), means over seeds; the shipped one has none."""
+    kept = own[own["seed"].isin([0, *seeds])]
+    return kept.pivot_table(index="arm", columns="child", values="nmse_truth").loc[list(arms)].to_numpy()
+
+
+def ends(
+    name: str, own: pd.DataFrame, arms: Sequence[str], statistic: Callable[..., Any], digits: int
+) -> dict[str, str]:
+    """Columns of a statistic of PSNR: with its interval over children, and of each seed."""
+    of = [set(own.loc[own["arm"] == arm, "seed"]) for arm in arms if arm != SHIPPED]
+    seeds = sorted(set.intersection(*of))
+    together = errors(own, arms, seeds)
+    children = together.shape[1]
+    picked = np.random.default_rng(0).integers(0, children, (RESAMPLES, children))
+    drawn = statistic(*decibels(together[:, picked]))
+    values = (statistic(*decibels(together)), *np.percentile(drawn, [2.5, 97.5]))
+    row = columns(name, values, digits)
+    single = (statistic(*decibels(errors(own, arms, [seed]))) for seed in seeds)
+    stem, _, unit = name.rpartition("_")
+    return row | {f"{stem}_of_seeds_{unit}": each(single, digits)}
+
+
+def each(values: Iterable[Any], digits: int = 2) -> str:
+    """Values of the seeds, in a cell; empty with one."""
+    listed = [f"{value:.{digits}f}" for value in values]
+    return "; ".join(listed) if len(listed) > 1 else ""
 
 
 def closed(arm: Any, shipped: Any, pairs: Any) -> Any:
@@ -389,19 +440,33 @@ def made_table(made: pd.DataFrame) -> pd.DataFrame:
     rows = []
     made = made.assign(place=made["arm"].map(ARMS.index)).sort_values(["camera", "place", "child"])
     for (camera, arm), own in made.groupby(["camera", "arm"], sort=False):
-        lesions = own["lesions"].sum()
-        rows.append(
-            {
-                "camera": camera,
-                "degrader": arm,
-                "psnr_db": f"{decibels(own['error'].to_numpy()):.1f}",
-                "lesions": lesions,
-                "lesion_contrast": f"{own['kept'].sum() / lesions:.2f}",
-                "removed_percent": f"{100 * own['removed'].sum() / lesions:.0f}",
-                "added_foci": f"{own['added'].mean():.2f}",
-            }
-        )
+        seeds, children = own["seed"].nunique(), own.groupby("child").mean(numeric_only=True)
+        found, kept, added = (children[name].to_numpy() for name in ("lesions", "kept", "added"))
+        row: dict[str, Any] = {"camera": camera, "degrader": arm, "seeds": seeds}
+        row["psnr_db"] = f"{decibels(own['error'].to_numpy()):.1f}"
+        row["lesions"] = f"{found.sum():.0f}"
+        row |= with_interval("lesion_contrast", (kept, found), ratio)
+        row["removed_percent"] = f"{100 * own['removed'].sum() / own['lesions'].sum():.0f}"
+        rows.append(row | with_interval("added_foci", (added,), np.mean))
     return pd.DataFrame(rows)
+
+
+def columns(name: str, values: Iterable[Any], digits: int = 2) -> dict[str, str]:
+    """Columns of a value and of its interval."""
+    named = zip((name, f"{name}_low", f"{name}_high"), values, strict=True)
+    return {column: f"{value:.{digits}f}" for column, value in named}
+
+
+def ratio(part: Any, whole: Any, axis: int = -1) -> Any:
+    """Sum of parts over the sum of wholes."""
+    return part.sum(axis=axis) / whole.sum(axis=axis)
+
+
+def with_interval(
+    name: str, samples: Sequence[npt.NDArray[np.float64]], statistic: Callable[..., Any]
+) -> dict[str, str]:
+    """Columns of a statistic of values a child, with its interval."""
+    return columns(name, (statistic(*samples), *interval(samples, statistic)))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import json
 import os
 import pickle
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -318,25 +318,26 @@ def sums(restored: Array, child: Child, p: float) -> dict[str, float]:
 # --- table
 
 
-def table(folder: Path, seeds: list[int]) -> pd.DataFrame:
-    """A row a method: means over children and seeds, differences with 95 % intervals."""
-    scores = {name: of_seeds(folder, name, seeds) for name in ROWS}
+def table(folder: Path, seeds: Sequence[int]) -> pd.DataFrame:
+    """A row a method: means over children and seeds; 95 % intervals resample children."""
+    scores = {name: scores_of(folder, name, seeds) for name in ROWS}
     found = {name: frame for name, frame in scores.items() if frame is not None}
     rows = []
     for name, frame in found.items():
-        mean = frame.mean(numeric_only=True)
+        mean, trained = frame.mean(numeric_only=True), sorted(set(frame["seed"]))
         row: dict[str, Any] = {
             "method": ROWS[name].label,
-            "children": len(frame),
-            "seeds": int(frame["seeds"].iloc[0]),
+            "children": frame["patient"].nunique(),
+            "seeds": len(trained) if ROWS[name].network else "",
             "parameters": f"{mean['parameters'] / 1e6:.2f}",
             "steps": ROWS[name].steps if ROWS[name].network else "",
             "core_minutes": minutes(folder, name, seeds),
             "psnr_truth_db": f"{decibels(frame['nmse_truth']):.2f}",
+            "psnr_of_seeds_db": of_seeds(decibels(own["nmse_truth"]) for _, own in frame.groupby("seed")),
             "nc_psnr_db": f"{decibels(frame['nc_nmse']):.2f}",
         }
         for column, peer in (("over_bicubic", "coarse"), ("over_nafnet", "nafnet")):
-            row |= difference(column, frame, found.get(peer))
+            row |= over(column, frame, found.get(peer))
         rows.append(
             row
             | {
@@ -351,34 +352,47 @@ def table(folder: Path, seeds: list[int]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def of_seeds(folder: Path, name: str, seeds: list[int]) -> pd.DataFrame | None:
-    """Scores of a row, a line a child, means over its seeds."""
-    files = [file for seed in seeds if (file := folder / f"{name}-{seed}.csv").exists()]
-    if not files:
-        return None
-    together = pd.concat([pd.read_csv(file) for file in files])
-    return together.groupby("patient").mean(numeric_only=True).assign(seeds=len(files))
+def scores_of(folder: Path, name: str, seeds: Sequence[int]) -> pd.DataFrame | None:
+    """Scores of a row, a line a child and seed; seed 0 where nothing was trained."""
+    files = {seed: file for seed in seeds if (file := folder / f"{name}-{seed}.csv").exists()}
+    trained = bool(ROWS[name].network)
+    read = [pd.read_csv(file).assign(seed=seed if trained else 0) for seed, file in files.items()]
+    return pd.concat(read) if read else None
 
 
-def minutes(folder: Path, name: str, seeds: list[int]) -> str:
+def minutes(folder: Path, name: str, seeds: Sequence[int]) -> str:
     """Core minutes of a training, mean over seeds; empty where there was none."""
     files = [folder / "runs" / f"{name}-{seed}" / "time.json" for seed in seeds]
     took = [json.loads(file.read_text())["core_minutes"] for file in files if file.exists()]
     return f"{np.mean(took):.1f}" if took else ""
 
 
-def difference(name: str, ours: pd.DataFrame, theirs: pd.DataFrame | None) -> dict[str, str]:
-    """The columns of a difference of PSNR to the truth, pooled over children, dB."""
-    ends = ("", "_low", "_high")
-    if theirs is None or theirs is ours or ours["nmse_truth"].equals(theirs["nmse_truth"]):
-        return {f"{name}_db{end}": "" for end in ends}
+def over(name: str, ours: pd.DataFrame, theirs: pd.DataFrame | None) -> dict[str, str]:
+    """Differences of PSNR to the truth, pooled over children, dB: of common seeds, and of each."""
+    columns = [f"{name}_db{end}" for end in ("", "_low", "_high")] + [f"{name}_of_seeds_db"]
+    if theirs is None or theirs is ours:
+        return dict.fromkeys(columns, "")
+    common = sorted(set(theirs["seed"]) & set(ours["seed"])) or sorted(set(theirs["seed"]))
 
-    def minus(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], axis: int = -1) -> Any:
-        return -10 * np.log10(a.mean(axis=axis) / b.mean(axis=axis))
+    def errors(scores: pd.DataFrame, seeds: Sequence[int]) -> npt.NDArray[np.float64]:
+        kept = scores[scores["seed"].isin([0, *seeds])]
+        return kept.groupby("patient")["nmse_truth"].mean().to_numpy()
 
-    pair = (ours["nmse_truth"].to_numpy(), theirs["nmse_truth"].reindex(ours.index).to_numpy())
+    pair = errors(ours, common), errors(theirs, common)
     values = (float(minus(*pair)), *interval(pair, minus))
-    return {f"{name}_db{end}": f"{value:.2f}" for end, value in zip(ends, values, strict=True)}
+    single = of_seeds(float(minus(errors(ours, [seed]), errors(theirs, [seed]))) for seed in common)
+    return dict(zip(columns, (*(f"{value:.2f}" for value in values), single), strict=True))
+
+
+def of_seeds(values: Iterable[float]) -> str:
+    """Values of the seeds, in a cell; empty with one."""
+    listed = [f"{value:.2f}" for value in values]
+    return "; ".join(listed) if len(listed) > 1 else ""
+
+
+def minus(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], axis: int = -1) -> Any:
+    """Difference of the PSNR of mean errors, dB."""
+    return -10 * np.log10(a.mean(axis=axis) / b.mean(axis=axis))
 
 
 def decibels(errors: pd.Series) -> float:
