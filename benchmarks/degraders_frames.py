@@ -6,9 +6,9 @@
 
 Of 160 frames half are clean and half are degraded by a preset that is named to nobody; degraders
 are trained on these. Small restorers are trained equally with the pairs that each makes of the
-clean frames, and restore 40 frames of the other folder, degraded by the same preset. Every training and
-every arm's scores have a file of their own, so the command may be interrupted. A preset needs 20
-minutes of one core. Nothing of these frames goes into weights that ship.
+clean frames, and restore 40 frames of the other folder, degraded by the same preset. Every training
+and every arm's scores have a file of their own, so the command may be interrupted. A preset needs
+20 minutes of one core. Nothing of these frames goes into weights that ship.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ CLEAN = 80
 """Clean frames, and as many poor ones."""
 TWINS = 31, 156
 """Numbers of two frames that show one scene, so that both are clean ones."""
-STEPS = 400
+STEPS = 250
 """Optimiser steps of each restorer, of 4 crops of 96 x 96 pixels."""
-REALISATIONS = 4
+REALISATIONS = 2
 """Degradations of each clean frame."""
 RESAMPLES = 2000
 SCORES = ("psnr", "ssim", "lpips")

@@ -115,7 +115,9 @@ class UnpairedFramesDataModule(unpaired.UnpairedImages):
 
     def measured(self) -> dict[str, Any]:
         """See `UnpairedImages.measured`."""
-        return {"good": [frame.clean for frame in self.sides[0]], "longest_side": self.longest_side or 0}
+        pixels = [from_8_bits(frame.clean[:, frame.valid[0]]) for frame in self.sides[1]]
+        moments = np.stack([[seen.mean(axis=1), seen.std(axis=1)] for seen in pixels])
+        return {"moments": moments, "longest_side": self.longest_side or 0}
 
     def provenance(self) -> dict[str, Any]:
         """See `UnpairedImages.provenance`."""

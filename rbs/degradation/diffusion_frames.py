@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rbs.degradation.bridge import GOOD, POOR, Bridge
 from rbs.degradation.frames import FrameDegradation
 from rbs.degradation.learned import Terms
-from rbs.endoscopy.colour import from_8_bits
 from rbs.scans.scan import Array
+
+MOMENTS = 32
+"""Poor frames whose mean and contrast are kept."""
 
 
 class FrameDiffusion(Bridge, FrameDegradation):
     """`Bridge` from clean frames to poor ones, then sampling of the poor side.
 
-    Light, haze and blur are carried over the bridge, from its deepest level of noise to `shallow`.
-    What is finer than the noise of that level, noise of the sensor above all, differs from frame to
-    frame: it is sampled from the noised frame, as SDEdit does (Meng et al., ICLR 2022), by as many
-    steps of DDIM (Song et al., ICLR 2021).
+    The bridge hardly changes what noise hides last, the mean and the contrast of a whole frame.
+    They are measured, not learned: frames are standardised one by one, and a degraded frame gets
+    those of a poor frame that is drawn. Blur, haze and uneven light are carried over the bridge,
+    from its deepest level of noise to `shallow`. What is finer than the noise of that level, noise
+    of the sensor above all, is sampled from the noised frame, as SDEdit does (Meng et al., ICLR
+    2022), by as many steps of DDIM (Song et al., ICLR 2021).
 
     Args:
         channels: Channels of each level of the U-Net, finest first, multiples of `groups`.
@@ -46,21 +51,19 @@ class FrameDiffusion(Bridge, FrameDegradation):
         if not steps <= shallow < depth:
             raise ValueError(f"{steps} steps from level {shallow} of {depth}")
         self.shallow = shallow
-        self.register_buffer("mean", torch.zeros(3, 1, 1))
-        self.register_buffer("spread", torch.ones(3, 1, 1))
-        self.mean: Tensor
-        self.spread: Tensor
+        self.register_buffer("moments", torch.ones(MOMENTS, 2, 3))
+        self.moments: Tensor
 
-    def prepare(self, good: Sequence[Array], longest_side: int) -> None:
-        """See `FrameDegradation.prepare`: means and spreads of colours, too."""
-        super().prepare(good, longest_side)
-        pixels = torch.cat([torch.from_numpy(from_8_bits(frame)).flatten(1) for frame in good], dim=1)
-        self.mean.copy_(pixels.mean(dim=1)[:, None, None])
-        self.spread.copy_(pixels.std(dim=1).clamp(min=1e-3)[:, None, None])
+    def prepare(self, moments: Array, longest_side: int) -> None:
+        """See `FrameDegradation.prepare`: some moments, evenly by brightness, are kept."""
+        super().prepare(moments, longest_side)
+        places = np.linspace(0, len(moments) - 1, MOMENTS).round().astype(int)
+        chosen = moments[np.argsort(moments[:, 0].mean(axis=1))[places]]
+        self.moments.copy_(torch.from_numpy(chosen))
 
     def losses(self, good: Tensor, poor: Tensor, place: Tensor) -> Terms:
         """See `FrameDegradation.losses`."""
-        u = (torch.cat([good, poor]) - self.mean) / self.spread
+        u = _standardised(torch.cat([good, poor]))
         t = torch.randint(self.depth + 1, (len(u),), device=u.device)
         sides = torch.tensor([GOOD] * len(good) + [POOR] * len(poor), device=u.device)
         noise = torch.randn_like(u)
@@ -71,8 +74,10 @@ class FrameDiffusion(Bridge, FrameDegradation):
 
     def degrade(self, good: Tensor, generator: torch.Generator) -> Tensor:
         """See `DegradationModel.degrade`."""
-        u = self._bridged((good - self.mean) / self.spread, self.shallow, generator)
-        return self._sampled(u, generator) * self.spread + self.mean
+        drawn = torch.randint(MOMENTS, (len(good),), generator=generator)
+        mean, spread = self.moments[drawn][..., None, None].unbind(dim=1)
+        u = self._sampled(self._bridged(_standardised(good), self.shallow, generator), generator)
+        return (_standardised(u) * spread + mean).clamp(0, 1)
 
     def _sampled(self, u: Tensor, generator: torch.Generator) -> Tensor:
         """Poor frames from those whose finest detail is hidden by noise of the level `shallow`."""
@@ -85,3 +90,9 @@ class FrameDiffusion(Bridge, FrameDegradation):
             noise = (1 - alpha).sqrt() * x + alpha.sqrt() * velocity
             x = following.sqrt() * u + (1 - following).sqrt() * noise
         return u
+
+
+def _standardised(frames: Tensor) -> Tensor:
+    """Frames of mean 0 and standard deviation 1 in each colour."""
+    spread, mean = torch.std_mean(frames, dim=(2, 3), keepdim=True)
+    return (frames - mean) / spread.clamp(min=0.01)

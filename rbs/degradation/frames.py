@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -43,11 +42,11 @@ class FrameDegradation(DegradationModel):
         """See the class."""
         return int(self.side)
 
-    def prepare(self, good: Sequence[Array], longest_side: int) -> None:
+    def prepare(self, moments: Array, longest_side: int) -> None:
         """Take what is measured, not trained.
 
         Args:
-            good: Clean frames, uint8 (3, H, W) each.
+            moments: Mean and standard deviation of the colours of each poor frame, (N, 2, 3).
             longest_side: See the class.
         """
         self.side.fill_(longest_side)

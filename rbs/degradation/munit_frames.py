@@ -14,6 +14,8 @@ from rbs.degradation.frames import WHOLE, FrameDegradation, encoded, light_of
 from rbs.degradation.learned import Terms
 
 _DIRECTIONS = 4
+_CAST = 0.2
+"""Factor on what differs between colours: what differs between scenes would be taken for a cast."""
 _LOCAL = 0.3
 """Factor on what content adds in places: what a style has everywhere is learned sooner."""
 _FIELD = 5
@@ -102,11 +104,11 @@ class FrameMunit(FrameDegradation):
         for block in self.decoder:
             x = block(x, style)
         local = _LOCAL * F.interpolate(self.local(x), scale_factor=4, mode="bilinear")[..., :rows, :columns]
-        light = gain[:, :, None, None] + _field(field, place, (rows, columns)) + local[:, :1]
-        veil = _STARTS["haze"] + haze[:, :, None, None] + local[:, 1:]
+        light = _toned(gain) + _field(field, place, (rows, columns)) + local[:, :1]
+        veil = _STARTS["haze"] + _toned(haze) + local[:, 1:]
         mean = light.clamp(-7, 3).exp() * blurred + veil.clamp(-9, 0).exp()
         shot, read = (
-            (_STARTS[k] + v).clamp(-14, -1).exp()[..., None, None]
+            (_STARTS[k] + v).clamp(-18, -1).exp()[..., None, None]
             for k, v in (("shot", shot), ("read", read))
         )
         return mean, shot * mean + read
@@ -126,6 +128,12 @@ class FrameMunit(FrameDegradation):
         style = torch.randn(len(good), self.style, generator=generator)
         mean, variance = self.expected(good, style, good.new_tensor([WHOLE] * len(good)))
         return encoded(mean + variance.sqrt() * torch.randn(mean.shape, generator=generator))
+
+
+def _toned(colours: Tensor) -> Tensor:
+    """Numbers of colours (B, 3), their differences reduced, (B, 3, 1, 1)."""
+    mean = colours.mean(dim=1, keepdim=True)
+    return (mean + _CAST * (colours - mean))[:, :, None, None]
 
 
 def _kernels(widths_px: Sequence[float], lengths_px: Sequence[float]) -> Tensor:
