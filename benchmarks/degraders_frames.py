@@ -17,7 +17,7 @@ import argparse
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ CLEAN = 80
 """Clean frames, and as many poor ones."""
 TWINS = 31, 156
 """Numbers of two frames that show one scene, so that both are clean ones."""
-STEPS = 250
+STEPS = 200
 """Optimiser steps of each restorer, of 4 crops of 96 x 96 pixels."""
 REALISATIONS = 2
 """Degradations of each clean frame."""
@@ -237,13 +237,17 @@ def train_restorer(run: Path, folder: Path, preset: str, arm: str) -> None:
     fit(config, **quiet(run, **{"ema.decay": 0.98, "trainer.max_steps": STEPS}))
 
 
-def test_frames(preset: Preset) -> Iterator[tuple[FrameTarget, Frame]]:
+@cache
+def test_frames(preset: Preset) -> list[tuple[FrameTarget, Frame]]:
     """Frames of the other folder, and what the preset makes of them."""
+    found = []
     folder = Path(os.environ["RBS_TEST_DATA"]) / "endoscopy" / "val" / "images"
     for number, file in enumerate(sorted(folder.glob("*.jpg"))):
         frame = reduced(read_frame(file), LONGEST)
         target = FrameTarget(frame, field_of_view(frame))
-        yield target, Optical(preset, target.valid)(frame, np.random.default_rng((8, number)))
+        poor = Optical(preset, target.valid)(frame, np.random.default_rng((8, number)))
+        found.append((target, poor))
+    return found
 
 
 def scores(made: Frame, target: FrameTarget) -> list[float]:

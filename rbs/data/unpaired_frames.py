@@ -17,6 +17,7 @@ from rbs.data.datasets import place_crop
 from rbs.data.endoscopy import LoadedFrame, load_frame
 from rbs.data.frames_manifest import FrameRow, FramesManifest, is_frames_manifest
 from rbs.data.manifest import manifest_record, patient_key
+from rbs.degradation.frames import noise_of
 from rbs.endoscopy.colour import from_8_bits
 from rbs.endoscopy.duplicates import near_duplicates
 from rbs.endoscopy.perceptual_hash import PerceptualHash, perceptual_hash
@@ -115,9 +116,11 @@ class UnpairedFramesDataModule(unpaired.UnpairedImages):
 
     def measured(self) -> dict[str, Any]:
         """See `UnpairedImages.measured`."""
-        pixels = [from_8_bits(frame.clean[:, frame.valid[0]]) for frame in self.sides[1]]
-        moments = np.stack([[seen.mean(axis=1), seen.std(axis=1)] for seen in pixels])
-        return {"moments": moments, "longest_side": self.longest_side or 0}
+        moments = []
+        for frame in self.sides[1]:
+            seen = from_8_bits(frame.clean[:, frame.valid[0]])
+            moments.append([seen.mean(), seen.std(axis=1).mean(), noise_of(from_8_bits(frame.clean))])
+        return {"moments": np.array(moments, np.float32), "longest_side": self.longest_side or 0}
 
     def provenance(self) -> dict[str, Any]:
         """See `UnpairedImages.provenance`."""

@@ -9,29 +9,27 @@ import torch
 from torch import Tensor
 
 from rbs.degradation.bridge import GOOD, POOR, Bridge
-from rbs.degradation.frames import FrameDegradation
+from rbs.degradation.frames import FrameDegradation, noise_of
 from rbs.degradation.learned import Terms
 from rbs.scans.scan import Array
 
 MOMENTS = 32
-"""Poor frames whose mean and contrast are kept."""
+"""Poor frames of which mean, contrast and noise are kept."""
 
 
 class FrameDiffusion(Bridge, FrameDegradation):
-    """`Bridge` from clean frames to poor ones, then sampling of the poor side.
+    """`Bridge` from clean frames to poor ones, and noise.
 
-    The bridge hardly changes what noise hides last, the mean and the contrast of a whole frame.
-    They are measured, not learned: frames are standardised one by one, and a degraded frame gets
-    those of a poor frame that is drawn. Blur, haze and uneven light are carried over the bridge,
-    from its deepest level of noise to `shallow`. What is finer than the noise of that level, noise
-    of the sensor above all, is sampled from the noised frame, as SDEdit does (Meng et al., ICLR
-    2022), by as many steps of DDIM (Song et al., ICLR 2021).
+    Blur, haze and uneven light are carried over the bridge. What it hardly changes is measured, not
+    learned, and taken from a poor frame that is drawn: the mean and the contrast of a whole frame,
+    which noise hides last, so that frames are standardised one by one; and the noise of the sensor,
+    which differs from frame to frame, and which is white. Colours stay those of the scene.
 
     Args:
         channels: Channels of each level of the U-Net, finest first, multiples of `groups`.
         groups: Groups of channels that are normalised together.
         patch: Side of the blocks of pixels that are laid into channels.
-        steps: Steps of the bridge, and of the sampling.
+        steps: Steps of the bridge.
         depth: Noise level at which the bridge begins, of 1000.
         shallow: That at which it ends.
         tile: Rows and columns of tiles; smaller frames are degraded whole.
@@ -42,23 +40,23 @@ class FrameDiffusion(Bridge, FrameDegradation):
         channels: Sequence[int] = (24, 32, 48),
         groups: int = 8,
         patch: int = 4,
-        steps: int = 3,
+        steps: int = 4,
         depth: int = 600,
-        shallow: int = 120,
+        shallow: int = 40,
         tile: Sequence[int] = (256, 320),
     ) -> None:
         super().__init__(3, channels, groups, patch, steps, depth, tile)
         if not steps <= shallow < depth:
             raise ValueError(f"{steps} steps from level {shallow} of {depth}")
         self.shallow = shallow
-        self.register_buffer("moments", torch.ones(MOMENTS, 2, 3))
+        self.register_buffer("moments", torch.ones(MOMENTS, 3))
         self.moments: Tensor
 
     def prepare(self, moments: Array, longest_side: int) -> None:
         """See `FrameDegradation.prepare`: some moments, evenly by brightness, are kept."""
         super().prepare(moments, longest_side)
         places = np.linspace(0, len(moments) - 1, MOMENTS).round().astype(int)
-        chosen = moments[np.argsort(moments[:, 0].mean(axis=1))[places]]
+        chosen = moments[np.argsort(moments[:, 0])[places]]
         self.moments.copy_(torch.from_numpy(chosen))
 
     def losses(self, good: Tensor, poor: Tensor, place: Tensor) -> Terms:
@@ -75,24 +73,25 @@ class FrameDiffusion(Bridge, FrameDegradation):
     def degrade(self, good: Tensor, generator: torch.Generator) -> Tensor:
         """See `DegradationModel.degrade`."""
         drawn = torch.randint(MOMENTS, (len(good),), generator=generator)
-        mean, spread = self.moments[drawn][..., None, None].unbind(dim=1)
-        u = self._sampled(self._bridged(_standardised(good), self.shallow, generator), generator)
-        return (_standardised(u) * spread + mean).clamp(0, 1)
+        wanted, own = self.moments[drawn][..., None, None, None], _moments(good)
+        mean, spread = (
+            of * wanted[:, place] / of.mean(dim=1, keepdim=True).clamp(min=0.01)
+            for place, of in enumerate(own)
+        )
+        u = self._bridged(_standardised(good), self.shallow, generator)
+        found = _standardised(u) * spread + mean
+        present = good.new_tensor([noise_of(frame) for frame in found.numpy()])[:, None, None, None]
+        missing = (wanted[:, 2] ** 2 - present**2).clamp(min=0).sqrt()
+        return (found + missing * torch.randn(found.shape, generator=generator)).clamp(0, 1)
 
-    def _sampled(self, u: Tensor, generator: torch.Generator) -> Tensor:
-        """Poor frames from those whose finest detail is hidden by noise of the level `shallow`."""
-        levels = torch.linspace(self.shallow, 0, self.steps + 1).round().long()
-        alphas = self._scheduler.alphas_cumprod[levels]
-        x = alphas[0].sqrt() * u + (1 - alphas[0]).sqrt() * torch.randn(u.shape, generator=generator)
-        for t, alpha, following in zip(levels[:-1].tolist(), alphas, alphas[1:], strict=False):
-            velocity = self._tiled(x, t, POOR)
-            u = alpha.sqrt() * x - (1 - alpha).sqrt() * velocity
-            noise = (1 - alpha).sqrt() * x + alpha.sqrt() * velocity
-            x = following.sqrt() * u + (1 - following).sqrt() * noise
-        return u
+
+def _moments(frames: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each colour of frames, (B, 3, 1, 1) each."""
+    spread, mean = torch.std_mean(frames, dim=(2, 3), keepdim=True)
+    return mean, spread.clamp(min=0.01)
 
 
 def _standardised(frames: Tensor) -> Tensor:
     """Frames of mean 0 and standard deviation 1 in each colour."""
-    spread, mean = torch.std_mean(frames, dim=(2, 3), keepdim=True)
-    return (frames - mean) / spread.clamp(min=0.01)
+    mean, spread = _moments(frames)
+    return (frames - mean) / spread

@@ -46,7 +46,8 @@ class FrameDegradation(DegradationModel):
         """Take what is measured, not trained.
 
         Args:
-            moments: Mean and standard deviation of the colours of each poor frame, (N, 2, 3).
+            moments: Mean, standard deviation and noise (`noise_of`) of each poor frame, means over
+                the colours, (N, 3).
             longest_side: See the class.
         """
         self.side.fill_(longest_side)
@@ -129,6 +130,13 @@ def load_frame_degrader(path: str | Path) -> FrameDegrader:
     if found.module.longest_side < 0:
         raise CheckpointError("it was not trained on frames", file=Path(path), remedy=RETRAIN)
     return FrameDegrader(found.module, found.name, found.version, found.sha256, found.provenance)
+
+
+def noise_of(frame: Frame) -> float:
+    """Standard deviation of the noise by the finest wavelets of a frame, mean over the colours."""
+    from skimage.restoration import estimate_sigma
+
+    return float(estimate_sigma(frame, average_sigmas=True, channel_axis=0))
 
 
 def light_of(srgb: Tensor) -> Tensor:

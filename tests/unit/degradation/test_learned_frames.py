@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rbs.degradation.diffusion_frames import FrameDiffusion
-from rbs.degradation.frames import FrameDegrader, encoded, light_of, load_frame_degrader
+from rbs.degradation.frames import FrameDegrader, encoded, light_of, load_frame_degrader, noise_of
 from rbs.degradation.learned import load_degrader, save_degrader
 from rbs.degradation.munit import Munit
 from rbs.degradation.munit_frames import FrameMunit
@@ -29,7 +29,7 @@ def small(kind):
     model = FrameMunit(channels=8)
     if kind is FrameDiffusion:
         model = FrameDiffusion(channels=(8, 16), steps=2, depth=500, tile=(32, 32))
-    model.prepare(np.float32([[[0.2, 0.15, 0.1], [0.1] * 3], [[0.4, 0.3, 0.2], [0.2] * 3]]), 64)
+    model.prepare(np.float32([[0.2, 0.1, 0.02], [0.3, 0.15, 0.05]]), 64)
     return model.eval()
 
 
@@ -167,6 +167,19 @@ def test_noise_is_as_its_variance_says():
         )
     assert float(to_linear(made).var()) == pytest.approx(float(variance.mean()), rel=0.1)
     assert float(variance.mean()) == pytest.approx(np.exp(-6.0) * float(light.mean()), rel=0.05)
+
+
+def test_brightness_contrast_and_noise_of_the_bridge_are_those_of_a_poor_frame():
+    model = small(FrameDiffusion)
+    model.moments.copy_(torch.tensor([0.25, 0.08, 0.03]))
+    frame = torch.from_numpy(scene(3, 96, 96))[None]
+    with torch.inference_mode():
+        made = model.degrade(frame, torch.Generator().manual_seed(0))
+    assert float(made.mean()) == pytest.approx(0.25, abs=0.005)
+    assert float(made.std(dim=(2, 3)).mean()) == pytest.approx((0.08**2 + 0.03**2) ** 0.5, rel=0.1)
+    assert noise_of(made[0].numpy()) == pytest.approx(0.03, rel=0.15)
+    shares = [of.mean(dim=(2, 3))[0] / of.mean() for of in (made, frame)]
+    torch.testing.assert_close(*shares, atol=0.02, rtol=0.02)
 
 
 def test_long_kernels_have_directions():
