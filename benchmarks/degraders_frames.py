@@ -181,8 +181,8 @@ def write_frames(folder: Path, preset: Preset) -> None:
                 rng = np.random.default_rng((9, PRESETS.index(preset), number))
                 frame = Optical(preset, field_of_view(frame))(frame, rng)
             write_frame(picture, frame)
-        rows = [FrameRow(file, "train", source="PolypGen") for file in sorted(side.glob("*.png"))]
-        rows = [FrameRow(row.frame, "train", group=row.frame.name) for row in rows]
+        pictures = sorted(side.glob("*.png"))
+        rows = [FrameRow(file, "train", group=file.name, source="PolypGen") for file in pictures]
         write_frames_manifest(side / "manifest.csv", rows, overwrite=True)
 
 

@@ -46,8 +46,8 @@ class FrameDiffusion(Bridge, FrameDegradation):
         tile: Sequence[int] = (256, 320),
     ) -> None:
         super().__init__(3, channels, groups, patch, steps, depth, tile)
-        if not steps <= shallow < depth:
-            raise ValueError(f"{steps} steps from level {shallow} of {depth}")
+        if not 0 <= shallow < depth:
+            raise ValueError(f"a bridge from level {depth} to {shallow}")
         self.shallow = shallow
         self.register_buffer("moments", torch.ones(MOMENTS, 3))
         self.moments: Tensor
