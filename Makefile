@@ -193,12 +193,12 @@ train-x2: $(RUNS)/enlarge/$(PART)/restorer.safetensors  ## Train what restores c
 $(RUNS)/enlarge/%/restorer.safetensors: $(MANIFEST) experiments/enlarge/nafnet.yaml experiments/enlarge/%.yaml $(call ANEW,train-x2) | $(READY) same-data
 	$(call FIT,experiments/enlarge/nafnet.yaml $(if $(filter nafnet,$*),,--config experiments/enlarge/$*.yaml)) $(call FROM,$(MANIFEST)) $(call ASKED,train-x2)
 
-# How another camera degrades, of good scans with truth and poor scans of other patients; then
+# How another camera degrades, of good scans with truth, or clean frames, and poor ones of other patients; then
 # make train-stage1 MANIFEST=$(GOOD) ARGS='--data.pairs expectation --data.degrader $(RUNS)/degradation/munit/degrader.safetensors'
 MODEL ?= munit
-train-degrader: | $(READY)  ## Learn how poor scans differ from good ones of other patients: GOOD=manifest POOR=manifest (MODEL=munit, diffusion)
+train-degrader: | $(READY)  ## Learn how poor scans or frames differ from good ones of other patients: GOOD=manifest POOR=manifest (MODEL=munit, diffusion)
 	$(if $(and $(GOOD),$(POOR)),,$(error give GOOD=manifest and POOR=manifest))
-	$(call FIT,experiments/degradation/$(MODEL).yaml) --data.good $(GOOD) --data.poor $(POOR) $(ARGS)
+	$(call FIT,$(EXPERIMENTS)degradation/$(MODEL).yaml) --name degradation/$(MODEL) --data.good $(GOOD) --data.poor $(POOR) $(ARGS)
 
 # What has been trained already is not trained again. Stage 1 of the table is what ships, no. 2 what was trained here.
 # PRECISION=32-true where the processor has no bfloat16, which it would imitate ten times as slowly.

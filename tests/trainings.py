@@ -1,5 +1,6 @@
 """Trainings of seconds for tests, and how far apart two of them ended."""
 
+import csv
 from itertools import chain
 from pathlib import Path
 
@@ -13,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def of_frames(config: Path) -> bool:
-    return "endoscopy" in yaml.safe_load(config.read_text())["data"]["class_path"]
+    path = yaml.safe_load(config.read_text())["data"]["class_path"]
+    return "endoscopy" in path or "frames" in path
 
 
 def of_phantoms(config: Path) -> bool:
@@ -70,12 +72,17 @@ def with_small_nafnet(arguments: list[str]) -> list[str]:
 
 
 def unpaired_manifests(manifest: Path) -> list[Path]:
-    """Manifests beside one, of every other training patient: good scans, and poor ones without truth."""
-    head, *rows = manifest.read_text().splitlines()
-    training = [row for row in rows if ",train," in row]
+    """Manifests beside one, of every other training patient or video: good images, and poor ones."""
+    with manifest.open(newline="") as file:
+        training = [row for row in csv.DictReader(file) if row["split"] == "train"]
+    units = [row.get("patient", row.get("group")) for row in training]
     files = [manifest.with_name(f"{side}.csv") for side in ("good", "poor")]
-    for place, file in enumerate(files):
-        file.write_text("\n".join([head, *training[place::2]]) + "\n")
+    for place, path in enumerate(files):
+        kept = sorted(set(units))[place::2]
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, training[0])
+            writer.writeheader()
+            writer.writerows(row for row, unit in zip(training, units, strict=True) if unit in kept)
     return files
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from rbs.data.augmentation.geometric import LARGEST_SEED, flip_alike
 from rbs.data.datamodule import CropDataModule
 from rbs.data.datasets import CaseDataset, CropDataset, Sample, place_crop
 from rbs.data.frames_manifest import FrameRow, FramesManifest
+from rbs.degradation import Degrader
+from rbs.degradation.frames import FrameDegrader, load_frame_degrader
 from rbs.degradation.optical import Optical, Preset, enlarge
-from rbs.endoscopy.colour import from_8_bits, in_8_bits
+from rbs.endoscopy.colour import Mask, from_8_bits, in_8_bits
 from rbs.endoscopy.field_of_view import field_of_view
 from rbs.endoscopy.files import read_frame, reduced
 from rbs.endoscopy.pairs import mask_of, refuse_other_scene, refuse_other_size
-from rbs.errors import FrameError, ManifestError, RbsError
+from rbs.errors import CheckpointError, FrameError, ManifestError, RbsError
 from rbs.scans.scan import Array, Spacing
 
 log = logging.getLogger(__name__)
@@ -51,6 +54,12 @@ class LoadedFrame:
 
 PIXEL = (1.0, 1.0)
 """Spacing of frames, whose pixels have no size in mm."""
+
+DRAWN = 2
+"""Degradations of each frame by a degrader, where no number is given."""
+
+Within = Callable[[Mask], Degrader]
+"""From the field of view of a frame to its degradation."""
 
 
 class EndoscopyDataModule(CropDataModule):
@@ -82,8 +91,11 @@ class EndoscopyDataModule(CropDataModule):
     Args:
         manifest: The CSV that lists the frames.
         preset: What clean frames are degraded by; see `rbs.degradation.optical`.
-        realisations: Number of degradations of each frame; None draws one afresh for every crop.
-            Of numbered ones a teacher can say its prior.
+        degrader: File of a degrader of frames (`make train-degrader DATA=endoscopy`), which takes
+            the place of the preset. It was trained on frames of the same `longest_side`.
+        realisations: Number of degradations of each frame; None draws one afresh for every crop, or
+            `DRAWN` with a degrader, which takes longer. Of numbered ones a teacher can say its
+            prior.
         crop: Rows and columns of training crops, multiples of 16.
         longest_side: Longer frames are reduced to this when read, before they are degraded, pixels;
             None leaves them as they are.
@@ -99,17 +111,36 @@ class EndoscopyDataModule(CropDataModule):
         manifest: str | Path = "data/frames/manifest.csv",
         *,
         preset: Preset = "mixed",
+        degrader: str | Path | None = None,
         realisations: int | None = None,
         crop: tuple[int, int] = (128, 128),
         longest_side: int | None = 320,
         **options: Any,
     ) -> None:
-        super().__init__(manifest, realisations=realisations, crop=crop, **options)
+        drawn = DRAWN if realisations is None and degrader is not None else realisations
+        super().__init__(manifest, realisations=drawn, crop=crop, **options)
         if longest_side is not None and longest_side < max(crop):
             fault = f"frames of {longest_side} pixels do not hold crops of {tuple(crop)}"
             raise RbsError(fault, remedy="raise longest_side or lower crop")
         self.preset: Preset = preset
+        self.degrader = None if degrader is None else Path(degrader)
         self.longest_side = longest_side
+        self._realised: dict[tuple[int, int], Array] = {}
+
+    def setup(self, stage: str) -> None:
+        """See `CropDataModule.setup`.
+
+        Raises:
+            CheckpointError: The file is no degrader of frames, or one of frames of another size.
+        """
+        if self.degrader is not None and self._degrading.longest_side != (self.longest_side or 0):
+            theirs, ours = (
+                f"{side} pixels" if side else "any size"
+                for side in (self._degrading.longest_side, self.longest_side)
+            )
+            fault = f"it was trained on frames of {theirs}, and these are of {ours}"
+            raise CheckpointError(fault, file=self.degrader, remedy="set --data.longest_side to the same")
+        super().setup(stage)
 
     def cases(self, split: str) -> list[FrameRow]:
         """See `CropDataModule.cases`; an empty split is refused, too."""
@@ -121,14 +152,34 @@ class EndoscopyDataModule(CropDataModule):
 
     def training_ranges(self) -> dict[str, Any]:
         """Preset and size of the training frames, which the weights are then known to be for."""
-        acquired = all(frame.low is not None for frame in self._kept["train"])
-        return {"preset": None if acquired else self.preset, "longest_side": self.longest_side}
+        known = self.degrader is None and any(frame.low is None for frame in self._kept["train"])
+        return {"preset": self.preset if known else None, "longest_side": self.longest_side}
+
+    @cached_property
+    def _degrading(self) -> FrameDegrader:
+        assert self.degrader is not None
+        return load_frame_degrader(self.degrader)
+
+    @property
+    def _within(self) -> Within:
+        return partial(Optical, self.preset) if self.degrader is None else self._degrading.within
 
     def _crops(self) -> FrameCrops:
-        return FrameCrops(self.cases("train"), self._kept["train"], preset=self.preset, **self._options())
+        crops = FrameCrops(
+            self.cases("train"),
+            self._kept["train"],
+            within=self._within,
+            realised=self._realised,
+            **self._options(),
+        )
+        if self.degrader is not None:
+            numbers = list(product(range(len(crops.images)), range(self.realisations or 0)))
+            for row, number in tqdm(numbers, desc="degrading", unit="frame", leave=False):
+                crops.realisation(row, number)
+        return crops
 
     def _whole(self, split: str) -> WholeFrames:
-        return WholeFrames(self.cases(split), self._kept[split], preset=self.preset, seed=self.seed)
+        return WholeFrames(self.cases(split), self._kept[split], within=self._within, seed=self.seed)
 
     def _read(self, split: str) -> list[LoadedFrame]:
         bar = tqdm(self.cases(split), desc=f"reading {split} frames", unit="frame", leave=False)
@@ -140,6 +191,9 @@ class EndoscopyDataModule(CropDataModule):
         if 0 < acquired < len(kept):
             fault = f"{acquired} of {len(kept)} training frames have a picture of low quality"
             raise ManifestError(fault, file=self.manifest, remedy="name one for all of them, or for none")
+        if acquired and self.degrader is not None:
+            fault = "frames that have pictures of low quality are not degraded"
+            raise ManifestError(fault, file=self.manifest, remedy="leave --data.degrader out")
         if acquired:
             log.info("frames are restored from their acquired pictures: preset %s is not used", self.preset)
         for row, frame in zip(rows, kept, strict=True):
@@ -159,17 +213,23 @@ class FrameCrops(CropDataset):
     Args:
         rows: Rows of the manifest.
         frames: Their pictures.
-        preset: Degradation of clean frames.
+        within: Degradation of clean frames.
+        realised: Numbered degradations that exist, uint8, which are added to.
         options: Further arguments of `CropDataset`.
     """
 
     def __init__(
-        self, rows: Sequence[FrameRow], frames: Sequence[LoadedFrame], *, preset: Preset, **options: Any
+        self,
+        rows: Sequence[FrameRow],
+        frames: Sequence[LoadedFrame],
+        *,
+        within: Within,
+        realised: dict[tuple[int, int], Array],
+        **options: Any,
     ) -> None:
         super().__init__(rows, frames, **options)
-        self.preset: Preset = preset
+        self.within, self._realised = within, realised
         self.labelled = all(frame.labels is not None for frame in frames)
-        self._realised: dict[tuple[int, int], Array] = {}
 
     def __getitem__(self, index: int) -> Sample:
         row, rng = self.draw_case(index)
@@ -178,7 +238,7 @@ class FrameCrops(CropDataset):
         # The whole frame is degraded, though a crop is shown: light and haze belong to the field of
         # view.
         if self.realisations is None:
-            low, whole = _low(frame, self.preset, (self.seed, 4, index)), None
+            low, whole = _low(frame, self.within, (self.seed, 4, index)), None
         else:
             low, *_ = self.realisation(row, int(rng.integers(self.realisations)))
             whole = low
@@ -195,7 +255,7 @@ class FrameCrops(CropDataset):
     def realisation(self, row: int, number: int) -> tuple[Array, float, Spacing]:
         """A whole degraded frame, sRGB (3, H, W); frames have no exposure and no spacing."""
         if (row, number) not in self._realised:
-            low = _low(self.images[row], self.preset, (self.seed, 3, row, number))
+            low = _low(self.images[row], self.within, (self.seed, 3, row, number))
             self._realised[row, number] = in_8_bits(low)
         return from_8_bits(self._realised[row, number]), 1.0, PIXEL
 
@@ -206,19 +266,19 @@ class WholeFrames(CaseDataset):
     Args:
         rows: Rows of the manifest.
         frames: Their pictures.
-        preset: Degradation of clean frames.
+        within: Degradation of clean frames.
         seed: Seed.
     """
 
     def __init__(
-        self, rows: Sequence[FrameRow], frames: Sequence[LoadedFrame], *, preset: Preset, seed: int
+        self, rows: Sequence[FrameRow], frames: Sequence[LoadedFrame], *, within: Within, seed: int
     ) -> None:
         super().__init__(rows, frames, seed=seed)
-        self.preset: Preset = preset
+        self.within = within
 
     def __getitem__(self, row: int) -> Sample:
         frame = self.images[row]
-        low = _low(frame, self.preset, (self.seed, 2, row))
+        low = _low(frame, self.within, (self.seed, 2, row))
         arrays = {"rapid": low, "target": from_8_bits(frame.clean), "valid": frame.valid}
         if frame.labels is not None:
             arrays |= {"labels": frame.labels, **self.other_labels(row)}
@@ -262,8 +322,8 @@ def _at_size(picture: Array, shape: tuple[int, ...]) -> Array:
     return enlarge(np.pad(picture, [(0, 0), *more], mode="edge"), shape)
 
 
-def _low(frame: LoadedFrame, preset: Preset, seed: Sequence[int]) -> Array:
+def _low(frame: LoadedFrame, within: Within, seed: Sequence[int]) -> Array:
     """The picture to restore, sRGB 0..1: the acquired one, or the clean one degraded."""
     if frame.low is not None:
         return from_8_bits(frame.low)
-    return Optical(preset, frame.valid[0])(from_8_bits(frame.clean), np.random.default_rng(seed))
+    return within(frame.valid[0])(from_8_bits(frame.clean), np.random.default_rng(seed))

@@ -52,6 +52,11 @@ class FrameRow:
         """The unit that statistics go by."""
         return self.group
 
+    @property
+    def grouped(self) -> bool:
+        """True where the manifest tells the video or patient."""
+        return not self.frame.as_posix().endswith(self.group)
+
 
 @dataclass(frozen=True)
 class FramesManifest:

@@ -1,7 +1,8 @@
-"""Good and poor scans of different patients, from which a degradation is learned."""
+"""Good and poor images of different patients, from which a degradation is learned; scans."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,71 @@ class Domain:
     levels: list[float]
 
 
-class UnpairedDataModule(L.LightningDataModule):
+class UnpairedImages(L.LightningDataModule, ABC):
+    """Random crops of good images, and of poor ones of other patients.
+
+    Args:
+        good: Manifest of good images.
+        poor: Manifest of poor ones.
+        crop: Rows and columns of crops, multiples of 16.
+        batch_size: Crops of each side in a batch.
+        samples_per_epoch: Crops of each side in an epoch.
+        num_workers: Processes that prepare batches.
+        seed: Seed of all random choices.
+
+    Raises:
+        RbsError: An argument is out of range.
+    """
+
+    def __init__(
+        self,
+        good: str | Path,
+        poor: str | Path,
+        *,
+        crop: tuple[int, int],
+        batch_size: int,
+        samples_per_epoch: int,
+        num_workers: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        if min(crop) < GRID or any(size % GRID for size in crop):
+            fault = f"the crop {tuple(crop)} is not made of multiples of {GRID}"
+            raise RbsError(fault, remedy="try 96 x 192")
+        if min(batch_size, samples_per_epoch) < 1 or seed < 0:
+            fault = f"batches of {batch_size}, {samples_per_epoch} samples an epoch, seed {seed}"
+            raise RbsError(fault, remedy="give at least 1, and a seed of 0 or more")
+        self.good, self.poor, self.crop = Path(good), Path(poor), crop
+        self.batch_size, self.samples_per_epoch = batch_size, samples_per_epoch
+        self.num_workers, self.seed = num_workers, seed
+
+    @abstractmethod
+    def measured(self) -> dict[str, Any]:
+        """What a model takes of the images before it is trained (`DegradationModel.prepare`)."""
+
+    @abstractmethod
+    def provenance(self) -> dict[str, Any]:
+        """Record of the images, for weights: no patient is named."""
+
+    @abstractmethod
+    def _crops(self) -> Dataset[dict[str, torch.Tensor]]:
+        """Crops, whose index counts on over epochs."""
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches of random crops, other ones each epoch."""
+        crops = self._crops()
+        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        sampler = EpochSampler(crops, num_replicas=ranks, rank=rank)
+        return DataLoader(
+            crops,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+class UnpairedDataModule(UnpairedImages):
     """Crops of good expectations, and of counts of poor scans of other patients.
 
     Pixel size is a fact of the header: good expectations are laid on the pixels of the poor scans,
@@ -91,17 +156,16 @@ class UnpairedDataModule(L.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        if min(crop) < GRID or any(size % GRID for size in crop):
-            fault = f"the crop {tuple(crop)} is not made of multiples of {GRID}"
-            raise RbsError(fault, remedy="try 96 x 192")
-        if min(batch_size, samples_per_epoch) < 1 or seed < 0:
-            fault = f"batches of {batch_size}, {samples_per_epoch} samples an epoch, seed {seed}"
-            raise RbsError(fault, remedy="give at least 1, and a seed of 0 or more")
-        self.good, self.poor, self.crop = Path(good), Path(poor), crop
+        super().__init__(
+            good,
+            poor,
+            crop=crop,
+            batch_size=batch_size,
+            samples_per_epoch=samples_per_epoch,
+            num_workers=num_workers,
+            seed=seed,
+        )
         self.shown = list(crop)
-        self.batch_size, self.samples_per_epoch = batch_size, samples_per_epoch
-        self.num_workers, self.seed = num_workers, seed
 
     def setup(self, stage: str) -> None:
         """Read both sides.
@@ -149,7 +213,7 @@ class UnpairedDataModule(L.LightningDataModule):
             raise ScanError(error.fault, file=case.standard[0], remedy=error.remedy) from error
 
     def provenance(self) -> dict[str, Any]:
-        """Record of the scans, for weights: no patient is named."""
+        """See `UnpairedImages.provenance`."""
         good, poor = self.sides
         return {
             "good": {**manifest_record(self.good), "scans": len(good.cases)},
@@ -160,19 +224,15 @@ class UnpairedDataModule(L.LightningDataModule):
             "shows": "scans",
         }
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Batches of random crops, other ones each epoch."""
+    def measured(self) -> dict[str, Any]:
+        """See `UnpairedImages.measured`."""
+        good, poor = self.sides
+        about = {"spacing_mm": self.spacing_mm, "noise": self.noise}
+        return {"good": good.images, "levels": poor.levels, **about}
+
+    def _crops(self) -> _Crops:
         rows, columns = self.shown
-        crops = _Crops(self.sides, (rows, columns), self.samples_per_epoch, self.seed)
-        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        sampler = EpochSampler(crops, num_replicas=ranks, rank=rank)
-        return DataLoader(
-            crops,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-        )
+        return _Crops(self.sides, (rows, columns), self.samples_per_epoch, self.seed)
 
 
 class _Crops(Dataset[dict[str, torch.Tensor]]):

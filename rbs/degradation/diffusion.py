@@ -7,33 +7,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rbs.degradation.learned import DegradationModel, Terms
+from rbs.degradation.bridge import GOOD, POOR, Bridge
+from rbs.degradation.learned import ScanDegradation, Terms
 from rbs.degradation.noise_filter import NoiseFilter
 from rbs.degradation.parts import independent_parts
 from rbs.scans.scan import Array, Spacing
 from rbs.utils.image_ops import gaussian
 
-TRAINING_STEPS = 1000
-GOOD, POOR = 0, 1
 
+class DiffusionDegrader(Bridge, ScanDegradation):
+    r"""`Bridge` from good scans to poor ones, whose standardised images are roots of counts.
 
-class DiffusionDegrader(DegradationModel):
-    r"""Diffusion bridge from good scans to poor ones, after DDIB (Su et al., arXiv 2203.08382).
-
-    One network D knows both sides: given standardised roots u of a scan with Gaussian noise of
-    level :math:`\sigma`, and whose scan it is, it predicts u. DDIB takes a good scan to noise by
-    the probability flow of the good side, :math:`dx/d\sigma = (x - D(x)) / \sigma`, and back by
-    that of the poor side. Here the two flows are subtracted level by level, from the deepest to the
-    lowest,
-
-    .. math::
-        u \leftarrow u + \log\frac{\sigma_k}{\sigma_{k+1}}
-        \big(D_{poor}(u + \sigma_k n_k) - D_{good}(u + \sigma_k n_k)\big) ,
-
-    which to first order is the same (of Gaussian images of power P each frequency is multiplied by
-    :math:`\sqrt{P_{poor} / P_{good}}`), and by which errors that both sides share cancel: a network
-    of minutes of training would not find back. SDEdit, which predicts a poor scan from the noised
-    good one, would lose the details that the noise hides.
+    SDEdit, which predicts a poor scan from the noised good one, would lose the details that the
+    noise hides.
 
     Poor scans without noise do not exist. A part of the counts of each (`independent_parts`), of
     the same level m for all, is made noisier, from the noise it has to that of a level t, and what
@@ -67,38 +53,18 @@ class DiffusionDegrader(DegradationModel):
         depth: int = 500,
         tile: Sequence[int] = (128, 256),
     ) -> None:
-        from monai.networks.nets import DiffusionModelUNet  # monai takes seconds to import
-        from monai.networks.schedulers import DDPMScheduler
-
-        super().__init__()
-        if not (1 <= patch <= 8 and 1 <= steps <= depth < TRAINING_STEPS):
-            raise ValueError(f"patches of {patch} pixels, {steps} steps from level {depth}")
-        self.channels, self.groups, self.patch = list(channels), groups, patch
-        self.steps, self.depth, self.tile = steps, depth, list(tile)
-        self.multiple = patch * 2 ** (len(channels) - 1)
+        super().__init__(1, channels, groups, patch, steps, depth, tile)
         for name in ("mean", "spread", "part", "variance"):
             self.register_buffer(name, torch.ones(()))
         self.mean: Tensor
         self.spread: Tensor
         self.part: Tensor
         self.variance: Tensor
-        self.backbone = DiffusionModelUNet(
-            spatial_dims=2,
-            in_channels=patch**2,
-            out_channels=patch**2,
-            num_res_blocks=1,
-            channels=self.channels,
-            attention_levels=[False] * len(channels),
-            norm_num_groups=groups,
-            num_head_channels=channels[-1],
-            num_class_embeds=2,
-        )
-        self._scheduler = DDPMScheduler(TRAINING_STEPS, clip_sample=False)
 
     def prepare(
         self, good: Sequence[Array], levels: Sequence[float], spacing_mm: Spacing, noise: NoiseFilter
     ) -> None:
-        """See `DegradationModel.prepare`: level of the parts and spread of roots, too."""
+        """See `ScanDegradation.prepare`: level of the parts and spread of roots, too."""
         super().prepare(good, levels, spacing_mm, noise)
         self.part.fill_(0.8 * min(levels))
         self.variance.fill_(float((noise.response_of((256, 256), spacing_mm) ** 2).mean()))
@@ -107,7 +73,7 @@ class DiffusionDegrader(DegradationModel):
         self.spread.copy_(roots.std().clamp(min=1e-3))
 
     def losses(self, good: Tensor, poor: Tensor, level: Tensor) -> Terms:
-        """See `DegradationModel.losses`."""
+        """See `ScanDegradation.losses`."""
         share = (self.part / level).clamp(max=0.8)
         first, second = independent_parts(poor, share, self.noise, self.spacing_mm)
         noisy_good, t_good = self._noisy_good(good)
@@ -168,9 +134,6 @@ class DiffusionDegrader(DegradationModel):
         alpha = self._scheduler.alphas_cumprod
         return min(int(((1 - alpha) / alpha < self._sigma() ** 2).sum()), self.depth)
 
-    def _alphas(self, t: Tensor) -> Tensor:
-        return self._scheduler.alphas_cumprod.to(t.device)[t][:, None, None, None]
-
     def _roots(self, expectation: Tensor) -> Tensor:
         """Mean roots of counts of a part, over that of its level."""
         mu = self.part * expectation.clamp(min=0)
@@ -190,43 +153,6 @@ class DiffusionDegrader(DegradationModel):
             mu = (mu - (mu - share * (1 - tail) - squares) / (1 - 1.26 * share * tail)).clamp(min=0)
         return mu / self.part
 
-    def _velocity(self, noisy: Tensor, t: Tensor, side: Tensor) -> Tensor:
-        rows, columns = (-size % self.multiple for size in noisy.shape[-2:])
-        padded = torch.nn.functional.pad(noisy, (0, columns, 0, rows), mode="replicate")
-        patches = torch.nn.functional.pixel_unshuffle(padded, self.patch)
-        found = self.backbone(patches, t, class_labels=side).float()
-        pixels = torch.nn.functional.pixel_shuffle(found, self.patch)
-        return pixels[..., : noisy.shape[-2], : noisy.shape[-1]]
-
-    def _predict(self, noisy: Tensor, t: Tensor, side: Tensor) -> Tensor:
-        """u, by MONAI's v-prediction: little of the network shows where there is little noise."""
-        alpha = self._alphas(t)
-        return alpha.sqrt() * noisy - (1 - alpha).sqrt() * self._velocity(noisy, t, side)
-
     def degrade(self, good: Tensor, generator: torch.Generator) -> Tensor:
         """See `DegradationModel.degrade`."""
-        u = self._standardised(good)
-        levels = torch.linspace(self.depth, self.lowest, self.steps + 1).round().long()
-        sigmas = (1 / self._scheduler.alphas_cumprod[levels] - 1).sqrt()
-        for t, sigma, following in zip(levels[:-1].tolist(), sigmas, sigmas[1:], strict=False):
-            noisy = (u + sigma * torch.randn(u.shape, generator=generator)) / (1 + sigma**2).sqrt()
-            poor, own = (self._tiled(noisy, t, side) for side in (POOR, GOOD))
-            # u is predicted as sqrt(alpha) x - sqrt(1 - alpha) v.
-            share = sigma / (1 + sigma**2).sqrt()
-            u = u + (sigma / following).log() * share * (own - poor)
-        return self._expectation(u)
-
-    def _tiled(self, u: Tensor, t: int, side: int) -> Tensor:
-        """The network at one level, in tiles where the scan is larger than one."""
-        from monai.inferers import sliding_window_inference
-
-        def velocity(tiles: Tensor) -> Tensor:
-            whole = torch.full((len(tiles),), t, device=u.device)
-            return self._velocity(tiles, whole, torch.full_like(whole, side))
-
-        tile = [min(own, size) for own, size in zip(self.tile, u.shape[-2:], strict=True)]
-        if tile == list(u.shape[-2:]):
-            return velocity(u)
-        joined = sliding_window_inference(u, tile, 4, velocity, overlap=0.25, mode="gaussian")
-        assert isinstance(joined, Tensor)  # as the network returns one
-        return joined
+        return self._expectation(self._bridged(self._standardised(good), self.lowest, generator))

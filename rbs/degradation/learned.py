@@ -1,8 +1,9 @@
-"""Degradation learned from good and poor scans that are not of the same patients.
+"""Degradation learned from good and poor images that are not of the same patients.
 
-Thinning makes faster scans exactly, and nothing of it needs learning. The blur, scatter and filter
-of another camera do: a model learns them from the expected counts of good scans and from the counts
-of poor ones. It acts on expectations; Poisson counts are drawn afterwards.
+Of scans thinning makes faster ones exactly, and nothing of it needs learning. The blur, scatter and
+filter of another camera do: a model learns them from the expected counts of good scans and from the
+counts of poor ones. It acts on expectations; Poisson counts are drawn afterwards. Of frames:
+`rbs.degradation.frames`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -19,12 +20,13 @@ from torch import Tensor, nn
 
 from rbs.degradation.noise_filter import WHITE, NoiseFilter
 from rbs.errors import CheckpointError, ScanError
+from rbs.restorers.image_domain import ImageKind
 from rbs.scans.body import body_mask
 from rbs.scans.counts import where_scanned
 from rbs.scans.resampling import resample_expectation
 from rbs.scans.scan import Array, Spacing
 from rbs.utils.checkpoint import RETRAIN, describe, save_modules
-from rbs.weights.module_file import read_module
+from rbs.weights.module_file import ModuleFile, read_module
 
 Terms = dict[str, Tensor]
 
@@ -35,7 +37,40 @@ UNSEEN = 1e-4
 """Expected counts over the level of a scan below which, in all of a row, it was not scanned."""
 
 
+_Model = TypeVar("_Model", bound="DegradationModel")
+
+
 class DegradationModel(nn.Module, ABC):
+    """From good images to poor ones of other patients.
+
+    Attributes:
+        shows: Kind of its images.
+    """
+
+    shows: ClassVar[ImageKind]
+
+    @abstractmethod
+    def prepare(self, *measured: Any, **named: Any) -> None:
+        """Take what a data module measures of its images (`measured`), which is not trained."""
+
+    @abstractmethod
+    def losses(self, *batch: Any, **named: Any) -> Terms:
+        """Terms of the training loss of a batch of a data module, their sum "total"."""
+
+    @abstractmethod
+    def degrade(self, good: Tensor, generator: torch.Generator) -> Tensor:
+        """Degrade whole good images (B, C, H, W).
+
+        Args:
+            good: Views of a scan, expectations in multiples of their level; or frames.
+            generator: Source of randomness.
+
+        Returns:
+            Poor images of the same shape, those of scans but for a factor.
+        """
+
+
+class ScanDegradation(DegradationModel):
     """From expectations of good scans to those of poor ones, view by view, in multiples of a level.
 
     The level of a scan is the mean of its counts over the body (`level_of`): brighter scans are
@@ -45,6 +80,8 @@ class DegradationModel(nn.Module, ABC):
         spacing_mm: Row and column spacing of the scans it was trained on, mm.
         noise: Filter of the noise of the poor scans.
     """
+
+    shows = "scans"
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,18 +127,6 @@ class DegradationModel(nn.Module, ABC):
             level: Level of the poor scans, counts, (B,).
         """
 
-    @abstractmethod
-    def degrade(self, good: Tensor, generator: torch.Generator) -> Tensor:
-        """Degrade whole views.
-
-        Args:
-            good: Expectations in multiples of their level, (V, 1, H, W).
-            generator: Source of randomness.
-
-        Returns:
-            The same of a poor scan, but for a factor.
-        """
-
 
 def level_of(counts: Array, spacing_mm: Spacing) -> float:
     """Mean counts over the body of a scan (V, H, W)."""
@@ -128,7 +153,7 @@ def good_on_grid(expectation: Array, spacing_mm: Spacing, onto: Spacing) -> Arra
 
 @dataclass(frozen=True)
 class LearnedDegrader:
-    """A degradation model from a file: a `rbs.degradation.Degrader` of expected scans.
+    """A degradation of scans from a file: a `rbs.degradation.Degrader` of expected scans.
 
     Attributes:
         model: In evaluation mode, on the CPU.
@@ -138,7 +163,7 @@ class LearnedDegrader:
         provenance: Record of its making.
     """
 
-    model: DegradationModel
+    model: ScanDegradation
     name: str
     version: str = "unknown"
     sha256: str = ""
@@ -204,13 +229,31 @@ def save_degrader(path: str | Path, model: DegradationModel, provenance: dict[st
 
 
 def load_degrader(path: str | Path) -> LearnedDegrader:
-    """Read a degrader from a file of `save_degrader`.
+    """Read a degrader of scans from a file of `save_degrader`.
 
     Raises:
-        CheckpointError: The file is missing, damaged or not that of the card beside it, or holds no
-            degrader.
+        CheckpointError: As `read_degradation`, or it states no pixel size.
     """
-    found = read_module(path, DegradationModel, "train one with `make train-degrader`")  # type: ignore[type-abstract]
+    found = read_degradation(path, ScanDegradation)  # type: ignore[type-abstract]
     if not min(found.module.spacing_mm) > 0:
         raise CheckpointError("it states no pixel size", file=Path(path), remedy=RETRAIN)
     return LearnedDegrader(found.module, found.name, found.version, found.sha256, found.provenance)
+
+
+def read_degradation(path: str | Path, kind: type[_Model]) -> ModuleFile[_Model]:
+    """Read a model from a file of `save_degrader`.
+
+    Args:
+        path: The file.
+        kind: The models of one kind of images.
+
+    Raises:
+        CheckpointError: The file is missing, damaged or not that of the card beside it, holds no
+            degrader, or one of other images.
+    """
+    found = read_module(path, DegradationModel, "train one with `make train-degrader`")  # type: ignore[type-abstract]
+    if not isinstance(found.module, kind):
+        fault = f"it degrades {found.module.shows}, not {kind.shows}"
+        remedy = f"give a degrader that was trained on {kind.shows}"
+        raise CheckpointError(fault, file=Path(path), remedy=remedy)
+    return found  # type: ignore[return-value]

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from rbs.degradation.learned import DegradationModel, Terms
+from rbs.degradation.content_style import FEATURES, STYLE_SHARE, Block, compete, discriminators, style_encoder
+from rbs.degradation.learned import ScanDegradation, Terms
 from rbs.restorers.image_domain import FLOOR
 from rbs.utils.image_ops import gaussian
-
-_STYLE_SHARE = 0.5
-"""Weight of the style's reconstruction beside the discriminators."""
 
 _COMMON, _LOCAL = 10.0, 0.3
 """Factors on the mixture that a style has everywhere, and on what content adds to it in places:
 the first is learned sooner."""
 
 
-class Munit(DegradationModel):
+class Munit(ScanDegradation):
     r"""Unpaired transfer of style after MUNIT (Huang et al., ECCV 2018, arXiv 1804.04732).
 
     A scan is content, where and how much, and style, how a camera shows it. The content of a good
@@ -71,20 +66,18 @@ class Munit(DegradationModel):
         self.content = nn.Sequential(
             nn.PixelUnshuffle(2),
             nn.Conv2d(4 * mixed, channels, 3, padding=1, padding_mode="replicate"),
-            *(_Block(channels) for _ in range(blocks)),
+            *(Block(channels) for _ in range(blocks)),
         )
-        self.decoder = nn.ModuleList(_Block(channels, style) for _ in range(blocks))
+        self.decoder = nn.ModuleList(Block(channels, style) for _ in range(blocks))
         self.weights = nn.Conv2d(channels, mixed, 3, padding=1, padding_mode="replicate")
         self.common = nn.Linear(style, mixed + 1)  # what a style changes everywhere
         nn.init.zeros_(self.weights.weight)
         nn.init.zeros_(self.weights.bias)  # type: ignore[arg-type]
         nn.init.normal_(self.common.weight, std=0.2 / _COMMON)
         self.common.bias.data = torch.tensor([0.0, 3.0 / _COMMON, *[0.0] * (mixed - 1)])
-        self.style_encoder = nn.Sequential(_features(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.style_head = nn.Linear(64, style)
-        self.discriminators = nn.ModuleDict(
-            {str(side): nn.Sequential(_features(4), nn.Conv2d(64, 1, 1)) for side in (1, 2, 4, 8)}
-        )
+        self.style_encoder = style_encoder(4)
+        self.style_head = nn.Linear(FEATURES, style)
+        self.discriminators = discriminators(4)
 
     def filters(self, good: Tensor) -> Tensor:
         """The scan and its Gaussian filters, (B, 1, H, W) to (B, K, H, W)."""
@@ -106,23 +99,16 @@ class Munit(DegradationModel):
         return (0.1 * gain).exp() * mixed[..., :rows, :columns]
 
     def losses(self, good: Tensor, poor: Tensor, level: Tensor) -> Terms:
-        """See `DegradationModel.losses`."""
+        """See `ScanDegradation.losses`."""
         style = torch.randn(len(good), self.style, device=good.device)
         drawn = self.noise.expose_tensor(self.mix(good, style) * level[:, None, None, None], self.spacing_mm)
-        adversarial, discrimination = good.new_zeros(()), good.new_zeros(())
-        for side, network in self.discriminators.items():
-            true, made = (_roots(counts, level, int(side)) for counts in (poor, drawn))
-            discrimination = discrimination + (
-                (network(true) - 1).square().mean() + network(made.detach()).square().mean()
-            )
-            frozen = {name: weight.detach() for name, weight in network.named_parameters()}
-            adversarial = adversarial + (functional_call(network, frozen, made) - 1).square().mean()
+        terms = compete(
+            self.discriminators,
+            lambda side: _roots(poor, level, side),
+            lambda side: _roots(drawn, level, side),
+        )
         found = self.style_head(self.style_encoder(_roots(drawn, level, 1)))
-        terms = {
-            "adversarial": adversarial,
-            "discrimination": discrimination,
-            "style": _STYLE_SHARE * (found - style).square().mean(),
-        }
+        terms["style"] = STYLE_SHARE * (found - style).square().mean()
         return {**terms, "total": sum(terms.values(), good.new_zeros(()))}
 
     def degrade(self, good: Tensor, generator: torch.Generator) -> Tensor:
@@ -144,38 +130,3 @@ def _roots(counts: Tensor, level: Tensor, side: int) -> Tensor:
     local = gaussian(roots, 1.5)
     power = gaussian((roots - local) ** 2, 2.0) / noise**2
     return torch.cat([roots, local, (power + 0.1).log(), noise.expand_as(roots)], dim=1)
-
-
-def _features(channels: int) -> nn.Sequential:
-    widths = (channels, 16, 32, 64)
-    layers: list[nn.Module] = []
-    for first, second in pairwise(widths):
-        layers += [nn.Conv2d(first, second, 3, stride=2, padding=1), nn.LeakyReLU(0.2)]
-    return nn.Sequential(*layers)
-
-
-class _Block(nn.Module):
-    """Residual block of two convolutions, each before an adaptive normalisation where styled."""
-
-    def __init__(self, channels: int, style: int = 0) -> None:
-        super().__init__()
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(channels, channels, 3, padding=1, padding_mode="replicate") for _ in range(2)
-        )
-        self.affine = nn.Linear(style, 4 * channels) if style else None
-
-    def forward(self, x: Tensor, *style: Tensor) -> Tensor:
-        affine: Any = (None, None, None, None)
-        if self.affine is not None:
-            affine = self.affine(style[0])[:, :, None, None].chunk(4, dim=1)
-        y = x
-        for place, convolution in enumerate(self.convolutions):
-            y = _normalised(convolution(y), *affine[2 * place : 2 * place + 2])
-            y = F.silu(y) if place == 0 else y
-        return x + y
-
-
-def _normalised(x: Tensor, gain: Tensor | None, shift: Tensor | None) -> Tensor:
-    """Normalise over channels; with a gain and a shift of each, as AdaIN does over the image."""
-    y = (x - x.mean(dim=1, keepdim=True)) / (x.var(dim=1, keepdim=True) + 1e-4).sqrt()
-    return y if gain is None or shift is None else y * (1 + gain) + shift

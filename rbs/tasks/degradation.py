@@ -1,4 +1,4 @@
-"""Learning how a camera degrades scans, from good and poor scans of different patients."""
+"""Learning how a camera degrades images, from good and poor ones of different patients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rbs.utils.checkpoint import describe
 
 
 class LearnDegradation(TrainingTask):
-    """Training of a `DegradationModel` on the batches of `rbs.data.unpaired.UnpairedDataModule`.
+    """Training of a `DegradationModel` on the batches of `rbs.data.unpaired.UnpairedImages`.
 
     Args:
         model: The model.
@@ -55,13 +55,12 @@ class LearnDegradation(TrainingTask):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Take from the scans what is measured, not trained."""
-        good, poor = self.datamodule.sides
-        self.model.prepare(good.images, poor.levels, self.datamodule.spacing_mm, self.datamodule.noise)
+        """Take from the images what is measured, not trained."""
+        self.model.prepare(**self.datamodule.measured())
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The losses of the model on a batch."""
-        terms = self.model.losses(batch["good"], batch["poor"], batch["level"])
+        terms = self.model.losses(**batch)
         logged = {f"train/{name}": term.detach() for name, term in terms.items()}
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch["good"]))
         return self.total({}, terms)
