@@ -3,7 +3,7 @@ r"""Worth of patients' own counts: the shipped restorer trained on with all scan
     python benchmarks/other_patients.py OUT.csv nm1.dcm ge670_b.dcm ge670_d.dcm \
         --view anterior --manifest data/phantoms/manifest.csv
 
-An upper bound for what better phantoms can bring to patients, as far as two patients tell: for each
+An estimate of what better phantoms can bring to patients, as far as two patients tell: for each
 scan the restorer is trained on with all counts of the others, and restores this one, thinned to 40
 cm/min and to half of its counts. Rapid scans are drawn by thinning, and the rest of the counts is
 the target (Noise2Noise). Test children are restored beside it: what patients bring may cost them.

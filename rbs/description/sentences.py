@@ -17,8 +17,8 @@ NONE, OUTSIDE, SOME = "none", "outside", "some"
 AGES = {"infant": 0.0, "young child": 2.0, "school child": 6.0, "adolescent": 12.0}
 """Age groups and the age at which each begins, years."""
 
-OLDEST = 18.0
-"""Age of the oldest patient of whom sentences are learned, years: that of the oldest phantom."""
+OLDEST = 16.0
+"""Age of the oldest child of whom sentences are learned, years (`rbs.synthetic.cohort`)."""
 NUMBERS = {"one": 1, "a few": 2, "many": 4}
 """Words for numbers of foci, and the least number that each stands for."""
 SIDES = (LEFT, RIGHT)

@@ -33,6 +33,8 @@ from rbs.synthetic.skeleton.growth import Sex
 from rbs.utils.files import claim_folder, whole_file
 
 RAPID_VELOCITY = 40.0
+AGES_Y = (0.5, 16.0)
+"""Youngest and oldest child of a cohort, years."""
 PAUSE_S = 60.0
 """From the end of the first pass to the start of the second."""
 TC99M_HALF_LIFE_S = 6.007 * 3600
@@ -179,7 +181,7 @@ def draw_patient(
         lesions: Number of lesions of a child that does not move; None draws it.
     """
     who, first, second, moves = (np.random.default_rng(s) for s in seeds.spawn(4))
-    age = float(who.uniform(0.5, 16.0))
+    age = float(who.uniform(*AGES_Y))
     sex: Sex = "F" if who.random() < 0.5 else "M"
     if acquisition.moving:
         early, late = make_passes(age, sex, who, moves, acquisition.farther_mm)

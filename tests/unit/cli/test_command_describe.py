@@ -13,7 +13,7 @@ from rbs.description.sentences import OLDEST, SENTENCES, Statement
 from rbs.scans.dicom.writer import PatientHeader, StudyHeader, write_acquired_nm
 from rbs.scans.regions import HOT, label_of
 from rbs.scans.scan import REGIONS, Scan, View, align
-from rbs.synthetic.skeleton import growth
+from rbs.synthetic.cohort import AGES_Y
 
 VIEWS = (View.ANTERIOR, View.POSTERIOR)
 SHAPE = (256, 128)
@@ -166,5 +166,5 @@ def test_an_adult_is_described_with_a_warning(rbs, tmp_path: Path) -> None:
     assert "  warning: the patient is 60 years old, and sentences are learned from children" in text
 
 
-def test_no_phantom_is_older_than_the_oldest_described() -> None:
-    assert growth.OLDEST == OLDEST
+def test_the_oldest_described_is_the_oldest_phantom_of_a_cohort() -> None:
+    assert OLDEST == AGES_Y[1]
