@@ -353,9 +353,7 @@ def made_table(made: pd.DataFrame) -> pd.DataFrame:
         rows.append(row)
         if arm == KNOWN:
             true = {
-                f"{n}{s}": own[f"{n}_true"]
-                for n in ("brightness", "detail", "speckle")
-                for s in ("", "_sd")
+                f"{n}{s}": own[f"{n}_true"] for n in ("brightness", "detail", "speckle") for s in ("", "_sd")
             }
             shown = {n: f"{v.std() if n.endswith('spread') else v.mean():.1f}" for n, v in true.items()}
             rows.append({"preset": preset, "degrader": "truly poor", **shown})

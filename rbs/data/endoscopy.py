@@ -55,10 +55,10 @@ class LoadedFrame:
 PIXEL = (1.0, 1.0)
 """Spacing of frames, whose pixels have no size in mm."""
 
-DRAWN = 2
+DEFAULT_REALISATIONS = 2
 """Degradations of each frame by a degrader, where no number is given."""
 
-Within = Callable[[Mask], Degrader]
+DegraderOfField = Callable[[Mask], Degrader]
 """From the field of view of a frame to its degradation."""
 
 
@@ -94,7 +94,7 @@ class EndoscopyDataModule(CropDataModule):
         degrader: File of a degrader of frames (`make train-degrader DATA=endoscopy`), which takes
             the place of the preset. It was trained on frames of the same `longest_side`.
         realisations: Number of degradations of each frame; None draws one afresh for every crop, or
-            `DRAWN` with a degrader, which takes longer. Of numbered ones a teacher can say its
+            `DEFAULT_REALISATIONS` with a degrader, which takes longer. Of numbered ones a teacher can say its
             prior.
         crop: Rows and columns of training crops, multiples of 16.
         longest_side: Longer frames are reduced to this when read, before they are degraded, pixels;
@@ -117,11 +117,9 @@ class EndoscopyDataModule(CropDataModule):
         longest_side: int | None = 320,
         **options: Any,
     ) -> None:
-        drawn = DRAWN if realisations is None and degrader is not None else realisations
+        drawn = DEFAULT_REALISATIONS if realisations is None and degrader is not None else realisations
         super().__init__(manifest, realisations=drawn, crop=crop, **options)
-        if longest_side is not None and longest_side < max(crop):
-            fault = f"frames of {longest_side} pixels do not hold crops of {tuple(crop)}"
-            raise RbsError(fault, remedy="raise longest_side or lower crop")
+        require_room(longest_side, crop)
         self.preset: Preset = preset
         self.degrader = None if degrader is None else Path(degrader)
         self.longest_side = longest_side
@@ -161,7 +159,7 @@ class EndoscopyDataModule(CropDataModule):
         return load_frame_degrader(self.degrader)
 
     @property
-    def _within(self) -> Within:
+    def _within(self) -> DegraderOfField:
         return partial(Optical, self.preset) if self.degrader is None else self._degrading.within
 
     def _crops(self) -> FrameCrops:
@@ -207,6 +205,21 @@ class EndoscopyDataModule(CropDataModule):
                 )
 
 
+def require_room(longest_side: int | None, crop: tuple[int, int]) -> None:
+    """Refuse crops larger than the frames.
+
+    Args:
+        longest_side: To which longer frames are reduced, pixels; None for any size.
+        crop: Rows and columns of crops.
+
+    Raises:
+        RbsError: They are larger.
+    """
+    if longest_side is not None and longest_side < max(crop):
+        fault = f"frames of {longest_side} pixels do not hold crops of {tuple(crop)}"
+        raise RbsError(fault, remedy="raise longest_side or lower crop")
+
+
 class FrameCrops(CropDataset):
     """Random training crops; the index counts on over epochs (see `EpochSampler`).
 
@@ -223,7 +236,7 @@ class FrameCrops(CropDataset):
         rows: Sequence[FrameRow],
         frames: Sequence[LoadedFrame],
         *,
-        within: Within,
+        within: DegraderOfField,
         realised: dict[tuple[int, int], Array],
         **options: Any,
     ) -> None:
@@ -271,15 +284,21 @@ class WholeFrames(CaseDataset):
     """
 
     def __init__(
-        self, rows: Sequence[FrameRow], frames: Sequence[LoadedFrame], *, within: Within, seed: int
+        self, rows: Sequence[FrameRow], frames: Sequence[LoadedFrame], *, within: DegraderOfField, seed: int
     ) -> None:
         super().__init__(rows, frames, seed=seed)
         self.within = within
+        self._degraded: dict[int, Array] = {}
 
     def __getitem__(self, row: int) -> Sample:
         frame = self.images[row]
-        low = _low(frame, self.within, (self.seed, 2, row))
-        arrays = {"rapid": low, "target": from_8_bits(frame.clean), "valid": frame.valid}
+        if row not in self._degraded:
+            self._degraded[row] = in_8_bits(_low(frame, self.within, (self.seed, 2, row)))
+        arrays = {
+            "rapid": from_8_bits(self._degraded[row]),
+            "target": from_8_bits(frame.clean),
+            "valid": frame.valid,
+        }
         if frame.labels is not None:
             arrays |= {"labels": frame.labels, **self.other_labels(row)}
         return self.sample(row, arrays)
@@ -322,7 +341,7 @@ def _at_size(picture: Array, shape: tuple[int, ...]) -> Array:
     return enlarge(np.pad(picture, [(0, 0), *more], mode="edge"), shape)
 
 
-def _low(frame: LoadedFrame, within: Within, seed: Sequence[int]) -> Array:
+def _low(frame: LoadedFrame, within: DegraderOfField, seed: Sequence[int]) -> Array:
     """The picture to restore, sRGB 0..1: the acquired one, or the clean one degraded."""
     if frame.low is not None:
         return from_8_bits(frame.low)

@@ -38,6 +38,7 @@ class FrameRow:
         mask: Mask of the lesions; None without one.
         group: Video or patient; the frame itself where nothing is known.
         source: Where it is from; may be empty.
+        grouped: Whether the video or patient is known.
     """
 
     frame: Path
@@ -46,16 +47,12 @@ class FrameRow:
     mask: Path | None = None
     group: str = ""
     source: str = ""
+    grouped: bool = True
 
     @property
     def patient(self) -> str:
         """The unit that statistics go by."""
         return self.group
-
-    @property
-    def grouped(self) -> bool:
-        """True where the manifest tells the video or patient."""
-        return not self.frame.as_posix().endswith(self.group)
 
 
 @dataclass(frozen=True)
@@ -149,7 +146,8 @@ def _row(path: Path, line: int, stated: dict[str, str]) -> FrameRow:
     frame = file("frame")
     assert frame is not None
     group = cells["group"] or cells["frame"]
-    return FrameRow(frame, cells["split"], file("low"), file("mask"), group, cells["source"])
+    known = group != cells["frame"]
+    return FrameRow(frame, cells["split"], file("low"), file("mask"), group, cells["source"], known)
 
 
 def _refuse_leaks(path: Path, rows: Sequence[tuple[int, FrameRow]]) -> None:

@@ -14,18 +14,21 @@ from tqdm import tqdm
 
 from rbs.data import unpaired
 from rbs.data.datasets import place_crop
-from rbs.data.endoscopy import LoadedFrame, load_frame
+from rbs.data.endoscopy import LoadedFrame, load_frame, require_room
 from rbs.data.frames_manifest import FrameRow, FramesManifest, is_frames_manifest
 from rbs.data.manifest import manifest_record, patient_key
 from rbs.degradation.frames import noise_of
 from rbs.endoscopy.colour import from_8_bits
 from rbs.endoscopy.duplicates import near_duplicates
 from rbs.endoscopy.perceptual_hash import PerceptualHash, perceptual_hash
-from rbs.errors import ManifestError, RbsError
+from rbs.errors import ManifestError
 
 _TRIES = 8
 _ENOUGH = 0.95
 """A crop is taken when this share of it is valid."""
+
+
+_OTHERS = "give clean and poor frames of different patients, or train on the pairs themselves"
 
 
 class UnpairedFramesDataModule(unpaired.UnpairedImages):
@@ -78,9 +81,7 @@ class UnpairedFramesDataModule(unpaired.UnpairedImages):
             num_workers=num_workers,
             seed=seed,
         )
-        if longest_side is not None and longest_side < max(crop):
-            fault = f"frames of {longest_side} pixels do not hold crops of {tuple(crop)}"
-            raise RbsError(fault, remedy="raise longest_side or lower crop")
+        require_room(longest_side, crop)
         self.longest_side = longest_side
 
     def setup(self, stage: str) -> None:
@@ -119,7 +120,8 @@ class UnpairedFramesDataModule(unpaired.UnpairedImages):
         moments = []
         for frame in self.sides[1]:
             seen = from_8_bits(frame.clean[:, frame.valid[0]])
-            moments.append([seen.mean(), seen.std(axis=1).mean(), noise_of(from_8_bits(frame.clean))])
+            noise = noise_of(from_8_bits(frame.clean), frame.valid[0])
+            moments.append([seen.mean(), seen.std(axis=1).mean(), noise])
         return {"moments": np.array(moments, np.float32), "longest_side": self.longest_side or 0}
 
     def provenance(self) -> dict[str, Any]:
@@ -190,9 +192,6 @@ def _refuse_common_groups(good: Sequence[FrameRow], poor: Sequence[FrameRow], ma
         if row.grouped and patient_key(row.group) in known:
             fault = f"group {row.group} is that of {known[patient_key(row.group)].frame} of the good frames"
             raise ManifestError(fault, file=manifest, remedy=_OTHERS)
-
-
-_OTHERS = "give clean and poor frames of different patients, or train on the pairs themselves"
 
 
 def _refuse_common_frames(

@@ -26,8 +26,8 @@ class Bridge(DegradationModel):
         \big(D_{poor}(u + \sigma_k n_k) - D_{good}(u + \sigma_k n_k)\big) ,
 
     which to first order is the same (of Gaussian images of power P each frequency is multiplied by
-    :math:`\sqrt{P_{poor} / P_{good}}`), and by which errors that both sides share cancel: a network
-    of minutes of training would not find back.
+    :math:`\sqrt{P_{poor} / P_{good}}`), and errors that both sides share cancel: a network trained
+    for minutes does not return from noise to where it came from.
 
     Args:
         image_channels: Channels of an image.
@@ -36,8 +36,8 @@ class Bridge(DegradationModel):
         patch: Side of the blocks of pixels that are laid into channels.
         steps: Steps of the bridge.
         depth: Noise level at which the bridge begins, of 1000.
-        tile: Rows and columns of tiles, those of the training crops: the U-Net normalises over what
-            it sees.
+        tile: Rows and columns of tiles in which larger images are degraded: the U-Net normalises
+            over what it sees.
     """
 
     def __init__(

@@ -154,5 +154,5 @@ class DiffusionDegrader(Bridge, ScanDegradation):
         return mu / self.part
 
     def degrade(self, good: Tensor, generator: torch.Generator) -> Tensor:
-        """See `DegradationModel.degrade`."""
+        """See `ScanDegradation.degrade`."""
         return self._expectation(self._bridged(self._standardised(good), self.lowest, generator))

@@ -70,28 +70,29 @@ class FrameDiffusion(Bridge, FrameDegradation):
         terms = {"good": error[: len(good)].mean(), "poor": error[len(good) :].mean()}
         return {**terms, "total": terms["good"] + terms["poor"]}
 
-    def degrade(self, good: Tensor, generator: torch.Generator) -> Tensor:
-        """See `DegradationModel.degrade`."""
-        drawn = torch.randint(MOMENTS, (len(good),), generator=generator)
-        wanted, own = self.moments[drawn][..., None, None, None], _moments(good)
-        mean, spread = (
-            of * wanted[:, place] / of.mean(dim=1, keepdim=True).clamp(min=0.01)
-            for place, of in enumerate(own)
-        )
-        u = self._bridged(_standardised(good), self.shallow, generator)
-        found = _standardised(u) * spread + mean
-        present = good.new_tensor([noise_of(frame) for frame in found.numpy()])[:, None, None, None]
-        missing = (wanted[:, 2] ** 2 - present**2).clamp(min=0).sqrt()
-        return (found + missing * torch.randn(found.shape, generator=generator)).clamp(0, 1)
+    def degrade(self, good: Tensor, generator: torch.Generator, field: Tensor) -> Tensor:
+        """See `FrameDegradation.degrade`."""
+        brightness, contrast, noise = self.moments[torch.randint(MOMENTS, (), generator=generator)]
+        mean, spread = _moments(good, field)
+        u = self._bridged(_standardised(good, field), self.shallow, generator)
+        u = _standardised(u, field)
+        # The contrast of a poor frame is that of its scene and of its noise; so is that of u.
+        present = noise_of(u[0].numpy(), field.numpy())
+        scene = ((contrast**2 - noise**2) / max(1 - present**2, 0.1)).clamp(min=0).sqrt()
+        scene = torch.where(present * scene > noise, contrast, scene)
+        missing = (noise**2 - (present * scene) ** 2).clamp(min=0).sqrt()
+        colours = u * spread * scene / spread.mean() + mean * brightness / mean.mean().clamp(min=0.01)
+        return (colours + missing * torch.randn(u.shape, generator=generator)).clamp(0, 1)
 
 
-def _moments(frames: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each colour of frames, (B, 3, 1, 1) each."""
-    spread, mean = torch.std_mean(frames, dim=(2, 3), keepdim=True)
-    return mean, spread.clamp(min=0.01)
+def _moments(frames: Tensor, field: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each colour of frames, within a field, (B, 3, 1, 1) each."""
+    pixels = frames.flatten(2) if field is None else frames[..., field]
+    spread, mean = torch.std_mean(pixels, dim=2)
+    return mean[..., None, None], spread.clamp(min=0.01)[..., None, None]
 
 
-def _standardised(frames: Tensor) -> Tensor:
-    """Frames of mean 0 and standard deviation 1 in each colour."""
-    mean, spread = _moments(frames)
+def _standardised(frames: Tensor, field: Tensor | None = None) -> Tensor:
+    """Frames of mean 0 and standard deviation 1 in each colour, within a field."""
+    mean, spread = _moments(frames, field)
     return (frames - mean) / spread

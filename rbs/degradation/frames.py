@@ -26,8 +26,9 @@ class FrameDegradation(DegradationModel):
     """From clean frames to poor ones, sRGB values 0..1.
 
     Attributes:
-        longest_side: Pixels to which longer frames were reduced before it was trained on them, for
-            blur and noise are those of such frames; 0 for frames as they are.
+        longest_side: Pixels to which longer frames were reduced before it was trained on them, and
+            are to be before it degrades them: blur and noise depend on it. 0 for frames as they
+            are.
     """
 
     shows = "frames"
@@ -60,6 +61,20 @@ class FrameDegradation(DegradationModel):
             good: Crops of clean frames, sRGB 0..1, (B, 3, H, W).
             poor: Crops of poor frames of other patients, (B, 3, H, W).
             place: Top, left, bottom and right of `good` in parts of their frames, (B, 4).
+        """
+
+    @abstractmethod
+    def degrade(self, good: Tensor, generator: torch.Generator, field: Tensor) -> Tensor:
+        """Degrade a whole frame.
+
+        Args:
+            good: The clean frame, sRGB 0..1, (1, 3, H, W).
+            generator: Source of randomness.
+            field: Pixels that show what the camera saw, bool (H, W); the others hold their nearest
+                colours.
+
+        Returns:
+            The poor frame, (1, 3, H, W).
         """
 
 
@@ -100,10 +115,14 @@ class FrameDegrader:
             FrameError: The image is no frame.
         """
         image = np.asarray(image, np.float32)
-        if image.ndim != 3 or len(image) != 3 or not ((image >= 0) & (image <= 1)).all():
-            fault = f"{self.name} degrades frames (3, H, W) of values 0 to 1, not {image.shape}"
+        if image.ndim != 3 or len(image) != 3:
+            fault = f"{self.name} degrades frames (3, H, W), not {image.shape}"
+            raise FrameError(fault, remedy="give the colours first")
+        if not ((image >= 0) & (image <= 1)).all():
+            fault = f"{self.name} degrades values of 0 to 1, not {image.min():.3g} to {image.max():.3g}"
             raise FrameError(fault, remedy="give sRGB values of a clean frame")
-        return Recipe((_Learned(self.model),), self.field_of_view)(image, rng)
+        field = np.ones(image.shape[1:], bool) if self.field_of_view is None else self.field_of_view
+        return Recipe((_Learned(self.model, field),), self.field_of_view)(image, rng)
 
 
 @dataclass(frozen=True)
@@ -111,12 +130,14 @@ class _Learned:
     """A model as a step of a recipe."""
 
     model: FrameDegradation
+    field: Mask
     stage: ClassVar[Stage] = Stage.SENSOR
 
     def __call__(self, frame: Frame, rng: np.random.Generator) -> Frame:
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         with torch.inference_mode():
-            found = self.model.degrade(torch.from_numpy(np.ascontiguousarray(frame))[None], generator)
+            good = torch.from_numpy(np.ascontiguousarray(frame))[None]
+            found = self.model.degrade(good, generator, torch.from_numpy(self.field))
         return found[0].clamp(0, 1).numpy()
 
 
@@ -132,11 +153,17 @@ def load_frame_degrader(path: str | Path) -> FrameDegrader:
     return FrameDegrader(found.module, found.name, found.version, found.sha256, found.provenance)
 
 
-def noise_of(frame: Frame) -> float:
-    """Standard deviation of the noise by the finest wavelets of a frame, mean over the colours."""
+def noise_of(frame: Frame, field: Mask) -> float:
+    """Standard deviation of the noise by the finest wavelets of a frame, mean over the colours.
+
+    Args:
+        frame: Values (3, H, W).
+        field: Pixels that show what the camera saw, (H, W); only these count.
+    """
     from skimage.restoration import estimate_sigma
 
-    return float(estimate_sigma(frame, average_sigmas=True, channel_axis=0))
+    # Coefficients of 0 are left out of the median.
+    return float(estimate_sigma(np.where(field, frame, 0), average_sigmas=True, channel_axis=0))
 
 
 def light_of(srgb: Tensor) -> Tensor:

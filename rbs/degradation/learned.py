@@ -1,9 +1,9 @@
 """Degradation learned from good and poor images that are not of the same patients.
 
-Of scans thinning makes faster ones exactly, and nothing of it needs learning. The blur, scatter and
-filter of another camera do: a model learns them from the expected counts of good scans and from the
-counts of poor ones. It acts on expectations; Poisson counts are drawn afterwards. Of frames:
-`rbs.degradation.frames`.
+Thinning simulates a faster scan exactly; it needs no learning. The blur, scatter and filter of
+another camera do: a model learns them from the expected counts of good scans and from the counts of
+poor ones. It acts on expectations; Poisson counts are drawn afterwards. `rbs.degradation.frames` is
+the same for frames.
 """
 
 from __future__ import annotations
@@ -50,24 +50,12 @@ class DegradationModel(nn.Module, ABC):
     shows: ClassVar[ImageKind]
 
     @abstractmethod
-    def prepare(self, *measured: Any, **named: Any) -> None:
-        """Take what a data module measures of its images (`measured`), which is not trained."""
+    def prepare(self, *args: Any, **measured: Any) -> None:
+        """Take what a data module measures of its images, which is not trained."""
 
     @abstractmethod
-    def losses(self, *batch: Any, **named: Any) -> Terms:
+    def losses(self, *args: Any, **batch: Any) -> Terms:
         """Terms of the training loss of a batch of a data module, their sum "total"."""
-
-    @abstractmethod
-    def degrade(self, good: Tensor, generator: torch.Generator) -> Tensor:
-        """Degrade whole good images (B, C, H, W).
-
-        Args:
-            good: Views of a scan, expectations in multiples of their level; or frames.
-            generator: Source of randomness.
-
-        Returns:
-            Poor images of the same shape, those of scans but for a factor.
-        """
 
 
 class ScanDegradation(DegradationModel):
@@ -125,6 +113,18 @@ class ScanDegradation(DegradationModel):
             good: Crops of good expectations in multiples of their level, (B, 1, H, W).
             poor: Crops of counts of poor scans of other patients, (B, 1, H, W).
             level: Level of the poor scans, counts, (B,).
+        """
+
+    @abstractmethod
+    def degrade(self, good: Tensor, generator: torch.Generator) -> Tensor:
+        """Degrade whole views (B, 1, H, W).
+
+        Args:
+            good: Expectations in multiples of their level.
+            generator: Source of randomness.
+
+        Returns:
+            Expectations of the same shape, but for a factor of each scan.
         """
 
 

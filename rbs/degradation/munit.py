@@ -112,7 +112,7 @@ class Munit(ScanDegradation):
         return {**terms, "total": sum(terms.values(), good.new_zeros(()))}
 
     def degrade(self, good: Tensor, generator: torch.Generator) -> Tensor:
-        """See `DegradationModel.degrade`; both views have one style."""
+        """See `ScanDegradation.degrade`; both views have one style."""
         style = torch.randn(1, self.style, generator=generator)
         return self.mix(good, style.expand(len(good), -1))
 

@@ -65,6 +65,8 @@ class FrameMunit(FrameDegradation):
         super().__init__()
         if min(channels, blocks, style) < 1 or not widths_px or widths_px[0] != 0:
             raise ValueError(f"{channels} channels, {blocks} blocks, {style} numbers, {widths_px} px")
+        if min(*widths_px, *lengths_px, 1) < 0 or 0 in lengths_px or max(*widths_px, *lengths_px, 0) > 32:
+            raise ValueError(f"kernels of {widths_px} and {lengths_px} px: positive ones up to 32 are needed")
         self.channels, self.blocks, self.style = channels, blocks, style
         self.widths_px, self.lengths_px = list(widths_px), list(lengths_px)
         self.register_buffer("bank", _kernels(self.widths_px, self.lengths_px), persistent=False)
@@ -123,8 +125,8 @@ class FrameMunit(FrameDegradation):
         terms["style"] = STYLE_SHARE * (found - style).square().mean()
         return {**terms, "total": sum(terms.values(), good.new_zeros(()))}
 
-    def degrade(self, good: Tensor, generator: torch.Generator) -> Tensor:
-        """See `DegradationModel.degrade`; all of a frame has one style."""
+    def degrade(self, good: Tensor, generator: torch.Generator, field: Tensor) -> Tensor:
+        """See `FrameDegradation.degrade`; all of a frame has one style."""
         style = torch.randn(len(good), self.style, generator=generator)
         mean, variance = self.expected(good, style, good.new_tensor([WHOLE] * len(good)))
         return encoded(mean + variance.sqrt() * torch.randn(mean.shape, generator=generator))

@@ -167,4 +167,4 @@ def test_an_adult_is_described_with_a_warning(rbs, tmp_path: Path) -> None:
 
 
 def test_the_oldest_described_is_the_oldest_phantom_of_a_cohort() -> None:
-    assert OLDEST == AGES_Y[1]
+    assert AGES_Y[1] == OLDEST

@@ -127,7 +127,8 @@ def told(model, **parts):
 
 
 def degraded(model, frame):
-    return model.degrade(torch.from_numpy(frame)[None], torch.Generator().manual_seed(0))[0].numpy()
+    field = torch.ones(frame.shape[1:], dtype=torch.bool)
+    return model.degrade(torch.from_numpy(frame)[None], torch.Generator().manual_seed(0), field)[0].numpy()
 
 
 def test_munit_can_leave_a_frame_and_darken_colour_veil_and_blur_it():
@@ -172,14 +173,25 @@ def test_noise_is_as_its_variance_says():
 def test_brightness_contrast_and_noise_of_the_bridge_are_those_of_a_poor_frame():
     model = small(FrameDiffusion)
     model.moments.copy_(torch.tensor([0.25, 0.08, 0.03]))
-    frame = torch.from_numpy(scene(3, 96, 96))[None]
+    frame, field = torch.from_numpy(scene(3, 96, 96))[None], torch.ones(96, 96, dtype=torch.bool)
+    field[:, :24] = False
+    frame[..., :24] = frame[..., 24:25]
     with torch.inference_mode():
-        made = model.degrade(frame, torch.Generator().manual_seed(0))
+        made = model.degrade(frame, torch.Generator().manual_seed(0), field)[..., field]
     assert float(made.mean()) == pytest.approx(0.25, abs=0.005)
-    assert float(made.std(dim=(2, 3)).mean()) == pytest.approx((0.08**2 + 0.03**2) ** 0.5, rel=0.1)
-    assert noise_of(made[0].numpy()) == pytest.approx(0.03, rel=0.15)
-    shares = [of.mean(dim=(2, 3))[0] / of.mean() for of in (made, frame)]
+    assert float(made.std(dim=2).mean()) == pytest.approx(0.08, rel=0.05)
+    shown = made[0].unflatten(1, (96, 72)).numpy()
+    assert noise_of(shown, np.ones((96, 72), bool)) == pytest.approx(0.03, rel=0.15)
+    shares = [of.mean(dim=2)[0] / of.mean() for of in (made, frame[..., field])]
     torch.testing.assert_close(*shares, atol=0.02, rtol=0.02)
+
+
+def test_noise_is_measured_within_the_field():
+    rng, field = np.random.default_rng(0), np.zeros((96, 128), bool)
+    field[:, 40:] = True
+    frame = np.where(field, 0.5 + 0.05 * rng.normal(size=(3, 96, 128)), 0.01 * rng.random((3, 96, 128)))
+    assert noise_of(frame, field) == pytest.approx(0.05, rel=0.05)
+    assert noise_of(frame, np.ones_like(field)) < 0.04
 
 
 def test_long_kernels_have_directions():
