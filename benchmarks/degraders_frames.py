@@ -324,6 +324,9 @@ def restored_table(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
             for name, digits in zip(SCORES, (2, 3, 3), strict=True):
                 row |= interval(name, mean[name][arm], drawn[name][arm], digits)
             for name in SCORES if arm not in (UNTOUCHED, KNOWN) else ():
+                low, high = np.percentile(drawn[name][KNOWN] - drawn[name][UNTOUCHED], [2.5, 97.5])
+                if low <= 0 <= high:
+                    continue  # no gap was shown
                 share = [closed(x[name][arm], x[name][UNTOUCHED], x[name][KNOWN]) for x in (mean, drawn)]
                 row |= interval(f"gap_{name}_percent", *share, 0)
             if arm in LEARNED:
@@ -355,7 +358,7 @@ def made_table(made: pd.DataFrame) -> pd.DataFrame:
             true = {
                 f"{n}{s}": own[f"{n}_true"] for n in ("brightness", "detail", "speckle") for s in ("", "_sd")
             }
-            shown = {n: f"{v.std() if n.endswith('spread') else v.mean():.1f}" for n, v in true.items()}
+            shown = {n: f"{v.std() if n.endswith('_sd') else v.mean():.1f}" for n, v in true.items()}
             rows.append({"preset": preset, "degrader": "truly poor", **shown})
     return pd.DataFrame(rows)
 

@@ -94,8 +94,8 @@ class EndoscopyDataModule(CropDataModule):
         degrader: File of a degrader of frames (`make train-degrader DATA=endoscopy`), which takes
             the place of the preset. It was trained on frames of the same `longest_side`.
         realisations: Number of degradations of each frame; None draws one afresh for every crop, or
-            `DEFAULT_REALISATIONS` with a degrader, which takes longer. Of numbered ones a teacher can say its
-            prior.
+            `DEFAULT_REALISATIONS` with a degrader, which takes longer. Of numbered ones a teacher
+            can say its prior.
         crop: Rows and columns of training crops, multiples of 16.
         longest_side: Longer frames are reduced to this when read, before they are degraded, pixels;
             None leaves them as they are.

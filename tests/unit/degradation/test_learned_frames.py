@@ -60,11 +60,16 @@ def test_borders_and_text_are_left_as_they_are(degrader):
 
 
 @pytest.mark.parametrize(
-    "image",
-    [np.full((3, 8, 8), 1.5), np.full((2, 8, 8), 0.5), np.full((8, 8), 0.5), np.full((3, 8, 8), np.nan)],
+    ("image", "fault"),
+    [
+        (np.full((3, 8, 8), 1.5), r"degrades values of 0 to 1, not 1\.5 to 1\.5"),
+        (np.full((3, 8, 8), np.nan), "degrades values of 0 to 1, not nan to nan"),
+        (np.full((2, 8, 8), 0.5), r"degrades frames \(3, H, W\), not \(2, 8, 8\)"),
+        (np.full((8, 8), 0.5), r"degrades frames \(3, H, W\), not \(8, 8\)"),
+    ],
 )
-def test_what_is_no_frame_is_refused(degrader, image):
-    with pytest.raises(FrameError, match="degrades frames"):
+def test_what_is_no_frame_is_refused(degrader, image, fault):
+    with pytest.raises(FrameError, match=fault):
         degrader(image, np.random.default_rng(0))
 
 
