@@ -333,9 +333,9 @@ def restored_table(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
                 cheap = max((a for a in (MOMENTS, ANY) if a in mean["psnr"]), key=mean["psnr"].get)
                 gain = [x["psnr"][arm] - x["psnr"][cheap] for x in (mean, drawn)]
                 row |= interval("over_cheap_db", *gain, 2)
-                row["degrader_minutes"] = minutes(degrader_file(folder, str(preset), arm))
+                row["degrader_minutes"] = minutes([degrader_file(folder, str(preset), arm)])
             if arm != UNTOUCHED:
-                row["restorer_minutes"] = minutes(restorer_file(folder, str(preset), arm))
+                row["restorer_minutes"] = minutes([restorer_file(folder, str(preset), arm)])
             rows.append(row)
     return pd.DataFrame(rows)
 
