@@ -27,7 +27,7 @@ import pandas as pd
 from degraders import closed, minutes, once, quiet
 from tqdm import tqdm
 
-from rbs.data.endoscopy import EndoscopyDataModule, Within
+from rbs.data.endoscopy import DegraderOfField, EndoscopyDataModule
 from rbs.data.frames_manifest import FrameRow, write_frames_manifest
 from rbs.degradation.frames import load_frame_degrader
 from rbs.degradation.optical import PRESETS, Optical, Preset
@@ -95,7 +95,7 @@ def moments(frames: list[Frame]) -> npt.NDArray[np.float32]:
     return np.stack([[pixels.mean(1), pixels.std(1)] for pixels in seen]).astype(np.float32)
 
 
-def degradation(folder: Path, preset: Preset, arm: str) -> Within:
+def degradation(folder: Path, preset: Preset, arm: str) -> DegraderOfField:
     """What an arm makes of clean frames."""
     if arm == MOMENTS:
         poor = sorted((folder / preset / "poor").glob("*.png"))
@@ -125,7 +125,7 @@ class ArmData(EndoscopyDataModule):
         super().setup(stage)
 
     @property
-    def _within(self) -> Within:
+    def _within(self) -> DegraderOfField:
         return degradation(self.folder, self.unknown, self.arm)
 
 
