@@ -7,7 +7,8 @@ An estimate of what better phantoms can bring to patients, as far as two patient
 scan the restorer is trained on with all counts of the others, and restores this one, thinned to 40
 cm/min and to half of its counts. Rapid scans are drawn by thinning, and the rest of the counts is
 the target (Noise2Noise). Test children are restored beside it: what patients bring may cost them.
-For experiments alone: nothing that has seen a patient ships. A scan needs three minutes of one core.
+For experiments alone: nothing that has seen a patient ships. A scan needs three minutes of one
+core.
 """
 
 from __future__ import annotations

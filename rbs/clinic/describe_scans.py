@@ -98,7 +98,7 @@ def describe_scan(
     chances = loaded.chances(whole, exposure, hot_spots=by_spots)
     sentences, left_out = confident_answers(chances, least)
     foci_by = f"hot spots of {loaded.segmenter.name}" if by_spots else "the description network alone"
-    warnings = tuple(f"the segmenter is not used for foci: {doubt}" for doubt in doubts)
+    warnings = (f"the segmenter is not used for foci: {', and '.join(doubts)}",) if doubts else ()
     return ScanDescription(name, tuple(sentences), left_out, least, foci_by, warnings)
 
 
