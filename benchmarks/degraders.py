@@ -169,10 +169,10 @@ def run_arms(folder: Path, camera: str, arms: Sequence[str], seed: int) -> None:
     """Train and score what is missing of a camera and seed."""
     for arm in arms:
         if arm in LEARNED:
-            once(degrader_file(folder, camera, arm, seed), train_degrader, folder, camera, seed)
+            train_once(degrader_file(folder, camera, arm, seed), train_degrader, folder, camera, seed)
     for arm in arms:
         if arm != SHIPPED:
-            once(restorer_file(folder, camera, arm, seed), train_restorer, folder, camera, arm, seed)
+            train_once(restorer_file(folder, camera, arm, seed), train_restorer, folder, camera, arm, seed)
         score_restorer(folder, camera, arm, seed)
         if arm not in (SHIPPED, PAIRS):
             score_degrader(folder, camera, arm, seed)
@@ -193,7 +193,7 @@ def restorer_file(folder: Path, camera: str, arm: str, seed: int) -> Path:
     return place(folder, camera, arm, seed) / f"restorer {arm}" / "restorer.safetensors"
 
 
-def once(product: Path, train: Callable[..., None], *args: Any) -> None:
+def train_once(product: Path, train: Callable[..., None], *args: Any) -> None:
     """Train what does not exist, and keep the core seconds it took."""
     if product.exists():
         return
@@ -204,7 +204,7 @@ def once(product: Path, train: Callable[..., None], *args: Any) -> None:
     print(product, took, "core seconds", flush=True)
 
 
-def quiet(run: Path, **options: Any) -> dict[str, Any]:
+def run_settings(run: Path, **options: Any) -> dict[str, Any]:
     """Settings of a training that writes its product into `run`, and no checkpoints."""
     return {
         "name": run.name,
@@ -234,7 +234,7 @@ def train_degrader(run: Path, folder: Path, camera: str, seed: int) -> None:
         f"data.init_args.{side}": folder / name / "manifest.csv"
         for side, name in (("good", "good"), ("poor", camera))
     }
-    fit(f"degradation/{run.name}", **quiet(run, **sides, **seeds_of(seed)))
+    fit(f"degradation/{run.name}", **run_settings(run, **sides, **seeds_of(seed)))
 
 
 def train_restorer(run: Path, folder: Path, camera: str, arm: str, seed: int) -> None:
@@ -252,7 +252,7 @@ def train_restorer(run: Path, folder: Path, camera: str, arm: str, seed: int) ->
         },
         "data": pairs_of(folder, camera, arm, seed, STEPS),
     }
-    fit(config, **quiet(run, **seeds_of(seed), **{"ema.decay": 0.98, "trainer.max_steps": STEPS}))
+    fit(config, **run_settings(run, **seeds_of(seed), **{"ema.decay": 0.98, "trainer.max_steps": STEPS}))
 
 
 def pairs_of(folder: Path, camera: str, arm: str, seed: int, steps: int) -> dict[str, Any]:
@@ -338,7 +338,8 @@ def score_degrader(folder: Path, camera: str, arm: str, seed: int) -> None:
 def read(folder: Path, kind: str) -> Iterator[pd.DataFrame]:
     """Scores of the cameras of the table, with their seeds; 0 for none."""
     for camera in ("A", "B"):
-        for file in sorted((folder / camera).glob(f"**/{kind} *.csv")):
+        own = folder / camera
+        for file in (*own.glob(f"{kind} {SHIPPED}.csv"), *sorted(own.glob(f"seed */{kind} *.csv"))):
             _, _, seed = file.parent.name.partition("seed ")
             yield pd.read_csv(file).assign(seed=int(seed or 0))
 
@@ -385,12 +386,12 @@ def restored_table(scores: pd.DataFrame, folder: Path) -> pd.DataFrame:
             row: dict[str, Any] = {"camera": camera, "training": arm, "children": of["child"].nunique()}
             row["seeds"] = "" if arm == SHIPPED else len(seeds)
             row["psnr_truth_db"] = f"{decibels(of['nmse_truth'].to_numpy()):.2f}"
-            row["psnr_of_seeds_db"] = each(decibels(errors(own, [arm], [seed])[0]) for seed in seeds)
+            row["psnr_of_seeds_db"] = per_seed(decibels(errors(own, [arm], [seed])[0]) for seed in seeds)
             row["nc_psnr_db"] = f"{decibels(of['nc_nmse'].to_numpy()):.2f}"
             if arm not in (SHIPPED, PAIRS):
-                row |= ends("gap_closed_percent", own, (arm, SHIPPED, PAIRS), closed, 0)
+                row |= with_bootstrap("gap_closed_percent", own, (arm, SHIPPED, PAIRS), closed, 0)
             if arm in LEARNED:
-                row |= ends("over_random_db", own, (arm, RANDOM), np.subtract, 2)
+                row |= with_bootstrap("over_random_db", own, (arm, RANDOM), np.subtract, 2)
             row["lesion_contrast"] = f"{of['lesion_recovery'].mean():.2f}"
             row |= {f"{name}_foci": f"{of[name].mean():.2f}" for name in ("hallucinated", "lost")}
             row["count_bias_percent"] = f"{of['count_bias'].mean():.1f}"
@@ -407,7 +408,7 @@ def errors(own: pd.DataFrame, arms: Sequence[str], seeds: Sequence[int]) -> npt.
     return kept.pivot_table(index="arm", columns="child", values="nmse_truth").loc[list(arms)].to_numpy()
 
 
-def ends(
+def with_bootstrap(
     name: str, own: pd.DataFrame, arms: Sequence[str], statistic: Callable[..., Any], digits: int
 ) -> dict[str, str]:
     """Columns of a statistic of PSNR: with its interval over children, and of each seed."""
@@ -421,10 +422,10 @@ def ends(
     row = columns(name, values, digits)
     single = (statistic(*decibels(errors(own, arms, [seed]))) for seed in seeds)
     stem, _, unit = name.rpartition("_")
-    return row | {f"{stem}_of_seeds_{unit}": each(single, digits)}
+    return row | {f"{stem}_of_seeds_{unit}": per_seed(single, digits)}
 
 
-def each(values: Iterable[Any], digits: int = 2) -> str:
+def per_seed(values: Iterable[Any], digits: int = 2) -> str:
     """Values of the seeds, in a cell; empty with one."""
     listed = [f"{value:.{digits}f}" for value in values]
     return "; ".join(listed) if len(listed) > 1 else ""

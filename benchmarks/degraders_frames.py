@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from degraders import closed, minutes, once, quiet
+from degraders import closed, minutes, run_settings, train_once
 from tqdm import tqdm
 
 from rbs.data.endoscopy import DegraderOfField, EndoscopyDataModule
@@ -146,12 +146,12 @@ def main() -> None:
         write_frames(args.output, args.preset)
         for arm in args.arms:
             if arm in LEARNED:
-                once(degrader_file(args.output, args.preset, arm), train_degrader)
+                train_once(degrader_file(args.output, args.preset, arm), train_degrader)
         for arm in args.arms:
             if arm != UNTOUCHED:
                 score_degrader(args.output, args.preset, arm)
                 file = restorer_file(args.output, args.preset, arm)
-                once(file, train_restorer, args.output, args.preset, arm)
+                train_once(file, train_restorer, args.output, args.preset, arm)
             score_restorer(args.output, args.preset, arm)
     if args.table:
         restored, made = (pd.concat(list(read(args.output, kind))) for kind in ("scores", "made"))
@@ -199,7 +199,7 @@ def train_degrader(run: Path) -> None:
     """Train a degrader as its experiment says."""
     sides = {"good": run.parent.parent / "good", "poor": run.parent / "poor"}
     options = {f"data.init_args.{side}": folder / "manifest.csv" for side, folder in sides.items()}
-    fit(f"endoscopy/degradation/{run.name}", **quiet(run, **options))
+    fit(f"endoscopy/degradation/{run.name}", **run_settings(run, **options))
 
 
 def train_restorer(run: Path, folder: Path, preset: str, arm: str) -> None:
@@ -233,7 +233,7 @@ def train_restorer(run: Path, folder: Path, preset: str, arm: str) -> None:
             },
         },
     }
-    fit(config, **quiet(run, **{"ema.decay": 0.98, "trainer.max_steps": STEPS}))
+    fit(config, **run_settings(run, **{"ema.decay": 0.98, "trainer.max_steps": STEPS}))
 
 
 @cache

@@ -24,12 +24,12 @@ from degraders import (
     SCORED,
     decibels,
     minutes,
-    once,
     pairs_of,
     place,
-    quiet,
+    run_settings,
     seeds_of,
     test_children,
+    train_once,
     with_interval,
 )
 from hidden_cameras import EXPOSURE, TEST
@@ -90,7 +90,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for seed in args.seeds:
         for name in ROWS:
-            once(weights(args.output, name, seed), train, args.output, name, seed)
+            train_once(weights(args.output, name, seed), train, args.output, name, seed)
             score(args.output, name, seed)
 
 
@@ -110,7 +110,7 @@ def train(run: Path, folder: Path, name: str, seed: int) -> None:
         },
         "data": pairs_of(folder, CAMERA, MUNIT, seed, row.steps),
     }
-    fit(config, **quiet(run, **seeds_of(seed), **{"ema.decay": 0.99, "trainer.max_steps": row.steps}))
+    fit(config, **run_settings(run, **seeds_of(seed), **{"ema.decay": 0.99, "trainer.max_steps": row.steps}))
 
 
 def score(folder: Path, name: str, seed: int) -> None:

@@ -1,13 +1,14 @@
 r"""Worth of patients' own counts: the shipped restorer trained on with all scans but one.
 
-    python benchmarks/other_patients.py OUT.csv nm1.dcm ge670_b.dcm ge670_d.dcm \
+    python benchmarks/other_patients.py OUT.csv ge670_b.dcm ge670_d.dcm nm1.dcm \
         --view anterior --manifest data/phantoms/manifest.csv
 
 An estimate of what better phantoms can bring to patients, as far as two patients tell: for each
 scan the restorer is trained on with all counts of the others, and restores this one, thinned to 40
 cm/min and to half of its counts. Rapid scans are drawn by thinning, and the rest of the counts is
 the target (Noise2Noise). Test children are restored beside it: what patients bring may cost them.
-For experiments alone: nothing that has seen a patient ships. A scan needs five minutes of one core.
+For experiments alone: nothing that has seen a patient ships. A scan needs three minutes of one
+core.
 """
 
 from __future__ import annotations

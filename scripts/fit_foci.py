@@ -23,6 +23,7 @@ from rbs.description.answers import LEAST_CONFIDENCE
 from rbs.description.foci import fit_odds, seen_foci
 from rbs.description.sentences import PARTS
 from rbs.description.truth import foci_of
+from rbs.errors import RbsError
 from rbs.inference.segmentation import load_segmenter_for
 from rbs.scans.dicom.reader import read_nm
 from rbs.synthetic.skeleton import SPACING_MM
@@ -39,7 +40,10 @@ def main() -> None:
     segmenter = load_segmenter_for()
     children, lesions = [], []
     for case in tqdm([case for listed in args.manifests for case in cases_of(listed)], unit="child"):
-        assert case.truth is not None, f"{case.patient} is no phantom"
+        if case.truth is None or not case.rapid:
+            fault = f"{case.patient} has no {'truth' if case.truth is None else 'rapid scan'}"
+            remedy = "name manifests of phantom children, as rbs simulate writes them"
+            raise RbsError(fault, file=case.standard[0], remedy=remedy)
         scan = read_nm(case.rapid[0])
         counts = scan.aligned()
         probabilities = segmenter.probabilities(counts, scan.exposure_of(), scan.spacing_mm)

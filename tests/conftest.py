@@ -38,7 +38,12 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def registered_once() -> Iterator[None]:
-    """Scans of a manifest are registered once a session, however often they are read."""
+    """Scans of a manifest are registered once a session, however often they are read.
+
+    Replaced is the name in `rbs.data.manifest` alone: tests of registration call
+    `rbs.scans.registration.estimate_motion`, and `rbs register` imports it from there. The key is
+    all that registration is given, so that other counts are registered anew.
+    """
     register, known = manifests.estimate_motion, dict[bytes, Motion]()
 
     def remembered(fixed: np.ndarray, moving: np.ndarray, spacing_mm: tuple[float, float]) -> Motion:

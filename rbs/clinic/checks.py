@@ -227,7 +227,7 @@ def check(
         energy_window_kev=window,
         restoring=Verdict(
             restoring,
-            warnings=(*doubts, *_unlike_training(scan, standard_velocity, trained_on or {})),
+            warnings=(*doubts, *unlike_training(scan, standard_velocity, trained_on or {})),
             notes=((alone,) if frames == 1 else ()) + ((f"{cut}; they are estimated",) if scan.cut else ()),
         ),
         training=Verdict(
@@ -293,7 +293,14 @@ def _doubts(scan: Scan, window: tuple[float, float] | None) -> Iterator[str]:
             yield f"{moves}, but ScanLength is {length / 10:.0f} cm: does ScanVelocity hold mm/s, as it must?"
 
 
-def _unlike_training(scan: Scan, standard_velocity: float, trained_on: Mapping[str, Any]) -> Iterator[str]:
+def unlike_training(scan: Scan, standard_velocity: float, trained_on: Mapping[str, Any]) -> Iterator[str]:
+    """In what a scan differs from those that weights were trained on.
+
+    Args:
+        scan: The scan as read.
+        standard_velocity: Velocity of standard scans, cm/min.
+        trained_on: Provenance of the weights, see `check`.
+    """
     if trained_on.get("noise_filter"):
         yield "the weights were trained on scans filtered before export, whose noise raw counts do not have"
     measured: dict[str, tuple[str, Any]] = {

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rbs.clinic.acquisitions import Acquisition, complete_counts, examiner, join_views, results_of
+from rbs.clinic.checks import unlike_training
 from rbs.clinic.outcomes import Refusal
 from rbs.clinic.sources import Source
 from rbs.description.answers import LEAST_CONFIDENCE, Answer, confident_answers
@@ -33,7 +34,7 @@ class ScanDescription:
         sentences: Sentences and their confidence.
         left_out: Topics on which no sentence is sure enough.
         least: The least confidence.
-        foci_by: What foci of raised uptake, and their confidence, were told by.
+        foci_by: Network by which foci of raised uptake are found.
         warnings: What makes it doubtful.
     """
 
@@ -74,7 +75,8 @@ def describe_scan(
 ) -> ScanDescription:
     """Describe a scan.
 
-    Counts that an export cut are drawn anew first.
+    Counts that an export cut are drawn anew first. Where the scan is unlike those that the
+    segmenter was trained on, the description network alone finds foci, and a warning says so.
 
     Args:
         files: Raw counts at any velocity: a scan, or two of a view each (`pair_views`).
@@ -89,10 +91,15 @@ def describe_scan(
     """
     scan = join_views(files)
     whole, exposure = complete_counts(scan), scan.exposure_of(standard_velocity)
-    sentences, left_out = confident_answers(loaded.chances(whole, exposure), least)
-    by_spots = loaded.sees_hot_spots(whole)
+    fine, doubts = loaded.sees_hot_spots(scan), ()
+    if fine:
+        doubts = tuple(unlike_training(scan, standard_velocity, loaded.segmenter.provenance))
+    by_spots = fine and not doubts
+    chances = loaded.chances(whole, exposure, hot_spots=by_spots)
+    sentences, left_out = confident_answers(chances, least)
     foci_by = f"hot spots of {loaded.segmenter.name}" if by_spots else "the description network alone"
-    return ScanDescription(name, tuple(sentences), left_out, least, foci_by)
+    warnings = (f"the segmenter is not used for foci: {', and '.join(doubts)}",) if doubts else ()
+    return ScanDescription(name, tuple(sentences), left_out, least, foci_by, warnings)
 
 
 def describe_files(
@@ -121,7 +128,7 @@ def describe_files(
     def describe(acquired: Acquisition, name: str) -> ScanDescription:
         found = describe_scan(acquired.files, loaded, standard_velocity, least=least, name=name)
         doubts = dict.fromkeys(w for path in acquired.paths for w in acquired.warnings[path])
-        return replace(found, warnings=(*adult(acquired.scan), *doubts))
+        return replace(found, warnings=(*age_warnings(acquired.scan), *found.warnings, *doubts))
 
     # Spacing and counts of its training are those of coarse pixels.
     trained_on = {name: span for name, span in loaded.network.provenance.items() if name == "exposure"}
@@ -129,7 +136,7 @@ def describe_files(
     yield from results_of(sources, examine, describe, names)
 
 
-def adult(scan: Scan) -> tuple[str, ...]:
+def age_warnings(scan: Scan) -> tuple[str, ...]:
     """A warning about a patient older than all of whom sentences are learned, or nothing."""
     age = facts_of(scan.provenance.header).age_y
     if age is None or age <= OLDEST:

@@ -31,7 +31,7 @@ from rbs.segmentation.measures.sides import midline
 LIMBS = ("arms", "legs")
 """Regions in which hot spots say less."""
 SUREST = 0.999
-"""Largest probability of a hot spot that is told from larger ones."""
+"""Largest probability of a hot spot that is used; larger ones count as this."""
 
 _WORDS = (NONE, *NUMBERS)
 """Grades of a statement on foci, by rising number."""

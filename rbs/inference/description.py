@@ -86,12 +86,14 @@ class ScanDescriber:
     segmenter: AnySegmenter
     odds: FocusOdds
 
-    def chances(self, scan: Scan, exposure: float) -> Array:
+    def chances(self, scan: Scan, exposure: float, *, hot_spots: bool = True) -> Array:
         """Probability of each sentence of the grammar within its topic, float32 (S,).
 
         Args:
             scan: Raw counts.
             exposure: Exposure relative to the standard scan.
+            hot_spots: Foci of raised uptake by hot spots, where pixels are fine; otherwise by the
+                description network.
 
         Raises:
             ScanError: It is too large, or its pixels are of another size.
@@ -99,7 +101,7 @@ class ScanDescriber:
         """
         chances = self.network.chances(coarse_counts(scan), exposure)
         _require_finite(self.network.name, chances)
-        if not self.sees_hot_spots(scan):
+        if not (hot_spots and self.sees_hot_spots(scan)):
             return chances
         counts = scan.aligned()
         probabilities = self.segmenter.probabilities(counts, exposure, scan.spacing_mm)
@@ -124,13 +126,20 @@ def load_scan_describer(checkpoint: str | Path = NAME) -> ScanDescriber:
         checkpoint: Weights of the description network as .safetensors, or "shipped".
 
     Raises:
-        CheckpointError: A file is missing, cannot be read, or does not describe scans.
+        CheckpointError: A file is missing, cannot be read, or does not describe scans, or the
+            segmenter is not that whose hot spots were counted.
         RbsError: ONNX Runtime is not installed.
     """
     card = shipped.DESCRIBER.with_suffix(".json")
     try:
-        odds = checked(FocusOdds, parsed(card.read_bytes())["foci"])
+        content = parsed(card.read_bytes())
+        odds, fitted_to = checked(FocusOdds, content["foci"]), content["foci_of_segmenter"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         fault = f"it does not say how often hot spots are foci ({type(error).__name__})"
         raise CheckpointError(fault, file=card, remedy="install rbs again") from error
-    return ScanDescriber(load_describer_for(checkpoint), load_segmenter_for(), odds)
+    segmenter = load_segmenter_for()
+    if segmenter.sha256 != fitted_to:
+        fault = f"its odds of foci hold for another segmenter than {segmenter.name}"
+        remedy = "install rbs again, or fit them with scripts/fit_foci.py"
+        raise CheckpointError(fault, file=card, remedy=remedy)
+    return ScanDescriber(load_describer_for(checkpoint), segmenter, odds)

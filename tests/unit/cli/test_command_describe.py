@@ -14,6 +14,7 @@ from rbs.scans.dicom.writer import PatientHeader, StudyHeader, write_acquired_nm
 from rbs.scans.regions import HOT, label_of
 from rbs.scans.scan import REGIONS, Scan, View, align
 from rbs.synthetic.cohort import AGES_Y
+from rbs.weights.shipped import SEGMENTER, file_sha256
 
 VIEWS = (View.ANTERIOR, View.POSTERIOR)
 SHAPE = (256, 128)
@@ -42,7 +43,7 @@ class Describes:
 class Segments:
     """A segmenter that sees a pelvis with a hot spot on the side where most counts lie."""
 
-    name, sha256, provenance = "known regions", "1" * 64, {}
+    name, sha256, provenance = "known regions", file_sha256(SEGMENTER), {}
 
     def probabilities(self, counts: np.ndarray, exposure: float, spacing_mm: tuple) -> np.ndarray:
         assert counts.shape[1:] == SHAPE
@@ -102,7 +103,7 @@ def test_sentences_of_a_scan(rbs, tmp_path: Path) -> None:
     told = json.loads(out.read_text())
     assert told["use"] == lines[0]
     facts = told["scans"][0]["sentences"]
-    assert told["weights"]["segmenter"] == {"name": "known regions", "sha256": "1" * 64}
+    assert told["weights"]["segmenter"] == {"name": "known regions", "sha256": Segments.sha256}
     assert told["scans"][0]["foci_of_raised_uptake_by"] == "hot spots of known regions"
     assert {"kind": "hot foci", "region": "pelvis", "side": "left", "grade": "one"}.items() <= next(
         one for one in facts if one["grade"] == "one"
@@ -143,6 +144,24 @@ def test_on_coarse_pixels_foci_are_told_by_the_description_network(rbs, tmp_path
     text = rbs("describe", write(tmp_path / "scan.dcm", mm=4.52, shape=shape))[1]
     assert "  0.90  One focus of raised uptake in the spine." in text
     assert "  foci of raised uptake by: the description network alone" in text
+
+
+@pytest.mark.parametrize(
+    ("provenance", "doubt"),
+    [({"counts_per_pixel": [0.07, 4.0]}, "counts per pixel"), ({"exposure": [0.6, 0.99]}, "standard counts")],
+)
+def test_outside_the_segmenters_training_foci_are_told_by_the_description_network(
+    rbs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provenance: dict, doubt: str
+) -> None:
+    monkeypatch.setattr(Segments, "provenance", provenance)
+    status, text, _ = rbs("describe", write(tmp_path / "scan.dcm"))
+    assert status == 0
+    assert "  0.90  One focus of raised uptake in the spine." in text
+    assert "pelvis" not in text
+    assert "  foci of raised uptake by: the description network alone" in text
+    (warning,) = (line for line in text.splitlines() if "warning" in line)
+    assert warning.startswith("  warning: the segmenter is not used for foci: ")
+    assert doubt in warning
 
 
 def test_other_pixels_are_refused_and_the_others_of_a_folder_go_on(rbs, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Describing by ONNX Runtime: the probabilities that PyTorch gives, without importing it."""
 
+import json
 import subprocess
 import sys
 
@@ -79,3 +80,13 @@ def test_weights_that_are_not_whole_are_named(tmp_path, monkeypatch) -> None:
         monkeypatch.setattr("rbs.weights.shipped.DESCRIBER", card.with_suffix(".safetensors"))
         with pytest.raises(CheckpointError, match="does not say how often hot spots are foci"):
             load_scan_describer()
+
+
+def test_odds_of_another_segmenter_are_refused(tmp_path, monkeypatch) -> None:
+    content = json.loads(DESCRIBER.with_suffix(".json").read_text())
+    card = tmp_path / "describer.json"
+    card.write_text(json.dumps(content | {"foci_of_segmenter": "0" * 64}))
+    monkeypatch.setattr("rbs.weights.shipped.DESCRIBER", card.with_suffix(".safetensors"))
+    with pytest.raises(CheckpointError, match="odds of foci hold for another segmenter") as refused:
+        load_scan_describer()
+    assert "scripts/fit_foci.py" in str(refused.value)

@@ -65,6 +65,16 @@ def test_both_restorers_are_scored_region_by_region(make_run, images):
     assert math.isnan(first["lesion_recovery"])  # no foci are known of this cohort
 
 
+def test_lpips_is_scored_and_printed_where_its_weights_are(
+    make_run, tiny_cohort, metric_weights, monkeypatch
+):
+    monkeypatch.undo()
+    images = images_of(None, {}, "test", Manifest.read(tiny_cohort), "test")
+    assert "lpips" in [metric.name for metric in images.metrics if metric.printed]
+    first, second = score_run(make_run(second=brighter(0.3)), images)
+    assert 0 < first["lpips"] != second["lpips"] > 0
+
+
 def test_a_frozen_first_restorer_is_not_scored_again(make_run, images):
     (only,) = score_run(make_run(second=brighter(0.3), trains="f2"), images)
     assert only["network"] == "f2"
