@@ -91,9 +91,8 @@ def describe_scan(
     """
     scan = join_views(files)
     whole, exposure = complete_counts(scan), scan.exposure_of(standard_velocity)
-    fine, doubts = loaded.sees_hot_spots(scan), ()
-    if fine:
-        doubts = tuple(unlike_training(scan, standard_velocity, loaded.segmenter.provenance))
+    trained_on, fine = loaded.segmenter.provenance, loaded.sees_hot_spots(scan)
+    doubts = list(unlike_training(scan, standard_velocity, trained_on)) if fine else []
     by_spots = fine and not doubts
     chances = loaded.chances(whole, exposure, hot_spots=by_spots)
     sentences, left_out = confident_answers(chances, least)

@@ -470,7 +470,7 @@ def test_bladders_fill(passes: list[tuple[Phantom, Phantom]]) -> None:
         assert held(second) / held(first) == pytest.approx(second.motion.filling, rel=0.12)
 
 
-def test_another_camera_sees_the_same_child_with_as_many_counts():
+def test_another_camera_sees_the_same_child_with_as_many_counts() -> None:
     ours, blurred = (
         make_child(6.0, "F", np.random.default_rng(3), camera=change)
         for change in (None, lambda camera: replace(camera, blur=2.5, scatter=0.5))
