@@ -87,7 +87,7 @@ $(READY): pyproject.toml setup.py constraints.txt
 # order, slow integration before quick units, so that both processes end together.
 PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test: $(READY)  ## Run the tests (10 minutes of two cores)
+test: $(READY)  ## Run the tests (11 minutes of two cores)
 	$(PYTEST) -m "not slow" $(ARGS)
 
 test-slow: $(READY)  ## Run the tests that take a minute each: several processes, benchmarks, the wheel
