@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from degraders import closed, minutes, run_settings, train_once
+from degraders import closed, columns, minutes, run_settings, train_once
 from tqdm import tqdm
 
 from rbs.data.endoscopy import DegraderOfField, EndoscopyDataModule
@@ -279,12 +279,13 @@ def score_degrader(folder: Path, preset: Preset, arm: str) -> None:
     for number, (target, poor) in enumerate(test_frames(preset)):
         made = within(target.valid)(target.clean, np.random.default_rng((1, number)))
         near = scores(made, FrameTarget(poor, target.valid))
-        rows.append([preset, arm, number, *near, *looks(made, target.valid), *looks(poor, target.valid)])
+        own, true = (image_statistics(frame, target.valid) for frame in (made, poor))
+        rows.append([preset, arm, number, *near, *own, *true])
     names = [f"{what}{of}" for of in ("", "_true") for what in ("brightness", "detail", "speckle")]
     write_csv(file, ("preset", "arm", "frame", *SCORES, *names), rows)
 
 
-def looks(frame: Frame, valid: Mask) -> list[float]:
+def image_statistics(frame: Frame, valid: Mask) -> list[float]:
     """Mean, spread of grey details, and spread of the colour of details, all times 255."""
     from scipy.ndimage import gaussian_filter
 
@@ -303,11 +304,9 @@ def read(folder: Path, kind: str) -> Iterator[pd.DataFrame]:
             yield pd.read_csv(file)
 
 
-def interval(name: str, values: Any, drawn: Any, digits: int) -> dict[str, str]:
-    """A value and the ends of its 95 % interval."""
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    ends = {"": values, "_low": low, "_high": high}
-    return {f"{name}{end}": f"{value:.{digits}f}" for end, value in ends.items()}
+def interval(name: str, value: Any, drawn: Any, digits: int) -> dict[str, str]:
+    """Columns of a value and of its 95 % interval."""
+    return columns(name, (value, *np.percentile(drawn, [2.5, 97.5])), digits)
 
 
 def restored_table(table: pd.DataFrame, folder: Path) -> pd.DataFrame:

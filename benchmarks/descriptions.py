@@ -48,7 +48,7 @@ def main() -> None:
         assert case.truth is not None, f"{case.patient} is no phantom"
         scan = read_nm(case.rapid[0])
         start = time.process_time()
-        chances = loaded.chances(scan, scan.exposure_of())
+        chances = loaded.chances(scan, scan.exposure_of(), hot_spots=True)
         seconds.append(time.process_time() - start)
         with np.load(case.truth) as content:
             expectation, labels = (

@@ -7,7 +7,7 @@
 
 Test children alone. Columns: the truth, the rapid scan, the tuned Gaussian, Anscombe + BM3D
 (non-local means where the package of BM3D is missing), the shipped restorer at each strength, and
-fitted to the scan, and the acquired standard scan. With `--runs`, trainings of an ablation take
+fitted to the scan; and the acquired standard scan. With `--runs`, trainings of an ablation take
 the places between the rapid and the standard scan: f2 of those that have one, f1 of the others.
 Each row has one window of grey for all columns. Stated under a picture is the contrast that is left
 of the lesion, or the peak that is left of the growth plates.

@@ -13,6 +13,7 @@ from rbs.clinic.checks import unlike_training
 from rbs.clinic.outcomes import Refusal
 from rbs.clinic.sources import Source
 from rbs.description.answers import LEAST_CONFIDENCE, Answer, confident_answers
+from rbs.description.coarse import is_fine
 from rbs.description.sentences import OLDEST
 from rbs.errors import printable
 from rbs.scans.facts import facts_of
@@ -91,7 +92,7 @@ def describe_scan(
     """
     scan = join_views(files)
     whole, exposure = complete_counts(scan), scan.exposure_of(standard_velocity)
-    trained_on, fine = loaded.segmenter.provenance, loaded.sees_hot_spots(scan)
+    trained_on, fine = loaded.segmenter.provenance, is_fine(scan)
     doubts = list(unlike_training(scan, standard_velocity, trained_on)) if fine else []
     by_spots = fine and not doubts
     chances = loaded.chances(whole, exposure, hot_spots=by_spots)

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from rbs.data.datasets import GRID, CaseDataset, CropDataset, EpochSampler, collate
+from rbs.data.datasets import CaseDataset, CropDataset, EpochSampler, collate, require_grid
 from rbs.distillation.prior_cache import PriorSource
 from rbs.errors import RbsError
 
@@ -52,10 +52,7 @@ class CropDataModule(L.LightningDataModule, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if min(crop) < GRID or any(size % GRID for size in crop):
-            raise RbsError(
-                f"the crop {tuple(crop)} is not made of multiples of {GRID}", remedy="try 128 x 128"
-            )
+        require_grid(crop)
         if min(batch_size, samples_per_epoch) < 1 or (realisations is not None and realisations < 1):
             raise RbsError("batch_size, samples_per_epoch and realisations must be at least 1")
         if seed < 0:

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, DistributedSampler, default_collate
 
 from rbs.data.augmentation.geometric import library
 from rbs.distillation.prior_cache import PriorSource
+from rbs.errors import RbsError
 from rbs.scans.scan import Array, Spacing
 from rbs.segmentation.prior import SemanticPrior
 
@@ -22,6 +23,17 @@ GRID = 16
 """Crops begin and end on multiples of this many pixels, whole cells of semantic priors."""
 
 _TYPES: dict[str, Any] = {"labels": np.int64, "other_labels": np.int64, "valid": np.bool_}
+
+
+def require_grid(crop: Sequence[int]) -> None:
+    """Refuse crops whose rows or columns are no multiples of `GRID`.
+
+    Raises:
+        RbsError: They are not.
+    """
+    if min(crop) < GRID or any(size % GRID for size in crop):
+        fault = f"the crop {tuple(crop)} is not made of multiples of {GRID}"
+        raise RbsError(fault, remedy="try 128 x 128")
 
 
 def other_patients(cases: Sequence[Any], row: int) -> Iterator[int]:

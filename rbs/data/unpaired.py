@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from rbs.data.common_patients import common_patients
-from rbs.data.datasets import GRID, EpochSampler, place_crop
+from rbs.data.datasets import GRID, EpochSampler, place_crop, require_grid
 from rbs.data.manifest import Case, LoadedCase, Manifest, load_case, manifest_record
 from rbs.degradation.learned import good_on_grid, level_of
 from rbs.degradation.noise_filter import NoiseFilter, estimate_noise_filter, finest_power
@@ -74,9 +74,7 @@ class UnpairedImages(L.LightningDataModule, ABC):
         seed: int,
     ) -> None:
         super().__init__()
-        if min(crop) < GRID or any(size % GRID for size in crop):
-            fault = f"the crop {tuple(crop)} is not made of multiples of {GRID}"
-            raise RbsError(fault, remedy="try 96 x 192")
+        require_grid(crop)
         if min(batch_size, samples_per_epoch) < 1 or seed < 0:
             fault = f"batches of {batch_size}, {samples_per_epoch} samples an epoch, seed {seed}"
             raise RbsError(fault, remedy="give at least 1, and a seed of 0 or more")

@@ -27,7 +27,6 @@ _TRIES = 8
 _ENOUGH = 0.95
 """A crop is taken when this share of it is valid."""
 
-
 _OTHERS = "give clean and poor frames of different patients, or train on the pairs themselves"
 
 
@@ -97,10 +96,10 @@ class UnpairedFramesDataModule(unpaired.UnpairedImages):
         listed, other = (_listed(file) for file in (self.good, self.poor))
         poor = other.rows("train")
         _refuse_common_groups(listed.frames, poor, self.poor)
-        held = [row for row in listed.frames if row.split != "train"]
-        good, rest, found = (self._read(rows) for rows in (listed.rows("train"), held, poor))
-        _refuse_common_frames([*listed.rows("train"), *held], [*good, *rest], poor, found, self.poor)
-        self.sides = good, found
+        good, held = listed.rows("train"), [row for row in listed.frames if row.split != "train"]
+        clean, held_out, found = (self._read(rows) for rows in (good, held, poor))
+        _refuse_common_frames([*good, *held], [*clean, *held_out], poor, found, self.poor)
+        self.sides = clean, found
 
     def _read(self, rows: Sequence[FrameRow]) -> list[LoadedFrame]:
         found = []
@@ -195,17 +194,17 @@ def _refuse_common_groups(good: Sequence[FrameRow], poor: Sequence[FrameRow], ma
 
 
 def _refuse_common_frames(
-    good: Sequence[FrameRow],
-    clean: Sequence[LoadedFrame],
-    poor: Sequence[FrameRow],
-    degraded: Sequence[LoadedFrame],
+    good_rows: Sequence[FrameRow],
+    good: Sequence[LoadedFrame],
+    poor_rows: Sequence[FrameRow],
+    poor: Sequence[LoadedFrame],
     manifest: Path,
 ) -> None:
     """Refuse a poor frame that shows what a clean one shows."""
-    hashes = [_hash(frame) for frame in (*clean, *degraded)]
+    hashes = [_hash(frame) for frame in (*good, *poor)]
     groups = ["good"] * len(good) + ["poor"] * len(poor)
     for pair in near_duplicates(hashes, groups, progress=False):
-        own, other = poor[pair.second - len(good)], good[pair.first]
+        own, other = poor_rows[pair.second - len(good)], good_rows[pair.first]
         fault = f"{own.frame} shows what {other.frame} of the good frames shows"
         raise ManifestError(fault, file=manifest, remedy=_OTHERS)
 

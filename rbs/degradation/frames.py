@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from rbs.endoscopy.colour import Frame, Mask
 from rbs.errors import CheckpointError, FrameError
 from rbs.scans.scan import Array
 from rbs.utils.checkpoint import RETRAIN
+from rbs.weights.module_file import ModuleFile
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 """Place of a whole frame."""
@@ -79,30 +80,20 @@ class FrameDegradation(DegradationModel):
 
 
 @dataclass(frozen=True)
-class FrameDegrader:
+class FrameDegrader(ModuleFile[FrameDegradation]):
     """A degradation of frames from a file: a `rbs.degradation.Degrader`, as `Optical` is.
 
     Attributes:
-        model: In evaluation mode, on the CPU.
-        name: Its class and file.
-        version: Version of rbs that wrote it.
-        sha256: Of its file, hexadecimal.
-        provenance: Record of its making.
         field_of_view: Pixels that show what the camera saw, (H, W), which alone are degraded
             (`rbs.degradation.optical.Recipe`); None for all.
     """
 
-    model: FrameDegradation
-    name: str
-    version: str = "unknown"
-    sha256: str = ""
-    provenance: dict[str, Any] = field(default_factory=dict)
     field_of_view: Mask | None = field(default=None, compare=False, repr=False)
 
     @property
     def longest_side(self) -> int:
         """See `FrameDegradation`."""
-        return self.model.longest_side
+        return self.module.longest_side
 
     def within(self, field_of_view: Mask | None) -> FrameDegrader:
         """The same for frames of another field of view."""
@@ -122,7 +113,7 @@ class FrameDegrader:
             fault = f"{self.name} degrades values of 0 to 1, not {image.min():.3g} to {image.max():.3g}"
             raise FrameError(fault, remedy="give sRGB values of a clean frame")
         field = np.ones(image.shape[1:], bool) if self.field_of_view is None else self.field_of_view
-        return Recipe((_Learned(self.model, field),), self.field_of_view)(image, rng)
+        return Recipe((_Learned(self.module, field),), self.field_of_view)(image, rng)
 
 
 @dataclass(frozen=True)
@@ -150,7 +141,7 @@ def load_frame_degrader(path: str | Path) -> FrameDegrader:
     found = read_degradation(path, FrameDegradation)  # type: ignore[type-abstract]
     if found.module.longest_side < 0:
         raise CheckpointError("it was not trained on frames", file=Path(path), remedy=RETRAIN)
-    return FrameDegrader(found.module, found.name, found.version, found.sha256, found.provenance)
+    return FrameDegrader(**vars(found))
 
 
 def noise_of(frame: Frame, field: Mask) -> float:

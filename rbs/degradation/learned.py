@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -152,32 +152,18 @@ def good_on_grid(expectation: Array, spacing_mm: Spacing, onto: Spacing) -> Arra
 
 
 @dataclass(frozen=True)
-class LearnedDegrader:
-    """A degradation of scans from a file: a `rbs.degradation.Degrader` of expected scans.
-
-    Attributes:
-        model: In evaluation mode, on the CPU.
-        name: Its class and file.
-        version: Version of rbs that wrote it.
-        sha256: Of its file, hexadecimal.
-        provenance: Record of its making.
-    """
-
-    model: ScanDegradation
-    name: str
-    version: str = "unknown"
-    sha256: str = ""
-    provenance: dict[str, Any] = field(default_factory=dict)
+class LearnedDegrader(ModuleFile[ScanDegradation]):
+    """A degradation of scans from a file: a `rbs.degradation.Degrader` of expected scans."""
 
     @property
     def spacing_mm(self) -> Spacing:
         """Row and column spacing of the scans that it degrades, mm."""
-        return self.model.spacing_mm
+        return self.module.spacing_mm
 
     @property
     def noise(self) -> NoiseFilter:
         """Filter of the noise of the poor scans, by which counts are drawn."""
-        return self.model.noise
+        return self.module.noise
 
     def on_grid(self, expectation: Array, spacing_mm: Spacing) -> Array:
         """The expectation of a scan (V, H, W) on pixels of `spacing_mm`, its counts kept.
@@ -210,7 +196,7 @@ class LearnedDegrader:
         level = level_of(image, self.spacing_mm)
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         with torch.inference_mode():
-            found = self.model.degrade(torch.from_numpy(image / level)[:, None], generator)[:, 0].numpy()
+            found = self.module.degrade(torch.from_numpy(image / level)[:, None], generator)[:, 0].numpy()
         found = where_scanned(np.maximum(found, 0), image > UNSEEN * level)
         return (found * (image.sum(dtype=np.float64) / found.sum(dtype=np.float64))).astype(np.float32)
 
@@ -237,7 +223,7 @@ def load_degrader(path: str | Path) -> LearnedDegrader:
     found = read_degradation(path, ScanDegradation)  # type: ignore[type-abstract]
     if not min(found.module.spacing_mm) > 0:
         raise CheckpointError("it states no pixel size", file=Path(path), remedy=RETRAIN)
-    return LearnedDegrader(found.module, found.name, found.version, found.sha256, found.provenance)
+    return LearnedDegrader(**vars(found))
 
 
 def read_degradation(path: str | Path, kind: type[_Model]) -> ModuleFile[_Model]:

@@ -30,8 +30,8 @@ class FrameMunit(FrameDegradation):
     r"""Transfer of style between unpaired frames after MUNIT (Huang et al., arXiv 1804.04732).
 
     As in `rbs.degradation.munit.Munit`, content and a style :math:`s \sim \mathcal N(0, 1)` are
-    decoded not to pixels but to what is done to pixels, so that nothing is drawn that a clean frame
-    does not show. In linear light l of colour c,
+    decoded not to pixels but to what is done to them: no structure is painted, though gain and haze
+    may darken or veil places. In linear light l of colour c,
 
     .. math::
         m_c = e^{g_c + q + d}\,(k * l_c) + e^{h_c + d'_c}, \qquad

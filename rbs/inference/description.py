@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from rbs.description.coarse import coarse_counts, is_fine
+from rbs.description.coarse import coarse_counts
 from rbs.description.foci import FocusOdds, seen_foci, with_foci
 from rbs.description.grammar import require_grammar
 from rbs.description.sentences import SENTENCES
@@ -86,14 +86,14 @@ class ScanDescriber:
     segmenter: AnySegmenter
     odds: FocusOdds
 
-    def chances(self, scan: Scan, exposure: float, *, hot_spots: bool = True) -> Array:
+    def chances(self, scan: Scan, exposure: float, *, hot_spots: bool) -> Array:
         """Probability of each sentence of the grammar within its topic, float32 (S,).
 
         Args:
             scan: Raw counts.
             exposure: Exposure relative to the standard scan.
-            hot_spots: Foci of raised uptake by hot spots, where pixels are fine; otherwise by the
-                description network.
+            hot_spots: Whether hot spots tell of foci of raised uptake. On coarse pixels, or unlike
+                the scans that the segmenter was trained on, the description network does.
 
         Raises:
             ScanError: It is too large, or its pixels are of another size.
@@ -101,17 +101,13 @@ class ScanDescriber:
         """
         chances = self.network.chances(coarse_counts(scan), exposure)
         _require_finite(self.network.name, chances)
-        if not (hot_spots and self.sees_hot_spots(scan)):
+        if not hot_spots:
             return chances
         counts = scan.aligned()
         probabilities = self.segmenter.probabilities(counts, exposure, scan.spacing_mm)
         _require_finite(self.segmenter.name, probabilities)
         views = tuple(sorted(scan.views))  # "anterior" before "posterior", as `Scan.aligned`
         return with_foci(chances, seen_foci(counts, probabilities, scan.spacing_mm, views), self.odds)
-
-    def sees_hot_spots(self, scan: Scan) -> bool:
-        """True where the segmenter tells of foci: it was trained on fine pixels alone."""
-        return is_fine(scan)
 
 
 def _require_finite(name: str, values: Array) -> None:

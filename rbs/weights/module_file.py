@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -29,9 +29,9 @@ class ModuleFile(Generic[_Module]):
 
     module: _Module
     name: str
-    version: str
-    sha256: str
-    provenance: dict[str, Any]
+    version: str = "unknown"
+    sha256: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
 
 
 def read_module(path: str | Path, kind: type[_Module], missing: str) -> ModuleFile[_Module]:
