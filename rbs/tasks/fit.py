@@ -26,6 +26,7 @@ import torch
 import torch.distributed
 import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import (
     EMAWeightAveraging,
     LearningRateMonitor,
@@ -144,8 +145,14 @@ class RbsCLI(LightningCLI):
         return trainer
 
     def before_fit(self) -> None:
-        """Say how many threads the training uses: on a shared machine that decides its speed."""
+        """Say what decides the speed of the training: how many threads it uses, and bfloat16."""
         print(f"rbs: training with {counted(torch.get_num_threads(), 'CPU thread')}")
+        if imitates_bfloat16(self.trainer):
+            print(
+                f"rbs: this processor has no bfloat16 ({self.trainer.precision}); to imitate it takes ten"
+                " times as long as 32 bits: stop, and give --trainer.precision 32-true, or make ..."
+                " PRECISION=32-true"
+            )
 
     def after_fit(self) -> None:
         """Mark the version as finished, so that `last` does not resume it."""
@@ -153,6 +160,16 @@ class RbsCLI(LightningCLI):
         if folder and self.trainer.is_global_zero and self.trainer.state.finished:
             Path(folder).mkdir(parents=True, exist_ok=True)
             (Path(folder) / FINISHED).touch()
+
+
+def imitates_bfloat16(trainer: Trainer) -> bool:
+    """True for a training in bfloat16 on a processor that has no such numbers."""
+    on_cpu = isinstance(trainer.accelerator, CPUAccelerator)
+    return on_cpu and "bf16" in trainer.precision and torch.backends.cpu.get_cpu_capability() in _OLD
+
+
+_OLD = ("AVX2", "DEFAULT")
+"""Instruction sets without bfloat16, as PyTorch names them."""
 
 
 def fit(config: str | Path | Mapping[str, Any], **settings: Any) -> Path:

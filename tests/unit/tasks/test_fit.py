@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch.distributed
 import yaml
+from lightning.pytorch import Trainer
 
 from rbs.errors import CheckpointError, RbsError
 from rbs.restorers.checkpoint import load_restorer
@@ -20,6 +21,7 @@ from rbs.tasks.fit import (
     _one_of_several,
     compare_with_checkpoint,
     fit,
+    imitates_bfloat16,
     with_files,
 )
 
@@ -66,6 +68,16 @@ def test_a_training_from_python_gives_its_folder(tiny_cohort, tmp_path, monkeypa
 def test_a_wrong_setting_is_an_error_and_no_exit(settings, said):
     with pytest.raises(RbsError, match=said):
         fit("stage1", **settings)
+
+
+@pytest.mark.parametrize(
+    ("processor", "precision", "slow"),
+    [("AVX2", "bf16-mixed", True), ("AVX512", "bf16-mixed", False), ("AVX2", "32-true", False)],
+)
+def test_bfloat16_that_the_processor_imitates_is_known(monkeypatch, processor, precision, slow):
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: processor)
+    trainer = Trainer(accelerator="cpu", precision=precision, logger=False, enable_checkpointing=False)
+    assert imitates_bfloat16(trainer) is slow
 
 
 def test_config_names_an_experiment_and_nothing_else_does(tmp_path, monkeypatch):
