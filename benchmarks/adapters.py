@@ -26,7 +26,8 @@ from torch.ao.quantization import quantize_dynamic
 
 from rbs.data.bone_scans import RBSDataModule
 from rbs.data.labelled_scans import binned
-from rbs.data.manifest import Case, LoadedCase
+from rbs.data.loading import LoadedCase
+from rbs.data.manifest import Case
 from rbs.evaluation.statistics.summary import RESAMPLES, SEED
 from rbs.segmentation.adapters import Mode, load_teacher, save_teacher
 from rbs.segmentation.sam import find_checkpoint

@@ -19,7 +19,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rbs.data.manifest import Manifest, load_case
+from rbs.data.loading import load_case
+from rbs.data.manifest import Manifest
 from rbs.data.mucosa import write_mucosa
 from rbs.evaluation.scans.metrics import Target
 from rbs.evaluation.scans.pairs import ScanPair

@@ -32,7 +32,7 @@ from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
 from rbs.data.bone_scans import RBSDataModule
-from rbs.data.manifest import LoadedCase
+from rbs.data.loading import LoadedCase
 from rbs.degradation.learned import LearnedDegrader, load_degrader
 from rbs.degradation.noise_filter import WHITE, NoiseFilter
 from rbs.evaluation.observers.lesion_detection import compare_foci

@@ -37,7 +37,8 @@ from rbs.data.anatomy import read_anatomy
 from rbs.data.bone_scans import RBSDataModule
 from rbs.data.facts import FactsOf, facts_row
 from rbs.data.labelled_scans import binned
-from rbs.data.manifest import Case, LoadedCase, Manifest, load_case
+from rbs.data.loading import LoadedCase, load_case
+from rbs.data.manifest import Case, Manifest
 from rbs.evaluation.observers.task_metrics import TASK_METRICS
 from rbs.evaluation.scans.metrics import METRICS, Target
 from rbs.evaluation.statistics.summary import interval

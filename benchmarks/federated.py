@@ -27,8 +27,9 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import zoom
 
+from rbs.data.loading import LoadedCase, load_case
 from rbs.data.manifest import COLUMNS as MANIFEST_COLUMNS
-from rbs.data.manifest import LoadedCase, Manifest, load_case
+from rbs.data.manifest import Manifest
 from rbs.errors import ScanError
 from rbs.evaluation.scans.metrics import Target, nc_nmse
 from rbs.evaluation.statistics.summary import interval

@@ -30,7 +30,8 @@ from torch.utils.data import DataLoader
 
 from rbs.data.datasets import collate
 from rbs.data.labelled_scans import LabelledScans, binned
-from rbs.data.manifest import Case, LoadedCase, Manifest, load_case
+from rbs.data.loading import LoadedCase, load_case
+from rbs.data.manifest import Case, Manifest
 from rbs.data.one_label import carried
 from rbs.evaluation.statistics.summary import interval
 from rbs.scans.scan import REGIONS

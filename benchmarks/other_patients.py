@@ -25,7 +25,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from rbs.data.manifest import Case, LoadedCase, Manifest
+from rbs.data.loading import LoadedCase
+from rbs.data.manifest import Case, Manifest
 from rbs.data.samples import Crops
 from rbs.evaluation.real.run import score
 from rbs.evaluation.real.scans import RealScan, Speed, read_scans

@@ -36,7 +36,8 @@ from scipy.special import ndtr
 from tqdm import tqdm
 
 from rbs.data.anatomy import Focus
-from rbs.data.manifest import LoadedCase, Manifest, load_case
+from rbs.data.loading import LoadedCase, load_case
+from rbs.data.manifest import Manifest
 from rbs.data.stream import loaded_patient
 from rbs.evaluation.observers.lesions import score_foci
 from rbs.evaluation.observers.observers import ideal_snr

@@ -31,7 +31,8 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from rbs.data.manifest import LoadedCase, Manifest, load_case
+from rbs.data.loading import LoadedCase, load_case
+from rbs.data.manifest import Manifest
 from rbs.evaluation.statistics.summary import interval
 from rbs.inference.onnx_network import session_of
 from rbs.inference.segmentation import OnnxSegmenter

@@ -33,7 +33,8 @@ from torch.utils.data import Dataset
 
 from rbs.data.datasets import Sample
 from rbs.data.labelled_scans import LabelledScans, LabelledScansDataModule, binned
-from rbs.data.manifest import Case, LoadedCase
+from rbs.data.loading import LoadedCase
+from rbs.data.manifest import Case
 from rbs.data.stream import draw_child
 from rbs.data.transfer_scans import TransferScansDataModule
 from rbs.segmentation.adapters import load_teacher, save_teacher, start, trainable_teacher

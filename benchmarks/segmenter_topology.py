@@ -22,7 +22,8 @@ from core_seconds import train
 from lightning.pytorch import seed_everything
 
 from rbs.data.labelled_scans import LabelledScansDataModule, binned
-from rbs.data.manifest import LoadedCase, Manifest, load_case
+from rbs.data.loading import LoadedCase, load_case
+from rbs.data.manifest import Manifest
 from rbs.evaluation.statistics.summary import interval
 from rbs.evaluation.topology import centreline_dice, parts_error
 from rbs.scans.counts import standard_scale

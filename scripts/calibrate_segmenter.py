@@ -15,7 +15,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from rbs.data.manifest import Manifest, load_case
+from rbs.data.loading import load_case
+from rbs.data.manifest import Manifest
 from rbs.scans.scan import REGIONS, Array
 from rbs.segmentation.calibration import add_biases, area_biases
 from rbs.segmentation.checkpoint import LoadedSegmenter, load_segmenter, save_segmenter

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from rbs.data import manifest as manifests
+from rbs.data import loading
 from rbs.data.manifest import Case, write_manifest
 from rbs.scans.dicom.writer import PatientHeader, StudyHeader, write_acquired_nm
 from rbs.scans.registration import Motion
@@ -40,11 +40,11 @@ def pytest_collection_finish() -> None:
 def registered_once() -> Iterator[None]:
     """Scans of a manifest are registered once a session, however often they are read.
 
-    Replaced is the name in `rbs.data.manifest` alone: tests of registration call
+    Replaced is the name in `rbs.data.loading` alone: tests of registration call
     `rbs.scans.registration.estimate_motion`, and `rbs register` imports it from there. The key is
     all that registration is given, so that other counts are registered anew.
     """
-    register, known = manifests.estimate_motion, dict[bytes, Motion]()
+    register, known = loading.estimate_motion, dict[bytes, Motion]()
 
     def remembered(fixed: np.ndarray, moving: np.ndarray, spacing_mm: tuple[float, float]) -> Motion:
         about = f"{fixed.shape} {fixed.dtype} {moving.shape} {moving.dtype} {spacing_mm}".encode()
@@ -54,7 +54,7 @@ def registered_once() -> Iterator[None]:
         return known[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifests, "estimate_motion", remembered)
+        patch.setattr(loading, "estimate_motion", remembered)
         yield
 
 

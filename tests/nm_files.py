@@ -88,3 +88,17 @@ def _detector(view: str) -> Dataset:
     code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = CODES.get(view, ""), "SCT", view
     detector.ViewCodeSequence = Sequence([code] if view in CODES else [])
     return detector
+
+
+def changed_copy(source: Path, path: Path, **values: object) -> Path:
+    """Write a copy of a scan of another instance UID, with elements changed, or deleted by None."""
+    dataset = pydicom.dcmread(source)
+    for keyword, value in values.items():
+        if value is None:
+            delattr(dataset, keyword)
+        else:
+            setattr(dataset, keyword, value)
+    dataset.SOPInstanceUID = values.get("SOPInstanceUID") or generate_uid()
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.save_as(path)
+    return path

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from rbs.data.bone_scans import RBSDataModule
 from rbs.data.datasets import collate
-from rbs.data.manifest import Case, LoadedCase
+from rbs.data.loading import LoadedCase
+from rbs.data.manifest import Case
 from rbs.restorers.image_domain import DOMAINS
 from rbs.restorers.nafnet import NAFNet
 from rbs.scans.scan import View

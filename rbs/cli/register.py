@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     """
     import numpy as np
 
-    from rbs.data.manifest import refuse_other_grid, refuse_two_patients
+    from rbs.data.matching import refuse_other_grid, refuse_two_patients
     from rbs.scans.dicom.reader import read_nm
     from rbs.scans.registration import estimate_motion, residual_misalignment
 

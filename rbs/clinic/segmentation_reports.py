@@ -10,7 +10,8 @@ import numpy as np
 
 from rbs.clinic.segment_scans import Segmented
 from rbs.data.labels import labels_file, read_labels
-from rbs.data.manifest import Case, load_case
+from rbs.data.loading import load_case
+from rbs.data.manifest import Case
 from rbs.errors import RbsError, ScanError
 from rbs.evaluation.segmentation import (
     RegionScore,

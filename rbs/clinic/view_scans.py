@@ -11,7 +11,8 @@ from rbs.clinic.outcomes import Refusal
 from rbs.clinic.restore_scans import ScanRestorer, restore_scan
 from rbs.clinic.segment_scans import segment_acquisition
 from rbs.clinic.sources import Source
-from rbs.data.manifest import read_rows, refuse_other_grid, refuse_two_patients
+from rbs.data.manifest import read_rows
+from rbs.data.matching import refuse_other_grid, refuse_two_patients
 from rbs.errors import ManifestError, RbsError, ScanError
 from rbs.inference.censored import filled
 from rbs.inference.strengths import Strength, apply

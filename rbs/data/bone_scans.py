@@ -21,7 +21,8 @@ from rbs.data.augmentation.blanked import fill_blanked
 from rbs.data.datamodule import CropDataModule
 from rbs.data.datasets import GRID
 from rbs.data.facts import FactsOf
-from rbs.data.manifest import Case, LoadedCase, Manifest, load_case
+from rbs.data.loading import LoadedCase, load_case
+from rbs.data.manifest import Case, Manifest
 from rbs.data.samples import Crops, Pairs, WholeScans, compact, divisible, source
 from rbs.degradation.learned import LearnedDegrader, load_degrader
 from rbs.degradation.noise_filter import WHITE, NoiseFilter

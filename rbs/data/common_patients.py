@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rbs.data.fingerprints import fingerprint, same_counts
-from rbs.data.manifest import Case, patient_key
+from rbs.data.manifest import Case
+from rbs.data.matching import patient_key
 
 
 def common_patients(

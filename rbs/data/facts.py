@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from rbs.data.datasets import other_patients
-from rbs.data.manifest import Case, LoadedCase
+from rbs.data.loading import LoadedCase
+from rbs.data.manifest import Case
 
 FactsOf = Literal["own", "others"]
 """Whose facts a sample carries: the child's, or those of the next patient as a placebo."""

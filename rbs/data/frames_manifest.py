@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbs.data.manifest import SPLITS, line_fault, patient_key, read_rows, relative_path
+from rbs.data.manifest import SPLITS, line_fault, read_rows, relative_path
+from rbs.data.matching import patient_key
 from rbs.errors import ManifestError
 from rbs.utils.files import require_regular, write_csv
 

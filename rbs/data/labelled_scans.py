@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from rbs.data.augmentation.geometric import log_uniform
 from rbs.data.bone_scans import RBSDataModule
 from rbs.data.datasets import Sample
-from rbs.data.manifest import Case, LoadedCase
+from rbs.data.loading import LoadedCase
+from rbs.data.manifest import Case
 from rbs.data.stream import SURVEYED, draw_child
 from rbs.degradation.thinning import Thinning
 from rbs.errors import ManifestError, RbsError

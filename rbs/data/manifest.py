@@ -18,22 +18,16 @@ import csv
 import hashlib
 import math
 import os
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
 
 from rbs.data.fingerprints import Fingerprint, fingerprint, same_counts
-from rbs.errors import ManifestError, RbsError, ScanError
-from rbs.scans.censoring import completed, cut_counts
-from rbs.scans.facts import Facts, facts_of
+from rbs.data.matching import patient_key, refuse_two_patients
+from rbs.errors import ManifestError, RbsError
 from rbs.scans.ranges import VELOCITY
-from rbs.scans.registration import Motion, estimate_motion
-from rbs.scans.scan import REGIONS, Array, Scan, View, align
-from rbs.utils.files import read_npz, require_regular, write_csv
+from rbs.scans.scan import View
+from rbs.utils.files import require_regular, write_csv
 
 SPLITS = ("train", "val", "test")
 COLUMNS = (
@@ -42,45 +36,6 @@ COLUMNS = (
 )
 REQUIRED = ("patient", "split", "standard")
 SEXES = ("F", "M", "O")
-
-
-_LOOK_ALIKE = str.maketrans("авекмнорстухѕіјαβεηικμνορτυχ", "abekmhopctyxsijabehikmnoptyx")
-"""Small Cyrillic and Greek letters whose capitals look like Latin ones."""
-
-
-def patient_key(identifier: str) -> str:
-    """Key of a patient, the same for identifiers that are or look the same to a reader.
-
-    They may differ in case, white space, invisible characters, full-width or composed forms, and
-    Latin, Cyrillic or Greek letters that look alike.
-    """
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", identifier).casefold())
-    seen = (c for c in text if not c.isspace() and unicodedata.category(c) not in ("Cc", "Cf"))
-    return "".join(seen).translate(_LOOK_ALIKE)
-
-
-class ScanHeader(Protocol):
-    """Header by which scans are matched: that of a `Scan`, or the record of one."""
-
-    @property
-    def patient_id(self) -> str:
-        """Identifier of the patient; empty where unknown."""
-
-    @property
-    def views(self) -> tuple[View, ...]:
-        """One view a frame."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-
-    @property
-    def spacing_mm(self) -> tuple[float, float]:
-        """Row and column spacing, mm."""
-
-    @property
-    def velocity(self) -> float | None:
-        """Bed velocity, cm/min."""
 
 
 @dataclass(frozen=True)
@@ -121,42 +76,6 @@ class Case:
     def scans(self) -> tuple[Path, ...]:
         """Files of both scans."""
         return *self.rapid, *self.standard
-
-
-@dataclass(frozen=True)
-class LoadedCase:
-    """The arrays of a case, all aligned (anterior first, posterior mirrored) and on one pixel grid.
-
-    Attributes:
-        rapid: Raw counts of the rapid scan, float32 (V, H, W), or None without one.
-        standard: Raw counts of the standard scan, float32 (V, H, W).
-        cut: Counts of both up to this number were set to 0 by the export and are drawn anew here
-            (`rbs.scans.censoring.completed`); 0 where none were.
-        exposure: Exposure of the rapid scan relative to the standard one; None without a rapid
-            scan.
-        labels: Region labels, uint8 (V, H, W), 0 background and k + 1 for REGIONS[k]; None where
-            neither a truth file nor label files hold them.
-        expectation: Expected counts of the standard scan, float32 (V, H, W); None without truth.
-        views: The view of each of the V channels.
-        spacing_mm: Row and column spacing, mm.
-        motion: From the standard scan to the rapid one; None where no motion was found, or where
-            it was not estimated.
-        facts: What the manifest states of the child, or else the header of the standard scan.
-        expectation_rapid: Expected standard counts of the camera that took the rapid scan, where
-            that is another one, float32 (V, H, W); None where it is not.
-    """
-
-    rapid: Array | None
-    standard: Array
-    exposure: float | None
-    labels: Array | None
-    expectation: Array | None
-    views: tuple[View, ...]
-    spacing_mm: tuple[float, float]
-    motion: Motion | None = None
-    cut: int = 0
-    facts: Facts = field(default_factory=Facts)
-    expectation_rapid: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -260,104 +179,6 @@ def relative_path(file: Path, folder: Path) -> str:
     if ";" in relative or view in list(View) or not readable:
         raise ManifestError("a manifest cannot hold its path", file=file, remedy="rename it, or its folder")
     return relative
-
-
-def load_case(case: Case, *, register: bool = False, require_raw: bool = True) -> LoadedCase:
-    """Open the files of a case and lay them on one grid.
-
-    Args:
-        case: A row of the manifest.
-        register: Whether to find out how the patient moved between the two scans, which takes about
-            a second.
-        require_raw: Whether to refuse counts that are not raw (see `rbs.scans.noise`).
-
-    Raises:
-        ScanError: A scan cannot be read or, asked to register, holds next to nothing; or the
-            velocity of a rapid scan or its standard scan is unknown.
-        ManifestError: Two files of the case differ in patient, shape, views, spacing or velocity
-            (both are named), the rapid scan is no faster than the standard one or shares counts
-            with it, or a truth or label file does not hold what it should.
-    """
-    from rbs.data.shared_counts import shared_counts
-
-    standards = _read_files(case.standard, case.standard_velocity, case.stated_views, require_raw)
-    rapids = _read_files(case.rapid, case.rapid_velocity, case.stated_views, require_raw)
-    check_together(case.rapid, rapids, case.standard, standards)
-    standard = _join(standards)
-    rapid, exposure = None, None
-    if rapids:
-        rapid = _join(rapids)
-        # The standard scan is asked first, so that the one without a velocity is the one named.
-        standard.exposure_of()
-        exposure = rapid.exposure_of(standard.velocity)  # type: ignore[arg-type]
-        if fault := shared_counts(rapids, standards):
-            raise ManifestError(
-                fault,
-                file=case.rapid[0],
-                remedy="pair it with an independent scan, such as one made of what `rbs thin --remainder`"
-                " left over, or leave rapid empty",
-            )
-    views = tuple(sorted(standard.views))  # "anterior" sorts before "posterior", as Scan.aligned orders them
-    expectation, labels = (
-        _read_truth(case.truth, case.standard[0], standard, views) if case.truth else (None, None)
-    )
-    cut = max(scan.cut for scan in (*standards, *rapids))
-    stated = Facts(case.age_y, case.height_cm, case.weight_kg)
-    facts = stated.filled(facts_of(standard.provenance.header))
-    standard = _complete(standard, cut)
-    rapid = None if rapid is None else _complete(rapid, cut)
-    if case.labels:
-        labels = _read_labels(case.labels, standards, standard)
-    motion = None if rapid is None or not register else _motion(case, rapid, standard)
-    return LoadedCase(
-        rapid=None if rapid is None else rapid.aligned(),
-        standard=standard.aligned(),
-        exposure=exposure,
-        labels=labels,
-        expectation=expectation,
-        views=views,
-        spacing_mm=standard.spacing_mm,
-        motion=motion,
-        cut=cut,
-        facts=facts,
-    )
-
-
-def check_together(
-    rapid: Sequence[Path],
-    rapids: Sequence[ScanHeader],
-    standard: Sequence[Path],
-    standards: Sequence[ScanHeader],
-) -> None:
-    """Refuse files that make no case, by their headers: the counts are not looked at.
-
-    Args:
-        rapid: Files of the rapid scan, none or one of each view, or one of both.
-        rapids: What they hold.
-        standard: Files of the standard scan.
-        standards: What they hold.
-
-    Raises:
-        ManifestError: Two files (both are named) differ in patient, shape, views, spacing or
-            velocity, show the same view of one scan, or the rapid scan is no faster than the
-            standard one.
-    """
-    refuse_two_patients([*rapid, *standard], [scan.patient_id for scan in (*rapids, *standards)])
-    for files, scans in ((standard, standards), (rapid, rapids)):
-        _refuse_two_scans(files, scans)
-    if not rapids:
-        return
-    refuse_other_grid(rapid[0], rapids[0], standard[0], standards[0], views=False)
-    names = [
-        ", ".join(sorted(view for scan in scans for view in scan.views)) for scans in (rapids, standards)
-    ]
-    if names[0] != names[1]:
-        raise _unlike(rapid[0], standard[0], f"views: {names[0]} and {names[1]}")
-    fast, slow = rapids[0].velocity, standards[0].velocity
-    if fast is not None and slow is not None and fast <= slow:
-        fault = f"at {fast:.4g} cm/min it is no faster than {standard[0]} at {slow:.4g} cm/min"
-        remedy = "swap the columns rapid and standard, or correct their velocities"
-        raise ManifestError(fault, file=rapid[0], remedy=remedy)
 
 
 def line_fault(path: Path, line: int, fault: str, remedy: str) -> ManifestError:
@@ -538,122 +359,3 @@ def _refuse_leaks(path: Path, lines: Sequence[tuple[int, Case]]) -> None:
                 "hold the same counts, or a part of them"
             )
             raise line_fault(path, line, fault, "they are of one patient: keep both in one split")
-
-
-def _read_files(
-    files: Sequence[Path], velocity: float | None, stated: Mapping[Path, View], require_raw: bool
-) -> list[Scan]:
-    from rbs.scans.dicom.reader import read_nm
-
-    views = [(stated[file],) if file in stated else None for file in files]
-    return [
-        read_nm(file, velocity=velocity, views=own, require_raw=require_raw)
-        for file, own in zip(files, views, strict=True)
-    ]
-
-
-def refuse_two_patients(files: Sequence[Path], patient_ids: Sequence[str]) -> None:
-    """Refuse files whose Patient IDs differ; empty ones are unknown.
-
-    Raises:
-        ManifestError: They do; both files are named.
-    """
-    # The IDs themselves are not printed: logs travel further than scans.
-    known = [(patient_key(name), file) for file, name in zip(files, patient_ids, strict=True)]
-    known = [(patient, file) for patient, file in known if patient]
-    for patient, file in known[1:]:
-        if patient != known[0][0]:
-            raise _unlike(known[0][1], file, "patient: their Patient IDs are not the same")
-
-
-def _refuse_two_scans(files: Sequence[Path], scans: Sequence[ScanHeader]) -> None:
-    """Refuse files that are not the views of one scan."""
-    for file, scan in zip(files[1:], scans[1:], strict=True):
-        refuse_other_grid(files[0], scans[0], file, scan, views=False)
-        if scans[0].velocity != scan.velocity:
-            raise _unlike(files[0], file, f"scan velocity: {scans[0].velocity} and {scan.velocity} cm/min")
-    views = [view for scan in scans for view in scan.views]
-    if len(set(views)) != len(views):
-        fault = f"it and {files[-1]} show the same view"
-        raise ManifestError(fault, file=files[0], remedy="join one anterior and one posterior file")
-
-
-def _join(scans: Sequence[Scan]) -> Scan:
-    """One scan of one file, or of files of one view each; of cut ones as much is cut from all."""
-    views = tuple(view for scan in scans for view in scan.views)
-    cut = max(scan.cut for scan in scans)
-    counts = np.concatenate([cut_counts(scan.counts, cut) for scan in scans])
-    return scans[0].with_counts(counts, views=views, cut=cut)
-
-
-def _complete(scan: Scan, cut: int) -> Scan:
-    """The scan with the counts that were cut, or that another scan of the case lacks, drawn."""
-    return scan.with_counts(completed(scan.counts, cut), cut=0)
-
-
-def _motion(case: Case, rapid: Scan, standard: Scan) -> Motion | None:
-    try:
-        found = estimate_motion(standard.aligned(), rapid.aligned(), standard.spacing_mm)
-    except ScanError as error:
-        raise ScanError(error.fault, file=case.rapid[0], remedy="leave the pair out") from error
-    return None if found.kind == "none" else found
-
-
-def refuse_other_grid(a: Path, first: ScanHeader, b: Path, second: ScanHeader, *, views: bool = True) -> None:
-    """Refuse two scans that do not lie on one grid or do not show the same views.
-
-    Raises:
-        ManifestError: They do not; both files are named.
-    """
-    if first.shape != second.shape:
-        raise _unlike(a, b, f"shape: {first.shape} and {second.shape} pixels")
-    if not np.allclose(first.spacing_mm, second.spacing_mm, rtol=1e-3):
-        raise _unlike(a, b, f"pixel spacing: {first.spacing_mm} and {second.spacing_mm} mm")
-    if views and set(first.views) != set(second.views):
-        raise _unlike(a, b, f"views: {', '.join(first.views)} and {', '.join(second.views)}")
-
-
-def _unlike(a: Path, b: Path, what: str) -> ManifestError:
-    return ManifestError(
-        f"it and {b} differ in {what}", file=a, remedy="pair files of one patient, matrix and setting"
-    )
-
-
-def _read_labels(files: Sequence[Path], scans: Sequence[Scan], whole: Scan) -> Array:
-    """Labels of the views, aligned; see `LoadedCase`."""
-    from rbs.data.labels import read_labels
-
-    frames = [read_labels(file, scan) for file, scan in zip(files, scans, strict=True)]
-    return whole.with_counts(np.concatenate(frames)).aligned().astype(np.uint8)
-
-
-def _read_truth(file: Path, scan_file: Path, scan: Scan, views: tuple[View, ...]) -> tuple[Array, Array]:
-    """Expectation and labels of the views, aligned; see `LoadedCase`."""
-    try:
-        content = read_npz(file)
-        expectation, labels = content["expectation"], content["labels"]
-    except (ValueError, KeyError) as error:
-        fault = f"it is no truth file ({error})"
-        remedy = "give an .npz with the arrays expectation and labels"
-        raise ManifestError(fault, file=file, remedy=remedy) from error
-    shape = scan.counts.shape[1:]
-    if expectation.shape != labels.shape or expectation.ndim != 3 or expectation.shape[1:] != shape:
-        raise _unlike(
-            file, scan_file, f"shape: {expectation.shape}, labels {labels.shape}, and {shape} pixels"
-        )
-    # Frames are stored as the camera writes them: anterior, posterior (not mirrored), or the one
-    # view.
-    frames = (View.ANTERIOR, View.POSTERIOR) if len(expectation) == 2 else views
-    if len(frames) != len(expectation) or not set(views) <= set(frames):
-        raise _unlike(file, scan_file, f"views: {len(expectation)} frames and {', '.join(views)}")
-    if (
-        not np.isfinite(expectation).all()
-        or (expectation < 0).any()
-        or labels.max() > len(REGIONS)
-        or labels.min() < 0
-    ):
-        raise ManifestError(
-            "the truth is not finite, negative or has unknown labels", file=file, remedy="make it anew"
-        )
-    index = [frames.index(view) for view in views]
-    return align(expectation[index], views).astype(np.float32), align(labels[index], views).astype(np.uint8)

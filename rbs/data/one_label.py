@@ -9,7 +9,8 @@ from typing import Any
 from tqdm import tqdm
 
 from rbs.data.labelled_scans import LabelledScansDataModule
-from rbs.data.manifest import Case, LoadedCase
+from rbs.data.loading import LoadedCase
+from rbs.data.manifest import Case
 from rbs.errors import ManifestError, RbsError
 from rbs.scans.scan import STANDARD_VELOCITY, View
 from rbs.segmentation.atlas import body_of, carry_labels, places_of, register

@@ -17,7 +17,8 @@ from rbs.data.augmentation.scene_mixing import draw_scene
 from rbs.data.augmentation.texture import draw_texture
 from rbs.data.datasets import CaseDataset, CropDataset, Sample, place_crop
 from rbs.data.facts import FactsOf, facts_entry
-from rbs.data.manifest import Case, LoadedCase
+from rbs.data.loading import LoadedCase
+from rbs.data.manifest import Case
 from rbs.degradation.noise_filter import WHITE, NoiseFilter
 from rbs.degradation.thinning import Thinning, split
 from rbs.scans.censoring import completed, cut_counts

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from rbs.data.bone_scans import RBSDataModule
 from rbs.data.datasets import Sample, collate
-from rbs.data.manifest import Case, LoadedCase
+from rbs.data.loading import LoadedCase
+from rbs.data.manifest import Case
 from rbs.data.samples import Crops
 from rbs.errors import RbsError
 from rbs.scans.scan import align

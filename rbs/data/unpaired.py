@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from rbs.data.common_patients import common_patients
 from rbs.data.datasets import GRID, EpochSampler, place_crop, require_grid
-from rbs.data.manifest import Case, LoadedCase, Manifest, load_case, manifest_record
+from rbs.data.loading import LoadedCase, load_case
+from rbs.data.manifest import Case, Manifest, manifest_record
 from rbs.degradation.learned import good_on_grid, level_of
 from rbs.degradation.noise_filter import NoiseFilter, estimate_noise_filter, finest_power
 from rbs.errors import ManifestError, RbsError, ScanError

@@ -16,7 +16,8 @@ from rbs.data import unpaired
 from rbs.data.datasets import place_crop
 from rbs.data.endoscopy import LoadedFrame, load_frame, require_room
 from rbs.data.frames_manifest import FrameRow, FramesManifest, is_frames_manifest
-from rbs.data.manifest import manifest_record, patient_key
+from rbs.data.manifest import manifest_record
+from rbs.data.matching import patient_key
 from rbs.degradation.frames import noise_of
 from rbs.endoscopy.colour import from_8_bits
 from rbs.endoscopy.duplicates import near_duplicates

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from rbs.data.datasets import GRID
-from rbs.data.manifest import Case, LoadedCase
+from rbs.data.loading import LoadedCase
+from rbs.data.manifest import Case
 from rbs.data.samples import Crops
 from rbs.degradation.thinning import split
 from rbs.inference.fits import KeptFit

@@ -12,7 +12,8 @@ from trainings import ROOT, small
 
 from rbs.cli.main import main
 from rbs.clinic.restore_scans import restore_scan
-from rbs.data.manifest import Manifest, load_case
+from rbs.data.loading import load_case
+from rbs.data.manifest import Manifest
 from rbs.inference.load import load_for_scans
 from rbs.restorers.checkpoint import load_restorer
 from rbs.scans.body import body_mask

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from rbs.data.fingerprints import same_counts
 from rbs.data.indexing.records import FileRecord, Refusal
-from rbs.data.manifest import patient_key, relative_path
+from rbs.data.manifest import relative_path
+from rbs.data.matching import patient_key
 from rbs.errors import ManifestError
 
 _Faults = dict[Path, tuple[str, str]]

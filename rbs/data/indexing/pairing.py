@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from rbs.data.indexing.records import FileRecord, Refusal
-from rbs.data.manifest import check_together, patient_key
+from rbs.data.matching import check_together, patient_key
 from rbs.data.shared_counts import shared_counts
 from rbs.errors import ManifestError
 from rbs.scans.acceptance import SAME_VELOCITY

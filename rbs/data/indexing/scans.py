@@ -20,7 +20,8 @@ from rbs.data.indexing.exclusions import exclude
 from rbs.data.indexing.pairing import Acquisition, Pair, join_views, pair, state_velocities
 from rbs.data.indexing.records import FileRecord, Refusal, read_notes
 from rbs.data.labels import labels_file
-from rbs.data.manifest import SPLITS, Case, patient_key, read_rows, write_manifest
+from rbs.data.manifest import SPLITS, Case, read_rows, write_manifest
+from rbs.data.matching import patient_key
 from rbs.errors import ManifestError, OutputError, RbsError, ScanError
 from rbs.scans.acceptance import SAME_VELOCITY
 from rbs.scans.dicom.files import dicom_files

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rbs.data.anatomy import read_anatomy
-from rbs.data.manifest import Case, load_case
+from rbs.data.loading import load_case
+from rbs.data.manifest import Case
 from rbs.degradation.thinning import split
 from rbs.evaluation.pairs import Pair
 from rbs.evaluation.scans.metrics import Target, nc_nmse

@@ -16,7 +16,8 @@ from PIL import Image
 
 import rbs as api
 from rbs.data.labels import labels_file, read_labels, write_labels
-from rbs.data.manifest import Manifest, load_case
+from rbs.data.loading import load_case
+from rbs.data.manifest import Manifest
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.regions import PALETTE
 from rbs.scans.scan import REGIONS

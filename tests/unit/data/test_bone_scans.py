@@ -13,7 +13,8 @@ from moving_body import MIDDLE, SPACING, expectation, rigid
 from torch.nn.functional import avg_pool2d
 
 from rbs.data.bone_scans import RBSDataModule
-from rbs.data.manifest import Manifest, load_case, write_manifest
+from rbs.data.loading import load_case
+from rbs.data.manifest import Manifest, write_manifest
 from rbs.data.samples import Crops, WholeScans
 from rbs.errors import ManifestError, RbsError
 from rbs.scans.registration import Motion

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rbs.data.manifest import load_case
+from rbs.data.loading import load_case
 from rbs.data.one_label import OneLabelDataModule, carried
 from rbs.errors import ManifestError, RbsError
 from rbs.scans.scan import STANDARD_VELOCITY, View

@@ -9,7 +9,8 @@ from scipy.ndimage import gaussian_filter
 
 from rbs.data.bone_scans import RBSDataModule
 from rbs.data.datasets import collate
-from rbs.data.manifest import Case, LoadedCase, load_case
+from rbs.data.loading import LoadedCase, load_case
+from rbs.data.manifest import Case
 from rbs.data.samples import Crops, WholeScans
 from rbs.distillation.balance import GradientBalance
 from rbs.distillation.cascade import CascadeOutput

@@ -12,7 +12,8 @@ from PIL import Image
 from rbs.cli import main as cli
 from rbs.data.bone_scans import RBSDataModule
 from rbs.data.labels import labels_file, read_labels, read_regions, write_labels
-from rbs.data.manifest import Manifest, load_case
+from rbs.data.loading import load_case
+from rbs.data.manifest import Manifest
 from rbs.errors import ManifestError
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.scan import REGIONS, View

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from rbs.data.labelled_scans import LabelledScansDataModule, binned
-from rbs.data.manifest import Manifest, load_case
+from rbs.data.loading import load_case
+from rbs.data.manifest import Manifest
 from rbs.errors import ManifestError, RbsError
 
 

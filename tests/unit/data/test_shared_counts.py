@@ -9,7 +9,8 @@ import pytest
 from pydicom.uid import generate_uid
 
 from rbs.cli.main import main
-from rbs.data.manifest import Case, Manifest, load_case
+from rbs.data.loading import load_case
+from rbs.data.manifest import Case, Manifest
 from rbs.errors import ManifestError
 
 Thin = Callable[..., Path]

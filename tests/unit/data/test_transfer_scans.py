@@ -40,7 +40,8 @@ def test_without_a_manifest_phantoms_are_drawn(tiny_cohort, monkeypatch):
     drawn = []
 
     def child(seed, number, lesions=None):
-        from rbs.data.manifest import Manifest, load_case
+        from rbs.data.loading import load_case
+        from rbs.data.manifest import Manifest
 
         drawn.append((seed, number))
         case = Manifest.read(tiny_cohort).split("train")[0]

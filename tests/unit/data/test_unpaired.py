@@ -9,7 +9,8 @@ from trainings import brief_trainer
 
 from rbs.data import unpaired
 from rbs.data.bone_scans import RBSDataModule
-from rbs.data.manifest import Manifest, load_case
+from rbs.data.loading import load_case
+from rbs.data.manifest import Manifest
 from rbs.data.stream import PhantomStreamDataModule
 from rbs.data.unpaired import UnpairedDataModule
 from rbs.degradation.diffusion import DiffusionDegrader

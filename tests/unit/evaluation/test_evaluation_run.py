@@ -11,7 +11,8 @@ import pytest
 import torch
 from moving_body import SPACING, expectation, passes, rigid
 
-from rbs.data.manifest import Case, LoadedCase, Manifest
+from rbs.data.loading import LoadedCase
+from rbs.data.manifest import Case, Manifest
 from rbs.errors import CheckpointError, ManifestError, OutputError, RbsError
 from rbs.evaluation import run as writing
 from rbs.evaluation.methods import Method, trained_methods

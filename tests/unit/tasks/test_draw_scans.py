@@ -6,7 +6,8 @@ import torch
 from trainings import brief_trainer
 
 from rbs.data.labelled_scans import LabelledScansDataModule
-from rbs.data.manifest import Manifest, load_case
+from rbs.data.loading import load_case
+from rbs.data.manifest import Manifest
 from rbs.errors import RbsError
 from rbs.synthetic.scan_diffusion import ScanDiffusion
 from rbs.tasks.draw_scans import DrawScans

@@ -20,7 +20,8 @@ from rbs.data.bone_scans import RBSDataModule
 from rbs.data.indexing import records
 from rbs.data.indexing.records import take_note
 from rbs.data.indexing.scans import ScanIndex, Split, Statements, index_scans, read_splits
-from rbs.data.manifest import Manifest, load_case
+from rbs.data.loading import load_case
+from rbs.data.manifest import Manifest
 from rbs.errors import ManifestError, OutputError, RbsError, ScanError
 
 BOTH = ("anterior", "posterior")

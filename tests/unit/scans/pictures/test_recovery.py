@@ -15,7 +15,8 @@ from pictures_of import counts_of_a_body, exported
 from PIL import Image
 
 from rbs.cli import main as cli
-from rbs.data.manifest import Case, load_case, write_manifest
+from rbs.data.loading import load_case
+from rbs.data.manifest import Case, write_manifest
 from rbs.errors import ManifestError, OutputError, ScanError
 from rbs.scans.dicom.reader import read_nm
 from rbs.scans.pictures import recovery
