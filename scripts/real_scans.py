@@ -1,4 +1,4 @@
-"""Turn results of `rbs evaluate-real` into the tables of docs/results: means, and every view.
+"""Turn results of `rbs evaluate-real` into the tables of docs/results: means, every view, and foci.
 
     rbs evaluate-real SCAN... --output OUT
     python scripts/real_scans.py OUT
@@ -15,17 +15,19 @@ from pathlib import Path
 import pandas as pd
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results"
-MEANS, VIEWS = "real_scans", "real_scans_views"
+MEANS, VIEWS, FOCI = "real_scans", "real_scans_views", "real_foci"
 
 
 def main() -> None:
-    """Write both tables."""
+    """Write the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("results", type=Path, help="folder of `rbs evaluate-real`")
     results = parser.parse_args().results
-    means(pd.read_csv(results / "real_scans.csv")).to_csv(FOLDER / f"{MEANS}.csv", index=False)
+    table = pd.read_csv(results / "real_scans.csv")
+    means(table).to_csv(FOLDER / f"{MEANS}.csv", index=False)
+    foci(table).to_csv(FOLDER / f"{FOCI}.csv", index=False)
     views(pd.read_csv(results / "scores.csv")).to_csv(FOLDER / f"{VIEWS}.csv", index=False)
 
 
@@ -55,6 +57,22 @@ def views(scores: pd.DataFrame) -> pd.DataFrame:
     place = scores["scan"] + ", " + scores["view"] + ", " + scores["speed"]
     table = scores.assign(view=place).groupby(["view", "method"], sort=False)["nc_psnr"].mean().unstack()
     return table.reindex(columns=scores["method"].unique()).map(rounded).reset_index()
+
+
+def foci(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a method: contrast of foci kept at each speed, %.
+
+    Args:
+        table: real_scans.csv.
+    """
+    rows: dict[str, dict[str, str]] = {}
+    for line in table.to_dict("records"):
+        label, speed = str(line["label"]), key(str(line["speed"]))
+        row = rows.setdefault(label, {"method": label})
+        for kind in ("bright", "faint"):
+            for end in ("", "_low", "_high"):
+                row[f"{kind}_{speed}_percent{end}"] = f"{100 * line[f'{kind}_kept{end}']:.0f}"
+    return pd.DataFrame(list(rows.values()))
 
 
 def key(speed: str) -> str:

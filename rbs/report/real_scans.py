@@ -17,6 +17,8 @@ from rbs.utils.words import counted
 
 TABLE = "real_scans"
 """Name of the table, by which results are known."""
+FOCI = ("bright", "faint")
+"""Classes of foci, as printed from left to right."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,12 @@ def read_real_scans(folder: Path) -> RealScans:
             "peak",
             "mask",
             "nc_psnr",
+            "foci",
         ):
             settings[key]
         table = pd.read_csv(folder / f"{TABLE}.csv")
         table[["speed", "label", "scans", "views", "nc_psnr", "difference", "count_bias"]]
+        table[[f"{kind}_{name}" for kind in FOCI for name in ("foci", "kept", "kept_low", "kept_high")]]
         scores = pd.read_csv(folder / "scores.csv", dtype={"scan": str, "method": str})
         scores[["scan", "view", "speed", "method", "nc_psnr"]]
     return RealScans(folder, settings, table, scores)
@@ -66,10 +70,12 @@ def read_real_scans(folder: Path) -> RealScans:
 def speed_tables(results: RealScans) -> list[Table]:
     """A table a speed: means over scans, and differences to the reference."""
     reference = results.settings["reference"]["label"]
-    columns = [("NC-PSNR", "dB"), ("Difference", f"minus {reference}, dB"), ("Count bias", "%")]
+    figures = [("NC-PSNR", "dB"), ("Difference", f"minus {reference}, dB"), ("Count bias", "%")]
     tables = []
     for speed, part in results.table.groupby("speed", sort=False):
         first = part.iloc[0]
+        foci = [(f"Contrast of {kind} foci kept", f"%, {first[f'{kind}_foci']:.0f} a scan") for kind in FOCI]
+        columns = [*figures, *foci]
         size = f"{counted(int(first['scans']), 'scan')}, {counted(int(first['views']), 'view')}"
         rows = [(str(row["label"]), _cells(row)) for row in part.to_dict("records")]
         tables.append(Table(f"{speed}: {size}", columns, [], rows))
@@ -128,7 +134,12 @@ def _cells(row: Mapping[Any, Any]) -> list[Cell]:
         missing = UNRESOLVED if name == "nc_psnr" else ""
         found.append(Cell(f"{sign}{number(value, 2)}" if np.isfinite(value) else missing, interval))
     bias = float(row["count_bias"])
-    return [*found, Cell(f"{'+' if bias > 0 else ''}{number(bias, 2)}")]
+    found.append(Cell(f"{'+' if bias > 0 else ''}{number(bias, 2)}"))
+    for kind in FOCI:
+        kept, low, high = (100 * float(row[f"{kind}_kept{end}"]) for end in ("", "_low", "_high"))
+        interval = f"{number(low, 0)} to {number(high, 0)}" if np.isfinite(low) else ""
+        found.append(Cell(number(kept, 0), interval))
+    return found
 
 
 def _place(row: Mapping[Any, Any]) -> str:

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from rbs.evaluation.methods import Method
+from rbs.evaluation.real.foci import COLUMNS
 from rbs.evaluation.real.scans import RealScan, Speed
 from rbs.scans.scan import Array
 from rbs.utils.files import read_npz, whole_file, write_json
 from rbs.utils.version import VERSION
 
-FORMAT = 1
+SCORES = ("view", "nc_nmse", "nc_psnr", "count_bias", *COLUMNS)
+FORMAT = 2
 """Raised whenever the same restoration would get other scores."""
 
 
@@ -62,9 +64,7 @@ class Record:
         """Scores of a restoration, one entry a view; None where it is not finished."""
         try:
             scores = json.loads((self.folder / f"{job.key}.json").read_text(encoding="utf-8"))
-            rows = [
-                {name: row[name] for name in ("view", "nc_nmse", "nc_psnr", "count_bias")} for row in scores
-            ]
+            rows = [{name: row[name] for name in SCORES} for row in scores]
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return None if job.pictured and self.picture(job) is None else rows

@@ -10,6 +10,7 @@ import pandas as pd
 
 from rbs.errors import RbsError
 from rbs.evaluation.methods import Method
+from rbs.evaluation.real.foci import DEFINITION, focus_contrasts
 from rbs.evaluation.real.pictures import write_pictures
 from rbs.evaluation.real.record import Job, Record
 from rbs.evaluation.real.scans import RealScan, Speed
@@ -31,6 +32,7 @@ DEFINITIONS = {
     "the pixels that may well have been cut",
     "nc_psnr": "of a view: 10 log10(P² / (mean((T - Q/q)²) - mean(Q)/q²)) over the body in that view, Q the "
     "counts that the rapid scan does not hold, at the exposure q, and P the peak of both views",
+    "foci": DEFINITION,
     "aggregation": "mean of dB over the draws of a view, then over the views of a scan, then over scans; "
     "95 % bootstrap that resamples scans, views and draws",
     "seed": "the number of the draw, mixed with the counts of the scan and the speed",
@@ -127,15 +129,14 @@ def list_jobs(
 
 def score(estimate: Array, pair: ScanPair) -> list[dict[str, Any]]:
     """Scores of a restoration, standard counts (V, H, W), one entry a view."""
-    target, rows = pair.target, []
+    target, rows, foci = pair.target, [], focus_contrasts(estimate, pair)
     for k, view in enumerate(pair.views):
         own = slice(k, k + 1)
         error = noise_corrected_mse(estimate[own], target.counts[own], target.exposure, target.judged[own])
         relative = error / target.peak**2
         bias = count_bias(estimate[own], target.standard[own], target.mask[own])
-        rows.append(
-            {"view": str(view), "nc_nmse": relative, "nc_psnr": decibels(relative), "count_bias": bias}
-        )
+        figures = {"nc_nmse": relative, "nc_psnr": decibels(relative), "count_bias": bias}
+        rows.append({"view": str(view), **figures, **foci[k]})
     return rows
 
 

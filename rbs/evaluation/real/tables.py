@@ -8,7 +8,11 @@ import numpy as np
 import pandas as pd
 
 from rbs.evaluation.methods import RAPID
+from rbs.evaluation.real.foci import CLASSES
 from rbs.evaluation.statistics.hierarchical import Nested, nested_interval, nested_mean
+
+FEWEST = 10
+"""Foci of a scan: the contrast of fewer says more of their noise than of a method."""
 
 
 def best_peer(scores: pd.DataFrame, peers: Sequence[str]) -> str:
@@ -27,14 +31,16 @@ def summarise(scores: pd.DataFrame, labels: Mapping[str, str], reference: str) -
     """Means over scans and paired differences to a reference method, by speed and method.
 
     Args:
-        scores: Columns scan, view, speed, draw, method, nc_psnr (dB), count_bias (%).
+        scores: Columns scan, view, speed, draw, method, nc_psnr (dB), count_bias (%), and
+            `rbs.evaluation.real.foci.COLUMNS`.
         labels: Names of the methods to their printed labels, in the order of the table.
         reference: Method that all others are compared with.
 
     Returns:
         A row a speed and method: method, label, scans, views (of all scans), draws, nc_psnr and the
-        difference to the reference with their 95 % intervals, and count_bias. NaN where the error
-        of a draw is not resolvable.
+        difference to the reference with their 95 % intervals, count_bias, and for each class of
+        foci their number a scan and the contrast kept with its interval. NaN where the error of a
+        draw is not resolvable, or no scan has `FEWEST` foci.
     """
     rows = []
     for speed, part in scores.groupby("speed", sort=False):
@@ -61,11 +67,38 @@ def summarise(scores: pd.DataFrame, labels: Mapping[str, str], reference: str) -
                     "difference_low": difference_low,
                     "difference_high": difference_high,
                     "count_bias": nested_mean(_nested(own, "count_bias")),
+                    **{k: v for kind in CLASSES for k, v in _kept(own, kind).items()},
                 }
             )
     table = pd.DataFrame(rows)
     table.loc[table["method"] == reference, [c for c in table if str(c).startswith("difference")]] = np.nan
     return table
+
+
+def _kept(scores: pd.DataFrame, kind: str) -> dict[str, float]:
+    """Number of the foci of a class, and the contrast kept of them, by one method at one speed.
+
+    A ratio of sums a scan. Its interval is that of the mean of its linearised values (Cochran,
+    Sampling Techniques (1977), section 6.3), whose mean it is, too.
+    """
+    ratios: list[Nested] = []
+    numbers = []
+    for _, own in scores.groupby("scan", sort=True):
+        number = own.groupby("draw")[f"{kind}_foci"].sum().mean()
+        if number < FEWEST:
+            continue
+        numbers.append(number)
+        shown, counted = own[f"{kind}_shown"], own[f"{kind}_counted"]
+        ratio = shown.sum() / counted.sum()
+        linear = own.assign(kept=ratio + (shown - ratio * counted) / counted.mean())
+        ratios += _nested(linear, "kept")
+    low, high = nested_interval(ratios) if ratios else (np.nan, np.nan)
+    return {
+        f"{kind}_foci": float(np.mean(numbers)) if numbers else 0.0,
+        f"{kind}_kept": nested_mean(ratios) if ratios else np.nan,
+        f"{kind}_kept_low": low,
+        f"{kind}_kept_high": high,
+    }
 
 
 def _nested(scores: pd.DataFrame, column: str) -> Nested:
