@@ -101,7 +101,7 @@ def read_scans(
     paths: Sequence[Path],
     speeds: Sequence[Speed],
     *,
-    views: tuple[View, ...] | None = None,
+    views: Sequence[str] | None = None,
     energy_window: int | None = None,
     velocity: float | None = None,
 ) -> tuple[list[RealScan], list[RbsError]]:
@@ -117,6 +117,8 @@ def read_scans(
     Returns:
         The scans, sorted by name, and the reasons why others were refused.
     """
+    # Draws are mixed with them, so that their type must not matter.
+    views = tuple(map(View, views)) if views else None
     scans: dict[Path, Scan] = {}
     refused: list[RbsError] = []
     digests: dict[str, Path] = {}

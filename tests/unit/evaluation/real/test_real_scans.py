@@ -87,6 +87,13 @@ def test_draws_do_not_depend_on_the_order_of_files(slow):
     assert one.digest != two.digest
 
 
+def test_draws_do_not_depend_on_how_a_view_is_named(tmp_path):
+    file = write_nm(tmp_path / "unnamed.dcm", poisson(seed=5), views=("?",), velocity=10.0)
+    (enumerated,), _ = read(file, views=(View.POSTERIOR,))
+    (named,), _ = read(file, views=["posterior"])
+    assert (enumerated.pair(SPEEDS[0], 1).rapid == named.pair(SPEEDS[0], 1).rapid).all()
+
+
 def test_only_faster_scans_are_simulated(tmp_path):
     file = write_nm(tmp_path / "a.dcm", poisson(), velocity=45.0)
     (scan,), refused = read(file, speeds=[Speed(40.0), Speed(60.0), Speed(2.0, relative=True)])
