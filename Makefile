@@ -151,8 +151,11 @@ train-describer: $(PHANTOMS) | $(READY)  ## Train the network of `rbs describe`:
 	$(call FIT,experiments/describe.yaml) $(DESCRIBED) $(ARGS)
 	$(call FIT,experiments/describe_decoder.yaml) $(DESCRIBED) --model.init_args.encoder $(ENCODER) --data.init_args.encoder $(ENCODER) $(ARGS)
 
-pretrain-sam: | $(READY)  ## Train the base weights of the small SAM (vit_t) on drawn shapes
-	$(call FIT,experiments/pretrain_sam.yaml) $(ARGS)
+SAM = $(RUNS)/pretrain_sam/sam_vit_t.safetensors
+pretrain-sam: $(SAM)  ## Train the base weights of the small SAM (vit_t) on drawn shapes
+
+$(SAM): experiments/pretrain_sam.yaml $(call ANEW,pretrain-sam) | $(READY)
+	$(call FIT,experiments/pretrain_sam.yaml) $(call ASKED,pretrain-sam)
 
 adapt-sam: $(RUNS)/adapt_sam/teacher/teacher.json  ## Adapt SAM to the regions of a bone scan (LoRA, on phantoms), or to lesions in frames
 
@@ -224,10 +227,6 @@ $(UNCERTAINTY): $(RESTORER) $(PHANTOMS) experiments/uncertainty.yaml
 SEGMENTER = $(RUNS)/segment/calibrated.safetensors
 $(SEGMENTER): $(RUNS)/segment/segmenter.safetensors
 	.venv/bin/python scripts/calibrate_segmenter.py $< $@ --manifest $(PHANTOMS)
-
-SAM = $(RUNS)/pretrain_sam/sam_vit_t.safetensors
-$(SAM): experiments/pretrain_sam.yaml | $(READY)
-	$(call FIT,experiments/pretrain_sam.yaml)
 
 # Stage 1 of the table is what ships, no. 2 what was trained here.
 reproduce-weights: $(UNCERTAINTY) $(SEGMENTER) $(SAM) $(RUNS)/adapt_sam/teacher/teacher.json  ## Train restorer, uncertainty, segmenter and SAM that ship again (4 hours of two cores) and tell how close they come

@@ -71,7 +71,7 @@ def foci(table: pd.DataFrame) -> pd.DataFrame:
         row = rows.setdefault(label, {"method": label})
         for kind in ("bright", "faint"):
             for end in ("", "_low", "_high"):
-                row[f"{kind}_{speed}_percent{end}"] = f"{100 * line[f'{kind}_kept{end}']:.0f}"
+                row[f"{kind}_{speed}_percent{end}"] = rounded(100 * line[f"{kind}_kept{end}"], 0)
     return pd.DataFrame(list(rows.values()))
 
 
@@ -80,9 +80,9 @@ def key(speed: str) -> str:
     return speed.removesuffix(" cm/min").replace(" ", "_")
 
 
-def rounded(value: float) -> str:
-    """Two decimals; empty for NaN."""
-    return "" if value != value else f"{value:.2f}"
+def rounded(value: float, digits: int = 2) -> str:
+    """A value as text; empty for NaN."""
+    return "" if value != value else f"{value:.{digits}f}"
 
 
 if __name__ == "__main__":

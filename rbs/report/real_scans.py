@@ -61,7 +61,9 @@ def read_real_scans(folder: Path) -> RealScans:
             settings[key]
         table = pd.read_csv(folder / f"{TABLE}.csv")
         table[["speed", "label", "scans", "views", "nc_psnr", "difference", "count_bias"]]
-        table[[f"{kind}_{name}" for kind in FOCI for name in ("foci", "kept", "kept_low", "kept_high")]]
+        table[
+            [f"{kind}_{name}" for kind in FOCI for name in ("scans", "foci", "kept", "kept_low", "kept_high")]
+        ]
         scores = pd.read_csv(folder / "scores.csv", dtype={"scan": str, "method": str})
         scores[["scan", "view", "speed", "method", "nc_psnr"]]
     return RealScans(folder, settings, table, scores)
@@ -74,7 +76,7 @@ def speed_tables(results: RealScans) -> list[Table]:
     tables = []
     for speed, part in results.table.groupby("speed", sort=False):
         first = part.iloc[0]
-        foci = [(f"Contrast of {kind} foci kept", f"%, {first[f'{kind}_foci']:.0f} a scan") for kind in FOCI]
+        foci = [(f"Contrast of {kind} foci kept", _which(first, kind)) for kind in FOCI]
         columns = [*figures, *foci]
         size = f"{counted(int(first['scans']), 'scan')}, {counted(int(first['views']), 'view')}"
         rows = [(str(row["label"]), _cells(row)) for row in part.to_dict("records")]
@@ -140,6 +142,11 @@ def _cells(row: Mapping[Any, Any]) -> list[Cell]:
         interval = f"{number(low, 0)} to {number(high, 0)}" if np.isfinite(low) else ""
         found.append(Cell(number(kept, 0), interval))
     return found
+
+
+def _which(row: Mapping[Any, Any], kind: str) -> str:
+    """Unit of the contrast kept, and the foci that it is of."""
+    return f"%, {row[f'{kind}_foci']:.0f} in each of {counted(int(row[f'{kind}_scans']), 'scan')}"
 
 
 def _place(row: Mapping[Any, Any]) -> str:

@@ -165,11 +165,7 @@ class RbsCLI(LightningCLI):
 def imitates_bfloat16(trainer: Trainer) -> bool:
     """True for a training in bfloat16 on a processor that has no such numbers."""
     on_cpu = isinstance(trainer.accelerator, CPUAccelerator)
-    return on_cpu and "bf16" in trainer.precision and torch.backends.cpu.get_cpu_capability() in _OLD
-
-
-_OLD = ("AVX2", "DEFAULT")
-"""Instruction sets without bfloat16, as PyTorch names them."""
+    return on_cpu and "bf16" in trainer.precision and torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
 def fit(config: str | Path | Mapping[str, Any], **settings: Any) -> Path:

@@ -61,23 +61,6 @@ def compare_foci(estimate: Array, expectation: Array, spacing_mm: tuple[float, f
     return FocusErrors(hallucinated, lost, len(true_foci))
 
 
-def find_foci(
-    counts: Array, spacing_mm: tuple[float, float], threshold: float = THRESHOLD
-) -> list[tuple[int, int, int, float]]:
-    """Foci that stand out of the noise of the scan that shows them.
-
-    Args:
-        counts: Raw counts of any exposure, (V, H, W).
-        spacing_mm: Row and column spacing, mm.
-        threshold: Least D, in standard deviations of its noise.
-
-    Returns:
-        View, row, column, and D in standard deviations.
-    """
-    d = detect(counts, spacing_mm)
-    return _exceeding(d, np.zeros_like(d), detector_noise(counts, spacing_mm), spacing_mm, threshold)
-
-
 def detect(image: Array, spacing_mm: tuple[float, float]) -> Array:
     """D, difference of Gaussians of the image, zero beyond the border, counts, (V, H, W)."""
     from scipy.ndimage import gaussian_filter
@@ -108,11 +91,7 @@ def detector_noise(expectation: Array, spacing_mm: tuple[float, float]) -> Array
 
 
 def _exceeding(
-    image: Array,
-    support: Array,
-    sd: Array,
-    spacing_mm: tuple[float, float],
-    threshold: float = THRESHOLD,
+    image: Array, support: Array, sd: Array, spacing_mm: tuple[float, float]
 ) -> list[tuple[int, int, int, float]]:
     """Local maxima that exceed all support within 8 mm by the threshold; a plateau is one."""
     from scipy.ndimage import label, maximum_filter
@@ -122,7 +101,7 @@ def _exceeding(
     excess = (image - maximum_filter(support, footprint=near, mode="constant", cval=-np.inf)) / sd
     touching = np.zeros((3, 3, 3), dtype=bool)
     touching[1] = True  # not across views
-    numbers, _ = label(peaks & (excess >= threshold), structure=touching)
+    numbers, _ = label(peaks & (excess >= THRESHOLD), structure=touching)
     candidates = np.argwhere(numbers)
     candidates = candidates[np.argsort(-excess[tuple(candidates.T)], kind="stable")]
     highest = np.unique(numbers[tuple(candidates.T)], return_index=True)[1]

@@ -39,8 +39,9 @@ def summarise(scores: pd.DataFrame, labels: Mapping[str, str], reference: str) -
     Returns:
         A row a speed and method: method, label, scans, views (of all scans), draws, nc_psnr and the
         difference to the reference with their 95 % intervals, count_bias, and for each class of
-        foci their number a scan and the contrast kept with its interval. NaN where the error of a
-        draw is not resolvable, or no scan has `FEWEST` foci.
+        foci the number of scans with at least `FEWEST`, the foci in each of these, and the contrast
+        kept with its interval. NaN where the error of a draw is not resolvable, or no scan has
+        `FEWEST` foci.
     """
     rows = []
     for speed, part in scores.groupby("speed", sort=False):
@@ -85,15 +86,16 @@ def _kept(scores: pd.DataFrame, kind: str) -> dict[str, float]:
     numbers = []
     for _, own in scores.groupby("scan", sort=True):
         number = own.groupby("draw")[f"{kind}_foci"].sum().mean()
-        if number < FEWEST:
+        shown, counted = own[f"{kind}_shown"], own[f"{kind}_counted"]
+        if number < FEWEST or counted.sum() <= 0:
             continue
         numbers.append(number)
-        shown, counted = own[f"{kind}_shown"], own[f"{kind}_counted"]
         ratio = shown.sum() / counted.sum()
         linear = own.assign(kept=ratio + (shown - ratio * counted) / counted.mean())
         ratios += _nested(linear, "kept")
     low, high = nested_interval(ratios) if ratios else (np.nan, np.nan)
     return {
+        f"{kind}_scans": len(numbers),
         f"{kind}_foci": float(np.mean(numbers)) if numbers else 0.0,
         f"{kind}_kept": nested_mean(ratios) if ratios else np.nan,
         f"{kind}_kept_low": low,
