@@ -15,9 +15,9 @@ uptake about x, in the other counts, too, a restoration T of the rapid scan R ha
     \text{kept} = \sum_x \frac{D_u(x; T)}{U(x)} \Big/ \sum_x \frac{D_u(x; R)}{U(x)}.
 
 Noise moves the maximum of a faint focus, which costs sharp images more than smooth ones: in a
-simulation a blur of 6 mm seems to keep 0.64 of them instead of 0.49, a blur of 3.5 mm what it does.
-Places that noise alone has made brightest, some hundred a scan there, count for less than 0.005
-each. Foci are small bright places of any kind, lesions, joints and vertebrae among them.
+simulation a blur of 6 mm seems to keep 0.64 of them instead of 0.49, one of 3.5 mm nearly what it
+does. Places that noise alone has made brightest, some hundred a scan there, count for less than
+0.005 each. Foci are small bright places of any kind, lesions, joints and vertebrae among them.
 """
 
 from __future__ import annotations
