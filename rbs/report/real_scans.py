@@ -144,7 +144,7 @@ def _cells(row: Mapping[Any, Any]) -> list[Cell]:
     return found
 
 
-def _which(row: Mapping[Any, Any], kind: str) -> str:
+def _which(row: pd.Series[Any], kind: str) -> str:
     """Unit of the contrast kept, and the foci that it is of."""
     return f"%, {row[f'{kind}_foci']:.0f} in each of {counted(int(row[f'{kind}_scans']), 'scan')}"
 
