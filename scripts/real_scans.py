@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from rbs.report.real_scans import FOCI as CLASSES
+
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results"
 MEANS, VIEWS, FOCI = "real_scans", "real_scans_views", "real_foci"
 
@@ -69,7 +71,7 @@ def foci(table: pd.DataFrame) -> pd.DataFrame:
     for line in table.to_dict("records"):
         label, speed = str(line["label"]), key(str(line["speed"]))
         row = rows.setdefault(label, {"method": label})
-        for kind in ("bright", "faint"):
+        for kind in CLASSES:
             for end in ("", "_low", "_high"):
                 row[f"{kind}_{speed}_percent{end}"] = rounded(100 * line[f"{kind}_kept{end}"], 0)
     return pd.DataFrame(list(rows.values()))

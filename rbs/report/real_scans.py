@@ -76,7 +76,7 @@ def speed_tables(results: RealScans) -> list[Table]:
     tables = []
     for speed, part in results.table.groupby("speed", sort=False):
         first = part.iloc[0]
-        foci = [(f"Contrast of {kind} foci kept", _which(first, kind)) for kind in FOCI]
+        foci = [(f"Contrast of {kind} foci kept", _unit(first, kind)) for kind in FOCI]
         columns = [*figures, *foci]
         size = f"{counted(int(first['scans']), 'scan')}, {counted(int(first['views']), 'view')}"
         rows = [(str(row["label"]), _cells(row)) for row in part.to_dict("records")]
@@ -144,7 +144,7 @@ def _cells(row: Mapping[Any, Any]) -> list[Cell]:
     return found
 
 
-def _which(row: pd.Series[Any], kind: str) -> str:
+def _unit(row: pd.Series[Any], kind: str) -> str:
     """Unit of the contrast kept, and the foci that it is of."""
     return f"%, {row[f'{kind}_foci']:.0f} in each of {counted(int(row[f'{kind}_scans']), 'scan')}"
 

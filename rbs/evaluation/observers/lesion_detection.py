@@ -96,7 +96,7 @@ def _exceeding(
     """Local maxima that exceed all support within 8 mm by the threshold; a plateau is one."""
     from scipy.ndimage import label, maximum_filter
 
-    near = _disc(spacing_mm)
+    near = disc(spacing_mm)
     peaks = (image == maximum_filter(image, footprint=near, mode="constant")) & (image > 0)
     excess = (image - maximum_filter(support, footprint=near, mode="constant", cval=-np.inf)) / sd
     touching = np.zeros((3, 3, 3), dtype=bool)
@@ -109,7 +109,8 @@ def _exceeding(
     return [(int(v), int(r), int(c), float(excess[v, r, c])) for v, r, c in places]
 
 
-def _disc(spacing_mm: tuple[float, float]) -> Array:
+def disc(spacing_mm: tuple[float, float]) -> Array:
+    """Pixels within `SUPPORT_MM` of one in its view, as a footprint, bool (1, rows, columns)."""
     rows, columns = (int(SUPPORT_MM / s) for s in spacing_mm)
     y, x = np.mgrid[-rows : rows + 1, -columns : columns + 1]
     return np.asarray(np.hypot(y * spacing_mm[0], x * spacing_mm[1]) <= SUPPORT_MM)[None]

@@ -26,26 +26,27 @@ import math
 
 import numpy as np
 
+from rbs.evaluation.observers.lesion_detection import INNER_MM, OUTER_MM, disc
 from rbs.evaluation.scans.pairs import ScanPair
+from rbs.scans.body import smooth
 from rbs.scans.scan import Array
 
-INNER_MM, OUTER_MM = 4.0, 12.0
 FLANK_MM = 14.0
 """d: beyond a focus of 5 mm (sigma) under the inner Gaussian."""
-NEAR_MM = 8.0
-"""Radius in which a place is the brightest."""
 DIRECTIONS = ((1.0, 0.0), (0.0, 1.0), (math.sqrt(0.5), math.sqrt(0.5)), (math.sqrt(0.5), -math.sqrt(0.5)))
 """u: rows and columns."""
 CLASSES = {"faint": (2.0, 4.0), "bright": (4.0, math.inf)}
 """Foci by the least contrast that the other counts show, standard deviations of its noise."""
-COLUMNS = tuple(f"{name}_{kind}" for name in CLASSES for kind in ("foci", "shown", "counted"))
-"""Of scores: number, contrasts in the restoration, contrasts in the rapid scan."""
+SUMS = ("foci", "restored", "rapid")
+"""Number of foci, and the sums of their contrasts in the restoration and in the rapid scan."""
+COLUMNS = tuple(f"{name}_{kind}" for name in CLASSES for kind in SUMS)
+"""Columns of scores."""
 DEFINITION = (
-    "places that are brighter, smoothed by 4 mm, than 14 mm to both sides in each of four directions, in the "
-    "counts that the rapid scan does not hold: bright from 4 standard deviations of their noise on in the "
-    "direction of the least contrast, faint from 2 to 4; kept: the sum of this contrast, over the uptake "
-    "about each place, in the restoration, over that in the rapid scan; pooled over the draws and views of a "
-    "scan, then the mean over scans"
+    "places that, smoothed by 4 mm, are brighter than the mean of 14 mm to both sides in each of four "
+    "directions, in the counts that the rapid scan does not hold: bright from 4 standard deviations of their "
+    "noise on in the direction of the least contrast, faint from 2 to 4; kept: the sum of this contrast, "
+    "over the uptake about each place, in the restoration, over that in the rapid scan; pooled over the draws "
+    "and views of a scan, then the mean over scans"
 )
 
 
@@ -58,19 +59,19 @@ def focus_contrasts(estimate: Array, pair: ScanPair) -> list[dict[str, float]]:
 
     Returns:
         For each view the number of foci of a class (`faint_foci`), and the sums of their contrasts
-        in T (`faint_shown`) and in the rapid scan (`faint_counted`).
+        in T (`faint_restored`) and in the rapid scan (`faint_rapid`).
     """
     target, spacing = pair.target, pair.spacing_mm
-    smooth = _smoothed(target.standard, spacing, INNER_MM)
-    places = _maxima(smooth, target.judged, spacing)
+    bright = smooth(target.standard, INNER_MM, spacing)
+    places = _maxima(bright, target.judged, spacing)
     # The squared kernel of G is a Gaussian of INNER_MM / √2; the flanks overlap it by a twentieth.
     area = 4 * math.pi * INNER_MM**2 / (spacing[0] * spacing[1])
-    variance = _smoothed(target.standard, spacing, INNER_MM / math.sqrt(2)) / (area * target.exposure)
-    z = _contrasts(smooth, places, spacing) / np.sqrt(_contrasts(variance, places, spacing, flanks=0.25))
+    variance = smooth(target.standard, INNER_MM / math.sqrt(2), spacing) / (area * target.exposure)
+    z = _contrasts(bright, places, spacing) / np.sqrt(_contrasts(variance, places, spacing, flanks=0.25))
     least = z.argmin(axis=0), np.arange(len(places))
-    about = _smoothed(target.standard, spacing, OUTER_MM)[tuple(places.T)]
-    shown, counted = (
-        _contrasts(_smoothed(image, spacing, INNER_MM), places, spacing)[least] / about
+    about = smooth(target.standard, OUTER_MM, spacing)[tuple(places.T)]
+    restored, rapid = (
+        _contrasts(smooth(image, INNER_MM, spacing), places, spacing)[least] / about
         for image in (estimate, pair.rapid / pair.exposure)
     )
     rows: list[dict[str, float]] = []
@@ -78,42 +79,28 @@ def focus_contrasts(estimate: Array, pair: ScanPair) -> list[dict[str, float]]:
         row: dict[str, float] = {}
         for name, (low, high) in CLASSES.items():
             own = (places[:, 0] == view) & (low <= z[least]) & (z[least] < high)
-            sums = own.sum(), shown[own].sum(), counted[own].sum()
-            row |= {
-                f"{name}_{kind}": float(value)
-                for kind, value in zip(("foci", "shown", "counted"), sums, strict=True)
-            }
+            sums = own.sum(), restored[own].sum(), rapid[own].sum()
+            row |= {f"{name}_{kind}": float(value) for kind, value in zip(SUMS, sums, strict=True)}
         rows.append(row)
     return rows
 
 
-def _smoothed(image: Array, spacing_mm: tuple[float, float], sigma_mm: float) -> Array:
-    from scipy.ndimage import gaussian_filter
-
-    sigma = (0, sigma_mm / spacing_mm[0], sigma_mm / spacing_mm[1])
-    return np.asarray(gaussian_filter(np.asarray(image, np.float64), sigma, mode="constant"))
-
-
-def _maxima(smooth: Array, inside: Array, spacing_mm: tuple[float, float]) -> Array:
+def _maxima(image: Array, inside: Array, spacing_mm: tuple[float, float]) -> Array:
     """View, row and column of local maxima whose flanks lie within the image, int (n, 3)."""
     from scipy.ndimage import maximum_filter
 
-    rows, columns = (int(NEAR_MM / mm) for mm in spacing_mm)
-    y, x = np.mgrid[-rows : rows + 1, -columns : columns + 1]
-    near = (np.hypot(y * spacing_mm[0], x * spacing_mm[1]) <= NEAR_MM)[None]
-    places = np.argwhere((smooth == maximum_filter(smooth, footprint=near, mode="constant")) & inside)
-    margin = [math.ceil(FLANK_MM / mm) for mm in spacing_mm]
-    within = [
-        (margin[k] <= places[:, k + 1]) & (places[:, k + 1] < smooth.shape[k + 1] - margin[k]) for k in (0, 1)
-    ]
-    return np.asarray(places[within[0] & within[1]])
+    highest = maximum_filter(image, footprint=disc(spacing_mm), mode="constant")
+    places = np.argwhere((image == highest) & (image > 0) & inside)
+    margin = np.array([math.ceil(FLANK_MM / mm) for mm in spacing_mm])
+    within = (places[:, 1:] >= margin) & (places[:, 1:] < image.shape[1:] - margin)
+    return np.asarray(places[within.all(axis=1)])
 
 
-def _contrasts(smooth: Array, places: Array, spacing_mm: tuple[float, float], flanks: float = -0.5) -> Array:
+def _contrasts(image: Array, places: Array, spacing_mm: tuple[float, float], flanks: float = -0.5) -> Array:
     """The value at each place plus `flanks` times the values to both sides, (directions, n)."""
     found = []
     for u in DIRECTIONS:
         step = np.array([0, *(round(FLANK_MM * part / mm) for part, mm in zip(u, spacing_mm, strict=True))])
-        sides = smooth[tuple((places + step).T)] + smooth[tuple((places - step).T)]
-        found.append(smooth[tuple(places.T)] + flanks * sides)
+        sides = image[tuple((places + step).T)] + image[tuple((places - step).T)]
+        found.append(image[tuple(places.T)] + flanks * sides)
     return np.stack(found)

@@ -86,12 +86,12 @@ def _kept(scores: pd.DataFrame, kind: str) -> dict[str, float]:
     numbers = []
     for _, own in scores.groupby("scan", sort=True):
         number = own.groupby("draw")[f"{kind}_foci"].sum().mean()
-        shown, counted = own[f"{kind}_shown"], own[f"{kind}_counted"]
-        if number < FEWEST or counted.sum() <= 0:
+        restored, rapid = own[f"{kind}_restored"], own[f"{kind}_rapid"]
+        if number < FEWEST or rapid.sum() <= 0:
             continue
         numbers.append(number)
-        ratio = shown.sum() / counted.sum()
-        linear = own.assign(kept=ratio + (shown - ratio * counted) / counted.mean())
+        ratio = restored.sum() / rapid.sum()
+        linear = own.assign(kept=ratio + (restored - ratio * rapid) / rapid.mean())
         ratios += _nested(linear, "kept")
     low, high = nested_interval(ratios) if ratios else (np.nan, np.nan)
     return {

@@ -5,15 +5,14 @@ import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from rbs.evaluation.real.foci import FLANK_MM, INNER_MM, focus_contrasts
+from rbs.evaluation.observers.lesion_detection import INNER_MM
+from rbs.evaluation.real.foci import FLANK_MM, SUMS, focus_contrasts
 from rbs.evaluation.real.tables import FEWEST, summarise
 from rbs.evaluation.scans.metrics import Target
 from rbs.evaluation.scans.pairs import ScanPair
 
 SPACING = (2.0, 2.0)
 WIDTH_MM = 5.0
-
-
 CAMERA_MM = 4.0
 FAINT = 0.3
 
@@ -40,8 +39,8 @@ def scanned(expected: np.ndarray, seed: int = 0) -> ScanPair:
 def kept(estimate: np.ndarray, pairs: list[ScanPair], kind: str) -> tuple[float, float]:
     """Foci a scan, and the contrast kept of them."""
     rows = [row for pair in pairs for row in focus_contrasts(estimate, pair)]
-    total = {name: sum(row[f"{kind}_{name}"] for row in rows) for name in ("foci", "shown", "counted")}
-    return total["foci"] / len(pairs), total["shown"] / total["counted"]
+    total = {name: sum(row[f"{kind}_{name}"] for row in rows) for name in SUMS}
+    return total["foci"] / len(pairs), total["restored"] / total["rapid"]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +54,7 @@ def kept(estimate: np.ndarray, pairs: list[ScanPair], kind: str) -> tuple[float,
     ],
 )
 def test_a_gaussian_filter_keeps_what_the_closed_form_says(kind, blur_mm, tolerance):
-    """A Gaussian of variance v has 1/v (1 - exp(-d²/2v)) of its mass times 1/2π as its contrast."""
+    """A Gaussian of mass m and variance v has the contrast m / 2πv (1 - exp(-d²/2v))."""
     excess, scans = (1.5, 1) if kind == "bright" else (FAINT, 6)
     expected = patient(excess)
     blurred = gaussian_filter(expected, (0, blur_mm / 2, blur_mm / 2), mode="nearest")
@@ -76,15 +75,15 @@ def test_outlines_and_noise_are_no_foci():
     """Places that noise alone makes brightest have no contrast to speak of without the noise."""
     rows = focus_contrasts(patient(0.0), scanned(patient(0.0)))
     assert sum(row["bright_foci"] for row in rows) == 0
-    assert abs(sum(row["faint_shown"] for row in rows)) < 0.005 * sum(row["faint_foci"] for row in rows)
+    assert abs(sum(row["faint_restored"] for row in rows)) < 0.005 * sum(row["faint_foci"] for row in rows)
 
 
 def test_contrasts_are_pooled_over_a_scan_and_averaged_over_scans():
     rows = [
         {"scan": scan, "view": view, "speed": "40 cm/min", "draw": draw, "method": "m", "nc_psnr": 30.0}
-        | {"count_bias": 0.0, "faint_foci": 0, "faint_shown": 0.0, "faint_counted": 0.0}
-        | {"bright_foci": foci, "bright_shown": shown + 0.1 * draw, "bright_counted": counted}
-        for scan, view, foci, shown, counted in [
+        | {"count_bias": 0.0, "faint_foci": 0, "faint_restored": 0.0, "faint_rapid": 0.0}
+        | {"bright_foci": foci, "bright_restored": restored + 0.1 * draw, "bright_rapid": rapid}
+        for scan, view, foci, restored, rapid in [
             ("a", "anterior", 30, 8.0, 10.0),
             ("a", "posterior", 2, 0.1, 1.0),
             ("b", "anterior", FEWEST, 5.0, 5.0),
