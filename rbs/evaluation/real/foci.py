@@ -45,8 +45,8 @@ DEFINITION = (
     "places that, smoothed by 4 mm, are brighter than the mean of 14 mm to both sides in each of four "
     "directions, in the counts that the rapid scan does not hold: bright from 4 standard deviations of their "
     "noise on in the direction of the least contrast, faint from 2 to 4; kept: the sum of this contrast, "
-    "over the uptake about each place, in the restoration, over that in the rapid scan; pooled over the draws "
-    "and views of a scan, then the mean over scans"
+    "over the uptake about each place, in the restoration, over that in the rapid scan; pooled over the "
+    "draws and views of a scan, then the mean over scans"
 )
 
 
